@@ -1,0 +1,311 @@
+// Package flight joins concurrent loads of one key into one load.
+//
+// It differs from a plain single flight in four ways that a cache needs. The load runs on a context of its own, so the
+// first caller's cancellation never ends the load of those who wait with it; each caller waits no longer than its own
+// context; a load that outlives its time limit is given up for everybody at once, even when it ignores its context; and
+// one flight may carry several keys, so that a batch and single callers share loads in both directions.
+package flight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Errors that end a flight without the loader's own result.
+var (
+	// ErrTimeout means that the flight's time limit passed before the load came back.
+	ErrTimeout = errors.New("load timed out")
+	// ErrGoexit means that the load ended its goroutine with runtime.Goexit.
+	ErrGoexit = errors.New("loader called runtime.Goexit")
+	// ErrUnresolved means that the load returned without a result for the key.
+	ErrUnresolved = errors.New("loader returned without a result")
+
+	errAbandoned = errors.New("every caller has left")
+	errLanded    = errors.New("load has ended")
+)
+
+// A PanicError is the result of a flight whose load panicked.
+type PanicError struct {
+	Value any    // what was given to panic
+	Stack []byte // the stack of the goroutine that panicked
+}
+
+// Error gives the panic's value without its stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("loader panicked: %v", e.Value) }
+
+// Unwrap returns the panic's value where that is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// A Group keeps the calls that new callers may join. The zero value is ready; a Group is safe for concurrent use.
+type Group[K comparable, V any] struct {
+	mu      sync.Mutex
+	calls   map[K]*Call[K, V]      // what Join finds; guarded by mu
+	flights map[*trip[K, V]]func() // ends each running flight's wait at Close; guarded by mu
+	closed  error                  // set by Close; guarded by mu
+	running sync.WaitGroup         // goroutines of Run
+}
+
+// A Call is one key's share of a flight. Everyone who got it from Join waits for it, or leaves, exactly once, by Wait.
+type Call[K comparable, V any] struct {
+	group *Group[K, V]
+	key   K
+
+	waiters  int         // callers that joined and have not left; guarded by group.mu
+	trip     *trip[K, V] // nil until Run; guarded by group.mu
+	resolved bool        // guarded by group.mu
+
+	done chan struct{} // closed when resolved
+	val  V             // written once, before done is closed
+	err  error         // likewise
+}
+
+// A trip is the goroutine that loads one or more calls.
+type trip[K comparable, V any] struct {
+	calls  []*Call[K, V]
+	wanted int // calls that are unresolved and have waiters; guarded by group.mu
+	cancel context.CancelCauseFunc
+}
+
+// Join returns the call of key that callers may share, and whether the caller leads it. A leader must hand the call to
+// Run. Leader or not, it must call Wait once.
+func (g *Group[K, V]) Join(key K) (call *Call[K, V], lead bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c, ok := g.calls[key]; ok {
+		c.waiters++
+		if c.waiters == 1 && c.trip != nil && !c.resolved {
+			// Nobody waited for this key of a batch any more, but its load is still under way for the others.
+			c.trip.wanted++
+		}
+		return c, false
+	}
+	c := &Call[K, V]{group: g, key: key, waiters: 1, done: make(chan struct{})}
+	if g.closed != nil {
+		c.settle(*new(V), g.closed)
+		return c, false
+	}
+	if g.calls == nil {
+		g.calls = make(map[K]*Call[K, V])
+		g.flights = make(map[*trip[K, V]]func())
+	}
+	g.calls[key] = c
+	return c, true
+}
+
+// Peek returns the result of key's call where there is one already and it is not an error.
+func (g *Group[K, V]) Peek(key K) (val V, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c, found := g.calls[key]; found && c.resolved && c.err == nil {
+		return c.val, true
+	}
+	return val, false
+}
+
+// Run starts fn in a goroutine of its own, as the load of calls, which the caller leads, and returns at once. The
+// context that fn gets carries ctx's values but not its cancellation; it ends after timeout, or when nobody waits for
+// any of the calls any more. fn gives each call its result with Resolve; what it leaves unresolved when it returns,
+// panics, calls runtime.Goexit, or has not returned after timeout, is resolved with the fitting error.
+//
+// A call stays joinable until fn has returned, so that whoever comes while fn stores a result that is already shared
+// gets that result instead of a load of its own. One that was resolved with an error is not joinable any more.
+func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(context.Context), calls ...*Call[K, V]) {
+	ctx, stopTimer := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, ErrTimeout)
+	ctx, cancel := context.WithCancelCause(ctx)
+	t := &trip[K, V]{calls: calls, cancel: cancel}
+	stopExpiry := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), ErrTimeout) {
+			g.end(t, ErrTimeout)
+		}
+	})
+
+	g.mu.Lock()
+	for _, c := range calls {
+		c.trip = t
+		if c.waiters > 0 && !c.resolved {
+			t.wanted++
+		}
+	}
+	closed := g.closed
+	if closed == nil {
+		// Under the lock, so that Close never waits for a counter that is about to grow.
+		g.running.Add(1)
+		g.flights[t] = func() { g.endLocked(t, g.closed); cancel(g.closed) }
+	} else {
+		g.endLocked(t, closed)
+	}
+	g.mu.Unlock()
+	if closed != nil {
+		stopExpiry()
+		cancel(closed)
+		stopTimer()
+		return
+	}
+
+	go func() {
+		defer g.running.Done()
+		defer func() {
+			stopExpiry()
+			cancel(errLanded)
+			stopTimer()
+		}()
+		g.fly(ctx, t, fn)
+	}()
+}
+
+// fly runs fn and turns every way in which it can end into a result for what it left unresolved.
+func (g *Group[K, V]) fly(ctx context.Context, t *trip[K, V], fn func(context.Context)) {
+	err := ErrGoexit // stands unless fn returns or panics: only Goexit runs the defers without either
+	defer func() {
+		if r := recover(); r != nil {
+			err = &PanicError{Value: r, Stack: debug.Stack()}
+		}
+		g.end(t, err)
+	}()
+	fn(ctx)
+	err = ErrUnresolved
+}
+
+// Resolve gives the call its result, wakes everybody who waits for it, and reports whether it was the first to do so.
+func (c *Call[K, V]) Resolve(val V, err error) bool {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.resolved {
+		return false
+	}
+	if c.waiters > 0 && c.trip != nil {
+		c.trip.wanted--
+	}
+	c.settle(val, err)
+	if err != nil {
+		g.drop(c)
+	}
+	return true
+}
+
+// settle writes the result. The caller holds group.mu.
+func (c *Call[K, V]) settle(val V, err error) {
+	c.resolved, c.val, c.err = true, val, err
+	close(c.done)
+}
+
+// Wait returns the call's result, or ctx's error if ctx ends first. When the last caller of a flight leaves like that,
+// the flight's context is cancelled and the next caller of the key starts a new one.
+func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
+	select {
+	case <-c.done:
+		return c.val, c.err
+	default:
+	}
+	select {
+	case <-c.done:
+		return c.val, c.err
+	case <-ctx.Done():
+		c.leave()
+		return *new(V), ctx.Err()
+	}
+}
+
+func (c *Call[K, V]) leave() {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.waiters--
+	if c.waiters > 0 || c.resolved || c.trip == nil {
+		return
+	}
+	c.trip.wanted--
+	if c.trip.wanted > 0 {
+		return
+	}
+	// Joining a load that is being cancelled would fail a caller who has done nothing wrong.
+	for _, other := range c.trip.calls {
+		if !other.resolved {
+			g.drop(other)
+		}
+	}
+	c.trip.cancel(errAbandoned)
+}
+
+// Forget keeps later callers from joining the calls whose key matches: they start a new flight. Those who have joined
+// already get the old result.
+func (g *Group[K, V]) Forget(match func(K) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for key := range g.calls {
+		if match(key) {
+			delete(g.calls, key)
+		}
+	}
+}
+
+// ForgetKey is Forget for one key, without a walk over the others.
+func (g *Group[K, V]) ForgetKey(key K) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.calls, key)
+}
+
+// Close resolves every call with err, cancels every load, makes later calls fail with err, and waits until the loads
+// have returned, or until ctx ends.
+func (g *Group[K, V]) Close(ctx context.Context, err error) error {
+	g.mu.Lock()
+	if g.closed == nil {
+		g.closed = err
+		for _, end := range g.flights {
+			end()
+		}
+		for _, c := range g.calls { // led, but not yet run
+			if !c.resolved {
+				c.settle(*new(V), err)
+			}
+		}
+		clear(g.calls)
+	}
+	g.mu.Unlock()
+
+	landed := make(chan struct{})
+	go func() {
+		g.running.Wait()
+		close(landed)
+	}()
+	select {
+	case <-landed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// end resolves what the flight left unresolved with err and lets nobody join it any more.
+func (g *Group[K, V]) end(t *trip[K, V], err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.endLocked(t, err)
+}
+
+func (g *Group[K, V]) endLocked(t *trip[K, V], err error) {
+	for _, c := range t.calls {
+		if !c.resolved {
+			c.settle(*new(V), err)
+		}
+		g.drop(c)
+	}
+	t.wanted = 0
+	delete(g.flights, t)
+}
+
+// drop takes c out of the map, unless its key has a newer call there. The caller holds mu.
+func (g *Group[K, V]) drop(c *Call[K, V]) {
+	if g.calls[c.key] == c {
+		delete(g.calls, c.key)
+	}
+}
