@@ -1,0 +1,41 @@
+package near
+
+import (
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+const (
+	// tick is how often the coarse clock reads the time. Reading the precise clock on every hit would cost more than the
+	// hit itself.
+	tick = 10 * time.Millisecond
+	// doubt is how near to a deadline the coarse time is not trusted any more: several ticks, because the clock's
+	// goroutine may run late on a busy machine.
+	doubt = 10 * tick
+)
+
+// A Clock counts nanoseconds of process time. It never jumps with the wall clock.
+type Clock struct {
+	coarse *otter.CoarseClock
+	base   time.Time
+	offset int64
+}
+
+// NewClock starts a clock. Stop ends its goroutine.
+func NewClock() *Clock {
+	c := &Clock{coarse: otter.NewCoarseClock(tick), base: time.Now()}
+	c.offset = c.coarse.NowNano()
+	return c
+}
+
+// Now returns the precise time.
+func (c *Clock) Now() int64 { return c.offset + int64(time.Since(c.base)) }
+
+// Before reports whether deadline lies in the future. It reads the precise clock only when deadline is close.
+func (c *Clock) Before(deadline int64) bool {
+	return c.coarse.NowNano()+int64(doubt) < deadline || c.Now() < deadline
+}
+
+// Stop ends the clock's goroutine; the clock goes on telling the time.
+func (c *Clock) Stop() { c.coarse.Stop() }
