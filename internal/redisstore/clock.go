@@ -1,0 +1,41 @@
+package redisstore
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// serverClock is what this process knows of the server's clock. Processes whose clocks are an hour apart agree on how old
+// a value is, because its times are the server's.
+type serverClock struct {
+	best atomic.Pointer[reading]
+}
+
+// A reading is one look at the server's clock. The server read it at some moment between the request and the reply, so
+// it is off by half the round trip at most.
+type reading struct {
+	server int64     // the server's time in µs
+	within int64     // how far off server may be, µs
+	at     time.Time // when it was so; its monotonic part is what counts, so that a step of our clock does no harm
+}
+
+// trusted is how long a precise reading is kept in favour of a newer, less precise one: clocks drift.
+const trusted = time.Minute
+
+// note learns from a reply that carries the server's time and came after a round trip that began at sent.
+func (c *serverClock) note(sent time.Time, server int64) {
+	trip := time.Since(sent)
+	r := &reading{server: server, within: trip.Microseconds()/2 + 1, at: sent.Add(trip / 2)}
+	if old := c.best.Load(); old == nil || r.within <= old.within || r.at.Sub(old.at) > trusted {
+		c.best.Store(r)
+	}
+}
+
+// Now estimates the server's time in µs, and how far off the estimate may be. Before the first reading ok is false.
+func (c *serverClock) Now() (now, within int64, ok bool) {
+	r := c.best.Load()
+	if r == nil {
+		return 0, 0, false
+	}
+	return r.server + time.Since(r.at).Microseconds(), r.within, true
+}

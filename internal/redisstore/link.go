@@ -1,0 +1,266 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	dialTimeout  = 5 * time.Second        // of one attempt to connect, or to reach a lost server again
+	firstRetry   = 50 * time.Millisecond  // after a failed attempt; doubles up to
+	slowestRetry = 2 * time.Second        //
+	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
+	keepAlive    = 250 * time.Millisecond // how often an idle connection is tried
+	tripAfter    = 3                      // failures in a row that stop the asking
+)
+
+// State is how a link stands.
+type State struct {
+	Up    bool
+	Since time.Time
+	Cause error // why it is not up; nil before the first attempt has failed
+}
+
+// link is the connection to Redis. A call never pays for a connect: rueidis dials in the context of whoever comes first,
+// and a short deadline there would never get through. So the first client is made in the background, and after a few
+// failures in a row nobody is sent to Redis any more until a background probe has come back.
+type link struct {
+	client  atomic.Pointer[rueidis.Client] // nil while down
+	failed  atomic.Int32                   // failures in a row
+	greet   func(context.Context, rueidis.Client) error
+	onState func(State)
+
+	mu    sync.Mutex
+	state State         // guarded by mu
+	lost  chan struct{} // wakes the background goroutine, with room for one
+	cause error         // why lost was signalled; guarded by mu
+
+	stop context.CancelFunc
+	done chan struct{} // closed when the background goroutine has ended
+}
+
+func (l *link) open(opt rueidis.ClientOption, greet func(context.Context, rueidis.Client) error, onState func(State)) {
+	opt.DisableRetry = true // rueidis would retry until the context ends: one answer, or none
+	opt.DisableCache = true // nothing is kept in this process yet, so nothing needs tracking
+	if opt.ConnWriteTimeout == 0 {
+		opt.ConnWriteTimeout = writeTimeout
+	}
+	if opt.Dialer.KeepAlive == 0 {
+		opt.Dialer.KeepAlive = keepAlive
+	}
+	if opt.Dialer.Timeout == 0 {
+		opt.Dialer.Timeout = dialTimeout
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	l.greet, l.onState, l.stop = greet, onState, stop
+	l.state = State{Since: time.Now()}
+	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
+	go l.keep(ctx, opt)
+}
+
+// keep connects, and after each loss waits for the server to answer again.
+func (l *link) keep(ctx context.Context, opt rueidis.ClientOption) {
+	defer close(l.done)
+	client, ok := l.connect(ctx, opt)
+	if !ok {
+		return
+	}
+	defer client.Close()
+	for {
+		l.failed.Store(0)
+		l.client.Store(&client)
+		l.report(State{Up: true, Since: time.Now()})
+		select {
+		case <-ctx.Done():
+			l.client.Store(nil)
+			return
+		case <-l.lost:
+		}
+		l.client.Store(nil)
+		l.mu.Lock()
+		cause := l.cause
+		l.mu.Unlock()
+		l.report(State{Since: time.Now(), Cause: cause})
+		if !l.retry(ctx, func() error { return l.probe(ctx, client) }) {
+			return
+		}
+		select { // a failure that was still under way when the link went down
+		case <-l.lost:
+		default:
+		}
+	}
+}
+
+func (l *link) connect(ctx context.Context, opt rueidis.ClientOption) (client rueidis.Client, ok bool) {
+	ok = l.retry(ctx, func() (err error) {
+		// NewClient knows no context: Close must not wait for a dial.
+		type made struct {
+			client rueidis.Client
+			err    error
+		}
+		result := make(chan made, 1)
+		go func() {
+			c, err := rueidis.NewClient(opt)
+			if err == nil {
+				if err = l.probe(ctx, c); err != nil {
+					c.Close()
+				}
+			}
+			result <- made{c, err}
+		}()
+		select {
+		case r := <-result:
+			client = r.client
+			return r.err
+		case <-ctx.Done():
+			go func() {
+				if r := <-result; r.err == nil {
+					r.client.Close()
+				}
+			}()
+			return ctx.Err()
+		}
+	})
+	return client, ok
+}
+
+// probe asks the server to greet, with a deadline that leaves time for a dial.
+func (l *link) probe(ctx context.Context, c rueidis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return l.greet(ctx, c)
+}
+
+// retry repeats try with growing pauses until it succeeds; it reports false when ctx ended first.
+func (l *link) retry(ctx context.Context, try func() error) bool {
+	pause := firstRetry
+	for {
+		err := try()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		l.report(State{Cause: err})
+		// Jitter, so that a fleet that lost its server together does not come back together.
+		t := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		case <-t.C:
+		}
+		pause = min(2*pause, slowestRetry)
+	}
+}
+
+// report notes the state and tells it on where it is another one than before.
+func (l *link) report(s State) {
+	l.mu.Lock()
+	changed := s.Up != l.state.Up || l.state.Cause == nil && s.Cause != nil
+	if changed && s.Up == l.state.Up || s.Since.IsZero() {
+		s.Since = l.state.Since // still down, since the same time
+	}
+	l.state = s
+	l.mu.Unlock()
+	if changed && l.onState != nil {
+		l.onState(s)
+	}
+}
+
+// State tells how the link stands now.
+func (l *link) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// Close ends the connection and the background work; it does not wait for a dial.
+func (l *link) Close() {
+	l.stop()
+	<-l.done
+}
+
+// note counts failures of the connection, not refusals by a server that answers, and gives the link up after a few.
+func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
+	for _, r := range results {
+		err := r.NonRedisError()
+		switch {
+		case err == nil:
+			if l.failed.Load() != 0 {
+				l.failed.Store(0)
+			}
+		case errors.Is(ctx.Err(), context.Canceled) || rueidis.IsParseErr(err):
+			// The callers have left, or the reply was not of the expected kind: says nothing of the server.
+		default:
+			if l.failed.Add(1) >= tripAfter {
+				l.mu.Lock()
+				l.cause = err
+				l.mu.Unlock()
+				select {
+				case l.lost <- struct{}{}:
+				default:
+				}
+			}
+			return // one round trip is one failure
+		}
+	}
+}
+
+// each sends n commands in one round trip.
+func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	if n == 0 {
+		return nil
+	}
+	p := l.client.Load()
+	if p == nil {
+		results := make([]rueidis.RedisResult, n)
+		for i := range results {
+			results[i] = rueidis.NewErrorResult(ErrUnavailable)
+		}
+		return results
+	}
+	c := *p
+	var results []rueidis.RedisResult
+	if n == 1 {
+		results = []rueidis.RedisResult{c.Do(ctx, build(c, 0))}
+	} else {
+		cmds := make(rueidis.Commands, n)
+		for i := range cmds {
+			cmds[i] = build(c, i)
+		}
+		results = c.DoMulti(ctx, cmds...)
+	}
+	l.note(ctx, results)
+	return results
+}
+
+// run executes a script once for each of n argument lists in one round trip. A server that does not know the script
+// costs a second one, for those that it refused.
+func (l *link) run(ctx context.Context, script *script, n int, args func(int) (keys, args []string)) []rueidis.RedisResult {
+	results := l.each(ctx, n, func(c rueidis.Client, i int) rueidis.Completed {
+		keys, args := args(i)
+		return c.B().Evalsha().Sha1(script.sha1).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	})
+	var unknown []int
+	for i, r := range results {
+		if e, ok := rueidis.IsRedisErr(r.Error()); ok && e.IsNoScript() {
+			unknown = append(unknown, i)
+		}
+	}
+	again := l.each(ctx, len(unknown), func(c rueidis.Client, j int) rueidis.Completed {
+		keys, args := args(unknown[j])
+		return c.B().Eval().Script(script.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	})
+	for j, r := range again {
+		results[unknown[j]] = r
+	}
+	return results
+}

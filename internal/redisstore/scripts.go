@@ -1,0 +1,105 @@
+package redisstore
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+)
+
+// Each script works on one key K and its lease L = {K}!l, which a cluster puts into the same slot. A lease's value is the
+// nonce of the one fill that it allows. Nothing is ever stored but by fill, under a lease that is still held; so a value
+// whose load began before an invalidation, which removes the lease too, is refused however late it comes.
+
+// acquire looks at K and answers with what the caller can do.
+//
+//	KEYS  K, L
+//	ARGV  nonce, lease in ms, head and length of a value of K that the caller has rejected ("" and -1 for none)
+//
+// The reply is {0, now, K's value}, {1, now} with the lease granted, or {2, now, what is left of another's lease in ms};
+// now is the server's time in µs. A value that the caller rejected, or a key that holds no string, counts as absent: else
+// nobody could replace it before it expires.
+var acquire = newScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'string' then
+	local rejected = #value == tonumber(ARGV[4]) and string.sub(value, 1, #ARGV[3]) == ARGV[3]
+	if not rejected then
+		return {0, now, value}
+	end
+end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+	return {1, now}
+end
+return {2, now, redis.call('PTTL', KEYS[2])}
+`)
+
+// fill stores a value under the caller's lease and gives the lease back.
+//
+//	KEYS  K, L
+//	ARGV  nonce, value, until when K lives (µs, the server's time)
+//
+// The reply is an Outcome. The end of life is absolute, so that a fill that was held up on its way does not live longer
+// for it.
+var fill = newScript(`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+	return 0
+end
+redis.call('DEL', KEYS[2])
+local time = redis.call('TIME')
+local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
+if left > 0 then
+	redis.call('SET', KEYS[1], ARGV[2], 'PX', left)
+	return 1
+end
+return 2
+`)
+
+// seize takes the lease whoever holds it: a Set or a forced refresh supersedes every load under way.
+//
+//	KEYS  K, L
+//	ARGV  nonce, lease in ms
+//
+// The reply is {1, now}, as from acquire.
+var seize = newScript(`
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local time = redis.call('TIME')
+return {1, time[1] * 1000000 + time[2]}
+`)
+
+// renew gives the caller's lease its full life again; the reply is 0 where it is lost.
+//
+//	KEYS  K, L
+//	ARGV  nonce, lease in ms
+var renew = newScript(`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+	return 0
+end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
+`)
+
+// release gives the caller's lease back without a value.
+//
+//	KEYS  K, L
+//	ARGV  nonce
+var release = newScript(`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+	return 0
+end
+return redis.call('DEL', KEYS[2])
+`)
+
+// remove invalidates: value and lease go together, and only a value counts as removed.
+//
+//	KEYS  K, L
+var remove = newScript(`
+redis.call('DEL', KEYS[2])
+return redis.call('UNLINK', KEYS[1])
+`)
+
+// A script is sent by its SHA-1, as EVALSHA wants it.
+type script struct{ text, sha1 string }
+
+func newScript(text string) *script {
+	sum := sha1.Sum([]byte(text))
+	return &script{text: text, sha1: hex.EncodeToString(sum[:])}
+}

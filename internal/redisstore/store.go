@@ -1,0 +1,285 @@
+// Package redisstore keeps encoded values in Redis: reads, leases, compare-and-set fills and removals, each under a time
+// limit of its own, through a connection that is made and mended in the background. It knows nothing of what the values
+// mean.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// ErrUnavailable means that Redis was not asked, because it is not connected or has failed too often of late. It comes
+// at once.
+var ErrUnavailable = errors.New("redis is unavailable")
+
+// A Rejected names a value that its reader could not use, so that Acquire may replace it. The zero value names none.
+type Rejected struct {
+	head   string
+	length int
+	set    bool
+}
+
+// Reject names the value that has length bytes and begins with head: enough of it to hold what tells it from any other.
+func Reject(head []byte, length int) Rejected {
+	return Rejected{head: string(head), length: length, set: true}
+}
+
+// A Read is the answer for one key: its value, nil where there is none, or the error of this key alone.
+type Read struct {
+	Value []byte
+	Err   error
+}
+
+// A Request asks for the lease of one key.
+type Request struct {
+	Key      string
+	Nonce    string
+	Rejected Rejected
+}
+
+// A Grant answers a Request: a value, or the lease, or neither while another holds the lease.
+type Grant struct {
+	Value   []byte        // not nil: the key has a value that the caller has not rejected
+	Granted bool          // the lease is the caller's
+	HeldFor time.Duration // what is left of another's lease, where neither is the case
+	Now     int64         // the server's time in µs, before anything that the lease's holder loads
+	Err     error         // this key alone failed
+}
+
+// A Filling stores one value under its lease.
+type Filling struct {
+	Key   string
+	Nonce string
+	Value []byte
+	Until int64 // end of life in µs of the server's time
+}
+
+// An Outcome tells what became of a Filling.
+type Outcome int
+
+// The outcomes.
+const (
+	Refused Outcome = iota // the lease was gone: an invalidation, a Set or another fill came in between
+	Stored
+	Expired // its life had ended before it came
+)
+
+// Options configures a Store.
+type Options struct {
+	Client    rueidis.ClientOption
+	OpTimeout time.Duration // limit of one operation on small values
+	Lease     time.Duration // life of a lease that is not renewed
+	OnState   func(State)   // told each change of state, one at a time; it must not block
+}
+
+// A Store is safe for concurrent use. All its methods fail with ErrUnavailable, at once, while there is no connection.
+type Store struct {
+	link
+	clock     serverClock
+	opTimeout time.Duration
+	leaseMS   string
+}
+
+// Open returns at once; the connection is made in the background.
+func Open(o Options) *Store {
+	s := &Store{
+		opTimeout: o.OpTimeout,
+		leaseMS:   strconv.FormatInt(o.Lease.Milliseconds(), 10),
+	}
+	s.link.open(o.Client, s.greet, o.OnState)
+	return s
+}
+
+// greet is what a connection must answer before it is used: the time, which freshness is measured by.
+func (s *Store) greet(ctx context.Context, c rueidis.Client) error {
+	sent := time.Now()
+	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
+	if err == nil && len(parts) != 2 {
+		err = errors.New("malformed reply to TIME")
+	}
+	if err == nil {
+		s.clock.note(sent, parts[0]*1_000_000+parts[1])
+	}
+	return err
+}
+
+// Now estimates the server's time in µs, and how far off the estimate may be. It is known once there has been a
+// connection.
+func (s *Store) Now() (now, within int64, ok bool) { return s.clock.Now() }
+
+// bytesPerSecond is the transfer rate that an operation on a large value is given time for, on top of its limit. It is
+// a slow one on purpose: the limit exists to notice a server that hangs, not to race it.
+const bytesPerSecond = 32 << 20
+
+// Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes are to be moved.
+func (s *Store) Budget(ctx context.Context, size int64) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.opTimeout+time.Duration(float64(size)/bytesPerSecond*float64(time.Second)))
+}
+
+// leaseKey is where the lease of key lies. An escaped key holds no braces, so the tag is the whole key.
+func leaseKey(key string) string { return "{" + key + "}!l" }
+
+// Read gets keys in one round trip.
+func (s *Store) Read(ctx context.Context, keys ...string) []Read {
+	out := make([]Read, len(keys))
+	results := s.each(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
+		return c.B().Get().Key(keys[i]).Build()
+	})
+	for i, r := range results {
+		out[i].Value, out[i].Err = r.AsBytes()
+		if rueidis.IsRedisNil(out[i].Err) {
+			out[i] = Read{}
+		} else if out[i].Err == nil && out[i].Value == nil {
+			out[i].Value = []byte{} // an empty value is there, and foreign
+		}
+	}
+	return out
+}
+
+// Acquire asks for the leases of reqs in one round trip.
+func (s *Store) Acquire(ctx context.Context, reqs ...Request) []Grant {
+	return s.leases(time.Now(), s.run(ctx, acquire, len(reqs), func(i int) ([]string, []string) {
+		r := reqs[i]
+		length := -1
+		if r.Rejected.set {
+			length = r.Rejected.length
+		}
+		return []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS, r.Rejected.head, strconv.Itoa(length)}
+	}))
+}
+
+// Seize takes the leases of reqs from whoever holds them, and from then on refuses the fills of those.
+func (s *Store) Seize(ctx context.Context, reqs ...Request) []Grant {
+	return s.leases(time.Now(), s.run(ctx, seize, len(reqs), func(i int) ([]string, []string) {
+		return []string{reqs[i].Key, leaseKey(reqs[i].Key)}, []string{reqs[i].Nonce, s.leaseMS}
+	}))
+}
+
+func (s *Store) leases(sent time.Time, results []rueidis.RedisResult) []Grant {
+	out := make([]Grant, len(results))
+	for i, r := range results {
+		out[i] = parseGrant(r)
+	}
+	if len(out) > 0 && out[0].Err == nil {
+		s.clock.note(sent, out[0].Now)
+	}
+	return out
+}
+
+func parseGrant(r rueidis.RedisResult) (g Grant) {
+	parts, err := r.ToArray()
+	if err != nil {
+		return Grant{Err: err}
+	}
+	if len(parts) < 2 {
+		return Grant{Err: fmt.Errorf("lease script answered with %d parts", len(parts))}
+	}
+	status, err := parts[0].AsInt64()
+	if err != nil {
+		return Grant{Err: err}
+	}
+	if g.Now, err = parts[1].AsInt64(); err != nil {
+		return Grant{Err: err}
+	}
+	switch {
+	case status == 1:
+		g.Granted = true
+	case status == 0 && len(parts) == 3:
+		if g.Value, err = parts[2].AsBytes(); err == nil && g.Value == nil {
+			g.Value = []byte{}
+		}
+	case status == 2 && len(parts) == 3:
+		var ms int64
+		ms, err = parts[2].AsInt64()
+		g.HeldFor = time.Duration(max(ms, 0)) * time.Millisecond
+	default:
+		err = fmt.Errorf("lease script answered with status %d", status)
+	}
+	if err != nil {
+		return Grant{Err: err}
+	}
+	return g
+}
+
+// Fill stores values under their leases, and gives those back, in one round trip. An outcome counts where there is no error.
+func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
+	results := s.run(ctx, fill, len(fills), func(i int) ([]string, []string) {
+		f := fills[i]
+		return []string{f.Key, leaseKey(f.Key)}, []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10)}
+	})
+	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
+	for i, r := range results {
+		var n int64
+		n, errs[i] = r.AsInt64()
+		outcomes[i] = Outcome(n)
+	}
+	return outcomes, errs
+}
+
+// Renew gives leases their full life again, where the caller still holds them, in one round trip.
+func (s *Store) Renew(ctx context.Context, reqs ...Request) error {
+	return firstError(s.run(ctx, renew, len(reqs), func(i int) ([]string, []string) {
+		return []string{reqs[i].Key, leaseKey(reqs[i].Key)}, []string{reqs[i].Nonce, s.leaseMS}
+	}))
+}
+
+// Release gives leases back, so that others may load at once, in one round trip.
+func (s *Store) Release(ctx context.Context, reqs ...Request) error {
+	return firstError(s.run(ctx, release, len(reqs), func(i int) ([]string, []string) {
+		return []string{reqs[i].Key, leaseKey(reqs[i].Key)}, []string{reqs[i].Nonce}
+	}))
+}
+
+func firstError(results []rueidis.RedisResult) error {
+	for _, r := range results {
+		if err := r.Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Remove invalidates keys in one round trip: their values and their leases. It returns how many had a value, and an
+// error if any key failed.
+func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, err error) {
+	results := s.run(ctx, remove, len(keys), func(i int) ([]string, []string) {
+		return []string{keys[i], leaseKey(keys[i])}, nil
+	})
+	for _, r := range results {
+		n, e := r.AsInt64()
+		if e != nil {
+			err = e
+		}
+		removed += n
+	}
+	return removed, err
+}
+
+// IsWrongType reports whether err means that the key holds something else than a string.
+func IsWrongType(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(e.Error(), "WRONGTYPE")
+}
+
+// Describe says in a few words what went wrong with Redis, for a reader who wants to know why a value was loaded. Of a
+// server's own error it gives the code alone: the text behind it may quote what was sent.
+func Describe(err error) string {
+	if e, ok := rueidis.IsRedisErr(err); ok {
+		code, _, _ := strings.Cut(e.Error(), " ")
+		return "redis answered " + code
+	}
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return ErrUnavailable.Error()
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return "redis did not answer in time"
+	}
+	return "the connection to redis failed"
+}
