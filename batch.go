@@ -1,0 +1,154 @@
+package aside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/gatewayz/aside/internal/flight"
+)
+
+// A BatchError tells which ids of a batch failed, and how. The values of the others are returned beside it. A batch loader
+// may return one itself, to fail some ids and not the others.
+type BatchError[K comparable] struct {
+	Errors map[K]error
+}
+
+// Error gives the number of failed ids and the error of one of them.
+func (e *BatchError[K]) Error() string {
+	for _, err := range e.Errors {
+		return fmt.Sprintf("aside: %d ids of a batch failed, one of them with: %v", len(e.Errors), err)
+	}
+	return "aside: no id of a batch failed"
+}
+
+// Unwrap returns the errors of all ids, so that errors.Is and errors.As look at each.
+func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.Errors)) }
+
+// GetOrLoadMany is GetOrLoad for many ids at once: key makes the key of each, memory and Redis are asked for all of them
+// in one round trip, and load is called once for those that neither has, without duplicates and in the order of ids. It
+// shares loads with single callers in both directions.
+//
+// An id that load leaves out of its map is not found: it is cached as such and missing in the result, without an error.
+// Ids that fail, because load did or because ctx ended, come as one *BatchError[K] beside the values that are there. If
+// load returns values and an error, the error is that of the ids without a value. The time limit is the longest one of the
+// keys' policies.
+func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]T, error) {
+	if load == nil || key == nil {
+		return nil, invalidArgument("the loader or the key function is nil: give both")
+	}
+	b := batch[K, T]{ids: ids, load: load, values: make(map[K]T, len(ids))}
+	// Everything is checked before anything is begun.
+	seen := make(map[K]struct{}, len(ids))
+	var slots []*slot
+	var o callOptions
+	for i, id := range ids {
+		if _, twice := seen[id]; twice {
+			continue
+		}
+		seen[id] = struct{}{}
+		s, opt, err := newSlot[T](c, key(id), opts)
+		if err == nil {
+			err = reentrant(ctx, s.key)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
+		}
+		s.index, s.supersede, o = i, opt.refresh, opt
+		slots = append(slots, s)
+	}
+	if len(slots) == 0 {
+		if c == nil {
+			return nil, invalidArgument("the cache is nil: make one with New")
+		}
+		return b.values, nil
+	}
+
+	var led []*slot
+	var calls []*flight.Call[flightKey, outcome]
+	var waiting []*slot
+	timeout := slots[0].plan.loadTimeout
+	for _, s := range slots {
+		if out, ok := c.readNear(s); ok && !o.refresh {
+			b.settle(c, s, out, nil)
+			continue
+		}
+		if o.refresh {
+			c.flights.ForgetKey(s.flightKey())
+		}
+		var lead bool
+		if s.call, lead = c.flights.Join(s.flightKey()); lead {
+			led, calls = append(led, s), append(calls, s.call)
+			timeout = max(timeout, s.plan.loadTimeout)
+		}
+		waiting = append(waiting, s)
+	}
+	if len(led) > 0 {
+		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.lead(ctx, led, o.refresh, b.run) }, calls...)
+	}
+	for _, s := range waiting {
+		out, err := s.call.Wait(ctx)
+		if err != nil {
+			err = flightError(err, s.key)
+		}
+		b.settle(c, s, out, err)
+	}
+	if len(b.failed) > 0 {
+		return b.values, &BatchError[K]{Errors: b.failed}
+	}
+	return b.values, nil
+}
+
+// A batch is one call of GetOrLoadMany.
+type batch[K comparable, T any] struct {
+	ids    []K
+	load   func(context.Context, []K) (map[K]T, error)
+	values map[K]T
+	failed map[K]error
+}
+
+// run is the batch's loadFunc.
+func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
+	ids := make([]K, len(slots))
+	for i, s := range slots {
+		ids[i] = b.ids[s.index]
+	}
+	values, err := b.load(ctx, ids)
+	each, perID := asBatchError[K](err)
+	for i, s := range slots {
+		v, found := values[ids[i]]
+		switch {
+		case found:
+			s.value = &v
+		case perID && each.Errors[ids[i]] != nil:
+			s.err = each.Errors[ids[i]]
+		case perID || err == nil:
+			s.err = ErrNotFound
+		default:
+			s.err = err
+		}
+	}
+}
+
+func asBatchError[K comparable](err error) (*BatchError[K], bool) {
+	var each *BatchError[K]
+	ok := errors.As(err, &each)
+	return each, ok
+}
+
+// settle notes the answer for one id.
+func (b *batch[K, T]) settle(c *Cache, s *slot, out outcome, err error) {
+	s.plan.counts.count(out, err)
+	r, err := resultOf[T](c, out, err)
+	switch {
+	case err == nil:
+		b.values[b.ids[s.index]] = r.Value
+	case !errors.Is(err, ErrNotFound):
+		if b.failed == nil {
+			b.failed = make(map[K]error)
+		}
+		b.failed[b.ids[s.index]] = err
+	}
+}

@@ -1,0 +1,90 @@
+package aside
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gatewayz/aside/internal/flight"
+)
+
+// Errors that a caller decides on, for errors.Is.
+var (
+	// ErrMiss is what Get returns for a key that is not cached.
+	ErrMiss = errors.New("aside: not cached")
+	// ErrNotFound is what a loader returns for something that does not exist. It is cached like a value, for the
+	// policy's NegativeTTL, and every call that meets such an entry returns it.
+	ErrNotFound = errors.New("aside: not found")
+	// ErrClosed is what every call on a closed cache returns.
+	ErrClosed = errors.New("aside: cache is closed")
+)
+
+// A Code tells what kind of trouble an Error is.
+type Code string
+
+// The codes of Error. Trouble with Redis has none: it is never a reason to fail.
+const (
+	CodeInvalidOption   Code = "invalid_option"   // Options, a Policy or the environment is wrong; the message says where
+	CodeInvalidArgument Code = "invalid_argument" // a nil cache or loader, an option that does not fit the call
+	CodeInvalidKey      Code = "invalid_key"      // a key has a part that is neither a string nor an integer
+	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout
+	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
+	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
+	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading
+)
+
+// An Error is trouble that is not the loader's own error; that one is returned as it is.
+type Error struct {
+	Code    Code
+	Key     string // the key that was asked for, where there is one
+	Message string // what is wrong and what to do
+	Stack   []byte // of a loader that panicked
+	Err     error  // the cause, where there is one
+}
+
+// Error gives message, key and cause, never the stack.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("aside: ")
+	b.WriteString(e.Message)
+	if e.Key != "" {
+		fmt.Fprintf(&b, " (key %q)", e.Key)
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is matches another *Error by its code, so that errors.Is(err, &aside.Error{Code: aside.CodeLoadTimeout}) works.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code && t.Key == "" && t.Message == "" && t.Err == nil
+}
+
+func invalidOption(format string, args ...any) error {
+	return &Error{Code: CodeInvalidOption, Message: fmt.Sprintf(format, args...)}
+}
+
+func invalidArgument(message string) error {
+	return &Error{Code: CodeInvalidArgument, Message: message}
+}
+
+// flightError turns the ways in which a flight ends without the loader's own error into an Error. The loader's own error
+// passes unchanged.
+func flightError(err error, key string) error {
+	var panicked *flight.PanicError
+	switch {
+	case errors.As(err, &panicked):
+		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: panicked.Stack, Err: err}
+	case errors.Is(err, flight.ErrTimeout):
+		return &Error{Code: CodeLoadTimeout, Key: key, Message: "the load took longer than the policy's LoadTimeout"}
+	case errors.Is(err, flight.ErrGoexit):
+		return &Error{Code: CodeLoaderExit, Key: key, Message: "the loader ended its goroutine: return an error instead of calling runtime.Goexit or t.FailNow"}
+	}
+	return err
+}

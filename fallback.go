@@ -1,0 +1,79 @@
+package aside
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+)
+
+// A State is how a cache stands.
+type State string
+
+// The states of a cache.
+const (
+	StateMemory    State = "memory"    // no Redis is configured
+	StateConnected State = "connected" // Redis is in use
+	StateDegraded  State = "degraded"  // Redis is configured but away: every call loads, at most one load a key at a time
+)
+
+// Health tells how a cache stands, since when, and why.
+type Health struct {
+	State  State     `json:"state"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Health returns how the cache stands now. Of a nil or closed cache it says so in Reason, with StateDegraded.
+func (c *Cache) Health() Health {
+	switch {
+	case c == nil:
+		return Health{State: StateDegraded, Reason: "the cache is nil"}
+	case c.closed.Load():
+		return Health{State: StateDegraded, Reason: ErrClosed.Error()}
+	case c.store == nil:
+		return Health{State: StateMemory, Since: c.health.began}
+	}
+	return healthOf(c.store.State())
+}
+
+func healthOf(s redisstore.State) Health {
+	h := Health{State: StateConnected, Since: s.Since}
+	if !s.Up {
+		h.State, h.Reason = StateDegraded, "connecting to redis"
+		if s.Cause != nil {
+			h.Reason = redisstore.Describe(s.Cause)
+		}
+	}
+	return h
+}
+
+// health logs each change of state once.
+type health struct {
+	began  time.Time
+	logger *slog.Logger
+}
+
+func (h *health) start(logger *slog.Logger) { h.began, h.logger = time.Now(), logger }
+
+func (h *health) onState(s redisstore.State) {
+	if now := healthOf(s); s.Up {
+		h.logger.Info("aside: connected to redis")
+	} else {
+		h.logger.Warn("aside: redis is away; values are loaded and not cached until it is back", "reason", now.Reason)
+	}
+}
+
+// complaints keeps trouble that can come with every call from being logged with every call.
+type complaints struct{ next atomic.Int64 }
+
+const complaintPause = 10 * time.Second
+
+// due reports whether the trouble may be logged: the first time, and then once in ten seconds. Metrics count it all.
+func (c *complaints) due(clock *near.Clock) bool {
+	now := clock.Now()
+	next := c.next.Load()
+	return now >= next && c.next.CompareAndSwap(next, now+int64(complaintPause))
+}

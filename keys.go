@@ -1,0 +1,155 @@
+package aside
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Key names one cached value. Policy.Key makes it; building it once and using it often saves the work on every call.
+// The zero Key is invalid, and so is one with a part that is neither a string nor an integer: every call refuses those.
+type Key struct {
+	text   string
+	policy *Policy
+	bad    string // why the key is invalid; empty for a valid one
+}
+
+// String returns the key as it stands in Redis, such as "sessions:ABC123:list:50:0", or "" for an invalid key.
+func (k Key) String() string { return k.text }
+
+// Err returns nil for a valid key, else an *Error with CodeInvalidKey that names the part.
+func (k Key) Err() error {
+	switch {
+	case k.bad != "":
+		return &Error{Code: CodeInvalidKey, Message: k.bad}
+	case k.policy == nil:
+		return &Error{Code: CodeInvalidKey, Message: "the zero Key: make keys with Policy.Key"}
+	}
+	return nil
+}
+
+// Key builds the key of one value from the policy's category and parts, joined by colons:
+//
+//	aside.TTL.SessionsList.Key(c.HashID(user), "list", 50, 0)   // sessions:…:list:50:0
+//
+// A part is a string or an integer, or of a type based on one. Bytes that Redis patterns, hash tags or the key format
+// itself give a meaning to, control characters, and bytes that are not UTF-8 are percent-escaped, so that different texts
+// never make the same key and no text reaches beyond its part. An integer is written in decimal, and so makes the same key
+// as its text.
+//
+// The policy must not be changed afterwards: the key refers to it.
+func (p *Policy) Key(parts ...any) Key {
+	var buf [128]byte
+	b := append(buf[:0], p.Category...)
+	for i, part := range parts {
+		b = append(b, ':')
+		switch v := part.(type) {
+		case string:
+			b = appendEscaped(b, v)
+		case int:
+			b = strconv.AppendInt(b, int64(v), 10)
+		case int64:
+			b = strconv.AppendInt(b, v, 10)
+		default:
+			ok := false
+			if b, ok = appendReflected(b, part); !ok {
+				return Key{policy: p, bad: fmt.Sprintf("part %d of a key of policy %s is a %s: use a string or an integer", i+1, p.name(), typeName(part))}
+			}
+		}
+	}
+	return Key{text: string(b), policy: p}
+}
+
+func appendReflected(b []byte, part any) ([]byte, bool) {
+	v := reflect.ValueOf(part)
+	switch v.Kind() {
+	case reflect.String:
+		return appendEscaped(b, v.String()), true
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return strconv.AppendInt(b, v.Int(), 10), true
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return strconv.AppendUint(b, v.Uint(), 10), true
+	}
+	return b, false
+}
+
+func typeName(v any) string {
+	if t := reflect.TypeOf(v); t != nil {
+		return t.String()
+	}
+	return "nil"
+}
+
+// appendEscaped appends text with every special byte as %XX. The percent sign is special itself, so the escape can be
+// undone, and different texts stay different.
+func appendEscaped(b []byte, text string) []byte {
+	for i := 0; i < len(text); {
+		if c := text[i]; c < utf8.RuneSelf {
+			if special(rune(c)) {
+				b = appendHex(b, c)
+			} else {
+				b = append(b, c)
+			}
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(text[i:])
+		if special(r) || r == utf8.RuneError && size == 1 {
+			for _, c := range []byte(text[i : i+size]) {
+				b = appendHex(b, c)
+			}
+		} else {
+			b = append(b, text[i:i+size]...)
+		}
+		i += size
+	}
+	return b
+}
+
+// special reports whether r may not stand in a key as it is: colons part the key, the others mean something to Redis'
+// patterns (* ? [ ] \) or hash tags ({ }), or to the escape itself.
+func special(r rune) bool {
+	switch r {
+	case ':', '*', '?', '[', ']', '\\', '{', '}', '%':
+		return true
+	}
+	return unicode.IsControl(r)
+}
+
+func appendHex(b []byte, c byte) []byte {
+	const digits = "0123456789ABCDEF"
+	return append(b, '%', digits[c>>4], digits[c&15])
+}
+
+// plain reports whether text can stand in a key without an escape.
+func plain(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, special)
+}
+
+// HashID returns 16 characters that stand for a user's id in keys: 96 bits of HMAC-SHA-256 under Options.Secret, in
+// URL-safe base64. The same id and secret give the same text in every process. Without a secret it is a plain hash, which
+// hides ids from a reader of the keys but not from one who can guess them; the first use then logs one warning. On a nil
+// cache it works without a secret.
+func (c *Cache) HashID(id string) string {
+	var sum []byte
+	if c == nil || len(c.opts.Secret) == 0 {
+		if c != nil {
+			c.warnSecret.Do(func() {
+				c.opts.Logger.Warn("aside: HashID without Options.Secret: ids that can be guessed can be found in keys")
+			})
+		}
+		plain := sha256.Sum256([]byte(id))
+		sum = plain[:]
+	} else {
+		mac := hmac.New(sha256.New, c.opts.Secret)
+		mac.Write([]byte(id))
+		sum = mac.Sum(nil)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}

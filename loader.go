@@ -1,0 +1,146 @@
+package aside
+
+import (
+	"context"
+	"runtime/debug"
+	"sync"
+
+	"github.com/gatewayz/aside/internal/flight"
+)
+
+// ID is what a Loader's ids can be: what a part of a Key can be.
+type ID interface {
+	~string | ~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64
+}
+
+// A Loader is a cache, a policy and a load function bound together. The key of an id is the policy's Key with the id as its
+// only part. Make it once, with NewLoader or NewBatchLoader; it may be used by many goroutines at once.
+type Loader[K ID, T any] struct {
+	cache  *Cache
+	policy *Policy
+	one    func(context.Context, K) (T, error)
+	many   func(context.Context, []K) (map[K]T, error)
+}
+
+// NewLoader binds a function that loads one value. GetMany calls it for several missing ids at the same time, up to 16.
+// Whatever is wrong with the arguments is reported by the first call.
+func NewLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, K) (T, error)) *Loader[K, T] {
+	l := &Loader[K, T]{cache: c, policy: &p}
+	if load != nil {
+		l.one = load
+		l.many = func(ctx context.Context, ids []K) (map[K]T, error) { return loadEach(ctx, ids, load) }
+	}
+	return l
+}
+
+// NewBatchLoader binds a function that loads many values at once; Get calls it with one id. An id that it leaves out of
+// its map is not found. Whatever is wrong with the arguments is reported by the first call.
+func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, []K) (map[K]T, error)) *Loader[K, T] {
+	l := &Loader[K, T]{cache: c, policy: &p}
+	if load != nil {
+		l.many = load
+		l.one = func(ctx context.Context, id K) (T, error) { return loadAlone(ctx, id, load) }
+	}
+	return l
+}
+
+// Get is GetOrLoad for an id.
+func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, error) {
+	key := l.policy.Key(id)
+	if len(opts) == 0 && l.one != nil {
+		if e := l.cache.hit(key); e != nil {
+			if v, ok := e.Value.(*T); ok {
+				e.Owner.(*plan).counts.memoryHits.add()
+				return *v, nil
+			}
+		}
+	}
+	r, err := l.lookup(ctx, key, id, opts)
+	return r.Value, err
+}
+
+// Lookup is Get with a result that explains itself.
+func (l *Loader[K, T]) Lookup(ctx context.Context, id K, opts ...CallOption) (Result[T], error) {
+	return l.lookup(ctx, l.policy.Key(id), id, opts)
+}
+
+func (l *Loader[K, T]) lookup(ctx context.Context, key Key, id K, opts []CallOption) (Result[T], error) {
+	var load func(context.Context) (T, error)
+	if l.one != nil {
+		load = func(ctx context.Context) (T, error) { return l.one(ctx, id) }
+	}
+	return lookup(ctx, l.cache, key, load, opts)
+}
+
+// GetMany is GetOrLoadMany for ids.
+func (l *Loader[K, T]) GetMany(ctx context.Context, ids []K, opts ...CallOption) (map[K]T, error) {
+	return GetOrLoadMany(ctx, l.cache, ids, l.Key, l.many, opts...)
+}
+
+// Invalidate is Cache.Invalidate for ids.
+func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error) {
+	keys := make([]Key, len(ids))
+	for i, id := range ids {
+		keys[i] = l.Key(id)
+	}
+	return l.cache.Invalidate(ctx, keys...)
+}
+
+// Key returns the key of an id.
+func (l *Loader[K, T]) Key(id K) Key { return l.policy.Key(id) }
+
+// loadAlone loads one id with a function for many.
+func loadAlone[K ID, T any](ctx context.Context, id K, load func(context.Context, []K) (map[K]T, error)) (value T, err error) {
+	values, err := load(ctx, []K{id})
+	if v, ok := values[id]; ok {
+		return v, nil
+	}
+	if each, ok := asBatchError[K](err); ok {
+		err = each.Errors[id]
+	}
+	if err == nil {
+		err = ErrNotFound
+	}
+	return value, err
+}
+
+// parallelLoads is how many ids a loader of single values loads at the same time for one batch.
+const parallelLoads = 16
+
+// loadEach loads many ids with a function for one.
+func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Context, K) (T, error)) (map[K]T, error) {
+	var (
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		values = make(map[K]T, len(ids))
+		failed = make(map[K]error)
+		places = make(chan struct{}, parallelLoads)
+	)
+	for _, id := range ids {
+		places <- struct{}{}
+		wg.Go(func() {
+			// A panic here would end the process: the flight guards its own goroutine only.
+			err := error(flight.ErrGoexit)
+			var value T
+			defer func() {
+				if r := recover(); r != nil {
+					err = &flight.PanicError{Value: r, Stack: debug.Stack()}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					values[id] = value
+				} else {
+					failed[id] = flightError(err, "")
+				}
+				<-places
+			}()
+			value, err = load(ctx, id)
+		})
+	}
+	wg.Wait()
+	if len(failed) > 0 {
+		return values, &BatchError[K]{Errors: failed}
+	}
+	return values, nil
+}

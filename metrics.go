@@ -1,0 +1,174 @@
+package aside
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Metrics is a snapshot of a cache's counters since it was made, one set for each label. It marshals to
+//
+//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
+type Metrics struct {
+	Labels map[string]LabelMetrics `json:"metrics"`
+}
+
+// LabelMetrics counts the calls under one label, and what they led to. The counters are exact; read while calls go on,
+// they may be a few calls apart from each other.
+type LabelMetrics struct {
+	Hits   uint64 `json:"hits"`   // calls that were answered from the cache, cached "not found" included
+	Misses uint64 `json:"misses"` // calls that were not: they loaded, waited for a load, or failed
+	Errors uint64 `json:"errors"` // failures of every kind: the sum of the four below
+
+	LoadErrors   uint64 `json:"loadErrors"`   // loads that failed, ErrNotFound not among them
+	RedisErrors  uint64 `json:"redisErrors"`  // operations on Redis that failed or timed out, or found it away
+	DecodeErrors uint64 `json:"decodeErrors"` // values in Redis that could not be used
+	EncodeErrors uint64 `json:"encodeErrors"` // loaded values that could not be stored: the codec's refusal, or too large
+
+	MemoryHits   uint64        `json:"memoryHits"`   // hits in this process's memory
+	RedisHits    uint64        `json:"redisHits"`    // hits in Redis
+	NegativeHits uint64        `json:"negativeHits"` // hits on a cached "not found"
+	Fallbacks    uint64        `json:"fallbacks"`    // misses that loaded because Redis was away or failed
+	Loads        uint64        `json:"loads"`        // loader calls
+	LoadTime     time.Duration `json:"-"`            // spent in loaders, altogether
+	RefusedFills uint64        `json:"refusedFills"` // loaded values not stored because they were invalidated meanwhile
+}
+
+// Requests is the number of calls.
+func (m LabelMetrics) Requests() uint64 { return m.Hits + m.Misses }
+
+// HitRate is the share of calls that were hits, 0 where there was no call.
+func (m LabelMetrics) HitRate() float64 { return ratio(m.Hits, m.Requests()) }
+
+// MissRate is the share of calls that were misses, 0 where there was no call.
+func (m LabelMetrics) MissRate() float64 { return ratio(m.Misses, m.Requests()) }
+
+// ErrorRate is the number of errors for each call, 0 where there was no call. One call can meet several errors.
+func (m LabelMetrics) ErrorRate() float64 { return ratio(m.Errors, m.Requests()) }
+
+func ratio(part, whole uint64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+// MarshalJSON adds the rates, and the mean load time in milliseconds.
+func (m LabelMetrics) MarshalJSON() ([]byte, error) {
+	type counts LabelMetrics
+	mean := 0.0
+	if m.Loads > 0 {
+		mean = float64(m.LoadTime.Microseconds()) / 1000 / float64(m.Loads)
+	}
+	return json.Marshal(struct {
+		counts
+		HitRate    float64 `json:"hitRate"`
+		MissRate   float64 `json:"missRate"`
+		ErrorRate  float64 `json:"errorRate"`
+		MeanLoadMS float64 `json:"meanLoadMs"`
+	}{counts(m), m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
+}
+
+// Metrics returns the counters of every label that has any, as they stand. On a nil cache there are none.
+func (c *Cache) Metrics() Metrics {
+	m := Metrics{Labels: map[string]LabelMetrics{}}
+	if c == nil {
+		return m
+	}
+	c.metrics.labels.Range(func(name, counts any) bool {
+		if s := counts.(*counters).snapshot(); s != (LabelMetrics{}) {
+			m.Labels[name.(string)] = s
+		}
+		return true
+	})
+	return m
+}
+
+type metrics struct{ labels sync.Map } // label -> *counters
+
+func (m *metrics) label(name string) *counters {
+	if c, ok := m.labels.Load(name); ok {
+		return c.(*counters)
+	}
+	c, _ := m.labels.LoadOrStore(name, new(counters))
+	return c.(*counters)
+}
+
+// counters are one label's. Only hits in memory are frequent enough for cores to fight over their cache line.
+type counters struct {
+	memoryHits   striped
+	redisHits    atomic.Uint64
+	negativeHits atomic.Uint64
+	misses       atomic.Uint64
+	fallbacks    atomic.Uint64
+	loads        atomic.Uint64
+	loadTime     atomic.Int64
+	refused      atomic.Uint64
+	loadErrors   atomic.Uint64
+	redisErrors  atomic.Uint64
+	decodeErrors atomic.Uint64
+	encodeErrors atomic.Uint64
+}
+
+func (c *counters) snapshot() LabelMetrics {
+	m := LabelMetrics{
+		Misses:       c.misses.Load(),
+		LoadErrors:   c.loadErrors.Load(),
+		RedisErrors:  c.redisErrors.Load(),
+		DecodeErrors: c.decodeErrors.Load(),
+		EncodeErrors: c.encodeErrors.Load(),
+		MemoryHits:   c.memoryHits.load(),
+		RedisHits:    c.redisHits.Load(),
+		NegativeHits: c.negativeHits.Load(),
+		Fallbacks:    c.fallbacks.Load(),
+		Loads:        c.loads.Load(),
+		LoadTime:     time.Duration(c.loadTime.Load()),
+		RefusedFills: c.refused.Load(),
+	}
+	m.Hits = m.MemoryHits + m.RedisHits
+	m.Errors = m.LoadErrors + m.RedisErrors + m.DecodeErrors + m.EncodeErrors
+	return m
+}
+
+// count notes how one call was answered.
+func (c *counters) count(o outcome, err error) {
+	switch {
+	case err != nil || o.status == StatusMiss:
+		c.misses.Add(1)
+	case o.status == StatusFallback:
+		c.misses.Add(1)
+		c.fallbacks.Add(1)
+	case o.tier == TierMemory:
+		c.memoryHits.add()
+	default:
+		c.redisHits.Add(1)
+	}
+	if err == nil && o.status == StatusHit && o.value == nil {
+		c.negativeHits.Add(1)
+	}
+}
+
+// striped is a counter that several cores can raise without waiting for each other's cache line.
+type striped [8]struct {
+	n atomic.Uint64
+	_ [56]byte
+}
+
+func (s *striped) add() { s[rand.Uint32()%uint32(len(s))].n.Add(1) }
+
+func (s *striped) load() (sum uint64) {
+	for i := range s {
+		sum += s[i].n.Load()
+	}
+	return sum
+}
+
+// countLoad notes one loader call, under the label of its first key, and how many of its keys failed.
+func (c *Cache) countLoad(slots []*slot, took time.Duration, failures int) {
+	counts := slots[0].plan.counts
+	counts.loads.Add(1)
+	counts.loadTime.Add(int64(took))
+	counts.loadErrors.Add(uint64(failures))
+}

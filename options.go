@@ -1,0 +1,250 @@
+package aside
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// Options configures a cache. The zero value is a cache in memory alone; every zero field stands for its default.
+type Options struct {
+	// Redis is where values are kept, shared by all processes that name the same server. Zero: in memory alone.
+	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. An option that would break what the
+	// cache promises is refused: reading from replicas, and rueidis' own client-side caching and its hooks.
+	Redis rueidis.ClientOption
+
+	// Policies are checked by New, so that a mistake in one fails there and not at its first use.
+	Policies []Policy
+
+	// TTLs overrides the TTL of policies, by name: those of Policies and of the TTL table.
+	TTLs map[string]time.Duration
+
+	// Secret keys the hashes of HashID. Use at least 16 random bytes, the same in every process.
+	Secret []byte
+
+	// MaxEntries bounds the entries in memory. Default: 100,000.
+	MaxEntries int
+
+	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated. Default: 128 MiB.
+	MaxBytes int64
+
+	// MaxValueBytes bounds one value, decoded bytes in Redis and estimated ones in memory. A larger one is returned but
+	// not stored. Default: 64 MiB, at most 1 GiB.
+	MaxValueBytes int
+
+	// CompressFrom is the encoded size from which values are compressed (s2) in Redis. Default: 1 KiB. Negative: never.
+	CompressFrom int
+
+	// OpTimeout bounds what one call may wait for Redis, not counting loads and waits for other processes' loads. Values
+	// known to be large get more: a second for every 32 MiB. Default: 50 ms.
+	OpTimeout time.Duration
+
+	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
+	LoadTimeout time.Duration
+
+	// NegativeTTL is how long ErrNotFound is cached, for policies that set none. Default: 30 s. Negative: not at all.
+	NegativeTTL time.Duration
+
+	// LeaseTTL is how long another process waits for the load of one that has died. A lease is renewed while its loader
+	// runs. Default: 5 s, at least 100 ms.
+	LeaseTTL time.Duration
+
+	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Default:
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+// String tells what an operator may know: no password, no user name, no secret, whatever verb prints it.
+func (o Options) String() string {
+	if len(o.Redis.InitAddress) == 0 {
+		return "aside.Options{memory}"
+	}
+	return fmt.Sprintf("aside.Options{redis %s db %d tls %t}", strings.Join(o.Redis.InitAddress, ","), o.Redis.SelectDB, o.Redis.TLSConfig != nil)
+}
+
+// GoString is String, so that %#v shows no secret either.
+func (o Options) GoString() string { return o.String() }
+
+// LogValue is String, so that slog's handlers show no secret either.
+func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
+
+const maxValueBytes = 1 << 30
+
+// withDefaults returns the options with their zero fields filled in, and all that is wrong with them.
+func (o Options) withDefaults() (Options, []error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, invalidOption("Options."+format, args...)) }
+
+	// Copies: a caller that goes on using its slices and maps must not change a running cache.
+	o.Policies, o.TTLs, o.Secret = slices.Clone(o.Policies), maps.Clone(o.TTLs), slices.Clone(o.Secret)
+	o.MaxEntries = pick(o.MaxEntries, 100_000)
+	o.MaxBytes = pick(o.MaxBytes, 128<<20)
+	o.MaxValueBytes = pick(o.MaxValueBytes, 64<<20)
+	o.CompressFrom = pick(o.CompressFrom, 1<<10)
+	o.OpTimeout = pick(o.OpTimeout, 50*time.Millisecond)
+	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
+	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
+	o.LeaseTTL = pick(o.LeaseTTL, 5*time.Second)
+	o.Logger = pick(o.Logger, slog.Default())
+
+	if o.MaxEntries < 0 {
+		bad("MaxEntries is %d: set a positive number, or 0 for the default", o.MaxEntries)
+	}
+	if o.MaxBytes < 0 {
+		bad("MaxBytes is %d: set a positive number of bytes, or 0 for the default", o.MaxBytes)
+	}
+	if o.MaxValueBytes < 0 || o.MaxValueBytes > maxValueBytes {
+		bad("MaxValueBytes is %d: set 1 to %d bytes, or 0 for the default", o.MaxValueBytes, maxValueBytes)
+	}
+	if o.OpTimeout < 0 {
+		bad("OpTimeout is %v: set a positive duration, or 0 for the default", o.OpTimeout)
+	}
+	if o.LoadTimeout < 0 {
+		bad("LoadTimeout is %v: set a positive duration, or 0 for the default", o.LoadTimeout)
+	}
+	if o.LeaseTTL < 100*time.Millisecond {
+		bad("LeaseTTL is %v: set at least 100ms, or 0 for the default", o.LeaseTTL)
+	}
+	if len(o.Secret) > 0 && len(o.Secret) < 16 {
+		bad("Secret has %d bytes: use at least 16 random ones, or none", len(o.Secret))
+	}
+	return o, append(errs, checkRedis(o.Redis)...)
+}
+
+// checkRedis refuses what New could not carry out, or what would break a promise.
+func checkRedis(r rueidis.ClientOption) (errs []error) {
+	refuse := func(set bool, field, why string) {
+		if set {
+			errs = append(errs, invalidOption("Options.Redis.%s: %s", field, why))
+		}
+	}
+	const (
+		replicas = "replicas lag behind, so an invalidated value could be read there: leave it unset"
+		tracking = "the cache does its own client-side caching: leave it unset"
+	)
+	refuse(r.ReplicaOnly, "ReplicaOnly", replicas)
+	refuse(r.SendToReplicas != nil, "SendToReplicas", replicas)
+	refuse(r.ReplicaSelector != nil, "ReplicaSelector", replicas)
+	refuse(r.ReadNodeSelector != nil, "ReadNodeSelector", replicas)
+	refuse(len(r.Standalone.ReplicaAddress) > 0, "Standalone.ReplicaAddress", replicas)
+	refuse(r.NewCacheStoreFn != nil, "NewCacheStoreFn", tracking)
+	refuse(r.ClientTrackingOptions != nil, "ClientTrackingOptions", tracking)
+	refuse(r.OnInvalidations != nil, "OnInvalidations", tracking)
+	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
+	refuse(r.SelectDB < 0, "SelectDB", "a database has a number from 0 up")
+	refuse(slices.Contains(r.InitAddress, ""), "InitAddress", "it holds an empty address: write host:port")
+	if len(r.InitAddress) == 0 {
+		// Somebody who gives a password or a database means a server, and must not get a cache in memory without a word.
+		set := r.Username != "" || r.Password != "" || r.SelectDB != 0 || r.TLSConfig != nil || r.Sentinel.MasterSet != "" ||
+			r.DialCtxFn != nil || r.AuthCredentialsFn != nil || r.ClientName != ""
+		refuse(set, "InitAddress", "it is empty although other fields of Redis are set: name the server as host:port, or leave all of Redis unset for memory alone")
+	}
+	return errs
+}
+
+// OptionsFromEnv reads where Redis is from the environment:
+//
+//	REDIS_URL        redis://user:password@host:port/db, or rediss:// for TLS
+//	REDIS_HOST       localhost
+//	REDIS_PORT       6379
+//	REDIS_USERNAME
+//	REDIS_PASSWORD
+//	REDIS_DB         0
+//	REDIS_TLS        false
+//
+// With none of them set the cache is in memory alone. With any of them set it is on Redis, with the defaults above for the
+// others. REDIS_URL stands alone. An empty variable counts as not set. A malformed one is an error that names the variable
+// and what to write, never its value.
+func OptionsFromEnv() (Options, error) {
+	url := os.Getenv("REDIS_URL")
+	parts := map[string]string{}
+	for _, name := range []string{"REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS"} {
+		if v := os.Getenv(name); v != "" {
+			parts[name] = v
+		}
+	}
+	var (
+		client rueidis.ClientOption
+		err    error
+	)
+	switch {
+	case url == "" && len(parts) == 0:
+		return Options{}, nil
+	case url == "":
+		client, err = clientFromParts(parts)
+	case len(parts) > 0:
+		err = invalidOption("REDIS_URL and %s are both set: keep the URL alone, or the others", strings.Join(slices.Sorted(maps.Keys(parts)), ", "))
+	default:
+		client, err = clientFromURL(url)
+	}
+	if err != nil {
+		return Options{}, err
+	}
+	return Options{Redis: client}, nil
+}
+
+func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {
+	var (
+		host     = pick(parts["REDIS_HOST"], "localhost")
+		port     = pick(parts["REDIS_PORT"], "6379")
+		db       = pick(parts["REDIS_DB"], "0")
+		withTLS  = pick(parts["REDIS_TLS"], "false")
+		opt      = rueidis.ClientOption{Username: parts["REDIS_USERNAME"], Password: parts["REDIS_PASSWORD"]}
+		errs     []error
+		badValue = func(name, want string) { errs = append(errs, invalidOption("%s is malformed: write %s", name, want)) }
+	)
+	if strings.ContainsAny(host, "/@ ") || strings.Count(host, ":") == 1 {
+		badValue("REDIS_HOST", "a host name or an address, without a scheme or a port (REDIS_PORT, or REDIS_URL for all in one)")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		badValue("REDIS_PORT", "a number from 1 to 65535")
+	}
+	n, err := strconv.ParseUint(db, 10, 31)
+	if err != nil {
+		badValue("REDIS_DB", "a number from 0 up")
+	}
+	useTLS, err := strconv.ParseBool(withTLS)
+	if err != nil {
+		badValue("REDIS_TLS", "true or false")
+	}
+	opt.SelectDB = int(n)
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	opt.InitAddress = []string{net.JoinHostPort(host, port)}
+	if useTLS {
+		opt.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	}
+	return opt, errors.Join(errs...)
+}
+
+func clientFromURL(text string) (rueidis.ClientOption, error) {
+	const form = "REDIS_URL is malformed: write redis://user:password@host:port/db, or rediss:// for TLS"
+	u, err := url.Parse(text)
+	if err != nil {
+		return rueidis.ClientOption{}, invalidOption(form) // the cause would repeat the URL, password and all
+	}
+	if u.Scheme != "redis" && u.Scheme != "rediss" {
+		return rueidis.ClientOption{}, invalidOption("%s (its scheme is neither)", form)
+	}
+	if u.Query().Has("skip_verify") {
+		return rueidis.ClientOption{}, invalidOption("REDIS_URL asks for skip_verify: a server whose certificate is not checked can be anyone; set Options.Redis.TLSConfig in code where that is really meant")
+	}
+	if port := u.Port(); port == "0" || u.Hostname() == "" {
+		return rueidis.ClientOption{}, invalidOption("%s (it names no host, or port 0)", form)
+	}
+	opt, err := rueidis.ParseURL(text)
+	if err != nil || opt.SelectDB < 0 {
+		return rueidis.ClientOption{}, invalidOption("%s (the database, or a parameter after the question mark, is not right)", form)
+	}
+	return opt, nil
+}

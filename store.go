@@ -1,0 +1,323 @@
+package aside
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"time"
+
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+func (c *Cache) limits() wire.Limits {
+	return wire.Limits{MaxValue: c.opts.MaxValueBytes, CompressFrom: c.opts.CompressFrom}
+}
+
+// budget bounds what a call may wait for Redis: once for all its operations, with time for values as large as those that
+// the policies have met before.
+func (c *Cache) budget(ctx context.Context, slots ...*slot) (context.Context, context.CancelFunc) {
+	var size int64
+	for _, s := range slots {
+		size += s.plan.largest.Load()
+	}
+	return c.store.Budget(ctx, size)
+}
+
+// redisFailed notes that a load of s is not a plain miss. Without an answer from Redis there is no lease, and without
+// a lease nothing is stored.
+func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
+	if redisstore.IsWrongType(err) {
+		// Something else lives under our key: as bad as a value that cannot be decoded, and replaced like one.
+		c.undecodable(s, err)
+		return
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return // nobody waits any more: says nothing of Redis
+	}
+	s.plan.counts.redisErrors.Add(1)
+	s.status, s.reason, s.keep = StatusFallback, redisstore.Describe(err), false
+}
+
+func (c *Cache) undecodable(s *slot, err error) {
+	s.plan.counts.decodeErrors.Add(1)
+	s.reason = "the stored value cannot be used"
+	if s.plan.complaints.due(c.clock) {
+		c.opts.Logger.Warn("aside: a value in Redis cannot be used and counts as a miss", "policy", s.plan.policy.name(), "key", s.key, "error", err)
+	}
+}
+
+// open makes an outcome of what Redis holds, or notes why that cannot be used.
+func (c *Cache) open(s *slot, stored []byte) (outcome, bool) {
+	s.plan.met(int64(len(stored)))
+	header, payload, err := wire.Decode(s.key, stored, c.limits())
+	if errors.Is(err, wire.ErrNewer) {
+		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
+		// gives way.
+		s.keep, s.reason = false, "stored by a newer build"
+		return outcome{}, false
+	}
+	s.reject = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored))
+	if err != nil {
+		c.undecodable(s, err)
+		return outcome{}, false
+	}
+	now, within, ok := c.store.Now()
+	if !ok || now-within >= header.FreshUntil {
+		// Redis' own expiry removes it at that time, unless somebody has changed the key's.
+		s.reason = "expired"
+		return outcome{}, false
+	}
+	local := c.clock.Now()
+	out := outcome{
+		status:     StatusHit,
+		tier:       TierRedis,
+		reason:     "fresh",
+		loadedAt:   local - (now-header.LoadStart)*int64(time.Microsecond),
+		freshUntil: local + (header.FreshUntil-now)*int64(time.Microsecond),
+	}
+	if header.Negative {
+		out.absent = ErrNotFound
+		return out, true
+	}
+	codec, ok := wire.Builtin(header.Codec)
+	if own := s.codec(); !ok && wire.ID(own) == header.Codec {
+		codec, ok = own, true
+	}
+	if !ok {
+		c.undecodable(s, errors.New("stored by a codec that the policy does not name"))
+		return outcome{}, false
+	}
+	value := reflect.New(s.typ).Interface()
+	if err := wire.Unmarshal(codec, payload, value); err != nil {
+		c.undecodable(s, err)
+		return outcome{}, false
+	}
+	out.value = value
+	return out, true
+}
+
+// codec is the policy's, or the one that fits the value's type.
+func (s *slot) codec() wire.Codec {
+	if codec := s.plan.policy.Codec; codec != nil {
+		return codec
+	}
+	if s.typ == reflect.TypeFor[[]byte]() || s.typ == reflect.TypeFor[json.RawMessage]() {
+		return wire.Raw
+	}
+	return wire.JSON
+}
+
+// encode makes the stored form of what was loaded, without its envelope.
+func (s *slot) encode() (payload []byte, codec uint32, err error) {
+	if s.out.value == nil {
+		return nil, 0, nil
+	}
+	payload, err = wire.Marshal(s.codec(), s.out.value)
+	return payload, wire.ID(s.codec()), err
+}
+
+// seal puts a payload into its envelope, under s's lease.
+func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) (redisstore.Filling, error) {
+	until := s.granted + (s.out.freshUntil-s.out.loadedAt)/int64(time.Microsecond)
+	value, err := wire.Encode(s.key, wire.Header{
+		Codec:        codec,
+		Negative:     s.out.value == nil,
+		LoadStart:    s.granted,
+		FreshUntil:   until,
+		DeadUntil:    until,
+		LoadDuration: took,
+		Nonce:        s.nonce,
+	}, payload, c.limits())
+	s.plan.met(int64(len(value)))
+	return redisstore.Filling{Key: s.key, Nonce: s.nonce.String(), Value: value, Until: until}, err
+}
+
+// unstorable notes a value that cannot be stored. Its callers get it all the same.
+func (c *Cache) unstorable(s *slot, err error) {
+	s.plan.counts.encodeErrors.Add(1)
+	if s.plan.complaints.due(c.clock) {
+		c.opts.Logger.Warn("aside: a loaded value cannot be cached", "policy", s.plan.policy.name(), "key", s.key, "error", err)
+	}
+}
+
+// fill stores what was loaded, under the leases, after the callers have their values.
+func (c *Cache) fill(slots []*slot, took time.Duration) {
+	var fills []redisstore.Filling
+	var filled, failed []*slot
+	var size int64
+	for _, s := range slots {
+		payload, codec, err := s.encode()
+		if err == nil {
+			var f redisstore.Filling
+			if f, err = c.seal(s, payload, codec, took); err == nil {
+				fills, filled = append(fills, f), append(filled, s)
+				size += int64(len(f.Value))
+				continue
+			}
+		}
+		c.unstorable(s, err)
+		failed = append(failed, s)
+	}
+	if len(fills) > 0 {
+		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
+		ctx, cancel := c.store.Budget(context.Background(), size)
+		defer cancel()
+		outcomes, errs := c.store.Fill(ctx, fills...)
+		for i, s := range filled {
+			switch {
+			case errs[i] != nil:
+				s.plan.counts.redisErrors.Add(1)
+			case outcomes[i] == redisstore.Refused:
+				s.plan.counts.refused.Add(1)
+			}
+		}
+	}
+	c.release(failed)
+}
+
+// insert keeps s.out in memory, unless the key was invalidated meanwhile, and reports whether it did.
+func (c *Cache) insert(s *slot) bool {
+	size := near.Size(s.out.value)
+	if size > int64(c.opts.MaxValueBytes) {
+		c.unstorable(s, wire.ErrTooLarge)
+		return false
+	}
+	e := &near.Entry{Value: s.out.value, Owner: s.plan, LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil, Size: size}
+	put := c.near.Insert
+	if s.supersede {
+		put = c.near.Put
+	}
+	stored := put(s.key, e, s.fence)
+	if !stored {
+		s.plan.counts.refused.Add(1)
+	}
+	return stored
+}
+
+// set is Set but for the type of its value.
+func (c *Cache) set(ctx context.Context, s *slot) error {
+	start := c.clock.Now()
+	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(jitterTTL(s.ttl, s.plan.policy.Jitter))}
+	s.supersede = true
+	// Last: a flight that begins before the value is in place may have seen the old one, and nobody who comes later may
+	// join it.
+	defer c.forget(s.key)
+	if c.near != nil {
+		s.fence = c.near.Fence(s.key)
+		if !c.insert(s) {
+			c.near.Delete(s.key) // what is cached is out of date all the same
+		}
+		return nil
+	}
+
+	payload, codec, err := s.encode()
+	if err == nil && len(payload) > c.opts.MaxValueBytes {
+		err = wire.ErrTooLarge
+	}
+	if err != nil {
+		err = &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the value cannot be stored: what was cached for the key is removed", Err: err}
+	} else if c.write(ctx, s, payload, codec) {
+		return nil
+	}
+	// What is cached is out of date, whether or not its successor could be stored.
+	if _, removeErr := c.remove(ctx, []*slot{s}); removeErr != nil && s.plan.complaints.due(c.clock) {
+		c.opts.Logger.Warn("aside: Set could neither store nor remove a value", "policy", s.plan.policy.name(), "key", s.key, "error", redisstore.Describe(removeErr))
+	}
+	return err
+}
+
+// write stores a payload for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
+// that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
+func (c *Cache) write(ctx context.Context, s *slot, payload []byte, codec uint32) bool {
+	s.plan.met(int64(len(payload)))
+	ctx, cancel := c.budget(ctx, s)
+	defer cancel()
+	s.nonce = wire.NewNonce()
+	grant := c.store.Seize(ctx, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})[0]
+	if grant.Err != nil {
+		s.plan.counts.redisErrors.Add(1)
+		return false
+	}
+	s.granted = grant.Now
+	filling, err := c.seal(s, payload, codec, 0)
+	if err != nil {
+		c.unstorable(s, err)
+		return false
+	}
+	outcomes, errs := c.store.Fill(ctx, filling)
+	switch {
+	case errs[0] != nil:
+		s.plan.counts.redisErrors.Add(1)
+		return false
+	case outcomes[0] != redisstore.Stored:
+		// Removed or set again by somebody who came later: what they left is newer than this.
+		s.plan.counts.refused.Add(1)
+	}
+	return true
+}
+
+// leaseKeeper renews the leases of one load while it runs.
+type leaseKeeper struct {
+	stop func() // ends the renewals; it does not wait for one under way
+}
+
+// keepLeases renews the leases that slots hold until the load ends. When ctx ends first, because the load's time is up or
+// nobody waits for it any more, it gives the leases back: a loader that hangs must not hold up the fleet.
+func (c *Cache) keepLeases(ctx context.Context, slots []*slot) leaseKeeper {
+	var reqs []redisstore.Request
+	for _, s := range slots {
+		if s.leased() {
+			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
+		}
+	}
+	if len(reqs) == 0 {
+		return leaseKeeper{stop: func() {}}
+	}
+	stopped := make(chan struct{})
+	c.background.Go(func() {
+		renewals := time.NewTicker(c.opts.LeaseTTL / 3)
+		defer renewals.Stop()
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-ctx.Done():
+				select {
+				case <-stopped: // the load is over, and with it its context: its leases are in other hands
+				default:
+					c.withBudget(func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
+				}
+				return
+			case <-renewals.C:
+				// A renewal that fails is no reason to stop: the next one may come in time.
+				c.withBudget(func(ctx context.Context) error { return c.store.Renew(ctx, reqs...) })
+			}
+		}
+	})
+	return leaseKeeper{stop: func() { close(stopped) }}
+}
+
+// release gives back the leases that slots hold, in the background.
+func (c *Cache) release(slots []*slot) {
+	var reqs []redisstore.Request
+	for _, s := range slots {
+		if s.leased() {
+			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
+		}
+	}
+	if len(reqs) > 0 {
+		c.background.Go(func() {
+			c.withBudget(func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
+		})
+	}
+}
+
+// withBudget runs an operation whose failure needs no handling: a lease that is not given back ends by itself.
+func (c *Cache) withBudget(op func(context.Context) error) {
+	ctx, cancel := c.store.Budget(context.Background(), 0)
+	defer cancel()
+	_ = op(ctx)
+}

@@ -1,0 +1,240 @@
+package aside
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Policy is a row of the TTL table: how one kind of value is cached. Name, Category and TTL are enough; every other
+// field's zero value stands for the cache's default. Declare policies as package variables, list them in
+// Options.Policies, so that New checks them and Options.TTLs can override them, and do not change them afterwards. A
+// policy that is not listed is checked at its first use.
+type Policy struct {
+	// Name identifies the policy within a cache, for Options.TTLs and in messages. Default: the category. Two
+	// policies of one cache cannot have one name.
+	Name string
+
+	// Category is the first part of every key and the unit of invalidation. It must not be empty or hold a character
+	// that a key would have to escape, such as a colon.
+	Category string
+
+	// Label is what metrics are counted under. Default: the category.
+	Label string
+
+	// TTL is how long a value may be served, counted from the start of its load: a value that took three seconds to
+	// load is served for three seconds less. It must be positive; a fraction of a second works exactly, down to the
+	// millisecond that Redis counts in.
+	TTL time.Duration
+
+	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL. Negative: not at all.
+	NegativeTTL time.Duration
+
+	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:
+	// Options.LoadTimeout.
+	LoadTimeout time.Duration
+
+	// Jitter shortens each value's TTL by a random share of up to this fraction, from 0 (off) to less than 1, so that
+	// values stored together do not expire together.
+	Jitter float64
+
+	// Codec encodes values for Redis. Default: Raw for []byte and json.RawMessage values, else JSON. Memory keeps
+	// values as they are.
+	Codec Codec
+}
+
+// TTL is the predeclared table of an AI gateway's values, usable as it is:
+//
+//	aside.TTL.UserProfile.Key(c.HashID(id), "profile")
+//
+// Each row's Name is its field's name. Options.TTLs overrides durations for one cache; the rows themselves must not be
+// changed once a cache exists.
+var TTL = struct {
+	ModelsAll      Policy // 1 h
+	ModelsGateway  Policy // 1 h
+	ModelDetail    Policy // 1 h
+	SessionsList   Policy // 5 min
+	SessionDetail  Policy // 5 min
+	SearchResults  Policy // 5 min
+	ChatStats      Policy // 10 min
+	UserProfile    Policy // 10 min
+	UserCredits    Policy // 5 min
+	ActivityStats  Policy // 30 min
+	RankingsModels Policy // 4 h
+	RankingsApps   Policy // 4 h
+}{
+	ModelsAll:      Policy{Name: "ModelsAll", Category: "models", TTL: time.Hour},
+	ModelsGateway:  Policy{Name: "ModelsGateway", Category: "models", TTL: time.Hour},
+	ModelDetail:    Policy{Name: "ModelDetail", Category: "models", TTL: time.Hour},
+	SessionsList:   Policy{Name: "SessionsList", Category: "sessions", TTL: 5 * time.Minute},
+	SessionDetail:  Policy{Name: "SessionDetail", Category: "sessions", TTL: 5 * time.Minute},
+	SearchResults:  Policy{Name: "SearchResults", Category: "sessions", TTL: 5 * time.Minute},
+	ChatStats:      Policy{Name: "ChatStats", Category: "stats", TTL: 10 * time.Minute},
+	UserProfile:    Policy{Name: "UserProfile", Category: "user", Label: "user_profile", TTL: 10 * time.Minute},
+	UserCredits:    Policy{Name: "UserCredits", Category: "user", Label: "user_credits", TTL: 5 * time.Minute},
+	ActivityStats:  Policy{Name: "ActivityStats", Category: "activity", TTL: 30 * time.Minute},
+	RankingsModels: Policy{Name: "RankingsModels", Category: "rankings", TTL: 4 * time.Hour},
+	RankingsApps:   Policy{Name: "RankingsApps", Category: "rankings", TTL: 4 * time.Hour},
+}
+
+func predeclared() []*Policy {
+	return []*Policy{
+		&TTL.ModelsAll, &TTL.ModelsGateway, &TTL.ModelDetail, &TTL.SessionsList, &TTL.SessionDetail, &TTL.SearchResults,
+		&TTL.ChatStats, &TTL.UserProfile, &TTL.UserCredits, &TTL.ActivityStats, &TTL.RankingsModels, &TTL.RankingsApps,
+	}
+}
+
+func (p *Policy) name() string {
+	if p.Name != "" {
+		return p.Name
+	}
+	return p.Category
+}
+
+func (p *Policy) label() string {
+	if p.Label != "" {
+		return p.Label
+	}
+	return p.Category
+}
+
+func (p *Policy) codecName() string {
+	if p.Codec == nil {
+		return ""
+	}
+	return p.Codec.Name()
+}
+
+// equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
+func (p *Policy) equal(q *Policy) bool {
+	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL &&
+		p.LoadTimeout == q.LoadTimeout && p.Jitter == q.Jitter && p.codecName() == q.codecName()
+}
+
+func (p *Policy) validate() error {
+	switch {
+	case p.Category == "":
+		return invalidOption("policy %q has no Category: set the first part of its keys", p.Name)
+	case !plain(p.Category):
+		return invalidOption("policy %q: Category %q holds a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
+	case p.TTL <= 0:
+		return invalidOption("policy %q: TTL is %v: set a positive duration", p.name(), p.TTL)
+	case p.TTL < time.Millisecond:
+		return invalidOption("policy %q: TTL is %v: set at least 1ms, the unit of Redis", p.name(), p.TTL)
+	case p.LoadTimeout < 0:
+		return invalidOption("policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
+	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
+		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
+	case p.Codec != nil && p.Codec.Name() == "":
+		return invalidOption("policy %q: its Codec has an empty Name: stored values are told apart by it", p.name())
+	}
+	return nil
+}
+
+// A plan is a policy as one cache carries it out: with the defaults filled in and the overrides applied.
+type plan struct {
+	policy      Policy
+	source      atomic.Pointer[Policy] // the first key's policy: comparing pointers spares the hit path comparing fields
+	ttl         time.Duration
+	negativeTTL time.Duration // 0: not cached
+	loadTimeout time.Duration
+	counts      *counters
+	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
+	complaints  complaints
+}
+
+// met notes the size of a stored value.
+func (pl *plan) met(size int64) {
+	for {
+		old := pl.largest.Load()
+		if size <= old || pl.largest.CompareAndSwap(old, size) {
+			return
+		}
+	}
+}
+
+// plans is the table of a cache's policies, by name. Reading it takes no lock.
+type plans struct {
+	mu     sync.Mutex // for writers
+	byName atomic.Pointer[map[string]*plan]
+}
+
+// planOf finds the plan of a key's policy, and registers one that was never seen before.
+func (c *Cache) planOf(p *Policy) (*plan, error) {
+	if pl, ok := (*c.plans.byName.Load())[p.name()]; ok && pl.is(p) {
+		pl.source.CompareAndSwap(nil, p)
+		return pl, nil
+	}
+	return c.register(p)
+}
+
+// is reports whether the plan is p's.
+func (pl *plan) is(p *Policy) bool { return pl.source.Load() == p || pl.policy.equal(p) }
+
+func (c *Cache) register(p *Policy) (*plan, error) {
+	if err := p.validate(); err != nil {
+		return nil, err
+	}
+	c.plans.mu.Lock()
+	defer c.plans.mu.Unlock()
+	old := *c.plans.byName.Load()
+	if pl, ok := old[p.name()]; ok {
+		if pl.is(p) {
+			return pl, nil
+		}
+		return nil, invalidOption("two different policies are named %q: give each its own Name, or override a duration with Options.TTLs", p.name())
+	}
+	pl := &plan{
+		policy:      *p,
+		ttl:         p.TTL,
+		negativeTTL: pick(p.NegativeTTL, c.opts.NegativeTTL),
+		loadTimeout: pick(p.LoadTimeout, c.opts.LoadTimeout),
+		counts:      c.metrics.label(p.label()),
+	}
+	if d, ok := c.opts.TTLs[p.name()]; ok {
+		pl.ttl = d
+	}
+	pl.negativeTTL = max(pl.negativeTTL, 0)
+	byName := maps.Clone(old)
+	byName[p.name()] = pl
+	c.plans.byName.Store(&byName)
+	return pl, nil
+}
+
+// registerAll fills the table from the predeclared rows and Options, and reports everything that is wrong with them.
+func (c *Cache) registerAll() []error {
+	var errs []error
+	c.plans.byName.Store(&map[string]*plan{})
+	for _, p := range predeclared() {
+		if _, err := c.register(p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i := range c.opts.Policies {
+		if _, err := c.register(&c.opts.Policies[i]); err != nil {
+			errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
+		}
+	}
+	known := *c.plans.byName.Load()
+	for _, name := range slices.Sorted(maps.Keys(c.opts.TTLs)) {
+		if d := c.opts.TTLs[name]; d < time.Millisecond {
+			errs = append(errs, invalidOption("Options.TTLs[%q] is %v: set a duration of at least 1ms", name, d))
+		}
+		if _, ok := known[name]; !ok {
+			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: the names are %s; list others in Options.Policies",
+				name, strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
+		}
+	}
+	return errs
+}
+
+func pick[T comparable](value, fallback T) T {
+	if value != *new(T) {
+		return value
+	}
+	return fallback
+}
