@@ -1,0 +1,36 @@
+# The one place for every command of the project. A recipe that needs more than a
+# line or two is a script in scripts/.
+
+TESTFLAGS =
+FUZZTIME  = 5s
+BENCHTIME = 1s
+
+.PHONY: help test lint fuzz bench gateway report cover redis
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+test: redis ## run every test of every module with the race detector; installs redis-server where it is missing
+	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
+
+lint: ## gofmt, go vet and staticcheck, in every module
+	scripts/lint.sh
+
+fuzz: ## run each fuzz target for FUZZTIME (5s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench: redis ## run the benchmarks of every module, each for BENCHTIME (1s)
+	scripts/each-module.sh go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+gateway: ## run the example gateway
+	cd examples/gateway && go run .
+
+report: ## run the example gateway's report
+	cd examples/gateway && go run . -report
+
+cover: redis ## measure the coverage of the root module's tests; writes cover.out
+	ASIDE_REQUIRE_REDIS=1 go test -coverpkg=./... -coverprofile=cover.out ./...
+	go tool cover -func=cover.out | tail -n 1
+
+redis:
+	@scripts/install-redis.sh
