@@ -60,10 +60,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		slots = append(slots, s)
 	}
 	if len(slots) == 0 {
-		if c == nil {
-			return nil, invalidArgument("the cache is nil: make one with New")
-		}
-		return b.values, nil
+		return b.values, c.usable()
 	}
 
 	var led []*slot

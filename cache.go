@@ -3,6 +3,8 @@ package aside
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -66,7 +68,7 @@ const closeGrace = 10 * time.Second
 // stores included, is waited for; only loaders that go on regardless of their context for 10 s are left behind, and
 // logged. It can be called more than once and always returns nil, also on a nil cache.
 func (c *Cache) Close() error {
-	if c == nil {
+	if c == nil || c.clock == nil {
 		return nil
 	}
 	c.closing.Do(func() {
@@ -97,8 +99,8 @@ func (c *Cache) String() string {
 	return "aside.Cache{" + c.opts.String() + "}"
 }
 
-// GoString is String, so that %#v shows no secret.
-func (c *Cache) GoString() string { return c.String() }
+// Format writes String for every verb that prints a value, so that none shows a secret.
+func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // GetOrLoad returns the cached value of key, or loads and caches it. Of all callers that miss at the same time, in all
 // processes that share the Redis, one calls load, and the others wait for its result.
@@ -133,10 +135,12 @@ func Get[T any](ctx context.Context, c *Cache, key Key) (T, error) {
 	return r.Value, err
 }
 
-// Set stores a value under key, in place of what is cached: write the database first, then Set. Loads of the key that are
-// under way are not stored any more, here or in any other process, and once Set has returned this process reads nothing
-// older. While Redis is away, or if it fails, nothing is stored. Set fails only for bad arguments, a closed cache, or
-// a value that the codec refuses.
+// Set stores a value under key, in place of what is cached: write the database first, then Set. Once the value is stored,
+// nobody reads an older one, and loads of the key that were under way are not stored any more, here or in any other process.
+//
+// If Redis is away or fails, Set stores nothing and removes what was cached. Where that fails too, it is logged, and an older
+// value may live in Redis until its TTL ends. Set itself fails only for bad arguments, a closed cache, or a value that is too
+// large or that the codec refuses.
 func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOption) error {
 	s, o, err := newSlot[T](c, key, opts)
 	if err != nil {
@@ -221,9 +225,10 @@ type slot struct {
 	supersede bool                // a Set or a Refresh: loads under way must not be stored over it
 	status    Status              // what a load would be: a miss, or a fallback
 	reason    string              // why it is none of the better ones
+	timedOut  bool                // Redis did not answer in time
 
-	nonce   wire.Nonce // of the lease
-	granted int64      // the server's time when the lease was granted, µs; 0 without one
+	nonce   wire.Nonce // of the lease that was asked for; zero if none was
+	granted int64      // the server's time when it was granted, µs; 0 without one
 
 	value any // what the loader gave: a pointer to the typed value
 	err   error
@@ -231,6 +236,9 @@ type slot struct {
 }
 
 func (s *slot) leased() bool { return s.granted != 0 }
+
+// asked reports whether a lease may have been granted, told or not.
+func (s *slot) asked() bool { return s.nonce != wire.Nonce{} }
 
 // flights are told apart by type too: two callers that ask one key for different types each get a right answer.
 type flightKey struct {
@@ -251,12 +259,20 @@ type outcome struct {
 	freshUntil int64
 }
 
-func newSlot[T any](c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
-	if c == nil {
-		return nil, callOptions{}, invalidArgument("the cache is nil: make one with New")
+// usable is nil for a cache that New made and that is not closed.
+func (c *Cache) usable() error {
+	switch {
+	case c == nil || c.clock == nil:
+		return invalidArgument("the cache is nil or zero: make one with New")
+	case c.closed.Load():
+		return ErrClosed
 	}
-	if c.closed.Load() {
-		return nil, callOptions{}, ErrClosed
+	return nil
+}
+
+func newSlot[T any](c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
+	if err := c.usable(); err != nil {
+		return nil, callOptions{}, err
 	}
 	if err := key.Err(); err != nil {
 		return nil, callOptions{}, err
@@ -312,7 +328,8 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, refresh bool, load load
 		return
 	}
 
-	budget, cancel := c.budget(ctx, pending...)
+	// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
+	budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
 	if !refresh {
 		pending = c.readStore(budget, pending, shareHit)
 	}
@@ -326,7 +343,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, refresh bool, load load
 			return
 		}
 		pending = held
-		budget, cancel = c.budget(ctx, pending...)
+		budget, cancel = c.budget(context.WithoutCancel(ctx), pending...)
 	}
 }
 
@@ -409,6 +426,7 @@ func (c *Cache) takeLeases(ctx context.Context, slots []*slot, refresh bool) (mi
 		switch {
 		case g.Err != nil:
 			c.redisFailed(ctx, s, g.Err)
+			c.release(s) // in case it was granted all the same
 			mine = append(mine, s)
 		case g.Granted:
 			s.granted = g.Now
@@ -433,13 +451,17 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 	if len(slots) == 0 {
 		return
 	}
+	if ctx.Err() != nil { // nobody waits any more
+		c.release(slots...)
+		return
+	}
 	leases := c.keepLeases(ctx, slots)
 	returned := false
 	defer func() {
 		if !returned { // a panic, or runtime.Goexit
 			c.countLoad(slots, 0, 1)
 			leases.stop()
-			c.release(slots)
+			c.release(slots...)
 		}
 	}()
 
@@ -475,14 +497,16 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 		case ttl <= 0 || l.noStore:
 			unstored = append(unstored, s)
 		case c.near != nil:
-			c.insert(s)
+			_ = c.insert(s) // counted and logged; the callers have their value
 		case s.leased():
 			store = append(store, s)
+		case s.timedOut:
+			defer c.learnSize(s) // when the callers have their values
 		}
 		s.call.Resolve(out, nil)
 	}
 	c.countLoad(slots, took, failures)
-	c.release(unstored)
+	c.release(unstored...)
 	c.fill(store, took)
 }
 

@@ -16,9 +16,13 @@ type Receipt struct {
 // loads that were under way when it was called are not stored, here or in any other process; those who were already waiting
 // for such a load still get its value.
 //
-// The error is for an invalid key, in which case nothing is invalidated, a nil or closed cache, or the end of ctx. Redis
-// being away is not an error: the receipt is then not confirmed, and a value in Redis may live until its TTL ends.
+// The error is for an invalid key, in which case nothing is invalidated, and for a nil or closed cache. Redis being away is
+// not an error: the receipt is then not confirmed, and a value in Redis may live until its TTL ends. An invalidation is
+// carried out even if ctx has ended, since what it is about has changed all the same; it is bounded by Options.OpTimeout.
 func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
 	slots := make([]*slot, len(keys))
 	for i, key := range keys {
 		s, _, err := newSlot[any](c, key, nil)
@@ -31,9 +35,6 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{Confirmed: true}, nil
 	}
 	removed, err := c.remove(ctx, slots)
-	if ctx.Err() != nil {
-		return Receipt{Removed: removed}, ctx.Err()
-	}
 	return Receipt{Removed: removed, Confirmed: err == nil}, nil
 }
 
@@ -53,7 +54,7 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, err e
 		}
 		return removed, nil
 	}
-	ctx, cancel := c.store.Budget(ctx, 0)
+	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0)
 	defer cancel()
 	removed, err = c.store.Remove(ctx, keys...)
 	if err != nil {

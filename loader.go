@@ -46,8 +46,8 @@ func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, 
 
 // Get is GetOrLoad for an id.
 func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, error) {
-	key := l.policy.Key(id)
-	if len(opts) == 0 && l.one != nil {
+	key := l.Key(id)
+	if len(opts) == 0 && l != nil && l.one != nil {
 		if e := l.cache.hit(key); e != nil {
 			if v, ok := e.Value.(*T); ok {
 				e.Owner.(*plan).counts.memoryHits.add()
@@ -61,10 +61,13 @@ func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, er
 
 // Lookup is Get with a result that explains itself.
 func (l *Loader[K, T]) Lookup(ctx context.Context, id K, opts ...CallOption) (Result[T], error) {
-	return l.lookup(ctx, l.policy.Key(id), id, opts)
+	return l.lookup(ctx, l.Key(id), id, opts)
 }
 
 func (l *Loader[K, T]) lookup(ctx context.Context, key Key, id K, opts []CallOption) (Result[T], error) {
+	if err := l.usable(); err != nil {
+		return Result[T]{}, err
+	}
 	var load func(context.Context) (T, error)
 	if l.one != nil {
 		load = func(ctx context.Context) (T, error) { return l.one(ctx, id) }
@@ -74,11 +77,17 @@ func (l *Loader[K, T]) lookup(ctx context.Context, key Key, id K, opts []CallOpt
 
 // GetMany is GetOrLoadMany for ids.
 func (l *Loader[K, T]) GetMany(ctx context.Context, ids []K, opts ...CallOption) (map[K]T, error) {
+	if err := l.usable(); err != nil {
+		return nil, err
+	}
 	return GetOrLoadMany(ctx, l.cache, ids, l.Key, l.many, opts...)
 }
 
 // Invalidate is Cache.Invalidate for ids.
 func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error) {
+	if err := l.usable(); err != nil {
+		return Receipt{}, err
+	}
 	keys := make([]Key, len(ids))
 	for i, id := range ids {
 		keys[i] = l.Key(id)
@@ -86,8 +95,22 @@ func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error
 	return l.cache.Invalidate(ctx, keys...)
 }
 
-// Key returns the key of an id.
-func (l *Loader[K, T]) Key(id K) Key { return l.policy.Key(id) }
+// Key returns the key of an id. That of a nil Loader is invalid.
+func (l *Loader[K, T]) Key(id K) Key {
+	if err := l.usable(); err != nil {
+		return Key{bad: noLoader}
+	}
+	return l.policy.Key(id)
+}
+
+const noLoader = "the Loader is nil or zero: make it with NewLoader or NewBatchLoader"
+
+func (l *Loader[K, T]) usable() error {
+	if l == nil || l.policy == nil {
+		return invalidArgument(noLoader)
+	}
+	return nil
+}
 
 // loadAlone loads one id with a function for many.
 func loadAlone[K ID, T any](ctx context.Context, id K, load func(context.Context, []K) (map[K]T, error)) (value T, err error) {
@@ -131,7 +154,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 				if err == nil {
 					values[id] = value
 				} else {
-					failed[id] = flightError(err, "")
+					failed[id] = err // an Error with its key is made of it like of a flight's
 				}
 				<-places
 			}()

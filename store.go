@@ -39,6 +39,15 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 	}
 	s.plan.counts.redisErrors.Add(1)
 	s.status, s.reason, s.keep = StatusFallback, redisstore.Describe(err), false
+	s.timedOut = redisstore.IsTimeout(err)
+}
+
+// learnSize finds out how large a value is that Redis could not deliver in time. If that was for its size, the next
+// operation is given the time that it needs.
+func (c *Cache) learnSize(s *slot) {
+	if payload, _, err := s.encode(); err == nil && len(payload) <= c.opts.MaxValueBytes {
+		s.plan.met(int64(len(payload)))
+	}
 }
 
 func (c *Cache) undecodable(s *slot, err error) {
@@ -170,31 +179,35 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 			switch {
 			case errs[i] != nil:
 				s.plan.counts.redisErrors.Add(1)
+				failed = append(failed, s)
 			case outcomes[i] == redisstore.Refused:
 				s.plan.counts.refused.Add(1)
 			}
 		}
 	}
-	c.release(failed)
+	c.release(failed...)
 }
 
-// insert keeps s.out in memory, unless the key was invalidated meanwhile, and reports whether it did.
-func (c *Cache) insert(s *slot) bool {
+// insert keeps s.out in memory, unless the key was invalidated meanwhile. It fails for a value that is too large.
+func (c *Cache) insert(s *slot) error {
 	size := near.Size(s.out.value)
 	if size > int64(c.opts.MaxValueBytes) {
 		c.unstorable(s, wire.ErrTooLarge)
-		return false
+		return wire.ErrTooLarge
 	}
 	e := &near.Entry{Value: s.out.value, Owner: s.plan, LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil, Size: size}
 	put := c.near.Insert
 	if s.supersede {
 		put = c.near.Put
 	}
-	stored := put(s.key, e, s.fence)
-	if !stored {
+	if !put(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
 	}
-	return stored
+	if c.closed.Load() {
+		// Close, which empties memory after it has raised the flag, may have gone by; nobody may find what came later.
+		c.near.Delete(s.key)
+	}
+	return nil
 }
 
 // set is Set but for the type of its value.
@@ -205,33 +218,40 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	// Last: a flight that begins before the value is in place may have seen the old one, and nobody who comes later may
 	// join it.
 	defer c.forget(s.key)
+	var err error
 	if c.near != nil {
 		s.fence = c.near.Fence(s.key)
-		if !c.insert(s) {
-			c.near.Delete(s.key) // what is cached is out of date all the same
-		}
-		return nil
+		err = c.insert(s)
+	} else {
+		err = c.write(ctx, s)
 	}
-
-	payload, codec, err := s.encode()
-	if err == nil && len(payload) > c.opts.MaxValueBytes {
-		err = wire.ErrTooLarge
-	}
-	if err != nil {
-		err = &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the value cannot be stored: what was cached for the key is removed", Err: err}
-	} else if c.write(ctx, s, payload, codec) {
+	if err == nil {
 		return nil
 	}
 	// What is cached is out of date, whether or not its successor could be stored.
 	if _, removeErr := c.remove(ctx, []*slot{s}); removeErr != nil && s.plan.complaints.due(c.clock) {
 		c.opts.Logger.Warn("aside: Set could neither store nor remove a value", "policy", s.plan.policy.name(), "key", s.key, "error", redisstore.Describe(removeErr))
 	}
-	return err
+	if errors.Is(err, errNotWritten) {
+		return nil // Redis' trouble is never the caller's
+	}
+	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the value cannot be stored, and what was cached for its key is removed", Err: err}
 }
 
-// write stores a payload for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
+// errNotWritten is what write returns where Redis failed or refused; it has been counted.
+var errNotWritten = errors.New("not written")
+
+// write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx context.Context, s *slot, payload []byte, codec uint32) bool {
+func (c *Cache) write(ctx context.Context, s *slot) error {
+	payload, codec, err := s.encode()
+	if err == nil && len(payload) > c.opts.MaxValueBytes {
+		err = wire.ErrTooLarge
+	}
+	if err != nil {
+		c.unstorable(s, err)
+		return err
+	}
 	s.plan.met(int64(len(payload)))
 	ctx, cancel := c.budget(ctx, s)
 	defer cancel()
@@ -239,24 +259,26 @@ func (c *Cache) write(ctx context.Context, s *slot, payload []byte, codec uint32
 	grant := c.store.Seize(ctx, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})[0]
 	if grant.Err != nil {
 		s.plan.counts.redisErrors.Add(1)
-		return false
+		return errNotWritten
 	}
 	s.granted = grant.Now
 	filling, err := c.seal(s, payload, codec, 0)
 	if err != nil {
 		c.unstorable(s, err)
-		return false
+		return err
 	}
 	outcomes, errs := c.store.Fill(ctx, filling)
-	switch {
-	case errs[0] != nil:
+	if errs[0] != nil {
 		s.plan.counts.redisErrors.Add(1)
-		return false
-	case outcomes[0] != redisstore.Stored:
-		// Removed or set again by somebody who came later: what they left is newer than this.
-		s.plan.counts.refused.Add(1)
+		return errNotWritten
 	}
-	return true
+	if outcomes[0] == redisstore.Refused {
+		// Somebody who came later may have removed or set the key, or the lease has run out on the way: then what is
+		// there now is older than this.
+		s.plan.counts.refused.Add(1)
+		return errNotWritten
+	}
+	return nil
 }
 
 // leaseKeeper renews the leases of one load while it runs.
@@ -267,12 +289,7 @@ type leaseKeeper struct {
 // keepLeases renews the leases that slots hold until the load ends. When ctx ends first, because the load's time is up or
 // nobody waits for it any more, it gives the leases back: a loader that hangs must not hold up the fleet.
 func (c *Cache) keepLeases(ctx context.Context, slots []*slot) leaseKeeper {
-	var reqs []redisstore.Request
-	for _, s := range slots {
-		if s.leased() {
-			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
-		}
-	}
+	reqs := leaseRequests(slots, (*slot).leased)
 	if len(reqs) == 0 {
 		return leaseKeeper{stop: func() {}}
 	}
@@ -300,19 +317,22 @@ func (c *Cache) keepLeases(ctx context.Context, slots []*slot) leaseKeeper {
 	return leaseKeeper{stop: func() { close(stopped) }}
 }
 
-// release gives back the leases that slots hold, in the background.
-func (c *Cache) release(slots []*slot) {
-	var reqs []redisstore.Request
-	for _, s := range slots {
-		if s.leased() {
-			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
-		}
-	}
-	if len(reqs) > 0 {
+// release gives back, in the background, the leases that slots hold or may have been granted.
+func (c *Cache) release(slots ...*slot) {
+	if reqs := leaseRequests(slots, (*slot).asked); len(reqs) > 0 {
 		c.background.Go(func() {
 			c.withBudget(func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
 		})
 	}
+}
+
+func leaseRequests(slots []*slot, which func(*slot) bool) (reqs []redisstore.Request) {
+	for _, s := range slots {
+		if which(s) {
+			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
+		}
+	}
+	return reqs
 }
 
 // withBudget runs an operation whose failure needs no handling: a lease that is not given back ends by itself.

@@ -15,7 +15,7 @@ type CallOption struct {
 }
 
 // WithTTL sets the TTL of what this call stores, in place of the policy's. It must be at least 1 ms. A load that is
-// already under way keeps the TTL that it began with.
+// already under way keeps the TTL that it began with, and ErrNotFound is cached for the policy's NegativeTTL all the same.
 func WithTTL(d time.Duration) CallOption { return CallOption{ttl: d, setTTL: true} }
 
 // Refresh loads even if the value is cached, and replaces it. It joins no load that began earlier; of those, none is
@@ -69,8 +69,8 @@ func (l *Load) TTL(d time.Duration) {
 	l.set(func() { l.ttl, l.noStore = d, d <= 0 })
 }
 
-// NoStore keeps the loaded values from being stored: those who wait get them, and the next caller loads again. It has no
-// effect once the loader has returned.
+// NoStore keeps the loaded values from being stored: those who wait get them, and so may those who come just as the load
+// ends; whoever comes later loads again. It has no effect once the loader has returned.
 func (l *Load) NoStore() {
 	l.set(func() { l.noStore = true })
 }

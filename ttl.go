@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A Policy is a row of the TTL table: how one kind of value is cached. Name, Category and TTL are enough; every other
@@ -19,8 +21,8 @@ type Policy struct {
 	// policies of one cache cannot have one name.
 	Name string
 
-	// Category is the first part of every key and the unit of invalidation. It must not be empty or hold a character
-	// that a key would have to escape, such as a colon.
+	// Category is the first part of every key. It must not be empty or hold a character that a key would have to escape,
+	// such as a colon.
 	Category string
 
 	// Label is what metrics are counted under. Default: the category.
@@ -132,6 +134,11 @@ func (p *Policy) validate() error {
 	case p.Codec != nil && p.Codec.Name() == "":
 		return invalidOption("policy %q: its Codec has an empty Name: stored values are told apart by it", p.name())
 	}
+	if p.Codec != nil {
+		if own, taken := wire.Builtin(wire.ID(p.Codec)); taken && own != p.Codec {
+			return invalidOption("policy %q: its Codec has the Name of one that comes with the package, %q, which would read its values: give it another", p.name(), own.Name())
+		}
+	}
 	return nil
 }
 
@@ -165,7 +172,8 @@ type plans struct {
 
 // planOf finds the plan of a key's policy, and registers one that was never seen before.
 func (c *Cache) planOf(p *Policy) (*plan, error) {
-	if pl, ok := (*c.plans.byName.Load())[p.name()]; ok && pl.is(p) {
+	// By its fields, though the pointer be known: one that was changed after its first use is another policy.
+	if pl, ok := (*c.plans.byName.Load())[p.name()]; ok && pl.policy.equal(p) {
 		pl.source.CompareAndSwap(nil, p)
 		return pl, nil
 	}
@@ -183,10 +191,10 @@ func (c *Cache) register(p *Policy) (*plan, error) {
 	defer c.plans.mu.Unlock()
 	old := *c.plans.byName.Load()
 	if pl, ok := old[p.name()]; ok {
-		if pl.is(p) {
+		if pl.policy.equal(p) {
 			return pl, nil
 		}
-		return nil, invalidOption("two different policies are named %q: give each its own Name, or override a duration with Options.TTLs", p.name())
+		return nil, invalidOption("two different policies are named %q, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs", p.name())
 	}
 	pl := &plan{
 		policy:      *p,

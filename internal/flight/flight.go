@@ -171,6 +171,9 @@ func (g *Group[K, V]) fly(ctx context.Context, t *trip[K, V], fn func(context.Co
 	}()
 	fn(ctx)
 	err = ErrUnresolved
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // fn came back because its time was up
+	}
 }
 
 // Resolve gives the call its result, wakes everybody who waits for it, and reports whether it was the first to do so.

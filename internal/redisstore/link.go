@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,6 +107,9 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption) (client ru
 		}
 		result := make(chan made, 1)
 		go func() {
+			// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
+			opt := opt
+			opt.InitAddress = slices.Clone(opt.InitAddress)
 			c, err := rueidis.NewClient(opt)
 			if err == nil {
 				if err = l.probe(ctx, c); err != nil {

@@ -268,6 +268,11 @@ func IsWrongType(err error) bool {
 	return ok && strings.HasPrefix(e.Error(), "WRONGTYPE")
 }
 
+// IsTimeout reports whether err means that Redis did not answer in time.
+func IsTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // Describe says in a few words what went wrong with Redis, for a reader who wants to know why a value was loaded. Of a
 // server's own error it gives the code alone: the text behind it may quote what was sent.
 func Describe(err error) string {
@@ -278,7 +283,7 @@ func Describe(err error) string {
 	switch {
 	case errors.Is(err, ErrUnavailable):
 		return ErrUnavailable.Error()
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case IsTimeout(err):
 		return "redis did not answer in time"
 	}
 	return "the connection to redis failed"

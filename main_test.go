@@ -1,0 +1,108 @@
+package aside_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+func TestMain(m *testing.M) {
+	redistest.MaybeSubprocess(map[string]func(){
+		"reader":     readerProcess,
+		"holder":     holderProcess,
+		"stampeding": stampedingProcess,
+	})
+	goleak.VerifyTestMain(m)
+}
+
+// items is what most tests cache: one second is long enough for any of them, and short enough to wait for.
+var items = aside.Policy{Name: "items", Category: "items", TTL: time.Hour}
+
+// bound is how long a test waits for what must happen.
+const bound = 20 * time.Second
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// newCache makes a cache that ends with its test.
+func newCache(t testing.TB, o aside.Options) *aside.Cache {
+	t.Helper()
+	if o.Logger == nil {
+		o.Logger = quiet()
+	}
+	c, err := aside.New(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// at is the options for a cache on the server at addr. Its limit for one operation is long: tests that are not about time
+// must not fail for want of it.
+func at(addr string) aside.Options {
+	return aside.Options{
+		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true},
+		OpTimeout: 5 * time.Second,
+	}
+}
+
+// connected makes a cache on the server at addr and waits until it is in use.
+func connected(t testing.TB, o aside.Options) *aside.Cache {
+	t.Helper()
+	c := newCache(t, o)
+	eventually(t, "the cache connects", func() bool { return c.Health().State == aside.StateConnected })
+	return c
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, bound, time.Millisecond, what)
+}
+
+// everyMode runs a test in memory, on miniredis and on a real server: what it states holds wherever values are kept.
+func everyMode(t *testing.T, test func(t *testing.T, newCache func(aside.Options) *aside.Cache)) {
+	on := func(addr func(t *testing.T) string) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Parallel()
+			a := addr(t)
+			test(t, func(o aside.Options) *aside.Cache {
+				if a == "" {
+					return newCache(t, o)
+				}
+				o.Redis, o.OpTimeout = at(a).Redis, at(a).OpTimeout
+				return connected(t, o)
+			})
+		}
+	}
+	t.Run("memory", on(func(*testing.T) string { return "" }))
+	t.Run("miniredis", on(func(t *testing.T) string { return miniredis.RunT(t).Addr() }))
+	t.Run("redis", on(func(t *testing.T) string { return redistest.Start(t).Addr() }))
+}
+
+// A source is where loaders load from. It counts.
+type source struct{ loads atomic.Int64 }
+
+func (s *source) load(value string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) {
+		s.loads.Add(1)
+		return value, nil
+	}
+}
+
+func getenv(name string) string {
+	v := os.Getenv(name)
+	if v == "" {
+		panic(name + " is not set")
+	}
+	return v
+}
