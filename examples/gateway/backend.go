@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// backend is all that the cache stands in front of: the gateways' upstreams
+// and the database. It knows nothing of the cache.
+type backend struct {
+	catalogue *catalogue
+	upstreams *upstreams
+	models    *modelSource
+	store     *store
+	calls     calls
+	scratch   string // a directory to remove at the end, if the database is a temporary one
+}
+
+func startBackend(ctx context.Context, cfg config, log *slog.Logger) (_ *backend, err error) {
+	b := &backend{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if b.catalogue, err = cfg.openCatalogue(); err != nil {
+		return nil, err
+	}
+	if b.upstreams, err = startUpstreams(b.catalogue, cfg.compressed(cfg.upstreamMin), cfg.compressed(cfg.upstreamMax), log); err != nil {
+		return nil, err
+	}
+	b.models = newModelSource(b.upstreams, b.catalogue, &b.calls, log)
+	log.Info("upstreams are running",
+		"gateways", len(b.catalogue.gateways), "models", b.catalogue.count, "megabytes", megabytes(b.catalogue.size),
+		"fastest", cfg.compressed(cfg.upstreamMin), "slowest", cfg.compressed(cfg.upstreamMax), "speedup", cfg.speedup)
+
+	file := cfg.db
+	if file == "" {
+		if b.scratch, err = os.MkdirTemp("", "aside-gateway-"); err != nil {
+			return nil, fmt.Errorf("database: %w", err)
+		}
+		file = filepath.Join(b.scratch, "gateway.db")
+	}
+	b.store, err = openStore(ctx, file, fillSize{users: cfg.users, events: cfg.events(), seed: cfg.seed}, &b.calls, log)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// close ends what runs, and removes a temporary database.
+func (b *backend) close() error {
+	var errs []error
+	if b.models != nil {
+		b.models.close()
+	}
+	if b.upstreams != nil {
+		b.upstreams.close()
+	}
+	if b.store != nil {
+		errs = append(errs, b.store.close())
+	}
+	if b.scratch != "" {
+		errs = append(errs, os.RemoveAll(b.scratch))
+	}
+	return errors.Join(errs...)
+}
+
+func megabytes(n int) float64 { return float64(n/10_000) / 100 }

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gatewayz/aside"
+)
+
+// partialTTL is how long a catalogue is kept that lacks some gateways: long
+// enough that one broken upstream does not send every caller to all the others,
+// and not the hour of a complete one.
+const partialTTL = time.Minute
+
+func (srv *server) getModels(w http.ResponseWriter, r *request) error {
+	name := r.URL.Query().Get("gateway")
+	if name == "" || name == "all" {
+		return answer(srv, w, r, opModelsAll, modelsKey("all"), func(ctx context.Context) ([]byte, error) {
+			body, missing, err := srv.models.all(ctx)
+			if len(missing) > 0 {
+				aside.Loading(ctx).TTL(partialTTL)
+			}
+			return body, err
+		})
+	}
+	if _, ok := srv.models.urls[name]; !ok {
+		return newProblem(http.StatusNotFound, "there is no gateway %q", name)
+	}
+	return answer(srv, w, r, opModelsGateway, modelsKey(name), func(ctx context.Context) ([]byte, error) {
+		return srv.models.gateway(ctx, name)
+	})
+}
+
+func (srv *server) getModel(w http.ResponseWriter, r *request) error {
+	id := r.PathValue("id")
+	if _, ok := srv.models.carrier[id]; !ok {
+		return newProblem(http.StatusNotFound, "no gateway carries a model %q", id)
+	}
+	return answer(srv, w, r, opModelDetail, modelKey(id), func(ctx context.Context) ([]byte, error) {
+		return srv.models.model(ctx, id)
+	})
+}
+
+func (srv *server) getRankModels(w http.ResponseWriter, r *request) error {
+	return answer(srv, w, r, opRankModels, rankModelsKey(), srv.store.rankModels)
+}
+
+func (srv *server) getRankApps(w http.ResponseWriter, r *request) error {
+	return answer(srv, w, r, opRankApps, rankAppsKey(), srv.store.rankApps)
+}
+
+// pageSizes and whole pages keep the number of lists of one user small, so
+// that a new message can name and invalidate all of them.
+var pageSizes = []int64{10, 20, 50}
+
+const maxOffset = 10_000
+
+func (srv *server) getSessions(w http.ResponseWriter, r *request) error {
+	limit, err := number(r, "limit", 50)
+	if err != nil {
+		return err
+	}
+	offset, err := number(r, "offset", 0)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(pageSizes, limit) {
+		return badRequest("limit %d: want one of %v", limit, pageSizes)
+	}
+	if offset < 0 || offset > maxOffset || offset%limit != 0 {
+		return badRequest("offset %d: want a multiple of the limit up to %d", offset, maxOffset)
+	}
+	return answer(srv, w, r, opSessionList, listKey(r.hash, limit, offset), func(ctx context.Context) (sessionPage, error) {
+		return srv.store.sessionPage(ctx, r.user, limit, offset)
+	})
+}
+
+func (srv *server) getSession(w http.ResponseWriter, r *request) error {
+	id, err := sessionID(r)
+	if err != nil {
+		return err
+	}
+	return answer(srv, w, r, opSession, sessionKey(r.hash, id), func(ctx context.Context) (session, error) {
+		return srv.store.session(ctx, r.user, id)
+	})
+}
+
+// postMessage adds a message to a session and invalidates what shows it.
+func (srv *server) postMessage(w http.ResponseWriter, r *request) error {
+	r.sample.op = opMessage
+	id, err := sessionID(r)
+	if err != nil {
+		return err
+	}
+	var posted struct {
+		Content string `json:"content"`
+	}
+	const maxBody = 64 << 10
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&posted); err != nil {
+		return badRequest(`send {"content": "..."} of at most %d bytes`, maxBody)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) || strings.TrimSpace(posted.Content) == "" {
+		return badRequest(`send {"content": "..."}, not empty and nothing after it`)
+	}
+	added, sessions, err := srv.store.addMessage(r.Context(), r.user, id, posted.Content)
+	if err != nil {
+		return err
+	}
+	if err := srv.invalidateSession(r, id, sessions); err != nil {
+		return err
+	}
+	r.sample.status = http.StatusCreated
+	body, err := json.Marshal(added)
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	writeJSON(w, http.StatusCreated, body)
+	return nil
+}
+
+// invalidateSession drops what shows the session: itself, all pages of the
+// user's list (it moves to the top of the first one), the counts and the
+// credits. Search results, activity and rankings may lag behind by their TTL,
+// which is what a TTL is for.
+func (srv *server) invalidateSession(r *request, id, sessions int64) error {
+	if srv.uncached {
+		return nil
+	}
+	keys := []aside.Key{
+		sessionKey(r.hash, id),
+		chatStatsKey(r.hash),
+		creditsKey(r.hash),
+	}
+	for _, limit := range pageSizes {
+		for offset := int64(0); offset < max(sessions, 1) && offset <= maxOffset; offset += limit {
+			keys = append(keys, listKey(r.hash, limit, offset))
+		}
+	}
+	// The message is stored whether or not its sender still waits for the
+	// answer, so the old values have to go in any case.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
+	defer cancel()
+	_, err := srv.cache.Invalidate(ctx, keys...)
+	return err
+}
+
+func (srv *server) getChatStats(w http.ResponseWriter, r *request) error {
+	return answer(srv, w, r, opChatStats, chatStatsKey(r.hash), func(ctx context.Context) (chatStats, error) {
+		return srv.store.chatStats(ctx, r.user)
+	})
+}
+
+func (srv *server) getSearch(w http.ResponseWriter, r *request) error {
+	// What SQLite takes for equal is one search, and so one key.
+	q := r.URL.Query().Get("q")
+	text := strings.ToLower(strings.Join(strings.Fields(q), " "))
+	if n := utf8.RuneCountInString(text); n < 2 || n > 100 || !utf8.ValidString(q) {
+		return badRequest("q: want 2 to 100 characters to search for")
+	}
+	return answer(srv, w, r, opSearch, searchKey(r.hash, text), func(ctx context.Context) (searchResult, error) {
+		return srv.store.search(ctx, r.user, text)
+	})
+}
+
+func (srv *server) getProfile(w http.ResponseWriter, r *request) error {
+	return answer(srv, w, r, opProfile, profileKey(r.hash), func(ctx context.Context) (profile, error) {
+		return srv.store.profile(ctx, r.user)
+	})
+}
+
+func (srv *server) getCredits(w http.ResponseWriter, r *request) error {
+	return answer(srv, w, r, opCredits, creditsKey(r.hash), func(ctx context.Context) (credits, error) {
+		return srv.store.credits(ctx, r.user)
+	})
+}
+
+func (srv *server) getActivity(w http.ResponseWriter, r *request) error {
+	name := r.URL.Query().Get("period")
+	if name == "" {
+		name = "day"
+	}
+	if _, ok := periods[name]; !ok {
+		return badRequest("period %q: want day, week or month", name)
+	}
+	return answer(srv, w, r, opActivity, activityKey(r.hash, name), func(ctx context.Context) (activity, error) {
+		return srv.store.activity(ctx, r.user, name)
+	})
+}
+
+func sessionID(r *request) (int64, error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil || id < 1 {
+		return 0, badRequest("session %q: want a positive number", r.PathValue("id"))
+	}
+	return id, nil
+}
+
+// number reads an integer from the query.
+func number(r *request, name string, fallback int64) (int64, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return fallback, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, badRequest("%s %q: want a number", name, text)
+	}
+	return n, nil
+}

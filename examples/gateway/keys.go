@@ -1,0 +1,43 @@
+package main
+
+import "github.com/gatewayz/aside"
+
+// Every key of the server, in one place: what is cached under which policy. A
+// hash stands for the caller's API key, so that two users never share a key
+// and no key tells one.
+
+// modelsKey is the catalogue of one gateway, or of "all".
+func modelsKey(gateway string) aside.Key {
+	if gateway == "all" {
+		return aside.TTL.ModelsAll.Key("all", "all")
+	}
+	return aside.TTL.ModelsGateway.Key(gateway, "all")
+}
+
+func modelKey(id string) aside.Key { return aside.TTL.ModelDetail.Key(id, "detail") }
+
+func rankModelsKey() aside.Key { return aside.TTL.RankingsModels.Key("models", "all") }
+
+func rankAppsKey() aside.Key { return aside.TTL.RankingsApps.Key("apps", "all") }
+
+func listKey(hash string, limit, offset int64) aside.Key {
+	return aside.TTL.SessionsList.Key(hash, "list", limit, offset)
+}
+
+func sessionKey(hash string, id int64) aside.Key {
+	return aside.TTL.SessionDetail.Key(hash, id, "full")
+}
+
+func searchKey(hash, text string) aside.Key {
+	return aside.TTL.SearchResults.Key(hash, "search", text)
+}
+
+func chatStatsKey(hash string) aside.Key { return aside.TTL.ChatStats.Key(hash) }
+
+func profileKey(hash string) aside.Key { return aside.TTL.UserProfile.Key(hash, "profile") }
+
+func creditsKey(hash string) aside.Key { return aside.TTL.UserCredits.Key(hash, "credits") }
+
+func activityKey(hash, period string) aside.Key {
+	return aside.TTL.ActivityStats.Key(hash, "stats", period)
+}

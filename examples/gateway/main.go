@@ -1,0 +1,153 @@
+// Command gateway is the backend of an AI model gateway with a cache in front
+// of it: models that 21 and more upstreams have to be asked for, chat sessions,
+// profiles, activity and rankings from a database.
+//
+//	go run ./examples/gateway                                   serve, cached in memory
+//	REDIS_URL=redis://localhost:6379 go run ./examples/gateway  serve, cached in Redis
+//	go run ./examples/gateway -report                           measure what the cache is worth
+//
+// It starts all that it needs itself: the upstreams listen on loopback, and the
+// database is a SQLite file.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is main without the process around it. 0 is success, 1 trouble or a
+// report that misses a target, 2 a wrong command line or environment.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	cfg, err := parseFlags(args, stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "gateway:", err)
+		return 2
+	}
+	opts, err := optionsFromEnv(log)
+	if err != nil {
+		fmt.Fprintln(stderr, "gateway:", err)
+		return 2
+	}
+	if !cfg.report {
+		err = runServer(ctx, cfg, opts, stdout, log)
+	} else {
+		var met bool
+		met, err = runReport(ctx, cfg, opts, stdout, stderr, log)
+		if err == nil && !met {
+			return 1
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "gateway:", err)
+		return 1
+	}
+	return 0
+}
+
+// optionsFromEnv reads where Redis is, and the secret that users' keys are
+// hashed with.
+func optionsFromEnv(log *slog.Logger) (aside.Options, error) {
+	opts, err := aside.OptionsFromEnv()
+	if err != nil {
+		return opts, err
+	}
+	opts.Logger = log
+	opts.Secret = []byte(os.Getenv("CACHE_SECRET"))
+	if len(opts.Secret) == 0 && len(opts.Redis.InitAddress) == 0 {
+		// Hashes that do not outlive the process need no secret that does.
+		opts.Secret = make([]byte, 32)
+		_, err = rand.Read(opts.Secret)
+	}
+	return opts, err
+}
+
+// runServer serves until the context ends.
+func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Writer, log *slog.Logger) (err error) {
+	// First what fails fast: a taken port is not worth filling a database for.
+	listener, err := net.Listen("tcp", cfg.addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // again, unless something fails before it is served on
+	cache, err := aside.New(opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	b, err := startBackend(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	admin := asidehttp.Handler(cache, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}})
+	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts)
+	err = newServer(b, cache, admin, log).serve(ctx, listener)
+	log.Info("stopped", "cache", cache.Health().State)
+	return err
+}
+
+// banner shows what there is to try.
+func banner(out io.Writer, base string, cfg config, b *backend, opts aside.Options) {
+	gateway := b.catalogue.gateways[0]
+	if slices.Contains(b.catalogue.gateways, "openrouter") {
+		gateway = "openrouter"
+	}
+	fmt.Fprintf(out, `
+The gateway serves on %[1]s; its cache is %[2]s.
+Upstreams answer in %[3]v to %[4]v (-speedup 1 for the full %[5]v to %[6]v).
+
+Ask twice, and see the time and the Cache-Status header:
+
+  curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=all'
+  curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=%[7]s'
+  curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/ranking/models'
+
+As a user (keys of the example are %[8]s to %[9]s):
+
+  curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/user/me'
+  curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/chat/sessions?limit=10&offset=0'
+  curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/chat/search?q=cache'
+  curl -i -H 'Authorization: Bearer %[8]s' -d '{"content":"Hello"}' '%[1]s/api/chat/sessions/1/messages'
+
+As an operator, with the CACHE_API_KEY that the server was started with:
+
+  curl -H "Authorization: Bearer $CACHE_API_KEY" '%[1]s/api/cache/invalidate?metrics=true'
+
+`, base, place(opts), cfg.compressed(cfg.upstreamMin), cfg.compressed(cfg.upstreamMax), cfg.upstreamMin, cfg.upstreamMax,
+		gateway, demoKey(1), demoKey(len(b.store.users)))
+}
+
+// place says where the cache keeps its values.
+func place(opts aside.Options) string {
+	if len(opts.Redis.InitAddress) == 0 {
+		return "in memory"
+	}
+	return "on Redis at " + strings.Join(opts.Redis.InitAddress, ", ")
+}

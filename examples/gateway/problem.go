@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/gatewayz/aside"
+)
+
+// problem is an error that the client is told about, in the form of RFC 9457.
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+func (p *problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Title, p.Detail) }
+
+func newProblem(status int, format string, args ...any) *problem {
+	return &problem{Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+func badRequest(format string, args ...any) error {
+	return newProblem(http.StatusBadRequest, format, args...)
+}
+
+// problemOf says what the client may know of an error. What went wrong inside
+// is for the log: the texts of drivers and upstreams are no client's business.
+func problemOf(err error) *problem {
+	var told *problem
+	switch {
+	case errors.As(err, &told):
+		return told
+	case errors.Is(err, aside.ErrNotFound), errors.Is(err, errNoRow):
+		return newProblem(http.StatusNotFound, "there is no such thing, or it is not yours")
+	case errors.Is(err, errUpstream):
+		return newProblem(http.StatusBadGateway, "the gateway does not answer")
+	case errors.Is(err, &aside.Error{Code: aside.CodeLoadTimeout}), errors.Is(err, context.DeadlineExceeded):
+		return newProblem(http.StatusGatewayTimeout, "the answer took too long to load")
+	case errors.Is(err, aside.ErrClosed):
+		return newProblem(http.StatusServiceUnavailable, "the server is stopping")
+	default:
+		return newProblem(http.StatusInternalServerError, "the answer could not be loaded")
+	}
+}
+
+func writeProblem(w http.ResponseWriter, p *problem) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and a number always encode
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="gateway"`)
+	}
+	writeBody(w, p.Status, "application/problem+json", body)
+}
+
+// writeJSON answers with JSON that is encoded already.
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	writeBody(w, status, "application/json", body)
+}
+
+func writeBody(w http.ResponseWriter, status int, kind string, body []byte) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that went away cannot be told so
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// runReport drives the server with the cache off, then on, and prints the
+// table. It tells whether every target was met.
+func runReport(ctx context.Context, cfg config, opts aside.Options, out, progress io.Writer, log *slog.Logger) (met bool, err error) {
+	b, err := startBackend(ctx, cfg, log)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	// A secret of this run's own: no user of an earlier one is in Redis already.
+	opts.Secret = make([]byte, 32)
+	if _, err := rand.Read(opts.Secret); err != nil {
+		return false, err
+	}
+	cache, err := aside.New(opts)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	if err := connected(ctx, cache); err != nil {
+		return false, err
+	}
+
+	plan, err := planTraffic(ctx, b, cfg.requests, cfg.seed)
+	if err != nil {
+		return false, err
+	}
+	srv := newServer(b, cache, nil, log)
+	run := reportRun{server: srv, callers: cfg.callers, progress: progress}
+	srv.uncached = true
+	off, err := run.phase(ctx, "cache off", firstVisits(plan, cfg.uncached()))
+	if err != nil {
+		return false, fmt.Errorf("with the cache off: %w", err)
+	}
+
+	// What is public has the same key in every run, and this one begins cold.
+	if err := invalidate(ctx, cache, publicKeys(plan)); err != nil {
+		return false, err
+	}
+	srv.uncached = false
+	on, err := run.phase(ctx, "cache on", plan)
+	// Whatever happened, a Redis that others use keeps nothing of it.
+	if err := errors.Join(err, invalidate(context.WithoutCancel(ctx), cache, on.keys())); err != nil {
+		return false, fmt.Errorf("with the cache on: %w", err)
+	}
+	table := newTable(off, on)
+	return table.met(), table.print(out, cfg, b, opts)
+}
+
+// connected waits until the cache is on Redis, where it is meant to be: a
+// report on a Redis that is away would be one on memory under another name.
+func connected(ctx context.Context, cache *aside.Cache) error {
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		health := cache.Health()
+		if health.State != aside.StateDegraded {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the Redis that the environment names is not to be had: %s", health.Reason)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// publicKeys are the keys of the plan that belong to no user.
+func publicKeys(plan []visit) []aside.Key {
+	keys := []aside.Key{modelsKey("all"), rankModelsKey(), rankAppsKey()}
+	for _, v := range plan {
+		for _, c := range v {
+			switch c.op {
+			case opModelsGateway:
+				keys = append(keys, modelsKey(c.name))
+			case opModelDetail:
+				keys = append(keys, modelKey(c.name))
+			}
+		}
+	}
+	return unique(keys)
+}
+
+func unique(keys []aside.Key) []aside.Key {
+	seen := make(map[string]bool, len(keys))
+	return slices.DeleteFunc(keys, func(key aside.Key) bool {
+		text := key.String()
+		again := seen[text] || text == ""
+		seen[text] = true
+		return again
+	})
+}
+
+// firstVisits are those that the first n requests belong to.
+func firstVisits(plan []visit, n int) []visit {
+	for i, v := range plan {
+		if n -= len(v); n <= 0 {
+			return plan[:i+1]
+		}
+	}
+	return plan
+}
+
+// invalidate goes in steps, so that no step keeps Redis for long.
+func invalidate(ctx context.Context, cache *aside.Cache, keys []aside.Key) error {
+	for len(keys) > 0 {
+		n := min(len(keys), 200)
+		if _, err := cache.Invalidate(ctx, keys[:n]...); err != nil {
+			return err
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// reportRun is what the two phases of a report have in common.
+type reportRun struct {
+	server   *server
+	callers  int
+	progress io.Writer
+}
+
+// measured is what a phase was like.
+type measured struct {
+	mu      sync.Mutex
+	samples [numOps][]sample
+	calls   [numOps]int64
+	took    time.Duration
+}
+
+func (m *measured) observe(s sample) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.samples[s.op] = append(m.samples[s.op], s)
+}
+
+// keys are all keys that the phase asked the cache for, each once.
+func (m *measured) keys() (keys []aside.Key) {
+	for _, samples := range m.samples {
+		for _, s := range samples {
+			keys = append(keys, s.key)
+		}
+	}
+	return unique(keys)
+}
+
+// phase serves on a port of its own, sends the calls there and measures.
+func (run reportRun) phase(ctx context.Context, name string, plan []visit) (*measured, error) {
+	m := &measured{}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return m, err
+	}
+	run.server.observe = m.observe
+	serving, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- run.server.serve(serving, listener) }()
+
+	var done atomic.Int64
+	told := run.tell(name, &done, requests(plan))
+	before, start := run.server.calls.snapshot(), time.Now()
+	err = drive(ctx, "http://"+listener.Addr().String(), plan, run.callers, &done)
+	m.took = time.Since(start)
+	told()
+	stop()
+	err = errors.Join(err, <-served) // nothing is measured after this
+	for o, n := range run.server.calls.snapshot() {
+		m.calls[o] = n - before[o]
+	}
+	return m, err
+}
+
+// tell shows how far a phase is, until the function that it returns is called.
+func (run reportRun) tell(name string, done *atomic.Int64, total int) (end func()) {
+	start := time.Now()
+	line := func() {
+		n := done.Load()
+		fmt.Fprintf(run.progress, "%-9s  %6d of %d requests  %3d%%  %s\n",
+			name, n, total, 100*n/int64(total), time.Since(start).Round(100*time.Millisecond))
+	}
+	stop := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		ticks := time.NewTicker(2 * time.Second)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				line()
+			case <-stop:
+				line()
+				return
+			}
+		}
+	})
+	return func() {
+		close(stop)
+		telling.Wait()
+	}
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// server answers the API from the cache, and the cache from the backend.
+type server struct {
+	*backend
+	cache *aside.Cache
+	log   *slog.Logger
+
+	// uncached sends every request to the backend, for comparison.
+	uncached bool
+
+	// observe, unless nil, gets what the server measured of each request. It is
+	// called from many goroutines.
+	observe func(sample)
+
+	handler http.Handler
+}
+
+// sample is what the server measured of one request, from the first line of
+// the handler to the last byte handed to the connection.
+type sample struct {
+	op      op
+	outcome outcome
+	status  int
+	took    time.Duration
+	key     aside.Key // the zero Key for a write and for a request that was refused
+}
+
+// outcome says where an answer came from.
+type outcome string
+
+// The outcomes. A write has none.
+const (
+	fromCache   outcome = "hit"
+	fromLoad    outcome = "miss"
+	fromBackend outcome = "uncached"
+)
+
+// request is an HTTP request with what the server knows about it.
+type request struct {
+	*http.Request
+	user   int64  // 0 on public routes
+	hash   string // stands for the caller's API key wherever something is stored
+	sample sample
+}
+
+type handlerFunc func(w http.ResponseWriter, r *request) error
+
+// newServer builds the routes. The admin handler, which has keys of its own,
+// may be nil.
+func newServer(b *backend, cache *aside.Cache, admin http.Handler, log *slog.Logger) *server {
+	srv := &server{backend: b, cache: cache, log: log}
+	mux := http.NewServeMux()
+	for _, route := range []struct {
+		pattern string
+		private bool // wants an API key
+		handler handlerFunc
+	}{
+		{"GET /api/models", false, srv.getModels},
+		{"GET /api/models/{id...}", false, srv.getModel},
+		{"GET /api/ranking/models", false, srv.getRankModels},
+		{"GET /api/ranking/apps", false, srv.getRankApps},
+		{"GET /api/chat/sessions", true, srv.getSessions},
+		{"GET /api/chat/sessions/{id}", true, srv.getSession},
+		{"POST /api/chat/sessions/{id}/messages", true, srv.postMessage},
+		{"GET /api/chat/stats", true, srv.getChatStats},
+		{"GET /api/chat/search", true, srv.getSearch},
+		{"GET /api/user/me", true, srv.getProfile},
+		{"GET /api/user/credits", true, srv.getCredits},
+		{"GET /api/user/activity/stats", true, srv.getActivity},
+	} {
+		mux.Handle(route.pattern, srv.handle(route.private, route.handler))
+	}
+	if admin != nil {
+		mux.Handle("/api/cache/invalidate", admin)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(mux, r)) })
+	srv.handler = mux
+	return srv
+}
+
+// noRoute tells a wrong method from a wrong path.
+func noRoute(mux *http.ServeMux, r *http.Request) *problem {
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := mux.Handler(other); pattern != "/" {
+			return newProblem(http.StatusMethodNotAllowed, "use %s", method)
+		}
+	}
+	return newProblem(http.StatusNotFound, "there is nothing here")
+}
+
+// handle tells the caller by the API key, measures, and turns an error into a
+// problem answer.
+func (srv *server) handle(private bool, next handlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		start := time.Now()
+		r := &request{Request: hr}
+		var err error
+		if private {
+			err = srv.authenticate(r)
+		}
+		if err == nil {
+			r.sample.status = http.StatusOK
+			err = next(w, r)
+		}
+		switch {
+		case err == nil:
+		case hr.Context().Err() != nil:
+			r.sample.status = 0 // the client left: nobody reads an answer
+		default:
+			p := problemOf(err)
+			if p.Status >= http.StatusInternalServerError {
+				srv.log.Error("request failed", "method", hr.Method, "path", hr.URL.Path, "error", err)
+			}
+			r.sample.status = p.Status
+			writeProblem(w, p)
+		}
+		if srv.observe != nil {
+			r.sample.took = time.Since(start)
+			srv.observe(r.sample)
+		}
+	})
+}
+
+// authenticate finds the user of the bearer API key. Only the hash goes on to
+// the cache: keys are for everyone to read who may look into Redis.
+func (srv *server) authenticate(r *request) error {
+	const scheme = "Bearer "
+	header := r.Header.Get("Authorization")
+	if len(header) <= len(scheme) || !strings.EqualFold(header[:len(scheme)], scheme) {
+		return newProblem(http.StatusUnauthorized, "send your API key: Authorization: Bearer KEY")
+	}
+	apiKey := header[len(scheme):]
+	user, ok := srv.store.user(apiKey)
+	if !ok {
+		return newProblem(http.StatusUnauthorized, "this API key is not known")
+	}
+	r.user, r.hash = user, srv.cache.HashID(apiKey)
+	return nil
+}
+
+// serve answers on the listener until the context ends, and lets the requests
+// that are under way finish then, for at most ten seconds.
+func (srv *server) serve(ctx context.Context, listener net.Listener) error {
+	web := &http.Server{
+		Handler:           srv.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(srv.log.Handler(), slog.LevelWarn),
+	}
+	done := make(chan error, 1)
+	go func() { done <- web.Serve(listener) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err := web.Shutdown(patience)
+	if err != nil {
+		err = errors.Join(err, web.Close())
+	}
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
