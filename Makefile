@@ -5,12 +5,12 @@ TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
 
-.PHONY: help test lint fuzz bench gateway report cover redis
+.PHONY: help test lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-test: redis ## run every test of every module with the race detector; installs redis-server where it is missing
+test: tools ## run every test of every module with the race detector; installs redis-server and gcc where they are missing
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
 
 lint: ## gofmt, go vet and staticcheck, in every module
@@ -19,7 +19,7 @@ lint: ## gofmt, go vet and staticcheck, in every module
 fuzz: ## run each fuzz target for FUZZTIME (5s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-bench: redis ## run the benchmarks of every module, each for BENCHTIME (1s)
+bench: tools ## run the benchmarks of every module, each for BENCHTIME (1s)
 	scripts/each-module.sh go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 gateway: ## run the example gateway
@@ -28,9 +28,9 @@ gateway: ## run the example gateway
 report: ## run the example gateway's report
 	cd examples/gateway && go run . -report
 
-cover: redis ## measure the coverage of the root module's tests; writes cover.out
+cover: tools ## measure the coverage of the root module's tests; writes cover.out
 	ASIDE_REQUIRE_REDIS=1 go test -coverpkg=./... -coverprofile=cover.out ./...
 	go tool cover -func=cover.out | tail -n 1
 
-redis:
-	@scripts/install-redis.sh
+tools:
+	@scripts/install-test-tools.sh

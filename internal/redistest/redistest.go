@@ -67,7 +67,7 @@ func Start(t testing.TB, args ...string) *Server {
 	bin, err := exec.LookPath("redis-server")
 	if err != nil {
 		if os.Getenv(requireEnv) == "1" {
-			t.Fatalf("redis-server not found, and %s=1 asks for it: run scripts/install-redis.sh", requireEnv)
+			t.Fatalf("redis-server not found, and %s=1 asks for it: run scripts/install-test-tools.sh", requireEnv)
 		}
 		t.Skip("redis-server not found: skipping; `make test` installs it")
 	}

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Make sure that there is what the tests need beside Go: a redis-server for them to start (they bring up servers of their
+# own; nothing here needs to run as a service), and on Linux a C compiler, without which Go has no race detector.
+set -eu
+
+have() { command -v "$1" >/dev/null 2>&1; }
+redis_missing() { ! have redis-server; }
+compiler_missing() { [ "$(uname -s)" = Linux ] && ! have "${CC:-gcc}"; }
+
+if ! redis_missing && ! compiler_missing; then
+	exit 0
+fi
+
+root=
+if [ "$(id -u)" -ne 0 ] && have sudo; then
+	root=sudo
+fi
+
+# install PACKAGES: fails quietly, what is missing is told below.
+install() {
+	if have apt-get; then
+		$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" || true
+	elif have apk; then
+		$root apk add --no-cache "$@" || true
+	elif have dnf; then
+		$root dnf install -y -q "$@" || true
+	elif have yum; then
+		$root yum install -y -q "$@" || true
+	elif have brew; then
+		brew install --quiet "$@" || true
+	fi
+}
+
+if have apt-get; then
+	$root apt-get update -qq || true # an outdated list may still do: let the install decide
+fi
+if redis_missing; then
+	echo "redis-server not found: installing it"
+	if have apt-get; then
+		install redis-server
+	else
+		install redis
+	fi
+	# Some systems have Valkey in its place, and the names of Redis in a package beside it.
+	redis_missing && have apk && install valkey valkey-compat
+	redis_missing && have dnf && install valkey-compat-redis
+fi
+if compiler_missing; then
+	echo "${CC:-gcc} not found: installing it for the race detector"
+	if have apt-get; then
+		install gcc libc6-dev
+	elif have apk; then
+		install gcc musl-dev
+	else
+		install gcc
+	fi
+fi
+
+if redis_missing; then
+	cat >&2 <<'END'
+The tests need a redis-server (6.0 or later) in PATH, and it could not be installed here.
+Install it with your system's package manager, or see https://redis.io/docs/latest/operate/oss_and_stack/install/,
+then run this again. Without it, `go test ./...` still runs the tests that need no server.
+END
+	exit 1
+fi
+if compiler_missing; then
+	cat >&2 <<'END'
+Go's race detector needs a C compiler on Linux, and none could be installed here. Install gcc with your system's package
+manager, then run this again. Without one, `go test ./...` runs the tests without the race detector.
+END
+	exit 1
+fi
+redis-server --version
