@@ -455,17 +455,18 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 		c.release(slots...)
 		return
 	}
+	start := c.clock.Now()
 	leases := c.keepLeases(ctx, slots)
 	returned := false
 	defer func() {
 		if !returned { // a panic, or runtime.Goexit
-			c.countLoad(slots, 0, 1)
+			c.countLoad(slots, time.Duration(c.clock.Now()-start))
+			slots[0].plan.counts.loadErrors.Add(1)
 			leases.stop()
 			c.release(slots...)
 		}
 	}()
 
-	start := c.clock.Now()
 	l := &Load{parent: loadOf(ctx), slots: slots}
 	func() {
 		defer l.end()
@@ -475,37 +476,37 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 	returned = true
 	leases.stop()
 
+	c.countLoad(slots, took)
 	var store, unstored []*slot
-	failures := 0
 	for _, s := range slots {
-		out := outcome{value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start}
+		s.out = outcome{value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start}
 		ttl := jitterTTL(pick(l.ttl, s.ttl), s.plan.policy.Jitter)
 		switch {
 		case s.err == nil:
 		case errors.Is(s.err, ErrNotFound):
-			out.value, out.absent = nil, s.err
+			s.out.value, s.out.absent = nil, s.err
 			ttl = s.plan.negativeTTL
 		default:
-			failures++
+			s.plan.counts.loadErrors.Add(1)
 			unstored = append(unstored, s)
 			s.call.Resolve(outcome{}, loadError(ctx, s.err))
 			continue
 		}
-		out.freshUntil = start + int64(ttl)
-		s.out = out
 		switch {
 		case ttl <= 0 || l.noStore:
 			unstored = append(unstored, s)
+			s.call.Drop() // those who wait share it, and nobody else
 		case c.near != nil:
-			_ = c.insert(s) // counted and logged; the callers have their value
+			s.out.freshUntil += int64(ttl)
+			_ = c.insert(s) // counted and logged
 		case s.leased():
+			s.out.freshUntil += int64(ttl)
 			store = append(store, s)
 		case s.timedOut:
 			defer c.learnSize(s) // when the callers have their values
 		}
-		s.call.Resolve(out, nil)
+		s.call.Resolve(s.out, nil)
 	}
-	c.countLoad(slots, took, failures)
 	c.release(unstored...)
 	c.fill(store, took)
 }

@@ -635,6 +635,16 @@ func TestOptionsOfACall(t *testing.T) {
 			_, err = aside.Get[string](ctx, c, items.Key("not stored"))
 			require.ErrorIs(t, err, aside.ErrMiss)
 		}
+		// Not even in the moment in which its load ends.
+		for n := range 200 {
+			r, err := aside.Lookup(ctx, c, items.Key("not stored"), func(ctx context.Context) (int, error) {
+				aside.Loading(ctx).NoStore()
+				return n, nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, n, r.Value)
+			require.Zero(t, r.TTL)
+		}
 		require.Nil(t, aside.Loading(ctx))
 		aside.Loading(ctx).NoStore() // and does no harm
 	})

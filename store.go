@@ -188,11 +188,13 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 	c.release(failed...)
 }
 
-// insert keeps s.out in memory, unless the key was invalidated meanwhile. It fails for a value that is too large.
+// insert keeps s.out in memory, unless the key was invalidated meanwhile. A value that is too large is not kept: its callers
+// get it all the same, and are told so.
 func (c *Cache) insert(s *slot) error {
 	size := near.Size(s.out.value)
 	if size > int64(c.opts.MaxValueBytes) {
 		c.unstorable(s, wire.ErrTooLarge)
+		s.out.freshUntil = s.out.loadedAt
 		return wire.ErrTooLarge
 	}
 	e := &near.Entry{Value: s.out.value, Owner: s.plan, LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil, Size: size}
@@ -202,10 +204,6 @@ func (c *Cache) insert(s *slot) error {
 	}
 	if !put(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
-	}
-	if c.closed.Load() {
-		// Close, which empties memory after it has raised the flag, may have gone by; nobody may find what came later.
-		c.near.Delete(s.key)
 	}
 	return nil
 }

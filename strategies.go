@@ -69,8 +69,8 @@ func (l *Load) TTL(d time.Duration) {
 	l.set(func() { l.ttl, l.noStore = d, d <= 0 })
 }
 
-// NoStore keeps the loaded values from being stored: those who wait get them, and so may those who come just as the load
-// ends; whoever comes later loads again. It has no effect once the loader has returned.
+// NoStore keeps the loaded values from being stored: those who wait get them, and whoever comes later loads again. It has no
+// effect once the loader has returned.
 func (l *Load) NoStore() {
 	l.set(func() { l.noStore = true })
 }

@@ -194,6 +194,13 @@ func (c *Call[K, V]) Resolve(val V, err error) bool {
 	return true
 }
 
+// Drop keeps later callers from joining the call; those who have joined get its result.
+func (c *Call[K, V]) Drop() {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	c.group.drop(c)
+}
+
 // settle writes the result. The caller holds group.mu.
 func (c *Call[K, V]) settle(val V, err error) {
 	c.resolved, c.val, c.err = true, val, err

@@ -278,6 +278,12 @@ func IsTimeout(err error) bool {
 func Describe(err error) string {
 	if e, ok := rueidis.IsRedisErr(err); ok {
 		code, _, _ := strings.Cut(e.Error(), " ")
+		switch {
+		case strings.Contains(e.Error(), "user executing the script"):
+			code = "NOPERM" // which scripts leave out
+		case strings.ToUpper(code) != code:
+			code = "ERR" // which rueidis leaves out
+		}
 		return "redis answered " + code
 	}
 	switch {
