@@ -77,13 +77,13 @@ func invalidArgument(message string) error {
 // flightError turns the ways in which a flight ends without the loader's own error into an Error. The loader's own error
 // passes unchanged.
 func flightError(err error, key string) error {
-	var panicked *flight.PanicError
-	switch {
-	case errors.As(err, &panicked):
+	// Not errors.As and errors.Is: a loader's own error may wrap that of another load, made inside it.
+	switch panicked, ok := err.(*flight.PanicError); {
+	case ok:
 		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: panicked.Stack, Err: err}
-	case errors.Is(err, flight.ErrTimeout):
+	case err == flight.ErrTimeout:
 		return &Error{Code: CodeLoadTimeout, Key: key, Message: "the load took longer than the policy's LoadTimeout"}
-	case errors.Is(err, flight.ErrGoexit):
+	case err == flight.ErrGoexit:
 		return &Error{Code: CodeLoaderExit, Key: key, Message: "the loader ended its goroutine: return an error instead of calling runtime.Goexit or t.FailNow"}
 	}
 	return err

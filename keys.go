@@ -45,6 +45,9 @@ func (k Key) Err() error {
 //
 // The policy must not be changed afterwards: the key refers to it.
 func (p *Policy) Key(parts ...any) Key {
+	if p == nil {
+		return Key{bad: "a key of a nil Policy: declare one with a Category and a TTL"}
+	}
 	var buf [128]byte
 	b := append(buf[:0], p.Category...)
 	for i, part := range parts {

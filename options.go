@@ -4,15 +4,18 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/redis/rueidis"
 )
@@ -39,8 +42,9 @@ type Options struct {
 	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated. Default: 128 MiB.
 	MaxBytes int64
 
-	// MaxValueBytes bounds one value, decoded bytes in Redis and estimated ones in memory. A larger one is returned but
-	// not stored. Default: 64 MiB, at most 1 GiB.
+	// MaxValueBytes bounds one value: in Redis its encoded bytes before compression, in memory its estimated size. A
+	// larger one is returned but not stored. What a codec makes of so many bytes can take several times their size in
+	// memory. Default: 64 MiB, at most 1 GiB.
 	MaxValueBytes int
 
 	// CompressFrom is the encoded size from which values are compressed (s2) in Redis. Default: 1 KiB. Negative: never.
@@ -65,21 +69,31 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// String tells what an operator may know: no password, no user name, no secret, whatever verb prints it.
+// String tells what an operator may know: no password, no user name, no secret.
 func (o Options) String() string {
 	if len(o.Redis.InitAddress) == 0 {
 		return "aside.Options{memory}"
 	}
-	return fmt.Sprintf("aside.Options{redis %s db %d tls %t}", strings.Join(o.Redis.InitAddress, ","), o.Redis.SelectDB, o.Redis.TLSConfig != nil)
+	hosts := make([]string, len(o.Redis.InitAddress))
+	for i, addr := range o.Redis.InitAddress {
+		hosts[i] = addr[strings.LastIndex(addr, "@")+1:] // New refuses a URL, but it may be printed before
+	}
+	return fmt.Sprintf("aside.Options{redis %s db %d tls %t}", strings.Join(hosts, ","), o.Redis.SelectDB, o.Redis.TLSConfig != nil)
 }
 
-// GoString is String, so that %#v shows no secret either.
-func (o Options) GoString() string { return o.String() }
+// Format writes String for every verb that prints a value: %d would otherwise print all fields.
+func (o Options) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.String()) }
 
 // LogValue is String, so that slog's handlers show no secret either.
 func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
 const maxValueBytes = 1 << 30
+
+func cloneRedis(r rueidis.ClientOption) rueidis.ClientOption {
+	r.InitAddress, r.ClientSetInfo = slices.Clone(r.InitAddress), slices.Clone(r.ClientSetInfo)
+	r.TLSConfig, r.Sentinel.TLSConfig = r.TLSConfig.Clone(), r.Sentinel.TLSConfig.Clone()
+	return r
+}
 
 // withDefaults returns the options with their zero fields filled in, and all that is wrong with them.
 func (o Options) withDefaults() (Options, []error) {
@@ -88,6 +102,7 @@ func (o Options) withDefaults() (Options, []error) {
 
 	// Copies: a caller that goes on using its slices and maps must not change a running cache.
 	o.Policies, o.TTLs, o.Secret = slices.Clone(o.Policies), maps.Clone(o.TTLs), slices.Clone(o.Secret)
+	o.Redis = cloneRedis(o.Redis)
 	o.MaxEntries = pick(o.MaxEntries, 100_000)
 	o.MaxBytes = pick(o.MaxBytes, 128<<20)
 	o.MaxValueBytes = pick(o.MaxValueBytes, 64<<20)
@@ -135,6 +150,7 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	)
 	refuse(r.ReplicaOnly, "ReplicaOnly", replicas)
 	refuse(r.SendToReplicas != nil, "SendToReplicas", replicas)
+	//lint:ignore SA1019 deprecated, and refused as long as it works
 	refuse(r.ReplicaSelector != nil, "ReplicaSelector", replicas)
 	refuse(r.ReadNodeSelector != nil, "ReadNodeSelector", replicas)
 	refuse(len(r.Standalone.ReplicaAddress) > 0, "Standalone.ReplicaAddress", replicas)
@@ -143,7 +159,14 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(r.OnInvalidations != nil, "OnInvalidations", tracking)
 	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
 	refuse(r.SelectDB < 0, "SelectDB", "a database has a number from 0 up")
-	refuse(slices.Contains(r.InitAddress, ""), "InitAddress", "it holds an empty address: write host:port")
+	refuse(r.ConnWriteTimeout < 0, "ConnWriteTimeout", "set a positive duration, or 0 for the default")
+	refuse(r.Dialer.Timeout < 0, "Dialer.Timeout", "set a positive duration, or 0 for the default")
+	refuse(r.ClusterOption.ShardsRefreshInterval < 0, "ClusterOption.ShardsRefreshInterval", "set a positive duration, or 0 for none")
+	refuse(r.Sentinel.TopologyRefreshInterval < 0, "Sentinel.TopologyRefreshInterval", "set a positive duration, or 0 for none")
+	// A dialer of the user's own may give addresses another meaning. The address is not shown: it may be a whole URL.
+	ownDialer := r.DialCtxFn != nil || r.DialFn != nil
+	refuse(slices.ContainsFunc(r.InitAddress, func(addr string) bool { return addr == "" || !ownDialer && !isHostPort(addr) }),
+		"InitAddress", "it holds an address that is not of the form host:port (OptionsFromEnv and rueidis.ParseURL take URLs)")
 	if len(r.InitAddress) == 0 {
 		// Somebody who gives a password or a database means a server, and must not get a cache in memory without a word.
 		set := r.Username != "" || r.Password != "" || r.SelectDB != 0 || r.TLSConfig != nil || r.Sentinel.MasterSet != "" ||
@@ -151,6 +174,28 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 		refuse(set, "InitAddress", "it is empty although other fields of Redis are set: name the server as host:port, or leave all of Redis unset for memory alone")
 	}
 	return errs
+}
+
+// isHostPort reports whether a server can be dialled under addr.
+func isHostPort(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	return err == nil && (host == "" || isHost(host)) && isPort(port)
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
+}
+
+// isHost reports whether text can be a host's name or its IP address, the latter without brackets.
+func isHost(text string) bool {
+	if strings.Contains(text, ":") {
+		_, err := netip.ParseAddr(text)
+		return err == nil
+	}
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		return strings.ContainsRune(`/\@?#[]%"<>`, r) || unicode.IsSpace(r) || unicode.IsControl(r)
+	})
 }
 
 // OptionsFromEnv reads where Redis is from the environment:
@@ -204,10 +249,13 @@ func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {
 		errs     []error
 		badValue = func(name, want string) { errs = append(errs, invalidOption("%s is malformed: write %s", name, want)) }
 	)
-	if strings.ContainsAny(host, "/@ ") || strings.Count(host, ":") == 1 {
+	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") && strings.Contains(inner, ":") {
+		host = strings.TrimSuffix(inner, "]") // an IPv6 address as it stands in URLs
+	}
+	if !isHost(host) {
 		badValue("REDIS_HOST", "a host name or an address, without a scheme or a port (REDIS_PORT, or REDIS_URL for all in one)")
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	if !isPort(port) {
 		badValue("REDIS_PORT", "a number from 1 to 65535")
 	}
 	n, err := strconv.ParseUint(db, 10, 31)
@@ -219,7 +267,6 @@ func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {
 		badValue("REDIS_TLS", "true or false")
 	}
 	opt.SelectDB = int(n)
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	opt.InitAddress = []string{net.JoinHostPort(host, port)}
 	if useTLS {
 		opt.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
@@ -236,13 +283,26 @@ func clientFromURL(text string) (rueidis.ClientOption, error) {
 	if u.Scheme != "redis" && u.Scheme != "rediss" {
 		return rueidis.ClientOption{}, invalidOption("%s (its scheme is neither)", form)
 	}
-	if u.Query().Has("skip_verify") {
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil || u.Fragment != "" { // of a password with an unescaped # the rest would be lost, and its host another
+		return rueidis.ClientOption{}, invalidOption("%s (percent-escape what is special in the password)", form)
+	}
+	if query.Has("skip_verify") {
 		return rueidis.ClientOption{}, invalidOption("REDIS_URL asks for skip_verify: a server whose certificate is not checked can be anyone; set Options.Redis.TLSConfig in code where that is really meant")
 	}
-	if port := u.Port(); port == "0" || u.Hostname() == "" {
-		return rueidis.ClientOption{}, invalidOption("%s (it names no host, or port 0)", form)
+	if !isHost(u.Hostname()) || u.Port() != "" && !isPort(u.Port()) {
+		return rueidis.ClientOption{}, invalidOption("%s (its host or its port is not right)", form)
 	}
-	opt, err := rueidis.ParseURL(text)
+	if u.Path == "/" {
+		u.Path = ""
+	}
+	if u.Path != "" && query.Has("db") {
+		return rueidis.ClientOption{}, invalidOption("%s (it names the database twice)", form)
+	}
+	if slices.ContainsFunc(query["addr"], func(addr string) bool { return !isHostPort(addr) }) {
+		return rueidis.ClientOption{}, invalidOption("%s (each addr is host:port)", form)
+	}
+	opt, err := rueidis.ParseURL(u.String())
 	if err != nil || opt.SelectDB < 0 {
 		return rueidis.ClientOption{}, invalidOption("%s (the database, or a parameter after the question mark, is not right)", form)
 	}
