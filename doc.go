@@ -1,0 +1,100 @@
+// Package aside is a typed cache-aside library: it stands between a backend and its slow sources, in the process's memory
+// or in Redis, and calls a loader only for what is not cached.
+//
+// # Overview
+//
+// A [Cache] holds values. A [Policy] says how one kind of value is cached: under which first part of the key, and for how
+// long. Policy.Key makes a [Key]. [GetOrLoad] returns the value of a key, from the cache or from the loader it is given:
+//
+//	var Products = aside.Policy{Name: "products", Category: "products", TTL: 10 * time.Minute}
+//
+//	c, err := aside.New(aside.Options{}) // in memory; OptionsFromEnv puts it on Redis
+//	defer c.Close()
+//
+//	p, err := aside.GetOrLoad(ctx, c, Products.Key(id), func(ctx context.Context) (*Product, error) { return db.Product(ctx, id) })
+//
+//	products := aside.NewLoader(c, Products, db.Product) // bound once, for calls without a closure and a key
+//	p, err := products.Get(ctx, id)
+//	ps, err := products.GetMany(ctx, ids)
+//
+// [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] only looks, [Set] only stores, and [Lookup] is
+// GetOrLoad with a [Result] that explains itself.
+//
+// # Where values are
+//
+// With the zero [Options] values are in this process's memory, as they are: a hit copies and decodes nothing. Memory is
+// bounded in entries and in bytes, and keeps what is asked for most.
+//
+// With Options.Redis, which [OptionsFromEnv] fills from the environment, values are in Redis, for all processes that name
+// the same server. Then nothing is kept in memory: each hit is one read of Redis and one decoding. A handler that serves
+// JSON does best to cache the encoded bytes, as []byte, which are stored and returned as they are; other types are stored
+// as JSON, or by the policy's [Codec].
+//
+// Values are shared. Everyone who hits a value in memory, or waits for the same load, gets the same pointers, slices and
+// maps: do not change what you got from a cache or gave to it.
+//
+// # The load path
+//
+// A call goes as far as it must:
+//
+//  1. Memory: a fresh value is returned.
+//  2. Flight: a load of the key that is under way in this process is joined, else begun. It runs in a goroutine of its own.
+//  3. Redis is read.
+//  4. Lease: Redis gives the right to fill a key to one process of the fleet; the others wait and look again.
+//  5. Load: the loader is called, on a context that carries the first caller's values but not its cancellation. It ends with
+//     the policy's LoadTimeout, or when every caller that waits for it has left.
+//  6. Share: everyone who waits gets the value or the error.
+//  7. Fill: the value is stored, unless its key was invalidated since the load began. In Redis mode callers do not wait
+//     for that.
+//
+// In memory mode steps 3 and 4 fall away, and the value is stored before it is shared.
+//
+// # Keys
+//
+// A key is its policy's category and the parts given to Policy.Key, joined by colons, such as sessions:ABC123:list:50:0. A
+// part is a string or an integer; bytes with a meaning in keys or in Redis' patterns are percent-escaped, so that no text
+// reaches beyond its part. User ids belong into keys as Cache.HashID makes them, a keyed hash.
+//
+// # Freshness
+//
+// A TTL runs from the start of the load, not from its end: what the cache serves is never older than its TTL, however long it
+// took to load. [WithTTL] changes the TTL for one call. A loader changes it for what it has just loaded with [Loading], or
+// keeps that from being stored. A loader that returns [ErrNotFound] has this answer cached for the policy's NegativeTTL.
+// Policy.Jitter keeps values that were stored together from expiring together. [TTL] is a table of policies that come with
+// the package.
+//
+// # Invalidation
+//
+// Cache.Invalidate removes keys. The [Receipt] tells whether Redis has confirmed it, which in memory mode is always so. A
+// value whose load began before a confirmed invalidation is not stored after it, in this process, in another one or in Redis;
+// those who were already waiting for that load still get its value, and nobody who comes later does. [Set] and [Refresh]
+// supersede loads under way in the same manner.
+//
+// # Failures
+//
+// What a loader returns as its error goes, as it is, to all who wait for it, and is not cached. A caller whose own context
+// ends gets that context's error. Everything else is an [Error] with a [Code], or one of the sentinels [ErrMiss],
+// [ErrNotFound] and [ErrClosed]; batches report what failed as one [BatchError]. errors.Is and errors.As work on all of them.
+// A nil cache fails calls with an Error and never panics.
+//
+// Redis is never a reason to fail. While it is away or answers with errors, loaders answer, one load a key at a time in each
+// process, and nothing is stored. A value in it that cannot be read counts as a miss and is replaced, unless a newer build of
+// this package wrote it.
+//
+// # Observability
+//
+// [Lookup] tells for one call whether it was a hit, where the value came from, how old it is and why. Cache.Metrics counts
+// hits, misses, loads and errors under the label of each policy; Cache.Health tells whether Redis is in use, since when and
+// why not. Package asidehttp serves the metrics over HTTP.
+//
+// # Limits today
+//
+//   - In Redis mode nothing is kept in memory: each hit is a read of Redis.
+//   - Invalidation is by key; there are no tags or patterns, and a category cannot be invalidated as a whole.
+//   - An invalidation that Redis did not confirm is not repeated: what it was about may live in Redis until its TTL ends.
+//   - A failed load is not remembered: the next caller loads again. Loads of different keys are not limited in number.
+//   - Expired values are not served while a new one loads, or when the load fails.
+//   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
+//     times as large as its bytes.
+//   - A failover of Redis that loses acknowledged writes can lose an invalidation with them.
+package aside

@@ -1,0 +1,508 @@
+package aside_test
+
+import (
+	"context"
+	"encoding"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+func ExampleNew() {
+	sessions := aside.Policy{Name: "sessions", Category: "sessions", TTL: 5 * time.Minute}
+	c, err := aside.New(aside.Options{
+		Policies:   []aside.Policy{sessions},                             // checked here, not at their first use
+		TTLs:       map[string]time.Duration{"UserProfile": time.Minute}, // in place of the table's ten minutes
+		MaxEntries: 50_000,
+		Logger:     slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	fmt.Println(c)
+
+	// What is wrong is named, all of it at once.
+	_, err = aside.New(aside.Options{
+		Policies:    []aside.Policy{{Category: "sessions"}},
+		LoadTimeout: -time.Second,
+	})
+	fmt.Println(err)
+	// Output:
+	// aside.Cache{aside.Options{memory}}
+	// aside: Options.LoadTimeout is -1s: set a positive duration, or 0 for the default
+	// Options.Policies[0]: aside: policy "sessions": TTL is 0s: set a positive duration
+}
+
+func ExampleOptionsFromEnv() {
+	defer redisEnv(nil)()
+
+	// Nothing is set: in memory.
+	opts, err := aside.OptionsFromEnv()
+	fmt.Println(opts, err)
+
+	redisEnv(map[string]string{"REDIS_URL": "rediss://default:s3cret@cache.example.com:6380/1"})
+	opts, err = aside.OptionsFromEnv()
+	fmt.Println(opts, err)
+
+	redisEnv(map[string]string{"REDIS_HOST": "10.0.0.7", "REDIS_PASSWORD": "s3cret"})
+	opts, err = aside.OptionsFromEnv()
+	fmt.Println(opts, err)
+
+	redisEnv(map[string]string{"REDIS_PORT": "redis"})
+	_, err = aside.OptionsFromEnv()
+	fmt.Println(err)
+	// Output:
+	// aside.Options{memory} <nil>
+	// aside.Options{redis cache.example.com:6380 db 1 tls true} <nil>
+	// aside.Options{redis 10.0.0.7:6379 db 0 tls false} <nil>
+	// aside: REDIS_PORT is malformed: write a number from 1 to 65535
+}
+
+// redisEnv makes vars the only variables that name a Redis, and returns a function that puts back what was there.
+func redisEnv(vars map[string]string) (restore func()) {
+	before := map[string]string{}
+	for _, name := range []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS"} {
+		if value, ok := os.LookupEnv(name); ok {
+			before[name] = value
+			os.Unsetenv(name)
+		}
+	}
+	for name, value := range vars {
+		os.Setenv(name, value)
+	}
+	return func() { redisEnv(before) }
+}
+
+func ExampleGetOrLoad() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	model := aside.TTL.ModelDetail.Key("llama-3", "detail")
+	for range 3 {
+		price, err := aside.GetOrLoad(ctx, c, model, func(ctx context.Context) (float64, error) {
+			fmt.Println("asking the upstream")
+			return 0.25, nil
+		})
+		fmt.Println(price, err)
+	}
+	// Output:
+	// asking the upstream
+	// 0.25 <nil>
+	// 0.25 <nil>
+	// 0.25 <nil>
+}
+
+// A loader says that something does not exist with ErrNotFound. That answer is cached too, for the policy's NegativeTTL.
+func ExampleGetOrLoad_notFound() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{NegativeTTL: 10 * time.Second})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	for range 2 {
+		_, err := aside.GetOrLoad(ctx, c, Products.Key(404), func(ctx context.Context) (Product, error) {
+			fmt.Println("asking the database")
+			return Product{}, aside.ErrNotFound
+		})
+		fmt.Println(errors.Is(err, aside.ErrNotFound))
+	}
+	// Output:
+	// asking the database
+	// true
+	// true
+}
+
+func ExampleLookup() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	for range 2 {
+		r, err := aside.Lookup(ctx, c, aside.TTL.RankingsApps.Key("apps"), func(ctx context.Context) ([]string, error) {
+			return []string{"chat", "search"}, nil
+		})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("%s from %s, %s: %v\n", r.Status, r.Tier, r.Reason, r.Value)
+		fmt.Println("young:", r.Age < time.Hour, "- expires within four hours:", r.TTL <= 4*time.Hour)
+	}
+	// Output:
+	// miss from origin, not cached: [chat search]
+	// young: true - expires within four hours: true
+	// hit from memory, fresh: [chat search]
+	// young: true - expires within four hours: true
+}
+
+func ExampleGet() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	_, err = aside.Get[Product](ctx, c, Products.Key(7))
+	fmt.Println(errors.Is(err, aside.ErrMiss))
+	// Output: true
+}
+
+func ExampleSet() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	// The database first, then the cache.
+	if err := aside.Set(ctx, c, Products.Key(7), Product{Name: "teapot"}); err != nil {
+		panic(err)
+	}
+	p, err := aside.Get[Product](ctx, c, Products.Key(7))
+	fmt.Println(p, err)
+	// Output: {teapot} <nil>
+}
+
+func ExampleGetOrLoadMany() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	key := func(id int) aside.Key { return Products.Key(id) }
+	load := func(ctx context.Context, ids []int) (map[int]string, error) {
+		fmt.Println("SELECT … WHERE id IN", ids)
+		found := map[int]string{}
+		for _, id := range ids {
+			if id < 100 { // the others do not exist
+				found[id] = fmt.Sprint("product ", id)
+			}
+		}
+		return found, nil
+	}
+	for _, ids := range [][]int{{1, 2}, {2, 3, 3, 100}, {1, 100}} {
+		names, err := aside.GetOrLoadMany(ctx, c, ids, key, load)
+		fmt.Println(names, err)
+	}
+	// Output:
+	// SELECT … WHERE id IN [1 2]
+	// map[1:product 1 2:product 2] <nil>
+	// SELECT … WHERE id IN [3 100]
+	// map[2:product 2 3:product 3] <nil>
+	// map[1:product 1] <nil>
+}
+
+func ExampleNewLoader() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	products := aside.NewLoader(c, Products, loadProduct)
+	for range 2 {
+		p, err := products.Get(ctx, 7)
+		fmt.Println(p, err)
+	}
+	// Output:
+	// loading 7
+	// {product 7} <nil>
+	// {product 7} <nil>
+}
+
+func ExampleNewBatchLoader() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	names := aside.NewBatchLoader(c, Products, func(ctx context.Context, ids []int) (map[int]string, error) {
+		fmt.Println("SELECT … WHERE id IN", ids)
+		return map[int]string{1: "teapot", 2: "kettle"}, nil
+	})
+	one, err := names.Get(ctx, 1)
+	fmt.Println(one, err)
+	many, err := names.GetMany(ctx, []int{1, 2})
+	fmt.Println(many, err)
+	// Output:
+	// SELECT … WHERE id IN [1]
+	// teapot <nil>
+	// SELECT … WHERE id IN [2]
+	// map[1:teapot 2:kettle] <nil>
+}
+
+func ExampleLoader_GetMany() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	// The loader loads one id; GetMany calls it for several missing ones at the same time.
+	names := aside.NewLoader(c, Products, func(ctx context.Context, id int) (string, error) {
+		if id == 404 {
+			return "", aside.ErrNotFound
+		}
+		return fmt.Sprint("product ", id), nil
+	})
+	found, err := names.GetMany(ctx, []int{1, 2, 404})
+	fmt.Println(found, err) // what is not found is missing, without an error
+	// Output: map[1:product 1 2:product 2] <nil>
+}
+
+func ExamplePolicy_Key() {
+	fmt.Println(aside.TTL.ModelsAll.Key("all", "all"))
+	fmt.Println(aside.TTL.SessionsList.Key("ABC123", "list", 50, 0))
+
+	// A text cannot reach beyond its part, nor be a pattern.
+	fmt.Println(aside.TTL.SearchResults.Key("ABC123", "search", "a:b * 100%"))
+
+	// Other types make an invalid key, which every call refuses.
+	fmt.Println(aside.TTL.ChatStats.Key(1.5).Err())
+	// Output:
+	// models:all:all
+	// sessions:ABC123:list:50:0
+	// sessions:ABC123:search:a%3Ab %2A 100%25
+	// aside: part 1 of a key of policy ChatStats is a float64: use a string or an integer
+}
+
+func ExampleCache_HashID() {
+	c, err := aside.New(aside.Options{Secret: []byte("at least 16 random bytes, the same everywhere")})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	fmt.Println(aside.TTL.UserProfile.Key(c.HashID("ada@example.com"), "profile"))
+	// Output: user:8yJN860QAAli2fFC:profile
+}
+
+func ExampleCache_Invalidate() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	if err := aside.Set(ctx, c, Products.Key(7), "teapot"); err != nil {
+		panic(err)
+	}
+	receipt, err := c.Invalidate(ctx, Products.Key(7), Products.Key(8))
+	fmt.Println("removed", receipt.Removed, "confirmed", receipt.Confirmed, err)
+	_, err = aside.Get[string](ctx, c, Products.Key(7))
+	fmt.Println(err)
+	// Output:
+	// removed 1 confirmed true <nil>
+	// aside: not cached
+}
+
+func ExampleCache_Metrics() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	for range 4 {
+		_, err := aside.GetOrLoad(ctx, c, aside.TTL.UserCredits.Key("ABC123", "credits"), func(ctx context.Context) (int, error) {
+			return 250, nil
+		})
+		if err != nil {
+			panic(err)
+		}
+	}
+	m := c.Metrics().Labels["user_credits"]
+	fmt.Println(m.Hits, "hits,", m.Misses, "miss, hit rate", m.HitRate())
+	// Output: 3 hits, 1 miss, hit rate 0.75
+}
+
+func ExampleCache_Health() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(c.Health().State)
+	c.Close()
+	fmt.Println(c.Health().State, "-", c.Health().Reason)
+	// Output:
+	// memory
+	// degraded - aside: cache is closed
+}
+
+// A loader adapts how its own value is cached: here an answer that lacks something is kept for a minute, not for the hour of
+// a complete one.
+func ExampleLoading() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	load := func(ctx context.Context) ([]string, error) {
+		models, missing := []string{"llama-3"}, []string{"an upstream that does not answer"}
+		if len(missing) > 0 {
+			aside.Loading(ctx).TTL(time.Minute)
+		}
+		return models, nil
+	}
+	r, err := aside.Lookup(ctx, c, aside.TTL.ModelsAll.Key("all", "all"), load)
+	fmt.Println(r.Value, r.TTL <= time.Minute, err)
+	// Output: [llama-3] true <nil>
+}
+
+func ExampleRefresh() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	version := 0
+	load := func(ctx context.Context) (int, error) {
+		version++
+		return version, nil
+	}
+	key := aside.TTL.RankingsModels.Key("models")
+	first, _ := aside.GetOrLoad(ctx, c, key, load)
+	cached, _ := aside.GetOrLoad(ctx, c, key, load)
+	fresh, _ := aside.GetOrLoad(ctx, c, key, load, aside.Refresh())
+	fmt.Println(first, cached, fresh)
+	// Output: 1 1 2
+}
+
+func ExampleWithTTL() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	r, err := aside.Lookup(ctx, c, Products.Key(7), func(ctx context.Context) (string, error) {
+		return "on sale", nil
+	}, aside.WithTTL(30*time.Second))
+	fmt.Println(r.Value, r.TTL <= 30*time.Second, err)
+	// Output: on sale true <nil>
+}
+
+// A batch loader fails some ids and not the others by returning a BatchError; GetMany returns one beside the values.
+func ExampleBatchError() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	errShard := errors.New("shard 2 does not answer")
+	names := aside.NewBatchLoader(c, Products, func(ctx context.Context, ids []int) (map[int]string, error) {
+		return map[int]string{1: "teapot"}, &aside.BatchError[int]{Errors: map[int]error{2: errShard}}
+	})
+	found, err := names.GetMany(ctx, []int{1, 2, 3})
+	fmt.Println(found)
+
+	var failed *aside.BatchError[int]
+	if errors.As(err, &failed) {
+		fmt.Println(failed.Errors)
+	}
+	fmt.Println(errors.Is(err, errShard))
+	// Output:
+	// map[1:teapot]
+	// map[2:shard 2 does not answer]
+	// true
+}
+
+func ExampleError() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	_, err = aside.GetOrLoad(ctx, c, Products.Key(7), func(ctx context.Context) (Product, error) {
+		panic("out of teapots")
+	})
+	fmt.Println(errors.Is(err, &aside.Error{Code: aside.CodeLoaderPanic}))
+
+	var e *aside.Error
+	if errors.As(err, &e) {
+		fmt.Println(e.Code, e.Key, len(e.Stack) > 0)
+	}
+	// Output:
+	// true
+	// loader_panic products:7 true
+}
+
+func ExampleTTL() {
+	for _, p := range []aside.Policy{aside.TTL.ModelsAll, aside.TTL.SessionDetail, aside.TTL.UserCredits, aside.TTL.RankingsApps} {
+		fmt.Println(p.Name, p.Category, p.Label, p.TTL)
+	}
+	// Output:
+	// ModelsAll models  1h0m0s
+	// SessionDetail sessions  5m0s
+	// UserCredits user user_credits 5m0s
+	// RankingsApps rankings  4h0m0s
+}
+
+// binaryCodec stores what can encode itself, such as times, addresses and URLs.
+type binaryCodec struct{}
+
+func (binaryCodec) Name() string { return "binary-1" }
+
+func (binaryCodec) Marshal(v any) ([]byte, error) {
+	m, ok := v.(encoding.BinaryMarshaler)
+	if !ok {
+		return nil, fmt.Errorf("%T has no MarshalBinary", v)
+	}
+	return m.MarshalBinary()
+}
+
+func (binaryCodec) Unmarshal(data []byte, v any) error {
+	m, ok := v.(encoding.BinaryUnmarshaler)
+	if !ok {
+		return fmt.Errorf("%T has no UnmarshalBinary", v)
+	}
+	return m.UnmarshalBinary(data)
+}
+
+// A policy names the codec of its values in Redis. Both directions get a pointer to the value.
+func ExampleCodec() {
+	policy := aside.Policy{Category: "addresses", TTL: time.Hour, Codec: binaryCodec{}}
+
+	host := netip.MustParseAddr("192.0.2.7")
+	data, err := policy.Codec.Marshal(&host)
+	fmt.Println(data, err)
+
+	var back netip.Addr
+	fmt.Println(policy.Codec.Unmarshal(data, &back), back)
+	// Output:
+	// [192 0 2 7] <nil>
+	// <nil> 192.0.2.7
+}
