@@ -101,7 +101,8 @@ func (c *Cache) Insert(key string, e *Entry, f Fence) bool {
 }
 
 // Put stores an entry that supersedes every load under way, unless its fence is broken; then the key is left without an
-// entry, since the newer write is not known to be this one. It reports whether it stored.
+// entry, since the newer write is not known to be this one, and the loads under way are superseded all the same. It
+// reports whether it stored.
 func (c *Cache) Put(key string, e *Entry, f Fence) bool {
 	stored := false
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
@@ -109,6 +110,8 @@ func (c *Cache) Put(key string, e *Entry, f Fence) bool {
 		// below, and one that looks after it is refused.
 		stored = f.stripe.CompareAndSwap(f.seen, f.seen+1)
 		if !stored {
+			// A load may have begun after what broke the fence, and still have missed the write that this Put stands for.
+			f.stripe.Add(1)
 			return nil, otter.InvalidateOp
 		}
 		return e, otter.WriteOp

@@ -1,0 +1,139 @@
+package flight
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestWhoComesAfterForgetStartsANewFlight(t *testing.T) {
+	t.Parallel()
+	forget := map[string]func(*group){
+		"ForgetKey": func(g *group) { g.ForgetKey("k") },
+		"Forget":    func(g *group) { g.Forget(func(key string) bool { return key == "k" }) },
+	}
+	for name, forget := range forget {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var g group
+				old := lead(t, &g, "k", "other")
+				oldRelease, newRelease := make(chan struct{}), make(chan struct{})
+				g.Run(t.Context(), limit, func(ctx context.Context) {
+					<-oldRelease
+					old[0].Resolve(1, ctx.Err())
+					old[1].Resolve(10, ctx.Err())
+				}, old...)
+				waiting := wait(t.Context(), old[0])
+				follower := wait(t.Context(), follow(t, &g, "k"))
+				forget(&g)
+				other := wait(t.Context(), follow(t, &g, "other")) // not forgotten
+
+				next := lead(t, &g, "k")[0]
+				g.Run(t.Context(), limit, func(ctx context.Context) { <-newRelease; next.Resolve(2, ctx.Err()) }, next)
+				close(oldRelease)
+				for _, got := range []<-chan result{waiting, follower} {
+					r := <-got
+					require.NoError(t, r.err)
+					require.Equal(t, 1, r.val, "who waited before gets the old result")
+				}
+				require.Equal(t, 10, (<-other).val)
+				synctest.Wait() // the old flight has ended
+				_, ok := g.Peek("k")
+				require.False(t, ok)
+				joined := wait(t.Context(), follow(t, &g, "k"))
+				close(newRelease)
+				r := <-joined
+				require.NoError(t, r.err)
+				require.Equal(t, 2, r.val)
+			})
+		})
+	}
+}
+
+func TestAForgottenFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(t *testing.T, c *call, leave context.CancelFunc){
+		"fails": func(_ *testing.T, c *call, _ context.CancelFunc) { c.Resolve(0, io.EOF) },
+		"left":  func(_ *testing.T, _ *call, leave context.CancelFunc) { leave() },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var g group
+				old := lead(t, &g, "k")[0]
+				g.Run(t.Context(), limit, func(ctx context.Context) { <-ctx.Done() }, old)
+				ctx, leave := context.WithCancel(t.Context())
+				waiting := wait(ctx, old)
+				g.ForgetKey("k")
+				next := lead(t, &g, "k")[0]
+				release := make(chan struct{})
+				g.Run(t.Context(), limit, func(ctx context.Context) { <-release; next.Resolve(2, ctx.Err()) }, next)
+				synctest.Wait()
+				end(t, old, leave)
+				require.Error(t, (<-waiting).err)
+				synctest.Wait()
+				joined := wait(t.Context(), follow(t, &g, "k"))
+				close(release)
+				r := <-joined
+				require.NoError(t, r.err)
+				require.Equal(t, 2, r.val)
+				leave()
+				require.NoError(t, g.Close(t.Context(), io.EOF))
+			})
+		})
+	}
+}
+
+func TestForgettingWhatIsNotThereIsNothing(t *testing.T) {
+	t.Parallel()
+	var g group
+	g.ForgetKey("k")
+	g.Forget(func(string) bool { return true })
+	_, ok := g.Peek("k")
+	require.False(t, ok)
+	works(t, &g, "k")
+}
+
+func TestAValueStaysJoinableUntilTheLoadHasReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var g group
+		c := lead(t, &g, "k")[0]
+		_, ok := g.Peek("k")
+		require.False(t, ok, "not run yet")
+		loaded, stored := make(chan struct{}), make(chan struct{})
+		var seen context.Context
+		g.Run(t.Context(), limit, func(ctx context.Context) {
+			seen = ctx
+			<-loaded
+			c.Resolve(42, nil)
+			<-stored
+		}, c)
+		waiting := wait(t.Context(), c)
+		synctest.Wait()
+		_, ok = g.Peek("k")
+		require.False(t, ok, "not loaded yet")
+		close(loaded)
+		require.Equal(t, 42, (<-waiting).val)
+
+		val, ok := g.Peek("k")
+		require.True(t, ok)
+		require.Equal(t, 42, val)
+		for range 2 {
+			val, err := follow(t, &g, "k").Wait(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 42, val)
+		}
+		require.NoError(t, seen.Err(), "nobody waits, but the value is being stored")
+		close(stored)
+		synctest.Wait()
+		_, ok = g.Peek("k")
+		require.False(t, ok)
+		works(t, &g, "k")
+	})
+}

@@ -1,0 +1,175 @@
+package near
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var roomy = Options{MaxEntries: 1000, MaxBytes: 1 << 20}
+
+// bound is how long a test waits for what must happen.
+const bound = 20 * time.Second
+
+// open makes a cache and its clock; what it returns ends them.
+func open(o Options) (c *Cache, clock *Clock, shut func()) {
+	clock = NewClock()
+	c = New(o, clock)
+	return c, clock, func() {
+		c.Close()
+		clock.Stop()
+	}
+}
+
+// newCache makes a cache that ends with its test.
+func newCache(t testing.TB, o Options) (*Cache, *Clock) {
+	c, clock, shut := open(o)
+	t.Cleanup(shut)
+	return c, clock
+}
+
+// inBubble runs a test on fake time.
+func inBubble(t *testing.T, o Options, test func(t *testing.T, c *Cache, clock *Clock)) {
+	synctest.Test(t, func(t *testing.T) {
+		c, clock, shut := open(o)
+		defer shut() // before the bubble's time stops
+		test(t, c, clock)
+	})
+}
+
+// entry is a fresh entry for as long as ttl.
+func entry(clock *Clock, value any, ttl time.Duration) *Entry {
+	now := clock.Now()
+	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Size: 8}
+}
+
+func insert(c *Cache, key string, e *Entry) bool { return c.Insert(key, e, c.Fence(key)) }
+
+func TestAnEntryIsServedUntilTheNanosecondItsTimeIsUp(t *testing.T) {
+	t.Parallel()
+	ttls := []time.Duration{
+		time.Nanosecond, time.Millisecond, tick - 1, tick, doubt, doubt + 1, 123_456_789,
+		300 * time.Millisecond, 5 * time.Second, 10*time.Minute + 7*time.Millisecond,
+	}
+	// Some deadlines fall on a tick of the coarse clock and some between two.
+	for _, offset := range []time.Duration{0, 1, 5 * time.Millisecond, tick - 1} {
+		if offset == tick-1 {
+			ttls = append(ttls, time.Hour)
+		}
+		for _, ttl := range ttls {
+			t.Run(fmt.Sprintf("%v after %v", ttl, offset), func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+					time.Sleep(offset)
+					e := entry(clock, "v", ttl)
+					require.True(t, insert(c, "k", e))
+					require.Same(t, e, c.Get("k"))
+					time.Sleep(ttl - 1)
+					synctest.Wait()
+					require.Same(t, e, c.Get("k"), "one nanosecond is left")
+					time.Sleep(time.Nanosecond)
+					require.Nil(t, c.Get("k"), "the time is up")
+					time.Sleep(doubt)
+					require.Nil(t, c.Get("k"))
+				})
+			})
+		}
+	}
+}
+
+func TestAnEntryThatIsAlreadyOldIsNeverServed(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		for _, age := range []time.Duration{0, 1, doubt - 1, doubt, doubt + 1, time.Hour} {
+			insert(c, "k", entry(clock, "v", -age))
+			require.Nil(t, c.Get("k"), "%v too old", age)
+		}
+	})
+}
+
+func TestANewEntryTakesThePlaceOfTheOldOneWithItsOwnExpiry(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		require.True(t, insert(c, "k", entry(clock, "long", time.Minute)))
+		require.True(t, insert(c, "k", entry(clock, "short", time.Second)))
+		require.Equal(t, "short", c.Get("k").Value)
+		require.True(t, insert(c, "k2", entry(clock, "short", time.Second)))
+		require.True(t, insert(c, "k2", entry(clock, "long", time.Minute)))
+		time.Sleep(time.Second)
+		require.Nil(t, c.Get("k"))
+		time.Sleep(time.Minute - time.Second - 1)
+		require.Equal(t, "long", c.Get("k2").Value)
+	})
+}
+
+func TestKeysAreKeptApart(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	require.Nil(t, c.Get(""))
+	for i, key := range []string{"", "a", "b", "a\x00"} {
+		require.True(t, insert(c, key, entry(clock, i, time.Hour)))
+	}
+	for i, key := range []string{"", "a", "b", "a\x00"} {
+		require.Equal(t, i, c.Get(key).Value)
+	}
+	require.Nil(t, c.Get("c"))
+}
+
+func TestDeleteReportsWhetherSomethingFreshWasThere(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		require.False(t, c.Delete("k"), "nothing was there")
+		insert(c, "k", entry(clock, "v", 305*time.Millisecond))
+		time.Sleep(305*time.Millisecond - 1)
+		require.True(t, c.Delete("k"), "fresh for another nanosecond")
+		require.False(t, c.Delete("k"), "deleted already")
+
+		insert(c, "k", entry(clock, "v", 305*time.Millisecond))
+		time.Sleep(305 * time.Millisecond)
+		require.False(t, c.Delete("k"), "expired, though not swept yet")
+		require.Nil(t, c.Get("k"))
+	})
+}
+
+// Not parallel: other tests' allocations would be counted too.
+func TestAHitAndAMissMakeNoAllocation(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates")
+	}
+	c, clock := newCache(t, roomy)
+	e := entry(clock, "v", time.Hour)
+	require.True(t, insert(c, "k", e))
+	require.Zero(t, testing.AllocsPerRun(10_000, func() {
+		if c.Get("k") != e {
+			t.Fatal("no hit")
+		}
+	}))
+	require.Zero(t, testing.AllocsPerRun(10_000, func() {
+		if c.Get("absent") != nil {
+			t.Fatal("no miss")
+		}
+	}))
+	require.Zero(t, testing.AllocsPerRun(10_000, func() { c.Fence("k") }))
+	near := entry(clock, "v", doubt)
+	require.True(t, insert(c, "near", near))
+	require.Zero(t, testing.AllocsPerRun(1000, func() { c.Get("near") }), "close to the deadline, with the precise clock")
+}
+
+func BenchmarkHit(b *testing.B) {
+	c, clock := newCache(b, roomy)
+	insert(c, "models:all:all", entry(clock, "v", time.Hour))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if c.Get("models:all:all") == nil {
+				b.Error("no hit")
+			}
+		}
+	})
+}
