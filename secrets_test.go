@@ -1,0 +1,212 @@
+package aside_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+)
+
+// canary is what no text of the library may hold.
+const canary = "cAnArY7f3a9d0e1b"
+
+// requireNoCanary looks for it in every form that a printer could give it.
+func requireNoCanary(t *testing.T, text, where string) {
+	t.Helper()
+	numbers := strings.Trim(fmt.Sprint([]byte(canary)), "[]")
+	for form, sign := range map[string]string{
+		"text": canary, "base64": base64.RawStdEncoding.EncodeToString([]byte(canary)), "hex": hex.EncodeToString([]byte(canary)),
+		"HEX": strings.ToUpper(hex.EncodeToString([]byte(canary))), "numbers": numbers, "Go": strings.Trim(fmt.Sprintf("%#v", []byte(canary)), "[]byte{}"),
+		"numbers in JSON": strings.ReplaceAll(numbers, " ", ","),
+	} {
+		require.NotContains(t, text, sign, "%s holds the canary as %s", where, form)
+	}
+}
+
+var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%10.3v"}
+
+// printed is v in every way that a program logs things.
+func printed(t *testing.T, v any) string {
+	t.Helper()
+	var all strings.Builder
+	for _, verb := range verbs {
+		fmt.Fprintf(&all, verb+"\n", v)
+	}
+	fmt.Fprintln(&all, v)
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	for _, h := range []slog.Handler{slog.NewJSONHandler(&all, options), slog.NewTextHandler(&all, options)} {
+		l := slog.New(h)
+		l.Info("message", "value", v, slog.Group("in", "value", v))
+		l.With("value", v).Info("message")
+	}
+	text, err := json.Marshal(v)
+	fmt.Fprintf(&all, "%s %v\n", text, err)
+	return all.String()
+}
+
+func secretive(addr string) aside.Options {
+	return aside.Options{
+		Redis: rueidis.ClientOption{
+			InitAddress: []string{addr}, ForceSingleClient: true, Username: canary, Password: canary, SelectDB: 3,
+			Sentinel: rueidis.SentinelOption{Username: canary, Password: canary},
+		},
+		Secret: []byte(canary),
+	}
+}
+
+func TestOptionsPrintNoSecret(t *testing.T) {
+	t.Parallel()
+	o := secretive("redis.internal:6379")
+	// The proof that this test would see one: a type of the same fields, without the methods.
+	type bare aside.Options
+	require.Contains(t, fmt.Sprintf("%+v", bare(o)), canary)
+	for name, v := range map[string]any{
+		"Options": o, "*Options": &o, "a slice": []aside.Options{o}, "a field": struct{ Cache aside.Options }{o},
+		"a map": map[string]aside.Options{"x": o}, "an error": fmt.Errorf("bad: %v", o),
+	} {
+		if name == "Options" || name == "*Options" {
+			require.Contains(t, fmt.Sprint(v), "redis.internal:6379 db 3", "an operator may know where")
+			require.NotContains(t, printed(t, v), "!ERROR", "slog can print it")
+		}
+		requireNoCanary(t, printed(t, v), name)
+	}
+	o.Redis.InitAddress = []string{"redis://u:" + canary + "@redis.internal:6379", canary + "@h:1"} // New refuses it
+	requireNoCanary(t, printed(t, o), "Options with URLs for addresses")
+}
+
+// exercise makes a cache do all that it does, fail where it can, and returns what it says.
+func exercise(t *testing.T, c *aside.Cache) (said []any) {
+	ctx := t.Context()
+	id := c.HashID(canary) // an API key that identifies a user
+	p := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, LoadTimeout: time.Second}
+	key := p.Key(id, "profile")
+	say := func(v ...any) { said = append(said, v...) }
+	say(id, key, key.String(), c.Health(), c)
+	say(aside.Lookup(ctx, c, key, func(context.Context) (string, error) { return canary + " is the value", nil }))
+	said = said[:len(said)-2] // the value is the caller's own
+	for _, err := range []error{
+		func() error { _, err := aside.Get[string](ctx, c, key); return err }(),
+		aside.Set(ctx, c, key, canary),
+		aside.Set(ctx, c, key, map[string]any{canary: func() {}}), // what no codec can encode
+		aside.Set(ctx, c, p.Key(id, canary == ""), "v"),
+		aside.Set(ctx, c, p.Key([]byte(canary)), "v"),
+		func() error {
+			_, err := aside.GetOrLoad(ctx, c, key, func(context.Context) (string, error) { return "", errLoader }, aside.Refresh())
+			return err
+		}(),
+		func() error {
+			_, err := aside.GetOrLoad(ctx, c, key, func(context.Context) (chan string, error) { return make(chan string), nil })
+			return err
+		}(),
+		func() error {
+			_, err := aside.GetOrLoad(ctx, c, key, func(context.Context) (any, error) { explode(); return nil, nil })
+			return err
+		}(),
+		func() error {
+			_, err := aside.GetOrLoadMany(ctx, c, []string{canary}, func(id string) aside.Key { return p.Key(c.HashID(id), 1.5) },
+				func(context.Context, []string) (map[string]string, error) { return nil, nil })
+			return err
+		}(),
+	} {
+		say(err)
+	}
+	say(c.Invalidate(ctx, key))
+	say(c.Metrics(), c.Health())
+	return said
+}
+
+func requireSilence(t *testing.T, o aside.Options, ready func(*aside.Cache) bool) {
+	for name, handler := range map[string]func(*logbook) slog.Handler{
+		"json": func(l *logbook) slog.Handler {
+			return slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})
+		},
+		"text": func(l *logbook) slog.Handler {
+			return slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})
+		},
+	} {
+		var log logbook
+		o.Logger = slog.New(handler(&log))
+		c := newCache(t, o)
+		eventually(t, "the cache is ready for it", func() bool { return ready(c) })
+		said := exercise(t, c)
+		for _, v := range said {
+			requireNoCanary(t, printed(t, v), fmt.Sprintf("%T", v))
+		}
+		requireNoCanary(t, printed(t, struct{ C *aside.Cache }{c}), "a struct with a cache")
+		require.NoError(t, c.Close())
+		if len(o.Redis.InitAddress) > 0 {
+			require.NotEmpty(t, log.String(), "the log was looked at")
+		}
+		requireNoCanary(t, log.String(), name+" log")
+	}
+}
+
+func TestNothingSaysASecretWhileRedisIsAway(t *testing.T) {
+	t.Parallel()
+	requireSilence(t, secretive(nobody(t)), func(c *aside.Cache) bool { return c.Health().Reason == "the connection to redis failed" })
+}
+
+func TestNothingSaysASecretInMemory(t *testing.T) {
+	t.Parallel()
+	requireSilence(t, aside.Options{Secret: []byte(canary)}, func(*aside.Cache) bool { return true })
+}
+
+// A server's own errors may quote what was sent to it.
+func TestNothingSaysASecretThatTheServerQuotes(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var quoting sync.WaitGroup
+	quoting.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			quoting.Go(func() { quote(conn) })
+		}
+	})
+	defer func() { l.Close(); quoting.Wait() }()
+	requireSilence(t, secretive(l.Addr().String()), func(c *aside.Cache) bool { return c.Health().Reason == "redis answered WRONGPASS" })
+}
+
+// quote answers every command with an error that repeats the credentials.
+func quote(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(bound))
+	for in := bufio.NewScanner(conn); in.Scan(); {
+		if strings.HasPrefix(in.Text(), "*") {
+			_, _ = fmt.Fprintf(conn, "-WRONGPASS invalid pair %s %s\r\n", canary, canary)
+		}
+	}
+}
+
+func TestErrorsOfWrongOptionsSayNoSecret(t *testing.T) {
+	t.Parallel()
+	o := secretive("redis://u:" + canary + "@h:6379")
+	o.Redis.ReplicaOnly, o.Redis.SelectDB, o.Secret = true, -1, []byte(canary[:15])
+	_, err := aside.New(o)
+	require.Error(t, err)
+	for _, field := range []string{"InitAddress", "ReplicaOnly", "SelectDB", "Secret"} {
+		require.ErrorContains(t, err, field)
+	}
+	requireNoCanary(t, printed(t, err), "the error")
+	require.NotContains(t, err.Error(), canary[:15])
+	var one *aside.Error
+	require.True(t, errors.As(err, &one))
+	requireNoCanary(t, printed(t, *one), "one of its errors")
+}
