@@ -385,7 +385,7 @@ func TestATTLUnderASecondIsExact(t *testing.T) {
 		time.Sleep(300*time.Millisecond - 1)
 		_, err = aside.Get[string](t.Context(), c, short.Key("a"))
 		require.NoError(t, err, "one nanosecond before its end")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, err = aside.Get[string](t.Context(), c, short.Key("a"))
 		require.ErrorIs(t, err, aside.ErrMiss, "at its end")
 	})
@@ -715,7 +715,7 @@ func TestNilAndUnusableArgumentsAreTypedErrors(t *testing.T) {
 func TestAHitInMemoryAllocatesNothing(t *testing.T) {
 	c := newCache(t, aside.Options{Policies: []aside.Policy{items}})
 	ctx, key := context.Background(), items.Key("a")
-	type large struct{ fields [20]string }
+	type large struct{ Fields [20]string }
 	load := func(context.Context) (large, error) { return large{}, nil }
 	loader := aside.NewLoader(c, items, func(context.Context, string) (large, error) { return large{}, nil })
 	_, err := aside.GetOrLoad(ctx, c, key, load)

@@ -205,6 +205,10 @@ func (c *Cache) insert(s *slot) error {
 	if !put(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
 	}
+	if c.closed.Load() {
+		// A loader that Close has given up on may come back after memory was emptied: nobody may find what it brings.
+		c.near.Delete(s.key)
+	}
 	return nil
 }
 
