@@ -160,7 +160,7 @@ func TestAJoinerOfAResolvedKeyDoesNotKeepTheBatchWanted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var g group
-		calls := lead(t, &g, "a", "b")
+		calls := lead(t, &g, "a", "b", "c")
 		step := make(chan struct{})
 		var seen context.Context
 		g.Run(t.Context(), limit, func(ctx context.Context) {
@@ -171,7 +171,8 @@ func TestAJoinerOfAResolvedKeyDoesNotKeepTheBatchWanted(t *testing.T) {
 		}, calls...)
 		ctxA, leaveA := context.WithCancel(t.Context())
 		ctxB, leaveB := context.WithCancel(t.Context())
-		a, b := wait(ctxA, calls[0]), wait(ctxB, calls[1])
+		ctxC, leaveC := context.WithCancel(t.Context())
+		a, b, c := wait(ctxA, calls[0]), wait(ctxB, calls[1]), wait(ctxC, calls[2])
 		leaveA()
 		require.Error(t, (<-a).err)
 		close(step)
@@ -179,9 +180,31 @@ func TestAJoinerOfAResolvedKeyDoesNotKeepTheBatchWanted(t *testing.T) {
 		val, err := follow(t, &g, "a").Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 1, val)
+		leaveC()
+		require.Error(t, (<-c).err)
 		require.NoError(t, seen.Err(), "b is wanted")
 		leaveB()
 		require.Error(t, (<-b).err)
+		require.ErrorIs(t, seen.Err(), context.Canceled)
+	})
+}
+
+func TestWhoLeavesAtTheMomentOfTheResultIsNotMissedTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var g group
+		calls := lead(t, &g, "a", "b", "c")
+		var seen context.Context
+		g.Run(t.Context(), limit, func(ctx context.Context) {
+			seen = ctx
+			calls[0].Resolve(1, nil)
+			<-ctx.Done()
+		}, calls...)
+		synctest.Wait()
+		calls[0].leave() // Wait had its choice between the result and an ended context, and took the latter
+		calls[1].leave()
+		require.NoError(t, seen.Err(), "c is wanted")
+		calls[2].leave()
 		require.ErrorIs(t, seen.Err(), context.Canceled)
 	})
 }

@@ -159,3 +159,21 @@ func TestAnUnusedGroupCloses(t *testing.T) {
 	_, err := follow(t, &g, "k").Wait(t.Context())
 	require.Equal(t, errClosed, err)
 }
+
+func TestCloseKeepsAResultThatIsThereBeforeRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var g group
+		c := lead(t, &g, "k")[0]
+		require.True(t, c.Resolve(42, nil))
+		require.NoError(t, g.Close(t.Context(), errClosed))
+		_, ok := g.Peek("k")
+		require.False(t, ok, "a closed group has nothing for those who come later")
+		_, err := follow(t, &g, "k").Wait(t.Context())
+		require.Equal(t, errClosed, err)
+		g.Run(t.Context(), limit, func(context.Context) {}, c)
+		val, err := c.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 42, val)
+	})
+}

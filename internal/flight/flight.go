@@ -57,9 +57,10 @@ type Call[K comparable, V any] struct {
 	group *Group[K, V]
 	key   K
 
-	waiters  int         // callers that joined and have not left; guarded by group.mu
-	trip     *trip[K, V] // nil until Run; guarded by group.mu
-	resolved bool        // guarded by group.mu
+	waiters   int         // callers that joined and have not left; guarded by group.mu
+	trip      *trip[K, V] // nil until Run; guarded by group.mu
+	resolved  bool        // guarded by group.mu
+	forgotten bool        // by Forget; guarded by group.mu
 
 	done chan struct{} // closed when resolved
 	val  V             // written once, before done is closed
@@ -184,12 +185,12 @@ func (c *Call[K, V]) Resolve(val V, err error) bool {
 	if c.resolved {
 		return false
 	}
-	if c.waiters > 0 && c.trip != nil {
-		c.trip.wanted--
-	}
 	c.settle(val, err)
 	if err != nil {
 		g.drop(c)
+	}
+	if c.waiters > 0 && c.trip != nil {
+		g.unwanted(c.trip)
 	}
 	return true
 }
@@ -232,17 +233,26 @@ func (c *Call[K, V]) leave() {
 	if c.waiters > 0 || c.resolved || c.trip == nil {
 		return
 	}
-	c.trip.wanted--
-	if c.trip.wanted > 0 {
+	g.unwanted(c.trip)
+}
+
+// unwanted notes that nobody waits for one of t's calls any more. When that was the last one, what is left of the flight
+// is cancelled. The caller holds mu.
+func (g *Group[K, V]) unwanted(t *trip[K, V]) {
+	t.wanted--
+	if t.wanted > 0 {
 		return
 	}
-	// Joining a load that is being cancelled would fail a caller who has done nothing wrong.
-	for _, other := range c.trip.calls {
-		if !other.resolved {
-			g.drop(other)
+	left := false
+	for _, c := range t.calls {
+		if !c.resolved {
+			left = true
+			g.drop(c) // joining a load that is being cancelled would fail a caller who has done nothing wrong
 		}
 	}
-	c.trip.cancel(errAbandoned)
+	if left {
+		t.cancel(errAbandoned)
+	}
 }
 
 // Forget keeps later callers from joining the calls whose key matches: they start a new flight. Those who have joined
@@ -250,11 +260,19 @@ func (c *Call[K, V]) leave() {
 func (g *Group[K, V]) Forget(match func(K) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for key := range g.calls {
+	for key, c := range g.calls {
 		if match(key) {
+			c.forgotten = true
 			delete(g.calls, key)
 		}
 	}
+}
+
+// Forgotten reports whether Forget has kept later callers from joining the call: what it loads is out of date.
+func (c *Call[K, V]) Forgotten() bool {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	return c.forgotten
 }
 
 // ForgetKey is Forget for one key, without a walk over the others.

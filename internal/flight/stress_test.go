@@ -279,7 +279,7 @@ func (s *stress) forget(r *rand.Rand) {
 
 func TestEverythingAtOnce(t *testing.T) {
 	t.Parallel()
-	rounds := 5000
+	rounds := 3000
 	if testing.Short() {
 		rounds = 500
 	}
