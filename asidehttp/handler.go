@@ -9,6 +9,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -17,10 +19,19 @@ import (
 
 // Options configures a Handler.
 type Options struct {
-	// APIKeys are the bearer keys that are let in, several for the time of a rotation. Empty ones are passed over, so that
-	// a variable that is not set opens nothing. Without any key every request is denied.
+	// APIKeys are the bearer keys that are let in, several for the time of a rotation. White space around them does not
+	// count, and empty ones are passed over, so that a variable that is not set opens nothing. Without any key every
+	// request is denied.
 	APIKeys []string
 }
+
+// Format writes no key, whatever the verb.
+func (o Options) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "asidehttp.Options{%d keys}", len(digests(o.APIKeys)))
+}
+
+// LogValue is Format for slog's handlers.
+func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
 
 // Handler answers
 //
@@ -72,7 +83,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // digests hashes keys, so that all have one length and are compared in constant time, and drops empty ones.
 func digests(keys []string) (sums [][sha256.Size]byte) {
 	for _, key := range keys {
-		if key != "" {
+		if key = strings.TrimSpace(key); key != "" { // a key that was read from a file often ends with a newline
 			sums = append(sums, sha256.Sum256([]byte(key)))
 		}
 	}

@@ -3,6 +3,8 @@ package asidehttp_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -53,11 +55,20 @@ func TestMetricsInTheDocumentedForm(t *testing.T) {
 	require.Equal(t, []float64{3, 1, 0, 0.75, 0.25}, []float64{m["hits"], m["misses"], m["errors"], m["hitRate"], m["missRate"]})
 }
 
+func TestKeysArePrintedByNoVerb(t *testing.T) {
+	t.Parallel()
+	o := asidehttp.Options{APIKeys: []string{key}}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "options", o, "pointer", &o)
+	require.NotContains(t, log.String()+fmt.Sprintf("%v %+v %#v %s %d %x %v", o, o, o, o, o, o, &o), key)
+	require.Equal(t, "asidehttp.Options{1 keys}", fmt.Sprint(o))
+}
+
 func TestEveryRequestGetsItsStatus(t *testing.T) {
 	t.Parallel()
 	c := newCache(t)
-	open := asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{"", "the-key-of-yesterday", key}})
-	shut := asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{""}})
+	open := asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{"", "the-key-of-yesterday\n", key}})
+	shut := asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{"", " \n"}})
 	for _, tt := range []struct {
 		name          string
 		handler       http.Handler
