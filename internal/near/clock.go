@@ -35,7 +35,9 @@ func NewClock() *Clock {
 // Now returns the precise time.
 func (c *Clock) Now() int64 { return c.offset + int64(time.Since(c.base)) }
 
-// Before reports whether deadline lies in the future. It reads the precise clock only when deadline is close.
+// Before reports whether deadline lies in the future. It reads the precise clock only when deadline is close. After the
+// whole process was stopped (by SIGSTOP, or with its virtual machine) the coarse time lags by as long as that took, until
+// the clock's goroutine has run again; in that moment a deadline that went by meanwhile may be taken for one ahead.
 func (c *Clock) Before(deadline int64) bool {
 	return c.coarse.NowNano()+int64(doubt) < deadline || c.Now() < deadline
 }

@@ -6,15 +6,10 @@ package near
 import (
 	"hash/maphash"
 	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 )
-
-// stripes is how many fences the keys share. Two keys on one stripe cost at most a refused store, when one is
-// invalidated while the other is loading; they never make a value live longer.
-const stripes = 4096
 
 // An Entry is one value in memory. It is not changed once stored, and its value is shared between all who read it.
 type Entry struct {
@@ -33,10 +28,10 @@ type Options struct {
 
 // Cache is safe for concurrent use.
 type Cache struct {
-	store   *otter.Cache[string, *Entry]
-	clock   *Clock
-	seed    maphash.Seed
-	stripes [stripes]atomic.Uint64
+	store  *otter.Cache[string, *Entry]
+	clock  *Clock
+	seed   maphash.Seed
+	shards [shards]shard
 }
 
 // New makes an empty cache on clock.
@@ -51,7 +46,8 @@ func New(o Options, clock *Clock) *Cache {
 		},
 		// Expiry is checked here, to the nanosecond; otter's only gives back the memory of what nobody asks for again.
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *Entry]) time.Duration {
-			return time.Duration(e.Value.FreshUntil-clock.Now()) + doubt
+			// Positive, even if the time ran out on the way here: otter takes the rest for "never".
+			return max(1, time.Duration(e.Value.FreshUntil-clock.Now())+doubt)
 		}),
 		Clock: clock.coarse,
 	})
@@ -67,64 +63,62 @@ func (c *Cache) Get(key string) *Entry {
 	return e
 }
 
-// A Fence remembers a point in a key's history. It is broken by the first Delete or Put of the key after that point.
-type Fence struct {
-	stripe *atomic.Uint64
-	seen   uint64
-}
-
-// Fence notes the present. Take it before a load begins.
-func (c *Cache) Fence(key string) Fence {
-	s := c.stripe(key)
-	return Fence{stripe: s, seen: s.Load()}
-}
-
-func (c *Cache) stripe(key string) *atomic.Uint64 {
-	return &c.stripes[maphash.String(c.seed, key)%stripes]
-}
-
-func (f Fence) broken() bool { return f.stripe.Load() != f.seen }
-
-// Insert stores a loaded entry, unless its fence is broken. It reports whether it stored.
-func (c *Cache) Insert(key string, e *Entry, f Fence) bool {
-	stored := false
-	// The check runs under the lock of the key's bucket. A Delete raises the stripe before it takes that lock: either
-	// the check sees the raised stripe, or the Delete comes second and removes what was inserted.
+// Insert stores a loaded entry, unless its fence is broken; f must not be nil. It reports false if the fence refused it. An
+// entry whose time is over already is not refused, only not stored.
+func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
+	refused := false
+	// The check runs under the lock of the key's bucket, and so do Delete and Put, which break the fence before they remove
+	// or replace: either the check sees the broken fence, or they come second and undo what was inserted.
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
-		if f.broken() {
+		refused = f.broken()
+		if refused || !c.clock.Before(e.FreshUntil) {
 			return nil, otter.CancelOp
 		}
-		stored = true
 		return e, otter.WriteOp
 	})
-	return stored
+	return !refused
 }
 
-// Put stores an entry that supersedes every load under way, unless its fence is broken; then the key is left without an
-// entry, since the newer write is not known to be this one, and the loads under way are superseded all the same. It
-// reports whether it stored.
-func (c *Cache) Put(key string, e *Entry, f Fence) bool {
-	stored := false
-	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
-		// Raised inside the bucket's lock: a load that looks at the stripe before this loses its value to the write
-		// below, and one that looks after it is refused.
-		stored = f.stripe.CompareAndSwap(f.seen, f.seen+1)
-		if !stored {
-			// A load may have begun after what broke the fence, and still have missed the write that this Put stands for.
-			f.stripe.Add(1)
+// Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. Without
+// a fence of its own (f is nil) it is never refused. With one, that of a load which was to supersede the entry, it stores
+// nothing and reports false if that fence is broken. For an entry whose time is over already it removes what is there and
+// stores nothing.
+func (c *Cache) Put(key string, e *Entry, f *Fence) bool {
+	refused := false
+	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
+		var by *Entry
+		if f != nil {
+			if refused = f.broken(); refused {
+				// Whoever broke the fence has removed what was there or replaced it. But another Put under a fence may have
+				// replaced it by what it read before this load began: then nobody knows which of the two is newer, and
+				// neither stays. Only one such Put can break a fence; the loads whose entries come later began after it.
+				if found && there == f.rival() {
+					return nil, otter.InvalidateOp
+				}
+				return nil, otter.CancelOp
+			}
+			by = e
+		}
+		c.breakFences(key, by)
+		if !c.clock.Before(e.FreshUntil) {
 			return nil, otter.InvalidateOp
 		}
 		return e, otter.WriteOp
 	})
-	return stored
+	return !refused
 }
 
 // Delete removes the key, breaks its fences, and reports whether a fresh entry was there. Once it has returned, no value
 // whose load began before is ever found.
 func (c *Cache) Delete(key string) bool {
-	c.stripe(key).Add(1)
-	e, ok := c.store.Invalidate(key)
-	return ok && c.clock.Before(e.FreshUntil)
+	fresh := false
+	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
+		// Both under the bucket's lock: a Put that is refused may rely on the removal.
+		c.breakFences(key, nil)
+		fresh = found && c.clock.Before(there.FreshUntil)
+		return nil, otter.InvalidateOp
+	})
+	return fresh
 }
 
 // Len is about how many entries there are, expired ones included until they are swept.

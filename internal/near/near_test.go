@@ -49,7 +49,12 @@ func entry(clock *Clock, value any, ttl time.Duration) *Entry {
 	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Size: 8}
 }
 
-func insert(c *Cache, key string, e *Entry) bool { return c.Insert(key, e, c.Fence(key)) }
+// insert is a load.
+func insert(c *Cache, key string, e *Entry) bool {
+	fence := c.Fence(key)
+	defer fence.End()
+	return c.Insert(key, e, fence)
+}
 
 func TestAnEntryIsServedUntilTheNanosecondItsTimeIsUp(t *testing.T) {
 	t.Parallel()
@@ -87,9 +92,41 @@ func TestAnEntryThatIsAlreadyOldIsNeverServed(t *testing.T) {
 	t.Parallel()
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
 		for _, age := range []time.Duration{0, 1, doubt - 1, doubt, doubt + 1, time.Hour} {
-			insert(c, "k", entry(clock, "v", -age))
+			require.True(t, insert(c, "k", entry(clock, "v", -age)), "there is nothing to keep: no fence refused it")
 			require.Nil(t, c.Get("k"), "%v too old", age)
+			require.Zero(t, c.Len(), "it takes no memory")
 		}
+	})
+}
+
+func TestAPutOfAnEntryThatIsAlreadyOldRemovesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	for _, forced := range []bool{false, true} {
+		inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+			require.True(t, insert(c, "k", entry(clock, "v", time.Hour)))
+			load := c.Fence("k")
+			defer load.End()
+			var fence *Fence
+			if forced {
+				fence = c.Fence("k")
+				defer fence.End()
+			}
+			require.True(t, c.Put("k", entry(clock, "old", 0), fence))
+			require.Nil(t, c.Get("k"))
+			require.Zero(t, c.Len())
+			require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), load), "it breaks the fences all the same")
+			require.Nil(t, c.Get("k"))
+		})
+	}
+}
+
+func TestAnInsertOfAnEntryThatIsAlreadyOldLeavesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		kept := entry(clock, "v", time.Hour)
+		require.True(t, insert(c, "k", kept))
+		require.True(t, insert(c, "k", entry(clock, "old", 0)))
+		require.Same(t, kept, c.Get("k"))
 	})
 }
 
@@ -155,10 +192,22 @@ func TestAHitAndAMissMakeNoAllocation(t *testing.T) {
 			t.Fatal("no miss")
 		}
 	}))
-	require.Zero(t, testing.AllocsPerRun(10_000, func() { c.Fence("k") }))
+	fence := c.Fence("k")
+	defer fence.End()
+	require.Zero(t, testing.AllocsPerRun(10_000, func() { c.Get("k") }), "with a fence")
 	near := entry(clock, "v", doubt)
 	require.True(t, insert(c, "near", near))
 	require.Zero(t, testing.AllocsPerRun(1000, func() { c.Get("near") }), "close to the deadline, with the precise clock")
+}
+
+func BenchmarkFence(b *testing.B) {
+	c, _ := newCache(b, roomy)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			c.Fence("models:all:all").End()
+		}
+	})
 }
 
 func BenchmarkHit(b *testing.B) {

@@ -1,36 +1,49 @@
 package near
 
 import (
+	"math/rand/v2"
 	"reflect"
 	"unsafe"
 )
 
 const (
-	// visits bounds the work of one Size call: larger values are sampled.
+	// visits bounds the work of one Size call, in values looked at; what is larger is sampled.
 	visits = 4096
-	// few is up to how many elements a slice or map is taken for a record, whose parts have little in common, rather than
-	// for a list, whose parts are alike: the parts of a record share the visits, a list is sampled.
-	few = 16
-	// huge is the largest figure that a sample is scaled to. The sum of as many of them as there are visits is an int64.
+	// huge is the largest size: what is scaled up from a sample of a strange shape has to stay a positive int64.
 	huge = 1 << 50
 )
 
-// Size estimates how many bytes of memory v and what it points to take. v is usually a pointer. Long slices and maps are
-// sampled; memory that is reached twice through pointers, maps or slices of the same type is counted once, so that a tree
-// whose nodes know their parents is no larger than one whose nodes do not. It is a figure to bound a cache by, not an
-// exact one.
+// Size estimates how many bytes of memory v and what it points to take. v is usually a pointer. It is a figure to bound a
+// cache by, not an exact one: large values are sampled, and memory that is reached twice in the same way is counted once.
+//
+// It never reads what a type may be changing under a lock of its own. A struct that has something of package sync or
+// sync/atomic in it is counted without what it refers to. So are the maps, pointers, interfaces and elements behind
+// unexported fields; of an unexported string or slice, the bytes are counted.
 func Size(v any) int64 {
 	if v == nil {
 		return 0
 	}
-	rv := reflect.ValueOf(v)
-	budget := visits
-	return int64(rv.Type().Size()) + (&walk{}).indirect(rv, &budget)
+	w := newWalk()
+	w.add(float64(reflect.TypeOf(v).Size()), 1)
+	w.count(reflect.ValueOf(v), 1, false)
+	w.run()
+	return int64(min(huge, w.sum))
 }
 
-// A walk is one call of Size.
+// A walk is one call of Size. It goes by levels, so that a long list in one field leaves something to count the next with.
 type walk struct {
-	seen map[place]struct{} // what was counted
+	sum  float64
+	next []item                   // the next level
+	seen map[place]struct{}       // what was counted
+	refs map[reflect.Type][]field // which fields of a struct are counted
+	left int                      // how many values may still be looked at
+}
+
+// An item is a value whose own bytes are counted, and what it refers to is not yet.
+type item struct {
+	v      reflect.Value
+	weight float64 // how many values it stands for
+	hidden bool    // whether it lies in an unexported field
 }
 
 // A place is some memory. A struct and its first field have one address; the type tells them apart.
@@ -39,161 +52,150 @@ type place struct {
 	as reflect.Type
 }
 
-// first reports whether v, a pointer, map or slice, refers to memory that was not counted yet.
-func (w *walk) first(v reflect.Value) bool {
-	p := place{v.UnsafePointer(), v.Type()}
-	if _, found := w.seen[p]; found {
-		return false
-	}
-	if w.seen == nil {
-		w.seen = make(map[place]struct{})
-	}
-	w.seen[p] = struct{}{}
-	return true
+type field struct {
+	index  int
+	hidden bool
 }
 
-// indirect estimates what v refers to, beyond its own v.Type().Size() bytes. Without a budget left it still counts what is
-// one step away, only nothing behind that.
-func (w *walk) indirect(v reflect.Value, budget *int) int64 {
-	deeper := *budget > 0
-	if deeper {
-		*budget--
+func newWalk() *walk {
+	return &walk{seen: make(map[place]struct{}), refs: make(map[reflect.Type][]field), left: visits}
+}
+
+// run takes the levels in turn. Each may use a quarter of what is left, shared equally, for a sample of its items and of
+// their elements.
+func (w *walk) run() {
+	random := rand.New(rand.NewPCG(0, 0)) // a value has one size
+	for len(w.next) > 0 && w.left > 0 {
+		level := w.next
+		w.next = nil
+		keep := min(len(level), max(1, w.left/4))
+		share := max(1, w.left/4/keep)
+		for i := range keep {
+			j := i + random.IntN(len(level)-i)
+			level[i], level[j] = level[j], level[i]
+			it := level[i]
+			it.weight *= float64(len(level)) / float64(keep)
+			w.expand(it, share)
+		}
 	}
+}
+
+// expand counts what the parts of a value refer to, at most share of them.
+func (w *walk) expand(it item, share int) {
+	n := 1
+	switch it.v.Kind() {
+	case reflect.Slice, reflect.Array, reflect.Map:
+		n = it.v.Len()
+	}
+	sample := min(n, share)
+	step := float64(n) / float64(sample)
+	w.left -= max(1, sample)
+	switch it.v.Kind() {
+	case reflect.Map:
+		for entries := it.v.MapRange(); sample > 0 && entries.Next(); sample-- {
+			w.count(entries.Key(), it.weight*step, false)
+			w.count(entries.Value(), it.weight*step, false)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range sample {
+			w.count(it.v.Index(int((float64(i)+0.5)*step)), it.weight*step, it.hidden)
+		}
+	default:
+		w.count(it.v.Elem(), it.weight, it.hidden)
+	}
+}
+
+// count adds what lies one step behind v, whose own bytes are counted, and leaves what lies behind that to the next level.
+func (w *walk) count(v reflect.Value, weight float64, hidden bool) {
+	t := v.Type()
 	switch v.Kind() {
 	case reflect.String:
-		return int64(v.Len())
-	case reflect.Pointer, reflect.Interface:
-		if v.IsNil() || v.Kind() == reflect.Pointer && !w.first(v) {
-			return 0
-		}
-		sum := int64(v.Elem().Type().Size())
-		if deeper {
-			sum += w.indirect(v.Elem(), budget)
-		}
-		return sum
-	case reflect.Slice:
-		if !refers(v.Type().Elem()) {
-			return int64(v.Cap()) * int64(v.Type().Elem().Size())
-		}
-		if v.IsNil() || !w.first(v) {
-			return 0
-		}
-		return int64(v.Cap())*int64(v.Type().Elem().Size()) + w.elements(v, budget)
-	case reflect.Array:
-		return w.elements(v, budget)
+		w.add(float64(v.Len()), weight)
 	case reflect.Struct:
-		return w.fields(v, budget)
-	case reflect.Map:
-		if v.IsNil() || !w.first(v) {
-			return 0
+		for _, f := range w.fields(t) {
+			w.count(v.Field(f.index), weight, hidden || f.hidden)
 		}
-		return w.entries(v, budget)
-	default:
-		return 0
-	}
-}
-
-// part is indirect for the next of so many parts of a record. It keeps a sixteenth of the budget back for each of the
-// others, or everybody's equal share if they are many: without this, a long slice in a struct's first field would leave
-// nothing to count the second with. Not more than that, because the part may be the rest of a linked list.
-func (w *walk) part(v reflect.Value, budget *int, parts int) int64 {
-	back := min(*budget/16*(parts-1), *budget-*budget/parts)
-	*budget -= back
-	sum := w.indirect(v, budget)
-	*budget += back
-	return sum
-}
-
-func (w *walk) fields(v reflect.Value, budget *int) int64 {
-	parts := 0
-	for i := range v.NumField() {
-		if branches(v.Field(i).Type()) {
-			parts++
-		}
-	}
-	var sum int64
-	for i := range v.NumField() {
-		switch t := v.Field(i).Type(); {
-		case branches(t):
-			sum += w.part(v.Field(i), budget, parts)
-			parts--
-		case refers(t):
-			sum += w.indirect(v.Field(i), budget)
-		}
-	}
-	return sum
-}
-
-// elements estimates what a slice's or array's elements refer to, from a sample spread evenly over it.
-func (w *walk) elements(v reflect.Value, budget *int) int64 {
-	n := v.Len()
-	if *budget <= 0 || n == 0 || !refers(v.Type().Elem()) {
-		return 0
-	}
-	var sum int64
-	if n <= few {
-		for i := range n {
-			sum += w.part(v.Index(i), budget, n-i)
-		}
-		return sum
-	}
-	sample := min(n, max(1, *budget/4))
-	seen := 0
-	for ; seen < sample && *budget > 0; seen++ {
-		sum += w.indirect(v.Index((2*seen+1)*n/(2*sample)), budget)
-	}
-	return scale(sum, n, seen)
-}
-
-func (w *walk) entries(v reflect.Value, budget *int) int64 {
-	n := v.Len()
-	const overhead = 16 // control bytes and slack of a Swiss table, an entry
-	own := int64(n) * (int64(v.Type().Key().Size()) + int64(v.Type().Elem().Size()) + overhead)
-	if *budget <= 0 || !refers(v.Type().Key()) && !refers(v.Type().Elem()) {
-		return own
-	}
-	var sum int64
-	if n <= few {
-		left := 2 * n
-		for it := v.MapRange(); it.Next(); left -= 2 {
-			sum += w.part(it.Key(), budget, left) + w.part(it.Value(), budget, left-1)
-		}
-		return own + sum
-	}
-	sample := min(n, max(1, *budget/4))
-	seen := 0
-	for it := v.MapRange(); seen < sample && *budget > 0 && it.Next(); seen++ {
-		sum += w.indirect(it.Key(), budget) + w.indirect(it.Value(), budget)
-	}
-	return own + scale(sum, n, seen)
-}
-
-// scale is the sum for n elements when that for seen of them is known.
-func scale(sum int64, n, seen int) int64 {
-	if seen == 0 {
-		return 0
-	}
-	return int64(min(huge, float64(sum)*float64(n)/float64(seen)))
-}
-
-// branches reports whether what a value of type t refers to can refer to more: it takes more than one step to count.
-func branches(t reflect.Type) bool {
-	return refers(t) && t.Kind() != reflect.String && (t.Kind() != reflect.Slice || refers(t.Elem()))
-}
-
-// refers reports whether a value of type t can refer to memory outside itself.
-func refers(t reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.String, reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map, reflect.Chan, reflect.Func, reflect.UnsafePointer:
-		return true
 	case reflect.Array:
-		return t.Len() > 0 && refers(t.Elem())
+		w.later(v, weight, hidden, refers(t.Elem()))
+	case reflect.Slice:
+		if w.first(v) {
+			w.add(float64(v.Cap())*float64(t.Elem().Size()), weight)
+			w.later(v, weight, hidden, !hidden && refers(t.Elem()))
+		}
+	case reflect.Map:
+		if !hidden && w.first(v) {
+			const overhead = 16 // control bytes and slack of a Swiss table, an entry
+			w.add(float64(v.Len())*float64(t.Key().Size()+t.Elem().Size()+overhead), weight)
+			w.later(v, weight, hidden, refers(t.Key()) || refers(t.Elem()))
+		}
+	case reflect.Pointer, reflect.Interface:
+		if !hidden && !v.IsNil() && (v.Kind() == reflect.Interface || w.first(v)) {
+			w.add(float64(v.Elem().Type().Size()), weight)
+			w.later(v, weight, hidden, refers(v.Elem().Type()))
+		}
+	}
+}
+
+func (w *walk) add(bytes, weight float64) { w.sum += bytes * weight }
+
+func (w *walk) later(v reflect.Value, weight float64, hidden, worth bool) {
+	if worth {
+		w.next = append(w.next, item{v, weight, hidden})
+	}
+}
+
+// first reports whether v, a pointer, map or slice, refers to memory, and that was not counted yet.
+func (w *walk) first(v reflect.Value) bool {
+	p := place{v.UnsafePointer(), v.Type()}
+	_, found := w.seen[p]
+	w.seen[p] = struct{}{}
+	return !found && p.at != nil
+}
+
+// fields are those of a struct type that can refer to something Size may read.
+func (w *walk) fields(t reflect.Type) []field {
+	fields, found := w.refs[t]
+	if !found && !locks(t) {
+		for i := range t.NumField() {
+			// What is promoted from an embedded struct is the outer type's, whatever the name of the inner one.
+			f := t.Field(i)
+			if refers(f.Type) {
+				fields = append(fields, field{i, !f.IsExported() && !(f.Anonymous && f.Type.Kind() == reflect.Struct)})
+			}
+		}
+	}
+	w.refs[t] = fields
+	return fields
+}
+
+// locks reports whether there is something in a value of type t, or a pointer to it, that goroutines synchronize by.
+func locks(t reflect.Type) bool {
+	named := t
+	if t.Kind() == reflect.Pointer {
+		named = t.Elem()
+	}
+	switch named.PkgPath() {
+	case "sync", "sync/atomic":
+		return true
+	}
+	switch t.Kind() {
+	case reflect.Array:
+		return locks(t.Elem())
 	case reflect.Struct:
 		for i := range t.NumField() {
-			if refers(t.Field(i).Type) {
+			if locks(t.Field(i).Type) {
 				return true
 			}
 		}
+	}
+	return false
+}
+
+// refers reports whether a value of type t may refer to memory outside itself.
+func refers(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.String, reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map, reflect.Array, reflect.Struct:
+		return true
 	}
 	return false
 }

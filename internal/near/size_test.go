@@ -1,9 +1,15 @@
 package near
 
 import (
+	"bytes"
+	"container/list"
+	"math/big"
+	"net/http"
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,40 +32,40 @@ type session struct {
 	ID    string
 	Turns []string
 	Owner *flat
-	notes map[string]int64
-	any   any
+	Notes map[string]int64
+	Any   any
 }
 
 // A family knows its children, and each child its parent.
 type family struct {
-	parent   *family
-	children []*family
-	name     string
+	Parent   *family
+	Children []*family
+	Name     string
 }
 
 func grow(parent *family, depth, width int) *family {
-	f := &family{parent: parent, name: strings.Repeat("n", 10)}
+	f := &family{Parent: parent, Name: strings.Repeat("n", 10)}
 	if depth > 0 {
 		for range width {
-			f.children = append(f.children, grow(f, depth-1, width))
+			f.Children = append(f.Children, grow(f, depth-1, width))
 		}
 	}
 	return f
 }
 
 type ring struct {
-	next *ring
-	text string
+	Next *ring
+	Text string
 }
 
 func newRing(n int) *ring {
-	first := &ring{text: "0123456789"}
+	first := &ring{Text: "0123456789"}
 	last := first
 	for range n - 1 {
-		last.next = &ring{text: "0123456789"}
-		last = last.next
+		last.Next = &ring{Text: "0123456789"}
+		last = last.Next
 	}
-	last.next = first
+	last.Next = first
 	return first
 }
 
@@ -72,25 +78,26 @@ func TestSizeCountsWhatAValueHolds(t *testing.T) {
 		v    any
 		want int64
 	}{
-		"nil":                       {nil, 0},
-		"nil pointer":               {none, word},
-		"nil slice":                 {[]string(nil), sliHeader},
-		"nil map":                   {map[string]string(nil), word},
-		"number":                    {int32(7), 4},
-		"time":                      {time.Duration(7), word},
-		"string":                    {text, strHeader + 100},
-		"pointer to a string":       {&text, word + strHeader + 100},
-		"bytes":                     {make([]byte, 1000), sliHeader + 1000},
-		"bytes, with what is spare": {make([]byte, 10, 1000), sliHeader + 1000},
-		"megabytes":                 {make([]byte, 20<<20), sliHeader + 20<<20},
-		"array":                     {[4]int64{}, 4 * word},
-		"array of strings":          {[2]string{text, text}, 2 * (strHeader + 100)},
-		"strings":                   {[]string{text, text, text}, sliHeader + 3*(strHeader+100)},
-		"no memory behind it":       {flat{}, 3 * word},
-		"pointer":                   {&flat{}, word + 3*word},
-		"pointer to a pointer":      {&shared, word + word + 3*word},
-		"struct with unexported fields": {
-			session{ID: text, Turns: []string{text}, Owner: &flat{}, notes: map[string]int64{text: 1}, any: text},
+		"nil":                         {nil, 0},
+		"nil pointer":                 {none, word},
+		"nil slice":                   {[]string(nil), sliHeader},
+		"nil map":                     {map[string]string(nil), word},
+		"number":                      {int32(7), 4},
+		"time":                        {time.Duration(7), word},
+		"string":                      {text, strHeader + 100},
+		"pointer to a string":         {&text, word + strHeader + 100},
+		"bytes":                       {make([]byte, 1000), sliHeader + 1000},
+		"bytes, with what is spare":   {make([]byte, 10, 1000), sliHeader + 1000},
+		"megabytes":                   {make([]byte, 20<<20), sliHeader + 20<<20},
+		"strings, with what is spare": {make([]string, 1, 10), sliHeader + 10*strHeader},
+		"array":                       {[4]int64{}, 4 * word},
+		"array of strings":            {[2]string{text, text}, 2 * (strHeader + 100)},
+		"strings":                     {[]string{text, text, text}, sliHeader + 3*(strHeader+100)},
+		"no memory behind it":         {flat{}, 3 * word},
+		"pointer":                     {&flat{}, word + 3*word},
+		"pointer to a pointer":        {&shared, word + word + 3*word},
+		"struct": {
+			session{ID: text, Turns: []string{text}, Owner: &flat{}, Notes: map[string]int64{text: 1}, Any: text},
 			(strHeader + sliHeader + word + word + ifcHeader) + 100 + (strHeader + 100) + 3*word + (strHeader + word + 16 + 100) + (strHeader + 100),
 		},
 		"empty struct":           {struct{}{}, 0},
@@ -99,8 +106,8 @@ func TestSizeCountsWhatAValueHolds(t *testing.T) {
 		"map":                    {map[int64]string{1: text, 2: text}, word + 2*(word+strHeader+16+100)},
 		"map of numbers":         {map[int64]int64{1: 1, 2: 2}, word + 2*(word+word+16)},
 		"the same twice":         {[]*flat{shared, shared}, sliHeader + 2*word + 3*word},
-		"channel and function":   {struct{ c, f any }{make(chan int, 100), func() {}}, 2*ifcHeader + 2*word},
-		"a struct and its field": {struct{ a, b any }{&shared.A, shared}, 2*ifcHeader + 2*word + word + 3*word},
+		"channel and function":   {struct{ C, F any }{make(chan int, 100), func() {}}, 2*ifcHeader + 2*word},
+		"a struct and its field": {struct{ A, B any }{&shared.A, shared}, 2*ifcHeader + 2*word + word + 3*word},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -129,6 +136,7 @@ func TestAValueThatRefersToItselfIsCountedOnce(t *testing.T) {
 	}{
 		"ring of one":       {newRing(1), word + 1*(word+strHeader+10)},
 		"ring of a hundred": {newRing(100), word + 100*(word+strHeader+10)},
+		"linked both ways":  {newChain(50), word + 50*2*word},
 		"slice in itself":   {loop, sliHeader + 10*sliHeader},
 		"map in itself":     {tangle, word + 2*(strHeader+ifcHeader+16) + int64(len("me")+len("again")) + 2*word},
 		"pointer to itself": {self, word + ifcHeader + word},
@@ -143,16 +151,27 @@ func TestAValueThatRefersToItselfIsCountedOnce(t *testing.T) {
 	}
 }
 
+type link struct{ Next, Prev *link }
+
+func newChain(n int) *link {
+	first := &link{}
+	for last := first; n > 1; n-- {
+		last.Next = &link{Prev: last}
+		last = last.Next
+	}
+	return first
+}
+
 // Whatever shape a value has, its size ends a walk that is short, and is one that a bound can be held against.
 func TestTheSizeOfALargeGraphIsAPositiveFigureAfterBoundedWork(t *testing.T) {
 	t.Parallel()
-	type node struct{ out []*node }
+	type node struct{ Out []*node }
 	graph := make([]*node, 2000)
 	for i := range graph {
 		graph[i] = &node{}
 	}
 	for i, n := range graph { // everybody knows everybody: two million pointers
-		n.out = graph[i/2:]
+		n.Out = graph[i/2:]
 	}
 	type deep []deep
 	nest := make(deep, 100)
@@ -161,17 +180,39 @@ func TestTheSizeOfALargeGraphIsAPositiveFigureAfterBoundedWork(t *testing.T) {
 		outer[0] = nest
 		nest = outer
 	}
-	for name, v := range map[string]any{"graph": graph[0], "long ring": newRing(100_000), "deep": nest, "wide tree": grow(nil, 4, 12)} {
+	type maps map[int]maps
+	var slices func(depth int) deep
+	slices = func(depth int) deep {
+		if depth == 0 {
+			return deep{nil}
+		}
+		return deep{slices(depth - 1), slices(depth - 1)}
+	}
+	var tables func(depth int) maps
+	tables = func(depth int) maps {
+		if depth == 0 {
+			return maps{}
+		}
+		return maps{0: tables(depth - 1), 1: tables(depth - 1)}
+	}
+	shapes := map[string]any{
+		"graph": graph[0], "long ring": newRing(100_000), "deep": nest, "wide tree": grow(nil, 4, 12), "slices": slices(15), "maps": tables(15),
+	}
+	for name, v := range shapes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			budget := visits
-			w := &walk{}
-			size := w.indirect(reflect.ValueOf(v), &budget)
+			size := Size(v)
 			require.Positive(t, size)
-			require.LessOrEqual(t, size, int64(huge)*visits)
-			require.GreaterOrEqual(t, budget, 0)
-			// Each step has at most one place of its own, and may look one step further.
-			require.Less(t, len(w.seen), 3*visits)
+			require.LessOrEqual(t, size, int64(huge))
+			require.Equal(t, size, Size(v), "a value has one size")
+
+			w := newWalk()
+			w.count(reflect.ValueOf(v), 1, false)
+			w.run()
+			require.Positive(t, len(w.seen))
+			// Each visit looks at no more than a struct's fields, of which none here has more than two that are remembered.
+			require.LessOrEqual(t, len(w.seen), 2*visits)
+			require.Greater(t, w.left, -visits/4, "a level takes no more than its quarter")
 		})
 	}
 }
@@ -221,6 +262,170 @@ func TestALargeValueIsEstimatedFromASample(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			require.InEpsilon(t, test.want, Size(test.v), 0.2)
+		})
+	}
+}
+
+type base struct{ Text string }
+
+type hidden struct {
+	base         // what is promoted is the outer struct's
+	text         string
+	raw          []byte
+	list         []string
+	pairs        [1][]string
+	table        map[string]string
+	pointer      *string
+	any          any
+	inner        struct{ M map[string]string }
+	channel      chan string
+	function     func()
+	Listed       []string
+	innerStrings struct{ A [2]string }
+}
+
+type locked struct {
+	sync.Mutex
+	Text string
+}
+
+func TestWhatATypeKeepsToItselfIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("x", 100)
+	table := map[string]string{text: text}
+	list := []string{text, text}
+	var number atomic.Pointer[string]
+	number.Store(&text)
+	sizeOf := func(v any) int64 { return int64(reflect.TypeOf(v).Size()) }
+	secret := hidden{
+		base: base{text}, text: text, raw: make([]byte, 10, 1000), list: list, pairs: [1][]string{{text}}, table: table, pointer: &text, any: text,
+		channel: make(chan string, 100), function: func() { t.Log(text) }, Listed: []string{text},
+	}
+	secret.inner.M = table
+	secret.innerStrings.A = [2]string{text, text}
+	type counter struct {
+		N    *atomic.Int64
+		Text string
+	}
+	type around struct {
+		Inner locked
+		Text  string
+	}
+	type rows struct {
+		Locks [2]sync.RWMutex
+		Text  string
+	}
+	type shared struct {
+		L    sync.Locker
+		Text string
+	}
+	type besides struct {
+		Locked *locked
+		Text   string
+	}
+	tests := map[string]struct {
+		v    any
+		want int64
+	}{
+		"unexported fields":           {secret, sizeOf(secret) + 100 + 100 + 1000 + 2*strHeader + strHeader + (strHeader + 100) + 200},
+		"a lock beside":               {&locked{Text: text}, word + sizeOf(locked{})},
+		"a lock in a struct within":   {&around{Text: text}, word + sizeOf(around{})},
+		"locks in an array":           {&rows{Text: text}, word + sizeOf(rows{})},
+		"a pointer to an atomic":      {&counter{Text: text}, word + sizeOf(counter{})},
+		"any locker":                  {&shared{Text: text}, word + sizeOf(shared{})},
+		"a lock in a struct far away": {&besides{&locked{Text: text}, text}, word + sizeOf(besides{}) + 100 + sizeOf(locked{})},
+		"an atomic by itself":         {&number, word + word},
+		"sync.Map":                    {&sync.Map{}, word + sizeOf(sync.Map{})},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, test.want, Size(test.v))
+		})
+	}
+}
+
+// A client guards a map with its lock, as a value that a loader has built may.
+type client struct {
+	mu       sync.Mutex
+	sessions map[string]string
+	Name     string
+}
+
+// A pool guards its clients with a lock of its own, which is not the clients'.
+type pool struct {
+	guard   chan struct{} // a lock, though not one of package sync
+	clients map[string]*client
+}
+
+// The race detector, and without it the runtime's own check of maps, end the test if Size looks at what the lock guards.
+func TestSizeMayRunWhileAValueChangesUnderItsOwnLock(t *testing.T) {
+	t.Parallel()
+	c := &client{sessions: map[string]string{"a": "b"}, Name: "name"}
+	p := &pool{guard: make(chan struct{}, 1), clients: map[string]*client{"c": c}}
+	value := []any{c, p, map[string]*client{"c": c}}
+	want := Size(value)
+	var stop atomic.Bool
+	var writes atomic.Uint64
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for n := 0; !stop.Load(); n++ {
+			key := strconv.Itoa(n % 64)
+			c.mu.Lock()
+			c.sessions[key] = key
+			delete(c.sessions, strconv.Itoa((n+32)%64))
+			c.mu.Unlock()
+			p.guard <- struct{}{}
+			p.clients[key] = c
+			<-p.guard
+			writes.Add(1)
+		}
+	})
+	sized, during := 0, 0
+	ok := await(func() bool {
+		before := writes.Load()
+		if Size(value) != want {
+			return true
+		}
+		sized++
+		if writes.Load() > before {
+			during++
+		}
+		return during >= 500
+	})
+	stop.Store(true)
+	writer.Wait()
+	t.Logf("%d of %d sizes were taken while the maps changed", during, sized)
+	require.True(t, ok)
+	require.Equal(t, 500, during, "a size that changes has looked at what the lock guards")
+}
+
+func TestSizePanicsOnNothing(t *testing.T) {
+	t.Parallel()
+	var nothing any
+	var reader *bytes.Reader
+	values := map[string]any{
+		"empty elements":  make([]struct{}, 1<<62),
+		"empty arrays":    [1 << 40]struct{}{},
+		"no elements":     [0]*int{},
+		"pointer to nil":  &nothing,
+		"nil of a type":   reader,
+		"list":            list.New(),
+		"number":          big.NewInt(1 << 40),
+		"time":            time.Now(),
+		"http client":     http.DefaultClient,
+		"reflect value":   reflect.ValueOf(map[string]int{"a": 1}),
+		"reflect type":    reflect.TypeFor[pool](),
+		"test":            t,
+		"map of nil":      map[any]any{nil: nil, 1: nil, "a": []any{nil}},
+		"nil function":    (func())(nil),
+		"unsafe":          reflect.ValueOf(&nothing).UnsafePointer(),
+		"array of arrays": [3][2][]any{{{1}, nil}},
+	}
+	for name, v := range values {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.NotPanics(t, func() { require.GreaterOrEqual(t, Size(v), int64(0)) })
 		})
 	}
 }
