@@ -26,9 +26,23 @@ const trusted = time.Minute
 func (c *serverClock) note(sent time.Time, server int64) {
 	trip := time.Since(sent)
 	r := &reading{server: server, within: trip.Microseconds()/2 + 1, at: sent.Add(trip / 2)}
-	if old := c.best.Load(); old == nil || r.within <= old.within || r.at.Sub(old.at) > trusted {
-		c.best.Store(r)
+	for {
+		old := c.best.Load()
+		if old != nil && !r.supersedes(old) || c.best.CompareAndSwap(old, r) {
+			return
+		}
 	}
+}
+
+// supersedes tells whether r is the one to go by. Where the two contradict each other, the server's clock was set, or
+// another server has taken over, and the later one is right, however precise the earlier one was.
+func (r *reading) supersedes(old *reading) bool {
+	later := r.at.Sub(old.at)
+	off := r.server - old.server - later.Microseconds()
+	if max(off, -off) > r.within+old.within {
+		return later > 0
+	}
+	return r.within <= old.within || later > trusted
 }
 
 // Now estimates the server's time in µs, and how far off the estimate may be. Before the first reading ok is false.

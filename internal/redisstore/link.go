@@ -2,8 +2,9 @@ package redisstore
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ const (
 	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
 	keepAlive    = 250 * time.Millisecond // how often an idle connection is tried
 	tripAfter    = 3                      // failures in a row that stop the asking
+	abandonAfter = time.Second            // how long Close waits for an attempt to connect that has been cut off
 )
 
 // State is how a link stands.
@@ -100,22 +102,13 @@ func (l *link) keep(ctx context.Context, opt rueidis.ClientOption) {
 
 func (l *link) connect(ctx context.Context, opt rueidis.ClientOption) (client rueidis.Client, ok bool) {
 	ok = l.retry(ctx, func() (err error) {
-		// NewClient knows no context: Close must not wait for a dial.
 		type made struct {
 			client rueidis.Client
 			err    error
 		}
 		result := make(chan made, 1)
 		go func() {
-			// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
-			opt := opt
-			opt.InitAddress = slices.Clone(opt.InitAddress)
-			c, err := rueidis.NewClient(opt)
-			if err == nil {
-				if err = l.probe(ctx, c); err != nil {
-					c.Close()
-				}
-			}
+			c, err := l.attempt(ctx, opt)
 			result <- made{c, err}
 		}()
 		select {
@@ -123,15 +116,74 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption) (client ru
 			client = r.client
 			return r.err
 		case <-ctx.Done():
-			go func() {
-				if r := <-result; r.err == nil {
-					r.client.Close()
-				}
-			}()
-			return ctx.Err()
 		}
+		windUp := func(r made) {
+			if r.err == nil {
+				r.client.Close()
+			}
+		}
+		// Its connections are closed now, so the attempt ends at once, unless a function of the user's, such as DialFn,
+		// holds it up: none of those has to know a context.
+		select {
+		case r := <-result:
+			windUp(r)
+		case <-time.After(abandonAfter):
+			go func() { windUp(<-result) }()
+		}
+		return ctx.Err()
 	})
 	return client, ok
+}
+
+// attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
+// mute: so whatever it has dialed is closed when ctx ends before the client is made.
+func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (client rueidis.Client, err error) {
+	trying, over := context.WithCancel(ctx)
+	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
+	defer func() {
+		if made.Store(err == nil); err != nil {
+			over()
+		}
+	}()
+	dial := dialer(opt)
+	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		dialing, cancel := context.WithCancel(dialing)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		conn, err := dial(dialing, dst, d, config)
+		if err == nil && !made.Load() {
+			context.AfterFunc(trying, func() {
+				if !made.Load() {
+					conn.Close()
+				}
+			})
+		}
+		return conn, err
+	}
+	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
+	opt.InitAddress = slices.Clone(opt.InitAddress)
+	if client, err = rueidis.NewClient(opt); err == nil {
+		if err = l.probe(ctx, client); err != nil {
+			client.Close()
+		}
+	}
+	return client, err
+}
+
+// dialer returns what rueidis would dial with.
+func dialer(opt rueidis.ClientOption) func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+	if opt.DialCtxFn != nil {
+		return opt.DialCtxFn
+	}
+	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		switch {
+		case opt.DialFn != nil:
+			return opt.DialFn(dst, d, config)
+		case config != nil:
+			return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, "tcp", dst)
+		}
+		return d.DialContext(ctx, "tcp", dst)
+	}
 }
 
 // probe asks the server to greet, with a deadline that leaves time for a dial.
@@ -186,13 +238,14 @@ func (l *link) State() State {
 	return l.state
 }
 
-// Close ends the connection and the background work; it does not wait for a dial.
+// Close ends the connection and the background work. An attempt to connect is cut off, and waited for up to abandonAfter.
 func (l *link) Close() {
 	l.stop()
 	<-l.done
 }
 
-// note counts failures of the connection, not refusals by a server that answers, and gives the link up after a few.
+// note counts failures of the connection, not refusals by a server that answers nor the ends of callers' patience, and
+// gives the link up after a few.
 func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
 	for _, r := range results {
 		err := r.NonRedisError()
@@ -201,7 +254,7 @@ func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
 			if l.failed.Load() != 0 {
 				l.failed.Store(0)
 			}
-		case errors.Is(ctx.Err(), context.Canceled) || rueidis.IsParseErr(err):
+		case CallersOwn(ctx) || rueidis.IsParseErr(err):
 			// The callers have left, or the reply was not of the expected kind: says nothing of the server.
 		default:
 			if l.failed.Add(1) >= tripAfter {
@@ -218,16 +271,21 @@ func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
 	}
 }
 
-// each sends n commands in one round trip.
+// each sends n commands in one round trip, or none under a context that has ended: where a connection is due to be made
+// again, rueidis would try so under that context, and others who wait for the same connection would share the failure.
 func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
 	if n == 0 {
 		return nil
 	}
 	p := l.client.Load()
-	if p == nil {
+	err := ctx.Err()
+	if err == nil && p == nil {
+		err = ErrUnavailable
+	}
+	if err != nil {
 		results := make([]rueidis.RedisResult, n)
 		for i := range results {
-			results[i] = rueidis.NewErrorResult(ErrUnavailable)
+			results[i] = rueidis.NewErrorResult(err)
 		}
 		return results
 	}

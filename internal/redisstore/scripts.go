@@ -14,9 +14,9 @@ import (
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms, head and length of a value of K that the caller has rejected ("" and -1 for none)
 //
-// The reply is {0, now, K's value}, {1, now} with the lease granted, or {2, now, what is left of another's lease in ms};
-// now is the server's time in µs. A value that the caller rejected, or a key that holds no string, counts as absent: else
-// nobody could replace it before it expires.
+// The reply is {0, now, K's value}, {1, now} with the lease granted, or {2, now} while another holds it; now is the
+// server's time in µs. A value that the caller rejected, or a key that holds no string, counts as absent: else nobody
+// could replace it before it expires.
 var acquire = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -30,16 +30,17 @@ end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
 	return {1, now}
 end
-return {2, now, redis.call('PTTL', KEYS[2])}
+return {2, now}
 `)
 
 // fill stores a value under the caller's lease and gives the lease back.
 //
 //	KEYS  K, L
-//	ARGV  nonce, value, until when K lives (µs, the server's time)
+//	ARGV  nonce, value, until when K lives (µs, the server's time), and of the format: magic, version, flags
 //
 // The reply is an Outcome. The end of life is absolute, so that a fill that was held up on its way does not live longer
-// for it.
+// for it. Who seized the lease has not looked at K, so this does: a newer build's value is out of date too, but replacing
+// it would have two builds thrash each other's values, so it goes and nothing takes its place.
 var fill = newScript(`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
@@ -47,11 +48,22 @@ end
 redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
-if left > 0 then
-	redis.call('SET', KEYS[1], ARGV[2], 'PX', left)
-	return 1
+if left <= 0 then
+	return 2
 end
-return 2
+local magic = ARGV[4]
+if magic ~= '' then
+	local head = redis.pcall('GETRANGE', KEYS[1], 0, #magic + 1)
+	if type(head) == 'string' and #head == #magic + 2 and string.sub(head, 1, #magic) == magic then
+		local version, flags = string.byte(head, #magic + 1, #magic + 2)
+		if version > tonumber(ARGV[5]) or flags > tonumber(ARGV[6]) then
+			redis.call('UNLINK', KEYS[1])
+			return 0
+		end
+	end
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', left)
+return 1
 `)
 
 // seize takes the lease whoever holds it: a Set or a forced refresh supersedes every load under way.
@@ -93,6 +105,31 @@ return redis.call('DEL', KEYS[2])
 //	KEYS  K, L
 var remove = newScript(`
 redis.call('DEL', KEYS[2])
+return redis.call('UNLINK', KEYS[1])
+`)
+
+// discard removes K unless its load began late enough. The lease stays: whoever holds it now will store what is newer.
+//
+//	KEYS  K
+//	ARGV  the earliest start to keep (µs, the server's time), and of the format: magic, version, flags, offset of the start
+//
+// What this build cannot read, a newer build's value included, is removed: one load too many does no harm. Starts are
+// below 2^53 until the year 2255, so Lua's numbers hold them exactly.
+var discard = newScript(`
+local magic, offset = ARGV[2], tonumber(ARGV[5])
+if magic ~= '' then
+	local head = redis.pcall('GETRANGE', KEYS[1], 0, offset + 7)
+	if type(head) == 'string' and #head == offset + 8 and string.sub(head, 1, #magic) == magic then
+		local version, flags = string.byte(head, #magic + 1, #magic + 2)
+		local start = 0
+		for i = 8, 1, -1 do
+			start = start * 256 + string.byte(head, offset + i)
+		end
+		if version <= tonumber(ARGV[3]) and flags <= tonumber(ARGV[4]) and start >= tonumber(ARGV[1]) then
+			return 0
+		end
+	end
+end
 return redis.call('UNLINK', KEYS[1])
 `)
 

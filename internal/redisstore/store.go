@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -18,6 +19,10 @@ import (
 // ErrUnavailable means that Redis was not asked, because it is not connected or has failed too often of late. It comes
 // at once.
 var ErrUnavailable = errors.New("redis is unavailable")
+
+// ErrBudget is the cause of the end of a context whose Budget is spent. It tells a Redis that is too slow from a caller
+// who was in too much of a hurry.
+var ErrBudget = errors.New("redis did not answer within its budget")
 
 // A Rejected names a value that its reader could not use, so that Acquire may replace it. The zero value names none.
 type Rejected struct {
@@ -46,11 +51,10 @@ type Request struct {
 
 // A Grant answers a Request: a value, or the lease, or neither while another holds the lease.
 type Grant struct {
-	Value   []byte        // not nil: the key has a value that the caller has not rejected
-	Granted bool          // the lease is the caller's
-	HeldFor time.Duration // what is left of another's lease, where neither is the case
-	Now     int64         // the server's time in µs, before anything that the lease's holder loads
-	Err     error         // this key alone failed
+	Value   []byte // not nil: the key has a value that the caller has not rejected
+	Granted bool   // the lease is the caller's
+	Now     int64  // the server's time in µs, before anything that the lease's holder loads
+	Err     error  // this key alone failed
 }
 
 // A Filling stores one value under its lease.
@@ -66,17 +70,29 @@ type Outcome int
 
 // The outcomes.
 const (
-	Refused Outcome = iota // the lease was gone: an invalidation, a Set or another fill came in between
+	// Refused: the lease was gone, because an invalidation, a Set or another fill came in between; or a newer build's
+	// value was there, which has been removed.
+	Refused Outcome = iota
 	Stored
 	Expired // its life had ended before it came
 )
+
+// A Format is as much of how values are laid out as the scripts must know: they begin with Magic, a byte for the version
+// and one for flags. Without a Magic no value is recognized as one.
+type Format struct {
+	Magic     string
+	Version   byte // the newest that this build knows
+	Flags     byte // the largest value that this build knows
+	LoadStart int  // where an int64, little endian, says when the load began, in µs of the server's time
+}
 
 // Options configures a Store.
 type Options struct {
 	Client    rueidis.ClientOption
 	OpTimeout time.Duration // limit of one operation on small values
 	Lease     time.Duration // life of a lease that is not renewed
-	OnState   func(State)   // told each change of state, one at a time; it must not block
+	Format    Format
+	OnState   func(State) // told each change of state, one at a time; it must not block
 }
 
 // A Store is safe for concurrent use. All its methods fail with ErrUnavailable, at once, while there is no connection.
@@ -85,6 +101,7 @@ type Store struct {
 	clock     serverClock
 	opTimeout time.Duration
 	leaseMS   string
+	format    []string // as the scripts take it: magic, version, flags, offset of the load's start
 }
 
 // Open returns at once; the connection is made in the background.
@@ -92,6 +109,10 @@ func Open(o Options) *Store {
 	s := &Store{
 		opTimeout: o.OpTimeout,
 		leaseMS:   strconv.FormatInt(o.Lease.Milliseconds(), 10),
+		format: []string{
+			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
+			strconv.Itoa(o.Format.LoadStart),
+		},
 	}
 	s.link.open(o.Client, s.greet, o.OnState)
 	return s
@@ -118,9 +139,30 @@ func (s *Store) Now() (now, within int64, ok bool) { return s.clock.Now() }
 // a slow one on purpose: the limit exists to notice a server that hangs, not to race it.
 const bytesPerSecond = 32 << 20
 
-// Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes are to be moved.
-func (s *Store) Budget(ctx context.Context, size int64) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.opTimeout+time.Duration(float64(size)/bytesPerSecond*float64(time.Second)))
+// bytesPerKey is what each further key of a batch counts for, on top of its value: its command and its script take time
+// too, and what a read brings is not known before.
+const bytesPerKey = 4 << 10
+
+// Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes or several keys
+// are to be moved. Where it is what ends the context, the cause is ErrBudget.
+func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
+	bytes := float64(max(size, 0)) + bytesPerKey*max(float64(keys)-1, 0)
+	limit := time.Duration(math.MaxInt64)
+	if d := float64(s.opTimeout) + bytes/bytesPerSecond*float64(time.Second); d < math.MaxInt64 {
+		limit = time.Duration(d)
+	}
+	return context.WithTimeoutCause(ctx, limit, ErrBudget)
+}
+
+// CallersOwn reports whether ctx has ended, and not because its Budget was spent: what failed under it says nothing of
+// Redis.
+func CallersOwn(ctx context.Context) bool {
+	// rueidis sets the deadline on the connection, where it can strike a moment before the context's own timer does. Only
+	// the context knows whose deadline it was.
+	if d, ok := ctx.Deadline(); ok && ctx.Done() != nil && !time.Now().Before(d) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrBudget)
 }
 
 // leaseKey is where the lease of key lies. An escaped key holds no braces, so the tag is the whole key.
@@ -195,10 +237,8 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 		if g.Value, err = parts[2].AsBytes(); err == nil && g.Value == nil {
 			g.Value = []byte{}
 		}
-	case status == 2 && len(parts) == 3:
-		var ms int64
-		ms, err = parts[2].AsInt64()
-		g.HeldFor = time.Duration(max(ms, 0)) * time.Millisecond
+	case status == 2:
+		// Another's.
 	default:
 		err = fmt.Errorf("lease script answered with status %d", status)
 	}
@@ -212,7 +252,8 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	results := s.run(ctx, fill, len(fills), func(i int) ([]string, []string) {
 		f := fills[i]
-		return []string{f.Key, leaseKey(f.Key)}, []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10)}
+		args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10)}
+		return []string{f.Key, leaseKey(f.Key)}, append(args, s.format[:3]...)
 	})
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
 	for i, r := range results {
@@ -260,6 +301,14 @@ func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, err 
 		removed += n
 	}
 	return removed, err
+}
+
+// Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
+// whose fill was refused: an older value must not survive it, and that of a Set which came after it must.
+func (s *Store) Discard(ctx context.Context, key string, before int64) error {
+	return firstError(s.run(ctx, discard, 1, func(int) ([]string, []string) {
+		return []string{key}, append([]string{strconv.FormatInt(before, 10)}, s.format...)
+	}))
 }
 
 // IsWrongType reports whether err means that the key holds something else than a string.

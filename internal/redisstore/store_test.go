@@ -2,9 +2,14 @@ package redisstore
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/binary"
 	"errors"
+	"math"
+	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +28,10 @@ const bound = 20 * time.Second
 
 func open(t *testing.T, o Options) *Store {
 	t.Helper()
-	o.OpTimeout, o.Lease = 5*time.Second, 5*time.Second
+	o.Lease = 5 * time.Second
+	if o.OpTimeout == 0 {
+		o.OpTimeout = 5 * time.Second
+	}
 	s := Open(o)
 	t.Cleanup(s.Close)
 	return s
@@ -31,9 +39,26 @@ func open(t *testing.T, o Options) *Store {
 
 func connected(t *testing.T, addr string) *Store {
 	t.Helper()
-	s := open(t, Options{Client: rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true}})
+	return up(t, Options{Client: clientOf(addr), Format: format})
+}
+
+func up(t *testing.T, o Options) *Store {
+	t.Helper()
+	s := open(t, o)
 	require.Eventually(t, func() bool { return s.State().Up }, bound, time.Millisecond)
 	return s
+}
+
+func clientOf(addr string) rueidis.ClientOption {
+	return rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true}
+}
+
+var format = Format{Magic: "\xc1\xa5", Version: 1, Flags: 3, LoadStart: 8}
+
+// entry is the start of a value of the format, as far as scripts look, and a text.
+func entry(version, flags byte, start int64, text string) string {
+	head := append([]byte(format.Magic), version, flags, 0, 0, 0, 0)
+	return string(binary.LittleEndian.AppendUint64(head, uint64(start))) + text
 }
 
 // everyServer runs a test on a real server and on miniredis, so that users can test with the latter.
@@ -86,8 +111,7 @@ func TestALeaseIsGrantedToOneAndItsFillIsStored(t *testing.T) {
 		second := acquireOne(t, s, "second", Rejected{})
 		require.False(t, second.Granted)
 		require.Nil(t, second.Value)
-		require.Positive(t, second.HeldFor)
-		require.LessOrEqual(t, second.HeldFor, 5*time.Second)
+		require.Positive(t, second.Now)
 
 		require.Equal(t, Refused, fillOne(t, s, "second", "theirs", time.Minute))
 		require.Equal(t, Stored, fillOne(t, s, "first", "ours", time.Minute))
@@ -148,6 +172,63 @@ func TestSeizeSupersedesWhoeverHoldsTheLease(t *testing.T) {
 	})
 }
 
+func TestAFillReplacesNoValueOfANewerBuild(t *testing.T) {
+	t.Parallel()
+	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
+		fill := func(s *Store) Outcome {
+			require.NoError(t, s.Seize(t.Context(), Request{Key: key, Nonce: "n"})[0].Err)
+			return fillOne(t, s, "n", "ours", time.Minute)
+		}
+		for _, newer := range []string{entry(2, 0, 1, "x"), entry(255, 0, 1, "x"), entry(1, 4, 1, "x"), entry(1, 128, 1, "x"), "\xc1\xa5\x02\x00"} {
+			do("SET", key, newer)
+			require.Equal(t, Refused, fill(s), "%q", newer)
+			require.Equal(t, int64(0), do("EXISTS", key, lease), "out of date, so it goes too")
+		}
+		for _, other := range []string{entry(1, 3, 1, "x"), entry(0, 0, 1, "x"), "\xc1\xa5", "\xc1\xa4\xff\xff", "", "foreign"} {
+			do("SET", key, other)
+			require.Equal(t, Stored, fill(s), "%q", other)
+			require.Equal(t, "ours", do("GET", key))
+		}
+		do("DEL", key)
+		do("RPUSH", key, "x")
+		require.Equal(t, Stored, fill(s), "what is no string is nobody's value")
+		do("SET", key, entry(2, 0, 1, "x"))
+		require.Equal(t, Refused, fillOne(t, s, "not the holder", "ours", time.Minute))
+		require.Equal(t, int64(1), do("EXISTS", key), "only the lease's holder removes anything")
+
+		for addr := range (*s.client.Load()).Nodes() {
+			require.Equal(t, Stored, fill(up(t, Options{Client: clientOf(addr)})), "without a format nothing is recognized")
+		}
+		require.Equal(t, "ours", do("GET", key))
+	})
+}
+
+func TestDiscardKeepsAValueThatIsLoadedLaterAndNoOther(t *testing.T) {
+	t.Parallel()
+	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
+		const before = int64(1_763_950_000_123_456) // with all of its low bytes in use
+		discard := func(value string) (kept bool) {
+			do("SET", key, value)
+			require.NoError(t, s.Discard(t.Context(), key, before))
+			return do("EXISTS", key) == int64(1)
+		}
+		require.True(t, discard(entry(1, 0, before, "the winner's")))
+		require.True(t, discard(entry(1, 3, before+1, "the winner's")))
+		require.False(t, discard(entry(1, 0, before-1, "older")))
+		require.False(t, discard(entry(1, 0, 0, "older")))
+		for _, unreadable := range []string{"", "foreign", strings.Repeat("\xff", 80), entry(1, 0, before, "")[:15], entry(2, 0, before, "x"), entry(1, 4, before, "x")} {
+			require.False(t, discard(unreadable), "%q", unreadable)
+		}
+		do("RPUSH", key, "x")
+		acquired := s.Seize(t.Context(), Request{Key: key, Nonce: "n"})[0]
+		require.NoError(t, acquired.Err)
+		require.NoError(t, s.Discard(t.Context(), key, before))
+		require.Equal(t, int64(0), do("EXISTS", key))
+		require.NoError(t, s.Discard(t.Context(), key, before), "nor does it need a value")
+		require.Equal(t, Stored, fillOne(t, s, "n", "theirs", time.Minute), "another's lease stays")
+	})
+}
+
 func TestOnlyTheHolderRenewsAndReleases(t *testing.T) {
 	t.Parallel()
 	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
@@ -195,7 +276,7 @@ func TestEachKeyOfABatchHasItsOwnAnswer(t *testing.T) {
 
 func TestWithoutAConnectionEveryOperationFailsAtOnce(t *testing.T) {
 	t.Parallel()
-	s := open(t, Options{Client: rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}, ForceSingleClient: true}})
+	s := open(t, Options{Client: clientOf("127.0.0.1:1")})
 	require.ErrorIs(t, s.Read(t.Context(), key)[0].Err, ErrUnavailable)
 	require.ErrorIs(t, s.Acquire(t.Context(), Request{Key: key})[0].Err, ErrUnavailable)
 	_, errs := s.Fill(t.Context(), Filling{Key: key})
@@ -212,7 +293,7 @@ func TestEachChangeOfStateIsToldOnce(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	states := make(chan State, 100)
-	s := open(t, Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true}, OnState: func(s State) { states <- s }})
+	s := open(t, Options{Client: clientOf(server.Addr()), OnState: func(s State) { states <- s }})
 	require.True(t, (<-states).Up)
 	server.Kill()
 	for range 10 {
@@ -241,6 +322,94 @@ func TestAServerThatAnswersWithErrorsIsNotGivenUp(t *testing.T) {
 	}
 	require.True(t, s.State().Up)
 	require.NoError(t, s.Read(t.Context(), "other")[0].Err)
+}
+
+func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := up(t, Options{Client: clientOf(server.Addr()), OpTimeout: 30 * time.Millisecond})
+	read := func(ctx context.Context) error {
+		ctx, cancel := s.Budget(ctx, 0, 1)
+		defer cancel()
+		return s.Read(ctx, key)[0].Err
+	}
+	server.Pause()
+	for range 5 * tripAfter {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond)
+		require.True(t, IsTimeout(read(ctx)))
+		require.True(t, CallersOwn(ctx))
+		cancel()
+	}
+	require.Zero(t, s.failed.Load())
+	require.True(t, s.State().Up)
+	for range tripAfter {
+		require.True(t, IsTimeout(read(t.Context())))
+	}
+	require.Eventually(t, func() bool { return !s.State().Up }, bound, time.Millisecond)
+	server.Resume()
+	require.Eventually(t, func() bool { return s.State().Up }, bound, time.Millisecond)
+}
+
+func TestNothingIsSentForACallerWhoHasLeft(t *testing.T) {
+	t.Parallel()
+	s := connected(t, miniredis.RunT(t).Addr())
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	spent, cancel := (&Store{}).Budget(t.Context(), 0, 1)
+	defer cancel()
+	<-spent.Done()
+	for _, ctx := range []context.Context{left, late, spent} {
+		results := s.each(ctx, 2, func(rueidis.Client, int) rueidis.Completed {
+			t.Error("a command was made")
+			return rueidis.Completed{}
+		})
+		require.Len(t, results, 2)
+		for _, r := range results {
+			require.ErrorIs(t, r.Error(), ctx.Err())
+		}
+	}
+	require.Zero(t, s.failed.Load())
+}
+
+// tardy has a deadline that has passed, and ends a moment later, as a timer does.
+type tardy struct{ context.Context }
+
+func (tardy) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+func TestWhoseTheEndOfAContextWas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{opTimeout: time.Second}
+		budget := func(ctx context.Context) context.Context {
+			ctx, cancel := s.Budget(ctx, 0, 1)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		within := func(d time.Duration) context.Context {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		left, leave := context.WithCancel(t.Context())
+		hurried, patient, leaving := budget(within(time.Millisecond)), budget(within(time.Minute)), budget(left)
+		leave()
+		require.True(t, CallersOwn(leaving))
+		require.False(t, CallersOwn(hurried), "it has not ended")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.True(t, CallersOwn(hurried))
+		require.Error(t, patient.Err())
+		require.False(t, CallersOwn(patient))
+		require.False(t, CallersOwn(context.Background()))
+
+		for cause, own := range map[error]bool{ErrBudget: false, context.DeadlineExceeded: true} {
+			ctx, end := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Millisecond, func() { end(cause) })
+			require.Equal(t, own, CallersOwn(tardy{ctx}), "the connection's deadline struck before the context's timer")
+		}
+	})
 }
 
 func TestTheServersClockIsKnownWithinARoundTrip(t *testing.T) {
@@ -276,17 +445,122 @@ func TestTheServersClockIsKnownWithinARoundTrip(t *testing.T) {
 	})
 }
 
+func TestAStepOfTheServersClockIsFollowedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, step := range []time.Duration{time.Hour, -time.Hour, 100 * time.Millisecond, -100 * time.Millisecond} {
+			var c serverClock
+			server := func() int64 { return time.Now().UnixMicro() }
+			c.note(time.Now(), server()) // as precise as can be
+			earlier, old := time.Now(), server()
+			time.Sleep(time.Second)
+			stepped := func() int64 { return server() + step.Microseconds() }
+			sent := time.Now()
+			time.Sleep(40 * time.Millisecond)
+			c.note(sent, stepped())
+			now, within, _ := c.Now()
+			require.InDelta(t, stepped(), now, float64(within), "a step of %v", step)
+
+			// An answer from before the step that was long on its way.
+			c.note(earlier, old)
+			now, within, _ = c.Now()
+			require.InDelta(t, stepped(), now, float64(within), "a step of %v", step)
+		}
+	})
+}
+
 func TestLargeValuesAreGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &Store{opTimeout: 50 * time.Millisecond}
-		for size, want := range map[int64]time.Duration{0: 50 * time.Millisecond, 32 << 20: 1050 * time.Millisecond, 64 << 20: 2050 * time.Millisecond} {
-			ctx, cancel := s.Budget(t.Context(), size)
-			deadline, _ := ctx.Deadline()
-			require.Equal(t, want, time.Until(deadline))
-			cancel()
+		limit := func(size int64, keys int) time.Duration {
+			ctx, cancel := s.Budget(t.Context(), size, keys)
+			defer cancel()
+			deadline, ok := ctx.Deadline()
+			require.True(t, ok)
+			return time.Until(deadline)
 		}
+		for size, want := range map[int64]time.Duration{0: 50 * time.Millisecond, -1: 50 * time.Millisecond, 32 << 20: 1050 * time.Millisecond, 64 << 20: 2050 * time.Millisecond} {
+			require.Equal(t, want, limit(size, 1))
+			require.Equal(t, want, limit(size, 0))
+		}
+		require.Equal(t, 1050*time.Millisecond, limit(0, 1+8192), "so are many keys")
+		require.Equal(t, 2050*time.Millisecond, limit(32<<20, 1+8192))
+		const years = 100 * 365 * 24 * time.Hour
+		require.Greater(t, limit(math.MaxInt64, 1), years)
+		require.Greater(t, limit(0, math.MaxInt), years)
+		require.Greater(t, limit(math.MaxInt64, math.MaxInt), years)
 	})
+}
+
+// Not parallel: it looks for goroutines that are left.
+func TestCloseLeavesNothingBehindWhenTheServerIsMute(t *testing.T) {
+	for name, change := range map[string]func(o *rueidis.ClientOption, dialed func()){
+		"plain": func(*rueidis.ClientOption, func()) {},
+		"tls":   func(o *rueidis.ClientOption, _ func()) { o.TLSConfig = &tls.Config{} },
+		"sentinel": func(o *rueidis.ClientOption, _ func()) {
+			o.ForceSingleClient, o.Sentinel.MasterSet = false, "m"
+		},
+		"DialCtxFn": func(o *rueidis.ClientOption, dialed func()) {
+			o.DialCtxFn = func(ctx context.Context, dst string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				dialed()
+				return d.DialContext(ctx, "tcp", dst)
+			}
+		},
+		"DialFn": func(o *rueidis.ClientOption, dialed func()) {
+			o.DialFn = func(dst string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				dialed()
+				return d.Dial("tcp", dst)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			mute, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer mute.Close()
+			o := clientOf(mute.Addr().String())
+			o.ConnWriteTimeout = bound // so that rueidis does not give up by itself
+			o.Dialer.Timeout = bound
+			var dials atomic.Int32
+			change(&o, func() { dials.Add(1) })
+			s := Open(Options{Client: o})
+			conn, err := mute.Accept()
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = conn.Read(make([]byte, 1))
+			require.NoError(t, err, "the client waits for an answer now")
+			began := time.Now()
+			s.Close()
+			require.Less(t, time.Since(began), abandonAfter)
+			require.NoError(t, goleak.Find(before))
+			if strings.HasPrefix(name, "Dial") {
+				require.NotZero(t, dials.Load(), "the user's own function dials")
+			}
+		})
+	}
+}
+
+func TestCloseDoesNotWaitForADialThatCannotBeCutOff(t *testing.T) {
+	t.Parallel()
+	dialing, release := make(chan struct{}), make(chan struct{})
+	o := clientOf("127.0.0.1:1")
+	o.DialFn = func(string, *net.Dialer, *tls.Config) (net.Conn, error) {
+		close(dialing)
+		<-release
+		return nil, errors.New("released")
+	}
+	s := Open(Options{Client: o})
+	<-dialing
+	closed := make(chan struct{})
+	go func() { s.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(bound):
+		t.Error("Close waits for the dial")
+	}
+	close(release)
+	<-closed
 }
 
 func TestDescribeTellsTheKindAndNothingElse(t *testing.T) {

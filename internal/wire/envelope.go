@@ -75,6 +75,15 @@ const magic0, magic1 = 0xc1, 0xa5
 
 const version = 1
 
+// What a script has to know of the format: how values begin that this package writes, the version and the flags that it
+// knows (a larger one of either is a newer build's), and where the start of the load stands, an int64.
+const (
+	Magic           = "\xc1\xa5"
+	Version         = version
+	KnownFlags      = knownFlags
+	LoadStartOffset = loadStartOffset
+)
+
 const (
 	flagCompressed = 1 << iota
 	flagNegative
