@@ -39,7 +39,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 	if load == nil || key == nil {
 		return nil, invalidArgument("the loader or the key function is nil: give both")
 	}
-	b := batch[K, T]{ids: ids, load: load, values: make(map[K]T, len(ids))}
+	b := batch[K, T]{load: load, values: make(map[K]T, len(ids))}
 	// Everything is checked before anything is begun.
 	seen := make(map[K]struct{}, len(ids))
 	var slots []*slot
@@ -49,15 +49,16 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 			continue
 		}
 		seen[id] = struct{}{}
-		s, opt, err := newSlot[T](c, key(id), opts)
+		s, opt, err := newSlot[T](ctx, c, key(id), opts)
 		if err == nil {
-			err = reentrant(ctx, s.key)
+			err = c.reentrant(ctx, s.key)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
 		}
-		s.index, s.supersede, o = i, opt.refresh, opt
+		s.index, s.supersede, o = len(slots), opt.refresh, opt
 		slots = append(slots, s)
+		b.ids = append(b.ids, id) // a copy: the load may outlive the call, and with it the caller's slice
 	}
 	if len(slots) == 0 {
 		return b.values, c.usable()
@@ -73,10 +74,9 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 			continue
 		}
 		if o.refresh {
-			c.flights.ForgetKey(s.flightKey())
+			c.forget(s.key)
 		}
-		var lead bool
-		if s.call, lead = c.flights.Join(s.flightKey()); lead {
+		if s.call, s.led = c.flights.Join(s.flightKey()); s.led {
 			led, calls = append(led, s), append(calls, s.call)
 			timeout = max(timeout, s.plan.loadTimeout)
 		}
@@ -86,7 +86,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.lead(ctx, led, o.refresh, b.run) }, calls...)
 	}
 	for _, s := range waiting {
-		out, err := s.call.Wait(ctx)
+		out, err := s.wait(ctx)
 		if err != nil {
 			err = flightError(err, s.key)
 		}
@@ -100,7 +100,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 
 // A batch is one call of GetOrLoadMany.
 type batch[K comparable, T any] struct {
-	ids    []K
+	ids    []K // without duplicates; a slot's index is its id's place here
 	load   func(context.Context, []K) (map[K]T, error)
 	values map[K]T
 	failed map[K]error
@@ -118,7 +118,7 @@ func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
 		v, found := values[ids[i]]
 		switch {
 		case found:
-			s.value = &v
+			s.value, s.err = &v, nil
 		case perID && each.Errors[ids[i]] != nil:
 			s.err = each.Errors[ids[i]]
 		case perID || err == nil:
@@ -129,10 +129,11 @@ func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
 	}
 }
 
+// asBatchError finds the errors of single ids, where the loader has returned them as such. Inside another error they stand
+// beside something that concerns all ids.
 func asBatchError[K comparable](err error) (*BatchError[K], bool) {
-	var each *BatchError[K]
-	ok := errors.As(err, &each)
-	return each, ok
+	each, ok := err.(*BatchError[K])
+	return each, ok && each != nil
 }
 
 // settle notes the answer for one id.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,7 @@ func New(opts Options) (*Cache, error) {
 		Client:    opts.Redis,
 		OpTimeout: opts.OpTimeout,
 		Lease:     opts.LeaseTTL,
+		Format:    redisstore.Format{Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset},
 		OnState:   c.health.onState,
 	})
 	return c, nil
@@ -64,9 +66,9 @@ func New(opts Options) (*Cache, error) {
 // closeGrace is how long Close waits for loaders that ignore the end of their context.
 const closeGrace = 10 * time.Second
 
-// Close ends the cache: calls under way and later ones return ErrClosed, contexts of loaders end, and background work,
-// stores included, is waited for; only loaders that go on regardless of their context for 10 s are left behind, and
-// logged. It can be called more than once and always returns nil, also on a nil cache.
+// Close ends the cache: later calls and those that wait for a load return ErrClosed, contexts of loaders end, and
+// background work, stores included, is waited for; only loaders that go on regardless of their context for 10 s are left
+// behind, and logged. It can be called more than once and always returns nil, also on a nil cache.
 func (c *Cache) Close() error {
 	if c == nil || c.clock == nil {
 		return nil
@@ -110,7 +112,8 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
 // policy's NegativeTTL. A panic in load becomes an *Error.
 //
-// Trouble with Redis is not an error: load then answers. A hit in memory allocates nothing.
+// Trouble with Redis is not an error: load then answers. A hit in memory allocates nothing, if key and load
+// were made before.
 func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (T, error) {
 	if len(opts) == 0 && load != nil {
 		if e := c.hit(key); e != nil {
@@ -136,13 +139,14 @@ func Get[T any](ctx context.Context, c *Cache, key Key) (T, error) {
 }
 
 // Set stores a value under key, in place of what is cached: write the database first, then Set. Once the value is stored,
-// nobody reads an older one, and loads of the key that were under way are not stored any more, here or in any other process.
+// this process reads no older one, and loads of the key that were under way are not stored any more, here or in any other
+// process. Of several Sets of one key at the same time, one is stored.
 //
-// If Redis is away or fails, Set stores nothing and removes what was cached. Where that fails too, it is logged, and an older
-// value may live in Redis until its TTL ends. Set itself fails only for bad arguments, a closed cache, or a value that is too
+// If Redis is away or fails, Set stores nothing, removes what was cached, and returns nil. Where that fails too, it is
+// logged and counted, and an older value may live in Redis until its TTL ends. Set itself fails only for bad arguments, a closed cache, or a value that is too
 // large or that the codec refuses.
 func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOption) error {
-	s, o, err := newSlot[T](c, key, opts)
+	s, o, err := newSlot[T](ctx, c, key, opts)
 	if err != nil {
 		return err
 	}
@@ -167,7 +171,7 @@ func (c *Cache) hit(key Key) *near.Entry {
 
 // lookup is GetOrLoad after its first step has found nothing.
 func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts []CallOption) (Result[T], error) {
-	s, o, err := newSlot[T](c, key, opts)
+	s, o, err := newSlot[T](ctx, c, key, opts)
 	if err != nil {
 		return Result[T]{}, err
 	}
@@ -186,7 +190,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 }
 
 func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
-	s, _, err := newSlot[T](c, key, nil)
+	s, _, err := newSlot[T](ctx, c, key, nil)
 	if err != nil {
 		return Result[T]{}, err
 	}
@@ -219,7 +223,8 @@ type slot struct {
 	index     int          // of its id, in a batch
 	ttl       time.Duration
 	call      *flight.Call[flightKey, outcome]
-	fence     near.Fence          // taken before the load, in memory mode
+	led       bool                // by this caller, not joined
+	fence     *near.Fence         // taken before the load, in memory mode
 	reject    redisstore.Rejected // the value in Redis that cannot be used
 	keep      bool                // whether a loaded value may be stored
 	supersede bool                // a Set or a Refresh: loads under way must not be stored over it
@@ -270,9 +275,12 @@ func (c *Cache) usable() error {
 	return nil
 }
 
-func newSlot[T any](c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
+func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
 	if err := c.usable(); err != nil {
 		return nil, callOptions{}, err
+	}
+	if ctx == nil {
+		return nil, callOptions{}, invalidArgument("the context is nil: use context.Background() where there is none")
 	}
 	if err := key.Err(); err != nil {
 		return nil, callOptions{}, err
@@ -293,27 +301,40 @@ type loadFunc func(ctx context.Context, slots []*slot)
 
 // fly joins the flight of one key, or leads it, and waits for the result.
 func (c *Cache) fly(ctx context.Context, s *slot, refresh bool, load loadFunc) (outcome, error) {
-	if err := reentrant(ctx, s.key); err != nil {
+	if err := c.reentrant(ctx, s.key); err != nil {
 		return outcome{}, err
 	}
 	s.supersede = refresh
 	if refresh {
 		// What is under way may have read the source before the caller asked.
-		c.flights.ForgetKey(s.flightKey())
+		c.forget(s.key)
 	}
-	call, lead := c.flights.Join(s.flightKey())
-	if lead {
-		s.call = call
-		c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, refresh, load) }, call)
+	s.call, s.led = c.flights.Join(s.flightKey())
+	if s.led {
+		c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, refresh, load) }, s.call)
 	}
-	out, err := call.Wait(ctx)
+	out, err := s.wait(ctx)
 	if err != nil {
 		return outcome{}, flightError(err, s.key)
 	}
-	if !lead && out.status != StatusHit {
+	if !s.led && out.status != StatusHit {
 		out.reason = "shared a load in flight: " + out.reason
 	}
 	return out, nil
+}
+
+// wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
+func (s *slot) wait(ctx context.Context) (outcome, error) {
+	if s.led {
+		return s.call.Wait(ctx)
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.plan.loadTimeout)
+	defer cancel()
+	out, err := s.call.Wait(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = flight.ErrTimeout
+	}
+	return out, err
 }
 
 // lead takes the keys of one flight along the load path: near, read, lease, load, share, fill. Each step hands on only what
@@ -322,6 +343,11 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, refresh bool, load load
 	pending := slots
 	if c.near != nil {
 		pending = c.recheckNear(slots, refresh)
+		defer func() {
+			for _, s := range slots {
+				s.fence.End()
+			}
+		}()
 	}
 	if c.store == nil {
 		c.loadAndShare(ctx, pending, load)
@@ -353,7 +379,12 @@ const (
 	slowestPoll = 50 * time.Millisecond
 )
 
-func shareHit(s *slot, out outcome) { s.call.Resolve(out, nil) }
+// shareHit gives what was found to those who wait, and to nobody who comes later: the flight may go on for other keys,
+// while the value grows old.
+func shareHit(s *slot, out outcome) {
+	s.call.Drop()
+	s.call.Resolve(out, nil)
+}
 
 // readNear looks into memory.
 func (c *Cache) readNear(s *slot) (outcome, bool) {
@@ -373,7 +404,7 @@ func (c *Cache) recheckNear(slots []*slot, refresh bool) (pending []*slot) {
 	for _, s := range slots {
 		s.fence = c.near.Fence(s.key)
 		if out, ok := c.readNear(s); ok && !refresh {
-			s.call.Resolve(out, nil)
+			shareHit(s, out)
 		} else {
 			pending = append(pending, s)
 		}
@@ -455,60 +486,99 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 		c.release(slots...)
 		return
 	}
-	start := c.clock.Now()
+	// Until the values are stored: encoding and sending them can take longer than a lease lives.
 	leases := c.keepLeases(ctx, slots)
-	returned := false
+	defer close(leases.stored)
+	done := false
 	defer func() {
-		if !returned { // a panic, or runtime.Goexit
-			c.countLoad(slots, time.Duration(c.clock.Now()-start))
-			slots[0].plan.counts.loadErrors.Add(1)
-			leases.stop()
+		if !done { // runtime.Goexit
 			c.release(slots...)
 		}
 	}()
 
-	l := &Load{parent: loadOf(ctx), slots: slots}
-	func() {
-		defer l.end()
-		load(context.WithValue(ctx, loadKey{}, l), slots)
-	}()
-	took := time.Duration(c.clock.Now() - start)
-	returned = true
-	leases.stop()
+	l := &Load{cache: c, slots: slots, parent: loadOf(ctx)}
+	start, took := c.callLoader(ctx, l, load)
+	close(leases.loaded)
 
-	c.countLoad(slots, took)
 	var store, unstored []*slot
-	for _, s := range slots {
+	for i, s := range slots {
 		s.out = outcome{value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start}
-		ttl := jitterTTL(pick(l.ttl, s.ttl), s.plan.policy.Jitter)
+		ttl, keep := l.decision(i)
+		ttl = shorten(pick(ttl, s.ttl), s.plan.policy.Jitter)
 		switch {
 		case s.err == nil:
 		case errors.Is(s.err, ErrNotFound):
 			s.out.value, s.out.absent = nil, s.err
 			ttl = s.plan.negativeTTL
 		default:
-			s.plan.counts.loadErrors.Add(1)
 			unstored = append(unstored, s)
 			s.call.Resolve(outcome{}, loadError(ctx, s.err))
 			continue
 		}
+		kept := keep && ttl > 0
 		switch {
-		case ttl <= 0 || l.noStore:
-			unstored = append(unstored, s)
-			s.call.Drop() // those who wait share it, and nobody else
+		case !kept:
 		case c.near != nil:
 			s.out.freshUntil += int64(ttl)
-			_ = c.insert(s) // counted and logged
+			kept = c.insert(s) == nil
 		case s.leased():
 			s.out.freshUntil += int64(ttl)
 			store = append(store, s)
 		case s.timedOut:
 			defer c.learnSize(s) // when the callers have their values
 		}
+		if !kept {
+			unstored = append(unstored, s)
+			if s.supersede {
+				// The value that the caller wanted replaced must not come back.
+				_, _ = c.remove(ctx, []*slot{s})
+			}
+		}
+		if !s.leased() || !kept {
+			s.call.Drop() // those who wait share it, and nobody else
+		}
 		s.call.Resolve(s.out, nil)
 	}
 	c.release(unstored...)
 	c.fill(store, took)
+	done = true
+}
+
+// callLoader calls the loader, counts how it ends, and turns a panic into the error of its slots: other keys of the flight
+// may be in other hands. runtime.Goexit goes on, and ends the flight.
+func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
+	counts := l.slots[0].plan.counts
+	counts.loads.Add(1)
+	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
+	settled := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
+			counts.loadErrors.Add(uint64(len(l.slots)))
+		}
+	})
+	start = c.clock.Now()
+	defer func() {
+		l.end()
+		took = time.Duration(c.clock.Now() - start)
+		counts.loadTime.Add(int64(took))
+		if p := recover(); p != nil {
+			for _, s := range l.slots {
+				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
+			}
+		}
+		if !settled() {
+			return // counted above, or nobody waited any more
+		}
+		for _, s := range l.slots {
+			if s.err != nil && !errors.Is(s.err, ErrNotFound) {
+				counts.loadErrors.Add(1)
+			}
+		}
+	}()
+	for _, s := range l.slots {
+		s.err = flight.ErrGoexit // stands unless the loader says otherwise
+	}
+	load(context.WithValue(ctx, loadKey{}, l), l.slots)
+	return start, took
 }
 
 // loadError is what the callers of a failed load get. A loader that came back because its time was up is reported as such,

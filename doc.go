@@ -67,8 +67,8 @@
 //
 // Cache.Invalidate removes keys. The [Receipt] tells whether Redis has confirmed it, which in memory mode is always so. A
 // value whose load began before a confirmed invalidation is not stored after it, in this process, in another one or in Redis;
-// those who were already waiting for that load still get its value, and nobody who comes later does. [Set] and [Refresh]
-// supersede loads under way in the same manner.
+// those who were already waiting for that load still get its value, and in the process that invalidated nobody who comes
+// later does. [Set] and [Refresh] supersede loads under way in the same manner.
 //
 // # Failures
 //
@@ -92,6 +92,10 @@
 //   - In Redis mode nothing is kept in memory: each hit is a read of Redis.
 //   - Invalidation is by key; there are no tags or patterns, and a category cannot be invalidated as a whole.
 //   - An invalidation that Redis did not confirm is not repeated: what it was about may live in Redis until its TTL ends.
+//   - Another process learns of an invalidation from Redis alone: a caller there that joins a load begun before it gets
+//     that load's value, which is not stored.
+//   - One key asked for two Go types in memory mode holds the one that was loaded last; the other loads again.
+//   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
 //   - A failed load is not remembered: the next caller loads again. Loads of different keys are not limited in number.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several

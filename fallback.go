@@ -29,8 +29,8 @@ type Health struct {
 // Health returns how the cache stands now. Of a nil or closed cache it says so in Reason, with StateDegraded.
 func (c *Cache) Health() Health {
 	switch {
-	case c == nil:
-		return Health{State: StateDegraded, Reason: "the cache is nil"}
+	case c == nil || c.clock == nil:
+		return Health{State: StateDegraded, Reason: "the cache is nil or zero"}
 	case c.closed.Load():
 		return Health{State: StateDegraded, Reason: ErrClosed.Error()}
 	case c.store == nil:

@@ -12,7 +12,7 @@ type Receipt struct {
 	Confirmed bool
 }
 
-// Invalidate removes keys from the cache. Once it has returned a confirmed receipt, nobody reads an older value, and the
+// Invalidate removes keys from the cache. Once it has returned a confirmed receipt, this process reads no older value, and the
 // loads that were under way when it was called are not stored, here or in any other process; those who were already waiting
 // for such a load still get its value.
 //
@@ -25,7 +25,7 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	}
 	slots := make([]*slot, len(keys))
 	for i, key := range keys {
-		s, _, err := newSlot[any](c, key, nil)
+		s, _, err := newSlot[any](ctx, c, key, nil)
 		if err != nil {
 			return Receipt{}, err
 		}
@@ -54,7 +54,7 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, err e
 		}
 		return removed, nil
 	}
-	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0)
+	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
 	removed, err = c.store.Remove(ctx, keys...)
 	if err != nil {

@@ -142,7 +142,7 @@ func plain(text string) bool {
 func (c *Cache) HashID(id string) string {
 	var sum []byte
 	if c == nil || len(c.opts.Secret) == 0 {
-		if c != nil {
+		if c != nil && c.opts.Logger != nil {
 			c.warnSecret.Do(func() {
 				c.opts.Logger.Warn("aside: HashID without Options.Secret: ids that can be guessed can be found in keys")
 			})

@@ -138,9 +138,17 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 		values = make(map[K]T, len(ids))
 		failed = make(map[K]error)
 		places = make(chan struct{}, parallelLoads)
+		apart  = loadOf(ctx).apart(ctx, len(ids))
 	)
-	for _, id := range ids {
+	for i, id := range ids {
 		places <- struct{}{}
+		if ctx.Err() != nil {
+			mu.Lock()
+			failed[id] = ctx.Err()
+			mu.Unlock()
+			<-places
+			continue
+		}
 		wg.Go(func() {
 			// A panic here would end the process: the flight guards its own goroutine only.
 			err := error(flight.ErrGoexit)
@@ -158,7 +166,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 				}
 				<-places
 			}()
-			value, err = load(ctx, id)
+			value, err = load(apart(i), id)
 		})
 	}
 	wg.Wait()

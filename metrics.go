@@ -164,10 +164,3 @@ func (s *striped) load() (sum uint64) {
 	}
 	return sum
 }
-
-// countLoad notes one loader call, under the label of its first key.
-func (c *Cache) countLoad(slots []*slot, took time.Duration) {
-	counts := slots[0].plan.counts
-	counts.loads.Add(1)
-	counts.loadTime.Add(int64(took))
-}

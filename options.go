@@ -51,7 +51,8 @@ type Options struct {
 	CompressFrom int
 
 	// OpTimeout bounds what one call may wait for Redis, not counting loads and waits for other processes' loads. Values
-	// known to be large get more: a second for every 32 MiB. Default: 50 ms.
+	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys, and the first
+	// operations of a policy, half a second, since nothing is known of its values yet. Default: 50 ms, at most 1 min.
 	OpTimeout time.Duration
 
 	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
@@ -122,8 +123,8 @@ func (o Options) withDefaults() (Options, []error) {
 	if o.MaxValueBytes < 0 || o.MaxValueBytes > maxValueBytes {
 		bad("MaxValueBytes is %d: set 1 to %d bytes, or 0 for the default", o.MaxValueBytes, maxValueBytes)
 	}
-	if o.OpTimeout < 0 {
-		bad("OpTimeout is %v: set a positive duration, or 0 for the default", o.OpTimeout)
+	if o.OpTimeout < 0 || o.OpTimeout > time.Minute {
+		bad("OpTimeout is %v: set a positive duration of at most 1m, or 0 for the default", o.OpTimeout)
 	}
 	if o.LoadTimeout < 0 {
 		bad("LoadTimeout is %v: set a positive duration, or 0 for the default", o.LoadTimeout)

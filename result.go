@@ -28,7 +28,7 @@ type Result[T any] struct {
 	Status Status
 	Tier   Tier
 	Age    time.Duration // since the start of the load that made the value
-	TTL    time.Duration // what is left of the value's time to be served, whether or not it could be stored
+	TTL    time.Duration // for how long the value may still be served; 0 if it is not stored
 	Reason string        // why the answer was not a better one, in a few words
 }
 

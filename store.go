@@ -21,10 +21,18 @@ func (c *Cache) limits() wire.Limits {
 func (c *Cache) budget(ctx context.Context, slots ...*slot) (context.Context, context.CancelFunc) {
 	var size int64
 	for _, s := range slots {
-		size += s.plan.largest.Load()
+		known := s.plan.largest.Load()
+		if known == 0 {
+			known = unknownSize
+		}
+		size = max(size, known)
 	}
-	return c.store.Budget(ctx, size)
+	return c.store.Budget(ctx, size, len(slots))
 }
+
+// unknownSize is how large a policy's values are taken for until the first one was met: half a second's worth, so that a
+// process that has just started reads what is in Redis rather than load it all again.
+const unknownSize = 16 << 20
 
 // redisFailed notes that a load of s is not a plain miss. Without an answer from Redis there is no lease, and without
 // a lease nothing is stored.
@@ -34,8 +42,8 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 		c.undecodable(s, err)
 		return
 	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return // nobody waits any more: says nothing of Redis
+	if redisstore.CallersOwn(ctx) {
+		return // the caller has left: says nothing of Redis
 	}
 	s.plan.counts.redisErrors.Add(1)
 	s.status, s.reason, s.keep = StatusFallback, redisstore.Describe(err), false
@@ -79,6 +87,7 @@ func (c *Cache) open(s *slot, stored []byte) (outcome, bool) {
 		s.reason = "expired"
 		return outcome{}, false
 	}
+	now = max(now, header.LoadStart) // which is not in the future, whatever our reading of the server's clock says
 	local := c.clock.Now()
 	out := outcome{
 		status:     StatusHit,
@@ -124,8 +133,9 @@ func (s *slot) encode() (payload []byte, codec uint32, err error) {
 	if s.out.value == nil {
 		return nil, 0, nil
 	}
-	payload, err = wire.Marshal(s.codec(), s.out.value)
-	return payload, wire.ID(s.codec()), err
+	own := s.codec()
+	payload, err = wire.Marshal(own, s.out.value)
+	return payload, wire.ID(own), err
 }
 
 // seal puts a payload into its envelope, under s's lease.
@@ -162,6 +172,12 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 		if err == nil {
 			var f redisstore.Filling
 			if f, err = c.seal(s, payload, codec, took); err == nil {
+				// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
+				if s.call.Forgotten() {
+					s.plan.counts.refused.Add(1)
+					c.release(s)
+					continue
+				}
 				fills, filled = append(fills, f), append(filled, s)
 				size += int64(len(f.Value))
 				continue
@@ -172,7 +188,7 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 	}
 	if len(fills) > 0 {
 		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
-		ctx, cancel := c.store.Budget(context.Background(), size)
+		ctx, cancel := c.store.Budget(context.Background(), size, len(fills))
 		defer cancel()
 		outcomes, errs := c.store.Fill(ctx, fills...)
 		for i, s := range filled {
@@ -186,13 +202,22 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 		}
 	}
 	c.release(failed...)
+	for _, s := range failed {
+		if s.supersede {
+			// The value that the caller wanted replaced must not come back.
+			_, _ = c.remove(context.Background(), []*slot{s})
+		}
+	}
+	for _, s := range slots {
+		s.call.Drop() // from now on Redis has it, or nobody
+	}
 }
 
 // insert keeps s.out in memory, unless the key was invalidated meanwhile. A value that is too large is not kept: its callers
 // get it all the same, and are told so.
 func (c *Cache) insert(s *slot) error {
 	size := near.Size(s.out.value)
-	if size > int64(c.opts.MaxValueBytes) {
+	if size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
 		c.unstorable(s, wire.ErrTooLarge)
 		s.out.freshUntil = s.out.loadedAt
 		return wire.ErrTooLarge
@@ -215,14 +240,13 @@ func (c *Cache) insert(s *slot) error {
 // set is Set but for the type of its value.
 func (c *Cache) set(ctx context.Context, s *slot) error {
 	start := c.clock.Now()
-	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(jitterTTL(s.ttl, s.plan.policy.Jitter))}
+	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
 	s.supersede = true
 	// Last: a flight that begins before the value is in place may have seen the old one, and nobody who comes later may
 	// join it.
 	defer c.forget(s.key)
 	var err error
 	if c.near != nil {
-		s.fence = c.near.Fence(s.key)
 		err = c.insert(s)
 	} else {
 		err = c.write(ctx, s)
@@ -255,7 +279,7 @@ func (c *Cache) write(ctx context.Context, s *slot) error {
 		return err
 	}
 	s.plan.met(int64(len(payload)))
-	ctx, cancel := c.budget(ctx, s)
+	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
 	defer cancel()
 	s.nonce = wire.NewNonce()
 	grant := c.store.Seize(ctx, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})[0]
@@ -275,55 +299,61 @@ func (c *Cache) write(ctx context.Context, s *slot) error {
 		return errNotWritten
 	}
 	if outcomes[0] == redisstore.Refused {
-		// Somebody who came later may have removed or set the key, or the lease has run out on the way: then what is
-		// there now is older than this.
+		// Somebody came later: another Set, whose value must stay, or an invalidation. Or the lease has run out on the
+		// way, and what is there is older than this.
 		s.plan.counts.refused.Add(1)
-		return errNotWritten
+		if err := c.store.Discard(ctx, s.key, s.granted); err != nil {
+			s.plan.counts.redisErrors.Add(1)
+			return errNotWritten
+		}
 	}
 	return nil
 }
 
-// leaseKeeper renews the leases of one load while it runs.
-type leaseKeeper struct {
-	stop func() // ends the renewals; it does not wait for one under way
+// A leaseKeeper renews the leases of one load.
+type leaseKeeper struct{ loaded, stored chan struct{} }
+
+// keepLeases renews the leases that slots hold until their values are stored. When ctx ends before they are loaded, because
+// the load's time is up or nobody waits for it any more, it gives the leases back: a loader that hangs must not hold up the
+// fleet.
+func (c *Cache) keepLeases(ctx context.Context, slots []*slot) leaseKeeper {
+	k := leaseKeeper{make(chan struct{}), make(chan struct{})}
+	if reqs := leaseRequests(slots, (*slot).leased); len(reqs) > 0 {
+		c.background.Go(func() { c.renew(ctx, k, reqs) })
+	}
+	return k
 }
 
-// keepLeases renews the leases that slots hold until the load ends. When ctx ends first, because the load's time is up or
-// nobody waits for it any more, it gives the leases back: a loader that hangs must not hold up the fleet.
-func (c *Cache) keepLeases(ctx context.Context, slots []*slot) leaseKeeper {
-	reqs := leaseRequests(slots, (*slot).leased)
-	if len(reqs) == 0 {
-		return leaseKeeper{stop: func() {}}
-	}
-	stopped := make(chan struct{})
-	c.background.Go(func() {
-		renewals := time.NewTicker(c.opts.LeaseTTL / 3)
-		defer renewals.Stop()
-		for {
+func (c *Cache) renew(ctx context.Context, k leaseKeeper, reqs []redisstore.Request) {
+	renewals := time.NewTicker(c.opts.LeaseTTL / 3)
+	defer renewals.Stop()
+	loaded, ended := k.loaded, ctx.Done()
+	for {
+		select {
+		case <-k.stored:
+			return
+		case <-loaded:
+			loaded, ended = nil, nil // from now on the end of the flight says nothing of its values
+		case <-ended:
 			select {
-			case <-stopped:
-				return
-			case <-ctx.Done():
-				select {
-				case <-stopped: // the load is over, and with it its context: its leases are in other hands
-				default:
-					c.withBudget(func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
-				}
-				return
-			case <-renewals.C:
-				// A renewal that fails is no reason to stop: the next one may come in time.
-				c.withBudget(func(ctx context.Context) error { return c.store.Renew(ctx, reqs...) })
+			case <-loaded:
+				continue // both at once
+			default:
 			}
+			c.withBudget(len(reqs), func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
+			return
+		case <-renewals.C:
+			// A renewal that fails is no reason to stop: the next one may come in time.
+			c.withBudget(len(reqs), func(ctx context.Context) error { return c.store.Renew(ctx, reqs...) })
 		}
-	})
-	return leaseKeeper{stop: func() { close(stopped) }}
+	}
 }
 
 // release gives back, in the background, the leases that slots hold or may have been granted.
 func (c *Cache) release(slots ...*slot) {
 	if reqs := leaseRequests(slots, (*slot).asked); len(reqs) > 0 {
 		c.background.Go(func() {
-			c.withBudget(func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
+			c.withBudget(len(reqs), func(ctx context.Context) error { return c.store.Release(ctx, reqs...) })
 		})
 	}
 }
@@ -338,8 +368,8 @@ func leaseRequests(slots []*slot, which func(*slot) bool) (reqs []redisstore.Req
 }
 
 // withBudget runs an operation whose failure needs no handling: a lease that is not given back ends by itself.
-func (c *Cache) withBudget(op func(context.Context) error) {
-	ctx, cancel := c.store.Budget(context.Background(), 0)
+func (c *Cache) withBudget(keys int, op func(context.Context) error) {
+	ctx, cancel := c.store.Budget(context.Background(), 0, keys)
 	defer cancel()
 	_ = op(ctx)
 }

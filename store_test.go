@@ -448,9 +448,15 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 	o.CompressFrom = -1
 	stored(t, connected(t, o), items.Key("large"), value)
 
-	// Another process's cache, which has never seen the value and cannot read it in the time that small ones take.
+	// Another process's cache, which has seen small values only and cannot read this one in the time that they take.
 	o.OpTimeout = 2 * time.Millisecond
 	c := connected(t, o)
+	eventually(t, "small ones can be read", func() bool {
+		_, err := aside.GetOrLoad(t.Context(), c, items.Key("small"), func(context.Context) ([]byte, error) { return []byte("v"), nil })
+		require.NoError(t, err)
+		_, err = aside.Get[[]byte](t.Context(), c, items.Key("small"))
+		return err == nil
+	})
 	eventually(t, "it learns how much time the value takes", func() bool {
 		r, err := aside.Lookup(t.Context(), c, items.Key("large"), func(context.Context) ([]byte, error) { return value, nil })
 		require.NoError(t, err)

@@ -42,15 +42,17 @@ func gather(opts []CallOption) (callOptions, error) {
 }
 
 // A Load is the load that a loader runs in; Loading finds it. A loader uses it to adapt how its value is cached. On a nil
-// Load all methods do nothing, so a loader can also be called directly.
+// Load all methods do nothing, so a loader can also be called directly. In a batch it stands for all of its ids.
 type Load struct {
-	parent *Load
+	cache  *Cache
 	slots  []*slot
+	parent *Load
 
 	mu      sync.Mutex
 	ttl     time.Duration // guarded by mu
 	noStore bool          // guarded by mu
 	ended   bool          // guarded by mu
+	each    []*Load       // of a batch whose ids have loaders of their own: one for each slot; guarded by mu
 }
 
 type loadKey struct{}
@@ -66,7 +68,11 @@ func loadOf(ctx context.Context) *Load {
 // TTL sets how long the loaded values are served, counted from the start of the load, in place of the policy's TTL. Zero or
 // less means that they are not stored. It has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {
-	l.set(func() { l.ttl, l.noStore = d, d <= 0 })
+	if d <= 0 {
+		l.NoStore()
+		return
+	}
+	l.set(func() { l.ttl = d })
 }
 
 // NoStore keeps the loaded values from being stored: those who wait get them, and whoever comes later loads again. It has no
@@ -86,21 +92,48 @@ func (l *Load) set(change func()) {
 	}
 }
 
-// end closes the load to further changes; its fields may be read from then on.
-func (l *Load) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ended = true
+// apart returns contexts in which each id of a batch has a Load of its own.
+func (l *Load) apart(ctx context.Context, n int) func(i int) context.Context {
+	if l == nil || n != len(l.slots) {
+		return func(int) context.Context { return ctx }
+	}
+	each := make([]*Load, n)
+	for i := range each {
+		each[i] = &Load{cache: l.cache, slots: l.slots[i : i+1], parent: l}
+	}
+	l.set(func() { l.each = each })
+	return func(i int) context.Context { return context.WithValue(ctx, loadKey{}, each[i]) }
 }
 
-// reentrant finds out whether ctx is that of a loader, or of a load inside one, that is loading key: to wait for that load
-// would be to wait for oneself.
-func reentrant(ctx context.Context, key string) error {
+// end closes the load to further changes.
+func (l *Load) end() {
+	l.mu.Lock()
+	l.ended = true
+	each := l.each
+	l.mu.Unlock()
+	for _, one := range each {
+		one.end()
+	}
+}
+
+// decision is what the loader has said about the value of slot i, once the load has ended.
+func (l *Load) decision(i int) (ttl time.Duration, keep bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.each != nil {
+		return l.each[i].decision(0)
+	}
+	return l.ttl, !l.noStore
+}
+
+// reentrant finds out whether ctx is that of a loader of this cache, or of a load inside one, that is loading key: to wait
+// for that load would be to wait for oneself.
+func (c *Cache) reentrant(ctx context.Context, key string) error {
 	for l := loadOf(ctx); l != nil; l = l.parent {
 		l.mu.Lock()
-		ended := l.ended
+		over := l.ended || l.cache != c
 		l.mu.Unlock()
-		if ended {
+		if over {
 			continue
 		}
 		for _, s := range l.slots {
@@ -112,8 +145,12 @@ func reentrant(ctx context.Context, key string) error {
 	return nil
 }
 
-// jitterTTL shortens ttl by a random share of up to fraction.
-func jitterTTL(ttl time.Duration, fraction float64) time.Duration {
+// longest is what a longer TTL counts as; sums of it and any time stay within an int64 of nanoseconds.
+const longest = 100 * 365 * 24 * time.Hour
+
+// shorten takes a random share of up to fraction from ttl.
+func shorten(ttl time.Duration, fraction float64) time.Duration {
+	ttl = min(ttl, longest)
 	return ttl - time.Duration(rand.Float64()*fraction*float64(ttl))
 }
 

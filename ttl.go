@@ -104,7 +104,9 @@ func (p *Policy) label() string {
 	return p.Category
 }
 
-func (p *Policy) codecName() string {
+// codecName is empty without a codec, and for one that panics, such as a nil pointer in the interface.
+func (p *Policy) codecName() (name string) {
+	defer func() { _ = recover() }()
 	if p.Codec == nil {
 		return ""
 	}
@@ -131,8 +133,8 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
 	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
 		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
-	case p.Codec != nil && p.Codec.Name() == "":
-		return invalidOption("policy %q: its Codec has an empty Name: stored values are told apart by it", p.name())
+	case p.Codec != nil && p.codecName() == "":
+		return invalidOption("policy %q: its Codec has an empty Name, or panics when asked for it: stored values are told apart by it", p.name())
 	}
 	if p.Codec != nil {
 		if own, taken := wire.Builtin(wire.ID(p.Codec)); taken && own != p.Codec {
