@@ -39,7 +39,8 @@ type Options struct {
 	// MaxEntries bounds the entries in memory. Default: 100,000.
 	MaxEntries int
 
-	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated. Default: 128 MiB.
+	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated: what a type keeps behind
+	// unexported pointers and maps, or beside a lock, is its own and not looked at. Default: 128 MiB.
 	MaxBytes int64
 
 	// MaxValueBytes bounds one value: in Redis its encoded bytes before compression, in memory its estimated size. A
