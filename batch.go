@@ -118,7 +118,7 @@ func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
 		v, found := values[ids[i]]
 		switch {
 		case found:
-			s.value, s.err = &v, nil
+			hold(s, v, nil)
 		case perID && each.Errors[ids[i]] != nil:
 			s.err = each.Errors[ids[i]]
 		case perID || err == nil:

@@ -222,7 +222,11 @@ func (c *Cache) insert(s *slot) error {
 		s.out.freshUntil = s.out.loadedAt
 		return wire.ErrTooLarge
 	}
-	e := &near.Entry{Value: s.out.value, Owner: s.plan, LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil, Size: size}
+	e := s.entry
+	if s.out.value == nil {
+		e = new(near.Entry) // "not found" is not to keep alive what came with it
+	}
+	*e = near.Entry{Value: s.out.value, Owner: s.plan, LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil, Size: size}
 	put := c.near.Insert
 	if s.supersede {
 		put = c.near.Put
