@@ -68,15 +68,18 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 	var calls []*flight.Call[flightKey, outcome]
 	var waiting []*slot
 	timeout := slots[0].plan.loadTimeout
+	ours := make(map[string]bool)
 	for _, s := range slots {
 		if out, ok := c.readNear(s); ok && !o.refresh {
 			b.settle(c, s, out, nil)
 			continue
 		}
-		if o.refresh {
-			c.forget(s.key)
+		if s.supersede && ours[s.key] {
+			s.supersede = false // two ids with one key: the second shares the first one's new load
 		}
-		if s.call, s.led = c.flights.Join(s.flightKey()); s.led {
+		c.join(s)
+		if s.led {
+			ours[s.key] = true
 			led, calls = append(led, s), append(calls, s.call)
 			timeout = max(timeout, s.plan.loadTimeout)
 		}

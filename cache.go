@@ -316,11 +316,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, refresh bool, load loadFunc) (
 		return outcome{}, err
 	}
 	s.supersede = refresh
-	if refresh {
-		// What is under way may have read the source before the caller asked.
-		c.forget(s.key)
-	}
-	s.call, s.led = c.flights.Join(s.flightKey())
+	c.join(s)
 	if s.led {
 		c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, refresh, load) }, s.call)
 	}
@@ -332,6 +328,16 @@ func (c *Cache) fly(ctx context.Context, s *slot, refresh bool, load loadFunc) (
 		out.reason = "shared a load in flight: " + out.reason
 	}
 	return out, nil
+}
+
+// join joins the flight of s's key, or leads it. What is under way when a Refresh comes may have read the source before: it
+// is not joined, by the Refresh or by anyone who comes later.
+func (c *Cache) join(s *slot) {
+	if s.supersede {
+		s.call, s.led = c.flights.JoinNew(s.flightKey(), func(k flightKey) bool { return k.key == s.key })
+	} else {
+		s.call, s.led = c.flights.Join(s.flightKey())
+	}
 }
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
@@ -535,8 +541,11 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 		case s.leased():
 			s.out.freshUntil += int64(ttl)
 			store = append(store, s)
-		case s.timedOut:
-			defer c.learnSize(s) // when the callers have their values
+		default: // without a lease nothing is stored, and what a Refresh was to replace must go
+			kept = !s.supersede
+			if s.timedOut {
+				defer c.learnSize(s) // when the callers have their values
+			}
 		}
 		if !kept {
 			unstored = append(unstored, s)

@@ -176,6 +176,9 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 				if s.call.Forgotten() {
 					s.plan.counts.refused.Add(1)
 					c.release(s)
+					if s.supersede && c.discard(s) != nil {
+						failed = append(failed, s)
+					}
 					continue
 				}
 				fills, filled = append(fills, f), append(filled, s)
@@ -198,6 +201,9 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 				failed = append(failed, s)
 			case outcomes[i] == redisstore.Refused:
 				s.plan.counts.refused.Add(1)
+				if s.supersede && c.discard(s) != nil {
+					failed = append(failed, s)
+				}
 			}
 		}
 	}
@@ -211,6 +217,17 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 	for _, s := range slots {
 		s.call.Drop() // from now on Redis has it, or nobody
 	}
+}
+
+// discard removes what s was to replace, unless something newer is there by now.
+func (c *Cache) discard(s *slot) error {
+	ctx, cancel := c.store.Budget(context.Background(), 0, 1)
+	defer cancel()
+	err := c.store.Discard(ctx, s.key, s.granted)
+	if err != nil {
+		s.plan.counts.redisErrors.Add(1)
+	}
+	return err
 }
 
 // insert keeps s.out in memory, unless the key was invalidated meanwhile. A value that is too large is not kept: its callers
@@ -306,8 +323,7 @@ func (c *Cache) write(ctx context.Context, s *slot) error {
 		// Somebody came later: another Set, whose value must stay, or an invalidation. Or the lease has run out on the
 		// way, and what is there is older than this.
 		s.plan.counts.refused.Add(1)
-		if err := c.store.Discard(ctx, s.key, s.granted); err != nil {
-			s.plan.counts.redisErrors.Add(1)
+		if c.discard(s) != nil {
 			return errNotWritten
 		}
 	}

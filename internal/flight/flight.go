@@ -79,6 +79,18 @@ type trip[K comparable, V any] struct {
 func (g *Group[K, V]) Join(key K) (call *Call[K, V], lead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.join(key)
+}
+
+// JoinNew is Forget and Join in one step: nobody can begin a flight of key in between.
+func (g *Group[K, V]) JoinNew(key K, match func(K) bool) (call *Call[K, V], lead bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forget(match)
+	return g.join(key)
+}
+
+func (g *Group[K, V]) join(key K) (call *Call[K, V], lead bool) {
 	if c, ok := g.calls[key]; ok {
 		c.waiters++
 		if c.waiters == 1 && c.trip != nil && !c.resolved {
@@ -260,6 +272,10 @@ func (g *Group[K, V]) unwanted(t *trip[K, V]) {
 func (g *Group[K, V]) Forget(match func(K) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forget(match)
+}
+
+func (g *Group[K, V]) forget(match func(K) bool) {
 	for key, c := range g.calls {
 		if match(key) {
 			c.forgotten = true
@@ -273,13 +289,6 @@ func (c *Call[K, V]) Forgotten() bool {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
 	return c.forgotten
-}
-
-// ForgetKey is Forget for one key, without a walk over the others.
-func (g *Group[K, V]) ForgetKey(key K) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.calls, key)
 }
 
 // Close resolves every call with err, cancels every load, makes later calls fail with err, and waits until the loads

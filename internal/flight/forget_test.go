@@ -12,7 +12,7 @@ import (
 func TestWhoComesAfterForgetStartsANewFlight(t *testing.T) {
 	t.Parallel()
 	forget := map[string]func(*group){
-		"ForgetKey": func(g *group) { g.ForgetKey("k") },
+		"ForgetKey": func(g *group) { forgetKey(g, "k") },
 		"Forget":    func(g *group) { g.Forget(func(key string) bool { return key == "k" }) },
 	}
 	for name, forget := range forget {
@@ -69,7 +69,7 @@ func TestAForgottenFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
 				g.Run(t.Context(), limit, func(ctx context.Context) { <-ctx.Done() }, old)
 				ctx, leave := context.WithCancel(t.Context())
 				waiting := wait(ctx, old)
-				g.ForgetKey("k")
+				forgetKey(&g, "k")
 				next := lead(t, &g, "k")[0]
 				release := make(chan struct{})
 				g.Run(t.Context(), limit, func(ctx context.Context) { <-release; next.Resolve(2, ctx.Err()) }, next)
@@ -92,7 +92,7 @@ func TestAForgottenFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
 func TestForgettingWhatIsNotThereIsNothing(t *testing.T) {
 	t.Parallel()
 	var g group
-	g.ForgetKey("k")
+	forgetKey(&g, "k")
 	g.Forget(func(string) bool { return true })
 	_, ok := g.Peek("k")
 	require.False(t, ok)
@@ -136,4 +136,27 @@ func TestAValueStaysJoinableUntilTheLoadHasReturned(t *testing.T) {
 		require.False(t, ok)
 		works(t, &g, "k")
 	})
+}
+
+// forgetKey is Forget for one key.
+func forgetKey(g *group, key string) { g.Forget(func(k string) bool { return k == key }) }
+
+func TestJoinNewLeadsAndLeavesTheOldCallToThoseWhoHaveIt(t *testing.T) {
+	t.Parallel()
+	var g group
+	old, lead := g.Join("k")
+	require.True(t, lead)
+	fresh, lead := g.JoinNew("k", func(k string) bool { return k == "k" })
+	require.True(t, lead)
+	require.True(t, old.Forgotten())
+	require.False(t, fresh.Forgotten())
+	joined, lead := g.Join("k")
+	require.False(t, lead)
+	require.Same(t, fresh, joined)
+	for value, c := range map[int]*call{1: old, 2: fresh} {
+		g.Run(t.Context(), limit, func(context.Context) { c.Resolve(value, nil) }, c)
+		got, err := c.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, value, got)
+	}
 }

@@ -63,14 +63,14 @@ func (c *Cache) Get(key string) *Entry {
 	return e
 }
 
-// Insert stores a loaded entry, unless its fence is broken; f must not be nil. It reports false if the fence refused it. An
-// entry whose time is over already is not refused, only not stored.
+// Insert stores a loaded entry, unless its fence is broken; f must not be nil. It reports false if it was refused, by the
+// fence or for a fresh value whose load began later. An entry whose time is over already is not refused, only not stored.
 func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	refused := false
 	// The check runs under the lock of the key's bucket, and so do Delete and Put, which break the fence before they remove
 	// or replace: either the check sees the broken fence, or they come second and undo what was inserted.
-	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
-		refused = f.broken()
+	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
+		refused = f.broken() || found && c.newer(there, e)
 		if refused || !c.clock.Before(e.FreshUntil) {
 			return nil, otter.CancelOp
 		}
@@ -79,9 +79,15 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	return !refused
 }
 
+// newer reports whether there is a fresh entry whose load began after that of e: a load that outlived its flight must not
+// take its place.
+func (c *Cache) newer(there, e *Entry) bool {
+	return there.LoadedAt > e.LoadedAt && c.clock.Before(there.FreshUntil)
+}
+
 // Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. Without
 // a fence of its own (f is nil) it is never refused. With one, that of a load which was to supersede the entry, it stores
-// nothing and reports false if that fence is broken. For an entry whose time is over already it removes what is there and
+// nothing and reports false if that fence is broken, or if what is there is fresh and its load began later. For an entry whose time is over already it removes what is there and
 // stores nothing.
 func (c *Cache) Put(key string, e *Entry, f *Fence) bool {
 	refused := false
@@ -95,6 +101,9 @@ func (c *Cache) Put(key string, e *Entry, f *Fence) bool {
 				if found && there == f.rival() {
 					return nil, otter.InvalidateOp
 				}
+				return nil, otter.CancelOp
+			}
+			if refused = found && c.newer(there, e); refused {
 				return nil, otter.CancelOp
 			}
 			by = e

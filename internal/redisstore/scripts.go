@@ -49,6 +49,7 @@ redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
+	redis.call('UNLINK', KEYS[1]) -- under the lease, what is there can only be older
 	return 2
 end
 local magic = ARGV[4]
