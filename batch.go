@@ -43,20 +43,19 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 	// Everything is checked before anything is begun.
 	seen := make(map[K]struct{}, len(ids))
 	var slots []*slot
-	var o callOptions
 	for i, id := range ids {
 		if _, twice := seen[id]; twice {
 			continue
 		}
 		seen[id] = struct{}{}
-		s, opt, err := newSlot[T](ctx, c, key(id), opts)
+		s, _, err := newSlot[T](ctx, c, key(id), opts)
 		if err == nil {
 			err = c.reentrant(ctx, s.key)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
 		}
-		s.index, s.supersede, o = len(slots), opt.refresh, opt
+		s.index = len(slots)
 		slots = append(slots, s)
 		b.ids = append(b.ids, id) // a copy: the load may outlive the call, and with it the caller's slice
 	}
@@ -64,36 +63,8 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		return b.values, c.usable()
 	}
 
-	var led []*slot
-	var calls []*flight.Call[flightKey, outcome]
-	var waiting []*slot
-	timeout := slots[0].plan.loadTimeout
-	ours := make(map[string]bool)
-	for _, s := range slots {
-		if out, ok := c.readNear(s); ok && !o.refresh {
-			b.settle(c, s, out, nil)
-			continue
-		}
-		if s.supersede && ours[s.key] {
-			s.supersede = false // two ids with one key: the second shares the first one's new load
-		}
-		c.join(s)
-		if s.led {
-			ours[s.key] = true
-			led, calls = append(led, s), append(calls, s.call)
-			timeout = max(timeout, s.plan.loadTimeout)
-		}
-		waiting = append(waiting, s)
-	}
-	if len(led) > 0 {
-		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.lead(ctx, led, o.refresh, b.run) }, calls...)
-	}
-	for _, s := range waiting {
-		out, err := s.wait(ctx)
-		if err != nil {
-			err = flightError(err, s.key)
-		}
-		b.settle(c, s, out, err)
+	for len(slots) > 0 {
+		slots = b.round(ctx, c, slots)
 	}
 	if len(b.failed) > 0 {
 		return b.values, &BatchError[K]{Errors: b.failed}
@@ -107,6 +78,46 @@ type batch[K comparable, T any] struct {
 	load   func(context.Context, []K) (map[K]T, error)
 	values map[K]T
 	failed map[K]error
+}
+
+// round answers slots from memory, or joins or leads their flights. It returns those that must go round again, because they
+// joined a load that turned out to be too old for them.
+func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again []*slot) {
+	var led, waiting []*slot
+	var calls []*flight.Call[flightKey, outcome]
+	timeout := slots[0].plan.loadTimeout
+	ours := make(map[string]bool)
+	for _, s := range slots {
+		if out, ok := c.readNear(s); ok {
+			b.settle(c, s, out, nil)
+			continue
+		}
+		if ours[s.key] {
+			s.supersede, s.strong = false, false // two ids with one key: the second shares what the first one begins now
+		}
+		c.join(s)
+		if s.led {
+			ours[s.key] = true
+			led, calls = append(led, s), append(calls, s.call)
+			timeout = max(timeout, s.plan.loadTimeout)
+		}
+		waiting = append(waiting, s)
+	}
+	if len(led) > 0 {
+		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.lead(ctx, led, b.run) }, calls...)
+	}
+	for _, s := range waiting {
+		out, err := s.wait(ctx)
+		switch {
+		case err != nil:
+			err = flightError(err, s.key)
+		case s.tooLate(out):
+			again = append(again, s)
+			continue
+		}
+		b.settle(c, s, out, err)
+	}
+	return again
 }
 
 // run is the batch's loadFunc.

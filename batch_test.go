@@ -73,26 +73,6 @@ func TestABatchCallsItsLoaderOnceForExactlyWhatIsMissing(t *testing.T) {
 	})
 }
 
-func TestABatchReadsRedisInOneRoundTrip(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	c := connected(t, at(server.Addr()))
-	var ids []int
-	for id := range 100 {
-		ids = append(ids, id)
-		if id < 30 {
-			stored(t, c, itemKey(id), id*id)
-		}
-	}
-	before := commands(t, server, "get")
-	var src squares
-	_, err := aside.GetOrLoadMany(t.Context(), c, ids, itemKey, src.load)
-	require.NoError(t, err)
-	require.NoError(t, c.Close())
-	// Each of the 100 was read once by itself, and each of the 70 once more by each of the scripts for its lease and its fill.
-	require.EqualValues(t, 100+70+70, commands(t, server, "get")-before)
-}
-
 // commands returns how often the server has run a command, by its own account.
 func commands(t *testing.T, server *redistest.Server, name string) (calls int) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,12 +26,17 @@ import (
 type Cache struct {
 	opts    Options
 	clock   *near.Clock
-	near    *near.Cache       // nil where values are in Redis: memory is not kept coherent with it yet
+	near    *near.Cache
 	store   *redisstore.Store // nil in memory mode
 	flights flight.Group[flightKey, outcome]
+	fills   sync.Map // key -> channel that is closed when the value that is being stored is in memory too
 	plans   plans
 	metrics metrics
 	health  health
+
+	generations atomic.Uint64 // the last one given to a tag in memory mode
+	lateTags    atomic.Uint64 // how often a named tag may have been invalidated, as far as this process has been told
+	ownTags     atomic.Uint64 // how often this process has invalidated one
 
 	closing    sync.Once
 	closed     atomic.Bool
@@ -49,8 +55,8 @@ func New(opts Options) (*Cache, error) {
 	}
 	c.clock = near.NewClock()
 	c.health.start(opts.Logger)
+	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
 	if len(opts.Redis.InitAddress) == 0 {
-		c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
 		return c, nil
 	}
 	c.store = redisstore.Open(redisstore.Options{
@@ -59,6 +65,8 @@ func New(opts Options) (*Cache, error) {
 		Lease:     opts.LeaseTTL,
 		Format:    redisstore.Format{Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset},
 		OnState:   c.health.onState,
+		Pushed:    c.pushed,
+		Gap:       c.gap,
 	})
 	return c, nil
 }
@@ -85,9 +93,7 @@ func (c *Cache) Close() error {
 		if c.store != nil {
 			c.store.Close()
 		}
-		if c.near != nil {
-			c.near.Close()
-		}
+		c.near.Close()
 		c.clock.Stop()
 	})
 	return nil
@@ -115,10 +121,10 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // Trouble with Redis is not an error: load then answers. A hit in memory allocates nothing, if key and load
 // were made before.
 func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (T, error) {
-	if len(opts) == 0 && load != nil {
-		if e := c.hit(key); e != nil {
-			if v, ok := e.Value.(*T); ok {
-				e.Owner.(*plan).counts.memoryHits.add()
+	if load != nil && passive(opts) {
+		if value, counts := c.hit(key); counts != nil {
+			if v, ok := value.(*T); ok {
+				counts.memoryHits.add()
 				return *v, nil
 			}
 		}
@@ -150,28 +156,32 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	if err != nil {
 		return err
 	}
-	if o.refresh {
-		return invalidArgument("Set takes no Refresh option: it always replaces what is cached")
+	if o.refresh || o.strong {
+		return invalidArgument("Set takes neither Refresh nor Strong: it always replaces what is cached")
 	}
 	hold(s, value, nil)
 	return c.set(ctx, s)
 }
 
-// hit is the whole of a hit in memory but for the type of its value.
-func (c *Cache) hit(key Key) *near.Entry {
+// hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
+func (c *Cache) hit(key Key) (value any, counts *counters) {
 	if c == nil || c.near == nil || key.policy == nil {
-		return nil
+		return nil, nil
 	}
 	e := c.near.Get(key.text)
-	if e == nil || !e.Owner.(*plan).is(key.policy) {
-		return nil
+	if e == nil {
+		return nil, nil
 	}
-	return e
+	pl := e.Scope.Owner.(*plan)
+	if !pl.is(key.policy) {
+		return nil, nil
+	}
+	return e.Value, pl.counts
 }
 
 // lookup is GetOrLoad after its first step has found nothing.
 func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts []CallOption) (Result[T], error) {
-	s, o, err := newSlot[T](ctx, c, key, opts)
+	s, _, err := newSlot[T](ctx, c, key, opts)
 	if err != nil {
 		return Result[T]{}, err
 	}
@@ -179,8 +189,8 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
 	out, ok := c.readNear(s)
-	if !ok || o.refresh {
-		out, err = c.fly(ctx, s, o.refresh, func(ctx context.Context, slots []*slot) {
+	if !ok {
+		out, err = c.fly(ctx, s, func(ctx context.Context, slots []*slot) {
 			v, err := load(ctx)
 			hold(slots[0], v, err)
 		})
@@ -202,7 +212,11 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	}
 	if !ok && c.store != nil {
 		budget, cancel := c.budget(ctx, s)
-		ok = len(c.readStore(budget, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
+		m := c.newMarks()
+		c.fence(s, m, nil)
+		ok = len(c.readStore(budget, m, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
+		s.fence.End()
+		m.end()
 		cancel()
 	}
 	if !ok {
@@ -222,15 +236,23 @@ type slot struct {
 	typ       reflect.Type // of the value
 	index     int          // of its id, in a batch
 	ttl       time.Duration
+	tags      []string // what it can be invalidated by, beside its key
+	strong    bool     // nothing that memory holds is good enough
+	supersede bool     // a Set or a Refresh: loads under way must not be stored over it
 	call      *flight.Call[flightKey, outcome]
-	led       bool                // by this caller, not joined
-	fence     *near.Fence         // taken before the load, in memory mode
-	reject    redisstore.Rejected // the value in Redis that cannot be used
-	keep      bool                // whether a loaded value may be stored
-	supersede bool                // a Set or a Refresh: loads under way must not be stored over it
-	status    Status              // what a load would be: a miss, or a fallback
-	reason    string              // why it is none of the better ones
-	timedOut  bool                // Redis did not answer in time
+	led       bool   // by this caller, not joined
+	lateTags  uint64 // the cache's, when the slot joined its flight, or began it
+	ownTags   uint64 // likewise
+
+	fence    *near.Fence         // taken before anything is read
+	voucher  *near.Voucher       // the connection's, for what was read last; nil if nobody vouches
+	stamps   []stamp             // the generations of its tags, from before the load
+	sequence uint64              // that of all named tags, likewise
+	reject   redisstore.Rejected // the value in Redis that cannot be used
+	keep     bool                // whether a loaded value may be stored
+	status   Status              // what a load would be: a miss, or a fallback
+	reason   string              // why it is none of the better ones
+	timedOut bool                // Redis did not answer in time
 
 	nonce   wire.Nonce // of the lease that was asked for; zero if none was
 	granted int64      // the server's time when it was granted, µs; 0 without one
@@ -239,6 +261,8 @@ type slot struct {
 	entry *near.Entry // for it, in the same allocation
 	err   error
 	out   outcome // what the callers got
+
+	lateNames []string // the tags that its loader has named
 }
 
 // hold notes what a loader has come back with. The value and its entry in memory lie side by side, so that a hit waits for
@@ -273,6 +297,8 @@ type outcome struct {
 	reason     string
 	loadedAt   int64 // when the load began, on the cache's clock
 	freshUntil int64
+	late       bool   // the loader has named tags
+	lateTags   uint64 // the cache's, when the flight began
 }
 
 // usable is nil for a cache that New made and that is not closed.
@@ -304,41 +330,57 @@ func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (
 	if err != nil {
 		return nil, callOptions{}, err
 	}
-	return &slot{key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: pick(o.ttl, pl.ttl), keep: true, status: StatusMiss, reason: "not cached"}, o, nil
+	s := &slot{
+		key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: pick(o.ttl, pl.ttl), tags: pl.tags,
+		strong: o.strong, supersede: o.refresh, keep: true, status: StatusMiss, reason: "not cached",
+	}
+	if len(o.tags) > 0 {
+		s.tags = slices.Concat(pl.tags, o.tags)
+	}
+	return s, o, nil
 }
 
 // A loadFunc loads the slots it is given: it writes the value or the err of each.
 type loadFunc func(ctx context.Context, slots []*slot)
 
 // fly joins the flight of one key, or leads it, and waits for the result.
-func (c *Cache) fly(ctx context.Context, s *slot, refresh bool, load loadFunc) (outcome, error) {
+func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error) {
 	if err := c.reentrant(ctx, s.key); err != nil {
 		return outcome{}, err
 	}
-	s.supersede = refresh
-	c.join(s)
-	if s.led {
-		c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, refresh, load) }, s.call)
+	for {
+		c.join(s)
+		if s.led {
+			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
+		}
+		out, err := s.wait(ctx)
+		if err != nil {
+			return outcome{}, flightError(err, s.key)
+		}
+		if s.tooLate(out) {
+			continue
+		}
+		if !s.led && out.status != StatusHit {
+			out.reason = "shared a load in flight: " + out.reason
+		}
+		return out, nil
 	}
-	out, err := s.wait(ctx)
-	if err != nil {
-		return outcome{}, flightError(err, s.key)
-	}
-	if !s.led && out.status != StatusHit {
-		out.reason = "shared a load in flight: " + out.reason
-	}
-	return out, nil
 }
 
-// join joins the flight of s's key, or leads it. What is under way when a Refresh comes may have read the source before: it
-// is not joined, by the Refresh or by anyone who comes later.
+// join joins the flight of s's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
+// the source before: it is not joined.
 func (c *Cache) join(s *slot) {
-	if s.supersede {
-		s.call, s.led = c.flights.JoinNew(s.flightKey(), func(k flightKey) bool { return k.key == s.key })
+	s.lateTags = c.lateTags.Load()
+	if s.supersede || s.strong {
+		s.call, s.led = c.flights.JoinNew(s.flightKey())
 	} else {
 		s.call, s.led = c.flights.Join(s.flightKey())
 	}
 }
+
+// tooLate reports whether s has joined a load that turned out to have a tag which may have been invalidated before s came.
+// Nobody could know: a loader names such tags when it has loaded.
+func (s *slot) tooLate(out outcome) bool { return !s.led && out.late && out.lateTags != s.lateTags }
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
 func (s *slot) wait(ctx context.Context) (outcome, error) {
@@ -356,45 +398,123 @@ func (s *slot) wait(ctx context.Context) (outcome, error) {
 
 // lead takes the keys of one flight along the load path: near, read, lease, load, share, fill. Each step hands on only what
 // it could not answer.
-func (c *Cache) lead(ctx context.Context, slots []*slot, refresh bool, load loadFunc) {
-	pending := slots
-	if c.near != nil {
-		pending = c.recheckNear(slots, refresh)
-		defer func() {
-			for _, s := range slots {
-				s.fence.End()
-			}
-		}()
-	}
+func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
+	m := c.newMarks()
+	wake := make(chan struct{}, 1)
+	defer func() {
+		for _, s := range slots {
+			s.fence.End()
+		}
+		m.end()
+	}()
+	pending := c.recheckNear(ctx, slots, m, wake)
 	if c.store == nil {
-		c.loadAndShare(ctx, pending, load)
+		m.renew(true)
+		m.localGenerations()
+		for _, s := range pending {
+			m.capture(s)
+			s.guard(c, m)
+		}
+		c.loadAndShare(ctx, m, c.holdBack(pending), load)
 		return
 	}
 
-	// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
-	budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
-	if !refresh {
-		pending = c.readStore(budget, pending, shareHit)
-	}
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
-		mine, held := c.takeLeases(budget, pending, refresh)
+		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
+		budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
+		pending = c.holdBack(c.readStore(budget, m, pending, shareHit))
+		mine, held, again := c.takeLeases(budget, m, pending)
 		cancel()
 		// What is led is loaded and shared before anything that another process loads is waited for: two batches that
 		// each hold a key of the other's would wait for each other.
-		c.loadAndShare(ctx, mine, load)
-		if len(held) == 0 || !sleep(ctx, jittered(pause)) {
+		c.loadAndShare(ctx, m, mine, load)
+		if len(held) == 0 || !again && !c.await(ctx, wake, pause) {
 			return
 		}
+		select {
+		case <-wake: // whatever it was about is read now
+		default:
+		}
+		for _, s := range held {
+			if s.fence.BrokenHere() { // it has told what it had to tell
+				c.fence(s, m, wake)
+			}
+		}
 		pending = held
-		budget, cancel = c.budget(context.WithoutCancel(ctx), pending...)
 	}
 }
 
 const (
-	// Another process's load is looked at in growing intervals: a short one costs little latency, a long one little load.
+	// Another process's load is looked at when Redis tells of a change, and in growing intervals: pushes can be lost, and
+	// the end of a lease whose holder has died is told to nobody. A short interval costs little latency, a long one little
+	// load.
 	firstPoll   = 2 * time.Millisecond
-	slowestPoll = 50 * time.Millisecond
+	slowestPoll = 100 * time.Millisecond
 )
+
+// await waits until something happens to a key that another process loads. It reports false if nobody waits any more.
+func (c *Cache) await(ctx context.Context, wake <-chan struct{}, pause time.Duration) bool {
+	if c.store.Tracked() {
+		pause = max(pause, slowestPoll/2)
+	}
+	t := time.NewTimer(jittered(pause))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-wake:
+	case <-t.C:
+	}
+	return true
+}
+
+// fence takes the fences of a slot, before anything is read that a change could overtake, and keeps those who come after a
+// change from joining its flight.
+func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
+	s.fence.End()
+	s.fence, s.voucher, s.stamps = c.near.Fence(s.key, wake), nil, nil
+	for _, tag := range s.tags {
+		m.of(tag)
+	}
+	m.of(tagSequence)
+	s.guard(c, m)
+}
+
+// guard keeps later callers from joining s's flight once something has changed since it began to read: its key, or one of
+// its tags, here or elsewhere; or if Redis would not tell of it any more.
+func (s *slot) guard(c *Cache, m *marks) {
+	if s.call == nil { // a Get, or a Set
+		return
+	}
+	fence, voucher := s.fence, s.voucher
+	fences := make([]*near.Fence, len(s.tags))
+	var gens []*near.Generation
+	for i, tag := range s.tags {
+		fences[i] = m.of(tag).fence
+	}
+	for _, st := range s.stamps {
+		if st.gen != nil {
+			gens = append(gens, st.gen)
+		}
+	}
+	late, lateTags := s.out.late, s.lateTags
+	s.call.Guard(func() bool {
+		if fence.Broken() || voucher != nil && !voucher.Valid() || late && c.lateTags.Load() != lateTags {
+			return false
+		}
+		for _, f := range fences {
+			if f.BrokenHere() {
+				return false
+			}
+		}
+		for _, g := range gens {
+			if !g.Valid() {
+				return false
+			}
+		}
+		return true
+	})
+}
 
 // shareHit gives what was found to those who wait, and to nobody who comes later: the flight may go on for other keys,
 // while the value grows old.
@@ -405,22 +525,43 @@ func shareHit(s *slot, out outcome) {
 
 // readNear looks into memory.
 func (c *Cache) readNear(s *slot) (outcome, bool) {
-	if c.near == nil {
+	if s.supersede || s.strong && c.store != nil {
 		return outcome{}, false
 	}
 	e := c.near.Get(s.key)
-	if e == nil || e.Value != nil && reflect.TypeOf(e.Value).Elem() != s.typ {
+	if e == nil || e.Scope.Owner.(*plan) != s.plan || !holds(e.Value, s.typ) {
 		return outcome{}, false
 	}
 	return outcome{value: e.Value, absent: ErrNotFound, status: StatusHit, tier: TierMemory, reason: "fresh", loadedAt: e.LoadedAt, freshUntil: e.FreshUntil}, true
 }
 
-// recheckNear looks into memory again now that the flight is led: a load that ended between the first look and then would
-// be repeated. The fences come first, before anything is read that an invalidation could overtake.
-func (c *Cache) recheckNear(slots []*slot, refresh bool) (pending []*slot) {
+// holds reports whether a value in memory can be given to who asks for a typ.
+func holds(value any, typ reflect.Type) bool {
+	if value == nil {
+		return true
+	}
+	_, encoded := value.(*encoded)
+	return encoded || reflect.TypeOf(value).Elem() == typ
+}
+
+// recheckNear takes the fences, and looks into memory again now that the flight is led: a load that ended between the first
+// look and then would be repeated.
+func (c *Cache) recheckNear(ctx context.Context, slots []*slot, m *marks, wake chan<- struct{}) (pending []*slot) {
 	for _, s := range slots {
-		s.fence = c.near.Fence(s.key)
-		if out, ok := c.readNear(s); ok && !refresh {
+		s.lateTags, s.ownTags = c.lateTags.Load(), c.ownTags.Load()
+		if s.supersede {
+			c.near.Break(s.key) // of the loads under way, none is stored any more
+		}
+		c.fence(s, m, wake)
+		if filled, ok := c.fills.Load(s.key); ok && !s.supersede && !s.strong {
+			// Redis tells of this process's own change like of any other, so nobody joins the flight that stores the value
+			// any more. But it is about to be here: reading and decoding it once more would take longer.
+			select {
+			case <-filled.(chan struct{}):
+			case <-ctx.Done():
+			}
+		}
+		if out, ok := c.readNear(s); ok {
 			shareHit(s, out)
 		} else {
 			pending = append(pending, s)
@@ -429,31 +570,77 @@ func (c *Cache) recheckNear(slots []*slot, refresh bool) (pending []*slot) {
 	return pending
 }
 
-// readStore looks into Redis, in one round trip, and hands each usable value to found. The others are pending.
-func (c *Cache) readStore(ctx context.Context, slots []*slot, found func(*slot, outcome)) (pending []*slot) {
-	keys := make([]string, len(slots))
-	for i, s := range slots {
-		keys[i] = s.key
+// readStore looks into Redis, in one round trip, and hands each usable value to found. The others are pending. The
+// generations that memory does not know come along; a second round trip is for those of tags that nobody but the value
+// itself has named.
+func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found func(*slot, outcome)) (pending []*slot) {
+	if len(slots) == 0 {
+		return nil
 	}
-	for i, r := range c.store.Read(ctx, keys...) {
-		s := slots[i]
+	m.renew(!slots[0].strong)
+	values := c.look(ctx, m, slots)
+	var sealed []*sealed
+	for i, s := range slots {
+		r := values[i]
+		s.voucher, s.reject = r.Voucher, redisstore.Rejected{}
 		switch {
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
-		case r.Value != nil:
-			if out, ok := c.open(s, r.Value); ok {
-				found(s, out)
+		case r.Value != nil && !s.supersede:
+			if v, ok := c.unseal(s, r.Value); ok {
+				sealed = append(sealed, v)
+				for _, tag := range v.header.Tags {
+					if k := m.of(tag.Name); !k.known && !s.strong {
+						k.recall(c)
+					}
+				}
 				continue
 			}
 		}
 		pending = append(pending, s)
 	}
+	if unknown := m.unknown(); len(unknown) > 0 && m.needed(unknown, sealed) {
+		c.look(ctx, m, nil)
+	}
+	for _, v := range sealed {
+		if out, ok := c.open(m, v); ok {
+			found(v.slot, out)
+		} else {
+			pending = append(pending, v.slot)
+		}
+	}
+	for _, s := range pending {
+		m.capture(s)
+		s.guard(c, m)
+	}
 	return pending
 }
 
-// takeLeases asks Redis for the right to fill. Keys that have a value by now are shared; of the others, mine are those
-// to load here, and held those that another process is loading.
-func (c *Cache) takeLeases(ctx context.Context, slots []*slot, refresh bool) (mine, held []*slot) {
+// look reads the values of slots, and the generations that m does not know.
+func (c *Cache) look(ctx context.Context, m *marks, slots []*slot) []redisstore.Read {
+	unknown := m.unknown()
+	looks := make([]redisstore.Look, 0, len(slots)+len(unknown))
+	for _, s := range slots {
+		l := redisstore.Look{Key: s.key, Fence: s.fence}
+		if s.supersede {
+			l.Head = wire.HeadLen // only so that Redis tells of changes
+		}
+		looks = append(looks, l)
+	}
+	for _, k := range unknown {
+		looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence})
+	}
+	reads := c.store.Look(ctx, looks...)
+	for i, k := range unknown {
+		c.learn(k, reads[len(slots)+i])
+	}
+	return reads[:len(slots)]
+}
+
+// takeLeases asks Redis for the right to fill, and for the generations that are still unknown. Of the slots, mine are those
+// to load here, and held those that another process is loading, or has loaded by now: then it is worth looking again at
+// once.
+func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, held []*slot, again bool) {
 	var asking []*slot
 	var reqs []redisstore.Request
 	for _, s := range slots {
@@ -465,11 +652,25 @@ func (c *Cache) takeLeases(ctx context.Context, slots []*slot, refresh bool) (mi
 		asking = append(asking, s)
 		reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String(), Rejected: s.reject})
 	}
+	if len(asking) == 0 {
+		return mine, nil, false
+	}
 	ask := c.store.Acquire
-	if refresh {
+	if asking[0].supersede {
 		ask = c.store.Seize
 	}
-	for i, g := range ask(ctx, reqs...) {
+	unknown := m.unknown()
+	tags := make([]redisstore.Tag, len(unknown))
+	for i, k := range unknown {
+		tags[i] = tagOf(k.tag)
+	}
+	grants, gens := ask(ctx, tags, reqs...)
+	for i, k := range unknown {
+		if gens[i].Err == nil {
+			k.known, k.value = true, gens[i].Value
+		}
+	}
+	for i, g := range grants {
 		s := asking[i]
 		switch {
 		case g.Err != nil:
@@ -478,24 +679,23 @@ func (c *Cache) takeLeases(ctx context.Context, slots []*slot, refresh bool) (mi
 			mine = append(mine, s)
 		case g.Granted:
 			s.granted = g.Now
-			mine = append(mine, s)
-		case g.Value == nil:
-			held = append(held, s)
-		default:
-			if out, ok := c.open(s, g.Value); ok {
-				out.status, out.reason = StatusMiss, "loaded by another caller"
-				shareHit(s, out)
-			} else {
-				held = append(held, s) // rejected: ask again, naming it
+			if !m.capture(s) { // without its generations nothing can be stored
+				c.release(s)
+				s.granted = 0
 			}
+			s.guard(c, m)
+			mine = append(mine, s)
+		default:
+			again = again || g.Present
+			held = append(held, s)
 		}
 	}
-	return mine, held
+	return mine, held, again
 }
 
 // loadAndShare calls the loader once for slots, gives each result to all who wait for it, and stores it where that is
 // allowed. However the loader ends, no lease outlives it.
-func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) {
+func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load loadFunc) {
 	if len(slots) == 0 {
 		return
 	}
@@ -519,28 +719,40 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 
 	var store, unstored []*slot
 	for i, s := range slots {
-		s.out = outcome{value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start}
-		ttl, keep := l.decision(i)
-		ttl = shorten(pick(ttl, s.ttl), s.plan.policy.Jitter)
+		d := l.decision(i)
+		s.out = outcome{
+			value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start,
+			late: len(d.tags) > 0, lateTags: s.lateTags,
+		}
+		ttl := shorten(pick(d.ttl, s.ttl), s.plan.policy.Jitter)
 		switch {
-		case s.err == nil:
+		case s.err == nil && s.plan.policy.Private:
+			s.err = s.own()
 		case errors.Is(s.err, ErrNotFound):
 			s.out.value, s.out.absent = nil, s.err
-			ttl = s.plan.negativeTTL
-		default:
+			s.err, ttl = nil, s.plan.negativeTTL
+		}
+		if s.err != nil {
 			unstored = append(unstored, s)
 			s.call.Resolve(outcome{}, loadError(ctx, s.err))
 			continue
 		}
-		kept := keep && ttl > 0
+		s.lateNames = d.tags
+		if s.out.late {
+			s.guard(c, m)
+		}
+		kept := d.keep && ttl > 0
 		switch {
 		case !kept:
-		case c.near != nil:
+		case c.store == nil:
 			s.out.freshUntil += int64(ttl)
-			kept = c.insert(s) == nil
+			kept = c.insertLoaded(ctx, m, s) == nil
 		case s.leased():
 			s.out.freshUntil += int64(ttl)
 			store = append(store, s)
+			if s.supersede {
+				c.near.Discard(s.key, start) // until the new value is in its place, those who come get it from here
+			}
 		default: // without a lease nothing is stored, and what a Refresh was to replace must go
 			kept = !s.supersede
 			if s.timedOut {
@@ -560,7 +772,7 @@ func (c *Cache) loadAndShare(ctx context.Context, slots []*slot, load loadFunc) 
 		s.call.Resolve(s.out, nil)
 	}
 	c.release(unstored...)
-	c.fill(store, took)
+	c.fill(m, store, took)
 	done = true
 }
 
@@ -572,7 +784,9 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
-			counts.loadErrors.Add(uint64(len(l.slots)))
+			for _, s := range l.slots {
+				c.loadFailed(s, flight.ErrTimeout)
+			}
 		}
 	})
 	start = c.clock.Now()
@@ -590,7 +804,9 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 		}
 		for _, s := range l.slots {
 			if s.err != nil && !errors.Is(s.err, ErrNotFound) {
-				counts.loadErrors.Add(1)
+				c.loadFailed(s, s.err)
+			} else {
+				c.forgetFailure(s.key)
 			}
 		}
 	}()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
 )
@@ -30,6 +31,7 @@ const (
 	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
+	CodeBackoff         Code = "backoff"          // the last load failed a moment ago; Err is its error, RetryAfter when the next may begin
 	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading
 )
 
@@ -40,6 +42,8 @@ type Error struct {
 	Message string // what is wrong and what to do
 	Stack   []byte // of a loader that panicked
 	Err     error  // the cause, where there is one
+
+	RetryAfter time.Duration // with CodeBackoff: in how long a load may begin again
 }
 
 // Error gives message, key and cause, never the stack.

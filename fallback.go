@@ -24,6 +24,9 @@ type Health struct {
 	State  State     `json:"state"`
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
+	// Tracking is whether Redis tells this process of changes. Where it does not, memory keeps what was read for a second at
+	// most, less if the process that changes it says so, and waits for other processes' loads are polls.
+	Tracking bool `json:"tracking"`
 }
 
 // Health returns how the cache stands now. Of a nil or closed cache it says so in Reason, with StateDegraded.
@@ -36,7 +39,11 @@ func (c *Cache) Health() Health {
 	case c.store == nil:
 		return Health{State: StateMemory, Since: c.health.began}
 	}
-	return healthOf(c.store.State())
+	h := healthOf(c.store.State())
+	if h.Tracking = h.State == StateConnected && c.store.Tracked(); h.State == StateConnected && !h.Tracking {
+		h.Reason = "the server has no client tracking: memory keeps values for " + redisstore.UntrackedLife.String() + " at most"
+	}
+	return h
 }
 
 func healthOf(s redisstore.State) Health {

@@ -2,6 +2,9 @@ package aside
 
 import (
 	"context"
+	"strconv"
+
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // A Receipt tells what an invalidation did.
@@ -38,41 +41,114 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	return Receipt{Removed: removed, Confirmed: err == nil}, nil
 }
 
+// InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
+// Promises, error and context are those of Invalidate.
+func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
+	if category == "" || !plain(category) {
+		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
+	}
+	return c.retire(ctx, tagCategory+category), nil
+}
+
+// InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
+// and context are those of InvalidateCategory.
+func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
+	names, err := tagNames(tags)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if len(names) == 0 {
+		return Receipt{Confirmed: true}, nil
+	}
+	// The sequence comes first: see stampLate.
+	return c.retire(ctx, append([]string{tagSequence}, names...)...), nil
+}
+
+// InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
+func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
+	return c.retire(ctx, tagAll), nil
+}
+
+// retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
+func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
+	c.retireHere(tags)
+	if c.store == nil {
+		return Receipt{Removed: c.near.Sweep(), Confirmed: true}
+	}
+	defer c.retireHere(tags)
+	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
+	defer cancel()
+	bumped := make([]redisstore.Tag, len(tags))
+	for i, tag := range tags {
+		bumped[i] = tagOf(tag)
+	}
+	receipt := Receipt{Confirmed: true}
+	for _, g := range c.store.Bump(ctx, bumped...) {
+		if g.Err != nil {
+			receipt.Confirmed = false
+			c.metrics.redisErrors.Add(1)
+		}
+	}
+	return receipt
+}
+
+func (c *Cache) retireHere(tags []string) {
+	if tags[0] == tagSequence {
+		c.ownTags.Add(1)
+		c.lateTags.Add(1)
+	}
+	for _, tag := range tags {
+		c.near.Retire(tag)
+	}
+}
+
+// pushed is told by Redis that somebody has changed a key, or the generation of a tag.
+func (c *Cache) pushed(key string) {
+	c.metrics.pushes.Add(1)
+	if key == tagSequence {
+		c.lateTags.Add(1)
+	}
+	c.near.Push(key)
+}
+
+// gap is told that Redis may not have told of something.
+func (c *Cache) gap() {
+	c.metrics.gaps.Add(1)
+	c.lateTags.Add(1)
+}
+
 // remove takes keys out of wherever values are kept, and out of reach of those who come later.
 func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, err error) {
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
-	}
-	// Last: a flight that began before the values were gone may have seen an old one.
-	defer c.forget(keys...)
-	if c.near != nil {
-		for _, key := range keys {
-			if c.near.Delete(key) {
-				removed++
-			}
+		c.forgetFailure(s.key)
+		if c.near.Delete(s.key) {
+			removed++
 		}
+	}
+	if c.store == nil {
 		return removed, nil
 	}
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
 	removed, err = c.store.Remove(ctx, keys...)
-	if err != nil {
-		for _, s := range slots {
+	for _, s := range slots {
+		// Again: a read may have found the old value meanwhile. Redis tells of the change, but perhaps only after this
+		// call has returned.
+		c.near.Delete(s.key)
+		if err != nil {
 			s.plan.counts.redisErrors.Add(1)
 		}
 	}
 	return removed, err
-}
-
-// forget keeps later callers from joining the flights of keys.
-func (c *Cache) forget(keys ...string) {
-	gone := make(map[string]struct{}, len(keys))
-	for _, key := range keys {
-		gone[key] = struct{}{}
-	}
-	c.flights.Forget(func(k flightKey) bool {
-		_, ok := gone[k.key]
-		return ok
-	})
 }

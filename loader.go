@@ -47,10 +47,10 @@ func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, 
 // Get is GetOrLoad for an id.
 func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, error) {
 	key := l.Key(id)
-	if len(opts) == 0 && l != nil && l.one != nil {
-		if e := l.cache.hit(key); e != nil {
-			if v, ok := e.Value.(*T); ok {
-				e.Owner.(*plan).counts.memoryHits.add()
+	if l != nil && passive(opts) && l.one != nil {
+		if value, counts := l.cache.hit(key); counts != nil {
+			if v, ok := value.(*T); ok {
+				counts.memoryHits.add()
 				return *v, nil
 			}
 		}

@@ -40,6 +40,9 @@ func newCache(t testing.TB, o aside.Options) *aside.Cache {
 	if o.Logger == nil {
 		o.Logger = quiet()
 	}
+	if o.Backoff == 0 {
+		o.Backoff = -1 // most tests repeat a failed load at once
+	}
 	c, err := aside.New(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })

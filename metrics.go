@@ -13,6 +13,12 @@ import (
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
+	// Pushes counts the changes by others that Redis has told this process of, and Gaps how often it stopped telling: a
+	// connection broke, or everything was flushed. What memory held from before a gap is not served any more.
+	Pushes uint64 `json:"pushes"`
+	Gaps   uint64 `json:"gaps"`
+	// RedisErrors counts invalidations by category, by tag and of all that Redis did not confirm. They have no label.
+	RedisErrors uint64 `json:"redisErrors"`
 }
 
 // LabelMetrics counts the calls under one label, and what they led to. The counters are exact; read while calls go on,
@@ -77,6 +83,7 @@ func (c *Cache) Metrics() Metrics {
 	if c == nil {
 		return m
 	}
+	m.Pushes, m.Gaps, m.RedisErrors = c.metrics.pushes.Load(), c.metrics.gaps.Load(), c.metrics.redisErrors.Load()
 	c.metrics.labels.Range(func(name, counts any) bool {
 		if s := counts.(*counters).snapshot(); s != (LabelMetrics{}) {
 			m.Labels[name.(string)] = s
@@ -86,7 +93,12 @@ func (c *Cache) Metrics() Metrics {
 	return m
 }
 
-type metrics struct{ labels sync.Map } // label -> *counters
+type metrics struct {
+	labels      sync.Map // label -> *counters
+	pushes      atomic.Uint64
+	gaps        atomic.Uint64
+	redisErrors atomic.Uint64
+}
 
 func (m *metrics) label(name string) *counters {
 	if c, ok := m.labels.Load(name); ok {

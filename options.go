@@ -66,6 +66,14 @@ type Options struct {
 	// runs. Default: 5 s, at least 100 ms.
 	LeaseTTL time.Duration
 
+	// Backoff is how long no load of a key begins after one has failed; callers get its error meanwhile, in one with
+	// CodeBackoff. It doubles with each failure in a row up to MaxBackoff, and is varied by a quarter either way. Default: 1 s.
+	// Negative: a failed load is repeated by the next caller.
+	Backoff time.Duration
+
+	// MaxBackoff bounds Backoff. Default: 30 s, or Backoff where that is longer.
+	MaxBackoff time.Duration
+
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Default:
 	// slog.Default().
 	Logger *slog.Logger
@@ -113,6 +121,8 @@ func (o Options) withDefaults() (Options, []error) {
 	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
 	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
 	o.LeaseTTL = pick(o.LeaseTTL, 5*time.Second)
+	o.Backoff = pick(o.Backoff, time.Second)
+	o.MaxBackoff = pick(o.MaxBackoff, max(30*time.Second, o.Backoff))
 	o.Logger = pick(o.Logger, slog.Default())
 
 	if o.MaxEntries < 0 {
@@ -132,6 +142,9 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	if o.LeaseTTL < 100*time.Millisecond {
 		bad("LeaseTTL is %v: set at least 100ms, or 0 for the default", o.LeaseTTL)
+	}
+	if o.MaxBackoff < o.Backoff || o.MaxBackoff > longest {
+		bad("MaxBackoff is %v: set at least Backoff, which is %v, or 0 for the default", o.MaxBackoff, o.Backoff)
 	}
 	if len(o.Secret) > 0 && len(o.Secret) < 16 {
 		bad("Secret has %d bytes: use at least 16 random ones, or none", len(o.Secret))

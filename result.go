@@ -48,6 +48,13 @@ func resultOf[T any](c *Cache, out outcome, err error) (Result[T], error) {
 	if out.value == nil {
 		return r, out.absent
 	}
+	if e, ok := out.value.(*encoded); ok {
+		err = e.copyTo(&r.Value)
+		if err != nil {
+			err = &Error{Code: CodeInvalidArgument, Message: "a copy of the value cannot be decoded into this type", Err: err}
+		}
+		return r, err
+	}
 	r.Value = *out.value.(*T)
 	return r, nil
 }

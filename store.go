@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/gatewayz/aside/internal/near"
@@ -66,55 +67,151 @@ func (c *Cache) undecodable(s *slot, err error) {
 	}
 }
 
-// open makes an outcome of what Redis holds, or notes why that cannot be used.
-func (c *Cache) open(s *slot, stored []byte) (outcome, bool) {
+// sealed is what Redis holds for a slot, before its tags were looked at.
+type sealed struct {
+	slot    *slot
+	header  wire.Header
+	payload []byte
+}
+
+// unseal reads the envelope of what Redis holds, or notes why that cannot be used.
+func (c *Cache) unseal(s *slot, stored []byte) (*sealed, bool) {
 	s.plan.met(int64(len(stored)))
 	header, payload, err := wire.Decode(s.key, stored, c.limits())
 	if errors.Is(err, wire.ErrNewer) {
 		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
 		// gives way.
 		s.keep, s.reason = false, "stored by a newer build"
-		return outcome{}, false
+		return nil, false
 	}
 	s.reject = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored))
 	if err != nil {
 		c.undecodable(s, err)
+		return nil, false
+	}
+	return &sealed{s, header, payload}, true
+}
+
+// needed reports whether one of the unknown tags is on one of these values.
+func (m *marks) needed(unknown []*mark, values []*sealed) bool {
+	for _, v := range values {
+		for _, tag := range v.header.Tags {
+			for _, k := range unknown {
+				if k.tag == tag.Name {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// upToDate reports whether none of the value's tags was invalidated since it was loaded. A tag whose generation is not known
+// counts as invalidated, and so does a value without the tags that all values of its policy have.
+func (m *marks) upToDate(v *sealed) (stamps []stamp, ok bool) {
+	for _, tag := range v.header.Tags {
+		k := m.of(tag.Name)
+		if !k.known || k.value != tag.Generation {
+			return nil, false
+		}
+		stamps = append(stamps, stamp{k.tag, k.value, k.gen})
+	}
+	for _, tag := range v.slot.plan.tags {
+		if !slices.ContainsFunc(stamps, func(st stamp) bool { return st.tag == tag }) {
+			return nil, false
+		}
+	}
+	return stamps, true
+}
+
+// open makes an outcome of what Redis holds, and keeps it in memory; or it notes why it cannot be used.
+func (c *Cache) open(m *marks, v *sealed) (outcome, bool) {
+	s := v.slot
+	stamps, ok := m.upToDate(v)
+	if !ok {
+		s.reason = "invalidated by a tag or its category"
 		return outcome{}, false
 	}
 	now, within, ok := c.store.Now()
-	if !ok || now-within >= header.FreshUntil {
+	if !ok || now-within >= v.header.FreshUntil {
 		// Redis' own expiry removes it at that time, unless somebody has changed the key's.
 		s.reason = "expired"
 		return outcome{}, false
 	}
-	now = max(now, header.LoadStart) // which is not in the future, whatever our reading of the server's clock says
+	now = max(now, v.header.LoadStart) // which is not in the future, whatever our reading of the server's clock says
 	local := c.clock.Now()
 	out := outcome{
 		status:     StatusHit,
 		tier:       TierRedis,
 		reason:     "fresh",
-		loadedAt:   local - (now-header.LoadStart)*int64(time.Microsecond),
-		freshUntil: local + (header.FreshUntil-now)*int64(time.Microsecond),
+		loadedAt:   local - (now-v.header.LoadStart)*int64(time.Microsecond),
+		freshUntil: local + (v.header.FreshUntil-now)*int64(time.Microsecond),
 	}
-	if header.Negative {
+	if v.header.Negative {
 		out.absent = ErrNotFound
-		return out, true
+	} else if out.value, ok = c.decode(s, v); !ok {
+		return outcome{}, false
 	}
-	codec, ok := wire.Builtin(header.Codec)
-	if own := s.codec(); !ok && wire.ID(own) == header.Codec {
+	c.keepRead(s, out, stamps)
+	return out, true
+}
+
+func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
+	codec, ok := wire.Builtin(v.header.Codec)
+	if own := s.codec(); !ok && wire.ID(own) == v.header.Codec {
 		codec, ok = own, true
 	}
 	if !ok {
 		c.undecodable(s, errors.New("stored by a codec that the policy does not name"))
-		return outcome{}, false
+		return nil, false
 	}
 	value := reflect.New(s.typ).Interface()
-	if err := wire.Unmarshal(codec, payload, value); err != nil {
+	if err := wire.Unmarshal(codec, v.payload, value); err != nil {
 		c.undecodable(s, err)
-		return outcome{}, false
+		return nil, false
 	}
-	out.value = value
-	return out, true
+	if s.plan.policy.Private {
+		return &encoded{v.payload, codec}, true
+	}
+	return value, true
+}
+
+// keepRead keeps in memory what was read from Redis, if somebody vouches for it.
+func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
+	own := s.voucher
+	if own == nil {
+		return
+	}
+	list, ok := vouchers(own, stamps)
+	size := near.Size(out.value)
+	if !ok || size > c.opts.MaxBytes {
+		return
+	}
+	c.near.Insert(s.key, &near.Entry{
+		Value: out.value, Scope: s.plan.scope(list), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size,
+	}, s.fence)
+}
+
+// encoded is a value of a policy whose callers each get a copy of their own: they decode it.
+type encoded struct {
+	payload []byte
+	codec   wire.Codec
+}
+
+// own replaces what was loaded by what each caller can decode.
+func (s *slot) own() error {
+	codec := s.codec()
+	payload, err := wire.Marshal(codec, s.out.value)
+	if err != nil {
+		return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: err}
+	}
+	s.out.value = &encoded{slices.Clone(payload), codec}
+	return nil
+}
+
+// copyTo decodes a copy. The codec may keep parts of what it is given.
+func (e *encoded) copyTo(value any) error {
+	return wire.Unmarshal(e.codec, slices.Clone(e.payload), value)
 }
 
 // codec is the policy's, or the one that fits the value's type.
@@ -133,6 +230,9 @@ func (s *slot) encode() (payload []byte, codec uint32, err error) {
 	if s.out.value == nil {
 		return nil, 0, nil
 	}
+	if e, ok := s.out.value.(*encoded); ok {
+		return e.payload, wire.ID(e.codec), nil
+	}
 	own := s.codec()
 	payload, err = wire.Marshal(own, s.out.value)
 	return payload, wire.ID(own), err
@@ -141,6 +241,10 @@ func (s *slot) encode() (payload []byte, codec uint32, err error) {
 // seal puts a payload into its envelope, under s's lease.
 func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) (redisstore.Filling, error) {
 	until := s.granted + (s.out.freshUntil-s.out.loadedAt)/int64(time.Microsecond)
+	tags := make([]wire.Tag, len(s.stamps))
+	for i, st := range s.stamps {
+		tags[i] = wire.Tag{Name: st.tag, Generation: st.value}
+	}
 	value, err := wire.Encode(s.key, wire.Header{
 		Codec:        codec,
 		Negative:     s.out.value == nil,
@@ -149,6 +253,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 		DeadUntil:    until,
 		LoadDuration: took,
 		Nonce:        s.nonce,
+		Tags:         tags,
 	}, payload, c.limits())
 	s.plan.met(int64(len(value)))
 	return redisstore.Filling{Key: s.key, Nonce: s.nonce.String(), Value: value, Until: until}, err
@@ -163,38 +268,42 @@ func (c *Cache) unstorable(s *slot, err error) {
 }
 
 // fill stores what was loaded, under the leases, after the callers have their values.
-func (c *Cache) fill(slots []*slot, took time.Duration) {
+func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 	var fills []redisstore.Filling
-	var filled, failed []*slot
+	var filling, stored, failed []*slot
 	var size int64
 	for _, s := range slots {
-		payload, codec, err := s.encode()
-		if err == nil {
-			var f redisstore.Filling
-			if f, err = c.seal(s, payload, codec, took); err == nil {
-				// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
-				if s.call.Forgotten() {
-					s.plan.counts.refused.Add(1)
-					c.release(s)
-					if s.supersede && c.discard(s) != nil {
-						failed = append(failed, s)
-					}
-					continue
-				}
-				fills, filled = append(fills, f), append(filled, s)
-				size += int64(len(f.Value))
-				continue
+		f, err := c.sealLoaded(m, s, took)
+		switch {
+		case errors.Is(err, errOutdated):
+			s.plan.counts.refused.Add(1)
+			c.release(s)
+			if s.supersede && c.discard(s) != nil {
+				failed = append(failed, s)
 			}
+		case err != nil:
+			failed = append(failed, s)
+		default:
+			fills, filling = append(fills, f), append(filling, s)
+			size += int64(len(f.Value))
 		}
-		c.unstorable(s, err)
-		failed = append(failed, s)
 	}
 	if len(fills) > 0 {
 		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
 		ctx, cancel := c.store.Budget(context.Background(), size, len(fills))
 		defer cancel()
+		filled := make(chan struct{})
+		for _, s := range filling {
+			c.fills.Store(s.key, filled)
+		}
+		defer func() {
+			for _, s := range filling {
+				c.fills.CompareAndDelete(s.key, filled)
+			}
+			close(filled)
+		}()
 		outcomes, errs := c.store.Fill(ctx, fills...)
-		for i, s := range filled {
+		for i, s := range filling {
 			switch {
 			case errs[i] != nil:
 				s.plan.counts.redisErrors.Add(1)
@@ -204,8 +313,11 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 				if s.supersede && c.discard(s) != nil {
 					failed = append(failed, s)
 				}
+			case outcomes[i] == redisstore.Stored:
+				stored = append(stored, s)
 			}
 		}
+		c.keepStored(ctx, m, stored)
 	}
 	c.release(failed...)
 	for _, s := range failed {
@@ -219,43 +331,159 @@ func (c *Cache) fill(slots []*slot, took time.Duration) {
 	}
 }
 
+// errOutdated is what sealLoaded returns for a value that was invalidated while it was loaded.
+var errOutdated = errors.New("invalidated during the load")
+
+// sealLoaded makes what is to be stored of a loaded value.
+func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Filling, error) {
+	payload, codec, err := s.encode()
+	if err == nil && len(s.lateNames) > 0 {
+		ctx, cancel := c.store.Budget(context.Background(), 0, len(s.lateNames)+1)
+		unmoved, lateErr := c.stampLate(ctx, m, s, s.lateNames)
+		cancel()
+		switch {
+		case isInvalid(lateErr):
+			err = lateErr
+		case lateErr != nil:
+			s.plan.counts.redisErrors.Add(1)
+			return redisstore.Filling{}, lateErr
+		case !unmoved:
+			return redisstore.Filling{}, errOutdated
+		}
+	}
+	var f redisstore.Filling
+	if err == nil {
+		f, err = c.seal(s, payload, codec, took)
+	}
+	if err != nil {
+		s.call.Drop()
+		c.unstorable(s, err)
+		return f, err
+	}
+	// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
+	if s.fence.BrokenHere() {
+		return f, errOutdated
+	}
+	return f, nil
+}
+
+func isInvalid(err error) bool { return errors.Is(err, &Error{Code: CodeInvalidArgument}) }
+
+// keepStored keeps in memory what was stored just now. Redis does not tell of changes of what a client has written, only of
+// what it has read: so the head of the value is read again, whose nonce proves that the value is still the one that was
+// written, and the value itself needs no decoding.
+func (c *Cache) keepStored(ctx context.Context, m *marks, slots []*slot) {
+	var looks []redisstore.Look
+	var fences []*near.Fence
+	for _, s := range slots {
+		f := c.near.Fence(s.key, nil)
+		defer f.End()
+		fences = append(fences, f)
+		looks = append(looks, redisstore.Look{Key: s.key, Fence: f, Head: wire.HeadLen})
+	}
+	var unvouched []*mark
+	for _, k := range m.byTag {
+		if k.known && (k.gen == nil || !k.gen.Valid()) {
+			unvouched = append(unvouched, k)
+			looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence})
+		}
+	}
+	if len(slots) == 0 {
+		return
+	}
+	reads := c.store.Look(ctx, looks...)
+	for i, k := range unvouched {
+		now := mark{tag: k.tag, fence: k.fence}
+		if c.learn(&now, reads[len(slots)+i]); now.known && now.value == k.value {
+			k.gen = now.gen
+		}
+	}
+	for i, s := range slots {
+		r := reads[i]
+		nonce, ok := wire.HeadNonce(r.Value)
+		if r.Err != nil || r.Voucher == nil || !ok || nonce != s.nonce || s.fence.BrokenHere() {
+			continue
+		}
+		for j, st := range s.stamps {
+			if k := m.byTag[st.tag]; k != nil && k.gen != nil && k.gen.Value == st.value {
+				s.stamps[j].gen = k.gen
+			}
+		}
+		list, ok := vouchers(r.Voucher, s.stamps)
+		e := s.asEntry(list)
+		if !ok || e.Size > c.opts.MaxBytes {
+			continue
+		}
+		c.near.Insert(s.key, e, fences[i])
+	}
+}
+
+// asEntry makes the entry in memory of what was loaded.
+func (s *slot) asEntry(list []*near.Voucher) *near.Entry {
+	e := s.entry
+	if e == nil || s.out.value != s.value {
+		e = new(near.Entry) // which is not to keep alive what came with it
+	}
+	*e = near.Entry{
+		Value: s.out.value, Scope: s.plan.scope(list), LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil,
+		Size: near.Size(s.out.value),
+	}
+	return e
+}
+
 // discard removes what s was to replace, unless something newer is there by now.
 func (c *Cache) discard(s *slot) error {
 	ctx, cancel := c.store.Budget(context.Background(), 0, 1)
 	defer cancel()
+	c.near.Delete(s.key)
 	err := c.store.Discard(ctx, s.key, s.granted)
+	c.near.Delete(s.key)
 	if err != nil {
 		s.plan.counts.redisErrors.Add(1)
 	}
 	return err
 }
 
-// insert keeps s.out in memory, unless the key was invalidated meanwhile. A value that is too large is not kept: its callers
-// get it all the same, and are told so.
-func (c *Cache) insert(s *slot) error {
-	size := near.Size(s.out.value)
-	if size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
-		c.unstorable(s, wire.ErrTooLarge)
-		s.out.freshUntil = s.out.loadedAt
-		return wire.ErrTooLarge
+// insertLoaded keeps s.out in memory, in memory mode, unless it was invalidated meanwhile. A value that is too large is not
+// kept: its callers get it all the same, and are told so.
+func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
+	refused := false
+	if len(s.lateNames) > 0 {
+		unmoved, err := c.stampLate(ctx, m, s, s.lateNames)
+		if err == nil && len(s.tags) > wire.MaxTags {
+			err = wire.ErrTags
+		}
+		if err != nil {
+			return c.unkept(s, err)
+		}
+		refused = !unmoved
 	}
-	e := s.entry
-	if s.out.value == nil {
-		e = new(near.Entry) // "not found" is not to keep alive what came with it
+	list, ok := vouchers(nil, s.stamps)
+	e := s.asEntry(list)
+	if e.Size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
+		return c.unkept(s, wire.ErrTooLarge)
 	}
-	*e = near.Entry{Value: s.out.value, Owner: s.plan, LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil, Size: size}
-	put := c.near.Insert
-	if s.supersede {
-		put = c.near.Put
-	}
-	if !put(s.key, e, s.fence) {
+	if refused || !ok || !c.near.Insert(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
 	}
+	if s.supersede {
+		c.near.Discard(s.key, s.out.loadedAt) // where the new value was not stored
+	}
+	c.closedMeanwhile(s)
+	return nil
+}
+
+func (c *Cache) unkept(s *slot, err error) error {
+	c.unstorable(s, err)
+	s.out.freshUntil = s.out.loadedAt
+	return err
+}
+
+// closedMeanwhile keeps what is brought by a loader that Close has given up on from being found.
+func (c *Cache) closedMeanwhile(s *slot) {
 	if c.closed.Load() {
-		// A loader that Close has given up on may come back after memory was emptied: nobody may find what it brings.
 		c.near.Delete(s.key)
 	}
-	return nil
 }
 
 // set is Set but for the type of its value.
@@ -263,15 +491,26 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	start := c.clock.Now()
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
 	s.supersede = true
-	// Last: a flight that begins before the value is in place may have seen the old one, and nobody who comes later may
-	// join it.
-	defer c.forget(s.key)
 	var err error
-	if c.near != nil {
-		err = c.insert(s)
-	} else {
-		err = c.write(ctx, s)
+	if s.plan.policy.Private {
+		err = s.own()
 	}
+	m := c.newMarks()
+	defer m.end()
+	for _, tag := range s.tags {
+		m.of(tag)
+	}
+	switch {
+	case err != nil:
+	case c.store == nil:
+		err = c.put(m, s)
+	default:
+		// Before and after: a load that begins in between may still read what is there.
+		c.near.Delete(s.key)
+		err = c.write(ctx, m, s)
+		c.near.Delete(s.key)
+	}
+	c.forgetFailure(s.key)
 	if err == nil {
 		return nil
 	}
@@ -285,12 +524,31 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the value cannot be stored, and what was cached for its key is removed", Err: err}
 }
 
+// put is Set in memory mode.
+func (c *Cache) put(m *marks, s *slot) error {
+	for ok := false; !ok; {
+		m.renew(true)
+		m.localGenerations()
+		m.capture(s)
+		var list []*near.Voucher
+		if list, ok = vouchers(nil, s.stamps); ok { // else a tag was invalidated in between: there is a new generation
+			e := s.asEntry(list)
+			if e.Size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
+				return c.unkept(s, wire.ErrTooLarge)
+			}
+			c.near.Put(s.key, e)
+		}
+	}
+	c.closedMeanwhile(s)
+	return nil
+}
+
 // errNotWritten is what write returns where Redis failed or refused; it has been counted.
 var errNotWritten = errors.New("not written")
 
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx context.Context, s *slot) error {
+func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 	payload, codec, err := s.encode()
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
@@ -302,13 +560,10 @@ func (c *Cache) write(ctx context.Context, s *slot) error {
 	s.plan.met(int64(len(payload)))
 	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
 	defer cancel()
-	s.nonce = wire.NewNonce()
-	grant := c.store.Seize(ctx, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})[0]
-	if grant.Err != nil {
-		s.plan.counts.redisErrors.Add(1)
+	m.renew(true)
+	if mine, _, _ := c.takeLeases(ctx, m, []*slot{s}); len(mine) == 0 || !s.leased() {
 		return errNotWritten
 	}
-	s.granted = grant.Now
 	filling, err := c.seal(s, payload, codec, 0)
 	if err != nil {
 		c.unstorable(s, err)

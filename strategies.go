@@ -3,40 +3,83 @@ package aside
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/gatewayz/aside/internal/near"
 )
 
 // A CallOption changes one call. Calls without one allocate nothing for it.
 type CallOption struct {
 	ttl     time.Duration
-	setTTL  bool
+	tags    []string
+	err     error
 	refresh bool
+	strong  bool
 }
 
 // WithTTL sets the TTL of what this call stores, in place of the policy's. It must be at least 1 ms. A load that is
 // already under way keeps the TTL that it began with, and ErrNotFound is cached for the policy's NegativeTTL all the same.
-func WithTTL(d time.Duration) CallOption { return CallOption{ttl: d, setTTL: true} }
+func WithTTL(d time.Duration) CallOption {
+	if d < time.Millisecond {
+		return CallOption{err: invalidArgument("WithTTL(" + d.String() + "): set a duration of at least 1ms")}
+	}
+	return CallOption{ttl: d}
+}
+
+// WithTags gives what this call stores tags, by which InvalidateTags finds it, beside its category. Use the same ones in
+// every call for a key: a hit does not look at them. A tag is any text up to about 500 bytes; an entry takes 62 of them.
+// Made once and used often, the option costs a hit no allocation.
+func WithTags(tags ...string) CallOption {
+	names, err := tagNames(tags)
+	return CallOption{tags: names, err: err}
+}
 
 // Refresh loads even if the value is cached, and replaces it. It joins no load that began earlier; of those, none is
 // stored any more.
 func Refresh() CallOption { return CallOption{refresh: true} }
 
+// Strong reads what Redis holds now, not what this process remembers, checks every tag of it there, and joins no load that
+// began before the call. An invalidation that another process has confirmed before this call began is seen by it, whether or
+// not Redis' message about it has come through. In memory mode it only keeps from joining a load.
+func Strong() CallOption { return CallOption{strong: true} }
+
 type callOptions struct {
 	ttl     time.Duration
+	tags    []string
 	refresh bool
+	strong  bool
+}
+
+// passive reports whether opts change nothing about a hit.
+func passive(opts []CallOption) bool {
+	for i := range opts {
+		if o := &opts[i]; o.refresh || o.strong || o.err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func gather(opts []CallOption) (callOptions, error) {
 	var o callOptions
-	for _, opt := range opts {
-		if opt.setTTL {
-			if opt.ttl < time.Millisecond {
-				return o, invalidArgument("WithTTL(" + opt.ttl.String() + "): set a duration of at least 1ms")
-			}
+	for i := range opts {
+		opt := &opts[i]
+		if opt.err != nil {
+			return o, opt.err
+		}
+		if opt.ttl != 0 {
 			o.ttl = opt.ttl
 		}
+		o.tags = append(o.tags, opt.tags...)
 		o.refresh = o.refresh || opt.refresh
+		o.strong = o.strong || opt.strong
+	}
+	slices.Sort(o.tags)
+	if o.tags = slices.Compact(o.tags); len(o.tags) > maxTags {
+		return o, invalidArgument("WithTags: an entry takes at most " + strconv.Itoa(maxTags) + " tags")
 	}
 	return o, nil
 }
@@ -51,6 +94,7 @@ type Load struct {
 	mu      sync.Mutex
 	ttl     time.Duration // guarded by mu
 	noStore bool          // guarded by mu
+	tags    []string      // guarded by mu
 	ended   bool          // guarded by mu
 	each    []*Load       // of a batch whose ids have loaders of their own: one for each slot; guarded by mu
 }
@@ -79,6 +123,14 @@ func (l *Load) TTL(d time.Duration) {
 // effect once the loader has returned.
 func (l *Load) NoStore() {
 	l.set(func() { l.noStore = true })
+}
+
+// Tag gives the loaded values further tags, which the loader could not know before, for InvalidateTags. They cost a round trip
+// more, though no caller waits for it. While the load runs, an invalidation of any tag keeps its values from being stored,
+// because nobody knows yet which tags they will have: where tags are known before the load, WithTags is better. A tag that
+// WithTags refuses keeps the values from being stored, too. It has no effect once the loader has returned.
+func (l *Load) Tag(tags ...string) {
+	l.set(func() { l.tags = append(l.tags, tags...) })
 }
 
 func (l *Load) set(change func()) {
@@ -116,14 +168,23 @@ func (l *Load) end() {
 	}
 }
 
-// decision is what the loader has said about the value of slot i, once the load has ended.
-func (l *Load) decision(i int) (ttl time.Duration, keep bool) {
+// A decision is what a loader has said about a value.
+type decision struct {
+	ttl  time.Duration // 0 for the policy's
+	keep bool
+	tags []string
+}
+
+// decision is about the value of slot i, once the load has ended.
+func (l *Load) decision(i int) decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	d := decision{l.ttl, !l.noStore, l.tags}
 	if l.each != nil {
-		return l.each[i].decision(0)
+		own := l.each[i].decision(0)
+		d.ttl, d.keep, d.tags = pick(own.ttl, d.ttl), d.keep && own.keep, slices.Concat(d.tags, own.tags)
 	}
-	return l.ttl, !l.noStore
+	return d
 }
 
 // reentrant finds out whether ctx is that of a loader of this cache, or of a load inside one, that is loading key: to wait
@@ -145,6 +206,67 @@ func (c *Cache) reentrant(ctx context.Context, key string) error {
 	return nil
 }
 
+// A failure is what a load has left behind that failed, so that the next one is not begun at once.
+type failure struct {
+	err   error
+	until int64 // when the next load may begin, on the cache's clock
+	pause time.Duration
+}
+
+// noScope is that of failures.
+var noScope near.Scope
+
+// failureKey is where memory keeps the failure of a key. No key of a policy looks like it.
+func failureKey(key string) string { return "%f:" + key }
+
+func (c *Cache) failureOf(key string) *failure {
+	if e := c.near.Get(failureKey(key)); e != nil {
+		return e.Value.(*failure)
+	}
+	return nil
+}
+
+func (c *Cache) forgetFailure(key string) {
+	if c.failureOf(key) != nil {
+		c.near.Delete(failureKey(key))
+	}
+}
+
+// loadFailed counts a load that has failed, and holds back the next ones: for twice as long as the last time, if that was not
+// long ago.
+func (c *Cache) loadFailed(s *slot, err error) {
+	s.plan.counts.loadErrors.Add(1)
+	if c.opts.Backoff < 0 {
+		return
+	}
+	pause := c.opts.Backoff
+	if last := c.failureOf(s.key); last != nil {
+		pause = min(2*last.pause, max(c.opts.MaxBackoff, pause))
+	}
+	now := c.clock.Now()
+	f := &failure{err: flightError(err, s.key), pause: pause, until: now + int64(pause*3/4+rand.N(pause/2+1))}
+	c.near.Put(failureKey(s.key), &near.Entry{
+		Value: f, Scope: &noScope, LoadedAt: now, FreshUntil: f.until + int64(max(c.opts.MaxBackoff, pause)), Size: 512,
+	})
+}
+
+// holdBack fails those slots whose last load has failed not long ago, and passes the others. A Refresh is not held back.
+func (c *Cache) holdBack(slots []*slot) (others []*slot) {
+	for _, s := range slots {
+		f := c.failureOf(s.key)
+		if f == nil || s.supersede || !c.clock.Before(f.until) {
+			others = append(others, s)
+			continue
+		}
+		left := time.Duration(f.until - c.clock.Now()).Round(time.Millisecond)
+		s.call.Resolve(outcome{}, &Error{
+			Code: CodeBackoff, Key: s.key, RetryAfter: max(left, time.Millisecond), Err: f.err,
+			Message: "the last load failed, the next one may begin in " + left.String(),
+		})
+	}
+	return others
+}
+
 // longest is what a longer TTL counts as; sums of it and any time stay within an int64 of nanoseconds.
 const longest = 100 * 365 * 24 * time.Hour
 
@@ -157,15 +279,3 @@ func shorten(ttl time.Duration, fraction float64) time.Duration {
 // jittered spreads a pause over half to one and a half of itself, so that those who wait for the same thing do not look at
 // the same moments.
 func jittered(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) }
-
-// sleep waits for d and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}

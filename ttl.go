@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -47,6 +48,9 @@ type Policy struct {
 	// Codec encodes values for Redis. Default: Raw for []byte and json.RawMessage values, else JSON. Memory keeps
 	// values as they are.
 	Codec Codec
+
+	// Private gives each caller a copy of its own, which it may change. Every hit then decodes the value, in memory mode too.
+	Private bool
 }
 
 // TTL is the predeclared table of an AI gateway's values, usable as it is:
@@ -116,7 +120,7 @@ func (p *Policy) codecName() (name string) {
 // equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL &&
-		p.LoadTimeout == q.LoadTimeout && p.Jitter == q.Jitter && p.codecName() == q.codecName()
+		p.LoadTimeout == q.LoadTimeout && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Private == q.Private
 }
 
 func (p *Policy) validate() error {
@@ -147,6 +151,7 @@ func (p *Policy) validate() error {
 // A plan is a policy as one cache carries it out: with the defaults filled in and the overrides applied.
 type plan struct {
 	policy      Policy
+	tags        []string               // of all its values
 	source      atomic.Pointer[Policy] // the first key's policy: comparing pointers spares the hit path comparing fields
 	ttl         time.Duration
 	negativeTTL time.Duration // 0: not cached
@@ -154,6 +159,26 @@ type plan struct {
 	counts      *counters
 	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
 	complaints  complaints
+	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
+}
+
+// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
+// those in the processor's cache if they lie in one place.
+func (pl *plan) scope(list []*near.Voucher) *near.Scope {
+	const most = 8
+	var recent []*near.Scope
+	if p := pl.scopes.Load(); p != nil {
+		recent = *p
+	}
+	for _, s := range recent {
+		if slices.Equal(s.Vouchers, list) {
+			return s
+		}
+	}
+	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list)}
+	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
+	pl.scopes.Store(&next)
+	return s
 }
 
 // met notes the size of a stored value.
@@ -200,6 +225,7 @@ func (c *Cache) register(p *Policy) (*plan, error) {
 	}
 	pl := &plan{
 		policy:      *p,
+		tags:        []string{tagAll, tagCategory + p.Category},
 		ttl:         p.TTL,
 		negativeTTL: pick(p.NegativeTTL, c.opts.NegativeTTL),
 		loadTimeout: pick(p.LoadTimeout, c.opts.LoadTimeout),

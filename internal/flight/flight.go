@@ -57,10 +57,10 @@ type Call[K comparable, V any] struct {
 	group *Group[K, V]
 	key   K
 
-	waiters   int         // callers that joined and have not left; guarded by group.mu
-	trip      *trip[K, V] // nil until Run; guarded by group.mu
-	resolved  bool        // guarded by group.mu
-	forgotten bool        // by Forget; guarded by group.mu
+	waiters  int         // callers that joined and have not left; guarded by group.mu
+	trip     *trip[K, V] // nil until Run; guarded by group.mu
+	resolved bool        // guarded by group.mu
+	guard    func() bool // guarded by group.mu
 
 	done chan struct{} // closed when resolved
 	val  V             // written once, before done is closed
@@ -75,23 +75,24 @@ type trip[K comparable, V any] struct {
 }
 
 // Join returns the call of key that callers may share, and whether the caller leads it. A leader must hand the call to
-// Run. Leader or not, it must call Wait once.
+// Run. Leader or not, it must call Wait once. A call whose guard is down is not shared any more.
 func (g *Group[K, V]) Join(key K) (call *Call[K, V], lead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.join(key)
 }
 
-// JoinNew is Forget and Join in one step: nobody can begin a flight of key in between.
-func (g *Group[K, V]) JoinNew(key K, match func(K) bool) (call *Call[K, V], lead bool) {
+// JoinNew is Join for a caller that must not share what began before it came: it always leads, and those who come later
+// join it instead.
+func (g *Group[K, V]) JoinNew(key K) (call *Call[K, V], lead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.forget(match)
+	delete(g.calls, key)
 	return g.join(key)
 }
 
 func (g *Group[K, V]) join(key K) (call *Call[K, V], lead bool) {
-	if c, ok := g.calls[key]; ok {
+	if c, ok := g.calls[key]; ok && c.open() {
 		c.waiters++
 		if c.waiters == 1 && c.trip != nil && !c.resolved {
 			// Nobody waited for this key of a batch any more, but its load is still under way for the others.
@@ -112,11 +113,22 @@ func (g *Group[K, V]) join(key K) (call *Call[K, V], lead bool) {
 	return c, true
 }
 
+// open reports whether later callers may share the call. The caller holds mu.
+func (c *Call[K, V]) open() bool { return c.guard == nil || c.guard() }
+
+// Guard keeps later callers from joining the call as soon as up reports false. It runs under the group's lock, at every
+// Join of the key: it must be quick, and must not call back.
+func (c *Call[K, V]) Guard(up func() bool) {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	c.guard = up
+}
+
 // Peek returns the result of key's call where there is one already and it is not an error.
 func (g *Group[K, V]) Peek(key K) (val V, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c, found := g.calls[key]; found && c.resolved && c.err == nil {
+	if c, found := g.calls[key]; found && c.resolved && c.err == nil && c.open() {
 		return c.val, true
 	}
 	return val, false
@@ -265,30 +277,6 @@ func (g *Group[K, V]) unwanted(t *trip[K, V]) {
 	if left {
 		t.cancel(errAbandoned)
 	}
-}
-
-// Forget keeps later callers from joining the calls whose key matches: they start a new flight. Those who have joined
-// already get the old result.
-func (g *Group[K, V]) Forget(match func(K) bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.forget(match)
-}
-
-func (g *Group[K, V]) forget(match func(K) bool) {
-	for key, c := range g.calls {
-		if match(key) {
-			c.forgotten = true
-			delete(g.calls, key)
-		}
-	}
-}
-
-// Forgotten reports whether Forget has kept later callers from joining the call: what it loads is out of date.
-func (c *Call[K, V]) Forgotten() bool {
-	c.group.mu.Lock()
-	defer c.group.mu.Unlock()
-	return c.forgotten
 }
 
 // Close resolves every call with err, cancels every load, makes later calls fail with err, and waits until the loads

@@ -1,11 +1,13 @@
 // Package near is the cache in process memory: decoded values, bounded by number and by bytes, each with its own
 // expiry. It is a thin layer over otter (W-TinyLFU) that adds what a cache in front of loaders needs: fences, by which a
-// value whose load began before an invalidation is never stored after it.
+// value whose load began before an invalidation is never stored after it; and vouchers, by which an entry is served only as
+// long as somebody would tell if it were out of date.
 package near
 
 import (
 	"hash/maphash"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -13,11 +15,26 @@ import (
 
 // An Entry is one value in memory. It is not changed once stored, and its value is shared between all who read it.
 type Entry struct {
-	Value      any   // a pointer to the typed value; nil for a cached "not found"
-	Owner      any   // whatever the user of the package wants to find again on a hit
-	LoadedAt   int64 // when the load began, on the cache's Clock
-	FreshUntil int64 // until when it may be served, on the cache's Clock
-	Size       int64 // bytes that it is counted with, without the cache's own overhead
+	Value      any    // a pointer to the typed value; nil for a cached "not found"
+	Scope      *Scope // what the entry belongs to and rests on
+	FreshUntil int64  // until when it may be served, on the cache's Clock
+	LoadedAt   int64  // when the load began, on the cache's Clock
+	Size       int64  // bytes that it is counted with, without the cache's own overhead
+}
+
+// A Scope is what entries have in common. It is not changed once an entry has it.
+type Scope struct {
+	Owner    any        // whatever the user of the package wants to find again on a hit
+	Vouchers []*Voucher // all of which must be good
+}
+
+func (s *Scope) vouched() bool {
+	for _, v := range s.Vouchers {
+		if v.withdrawn.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // Options bounds a Cache. Both bounds must be positive.
@@ -28,49 +45,56 @@ type Options struct {
 
 // Cache is safe for concurrent use.
 type Cache struct {
-	store  *otter.Cache[string, *Entry]
-	clock  *Clock
-	seed   maphash.Seed
-	shards [shards]shard
+	store          *otter.Cache[string, *Entry]
+	clock          *Clock
+	seed           maphash.Seed
+	shards         [shards]shard
+	maxGenerations int // of a shard
+	stop, stopped  chan struct{}
+	closing        sync.Once
 }
+
+// sweepEvery is how often the memory is given back of what can be served no more. otter could do that by itself, but keeping
+// times of its own for it makes every hit a tenth slower.
+const sweepEvery = time.Minute
 
 // New makes an empty cache on clock.
 func New(o Options, clock *Clock) *Cache {
 	// otter bounds either the number or the weight. A floor on the weight bounds both: no more than MaxEntries floors fit.
 	floor := max(1, o.MaxBytes/int64(o.MaxEntries))
-	c := &Cache{clock: clock, seed: maphash.MakeSeed()}
+	c := &Cache{clock: clock, seed: maphash.MakeSeed(), maxGenerations: 2*o.MaxEntries/shards + 1024}
 	c.store = otter.Must(&otter.Options[string, *Entry]{
 		MaximumWeight: uint64(max(floor, o.MaxBytes)),
 		Weigher: func(key string, e *Entry) uint32 {
 			return uint32(min(max(floor, e.Size+int64(len(key))), math.MaxUint32))
 		},
-		// Expiry is checked here, to the nanosecond; otter's only gives back the memory of what nobody asks for again.
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *Entry]) time.Duration {
-			// Positive, even if the time ran out on the way here: otter takes the rest for "never".
-			return max(1, time.Duration(e.Value.FreshUntil-clock.Now())+doubt)
-		}),
-		Clock: clock.coarse,
 	})
+	c.stop, c.stopped = make(chan struct{}), make(chan struct{})
+	go c.sweep()
 	return c
 }
 
-// Get returns the entry of key while it is fresh, else nil. It makes no allocation and takes no lock.
+// Get returns the entry of key if it is fresh and vouched for, else nil. It makes no allocation and takes no lock.
 func (c *Cache) Get(key string) *Entry {
 	e, ok := c.store.GetIfPresent(key)
-	if !ok || !c.clock.Before(e.FreshUntil) {
+	if !ok || !c.usable(e) {
 		return nil
 	}
 	return e
 }
 
-// Insert stores a loaded entry, unless its fence is broken; f must not be nil. It reports false if it was refused, by the
-// fence or for a fresh value whose load began later. An entry whose time is over already is not refused, only not stored.
+func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.FreshUntil) && e.Scope.vouched() }
+
+// Insert stores an entry, unless its fence is broken; f must not be nil. It reports false if it was refused: by the fence,
+// for want of a voucher, or for a usable value whose load began later. An entry whose time is over already is not refused,
+// only not stored.
 func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	refused := false
-	// The check runs under the lock of the key's bucket, and so do Delete and Put, which break the fence before they remove
-	// or replace: either the check sees the broken fence, or they come second and undo what was inserted.
+	// The check runs under the lock of the key's bucket, and so does every change of the key, which breaks the fence before
+	// it removes or replaces: either the check sees the broken fence, or they come second and undo what was inserted.
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
-		refused = f.broken() || found && c.newer(there, e)
+		// A load that outlived its flight must not take a newer one's place.
+		refused = f.Broken() || !e.Scope.vouched() || found && there.LoadedAt > e.LoadedAt && c.usable(there)
 		if refused || !c.clock.Before(e.FreshUntil) {
 			return nil, otter.CancelOp
 		}
@@ -79,62 +103,108 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	return !refused
 }
 
-// newer reports whether there is a fresh entry whose load began after that of e: a load that outlived its flight must not
-// take its place.
-func (c *Cache) newer(there, e *Entry) bool {
-	return there.LoadedAt > e.LoadedAt && c.clock.Before(there.FreshUntil)
-}
-
-// Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. Without
-// a fence of its own (f is nil) it is never refused. With one, that of a load which was to supersede the entry, it stores
-// nothing and reports false if that fence is broken, or if what is there is fresh and its load began later. For an entry whose time is over already it removes what is there and
-// stores nothing.
-func (c *Cache) Put(key string, e *Entry, f *Fence) bool {
-	refused := false
-	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
-		var by *Entry
-		if f != nil {
-			if refused = f.broken(); refused {
-				// Whoever broke the fence has removed what was there or replaced it. But another Put under a fence may have
-				// replaced it by what it read before this load began: then nobody knows which of the two is newer, and
-				// neither stays. Only one such Put can break a fence; the loads whose entries come later began after it.
-				if found && there == f.rival() {
-					return nil, otter.InvalidateOp
-				}
-				return nil, otter.CancelOp
-			}
-			if refused = found && c.newer(there, e); refused {
-				return nil, otter.CancelOp
-			}
-			by = e
-		}
-		c.breakFences(key, by)
+// Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. An entry
+// whose time is over already only removes what is there.
+func (c *Cache) Put(key string, e *Entry) {
+	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
+		c.breakFences(key)
 		if !c.clock.Before(e.FreshUntil) {
 			return nil, otter.InvalidateOp
 		}
 		return e, otter.WriteOp
 	})
-	return !refused
 }
 
-// Delete removes the key, breaks its fences, and reports whether a fresh entry was there. Once it has returned, no value
+// Delete removes the key, breaks its fences, and reports whether a usable entry was there. Once it has returned, no value
 // whose load began before is ever found.
 func (c *Cache) Delete(key string) bool {
-	fresh := false
+	usable := false
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
-		// Both under the bucket's lock: a Put that is refused may rely on the removal.
-		c.breakFences(key, nil)
-		fresh = found && c.clock.Before(there.FreshUntil)
+		c.breakFences(key)
+		usable = found && c.usable(there)
 		return nil, otter.InvalidateOp
 	})
-	return fresh
+	return usable
+}
+
+// Break breaks the fences of key and leaves what is stored.
+func (c *Cache) Break(key string) {
+	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
+		c.breakFences(key)
+		return nil, otter.CancelOp
+	})
+}
+
+// Discard removes what is stored under key, unless its load began at before or later.
+func (c *Cache) Discard(key string, before int64) {
+	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
+		if !found || there.LoadedAt >= before {
+			return nil, otter.CancelOp
+		}
+		return nil, otter.InvalidateOp
+	})
+}
+
+// Push is told that somebody else has changed key, which may be a tag too: what is stored is removed, armed fences break,
+// a generation is withdrawn. It does not block, so it can be called where a connection's messages are handled.
+func (c *Cache) Push(key string) {
+	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
+		s := c.shard(key)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.push(key)
+		s.retire(key)
+		return nil, otter.InvalidateOp
+	})
+}
+
+func (c *Cache) breakFences(key string) {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.breakFences(key)
+}
+
+func (c *Cache) sweep() {
+	defer close(c.stopped)
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-t.C:
+			c.Sweep()
+		}
+	}
+}
+
+// Sweep removes every entry that is not usable, and reports how many of them were fresh: those had lost a voucher.
+func (c *Cache) Sweep() (removed int64) {
+	for key, e := range c.store.All() {
+		if c.usable(e) {
+			continue
+		}
+		c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
+			if !found || there != e {
+				return nil, otter.CancelOp
+			}
+			if c.clock.Before(e.FreshUntil) {
+				removed++
+			}
+			return nil, otter.InvalidateOp
+		})
+	}
+	return removed
 }
 
 // Len is about how many entries there are, expired ones included until they are swept.
 func (c *Cache) Len() int { return c.store.EstimatedSize() }
 
-// Close drops everything and ends the cache's goroutine.
+// Close drops everything and ends the cache's goroutines.
 func (c *Cache) Close() {
+	c.closing.Do(func() { close(c.stop) })
+	<-c.stopped
 	c.store.InvalidateAll()
 	c.store.StopAllGoroutines()
 }

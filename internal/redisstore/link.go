@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -36,7 +37,10 @@ type State struct {
 type link struct {
 	client  atomic.Pointer[rueidis.Client] // nil while down
 	failed  atomic.Int32                   // failures in a row
+	blind   atomic.Bool                    // the server does not tell of changes
 	greet   func(context.Context, rueidis.Client) error
+	sees    func(context.Context, rueidis.Client) error // finds out whether the server tells of changes
+	listen  func(context.Context, rueidis.Client)       // runs on a client of its own where it does not, until ctx ends
 	onState func(State)
 
 	mu    sync.Mutex
@@ -48,9 +52,11 @@ type link struct {
 	done chan struct{} // closed when the background goroutine has ended
 }
 
-func (l *link) open(opt rueidis.ClientOption, greet func(context.Context, rueidis.Client) error, onState func(State)) {
+func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	opt.DisableRetry = true // rueidis would retry until the context ends: one answer, or none
-	opt.DisableCache = true // nothing is kept in this process yet, so nothing needs tracking
+	if opt.PipelineMultiplex == 0 {
+		opt.PipelineMultiplex = -1 // one connection: all keys of a batch in one pipeline, and pushes in order with replies
+	}
 	if opt.ConnWriteTimeout == 0 {
 		opt.ConnWriteTimeout = writeTimeout
 	}
@@ -61,7 +67,7 @@ func (l *link) open(opt rueidis.ClientOption, greet func(context.Context, rueidi
 		opt.Dialer.Timeout = dialTimeout
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l.greet, l.onState, l.stop = greet, onState, stop
+	l.onState, l.stop = onState, stop
 	l.state = State{Since: time.Now()}
 	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
 	go l.keep(ctx, opt)
@@ -70,11 +76,25 @@ func (l *link) open(opt rueidis.ClientOption, greet func(context.Context, rueidi
 // keep connects, and after each loss waits for the server to answer again.
 func (l *link) keep(ctx context.Context, opt rueidis.ClientOption) {
 	defer close(l.done)
-	client, ok := l.connect(ctx, opt)
+	client, ok := l.connect(ctx, opt, l.down)
 	if !ok {
 		return
 	}
 	defer client.Close()
+	if !l.Tracked() {
+		listening := make(chan struct{})
+		go func() {
+			defer close(listening)
+			// Not every server takes commands on a connection that has subscribed to something.
+			blind := opt
+			blind.DisableCache = true
+			if own, ok := l.connect(ctx, blind, func(error) {}); ok {
+				defer own.Close()
+				l.listen(ctx, own)
+			}
+		}()
+		defer func() { <-listening }()
+	}
 	for {
 		l.failed.Store(0)
 		l.client.Store(&client)
@@ -90,7 +110,7 @@ func (l *link) keep(ctx context.Context, opt rueidis.ClientOption) {
 		cause := l.cause
 		l.mu.Unlock()
 		l.report(State{Since: time.Now(), Cause: cause})
-		if !l.retry(ctx, func() error { return l.probe(ctx, client) }) {
+		if !l.retry(ctx, l.down, func() error { return l.probe(ctx, client) }) {
 			return
 		}
 		select { // a failure that was still under way when the link went down
@@ -100,8 +120,8 @@ func (l *link) keep(ctx context.Context, opt rueidis.ClientOption) {
 	}
 }
 
-func (l *link) connect(ctx context.Context, opt rueidis.ClientOption) (client rueidis.Client, ok bool) {
-	ok = l.retry(ctx, func() (err error) {
+func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed func(error)) (client rueidis.Client, ok bool) {
+	ok = l.retry(ctx, failed, func() (err error) {
 		type made struct {
 			client rueidis.Client
 			err    error
@@ -162,12 +182,34 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (client ru
 	}
 	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
 	opt.InitAddress = slices.Clone(opt.InitAddress)
-	if client, err = rueidis.NewClient(opt); err == nil {
-		if err = l.probe(ctx, client); err != nil {
+	client, err = rueidis.NewClient(opt)
+	if err == nil {
+		err = l.probe(ctx, client)
+		if err == nil && !opt.DisableCache {
+			err = l.probeTracking(ctx, client)
+		}
+		if err != nil {
 			client.Close()
 		}
 	}
+	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
+		l.blind.Store(true)
+		opt.DisableCache = true
+		return l.attempt(ctx, opt)
+	}
+	if err == nil && !opt.DisableCache {
+		l.blind.Store(false)
+	}
 	return client, err
+}
+
+// Tracked reports whether the server tells of changes of the keys that were read.
+func (l *link) Tracked() bool { return !l.blind.Load() }
+
+func (l *link) probeTracking(ctx context.Context, c rueidis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return l.sees(ctx, c)
 }
 
 // dialer returns what rueidis would dial with.
@@ -193,8 +235,11 @@ func (l *link) probe(ctx context.Context, c rueidis.Client) error {
 	return l.greet(ctx, c)
 }
 
-// retry repeats try with growing pauses until it succeeds; it reports false when ctx ended first.
-func (l *link) retry(ctx context.Context, try func() error) bool {
+// down notes why the link is down.
+func (l *link) down(cause error) { l.report(State{Cause: cause}) }
+
+// retry repeats try with growing pauses until it succeeds, and tells of each failure; it reports false when ctx ended first.
+func (l *link) retry(ctx context.Context, failed func(error), try func() error) bool {
 	pause := firstRetry
 	for {
 		err := try()
@@ -204,7 +249,7 @@ func (l *link) retry(ctx context.Context, try func() error) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		l.report(State{Cause: err})
+		failed(err)
 		// Jitter, so that a fleet that lost its server together does not come back together.
 		t := time.NewTimer(pause/2 + rand.N(pause))
 		select {
@@ -274,6 +319,34 @@ func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
 // each sends n commands in one round trip, or none under a context that has ended: where a connection is due to be made
 // again, rueidis would try so under that context, and others who wait for the same connection would share the failure.
 func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	return l.ask(ctx, n, func(c rueidis.Client) []rueidis.RedisResult {
+		if n == 1 {
+			return []rueidis.RedisResult{c.Do(ctx, build(c, 0))}
+		}
+		cmds := make(rueidis.Commands, n)
+		for i := range cmds {
+			cmds[i] = build(c, i)
+		}
+		return c.DoMulti(ctx, cmds...)
+	})
+}
+
+// eachTracked is each for reads whose keys the server is to watch.
+func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
+	return l.ask(ctx, n, func(c rueidis.Client) []rueidis.RedisResult {
+		if n == 1 {
+			ct := build(c, 0)
+			return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
+		}
+		cmds := make([]rueidis.CacheableTTL, n)
+		for i := range cmds {
+			cmds[i] = build(c, i)
+		}
+		return c.DoMultiCache(ctx, cmds...)
+	})
+}
+
+func (l *link) ask(ctx context.Context, n int, send func(rueidis.Client) []rueidis.RedisResult) []rueidis.RedisResult {
 	if n == 0 {
 		return nil
 	}
@@ -289,37 +362,34 @@ func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) 
 		}
 		return results
 	}
-	c := *p
-	var results []rueidis.RedisResult
-	if n == 1 {
-		results = []rueidis.RedisResult{c.Do(ctx, build(c, 0))}
-	} else {
-		cmds := make(rueidis.Commands, n)
-		for i := range cmds {
-			cmds[i] = build(c, i)
-		}
-		results = c.DoMulti(ctx, cmds...)
-	}
+	results := send(*p)
 	l.note(ctx, results)
 	return results
 }
 
-// run executes a script once for each of n argument lists in one round trip. A server that does not know the script
-// costs a second one, for those that it refused.
-func (l *link) run(ctx context.Context, script *script, n int, args func(int) (keys, args []string)) []rueidis.RedisResult {
-	results := l.each(ctx, n, func(c rueidis.Client, i int) rueidis.Completed {
-		keys, args := args(i)
-		return c.B().Evalsha().Sha1(script.sha1).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+// A call is one run of a script.
+type call struct {
+	script     *script
+	keys, args []string
+}
+
+// run executes scripts, in their order, in one round trip. A server that does not know one of them costs a second one: for
+// those, and for all behind the first of them that can be repeated, so that their order stays.
+func (l *link) run(ctx context.Context, calls []call) []rueidis.RedisResult {
+	results := l.each(ctx, len(calls), func(c rueidis.Client, i int) rueidis.Completed {
+		s := calls[i]
+		return c.B().Evalsha().Sha1(s.script.sha1).Numkeys(int64(len(s.keys))).Key(s.keys...).Arg(s.args...).Build()
 	})
 	var unknown []int
 	for i, r := range results {
-		if e, ok := rueidis.IsRedisErr(r.Error()); ok && e.IsNoScript() {
+		e, ok := rueidis.IsRedisErr(r.Error())
+		if ok && e.IsNoScript() || len(unknown) > 0 && calls[i].script.repeatable {
 			unknown = append(unknown, i)
 		}
 	}
 	again := l.each(ctx, len(unknown), func(c rueidis.Client, j int) rueidis.Completed {
-		keys, args := args(unknown[j])
-		return c.B().Eval().Script(script.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+		s := calls[unknown[j]]
+		return c.B().Eval().Script(s.script.text).Numkeys(int64(len(s.keys))).Key(s.keys...).Arg(s.args...).Build()
 	})
 	for j, r := range again {
 		results[unknown[j]] = r

@@ -14,9 +14,9 @@ import (
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms, head and length of a value of K that the caller has rejected ("" and -1 for none)
 //
-// The reply is {0, now, K's value}, {1, now} with the lease granted, or {2, now} while another holds it; now is the
-// server's time in µs. A value that the caller rejected, or a key that holds no string, counts as absent: else nobody
-// could replace it before it expires.
+// The reply is {0, now} while K has a value to be read, {1, now} with the lease granted, or {2, now} while another holds it;
+// now is the server's time in µs. A value that the caller rejected, or a key that holds no string, counts as absent: else
+// nobody could replace it before it expires.
 var acquire = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -24,7 +24,7 @@ local value = redis.pcall('GET', KEYS[1])
 if type(value) == 'string' then
 	local rejected = #value == tonumber(ARGV[4]) and string.sub(value, 1, #ARGV[3]) == ARGV[3]
 	if not rejected then
-		return {0, now, value}
+		return {0, now}
 	end
 end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
@@ -90,24 +90,74 @@ end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 `)
 
-// release gives the caller's lease back without a value.
+// The server tells whoever has read a key that it was changed, and all processes that load a value or wait for one have
+// read K. Where K is missing, removing it would change nothing and tell nobody; so the lease takes K's place for a moment.
+// RENAME needs no memory, so this works when the server has none left.
+const tellOfLease = `
+if redis.call('EXISTS', KEYS[1]) == 0 then
+	redis.call('RENAME', KEYS[2], KEYS[1])
+	redis.call('DEL', KEYS[1])
+else
+	redis.call('DEL', KEYS[2])
+end
+`
+
+// release gives the caller's lease back without a value, and tells those who wait for one.
 //
 //	KEYS  K, L
 //	ARGV  nonce
 var release = newScript(`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
-end
-return redis.call('DEL', KEYS[2])
+end` + tellOfLease + `
+return 1
 `)
 
-// remove invalidates: value and lease go together, and only a value counts as removed.
+// remove invalidates: value and lease go together, whoever has read K is told, and only a value counts as removed.
 //
 //	KEYS  K, L
 var remove = newScript(`
-redis.call('DEL', KEYS[2])
-return redis.call('UNLINK', KEYS[1])
+local removed = redis.call('UNLINK', KEYS[1])
+if redis.call('EXISTS', KEYS[2]) == 1 then` + tellOfLease + `
+end
+return removed
 `)
+
+// bump gives a tag its next generation, one that it never had before: even where the key was lost, the server's time is
+// beyond every generation that it ever had.
+//
+//	KEYS  the tag's key
+//	ARGV  life of the key in ms, 0 for ever
+//
+// The reply is the generation in decimal. Lua's numbers hold µs exactly until the year 2255.
+var bump = repeatable(newScript(`
+local time = redis.call('TIME')
+local value = redis.pcall('GET', KEYS[1])
+local previous = type(value) == 'string' and string.match(value, '^%d+$') and #value <= 16 and tonumber(value) or 0
+` + putGeneration))
+
+// ensure answers with a tag's generation, as bump does, and gives it one where it has none.
+//
+//	KEYS  the tag's key
+//	ARGV  life of the key in ms, 0 for ever
+var ensure = repeatable(newScript(`
+local time = redis.call('TIME')
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'string' and string.match(value, '^%d+$') and #value <= 16 then
+	return value
+end
+local previous = 0
+` + putGeneration))
+
+const putGeneration = `
+local text = string.format('%.0f', math.max(previous + 1, time[1] * 1000000 + time[2]))
+if ARGV[1] == '0' then
+	redis.call('SET', KEYS[1], text)
+else
+	redis.call('SET', KEYS[1], text, 'PX', ARGV[1])
+end
+return text
+`
 
 // discard removes K unless its load began late enough. The lease stays: whoever holds it now will store what is newer.
 //
@@ -135,9 +185,22 @@ return redis.call('UNLINK', KEYS[1])
 `)
 
 // A script is sent by its SHA-1, as EVALSHA wants it.
-type script struct{ text, sha1 string }
+type script struct {
+	text, sha1 string
+	repeatable bool // running it twice is as good as once
+}
+
+// scripts are all there are.
+var scripts []*script
 
 func newScript(text string) *script {
 	sum := sha1.Sum([]byte(text))
-	return &script{text: text, sha1: hex.EncodeToString(sum[:])}
+	s := &script{text: text, sha1: hex.EncodeToString(sum[:])}
+	scripts = append(scripts, s)
+	return s
+}
+
+func repeatable(s *script) *script {
+	s.repeatable = true
+	return s
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/near"
 )
 
 // ErrUnavailable means that Redis was not asked, because it is not connected or has failed too often of late. It comes
@@ -36,9 +38,33 @@ func Reject(head []byte, length int) Rejected {
 	return Rejected{head: string(head), length: length, set: true}
 }
 
-// A Read is the answer for one key: its value, nil where there is none, or the error of this key alone.
+// A Look asks what a key holds.
+type Look struct {
+	Key string
+	// Fence is armed in the place of the reply among the messages of its connection. Without one, nobody vouches for what
+	// was read.
+	Fence *near.Fence
+	// Head asks for so many bytes from the beginning, 0 for all.
+	Head int
+}
+
+// A Read is the answer to one Look: a value, nil where there is none, or the error of this key alone.
 type Read struct {
 	Value []byte
+	// Voucher is good until the server can no longer be trusted to tell of a change of the key. Nil: it never could.
+	Voucher *near.Voucher
+	Err     error
+}
+
+// A Tag names what has a generation: a key, and how long that lives after its last change. Zero is for ever.
+type Tag struct {
+	Key  string
+	Life time.Duration
+}
+
+// A Generation is that of a tag, or the error of this tag alone.
+type Generation struct {
+	Value uint64
 	Err   error
 }
 
@@ -49,12 +75,12 @@ type Request struct {
 	Rejected Rejected
 }
 
-// A Grant answers a Request: a value, or the lease, or neither while another holds the lease.
+// A Grant answers a Request: the lease, or neither that nor an error while another holds it.
 type Grant struct {
-	Value   []byte // not nil: the key has a value that the caller has not rejected
-	Granted bool   // the lease is the caller's
-	Now     int64  // the server's time in µs, before anything that the lease's holder loads
-	Err     error  // this key alone failed
+	Granted bool  // the lease is the caller's
+	Present bool  // there is no need of one: the key has a value that the caller has not rejected, and should read
+	Now     int64 // the server's time in µs, before anything that the lease's holder loads
+	Err     error // this key alone failed
 }
 
 // A Filling stores one value under its lease.
@@ -92,16 +118,20 @@ type Options struct {
 	OpTimeout time.Duration // limit of one operation on small values
 	Lease     time.Duration // life of a lease that is not renewed
 	Format    Format
-	OnState   func(State) // told each change of state, one at a time; it must not block
+	OnState   func(State)      // told each change of state, one at a time; it must not block
+	Pushed    func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
+	Gap       func()           // told when vouchers were withdrawn; it must not block
 }
 
 // A Store is safe for concurrent use. All its methods fail with ErrUnavailable, at once, while there is no connection.
 type Store struct {
 	link
-	clock     serverClock
-	opTimeout time.Duration
-	leaseMS   string
-	format    []string // as the scripts take it: magic, version, flags, offset of the load's start
+	tracking
+	announcements announcements // where the server does no tracking
+	clock         serverClock
+	opTimeout     time.Duration
+	leaseMS       string
+	format        []string // as the scripts take it: magic, version, flags, offset of the load's start
 }
 
 // Open returns at once; the connection is made in the background.
@@ -114,12 +144,75 @@ func Open(o Options) *Store {
 			strconv.Itoa(o.Format.LoadStart),
 		},
 	}
-	s.link.open(o.Client, s.greet, o.OnState)
+	s.tracking.pushed, s.tracking.gap = func(string) {}, func() {}
+	if o.Pushed != nil {
+		s.tracking.pushed = o.Pushed
+	}
+	if o.Gap != nil {
+		s.tracking.gap = o.Gap
+	}
+	s.announcements.self = newSelf()
+	s.greet, s.sees, s.listen = s.prepare, s.seesChanges, s.hear
+	o.Client.NewCacheStoreFn = s.newWire
+	s.link.open(o.Client, o.OnState)
 	return s
 }
 
-// greet is what a connection must answer before it is used: the time, which freshness is measured by.
-func (s *Store) greet(ctx context.Context, c rueidis.Client) error {
+// seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
+// on, and then say nothing.
+func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
+	probe := "%probe:" + s.announcements.self[:16]
+	told := make(chan struct{})
+	if !s.expect(probe, told) {
+		return nil
+	}
+	defer s.expect("", nil)
+	if err := c.DoCache(ctx, c.B().Get().Key(probe).Cache().ToStaticTTL(), time.Hour).Error(); err != nil && !rueidis.IsRedisNil(err) {
+		return err
+	}
+	if err := c.Do(ctx, c.B().Set().Key(probe).Value("").Px(probeLife).Build()).Error(); err != nil {
+		if _, refused := rueidis.IsRedisErr(err); refused {
+			return nil // a server that stores nothing now may still tell
+		}
+		return err
+	}
+	t := time.NewTimer(probeLife)
+	defer t.Stop()
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return fmt.Errorf("%w: the server says nothing of a change", rueidis.ErrNoCache)
+	}
+}
+
+// probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
+const probeLife = time.Second
+
+// prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
+// for one more round trip; a server that refuses them may still run them later.
+func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
+	if err := s.readClock(ctx, c); err != nil {
+		return err
+	}
+	for _, node := range c.Nodes() {
+		loads := make(rueidis.Commands, len(scripts))
+		for i, script := range scripts {
+			loads[i] = node.B().ScriptLoad().Script(script.text).Build()
+		}
+		for _, r := range node.DoMulti(ctx, loads...) {
+			if err := r.NonRedisError(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readClock asks for the time, which freshness is measured by.
+func (s *Store) readClock(ctx context.Context, c rueidis.Client) error {
 	sent := time.Now()
 	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
 	if err == nil && len(parts) != 2 {
@@ -168,51 +261,124 @@ func CallersOwn(ctx context.Context) bool {
 // leaseKey is where the lease of key lies. An escaped key holds no braces, so the tag is the whole key.
 func leaseKey(key string) string { return "{" + key + "}!l" }
 
-// Read gets keys in one round trip.
-func (s *Store) Read(ctx context.Context, keys ...string) []Read {
-	out := make([]Read, len(keys))
-	results := s.each(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Get().Key(keys[i]).Build()
+// Look reads keys in one round trip.
+func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
+	under := make([]*look, len(looks))
+	if s.Tracked() {
+		for i, l := range looks {
+			under[i] = s.begin(l.Key, l.Fence)
+		}
+	} else {
+		s.announcements.armAll(looks)
+	}
+	results := s.eachTracked(ctx, len(looks), func(c rueidis.Client, i int) rueidis.CacheableTTL {
+		if l := looks[i]; l.Head > 0 {
+			return rueidis.CT(c.B().Getrange().Key(l.Key).Start(0).End(int64(l.Head)-1).Cache().ToStaticTTL(), time.Hour)
+		}
+		return rueidis.CT(c.B().Get().Key(looks[i].Key).Cache().ToStaticTTL(), time.Hour)
 	})
+	out := make([]Read, len(looks))
 	for i, r := range results {
-		out[i].Value, out[i].Err = r.AsBytes()
-		if rueidis.IsRedisNil(out[i].Err) {
-			out[i] = Read{}
-		} else if out[i].Err == nil && out[i].Value == nil {
+		value, err := r.AsBytes()
+		switch {
+		case rueidis.IsRedisNil(err):
+		case err != nil:
+			out[i].Err = err
+		case value == nil && looks[i].Head == 0:
 			out[i].Value = []byte{} // an empty value is there, and foreign
+		default:
+			out[i].Value = value
+		}
+		if s.Tracked() {
+			out[i].Voucher = s.end(looks[i].Key, under[i])
+		} else if looks[i].Fence != nil {
+			out[i].Voucher = s.announcements.voucher()
+		}
+		if out[i].Err != nil {
+			out[i].Voucher = nil
 		}
 	}
 	return out
 }
 
-// Acquire asks for the leases of reqs in one round trip.
-func (s *Store) Acquire(ctx context.Context, reqs ...Request) []Grant {
-	return s.leases(time.Now(), s.run(ctx, acquire, len(reqs), func(i int) ([]string, []string) {
-		r := reqs[i]
+// Acquire asks for the leases of reqs, and before that for the generations of tags, in one round trip. A tag that has no
+// generation is given one.
+func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
+	return s.lease(ctx, tags, reqs, func(r Request) call {
 		length := -1
 		if r.Rejected.set {
 			length = r.Rejected.length
 		}
-		return []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS, r.Rejected.head, strconv.Itoa(length)}
-	}))
+		return call{acquire, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS, r.Rejected.head, strconv.Itoa(length)}}
+	})
 }
 
-// Seize takes the leases of reqs from whoever holds them, and from then on refuses the fills of those.
-func (s *Store) Seize(ctx context.Context, reqs ...Request) []Grant {
-	return s.leases(time.Now(), s.run(ctx, seize, len(reqs), func(i int) ([]string, []string) {
-		return []string{reqs[i].Key, leaseKey(reqs[i].Key)}, []string{reqs[i].Nonce, s.leaseMS}
-	}))
+// Seize is Acquire, but takes the leases from whoever holds them, whose fills are refused from then on.
+func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
+	return s.lease(ctx, tags, reqs, func(r Request) call {
+		return call{seize, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS}}
+	})
 }
 
-func (s *Store) leases(sent time.Time, results []rueidis.RedisResult) []Grant {
-	out := make([]Grant, len(results))
-	for i, r := range results {
-		out[i] = parseGrant(r)
+func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(Request) call) ([]Grant, []Generation) {
+	calls := ofTags(ensure, tags)
+	for _, r := range reqs {
+		calls = append(calls, ask(r))
 	}
-	if len(out) > 0 && out[0].Err == nil {
-		s.clock.note(sent, out[0].Now)
+	sent := time.Now()
+	results := s.run(ctx, calls)
+	grants := make([]Grant, len(reqs))
+	for i, r := range results[len(tags):] {
+		grants[i] = parseGrant(r)
+	}
+	if len(grants) > 0 && grants[0].Err == nil {
+		s.clock.note(sent, grants[0].Now)
+	}
+	return grants, generations(results[:len(tags)])
+}
+
+// Ensure asks for the generations of tags, in their order, in one round trip. A tag that has none is given one.
+func (s *Store) Ensure(ctx context.Context, tags ...Tag) []Generation {
+	return generations(s.run(ctx, ofTags(ensure, tags)))
+}
+
+// Bump gives tags their next generations, in their order, in one round trip.
+func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
+	results := s.run(ctx, ofTags(bump, tags))
+	keys := make([]string, len(tags))
+	for i, t := range tags {
+		keys[i] = t.Key
+	}
+	s.announce(ctx, keys)
+	return generations(results)
+}
+
+func ofTags(script *script, tags []Tag) []call {
+	calls := make([]call, len(tags))
+	for i, t := range tags {
+		calls[i] = call{script, []string{t.Key}, []string{strconv.FormatInt(t.Life.Milliseconds(), 10)}}
+	}
+	return calls
+}
+
+func generations(results []rueidis.RedisResult) []Generation {
+	out := make([]Generation, len(results))
+	for i, r := range results {
+		text, err := r.ToString()
+		if err == nil {
+			out[i].Value, err = ParseGeneration([]byte(text))
+		}
+		out[i].Err = err
 	}
 	return out
+}
+
+// ParseGeneration reads what the key of a tag holds.
+func ParseGeneration(text []byte) (uint64, error) {
+	if len(text) > 16 {
+		return 0, errors.New("no generation: too long")
+	}
+	return strconv.ParseUint(string(text), 10, 64)
 }
 
 func parseGrant(r rueidis.RedisResult) (g Grant) {
@@ -233,10 +399,8 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 	switch {
 	case status == 1:
 		g.Granted = true
-	case status == 0 && len(parts) == 3:
-		if g.Value, err = parts[2].AsBytes(); err == nil && g.Value == nil {
-			g.Value = []byte{}
-		}
+	case status == 0:
+		g.Present = true
 	case status == 2:
 		// Another's.
 	default:
@@ -250,11 +414,12 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 
 // Fill stores values under their leases, and gives those back, in one round trip. An outcome counts where there is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
-	results := s.run(ctx, fill, len(fills), func(i int) ([]string, []string) {
-		f := fills[i]
+	calls := make([]call, len(fills))
+	for i, f := range fills {
 		args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10)}
-		return []string{f.Key, leaseKey(f.Key)}, append(args, s.format[:3]...)
-	})
+		calls[i] = call{fill, []string{f.Key, leaseKey(f.Key)}, append(args, s.format[:3]...)}
+	}
+	results := s.run(ctx, calls)
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
 	for i, r := range results {
 		var n int64
@@ -266,16 +431,20 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 
 // Renew gives leases their full life again, where the caller still holds them, in one round trip.
 func (s *Store) Renew(ctx context.Context, reqs ...Request) error {
-	return firstError(s.run(ctx, renew, len(reqs), func(i int) ([]string, []string) {
-		return []string{reqs[i].Key, leaseKey(reqs[i].Key)}, []string{reqs[i].Nonce, s.leaseMS}
-	}))
+	calls := make([]call, len(reqs))
+	for i, r := range reqs {
+		calls[i] = call{renew, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS}}
+	}
+	return firstError(s.run(ctx, calls))
 }
 
 // Release gives leases back, so that others may load at once, in one round trip.
 func (s *Store) Release(ctx context.Context, reqs ...Request) error {
-	return firstError(s.run(ctx, release, len(reqs), func(i int) ([]string, []string) {
-		return []string{reqs[i].Key, leaseKey(reqs[i].Key)}, []string{reqs[i].Nonce}
-	}))
+	calls := make([]call, len(reqs))
+	for i, r := range reqs {
+		calls[i] = call{release, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce}}
+	}
+	return firstError(s.run(ctx, calls))
 }
 
 func firstError(results []rueidis.RedisResult) error {
@@ -290,9 +459,12 @@ func firstError(results []rueidis.RedisResult) error {
 // Remove invalidates keys in one round trip: their values and their leases. It returns how many had a value, and an
 // error if any key failed.
 func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, err error) {
-	results := s.run(ctx, remove, len(keys), func(i int) ([]string, []string) {
-		return []string{keys[i], leaseKey(keys[i])}, nil
-	})
+	calls := make([]call, len(keys))
+	for i, key := range keys {
+		calls[i] = call{remove, []string{key, leaseKey(key)}, nil}
+	}
+	results := s.run(ctx, calls)
+	s.announce(ctx, keys)
 	for _, r := range results {
 		n, e := r.AsInt64()
 		if e != nil {
@@ -306,9 +478,9 @@ func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, err 
 // Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
 // whose fill was refused: an older value must not survive it, and that of a Set which came after it must.
 func (s *Store) Discard(ctx context.Context, key string, before int64) error {
-	return firstError(s.run(ctx, discard, 1, func(int) ([]string, []string) {
-		return []string{key}, append([]string{strconv.FormatInt(before, 10)}, s.format...)
-	}))
+	err := firstError(s.run(ctx, []call{{discard, []string{key}, append([]string{strconv.FormatInt(before, 10)}, s.format...)}}))
+	s.announce(ctx, []string{key})
+	return err
 }
 
 // IsWrongType reports whether err means that the key holds something else than a string.

@@ -85,9 +85,11 @@ const (
 	lease = "{cat:a}!l"
 )
 
+func grants(g []Grant, _ []Generation) []Grant { return g }
+
 func acquireOne(t *testing.T, s *Store, nonce string, r Rejected) Grant {
 	t.Helper()
-	g := s.Acquire(t.Context(), Request{Key: key, Nonce: nonce, Rejected: r})[0]
+	g := grants(s.Acquire(t.Context(), nil, Request{Key: key, Nonce: nonce, Rejected: r}))[0]
 	require.NoError(t, g.Err)
 	return g
 }
@@ -104,19 +106,19 @@ func fillOne(t *testing.T, s *Store, nonce, value string, life time.Duration) Ou
 func TestALeaseIsGrantedToOneAndItsFillIsStored(t *testing.T) {
 	t.Parallel()
 	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
-		require.Equal(t, []Read{{}}, s.Read(t.Context(), key))
+		require.Equal(t, []Read{{}}, s.Look(t.Context(), Look{Key: key}))
 		first := acquireOne(t, s, "first", Rejected{})
 		require.True(t, first.Granted)
 		require.Positive(t, first.Now)
 		second := acquireOne(t, s, "second", Rejected{})
 		require.False(t, second.Granted)
-		require.Nil(t, second.Value)
+		require.False(t, second.Present)
 		require.Positive(t, second.Now)
 
 		require.Equal(t, Refused, fillOne(t, s, "second", "theirs", time.Minute))
 		require.Equal(t, Stored, fillOne(t, s, "first", "ours", time.Minute))
 		require.Equal(t, Refused, fillOne(t, s, "first", "again", time.Minute), "a lease fills once")
-		require.Equal(t, []byte("ours"), acquireOne(t, s, "third", Rejected{}).Value)
+		require.True(t, acquireOne(t, s, "third", Rejected{}).Present)
 		require.Greater(t, do("PTTL", key), int64(59_000))
 		require.LessOrEqual(t, do("PTTL", key), int64(60_000))
 		require.Equal(t, int64(0), do("EXISTS", lease))
@@ -142,19 +144,19 @@ func TestARejectedValueCanBeReplacedAndNoOther(t *testing.T) {
 		head := strings.Repeat("h", 64)
 		do("SET", key, head+"bad")
 		rejected := Reject([]byte(head), 67)
-		require.Equal(t, head+"bad", string(acquireOne(t, s, "n", Rejected{}).Value), "who rejects nothing gets what is there")
-		require.NotNil(t, acquireOne(t, s, "n", Reject([]byte(head), 68)).Value, "another length is another value")
-		require.NotNil(t, acquireOne(t, s, "n", Reject([]byte(strings.Repeat("x", 64)), 67)).Value, "another head is another value")
+		require.True(t, acquireOne(t, s, "n", Rejected{}).Present, "who rejects nothing is to read what is there")
+		require.True(t, acquireOne(t, s, "n", Reject([]byte(head), 68)).Present, "another length is another value")
+		require.True(t, acquireOne(t, s, "n", Reject([]byte(strings.Repeat("x", 64)), 67)).Present, "another head is another value")
 		require.True(t, acquireOne(t, s, "n", rejected).Granted)
 		require.Equal(t, Stored, fillOne(t, s, "n", "good", time.Minute))
-		require.Equal(t, "good", string(acquireOne(t, s, "m", rejected).Value), "it has been replaced meanwhile")
+		require.True(t, acquireOne(t, s, "m", rejected).Present, "it has been replaced meanwhile")
 
 		do("SET", key, "")
-		require.NotNil(t, acquireOne(t, s, "m", Rejected{}).Value, "an empty value is a value")
+		require.True(t, acquireOne(t, s, "m", Rejected{}).Present, "an empty value is a value")
 		require.True(t, acquireOne(t, s, "m", Reject(nil, 0)).Granted)
 		do("DEL", lease, key)
 		do("RPUSH", key, "x")
-		require.True(t, IsWrongType(s.Read(t.Context(), key)[0].Err))
+		require.True(t, IsWrongType(s.Look(t.Context(), Look{Key: key})[0].Err))
 		require.True(t, acquireOne(t, s, "l", Rejected{}).Granted, "what is no string is no value")
 		require.Equal(t, Stored, fillOne(t, s, "l", "good", time.Minute))
 	})
@@ -164,7 +166,7 @@ func TestSeizeSupersedesWhoeverHoldsTheLease(t *testing.T) {
 	t.Parallel()
 	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
 		acquireOne(t, s, "first", Rejected{})
-		g := s.Seize(t.Context(), Request{Key: key, Nonce: "second"})[0]
+		g := grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: "second"}))[0]
 		require.NoError(t, g.Err)
 		require.True(t, g.Granted)
 		require.Equal(t, Refused, fillOne(t, s, "first", "old", time.Minute))
@@ -176,7 +178,7 @@ func TestAFillReplacesNoValueOfANewerBuild(t *testing.T) {
 	t.Parallel()
 	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
 		fill := func(s *Store) Outcome {
-			require.NoError(t, s.Seize(t.Context(), Request{Key: key, Nonce: "n"})[0].Err)
+			require.NoError(t, grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: "n"}))[0].Err)
 			return fillOne(t, s, "n", "ours", time.Minute)
 		}
 		for _, newer := range []string{entry(2, 0, 1, "x"), entry(255, 0, 1, "x"), entry(1, 4, 1, "x"), entry(1, 128, 1, "x"), "\xc1\xa5\x02\x00"} {
@@ -220,7 +222,7 @@ func TestDiscardKeepsAValueThatIsLoadedLaterAndNoOther(t *testing.T) {
 			require.False(t, discard(unreadable), "%q", unreadable)
 		}
 		do("RPUSH", key, "x")
-		acquired := s.Seize(t.Context(), Request{Key: key, Nonce: "n"})[0]
+		acquired := grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: "n"}))[0]
 		require.NoError(t, acquired.Err)
 		require.NoError(t, s.Discard(t.Context(), key, before))
 		require.Equal(t, int64(0), do("EXISTS", key))
@@ -261,24 +263,24 @@ func TestEachKeyOfABatchHasItsOwnAnswer(t *testing.T) {
 		do("SET", "a", "value")
 		do("SET", "{b}!l", "another's")
 		do("RPUSH", "l", "x")
-		reads := s.Read(t.Context(), "a", "b", "l")
+		reads := s.Look(t.Context(), Look{Key: "a"}, Look{Key: "b"}, Look{Key: "l"})
 		require.Equal(t, "value", string(reads[0].Value))
 		require.Equal(t, Read{}, reads[1])
 		require.Error(t, reads[2].Err)
-		grants := s.Acquire(t.Context(), Request{Key: "a", Nonce: "n"}, Request{Key: "b", Nonce: "n"}, Request{Key: "c", Nonce: "n"})
-		require.Equal(t, "value", string(grants[0].Value))
-		require.False(t, grants[1].Granted)
-		require.True(t, grants[2].Granted)
-		require.Empty(t, s.Read(t.Context()))
-		require.Empty(t, s.Acquire(t.Context()))
+		asked := grants(s.Acquire(t.Context(), nil, Request{Key: "a", Nonce: "n"}, Request{Key: "b", Nonce: "n"}, Request{Key: "c", Nonce: "n"}))
+		require.True(t, asked[0].Present)
+		require.False(t, asked[1].Granted)
+		require.True(t, asked[2].Granted)
+		require.Empty(t, s.Look(t.Context()))
+		require.Empty(t, grants(s.Acquire(t.Context(), nil)))
 	})
 }
 
 func TestWithoutAConnectionEveryOperationFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := open(t, Options{Client: clientOf("127.0.0.1:1")})
-	require.ErrorIs(t, s.Read(t.Context(), key)[0].Err, ErrUnavailable)
-	require.ErrorIs(t, s.Acquire(t.Context(), Request{Key: key})[0].Err, ErrUnavailable)
+	require.ErrorIs(t, s.Look(t.Context(), Look{Key: key})[0].Err, ErrUnavailable)
+	require.ErrorIs(t, grants(s.Acquire(t.Context(), nil, Request{Key: key}))[0].Err, ErrUnavailable)
 	_, errs := s.Fill(t.Context(), Filling{Key: key})
 	require.ErrorIs(t, errs[0], ErrUnavailable)
 	_, err := s.Remove(t.Context(), key)
@@ -297,7 +299,7 @@ func TestEachChangeOfStateIsToldOnce(t *testing.T) {
 	require.True(t, (<-states).Up)
 	server.Kill()
 	for range 10 {
-		s.Read(t.Context(), key)
+		s.Look(t.Context(), Look{Key: key})
 	}
 	down := <-states
 	require.False(t, down.Up)
@@ -313,15 +315,15 @@ func TestAServerThatAnswersWithErrorsIsNotGivenUp(t *testing.T) {
 	s := connected(t, server.Addr())
 	server.MustDo(t, "RPUSH", key, "x")
 	for range 10 * tripAfter {
-		require.Error(t, s.Read(t.Context(), key)[0].Err)
+		require.Error(t, s.Look(t.Context(), Look{Key: key})[0].Err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 10 * tripAfter {
-		require.Error(t, s.Read(ctx, key)[0].Err, "nor for callers that have left")
+		require.Error(t, s.Look(ctx, Look{Key: key})[0].Err, "nor for callers that have left")
 	}
 	require.True(t, s.State().Up)
-	require.NoError(t, s.Read(t.Context(), "other")[0].Err)
+	require.NoError(t, s.Look(t.Context(), Look{Key: "other"})[0].Err)
 }
 
 func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
@@ -331,7 +333,7 @@ func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
 	read := func(ctx context.Context) error {
 		ctx, cancel := s.Budget(ctx, 0, 1)
 		defer cancel()
-		return s.Read(ctx, key)[0].Err
+		return s.Look(ctx, Look{Key: key})[0].Err
 	}
 	server.Pause()
 	for range 5 * tripAfter {
@@ -570,8 +572,8 @@ func TestDescribeTellsTheKindAndNothingElse(t *testing.T) {
 	require.Equal(t, "redis did not answer in time", Describe(os.ErrDeadlineExceeded))
 	require.Equal(t, "the connection to redis failed", Describe(errors.New("dial tcp canary:6379")))
 	server := redistest.Start(t)
-	err := connected(t, server.Addr()).Read(t.Context(), key)[0].Err
+	err := connected(t, server.Addr()).Look(t.Context(), Look{Key: key})[0].Err
 	require.NoError(t, err)
 	server.MustDo(t, "RPUSH", key, "x")
-	require.Equal(t, "redis answered WRONGTYPE", Describe(connected(t, server.Addr()).Read(t.Context(), key)[0].Err))
+	require.Equal(t, "redis answered WRONGTYPE", Describe(connected(t, server.Addr()).Look(t.Context(), Look{Key: key})[0].Err))
 }

@@ -1,0 +1,419 @@
+package aside_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// A versioned is a source whose value changes.
+type versioned struct {
+	version atomic.Int64
+	loads   atomic.Int64
+}
+
+func (s *versioned) load(context.Context) (int64, error) {
+	s.loads.Add(1)
+	return s.version.Load(), nil
+}
+
+// pair makes two caches on one server, which know of each other no more than two processes would.
+func pair(t *testing.T, addr string) (a, b *aside.Cache) {
+	t.Helper()
+	return connected(t, at(addr)), connected(t, at(addr))
+}
+
+// inMemory asks for key until memory answers.
+func inMemory[T any](t *testing.T, c *aside.Cache, key aside.Key, load func(context.Context) (T, error), opts ...aside.CallOption) T {
+	t.Helper()
+	var r aside.Result[T]
+	eventually(t, "memory answers for "+key.String(), func() bool {
+		var err error
+		r, err = aside.Lookup(t.Context(), c, key, load, opts...)
+		require.NoError(t, err)
+		return r.Tier == aside.TierMemory
+	})
+	return r.Value
+}
+
+func TestWhatWasLoadedOrReadIsThenServedFromMemory(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	a, b := pair(t, server.Addr())
+	key, src := items.Key("a"), &versioned{}
+	r, err := aside.Lookup(t.Context(), a, key, src.load)
+	require.NoError(t, err)
+	require.Equal(t, aside.TierOrigin, r.Tier)
+	inMemory(t, a, key, src.load)
+	r, err = aside.Lookup(t.Context(), b, key, src.load)
+	require.NoError(t, err)
+	require.Equal(t, aside.TierRedis, r.Tier)
+	r, err = aside.Lookup(t.Context(), b, key, src.load)
+	require.NoError(t, err)
+	require.Equal(t, aside.TierMemory, r.Tier, "from the second read on")
+	require.EqualValues(t, 1, src.loads.Load())
+	reads := commands(t, server, "get")
+	for range 100 {
+		_, err := aside.GetOrLoad(t.Context(), b, key, src.load)
+		require.NoError(t, err)
+	}
+	require.Equal(t, reads, commands(t, server, "get"), "Redis is not asked")
+}
+
+func TestWhoLoadsAValueDoesNotDecodeIt(t *testing.T) {
+	t.Parallel()
+	c := connected(t, at(redistest.Start(t).Addr()))
+	loaded := &struct{ N int }{7}
+	key := items.Key("a")
+	load := func(context.Context) (*struct{ N int }, error) { return loaded, nil }
+	require.Same(t, loaded, inMemory(t, c, key, load))
+	require.Zero(t, c.Metrics().Labels["items"].RedisHits)
+}
+
+// Every way to change what is cached reaches every memory: this process's before the call returns, others' by a push.
+func TestAChangeReachesEveryMemory(t *testing.T) {
+	t.Parallel()
+	tagged := aside.WithTags("x", "y")
+	for name, change := range map[string]func(ctx context.Context, c *aside.Cache, key aside.Key, v int64) error{
+		"Invalidate": func(ctx context.Context, c *aside.Cache, key aside.Key, _ int64) error {
+			_, err := c.Invalidate(ctx, key)
+			return err
+		},
+		"Set": func(ctx context.Context, c *aside.Cache, key aside.Key, v int64) error {
+			return aside.Set(ctx, c, key, v, tagged)
+		},
+		"Refresh": func(ctx context.Context, c *aside.Cache, key aside.Key, v int64) error {
+			_, err := aside.GetOrLoad(ctx, c, key, func(context.Context) (int64, error) { return v, nil }, aside.Refresh(), tagged)
+			return err
+		},
+		"InvalidateTags": func(ctx context.Context, c *aside.Cache, _ aside.Key, _ int64) error {
+			_, err := c.InvalidateTags(ctx, "none", "y")
+			return err
+		},
+		"InvalidateCategory": func(ctx context.Context, c *aside.Cache, _ aside.Key, _ int64) error {
+			_, err := c.InvalidateCategory(ctx, "items")
+			return err
+		},
+		"InvalidateAll": func(ctx context.Context, c *aside.Cache, _ aside.Key, _ int64) error {
+			_, err := c.InvalidateAll(ctx)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test := func(t *testing.T, a, b *aside.Cache) {
+				key, src := items.Key("a"), &versioned{}
+				for v := range int64(50) {
+					src.version.Store(v)
+					require.NoError(t, change(t.Context(), a, key, v))
+					got, err := aside.GetOrLoad(t.Context(), a, key, src.load, tagged)
+					require.NoError(t, err)
+					require.Equal(t, v, got, "here at once")
+					eventually(t, "the others follow", func() bool {
+						got, err := aside.GetOrLoad(t.Context(), b, key, src.load, tagged)
+						require.NoError(t, err)
+						return got == v
+					})
+					if b != a {
+						inMemory(t, b, key, src.load, tagged)
+					}
+				}
+			}
+			t.Run("redis", func(t *testing.T) {
+				t.Parallel()
+				a, b := pair(t, redistest.Start(t).Addr())
+				test(t, a, b)
+			})
+			t.Run("redis, four connections", func(t *testing.T) {
+				t.Parallel()
+				o := at(redistest.Start(t).Addr())
+				o.Redis.PipelineMultiplex = 2
+				test(t, connected(t, o), connected(t, o))
+			})
+			t.Run("memory", func(t *testing.T) {
+				t.Parallel()
+				c := newCache(t, aside.Options{})
+				test(t, c, c)
+			})
+		})
+	}
+}
+
+func TestAnInvalidationSparesWhatItIsNotAbout(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{}), t.Context()
+		others := aside.Policy{Name: "others", Category: "others", TTL: time.Hour}
+		tagged, other := aside.WithTags("x"), aside.WithTags("x2")
+		stored(t, c, items.Key("a"), "a")
+		_, err := aside.GetOrLoad(ctx, c, items.Key("b"), (&source{}).load("b"), other)
+		require.NoError(t, err)
+		_, err = aside.GetOrLoad(ctx, c, others.Key("c"), (&source{}).load("c"), tagged)
+		require.NoError(t, err)
+		require.NoError(t, aside.Set(ctx, c, others.Key("d"), "d"))
+		hit := func(key aside.Key, opts ...aside.CallOption) {
+			t.Helper()
+			eventually(t, key.String()+" is cached", func() bool {
+				v, err := aside.Get[string](ctx, c, key)
+				return err == nil && v != ""
+			})
+		}
+		hit(items.Key("b"))
+		hit(others.Key("c"))
+
+		_, err = c.InvalidateTags(ctx, "x", "nobody's")
+		require.NoError(t, err)
+		gone(t, c, others.Key("c"))
+		hit(items.Key("b"))
+		_, err = c.InvalidateCategory(ctx, "others")
+		require.NoError(t, err)
+		gone(t, c, others.Key("d"))
+		hit(items.Key("a"))
+		hit(items.Key("b"))
+		_, err = c.InvalidateCategory(ctx, "item") // nobody's
+		require.NoError(t, err)
+		hit(items.Key("a"))
+		_, err = c.InvalidateAll(ctx)
+		require.NoError(t, err)
+		gone(t, c, items.Key("a"))
+		gone(t, c, items.Key("b"))
+	})
+}
+
+func TestATagThatTheLoaderNamesIsOneOfTheEntrys(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{}), t.Context()
+		load := func(ctx context.Context) (string, error) {
+			aside.Loading(ctx).Tag("owner 7", "x")
+			aside.Loading(ctx).Tag("x")
+			return "v", nil
+		}
+		for range 3 {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load, aside.WithTags("x"))
+			require.NoError(t, err)
+			inMemory(t, c, items.Key("a"), load, aside.WithTags("x"))
+			_, err = c.InvalidateTags(ctx, "owner 7")
+			require.NoError(t, err)
+			gone(t, c, items.Key("a"))
+		}
+	})
+}
+
+func TestEachIdOfABatchHasItsOwnTags(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{}), t.Context()
+		l := aside.NewLoader(c, items, func(ctx context.Context, id string) (string, error) {
+			aside.Loading(ctx).Tag("of " + id)
+			return id, nil
+		})
+		_, err := l.GetMany(ctx, []string{"a", "b"})
+		require.NoError(t, err)
+		for _, id := range []string{"a", "b"} {
+			inMemory(t, c, l.Key(id), (&source{}).load("another"))
+		}
+		_, err = c.InvalidateTags(ctx, "of a")
+		require.NoError(t, err)
+		gone(t, c, l.Key("a"))
+		v, err := aside.Get[string](ctx, c, l.Key("b"))
+		require.NoError(t, err)
+		require.Equal(t, "b", v)
+	})
+}
+
+func TestTagsOutOfBoundsAreRefused(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{}), t.Context()
+		many, long := make([]string, 63), string(make([]byte, 200)) // escaped, each byte takes three
+		for i := range many {
+			many[i] = string(rune('A' + i))
+		}
+		for _, tags := range [][]string{{""}, {"a", ""}, {long}, many} {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), (&source{}).load("v"), aside.WithTags(tags...))
+			require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidArgument})
+			require.ErrorIs(t, aside.Set(ctx, c, items.Key("a"), "v", aside.WithTags(tags...)), &aside.Error{Code: aside.CodeInvalidArgument})
+		}
+		for _, tags := range [][]string{{""}, {long}} {
+			_, err := c.InvalidateTags(ctx, tags...)
+			require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidArgument})
+		}
+		for i, tags := range [][]string{{""}, {long}, many} {
+			v, err := aside.GetOrLoad(ctx, c, items.Key(i), func(ctx context.Context) (string, error) {
+				aside.Loading(ctx).Tag(tags...)
+				return "v", nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, "v", v, "its callers get it all the same")
+			eventually(t, "it is counted", func() bool { return c.Metrics().Labels["items"].EncodeErrors == uint64(i)+1 })
+			_, err = aside.Get[string](ctx, c, items.Key(i))
+			require.ErrorIs(t, err, aside.ErrMiss)
+		}
+		_, err := c.InvalidateTags(ctx)
+		require.NoError(t, err, "no tags, nothing to do")
+		for _, category := range []string{"", "a:b", "*"} {
+			_, err := c.InvalidateCategory(ctx, category)
+			require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidArgument})
+		}
+	})
+}
+
+func TestAPrivateValueIsEachCallersOwn(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{}), t.Context()
+		for name, codec := range map[string]aside.Codec{"json": aside.JSON, "msgpack": aside.MessagePack} {
+			p := aside.Policy{Name: name, Category: name, TTL: time.Hour, Private: true, Codec: codec}
+			spoil := func(m map[string][]byte) { m["b"][0], m["new"] = 'X', nil }
+			load := func(context.Context) (map[string][]byte, error) { return map[string][]byte{"b": []byte("bytes")}, nil }
+			for range 20 {
+				m, err := aside.GetOrLoad(ctx, c, p.Key("a"), load)
+				require.NoError(t, err)
+				require.Equal(t, map[string][]byte{"b": []byte("bytes")}, m)
+				spoil(m)
+			}
+			own := map[string][]byte{"b": []byte("set")}
+			require.NoError(t, aside.Set(ctx, c, p.Key("a"), own))
+			spoil(own)
+			for range 3 {
+				m, err := aside.Get[map[string][]byte](ctx, c, p.Key("a"))
+				require.NoError(t, err)
+				require.Equal(t, map[string][]byte{"b": []byte("set")}, m)
+				spoil(m)
+			}
+		}
+		p := aside.Policy{Name: "f", Category: "f", TTL: time.Hour, Private: true}
+		_, err := aside.GetOrLoad(ctx, c, p.Key("a"), func(context.Context) (func(), error) { return func() {}, nil })
+		require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidArgument}, "what cannot be copied is not shared")
+	})
+}
+
+func TestCallersWhoAskOneKeyForDifferentTypesEachGetARightAnswer(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{}), t.Context()
+		for range 10 {
+			n, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(context.Context) (int, error) { return 7, nil })
+			require.NoError(t, err)
+			require.Equal(t, 7, n)
+			f, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(context.Context) (float64, error) { return 7, nil })
+			require.NoError(t, err)
+			require.InDelta(t, 7.0, f, 0)
+			s, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(context.Context) (string, error) { return "7", nil })
+			require.NoError(t, err)
+			require.Equal(t, "7", s)
+		}
+	})
+}
+
+func TestAHitInRedisModeAllocatesNothing(t *testing.T) {
+	server := redistest.Start(t)
+	c, ctx := connected(t, at(server.Addr())), t.Context()
+	load := (&source{}).load("v")
+	tags := aside.WithTags("one", "two")
+	for name, opts := range map[string][]aside.CallOption{"plain": nil, "two tags": {tags}} {
+		key := items.Key(name)
+		inMemory(t, c, key, load, opts...)
+		var allocs float64
+		if len(opts) == 0 {
+			allocs = testing.AllocsPerRun(1000, func() { _, _ = aside.GetOrLoad(ctx, c, key, load) })
+		} else {
+			allocs = testing.AllocsPerRun(1000, func() { _, _ = aside.GetOrLoad(ctx, c, key, load, tags) })
+		}
+		require.Zero(t, allocs, name)
+	}
+}
+
+func TestAFailureIsBackedOff(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{Backoff: 100 * time.Millisecond, MaxBackoff: 150 * time.Millisecond}), t.Context()
+		broken := errors.New("broken")
+		var loads atomic.Int64
+		load := func(context.Context) (string, error) { loads.Add(1); return "", broken }
+		_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
+		require.Equal(t, broken, err, "the first caller gets the error itself")
+		for range 10 {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
+			require.ErrorIs(t, err, broken)
+			var e *aside.Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, aside.CodeBackoff, e.Code)
+			require.Positive(t, e.RetryAfter)
+			require.LessOrEqual(t, e.RetryAfter, 125*time.Millisecond)
+		}
+		require.EqualValues(t, 1, loads.Load())
+		eventually(t, "another load is made", func() bool {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
+			require.ErrorIs(t, err, broken)
+			return loads.Load() == 2
+		})
+		_, err = aside.GetOrLoad(ctx, c, items.Key("a"), load, aside.Refresh())
+		require.Equal(t, broken, err, "a Refresh is not held back")
+		require.EqualValues(t, 3, loads.Load())
+		_, err = c.Invalidate(ctx, items.Key("a"))
+		require.NoError(t, err)
+		v, err := aside.GetOrLoad(ctx, c, items.Key("a"), (&source{}).load("v"))
+		require.NoError(t, err, "nor is anyone after an invalidation")
+		require.Equal(t, "v", v)
+		many, err := aside.GetOrLoadMany(ctx, c, []string{"a", "b"}, func(id string) aside.Key { return items.Key(id) },
+			func(context.Context, []string) (map[string]string, error) { return nil, broken })
+		require.ErrorIs(t, err, broken)
+		require.Equal(t, map[string]string{"a": "v"}, many)
+		_, err = aside.GetOrLoad(ctx, c, items.Key("b"), load)
+		require.ErrorIs(t, err, &aside.Error{Code: aside.CodeBackoff}, "so are the ids of a batch")
+	})
+}
+
+func TestACancelledLoadIsNotBackedOff(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{Backoff: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		_, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(ctx context.Context) (string, error) {
+			defer close(ended)
+			cancel()
+			<-ctx.Done()
+			return "", ctx.Err()
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		<-ended
+		v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), (&source{}).load("v"))
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+	})
+}
+
+// miniredis has no client tracking.
+func TestAServerWithoutTrackingIsFoundAndServedFor(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, miniredis.RunT(t).Addr())
+	h := a.Health()
+	require.False(t, h.Tracking)
+	require.Contains(t, h.Reason, "no client tracking")
+	key, src := items.Key("a"), &versioned{}
+	for v := range int64(20) {
+		src.version.Store(v)
+		_, err := a.Invalidate(t.Context(), key)
+		require.NoError(t, err)
+		began := time.Now()
+		eventually(t, "the other one hears of it", func() bool {
+			got, err := aside.GetOrLoad(t.Context(), b, key, src.load)
+			require.NoError(t, err)
+			return got == v
+		})
+		require.Less(t, time.Since(began), bound)
+		inMemory(t, b, key, src.load)
+	}
+	require.True(t, connected(t, at(redistest.Start(t).Addr())).Health().Tracking)
+}

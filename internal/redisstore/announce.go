@@ -1,0 +1,127 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/near"
+)
+
+// channel is where processes announce what they have changed, on servers that do not track what clients have read. No key
+// of a cache begins with a percent sign that is not part of an escape.
+const channel = "%changed"
+
+// announcements stand in for tracking: every process says what it changes, and hears what the others say. They are worth
+// less: whoever changes a key by other means says nothing, and nothing is repeated for who was not there to hear it. So what
+// they vouch for, they vouch for only a short time.
+type announcements struct {
+	self string // so that a process passes over its own
+
+	mu        sync.Mutex
+	now, last *near.Voucher // what is handed out, and what was before that; nil while nothing is heard; guarded by mu
+}
+
+// UntrackedLife is how long a voucher is good, at most, from a server that does not tell of changes. It is at least half as
+// long.
+const UntrackedLife = time.Second
+
+// armAll arms the fences of reads before they are sent: an announcement has no place among the replies.
+func (a *announcements) armAll(looks []Look) {
+	for _, l := range looks {
+		if l.Fence != nil {
+			l.Fence.Arm()
+		}
+	}
+}
+
+// voucher is nil while nothing is heard.
+func (a *announcements) voucher() *near.Voucher {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.now
+}
+
+// turn hands out next from now on, and withdraws the voucher before the last one.
+func (a *announcements) turn(next *near.Voucher) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.last != nil {
+		a.last.Withdraw()
+	}
+	a.last, a.now = a.now, next
+}
+
+// announce tells the other processes of a change, where the server does not.
+func (s *Store) announce(ctx context.Context, keys []string) {
+	if s.Tracked() {
+		return
+	}
+	s.each(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
+		return c.B().Publish().Channel(channel).Message(s.announcements.self + keys[i]).Build()
+	})
+}
+
+// hear listens to announcements until ctx ends.
+func (s *Store) hear(ctx context.Context, client rueidis.Client) {
+	a := &s.announcements
+	for ctx.Err() == nil {
+		heard := make(chan struct{}, 1)
+		subscribed := rueidis.WithOnSubscriptionHook(ctx, func(sub rueidis.PubSubSubscription) {
+			if sub.Kind == "subscribe" {
+				select {
+				case heard <- struct{}{}:
+				default:
+				}
+			}
+		})
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			_ = client.Receive(subscribed, client.B().Subscribe().Channel(channel).Build(), func(m rueidis.PubSubMessage) {
+				if key, own := strings.CutPrefix(m.Message, a.self); !own && len(key) > len(a.self) {
+					s.pushed(key[len(a.self):])
+				}
+			})
+		}()
+		s.vouch(heard, over)
+		a.turn(nil)
+		a.turn(nil)
+		s.gap()
+		t := time.NewTimer(firstRetry)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+		case <-t.C:
+		}
+	}
+}
+
+// vouch hands out vouchers while announcements are heard.
+func (s *Store) vouch(heard, over <-chan struct{}) {
+	select {
+	case <-heard:
+	case <-over:
+		return
+	}
+	turns := time.NewTicker(UntrackedLife / 2)
+	defer turns.Stop()
+	for {
+		s.announcements.turn(new(near.Voucher))
+		select {
+		case <-heard: // rueidis has subscribed anew: something may have been missed
+			s.announcements.turn(nil)
+			s.announcements.turn(nil)
+			s.gap()
+		case <-turns.C:
+		case <-over:
+			return
+		}
+	}
+}
+
+func newSelf() string { return rand.Text()[:16] + " " }

@@ -1,0 +1,168 @@
+package redisstore
+
+import (
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/near"
+)
+
+// tracking listens to what the server says of the keys that were read through it. rueidis hands the messages of each
+// connection to a CacheStore of its own, in the order in which they came; the ones given to it here store nothing.
+//
+// A read that is to be remembered is noted here before it is sent. Its connection is noted when the request goes out, and
+// when the reply comes by that very connection, the fence of the read is armed and the connection's voucher handed out. A
+// reply that has no request on its connection gets none: rueidis sends a redirected command again on another connection
+// in a way that the server does not track.
+type tracking struct {
+	pushed func(key string) // told each key that somebody has changed
+	gap    func()           // told when a connection has broken, or everything was flushed
+
+	mu      sync.Mutex
+	pending map[string]*look // guarded by mu
+	probe   string           // a key whose change is waited for; guarded by mu
+	told    chan struct{}    // closed when it has come; guarded by mu
+}
+
+// A look is a tracked read under way.
+type look struct {
+	fence   *near.Fence
+	by      *wire         // that it was sent on
+	voucher *near.Voucher // once its reply has come
+}
+
+// begin notes a read that is about to be sent. It returns nil while another one of the same key is under way: the replies
+// could not be told apart, and nobody vouches for that of the second.
+func (t *tracking) begin(key string, f *near.Fence) *look {
+	if f == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending[key] != nil {
+		return nil
+	}
+	if t.pending == nil {
+		t.pending = make(map[string]*look)
+	}
+	l := &look{fence: f}
+	t.pending[key] = l
+	return l
+}
+
+// end gives the voucher of a read, if its reply has come in the right way.
+func (t *tracking) end(key string, l *look) *near.Voucher {
+	if l == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.pending, key)
+	return l.voucher
+}
+
+// expect has told closed when key is pushed; an empty key calls that off. It reports false if another one is expected.
+func (t *tracking) expect(key string, told chan struct{}) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if key != "" && t.probe != "" {
+		return false
+	}
+	t.probe, t.told = key, told
+	return true
+}
+
+func (t *tracking) expected(key string) bool {
+	if len(key) == 0 || key[0] != '%' {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if key != t.probe {
+		return false
+	}
+	if t.told != nil {
+		close(t.told)
+		t.told = nil
+	}
+	return true
+}
+
+// wire listens to one connection.
+type wire struct {
+	t       *tracking
+	mu      sync.Mutex
+	voucher *near.Voucher // until the next gap; guarded by mu
+}
+
+// newWire is called for each connection that is made.
+func (t *tracking) newWire(rueidis.CacheStoreOption) rueidis.CacheStore {
+	return &wire{t: t, voucher: new(near.Voucher)}
+}
+
+// Flight notes that the request for key goes out on this connection. It answers that nothing is cached here.
+func (w *wire) Flight(key, _ string, _ time.Duration, _ time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	if l := w.t.pending[key]; l != nil {
+		l.by = w
+	}
+	return rueidis.RedisMessage{}, nil
+}
+
+// Update is called in the place of a reply.
+func (w *wire) Update(key, _ string, _ rueidis.RedisMessage) int64 {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	if l := w.t.pending[key]; l != nil && l.by == w {
+		l.fence.Arm()
+		l.voucher = w.current()
+	}
+	return 0
+}
+
+// Cancel is called when the request has failed, or the reply was an error.
+func (w *wire) Cancel(key, _ string, _ error) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	if l := w.t.pending[key]; l != nil && l.by == w {
+		l.by, l.voucher = nil, nil
+	}
+}
+
+// Delete is called in the place of a push, with nil for a push that is about all keys.
+func (w *wire) Delete(keys []rueidis.RedisMessage) {
+	if keys == nil {
+		w.lose(new(near.Voucher))
+		return
+	}
+	for _, k := range keys {
+		if key, err := k.ToString(); err == nil && !w.t.expected(key) {
+			w.t.pushed(key)
+		}
+	}
+}
+
+// Close is called when the connection has broken.
+func (w *wire) Close(error) {
+	none := new(near.Voucher)
+	none.Withdraw()
+	w.lose(none)
+}
+
+// lose withdraws all that the connection has vouched for.
+func (w *wire) lose(next *near.Voucher) {
+	w.mu.Lock()
+	w.voucher.Withdraw()
+	w.voucher = next
+	w.mu.Unlock()
+	w.t.gap()
+}
+
+func (w *wire) current() *near.Voucher {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.voucher
+}
