@@ -4,14 +4,21 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
+RACES     = TestNoStale|TestNoCallerEver|TestHowLong
 
-.PHONY: help test lint fuzz bench gateway report cover tools
+.PHONY: help test races mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 test: tools ## run every test of every module with the race detector; installs redis-server and gcc where they are missing
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
+
+races: tools ## run the races at length, a million rounds and more, and show what they count
+	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 60m -run '$(RACES)' .
+
+mutants: tools ## take each guard out of the code, one at a time, and show the test that then fails
+	go run ./internal/mutants -j 2
 
 lint: ## gofmt, go vet and staticcheck, in every module
 	scripts/lint.sh

@@ -19,9 +19,10 @@ import (
 
 func TestMain(m *testing.M) {
 	redistest.MaybeSubprocess(map[string]func(){
-		"reader":     readerProcess,
-		"holder":     holderProcess,
-		"stampeding": stampedingProcess,
+		"reader":   readerProcess,
+		"holder":   holderProcess,
+		"member":   memberProcess,
+		"follower": followerProcess,
 	})
 	goleak.VerifyTestMain(m)
 }

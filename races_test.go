@@ -18,18 +18,21 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// rounds is how many rounds a race has: few in every run of the tests, as many as ASIDE_RACES says in `make races`.
-func rounds(few int) int {
-	if n, err := strconv.Atoi(os.Getenv("ASIDE_RACES")); err == nil && n > 0 {
-		return n
+// atLength reports whether the races are to be run as `make races` does: long.
+func atLength() bool { return os.Getenv("ASIDE_RACES") == "long" }
+
+func rounds(short, long int) int {
+	if atLength() {
+		return long
 	}
-	return few
+	return short
 }
 
 // A race is one way of invalidating what is being loaded. Each of its lanes has a key, a tag and a category of its own.
 type race struct {
 	opts       func(lane int) []aside.CallOption
 	late       bool // the loader names the tag
+	long       int  // rounds of a long run
 	invalidate func(ctx context.Context, c *aside.Cache, lane int, key aside.Key) (aside.Receipt, error)
 }
 
@@ -41,19 +44,20 @@ func lanePolicy(lane int) *aside.Policy {
 }
 
 var races = map[string]race{
-	"key": {invalidate: func(ctx context.Context, c *aside.Cache, _ int, key aside.Key) (aside.Receipt, error) {
+	"key": {long: 1_000_000, invalidate: func(ctx context.Context, c *aside.Cache, _ int, key aside.Key) (aside.Receipt, error) {
 		return c.Invalidate(ctx, key)
 	}},
-	"category": {invalidate: func(ctx context.Context, c *aside.Cache, lane int, _ aside.Key) (aside.Receipt, error) {
+	"category": {long: 100_000, invalidate: func(ctx context.Context, c *aside.Cache, lane int, _ aside.Key) (aside.Receipt, error) {
 		return c.InvalidateCategory(ctx, lanePolicy(lane).Category)
 	}},
 	"tag": {
+		long: 100_000,
 		opts: func(lane int) []aside.CallOption { return []aside.CallOption{aside.WithTags("common", laneTag(lane))} },
 		invalidate: func(ctx context.Context, c *aside.Cache, lane int, _ aside.Key) (aside.Receipt, error) {
 			return c.InvalidateTags(ctx, laneTag(lane))
 		},
 	},
-	"late tag": {late: true, invalidate: func(ctx context.Context, c *aside.Cache, lane int, _ aside.Key) (aside.Receipt, error) {
+	"late tag": {late: true, long: 100_000, invalidate: func(ctx context.Context, c *aside.Cache, lane int, _ aside.Key) (aside.Receipt, error) {
 		return c.InvalidateTags(ctx, laneTag(lane))
 	}},
 }
@@ -67,7 +71,7 @@ func TestNoStaleValueIsStored(t *testing.T) {
 			t.Parallel()
 			const lanes = 16
 			a, b := pair(t, redistest.Start(t).Addr())
-			n := rounds(2000) / lanes
+			n := rounds(2000, r.long) / lanes
 			var wg sync.WaitGroup
 			var stale, overtaken atomic.Int64
 			for lane := range lanes {
@@ -172,7 +176,7 @@ func TestNoStaleReadInTheProcessThatHasChangedTheValue(t *testing.T) {
 				sealed atomic.Int64 // acknowledged
 			}
 			tries, stale, changes := atomic.Int64{}, atomic.Int64{}, atomic.Int64{}
-			most := int64(rounds(200_000))
+			most := int64(rounds(200_000, 10_000_000))
 			more := func() bool { return tries.Load() < most || changes.Load() < most/200 }
 			var wg sync.WaitGroup
 			for range 2 {
@@ -234,7 +238,7 @@ func TestNoCallerEverGetsTheValueOfAnotherKey(t *testing.T) {
 	o.MaxEntries = 64 // most calls go to Redis
 	c := connected(t, o)
 	const keys = 512
-	n := int64(rounds(20_000))
+	n := int64(rounds(20_000, 1_000_000))
 	var calls, answered, cancelled, foreign atomic.Int64
 	var wg sync.WaitGroup
 	for range 64 {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -501,14 +500,7 @@ func TestACallerThatLeavesMidwayLeavesNoLeaseBehind(t *testing.T) {
 func processCache() *aside.Cache {
 	o := at(getenv("ADDR"))
 	o.Logger = quiet()
-	c, err := aside.New(o)
-	if err != nil {
-		panic(err)
-	}
-	for c.Health().State != aside.StateConnected {
-		time.Sleep(time.Millisecond)
-	}
-	return c
+	return open(o)
 }
 
 func readerProcess() {
@@ -533,89 +525,6 @@ func TestAValueIsReadByAnotherProcessAndSurvivesARestart(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "from the first <nil>", line)
 	require.NoError(t, other.Wait())
-}
-
-func holderProcess() {
-	c := processCache()
-	_, _ = aside.GetOrLoad(context.Background(), c, items.Key("held"), func(context.Context) (string, error) {
-		fmt.Println("loading")
-		select {}
-	})
-}
-
-func TestOthersGoOnWithinTheLeaseOfAProcessThatDied(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	c := connected(t, at(server.Addr()))
-	holder := redistest.Spawn(t, "holder", "ADDR="+server.Addr())
-	line, err := holder.Line()
-	require.NoError(t, err)
-	require.Equal(t, "loading", line)
-	got := make(chan error, 1)
-	go func() {
-		v, err := aside.GetOrLoad(t.Context(), c, items.Key("held"), func(context.Context) (string, error) { return "v", nil })
-		if v != "v" {
-			err = errors.Join(err, errors.New("got "+v))
-		}
-		got <- err
-	}()
-	select {
-	case err := <-got:
-		t.Fatal("it did not wait for the lease's holder", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	holder.Kill()
-	died := time.Now()
-	require.NoError(t, <-got)
-	require.Less(t, time.Since(died), 5*time.Second+2*time.Second, "the lease's life, and a load")
-}
-
-func stampedingProcess() {
-	c := processCache()
-	defer c.Close()
-	fmt.Println("ready")
-	var loads atomic.Int64
-	var wg sync.WaitGroup
-	_, _ = os.Stdin.Read(make([]byte, 1))
-	for range 200 {
-		wg.Go(func() {
-			v, err := aside.GetOrLoad(context.Background(), c, items.Key("cold"), func(context.Context) (string, error) {
-				loads.Add(1)
-				time.Sleep(200 * time.Millisecond) // the load
-				return "v", nil
-			})
-			if v != "v" || err != nil {
-				panic(fmt.Sprint(v, err))
-			}
-		})
-	}
-	wg.Wait()
-	fmt.Println(loads.Load())
-}
-
-func TestAColdKeyIsLoadedOnceByAFleet(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	fleet := make([]*redistest.Subprocess, 4)
-	for i := range fleet {
-		fleet[i] = redistest.Spawn(t, "stampeding", "ADDR="+server.Addr())
-		line, err := fleet[i].Line()
-		require.NoError(t, err)
-		require.Equal(t, "ready", line)
-	}
-	for _, p := range fleet {
-		require.NoError(t, p.Stdin.Close()) // all at once
-	}
-	total := 0
-	for _, p := range fleet {
-		line, err := p.Line()
-		require.NoError(t, err)
-		n, err := strconv.Atoi(line)
-		require.NoError(t, err)
-		total += n
-		require.NoError(t, p.Wait())
-	}
-	require.Equal(t, 1, total)
 }
 
 func TestSecretsStayOutOfWhatRedisSays(t *testing.T) {

@@ -3,6 +3,7 @@ module github.com/gatewayz/aside/bench
 go 1.25.0
 
 require (
+	github.com/redis/rueidis v1.0.79
 	github.com/gatewayz/aside v0.0.0-00010101000000-000000000000
 	github.com/maypok86/otter/v2 v2.4.0
 	github.com/viccon/sturdyc v1.1.5
@@ -11,7 +12,6 @@ require (
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
-	github.com/redis/rueidis v1.0.79 // indirect
 	github.com/shamaton/msgpack/v3 v3.1.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 )

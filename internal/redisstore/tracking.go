@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -21,9 +22,9 @@ type tracking struct {
 	gap    func()           // told when a connection has broken, or everything was flushed
 
 	mu      sync.Mutex
-	pending map[string]*look // guarded by mu
-	probe   string           // a key whose change is waited for; guarded by mu
-	told    chan struct{}    // closed when it has come; guarded by mu
+	pending map[string][]*look // guarded by mu
+	probe   string             // a key whose change is waited for; guarded by mu
+	told    chan struct{}      // closed when it has come; guarded by mu
 }
 
 // A look is a tracked read under way.
@@ -33,22 +34,18 @@ type look struct {
 	voucher *near.Voucher // once its reply has come
 }
 
-// begin notes a read that is about to be sent. It returns nil while another one of the same key is under way: the replies
-// could not be told apart, and nobody vouches for that of the second.
+// begin notes a read that is about to be sent. Without a fence there is nothing to note.
 func (t *tracking) begin(key string, f *near.Fence) *look {
 	if f == nil {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pending[key] != nil {
-		return nil
-	}
 	if t.pending == nil {
-		t.pending = make(map[string]*look)
+		t.pending = make(map[string][]*look)
 	}
 	l := &look{fence: f}
-	t.pending[key] = l
+	t.pending[key] = append(t.pending[key], l)
 	return l
 }
 
@@ -59,7 +56,10 @@ func (t *tracking) end(key string, l *look) *near.Voucher {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.pending, key)
+	rest := slices.DeleteFunc(t.pending[key], func(other *look) bool { return other == l })
+	if t.pending[key] = rest; len(rest) == 0 {
+		delete(t.pending, key)
+	}
 	return l.voucher
 }
 
@@ -102,33 +102,43 @@ func (t *tracking) newWire(rueidis.CacheStoreOption) rueidis.CacheStore {
 	return &wire{t: t, voucher: new(near.Voucher)}
 }
 
-// Flight notes that the request for key goes out on this connection. It answers that nothing is cached here.
+// Flight notes that a request for key goes out on this connection. It answers that nothing is cached here. Of several reads
+// of one key nobody knows whose request this is; they are noted in their order.
 func (w *wire) Flight(key, _ string, _ time.Duration, _ time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if l := w.t.pending[key]; l != nil {
-		l.by = w
+	for _, l := range w.t.pending[key] {
+		if l.by == nil {
+			l.by = w
+			break
+		}
 	}
 	return rueidis.RedisMessage{}, nil
 }
 
-// Update is called in the place of a reply.
+// Update is called in the place of a reply. Nor does anyone know whose reply this is: it counts for all reads of the key on
+// this connection. One whose own reply is still to come is armed too early, which costs it its voucher if the key changes in
+// between, and does no harm else.
 func (w *wire) Update(key, _ string, _ rueidis.RedisMessage) int64 {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if l := w.t.pending[key]; l != nil && l.by == w {
-		l.fence.Arm()
-		l.voucher = w.current()
+	for _, l := range w.t.pending[key] {
+		if l.by == w && l.voucher == nil {
+			l.fence.Arm()
+			l.voucher = w.current()
+		}
 	}
 	return 0
 }
 
-// Cancel is called when the request has failed, or the reply was an error.
+// Cancel is called when a request has failed, or its reply was an error.
 func (w *wire) Cancel(key, _ string, _ error) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if l := w.t.pending[key]; l != nil && l.by == w {
-		l.by, l.voucher = nil, nil
+	for _, l := range w.t.pending[key] {
+		if l.by == w {
+			l.by, l.voucher = nil, nil
+		}
 	}
 }
 
