@@ -11,8 +11,12 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// A CallOption changes one call. Calls without one allocate nothing for it.
-type CallOption struct {
+// A CallOption changes one call. Calls without one allocate nothing for it, and a hit allocates nothing for one that was
+// made before. The zero CallOption changes nothing.
+type CallOption struct{ set *callOptions } // a pointer, because hits copy it
+
+// callOptions are what the options of a call come to.
+type callOptions struct {
 	ttl     time.Duration
 	tags    []string
 	err     error
@@ -24,39 +28,31 @@ type CallOption struct {
 // already under way keeps the TTL that it began with, and ErrNotFound is cached for the policy's NegativeTTL all the same.
 func WithTTL(d time.Duration) CallOption {
 	if d < time.Millisecond {
-		return CallOption{err: invalidArgument("WithTTL(" + d.String() + "): set a duration of at least 1ms")}
+		return CallOption{&callOptions{err: invalidArgument("WithTTL(" + d.String() + "): set a duration of at least 1ms")}}
 	}
-	return CallOption{ttl: d}
+	return CallOption{&callOptions{ttl: d}}
 }
 
 // WithTags gives what this call stores tags, by which InvalidateTags finds it, beside its category. Use the same ones in
 // every call for a key: a hit does not look at them. A tag is any text up to about 500 bytes; an entry takes 62 of them.
-// Made once and used often, the option costs a hit no allocation.
 func WithTags(tags ...string) CallOption {
 	names, err := tagNames(tags)
-	return CallOption{tags: names, err: err}
+	return CallOption{&callOptions{tags: names, err: err}}
 }
 
 // Refresh loads even if the value is cached, and replaces it. It joins no load that began earlier; of those, none is
 // stored any more.
-func Refresh() CallOption { return CallOption{refresh: true} }
+func Refresh() CallOption { return CallOption{&callOptions{refresh: true}} }
 
 // Strong reads what Redis holds now, not what this process remembers, checks every tag of it there, and joins no load that
 // began before the call. An invalidation that another process has confirmed before this call began is seen by it, whether or
 // not Redis' message about it has come through. In memory mode it only keeps from joining a load.
-func Strong() CallOption { return CallOption{strong: true} }
-
-type callOptions struct {
-	ttl     time.Duration
-	tags    []string
-	refresh bool
-	strong  bool
-}
+func Strong() CallOption { return CallOption{&callOptions{strong: true}} }
 
 // passive reports whether opts change nothing about a hit.
 func passive(opts []CallOption) bool {
-	for i := range opts {
-		if o := &opts[i]; o.refresh || o.strong || o.err != nil {
+	for _, opt := range opts {
+		if o := opt.set; o != nil && (o.refresh || o.strong || o.err != nil) {
 			return false
 		}
 	}
@@ -65,17 +61,17 @@ func passive(opts []CallOption) bool {
 
 func gather(opts []CallOption) (callOptions, error) {
 	var o callOptions
-	for i := range opts {
-		opt := &opts[i]
-		if opt.err != nil {
-			return o, opt.err
+	for _, opt := range opts {
+		if opt.set == nil {
+			continue
 		}
-		if opt.ttl != 0 {
-			o.ttl = opt.ttl
+		if opt.set.err != nil {
+			return o, opt.set.err
 		}
-		o.tags = append(o.tags, opt.tags...)
-		o.refresh = o.refresh || opt.refresh
-		o.strong = o.strong || opt.strong
+		o.ttl = pick(opt.set.ttl, o.ttl)
+		o.tags = append(o.tags, opt.set.tags...)
+		o.refresh = o.refresh || opt.set.refresh
+		o.strong = o.strong || opt.set.strong
 	}
 	slices.Sort(o.tags)
 	if o.tags = slices.Compact(o.tags); len(o.tags) > maxTags {

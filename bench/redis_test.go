@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -65,7 +67,9 @@ func getThenSet(b *testing.B, addr string) cached {
 }
 
 func onRedis(b *testing.B, addr string) *aside.Cache {
-	c, err := aside.New(aside.Options{Redis: redisAt(addr), Policies: []aside.Policy{products}, OpTimeout: 5 * time.Second})
+	c, err := aside.New(aside.Options{
+		Redis: redisAt(addr), Policies: []aside.Policy{products}, OpTimeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -194,53 +198,48 @@ func settle(b *testing.B, addr string, n int) {
 
 // BenchmarkLocalHit is a hit in memory that Redis keeps right, beside otter's own.
 func BenchmarkLocalHit(b *testing.B) {
-	b.Run("otter", otterHit)
-	for name, opts := range map[string][]aside.CallOption{"aside/ready-key": nil, "aside/ready-key-two-tags": {aside.WithTags("a", "b")}} {
-		b.Run(name, func(b *testing.B) {
-			c := onRedis(b, redistest.Start(b).Addr())
-			keys := make([]aside.Key, items)
-			load := func(context.Context) (*product, error) { panic("a miss") }
-			for i := range keys {
-				keys[i] = products.Key(i)
-				warm(b, c, i, opts...)
-			}
-			walk(b, func(i int) *product {
-				p, _ := aside.GetOrLoad(context.Background(), c, keys[i], load, opts...)
-				return p
-			})
-		})
+	ctx := context.Background()
+	load := func(context.Context) (*product, error) { panic("a miss") }
+	tags := aside.WithTags("a", "b")
+	plain, tagged := warmed(b), warmed(b, tags)
+	keys := make([]aside.Key, items)
+	for i := range keys {
+		keys[i] = products.Key(i)
 	}
-	b.Run("aside/readme-form", func(b *testing.B) {
-		c := onRedis(b, redistest.Start(b).Addr())
-		for i := range items {
-			warm(b, c, i)
-		}
-		ctx := context.Background()
+	b.Run("otter", otterHit)
+	b.Run("aside/ready-key", func(b *testing.B) {
 		walk(b, func(i int) *product {
-			p, _ := aside.GetOrLoad(ctx, c, products.Key(i), func(ctx context.Context) (*product, error) { return missed(ctx, i) })
+			p, _ := aside.GetOrLoad(ctx, plain, keys[i], load)
 			return p
 		})
 	})
-	b.Run("aside/loader", func(b *testing.B) {
-		c := onRedis(b, redistest.Start(b).Addr())
-		for i := range items {
-			warm(b, c, i)
-		}
-		loader := aside.NewLoader(c, products, missed)
+	b.Run("aside/ready-key-two-tags", func(b *testing.B) {
 		walk(b, func(i int) *product {
-			p, _ := loader.Get(context.Background(), i)
+			p, _ := aside.GetOrLoad(ctx, tagged, keys[i], load, tags)
+			return p
+		})
+	})
+	b.Run("aside/readme-form", func(b *testing.B) {
+		walk(b, func(i int) *product {
+			p, _ := aside.GetOrLoad(ctx, plain, products.Key(i), func(ctx context.Context) (*product, error) { return missed(ctx, i) })
+			return p
+		})
+	})
+	loader := aside.NewLoader(plain, products, missed)
+	b.Run("aside/loader", func(b *testing.B) {
+		walk(b, func(i int) *product {
+			p, _ := loader.Get(ctx, i)
 			return p
 		})
 	})
 	for _, w := range ways[2:] {
-		b.Run(w.name, func(b *testing.B) {
-			get := w.open(b, redistest.Start(b).Addr())
-			ctx := context.Background()
-			for i := range 2 * items {
-				if err := check(i % items)(get(ctx, i%items, loaded)); err != nil {
-					b.Fatal(err)
-				}
+		get := w.open(b, redistest.Start(b).Addr())
+		for i := range 2 * items {
+			if err := check(i % items)(get(ctx, i%items, loaded)); err != nil {
+				b.Fatal(err)
 			}
+		}
+		b.Run(w.name, func(b *testing.B) {
 			walk(b, func(i int) *product {
 				p, _ := get(ctx, i, func(int) *product { panic("a miss") })
 				return p
@@ -249,15 +248,33 @@ func BenchmarkLocalHit(b *testing.B) {
 	}
 }
 
-// warm asks for a product until it is in memory.
-func warm(b *testing.B, c *aside.Cache, id int, opts ...aside.CallOption) {
-	for {
-		r, err := aside.Lookup(context.Background(), c, products.Key(id), func(context.Context) (*product, error) { return newProduct(id), nil }, opts...)
-		if err != nil {
+// warmed is a cache on a Redis of its own with all products in memory.
+func warmed(b *testing.B, opts ...aside.CallOption) *aside.Cache {
+	c := onRedis(b, redistest.Start(b).Addr())
+	ids := make([]int, items)
+	for i := range ids {
+		ids[i] = i
+	}
+	load := func(_ context.Context, ids []int) (map[int]*product, error) {
+		out := make(map[int]*product, len(ids))
+		for _, id := range ids {
+			out[id] = newProduct(id)
+		}
+		return out, nil
+	}
+	for chunk := range slices.Chunk(ids, 500) {
+		if _, err := aside.GetOrLoadMany(context.Background(), c, chunk, func(id int) aside.Key { return products.Key(id) }, load, opts...); err != nil {
 			b.Fatal(err)
 		}
-		if r.Tier == aside.TierMemory {
-			return
+	}
+	for _, id := range ids {
+		for tier := aside.Tier(""); tier != aside.TierMemory; {
+			r, err := aside.Lookup(context.Background(), c, products.Key(id), func(context.Context) (*product, error) { return newProduct(id), nil }, opts...)
+			if err != nil {
+				b.Fatal(err)
+			}
+			tier = r.Tier
 		}
 	}
+	return c
 }
