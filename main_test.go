@@ -30,8 +30,15 @@ func TestMain(m *testing.M) {
 // items is what most tests cache: one second is long enough for any of them, and short enough to wait for.
 var items = aside.Policy{Name: "items", Category: "items", TTL: time.Hour}
 
-// bound is how long a test waits for what must happen.
-const bound = 20 * time.Second
+// bound is how long a test waits for what must happen. Mutants, for which it never does, are given less.
+var bound = waitBound()
+
+func waitBound() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("ASIDE_TEST_BOUND")); err == nil {
+		return d
+	}
+	return 20 * time.Second
+}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -50,11 +57,11 @@ func newCache(t testing.TB, o aside.Options) *aside.Cache {
 	return c
 }
 
-// at is the options for a cache on the server at addr. Its limit for one operation is long: tests that are not about time
-// must not fail for want of it.
+// at is the options for a cache on the server at addr. Its limits for one operation and for a silent connection are long:
+// tests that are not about time must not fail for want of it.
 func at(addr string) aside.Options {
 	return aside.Options{
-		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true},
+		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 10 * time.Second},
 		OpTimeout: 5 * time.Second,
 	}
 }

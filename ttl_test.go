@@ -119,8 +119,9 @@ func TestAnOverrideThatCannotBeIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, `Options.TTLs["UserProfile"]`)
 		require.ErrorContains(t, err, "at least 1ms")
 	}
-	_, err = aside.New(aside.Options{TTLs: map[string]time.Duration{"UserProfile": time.Millisecond}})
+	c, err := aside.New(aside.Options{TTLs: map[string]time.Duration{"UserProfile": time.Millisecond}})
 	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }
 
 // badPolicies are policies that a cache must refuse, by what the error must say: the policy, the field, and the remedy.

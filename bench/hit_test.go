@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ type product struct {
 }
 
 func newProduct(id int) *product {
-	p := &product{ID: id, Name: "product " + strconv.Itoa(id), Description: string(make([]byte, 1200)), Prices: map[string]float64{}}
+	p := &product{ID: id, Name: "product " + strconv.Itoa(id), Description: strings.Repeat("twelve bytes", 106), Prices: map[string]float64{}}
 	for i := range 12 {
 		p.Tags = append(p.Tags, "tag-"+strconv.Itoa(i))
 		p.Prices["region-"+strconv.Itoa(i)] = float64(i)

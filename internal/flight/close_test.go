@@ -93,7 +93,7 @@ func TestCloseWaitsForALoadThatWasGivenUpOrForgotten(t *testing.T) {
 			_, err := c.Wait(ctx)
 			require.Equal(t, context.Canceled, err)
 		},
-		"forgotten": func(_ *testing.T, g *group, _ *call) { forgetKey(g, "k") },
+		"forgotten": func(_ *testing.T, g *group, _ *call) { lower(g, only("k")) },
 	}
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestCloseBetweenJoinAndRun(t *testing.T) {
 				calls := lead(t, &g, "a", "b")
 				follower := wait(t.Context(), follow(t, &g, "a"))
 				if forgotten {
-					forgetKey(&g, "a")
+					lower(&g, only("a"))
 				}
 				require.NoError(t, g.Close(t.Context(), errClosed))
 				if !forgotten {

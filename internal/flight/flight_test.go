@@ -446,7 +446,7 @@ func TestALoadMayUseTheGroupItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g group
 		val, err := get(t.Context(), &g, "outer", func(ctx context.Context) (int, error) {
-			forgetKey(&g, "outer")
+			lower(&g, only("outer"))
 			inner, err := get(ctx, &g, "outer", func(ctx context.Context) (int, error) {
 				return get(ctx, &g, "inner", func(context.Context) (int, error) { return 1, nil })
 			})

@@ -55,7 +55,7 @@ func TestWhoJoinsAsTheLastOneLeavesIsServed(t *testing.T) {
 		val, err := second.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 42, val)
-		forgetKey(&g, "k")
+		lower(&g, only("k"))
 	}
 	t.Logf("%d joined in time, %d came too late", joined, alone)
 	require.Positive(t, joined, "the race was never won")
@@ -268,9 +268,9 @@ func (s *stress) forget(r *rand.Rand) {
 		s.keys[i].source.Store(s.keys[i].version)
 	}
 	if first == last {
-		s.g.Forget(func(k int) bool { return k == first })
+		lower(&s.g, func(k int) bool { return k == first })
 	} else {
-		s.g.Forget(func(key int) bool { return key >= first && key <= last })
+		lower(&s.g, func(key int) bool { return key >= first && key <= last })
 	}
 	for i := first; i <= last; i++ {
 		s.keys[i].forgotten.Store(s.keys[i].version)

@@ -2,6 +2,7 @@ package near
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -99,7 +100,7 @@ func TestExpiredEntriesGiveBackTheirMemoryUnasked(t *testing.T) {
 		insert(c, "long", entry(clock, "v", time.Hour))
 		synctest.Wait()
 		require.Equal(t, 501, c.Len())
-		time.Sleep(5 * time.Second)
+		time.Sleep(sweepEvery)
 		synctest.Wait()
 		require.Equal(t, 1, c.Len())
 		require.NotNil(t, c.Get("long"))
@@ -120,4 +121,25 @@ func TestCloseDropsEverythingAndLeavesNoGoroutine(t *testing.T) {
 		require.Zero(t, c.Len())
 		shut() // twice is once
 	})
+}
+
+func TestACacheThatIsDroppedWithoutACloseLeavesNoGoroutine(t *testing.T) {
+	t.Parallel()
+	var stopped chan struct{}
+	func() {
+		clock := NewClock()
+		defer clock.Stop()
+		c := New(roomy, clock)
+		insert(c, "k", entry(clock, "v", time.Hour))
+		stopped = c.sweeper.stopped
+	}()
+	require.True(t, await(func() bool {
+		runtime.GC()
+		select {
+		case <-stopped:
+			return true
+		default:
+			return false
+		}
+	}))
 }

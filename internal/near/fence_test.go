@@ -1,6 +1,7 @@
 package near
 
 import (
+	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ func TestALoadThatBeganBeforeADeleteIsNotStoredAfterIt(t *testing.T) {
 		if there {
 			require.True(t, insert(c, "k", entry(clock, "old", time.Hour)))
 		}
-		fence := c.Fence("k")
+		fence := c.Fence("k", nil)
 		require.Equal(t, there, c.Delete("k"))
 		require.False(t, c.Insert("k", entry(clock, "older than the Delete", time.Hour), fence))
 		require.Nil(t, c.Get("k"))
@@ -32,7 +33,7 @@ func TestALoadThatBeganBeforeADeleteIsNotStoredAfterIt(t *testing.T) {
 func TestARefusedInsertLeavesTheEntryThatIsThere(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	fence := c.Fence("k")
+	fence := c.Fence("k", nil)
 	defer fence.End()
 	c.Delete("k")
 	require.True(t, insert(c, "k", entry(clock, "new", time.Hour)))
@@ -43,111 +44,200 @@ func TestARefusedInsertLeavesTheEntryThatIsThere(t *testing.T) {
 func TestAPutSupersedesTheLoadsUnderWay(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	load := c.Fence("k")
-	put := c.Fence("k")
-	require.True(t, c.Put("k", entry(clock, "put", time.Hour), put))
-	require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), load))
-	require.False(t, c.Insert("k", entry(clock, "again", time.Hour), put), "its own fence is used up")
-	require.Equal(t, "put", c.Get("k").Value)
-
-	require.True(t, insert(c, "k", entry(clock, "loaded after", time.Hour)))
-	require.Equal(t, "loaded after", c.Get("k").Value)
-}
-
-func TestAPutTakesThePlaceOfALoadThatWasStoredMeanwhile(t *testing.T) {
-	t.Parallel()
-	c, clock := newCache(t, roomy)
-	put := c.Fence("k")
-	require.True(t, insert(c, "k", entry(clock, "loaded", time.Hour)))
-	require.True(t, c.Put("k", entry(clock, "put", time.Hour), put))
-	require.Equal(t, "put", c.Get("k").Value)
-}
-
-func TestAPutWithoutAFenceIsNeverRefused(t *testing.T) {
-	t.Parallel()
-	c, clock := newCache(t, roomy)
 	for n := range 3 {
-		loads := []*Fence{c.Fence("k"), c.Fence("k")}
-		refresh := c.Fence("k")
+		loads := []*Fence{c.Fence("k", nil), c.Fence("k", nil)}
 		c.Delete("k")
-		loads = append(loads, c.Fence("k"))
-		require.True(t, c.Put("k", entry(clock, n, time.Hour), nil))
+		loads = append(loads, c.Fence("k", nil))
+		c.Put("k", entry(clock, n, time.Hour))
 		for _, load := range loads {
 			require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), load))
 		}
-		require.False(t, c.Put("k", entry(clock, "loaded before", time.Hour), refresh))
 		require.Equal(t, n, c.Get("k").Value)
 	}
 	require.True(t, insert(c, "k", entry(clock, "loaded after", time.Hour)))
 	require.Equal(t, "loaded after", c.Get("k").Value)
 }
 
-func TestAPutUnderABrokenFenceIsNotStored(t *testing.T) {
+func TestAPutTakesThePlaceOfWhateverIsThere(t *testing.T) {
 	t.Parallel()
-	breaks := map[string]struct {
-		breakFence func(t *testing.T, c *Cache, clock *Clock)
-		leaves     any
-	}{
-		"by Delete": {func(_ *testing.T, c *Cache, _ *Clock) { c.Delete("k") }, nil},
-		"by a Set": {func(t *testing.T, c *Cache, clock *Clock) {
-			require.True(t, c.Put("k", entry(clock, "set", time.Hour), nil))
-		}, "set"},
-		"by another Put": {func(t *testing.T, c *Cache, clock *Clock) {
-			require.True(t, c.Put("k", entry(clock, "other", time.Hour), c.Fence("k")))
-		}, nil}, // nobody knows which of the two loads read the newer value
-		"by another Put, then a Set": {func(t *testing.T, c *Cache, clock *Clock) {
-			require.True(t, c.Put("k", entry(clock, "other", time.Hour), c.Fence("k")))
-			require.True(t, c.Put("k", entry(clock, "set", time.Hour), nil))
-		}, "set"},
-		"by another Put, then a third": {func(t *testing.T, c *Cache, clock *Clock) {
-			require.True(t, c.Put("k", entry(clock, "other", time.Hour), c.Fence("k")))
-			require.True(t, c.Put("k", entry(clock, "third", time.Hour), c.Fence("k")))
-		}, "third"}, // whose load began after the other Put, and so after this one
-		"by Delete, then loaded": {func(t *testing.T, c *Cache, clock *Clock) {
-			c.Delete("k")
-			require.True(t, insert(c, "k", entry(clock, "loaded", time.Hour)))
-		}, "loaded"},
-	}
-	for name, test := range breaks {
-		t.Run(name, func(t *testing.T) {
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		put := entry(clock, "put", time.Hour)
+		time.Sleep(1)
+		require.True(t, insert(c, "k", entry(clock, "its load began later", time.Hour)))
+		c.Put("k", put)
+		require.Same(t, put, c.Get("k"))
+	})
+}
+
+// A change is one of the ways in which a key or a tag can change.
+type change struct {
+	name   string
+	do     func(c *Cache, clock *Clock, key string)
+	pushed bool // it comes from elsewhere
+	entry  bool // it is about the entry of that name, and not only about the tag
+}
+
+var changes = []change{
+	{name: "Delete", do: func(c *Cache, _ *Clock, key string) { c.Delete(key) }, entry: true},
+	{name: "Put", do: func(c *Cache, clock *Clock, key string) { c.Put(key, entry(clock, "put", time.Hour)) }, entry: true},
+	{name: "Break", do: func(c *Cache, _ *Clock, key string) { c.Break(key) }, entry: true},
+	{name: "Retire", do: func(c *Cache, _ *Clock, key string) { c.Retire(key) }},
+	{name: "Push", do: func(c *Cache, _ *Clock, key string) { c.Push(key) }, pushed: true, entry: true},
+}
+
+// forEachChange runs a test for each way in which a key can change.
+func forEachChange(t *testing.T, test func(t *testing.T, c *Cache, clock *Clock, ch change)) {
+	for _, ch := range changes {
+		t.Run(ch.name, func(t *testing.T) {
 			t.Parallel()
 			c, clock := newCache(t, roomy)
-			require.True(t, insert(c, "k", entry(clock, "first", time.Hour)))
-			fence := c.Fence("k")
-			test.breakFence(t, c, clock)
-			later := c.Fence("k")
-			require.False(t, c.Put("k", entry(clock, "put", time.Hour), fence))
-			if test.leaves == nil {
-				require.Nil(t, c.Get("k"))
-			} else {
-				require.Equal(t, test.leaves, c.Get("k").Value)
-			}
-			require.True(t, c.Insert("k", entry(clock, "later", time.Hour), later), "nor is a later load's fence broken")
+			test(t, c, clock, ch)
 		})
 	}
+}
+
+func TestAChangeBreaksTheFencesThatWereTakenBefore(t *testing.T) {
+	t.Parallel()
+	forEachChange(t, func(t *testing.T, c *Cache, clock *Clock, ch change) {
+		unarmed, armed := c.Fence("k", nil), c.Fence("k", nil)
+		armed.Arm()
+		for _, f := range []*Fence{unarmed, armed} {
+			require.False(t, f.Broken())
+			require.False(t, f.BrokenHere())
+		}
+		ch.do(c, clock, "k")
+		require.True(t, armed.Broken())
+		require.Equal(t, !ch.pushed, unarmed.Broken(), "a push is older than the reply that has not come yet")
+		for _, f := range []*Fence{unarmed, armed} {
+			require.Equal(t, !ch.pushed, f.BrokenHere())
+		}
+
+		later := c.Fence("k", nil)
+		later.Arm()
+		require.False(t, later.Broken(), "it was taken after the change")
+		require.True(t, armed.Broken(), "once broken, it stays so")
+		require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), armed))
+		require.True(t, c.Insert("k", entry(clock, "loaded after", time.Hour), later))
+		for _, f := range []*Fence{unarmed, armed, later} {
+			f.End()
+		}
+		require.Zero(t, watched(c))
+	})
+}
+
+func TestAPushBreaksOnlyAFenceThatWasArmedBefore(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	f, other := c.Fence("k", nil), c.Fence("k", nil)
+	defer other.End()
+	c.Push("k")
+	c.Push("k")
+	require.False(t, f.Broken(), "not armed yet")
+	f.Arm()
+	require.False(t, f.Broken(), "those pushes were about what is older")
+	c.Push("k")
+	require.True(t, f.Broken())
+	require.False(t, f.BrokenHere(), "nothing has changed in this process")
+	require.False(t, c.Insert("k", entry(clock, "v", time.Hour), f))
+	require.False(t, other.Broken(), "each is armed by itself")
+	c.Push("k")
+	require.True(t, f.Broken())
+
+	f.Arm() // for another reply
+	require.False(t, f.Broken())
+	require.True(t, c.Insert("k", entry(clock, "v", time.Hour), f))
+	c.Push("k")
+	require.True(t, f.Broken(), "the second reply is out of date as well")
+
+	f.Arm()
+	c.Delete("k")
+	f.Arm()
+	require.True(t, f.Broken(), "a change in this process is not forgiven")
+	require.True(t, f.BrokenHere())
+	f.End()
+}
+
+func TestAFenceThatHasEndedIsBroken(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, roomy)
+	f := c.Fence("k", nil)
+	f.Arm()
+	f.End()
+	require.True(t, f.Broken())
+	require.True(t, f.BrokenHere())
+	f.Arm()
+	require.True(t, f.Broken(), "whatever comes later")
+}
+
+func TestAChangeWakesWhoWaitsForIt(t *testing.T) {
+	t.Parallel()
+	forEachChange(t, func(t *testing.T, c *Cache, clock *Clock, ch change) {
+		one, shared := make(chan struct{}, 1), make(chan struct{}, 3)
+		other, gone := make(chan struct{}, 1), make(chan struct{}, 1)
+		fences := []*Fence{
+			c.Fence("k", one), c.Fence("k", shared), c.Fence("k", shared), c.Fence("other", shared), c.Fence("other", other), c.Fence("k", gone),
+		}
+		fences[5].End()
+		ch.do(c, clock, "k")
+		require.Len(t, one, 1)
+		require.Len(t, shared, 2, "one for each fence of the key")
+		require.Empty(t, other)
+		require.Empty(t, gone, "nobody waits any more")
+		ch.do(c, clock, "other")
+		require.Len(t, shared, 3)
+		require.Len(t, other, 1)
+		for _, f := range fences {
+			f.End()
+		}
+	})
+}
+
+func TestNoChangeWaitsForWhomItWakes(t *testing.T) {
+	t.Parallel()
+	forEachChange(t, func(t *testing.T, c *Cache, clock *Clock, ch change) {
+		full, roomless := make(chan struct{}, 1), make(chan struct{})
+		full <- struct{}{}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range 3 {
+				for _, wake := range []chan struct{}{full, roomless, nil} {
+					defer c.Fence("k", wake).End()
+				}
+				ch.do(c, clock, "k")
+			}
+		}()
+		select {
+		case <-done:
+		case <-time.After(bound):
+			require.FailNow(t, "it waits")
+		}
+		require.Len(t, full, 1)
+	})
 }
 
 func TestOtherKeysNeverBreakAFence(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	fence := c.Fence("k")
+	fence := c.Fence("k", nil)
 	defer fence.End()
+	fence.Arm()
 	neighbours := 0
 	for i := range 10_000 {
 		key := strconv.Itoa(i)
 		if c.shard(key) == c.shard("k") {
 			neighbours++
 		}
-		other := c.Fence(key)
+		other := c.Fence(key, nil)
 		switch i % 3 {
 		case 0:
 			c.Delete(key)
 		case 1:
-			require.True(t, c.Put(key, entry(clock, i, time.Hour), nil))
+			c.Put(key, entry(clock, i, time.Hour))
 		default:
-			require.True(t, c.Put(key, entry(clock, i, time.Hour), other))
+			c.Break(key)
 		}
-		require.True(t, other.broken())
+		require.True(t, other.Broken())
 		other.End()
 	}
 	require.Positive(t, neighbours)
@@ -179,13 +269,13 @@ func watched(c *Cache) (n int) {
 func TestSeveralLoadsOfAKeyHaveAFenceEach(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	a, b, d := c.Fence("k"), c.Fence("k"), c.Fence("k")
+	a, b, d := c.Fence("k", nil), c.Fence("k", nil), c.Fence("k", nil)
 	a.End()
 	require.True(t, c.Insert("k", entry(clock, "b", time.Hour), b), "the end of a load leaves the others theirs")
 	b.End()
 	require.Equal(t, 1, watched(c))
 	c.Delete("k")
-	e := c.Fence("k")
+	e := c.Fence("k", nil)
 	require.False(t, c.Insert("k", entry(clock, "d", time.Hour), d))
 	d.End()
 	require.Equal(t, 1, watched(c), "the end of a broken fence leaves its successor")
@@ -200,7 +290,7 @@ func TestAFenceEndsOnce(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
 	(*Fence)(nil).End()
-	a, b := c.Fence("k"), c.Fence("k")
+	a, b := c.Fence("k", nil), c.Fence("k", nil)
 	a.End()
 	a.End()
 	require.Equal(t, 1, watched(c), "the second End is not the other fence's")
@@ -214,11 +304,10 @@ func TestAFenceEndsOnce(t *testing.T) {
 func TestNothingIsStoredUnderAFenceThatHasEnded(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	fence := c.Fence("k")
+	fence := c.Fence("k", nil)
 	fence.End()
 	c.Delete("k") // unnoticed by the fence: nobody keeps track of the key
 	require.False(t, c.Insert("k", entry(clock, "old", time.Hour), fence))
-	require.False(t, c.Put("k", entry(clock, "old", time.Hour), fence))
 	require.Nil(t, c.Get("k"))
 }
 
@@ -227,28 +316,119 @@ func TestOnlyKeysWithAFenceAreKeptTrackOf(t *testing.T) {
 	c, clock := newCache(t, roomy)
 	for i := range 1000 {
 		key := strconv.Itoa(i)
-		require.True(t, c.Put(key, entry(clock, i, time.Hour), nil))
+		c.Put(key, entry(clock, i, time.Hour))
 		c.Get(key)
 		c.Delete(key)
 	}
 	require.Zero(t, watched(c))
 	fences := make([]*Fence, 1000)
 	for i := range fences {
-		fences[i] = c.Fence(strconv.Itoa(i))
+		fences[i] = c.Fence(strconv.Itoa(i), nil)
 	}
 	require.Equal(t, 1000, watched(c))
 	for i, f := range fences {
-		switch i % 4 {
-		case 0:
-			c.Delete(strconv.Itoa(i))
-		case 1:
-			c.Put(strconv.Itoa(i), entry(clock, i, time.Hour), f)
-		case 2:
-			c.Insert(strconv.Itoa(i), entry(clock, i, time.Hour), f)
+		switch n := i % (len(changes) + 2); n {
+		case len(changes):
+			require.True(t, c.Insert(strconv.Itoa(i), entry(clock, i, time.Hour), f))
+		case len(changes) + 1: // nothing happens
+		default:
+			changes[n].do(c, clock, strconv.Itoa(i))
 		}
 		f.End()
 	}
 	require.Zero(t, watched(c))
+}
+
+// A model of a fence is what should have become of it.
+type model struct {
+	*Fence
+	key                        string
+	armed, here, pushed, ended bool
+}
+
+// check compares all fences with what they should be, and the books that are kept of them.
+func check(t *testing.T, c *Cache, models []*model) {
+	t.Helper()
+	whole := make(map[string]int)
+	for _, m := range models {
+		require.Equal(t, m.here || m.pushed || m.ended, m.Broken())
+		require.Equal(t, m.here || m.ended, m.BrokenHere())
+		if !m.here && !m.ended {
+			whole[m.key]++
+		}
+	}
+	require.Equal(t, len(whole), watched(c))
+	for key, n := range whole {
+		w := c.shard(key).watches[key]
+		require.Len(t, w.fences, n)
+		for i, f := range w.fences[:cap(w.fences)] {
+			if i < n {
+				require.Equal(t, i, f.place)
+			} else {
+				require.Nil(t, f, "the memory of what has ended is given back")
+			}
+		}
+	}
+}
+
+// moved is how many fences have another place than before.
+func moved(models []*model, before []int) (n int) {
+	for i, m := range models {
+		if m.place != before[i] {
+			n++
+		}
+	}
+	return n
+}
+
+func TestFencesTakenChangedAndEndedInAnyOrderAreKeptTrackOf(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(40) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			c, clock := newCache(t, roomy)
+			r := rand.New(rand.NewPCG(seed, 0))
+			var models []*model
+			// end ends a fence, at the same cost however many there are: one other may take its place.
+			end := func(m *model) {
+				before := make([]int, len(models))
+				for i, m := range models {
+					before[i] = m.place
+				}
+				m.End()
+				m.ended = true
+				require.LessOrEqual(t, moved(models, before), 1)
+			}
+			for range 200 {
+				key := strconv.Itoa(r.IntN(3))
+				switch n := r.IntN(12); {
+				case n < 6:
+					models = append(models, &model{Fence: c.Fence(key, nil), key: key})
+				case n < 8 && len(models) > 0:
+					m := models[r.IntN(len(models))]
+					m.Arm()
+					m.armed, m.pushed = true, false
+				case n < 10 && len(models) > 0:
+					end(models[r.IntN(len(models))]) // perhaps not for the first time
+				default:
+					ch := changes[r.IntN(len(changes))]
+					ch.do(c, clock, key)
+					for _, m := range models {
+						if m.key == key && !m.here && !m.ended {
+							m.here = !ch.pushed
+							m.pushed = m.pushed || ch.pushed && m.armed
+						}
+					}
+				}
+				check(t, c, models)
+			}
+			for _, i := range r.Perm(len(models)) {
+				end(models[i])
+				check(t, c, models)
+			}
+			require.Zero(t, watched(c))
+		})
+	}
 }
 
 // hold keeps everybody else from changing key until release is called.
@@ -284,46 +464,48 @@ func blocked(method string) bool {
 }
 
 // Not parallel, as the next one: in other tests the methods wait for locks, too.
-func TestADeleteBreaksTheFencesAndRemovesInOneStep(t *testing.T) {
-	c, clock := newCache(t, roomy)
-	require.True(t, insert(c, "k", entry(clock, "v", time.Hour)))
-	fence := c.Fence("k")
-	defer fence.End()
-	release := hold(c, "k")
-	deleted := make(chan bool)
-	go func() { deleted <- c.Delete("k") }()
-	waits := blocked("Delete")
-	broken, there := fence.broken(), c.Get("k") != nil
-	release()
-	require.True(t, waits)
-	require.True(t, <-deleted)
-	require.False(t, broken, "a Put that is refused meanwhile would leave the entry to readers")
-	require.True(t, there)
-	require.True(t, fence.broken())
-	require.Nil(t, c.Get("k"))
+func TestAChangeWaitsForTheStoreThatIsUnderWayAndThenComesInOneStep(t *testing.T) {
+	for _, ch := range changes {
+		if !ch.entry {
+			continue
+		}
+		t.Run(ch.name, func(t *testing.T) {
+			c, clock := newCache(t, roomy)
+			e := entry(clock, "v", time.Hour)
+			require.True(t, insert(c, "k", e))
+			fence := c.Fence("k", nil)
+			defer fence.End()
+			fence.Arm()
+			release := hold(c, "k") // as a load that has passed its check and is about to be stored
+			changed := make(chan struct{})
+			go func() { defer close(changed); ch.do(c, clock, "k") }()
+			waits := blocked(ch.name)
+			broken, there := fence.Broken(), c.Get("k")
+			release()
+			<-changed
+			require.True(t, waits)
+			require.False(t, broken, "who is refused meanwhile would still find what is about to go")
+			require.Same(t, e, there)
+			require.True(t, fence.Broken())
+			require.Equal(t, ch.name == "Break", c.Get("k") == e)
+		})
+	}
 }
 
 func TestTheFenceIsLookedAtUnderTheKeysLock(t *testing.T) {
-	stores := map[string]func(*Cache, *Entry, *Fence) bool{
-		"Insert": func(c *Cache, e *Entry, f *Fence) bool { return c.Insert("k", e, f) },
-		"Put":    func(c *Cache, e *Entry, f *Fence) bool { return c.Put("k", e, f) },
-	}
-	for name, store := range stores {
-		t.Run(name, func(t *testing.T) {
-			c, clock := newCache(t, roomy)
-			fence := c.Fence("k")
-			e := entry(clock, "old", time.Hour)
-			release := hold(c, "k")
-			stored := make(chan bool)
-			go func() { stored <- store(c, e, fence) }()
-			waits := blocked(name)
-			c.breakFences("k", nil) // the first half of a Delete
-			release()
-			require.True(t, waits)
-			require.False(t, <-stored)
-			require.Nil(t, c.Get("k"))
-		})
-	}
+	c, clock := newCache(t, roomy)
+	fence := c.Fence("k", nil)
+	defer fence.End()
+	e := entry(clock, "old", time.Hour)
+	release := hold(c, "k")
+	stored := make(chan bool)
+	go func() { stored <- c.Insert("k", e, fence) }()
+	waits := blocked("Insert")
+	c.breakFences("k") // the first half of a Delete
+	release()
+	require.True(t, waits)
+	require.False(t, <-stored)
+	require.Nil(t, c.Get("k"))
 }
 
 // enough is when a race test ends before its rounds are over, on a machine that is slow or has too little to spare.
@@ -354,8 +536,9 @@ func await(ok func() bool) bool {
 	return true
 }
 
-// loaders fill key from source whenever it is missing, each with a fence taken before it reads. What they return ends
-// them and says how many fills were accepted; refused counts the others.
+// loaders fill key from source whenever it is missing, and now and then although it is there, each with a fence taken and
+// armed before it reads. What they return ends them and says how many fills were accepted; refused counts those that a
+// broken fence refused.
 func loaders(c *Cache, clock *Clock, key string, source *atomic.Uint64, turns []atomic.Uint64, refused *atomic.Uint64) (end func() (accepted uint64)) {
 	var stop atomic.Bool
 	var ok atomic.Uint64
@@ -363,15 +546,18 @@ func loaders(c *Cache, clock *Clock, key string, source *atomic.Uint64, turns []
 	for i := range turns {
 		wg.Go(func() {
 			for n := uint64(0); !stop.Load(); n++ {
-				if c.Get(key) == nil {
-					fence := c.Fence(key)
+				if c.Get(key) == nil || n%8 == 0 {
+					fence := c.Fence(key, nil)
+					fence.Arm()
+					e := entry(clock, nil, time.Hour)
 					version := source.Load()
+					e.Value = version
 					if n%2 == 0 {
 						runtime.Gosched() // the time that a load takes
 					}
-					if c.Insert(key, entry(clock, version, time.Hour), fence) {
+					if c.Insert(key, e, fence) {
 						ok.Add(1)
-					} else {
+					} else if fence.Broken() {
 						refused.Add(1)
 					}
 					fence.End()
@@ -407,101 +593,43 @@ func atLeast(t *testing.T, c *Cache, key string, version uint64) {
 	}
 }
 
-func TestNobodyReadsAnOlderVersionOnceDeleteHasReturned(t *testing.T) {
+func TestNobodyReadsAnOlderVersionOnceAChangeHasReturned(t *testing.T) {
 	t.Parallel()
-	c, clock := newCache(t, roomy)
-	var source, refused atomic.Uint64
-	turns := make([]atomic.Uint64, 2)
-	end := loaders(c, clock, "k", &source, turns, &refused)
-	defer end()
-	for n, start := uint64(0), time.Now(); (n < rounds() || refused.Load() < races) && time.Since(start) < enough; n++ {
-		version := source.Add(1)
-		c.Delete("k")
-		atLeast(t, c, "k", version)
-		if n%4 == 0 { // else the next Delete comes upon a load
-			require.True(t, settled(turns), "a loader hangs")
-			// A stale fill that was on its way has landed now, and since loaders leave alone what is there, it would show.
-			atLeast(t, c, "k", version)
-		}
-	}
-	accepted := end()
-	t.Logf("%d fills accepted, %d refused", accepted, refused.Load())
-	require.Positive(t, accepted)
-	require.Positive(t, refused.Load(), "no Delete came during a load: the race never took place")
-	require.Zero(t, watched(c), "fences are left over")
-}
-
-func TestNobodyReadsAnOlderVersionOncePutHasReturned(t *testing.T) {
-	t.Parallel()
-	c, clock := newCache(t, roomy)
-	var source, stored, beaten, refused atomic.Uint64
-	turns := make([]atomic.Uint64, 1)
-	end := loaders(c, clock, "k", &source, turns, &refused)
-	defer end()
-	older := func(than uint64) bool {
-		e := c.Get("k")
-		return e != nil && e.Value.(uint64) < than
-	}
-	var stop atomic.Bool
-	var refreshes, sets sync.WaitGroup
-	for range 2 {
-		refreshes.Go(func() {
-			for n := 0; !stop.Load(); n++ {
-				written := source.Load()
-				fence := c.Fence("k")
-				version := source.Load()
-				if n%2 == 0 {
-					runtime.Gosched() // the time that a load takes
-				}
-				if c.Put("k", entry(clock, version, time.Hour), fence) {
-					stored.Add(1)
-				} else {
-					beaten.Add(1)
-				}
-				fence.End()
-				if older(written) {
-					t.Errorf("older than %d is read, after a load that began later was put", written)
-					return
-				}
-				runtime.Gosched()
+	tests := map[string]func(c *Cache, clock *Clock, version uint64){
+		"Delete": func(c *Cache, _ *Clock, _ uint64) { c.Delete("k") },
+		"Push":   func(c *Cache, _ *Clock, _ uint64) { c.Push("k") },
+		"Put": func(c *Cache, clock *Clock, version uint64) {
+			if version%3 == 0 { // or the loaders would have little to do
+				c.Delete("k")
+				return
 			}
+			c.Put("k", entry(clock, version, time.Hour))
+		},
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, clock := newCache(t, roomy)
+			var source, refused atomic.Uint64
+			turns := make([]atomic.Uint64, 2)
+			end := loaders(c, clock, "k", &source, turns, &refused)
+			defer end()
+			for n, start := uint64(0), time.Now(); (n < rounds() || refused.Load() < races) && time.Since(start) < enough; n++ {
+				version := source.Add(1)
+				change(c, clock, version)
+				atLeast(t, c, "k", version)
+				if n%4 == 0 { // else the next change comes upon a load
+					require.True(t, settled(turns), "a loader hangs")
+					// A stale fill that was on its way has landed now, and since loaders mostly leave alone what is there, it
+					// would show.
+					atLeast(t, c, "k", version)
+				}
+			}
+			accepted := end()
+			t.Logf("%d fills accepted, %d refused", accepted, refused.Load())
+			require.Positive(t, accepted)
+			require.Positive(t, refused.Load(), "no change came during a load: the race never took place")
+			require.Zero(t, watched(c), "fences are left over")
 		})
 	}
-	// One goroutine writes, or nobody could say which of two Sets comes last.
-	sets.Go(func() {
-		raced := func() bool { return min(stored.Load(), beaten.Load(), refused.Load()) >= races }
-		for n, start := uint64(0), time.Now(); (n < rounds() || !raced()) && time.Since(start) < enough; n++ {
-			version := source.Add(1)
-			if n%3 == 0 { // or the loaders would have little to do
-				c.Delete("k")
-			} else if !c.Put("k", entry(clock, version, time.Hour), nil) {
-				t.Error("a Set is refused")
-				return
-			}
-			if older(version) {
-				t.Errorf("older than %d is read", version)
-				return
-			}
-			if n%4 == 0 {
-				if !settled(turns) {
-					t.Error("a loader hangs")
-					return
-				}
-				if older(version) {
-					t.Errorf("older than %d is read after a load has landed", version)
-					return
-				}
-			}
-		}
-	})
-	sets.Wait()
-	stop.Store(true)
-	refreshes.Wait()
-	accepted := end()
-	t.Logf("%d refreshes stored, %d beaten by another write; %d fills accepted, %d refused", stored.Load(), beaten.Load(), accepted, refused.Load())
-	require.Positive(t, stored.Load())
-	require.Positive(t, beaten.Load(), "no write broke a refresh's fence: the race never took place")
-	require.Positive(t, accepted)
-	require.Positive(t, refused.Load(), "no write came during a load: the race never took place")
-	require.Zero(t, watched(c), "fences are left over")
 }

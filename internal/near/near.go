@@ -7,8 +7,10 @@ package near
 import (
 	"hash/maphash"
 	"math"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/maypok86/otter/v2"
 )
@@ -50,8 +52,7 @@ type Cache struct {
 	seed           maphash.Seed
 	shards         [shards]shard
 	maxGenerations int // of a shard
-	stop, stopped  chan struct{}
-	closing        sync.Once
+	sweeper        *sweeper
 }
 
 // sweepEvery is how often the memory is given back of what can be served no more. otter could do that by itself, but keeping
@@ -69,8 +70,9 @@ func New(o Options, clock *Clock) *Cache {
 			return uint32(min(max(floor, e.Size+int64(len(key))), math.MaxUint32))
 		},
 	})
-	c.stop, c.stopped = make(chan struct{}), make(chan struct{})
-	go c.sweep()
+	c.sweeper = &sweeper{stop: make(chan struct{}), stopped: make(chan struct{})}
+	go c.sweeper.run(weak.Make(c))
+	runtime.AddCleanup(c, (*sweeper).end, c.sweeper) // for who drops a cache without closing it, as otter does for its own
 	return c
 }
 
@@ -170,16 +172,26 @@ func (c *Cache) breakFences(key string) {
 	s.breakFences(key)
 }
 
-func (c *Cache) sweep() {
-	defer close(c.stopped)
+// A sweeper sweeps a cache every now and then, without keeping it from being collected.
+type sweeper struct {
+	ending        sync.Once
+	stop, stopped chan struct{}
+}
+
+func (s *sweeper) end() { s.ending.Do(func() { close(s.stop) }) }
+
+func (s *sweeper) run(cache weak.Pointer[Cache]) {
+	defer close(s.stopped)
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
 	for {
 		select {
-		case <-c.stop:
+		case <-s.stop:
 			return
 		case <-t.C:
-			c.Sweep()
+			if c := cache.Value(); c != nil {
+				c.Sweep()
+			}
 		}
 	}
 }
@@ -208,8 +220,8 @@ func (c *Cache) Len() int { return c.store.EstimatedSize() }
 
 // Close drops everything and ends the cache's goroutines.
 func (c *Cache) Close() {
-	c.closing.Do(func() { close(c.stop) })
-	<-c.stopped
+	c.sweeper.end()
+	<-c.sweeper.stopped
 	c.store.InvalidateAll()
 	c.store.StopAllGoroutines()
 }

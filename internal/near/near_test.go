@@ -2,6 +2,7 @@ package near
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,15 +44,15 @@ func inBubble(t *testing.T, o Options, test func(t *testing.T, c *Cache, clock *
 	})
 }
 
-// entry is a fresh entry for as long as ttl.
-func entry(clock *Clock, value any, ttl time.Duration) *Entry {
+// entry is a fresh entry for as long as ttl, and the vouchers are good.
+func entry(clock *Clock, value any, ttl time.Duration, vouchers ...*Voucher) *Entry {
 	now := clock.Now()
-	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Size: 8}
+	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Scope: &Scope{Vouchers: vouchers}, Size: 8}
 }
 
 // insert is a load.
 func insert(c *Cache, key string, e *Entry) bool {
-	fence := c.Fence(key)
+	fence := c.Fence(key, nil)
 	defer fence.End()
 	return c.Insert(key, e, fence)
 }
@@ -101,23 +102,16 @@ func TestAnEntryThatIsAlreadyOldIsNeverServed(t *testing.T) {
 
 func TestAPutOfAnEntryThatIsAlreadyOldRemovesWhatIsThere(t *testing.T) {
 	t.Parallel()
-	for _, forced := range []bool{false, true} {
-		inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
-			require.True(t, insert(c, "k", entry(clock, "v", time.Hour)))
-			load := c.Fence("k")
-			defer load.End()
-			var fence *Fence
-			if forced {
-				fence = c.Fence("k")
-				defer fence.End()
-			}
-			require.True(t, c.Put("k", entry(clock, "old", 0), fence))
-			require.Nil(t, c.Get("k"))
-			require.Zero(t, c.Len())
-			require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), load), "it breaks the fences all the same")
-			require.Nil(t, c.Get("k"))
-		})
-	}
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		require.True(t, insert(c, "k", entry(clock, "v", time.Hour)))
+		load := c.Fence("k", nil)
+		defer load.End()
+		c.Put("k", entry(clock, "old", 0))
+		require.Nil(t, c.Get("k"))
+		require.Zero(t, c.Len())
+		require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), load), "it breaks the fences all the same")
+		require.Nil(t, c.Get("k"))
+	})
 }
 
 func TestAnInsertOfAnEntryThatIsAlreadyOldLeavesWhatIsThere(t *testing.T) {
@@ -174,6 +168,106 @@ func TestDeleteReportsWhetherSomethingFreshWasThere(t *testing.T) {
 	})
 }
 
+func TestALoadThatBeganEarlierDoesNotTakeThePlaceOfAUsableEntry(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		early := entry(clock, "early", time.Hour)
+		time.Sleep(1)
+		voucher := new(Voucher)
+		late := entry(clock, "late", time.Minute, voucher)
+		require.True(t, insert(c, "k", late))
+		require.False(t, insert(c, "k", early))
+		require.Same(t, late, c.Get("k"))
+
+		voucher.Withdraw()
+		require.True(t, insert(c, "k", early), "what nobody can get is in nobody's way")
+		require.Same(t, early, c.Get("k"))
+
+		late = entry(clock, "late", time.Minute)
+		require.True(t, insert(c, "k", late))
+		time.Sleep(time.Minute)
+		require.True(t, insert(c, "k", early))
+		require.Same(t, early, c.Get("k"))
+	})
+}
+
+func TestDiscardRemovesOnlyWhatWasLoadedBefore(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		c.Discard("k", clock.Now()) // of nothing is nothing
+		e, other := entry(clock, "v", time.Hour), entry(clock, "other", time.Hour)
+		require.True(t, insert(c, "k", e))
+		require.True(t, insert(c, "other", other))
+		load := c.Fence("k", nil)
+		defer load.End()
+		c.Discard("k", e.LoadedAt-1)
+		c.Discard("k", e.LoadedAt)
+		require.Same(t, e, c.Get("k"), "it is as new")
+
+		c.Discard("k", e.LoadedAt+1)
+		require.Nil(t, c.Get("k"))
+		require.Equal(t, 1, c.Len())
+		require.Same(t, other, c.Get("other"))
+		require.True(t, c.Insert("k", e, load), "no load under way is given up for it")
+	})
+}
+
+func TestBreakLeavesWhatIsStored(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	c.Break("k")
+	e := entry(clock, "v", time.Hour)
+	require.True(t, insert(c, "k", e))
+	load := c.Fence("k", nil)
+	defer load.End()
+	c.Break("k")
+	require.Same(t, e, c.Get("k"))
+	require.False(t, c.Insert("k", entry(clock, "loaded before", time.Hour), load))
+	require.Same(t, e, c.Get("k"))
+}
+
+func TestAPushRemovesWhatIsStored(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	c.Push("k")
+	other := entry(clock, "other", time.Hour)
+	require.True(t, insert(c, "k", entry(clock, "v", time.Hour)))
+	require.True(t, insert(c, "other", other))
+	c.Push("k")
+	require.Nil(t, c.Get("k"))
+	require.Equal(t, 1, c.Len(), "it takes no memory")
+	require.Same(t, other, c.Get("other"))
+	require.True(t, insert(c, "k", entry(clock, "new", time.Hour)))
+	require.Equal(t, "new", c.Get("k").Value)
+}
+
+func TestSweepRemovesWhatIsOfNoUseAndCountsWhatHadLostAVoucher(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		good, bad := new(Voucher), new(Voucher)
+		require.Zero(t, c.Sweep())
+		const short = time.Second // sooner than it is done unasked
+		for i := range 10 {
+			n := strconv.Itoa(i)
+			require.True(t, insert(c, "fresh"+n, entry(clock, n, time.Hour, good)))
+			require.True(t, insert(c, "lost"+n, entry(clock, n, time.Hour, good, bad)))
+			require.True(t, insert(c, "expired"+n, entry(clock, n, short, good)))
+			require.True(t, insert(c, "both"+n, entry(clock, n, short, bad)))
+		}
+		require.Zero(t, c.Sweep(), "everything is of use")
+		require.Equal(t, 40, c.Len())
+		time.Sleep(short)
+		bad.Withdraw()
+		require.Equal(t, 40, c.Len())
+		require.EqualValues(t, 10, c.Sweep())
+		require.Equal(t, 10, c.Len())
+		for i := range 10 {
+			require.NotNil(t, c.Get("fresh"+strconv.Itoa(i)))
+		}
+		require.Zero(t, c.Sweep())
+	})
+}
+
 // Not parallel: other tests' allocations would be counted too.
 func TestAHitAndAMissMakeNoAllocation(t *testing.T) {
 	if raceDetector {
@@ -192,9 +286,22 @@ func TestAHitAndAMissMakeNoAllocation(t *testing.T) {
 			t.Fatal("no miss")
 		}
 	}))
-	fence := c.Fence("k")
+	fence := c.Fence("k", nil)
 	defer fence.End()
 	require.Zero(t, testing.AllocsPerRun(10_000, func() { c.Get("k") }), "with a fence")
+	vouchers := []*Voucher{{}, {}, {}, {}, {}}
+	vouched := entry(clock, "v", time.Hour, vouchers...)
+	require.True(t, insert(c, "vouched", vouched))
+	get := func(want *Entry) func() {
+		return func() {
+			if c.Get("vouched") != want {
+				t.Fatal("not what it should be")
+			}
+		}
+	}
+	require.Zero(t, testing.AllocsPerRun(10_000, get(vouched)), "with vouchers")
+	vouchers[4].Withdraw()
+	require.Zero(t, testing.AllocsPerRun(10_000, get(nil)), "without the last of them")
 	near := entry(clock, "v", doubt)
 	require.True(t, insert(c, "near", near))
 	require.Zero(t, testing.AllocsPerRun(1000, func() { c.Get("near") }), "close to the deadline, with the precise clock")
@@ -205,7 +312,7 @@ func BenchmarkFence(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			c.Fence("models:all:all").End()
+			c.Fence("models:all:all", nil).End()
 		}
 	})
 }

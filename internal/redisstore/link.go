@@ -319,13 +319,13 @@ func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
 // each sends n commands in one round trip, or none under a context that has ended: where a connection is due to be made
 // again, rueidis would try so under that context, and others who wait for the same connection would share the failure.
 func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return l.ask(ctx, n, func(c rueidis.Client) []rueidis.RedisResult {
+	return l.ask(ctx, n, func(c rueidis.Client, from, to int) []rueidis.RedisResult {
 		if n == 1 {
 			return []rueidis.RedisResult{c.Do(ctx, build(c, 0))}
 		}
-		cmds := make(rueidis.Commands, n)
+		cmds := make(rueidis.Commands, to-from)
 		for i := range cmds {
-			cmds[i] = build(c, i)
+			cmds[i] = build(c, from+i)
 		}
 		return c.DoMulti(ctx, cmds...)
 	})
@@ -333,37 +333,42 @@ func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) 
 
 // eachTracked is each for reads whose keys the server is to watch.
 func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
-	return l.ask(ctx, n, func(c rueidis.Client) []rueidis.RedisResult {
+	return l.ask(ctx, n, func(c rueidis.Client, from, to int) []rueidis.RedisResult {
 		if n == 1 {
 			ct := build(c, 0)
 			return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
 		}
-		cmds := make([]rueidis.CacheableTTL, n)
+		cmds := make([]rueidis.CacheableTTL, to-from)
 		for i := range cmds {
-			cmds[i] = build(c, i)
+			cmds[i] = build(c, from+i)
 		}
 		return c.DoMultiCache(ctx, cmds...)
 	})
 }
 
-func (l *link) ask(ctx context.Context, n int, send func(rueidis.Client) []rueidis.RedisResult) []rueidis.RedisResult {
-	if n == 0 {
-		return nil
-	}
-	p := l.client.Load()
-	err := ctx.Err()
-	if err == nil && p == nil {
-		err = ErrUnavailable
-	}
-	if err != nil {
-		results := make([]rueidis.RedisResult, n)
-		for i := range results {
-			results[i] = rueidis.NewErrorResult(err)
+// pipeline is how many commands are sent at once. More would keep others who use the connection waiting, and the connection
+// itself from answering in time whether it is alive.
+const pipeline = 1000
+
+// ask sends n commands, those from one index to another at a time.
+func (l *link) ask(ctx context.Context, n int, send func(c rueidis.Client, from, to int) []rueidis.RedisResult) []rueidis.RedisResult {
+	results := make([]rueidis.RedisResult, 0, n)
+	for len(results) < n {
+		p := l.client.Load()
+		err := ctx.Err()
+		if err == nil && p == nil {
+			err = ErrUnavailable
 		}
-		return results
+		if err != nil {
+			for len(results) < n {
+				results = append(results, rueidis.NewErrorResult(err))
+			}
+			return results
+		}
+		answers := send(*p, len(results), min(n, len(results)+pipeline))
+		l.note(ctx, answers)
+		results = append(results, answers...)
 	}
-	results := send(*p)
-	l.note(ctx, results)
 	return results
 }
 

@@ -9,13 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWhoComesAfterForgetStartsANewFlight(t *testing.T) {
+func TestWhoComesAfterTheGuardIsDownStartsANewFlight(t *testing.T) {
 	t.Parallel()
-	forget := map[string]func(*group){
-		"ForgetKey": func(g *group) { forgetKey(g, "k") },
-		"Forget":    func(g *group) { g.Forget(func(key string) bool { return key == "k" }) },
-	}
-	for name, forget := range forget {
+	for _, name := range []string{"guard", "JoinNew"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -29,10 +25,17 @@ func TestWhoComesAfterForgetStartsANewFlight(t *testing.T) {
 				}, old...)
 				waiting := wait(t.Context(), old[0])
 				follower := wait(t.Context(), follow(t, &g, "k"))
-				forget(&g)
-				other := wait(t.Context(), follow(t, &g, "other")) // not forgotten
+				var next *call
+				if name == "guard" {
+					lower(&g, only("k"))
+					next = lead(t, &g, "k")[0]
+				} else {
+					var leads bool
+					next, leads = g.JoinNew("k")
+					require.True(t, leads)
+				}
+				other := wait(t.Context(), follow(t, &g, "other")) // whose guard is up
 
-				next := lead(t, &g, "k")[0]
 				g.Run(t.Context(), limit, func(ctx context.Context) { <-newRelease; next.Resolve(2, ctx.Err()) }, next)
 				close(oldRelease)
 				for _, got := range []<-chan result{waiting, follower} {
@@ -54,7 +57,7 @@ func TestWhoComesAfterForgetStartsANewFlight(t *testing.T) {
 	}
 }
 
-func TestAForgottenFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
+func TestAReplacedFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
 	t.Parallel()
 	ends := map[string]func(t *testing.T, c *call, leave context.CancelFunc){
 		"fails": func(_ *testing.T, c *call, _ context.CancelFunc) { c.Resolve(0, io.EOF) },
@@ -69,7 +72,7 @@ func TestAForgottenFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
 				g.Run(t.Context(), limit, func(ctx context.Context) { <-ctx.Done() }, old)
 				ctx, leave := context.WithCancel(t.Context())
 				waiting := wait(ctx, old)
-				forgetKey(&g, "k")
+				lower(&g, only("k"))
 				next := lead(t, &g, "k")[0]
 				release := make(chan struct{})
 				g.Run(t.Context(), limit, func(ctx context.Context) { <-release; next.Resolve(2, ctx.Err()) }, next)
@@ -89,14 +92,19 @@ func TestAForgottenFlightThatFailsOrIsLeftDoesNotTouchTheNextOne(t *testing.T) {
 	}
 }
 
-func TestForgettingWhatIsNotThereIsNothing(t *testing.T) {
+func TestAGuardThatIsUpAgainLetsCallersJoin(t *testing.T) {
 	t.Parallel()
 	var g group
-	forgetKey(&g, "k")
-	g.Forget(func(string) bool { return true })
-	_, ok := g.Peek("k")
-	require.False(t, ok)
-	works(t, &g, "k")
+	c := lead(t, &g, "k")[0]
+	up := true
+	c.Guard(func() bool { return up })
+	require.Same(t, c, follow(t, &g, "k"))
+	c.Resolve(1, nil)
+	for _, up = range []bool{false, true} {
+		_, ok := g.Peek("k")
+		require.Equal(t, up, ok)
+	}
+	require.Same(t, c, follow(t, &g, "k"))
 }
 
 func TestAValueStaysJoinableUntilTheLoadHasReturned(t *testing.T) {
@@ -138,18 +146,26 @@ func TestAValueStaysJoinableUntilTheLoadHasReturned(t *testing.T) {
 	})
 }
 
-// forgetKey is Forget for one key.
-func forgetKey(g *group, key string) { g.Forget(func(k string) bool { return k == key }) }
+// lower lowers the guards of the calls that may be joined and whose key matches.
+func lower[K comparable, V any](g *Group[K, V], match func(K) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for key, c := range g.calls {
+		if match(key) {
+			c.guard = func() bool { return false }
+		}
+	}
+}
+
+func only(key string) func(string) bool { return func(k string) bool { return k == key } }
 
 func TestJoinNewLeadsAndLeavesTheOldCallToThoseWhoHaveIt(t *testing.T) {
 	t.Parallel()
 	var g group
 	old, lead := g.Join("k")
 	require.True(t, lead)
-	fresh, lead := g.JoinNew("k", func(k string) bool { return k == "k" })
+	fresh, lead := g.JoinNew("k")
 	require.True(t, lead)
-	require.True(t, old.Forgotten())
-	require.False(t, fresh.Forgotten())
 	joined, lead := g.Join("k")
 	require.False(t, lead)
 	require.Same(t, fresh, joined)

@@ -1,0 +1,316 @@
+package near
+
+import (
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// learn reads the generation of a tag.
+func learn(c *Cache, tag string, value uint64, by *Voucher) *Generation {
+	fence := c.Fence(tag, nil)
+	defer fence.End()
+	fence.Arm()
+	return c.Learn(fence, value, by)
+}
+
+func TestAnEntryIsServedWhileAllItsVouchersAreGood(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	for n := range 6 {
+		for withdrawn := range n {
+			vouchers := make([]*Voucher, n)
+			for i := range vouchers {
+				vouchers[i] = new(Voucher)
+			}
+			e := entry(clock, "v", time.Hour, vouchers...)
+			require.True(t, insert(c, "k", e))
+			other := entry(clock, "other", time.Hour, new(Voucher))
+			require.True(t, insert(c, "other", other))
+			require.Same(t, e, c.Get("k"))
+
+			require.True(t, vouchers[withdrawn].Valid())
+			vouchers[withdrawn].Withdraw()
+			require.False(t, vouchers[withdrawn].Valid())
+			require.Nil(t, c.Get("k"), "voucher %d of %d is withdrawn", withdrawn+1, n)
+			require.False(t, c.Delete("k"), "nothing was there that anybody could have got")
+			vouchers[withdrawn].Withdraw()
+			require.False(t, vouchers[withdrawn].Valid(), "it never becomes good again")
+
+			c.Put("k", e)
+			require.Nil(t, c.Get("k"), "nor is such a value served when it is put")
+			require.Same(t, other, c.Get("other"))
+		}
+	}
+}
+
+func TestAnEntryWithoutAGoodVoucherIsNotStored(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	good, bad := new(Voucher), new(Voucher)
+	bad.Withdraw()
+	kept := entry(clock, "kept", time.Hour, good)
+	require.True(t, insert(c, "k", kept))
+	for name, vouchers := range map[string][]*Voucher{"only": {bad}, "first": {bad, good}, "last": {good, good, good, good, bad}} {
+		require.False(t, insert(c, "new", entry(clock, "v", time.Hour, vouchers...)), name)
+		require.False(t, insert(c, "k", entry(clock, "v", time.Hour, vouchers...)), name)
+	}
+	require.Equal(t, 1, c.Len())
+	require.Same(t, kept, c.Get("k"))
+}
+
+func TestAGenerationIsKnownUntilItsTagChanges(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		change func(t *testing.T, c *Cache, by *Voucher)
+		next   uint64 // what is known then; 0 for nothing
+	}{
+		"Retire":                       {func(_ *testing.T, c *Cache, _ *Voucher) { c.Retire("tag") }, 0},
+		"Push":                         {func(_ *testing.T, c *Cache, _ *Voucher) { c.Push("tag") }, 0},
+		"its voucher is withdrawn":     {func(_ *testing.T, _ *Cache, by *Voucher) { by.Withdraw() }, 0},
+		"another value is learnt":      {func(t *testing.T, c *Cache, by *Voucher) { require.NotNil(t, learn(c, "tag", 8, by)) }, 8},
+		"another one vouches":          {func(t *testing.T, c *Cache, _ *Voucher) { require.NotNil(t, learn(c, "tag", 7, new(Voucher))) }, 7},
+		"it is learnt without voucher": {func(t *testing.T, c *Cache, _ *Voucher) { require.NotNil(t, learn(c, "tag", 7, nil)) }, 7},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, clock := newCache(t, roomy)
+			require.Nil(t, c.Generation("tag"), "nothing is known yet")
+			by := new(Voucher)
+			g, other := learn(c, "tag", 7, by), learn(c, "other", 7, nil)
+			require.EqualValues(t, 7, g.Value)
+			require.True(t, g.Valid())
+			require.Same(t, g, c.Generation("tag"))
+			e := entry(clock, "v", time.Hour, g.Vouchers(nil)...)
+			require.True(t, insert(c, "k", e))
+			require.Same(t, e, c.Get("k"))
+
+			test.change(t, c, by)
+			require.False(t, g.Valid())
+			require.Nil(t, c.Get("k"))
+			require.False(t, insert(c, "k", e))
+			if now := c.Generation("tag"); test.next == 0 {
+				require.Nil(t, now)
+			} else {
+				require.NotSame(t, g, now)
+				require.Equal(t, test.next, now.Value)
+				require.True(t, now.Valid())
+			}
+			require.Same(t, other, c.Generation("other"))
+			require.True(t, other.Valid())
+
+			again := learn(c, "tag", 7, new(Voucher)) // of the same value, which no old entry is to be found for
+			require.Same(t, again, c.Generation("tag"))
+			require.NotSame(t, g, again)
+			require.False(t, g.Valid())
+			require.Nil(t, c.Get("k"))
+		})
+	}
+}
+
+func TestWhatIsLearntTwiceIsOneGeneration(t *testing.T) {
+	t.Parallel()
+	for name, by := range map[string]*Voucher{"with a voucher": {}, "without": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := newCache(t, roomy)
+			g := learn(c, "tag", 7, by)
+			require.NotNil(t, g)
+			require.Same(t, g, learn(c, "tag", 7, by))
+			require.True(t, g.Valid())
+			require.NotSame(t, g, learn(c, "other", 7, by))
+			require.True(t, g.Valid())
+		})
+	}
+}
+
+func TestNothingIsLearntUnderAFenceThatWasBrokenSince(t *testing.T) {
+	t.Parallel()
+	forEachChange(t, func(t *testing.T, c *Cache, clock *Clock, ch change) {
+		before := c.Fence("tag", nil)
+		defer before.End()
+		before.Arm()
+		ch.do(c, clock, "tag")
+		require.Nil(t, c.Learn(before, 7, nil))
+		require.Nil(t, c.Generation("tag"))
+
+		g := learn(c, "tag", 8, nil)
+		require.NotNil(t, g, "it was read after the change")
+		require.Nil(t, c.Learn(before, 7, nil))
+		require.Nil(t, c.Learn(before, 8, nil))
+		require.Same(t, g, c.Generation("tag"), "what was read before takes nothing away")
+		require.True(t, g.Valid())
+	})
+}
+
+func TestNothingIsLearntUnderAFenceThatHasEnded(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, roomy)
+	f := c.Fence("tag", nil)
+	f.End()
+	require.Nil(t, c.Learn(f, 7, nil))
+	require.Nil(t, c.Generation("tag"))
+}
+
+func TestWhatIsLearntAheadOfTheReplyOutlivesAnOlderPush(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, roomy)
+	f := c.Fence("tag", nil)
+	defer f.End()
+	c.Push("tag")
+	f.Arm()
+	g := c.Learn(f, 7, nil)
+	require.NotNil(t, g)
+	require.Same(t, g, c.Generation("tag"))
+}
+
+func TestTheNumberOfGenerationsIsBoundedAndOneThatIsForgottenIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		o    Options
+		most int // for each shard
+	}{
+		"a small cache": {Options{MaxEntries: 1, MaxBytes: 1 << 20}, 1 << 10},
+		"a large cache": {Options{MaxEntries: 64_000, MaxBytes: 1 << 20}, 2000 + 1<<10},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := newCache(t, test.o)
+			s := c.shard("0")
+			known := make(map[string]*Generation)
+			valid := func() (n int) {
+				for tag, g := range known {
+					if g.Valid() {
+						n++
+						require.Same(t, g, c.Generation(tag))
+					} else {
+						require.Nil(t, c.Generation(tag))
+					}
+				}
+				return n
+			}
+			for i := 0; len(known) < test.most+500; i++ {
+				tag := strconv.Itoa(i)
+				if c.shard(tag) != s {
+					continue
+				}
+				g := learn(c, tag, uint64(i), nil)
+				require.Same(t, g, c.Generation(tag), "the newest one is kept")
+				known[tag] = g
+				require.LessOrEqual(t, len(s.generations), test.most)
+				if len(known) == test.most {
+					require.Equal(t, test.most, valid(), "room that is there is used")
+				}
+			}
+			require.Equal(t, test.most, valid())
+			for tag := range known {
+				c.Retire(tag)
+			}
+			require.Zero(t, valid())
+			require.Empty(t, s.generations, "a tag that was retired takes no memory")
+		})
+	}
+}
+
+func TestTheVouchersOfAnEntryAreListedOnce(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, roomy)
+	one, two := new(Voucher), new(Voucher)
+	a, b, d, e := learn(c, "a", 1, one), learn(c, "b", 2, one), learn(c, "d", 3, two), learn(c, "e", 4, nil)
+	tests := map[string]struct {
+		own  []*Voucher
+		gens []*Generation
+		want []*Voucher
+	}{
+		"one tag":                            {nil, []*Generation{a}, []*Voucher{&a.Voucher, one}},
+		"nobody vouches for it":              {nil, []*Generation{e}, []*Voucher{&e.Voucher}},
+		"two tags of one connection":         {nil, []*Generation{a, b}, []*Voucher{&a.Voucher, one, &b.Voucher}},
+		"the entry's own connection":         {[]*Voucher{one}, []*Generation{a, b}, []*Voucher{one, &a.Voucher, &b.Voucher}},
+		"two connections":                    {[]*Voucher{one}, []*Generation{d, a, e}, []*Voucher{one, &d.Voucher, two, &a.Voucher, &e.Voucher}},
+		"two connections, taking their turn": {nil, []*Generation{a, d, b}, []*Voucher{&a.Voucher, one, &d.Voucher, two, &b.Voucher}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			list := test.own
+			for _, g := range test.gens {
+				list = g.Vouchers(list)
+			}
+			require.Len(t, list, len(test.want))
+			for i, v := range test.want { // not require.Equal: all vouchers are equal, but not the same
+				require.Same(t, v, list[i])
+			}
+		})
+	}
+}
+
+func TestAnEntryRestsOnItsTagsAndOnTheirConnections(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	ways := map[string]func(conn *Voucher){
+		"the first tag":  func(*Voucher) { c.Retire("a") },
+		"the second tag": func(*Voucher) { c.Push("b") },
+		"the connection": func(conn *Voucher) { conn.Withdraw() },
+	}
+	for name, end := range ways { // one after the other: they share the tags
+		conn := new(Voucher)
+		list := learn(c, "b", 1, conn).Vouchers(learn(c, "a", 1, nil).Vouchers(nil))
+		require.True(t, insert(c, "k", entry(clock, "v", time.Hour, list...)))
+		require.NotNil(t, c.Get("k"))
+		end(conn)
+		require.Nil(t, c.Get("k"), name)
+	}
+}
+
+func TestSweepLeavesWhatHasTakenAnEntrysPlaceMeanwhile(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	lost := new(Voucher)
+	lost.Withdraw()
+	var swept, replaced int
+	for start := time.Now(); (swept < 1000 || replaced < 1000) && time.Since(start) < enough; {
+		c.Put("k", entry(clock, "old", time.Hour, lost))
+		var both sync.WaitGroup
+		var n int64
+		begin := make(chan struct{})
+		both.Go(func() { <-begin; n = c.Sweep() })
+		e := entry(clock, "new", time.Hour)
+		close(begin)
+		c.Put("k", e)
+		both.Wait()
+		require.Same(t, e, c.Get("k"))
+		if n == 1 {
+			swept++
+		} else {
+			replaced++
+		}
+	}
+	t.Logf("%d were swept before they were replaced, %d were not", swept, replaced)
+	require.Positive(t, swept)
+	require.Positive(t, replaced)
+}
+
+func TestAnEntryThatHasLostAVoucherGivesBackItsMemoryUnasked(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		v := new(Voucher)
+		require.True(t, insert(c, "lost", entry(clock, "v", 10*sweepEvery, v)))
+		require.True(t, insert(c, "kept", entry(clock, "v", 10*sweepEvery, new(Voucher))))
+		for range 2 {
+			time.Sleep(sweepEvery)
+			synctest.Wait()
+			require.Equal(t, 2, c.Len())
+		}
+		v.Withdraw()
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		require.Equal(t, 1, c.Len())
+		require.NotNil(t, c.Get("kept"))
+	})
+}
