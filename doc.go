@@ -26,21 +26,24 @@
 // bounded in entries and in bytes, and keeps what is asked for most.
 //
 // With Options.Redis, which [OptionsFromEnv] fills from the environment, values are in Redis, for all processes that name
-// the same server. Then nothing is kept in memory: each hit is one read of Redis and one decoding. A handler that serves
-// JSON does best to cache the encoded bytes, as []byte, which are stored and returned as they are; other types are stored
-// as JSON, or by the policy's [Codec].
+// the same server. Each process also keeps in its memory what it has read or loaded, decoded once. Redis' client tracking tells
+// it of every change; what was read by a connection that has broken, or before a flush, is not served from memory any more. A
+// server without tracking is found out at connect, and seen in [Health]: memory then keeps what was read for a second at most. A
+// handler that serves JSON does best to cache the encoded bytes, as []byte, which are stored and returned as they are; other
+// types are stored as JSON, or by the policy's [Codec].
 //
 // Values are shared. Everyone who hits a value in memory, or waits for the same load, gets the same pointers, slices and
-// maps: do not change what you got from a cache or gave to it.
+// maps: do not change what you got from a cache or gave to it. With Policy.Private each caller gets a copy of its own.
 //
 // # The load path
 //
 // A call goes as far as it must:
 //
-//  1. Memory: a fresh value is returned.
-//  2. Flight: a load of the key that is under way in this process is joined, else begun. It runs in a goroutine of its own.
+//  1. Memory: a fresh value is returned, in Redis mode while Redis would tell if it were out of date.
+//  2. Flight: a load of the key that is under way in this process is joined, else begun. It runs in a goroutine of its own. One
+//     that began before a change that this process knows of is not joined.
 //  3. Redis is read.
-//  4. Lease: Redis gives the right to fill a key to one process of the fleet; the others wait and look again.
+//  4. Lease: Redis gives the right to fill a key to one process of the fleet; it wakes the others, who look again.
 //  5. Load: the loader is called, on a context that carries the first caller's values but not its cancellation. It ends with
 //     the policy's LoadTimeout, or when every caller that waits for it has left.
 //  6. Share: everyone who waits gets the value or the error.
@@ -65,14 +68,17 @@
 //
 // # Invalidation
 //
-// Cache.Invalidate removes keys. The [Receipt] tells whether Redis has confirmed it, which in memory mode is always so. A
-// value whose load began before a confirmed invalidation is not stored after it, in this process, in another one or in Redis;
-// those who were already waiting for that load still get its value, and in the process that invalidated nobody who comes
-// later does. [Set] and [Refresh] supersede loads under way in the same manner.
+// Cache.Invalidate removes keys; Cache.InvalidateTags, InvalidateCategory and InvalidateAll make out of date what carries a tag
+// ([WithTags], Load.Tag), a category or everything, at the same cost however much that is. The [Receipt] tells whether Redis has
+// confirmed it, which in memory mode is always so. A value whose load began before a confirmed invalidation is not stored after
+// it, in this process, in another one or in Redis; those who were already waiting for that load still get its value, and nobody
+// who comes later does: in the process that invalidated at once, in others when Redis' push has come. [Strong] waits for no push.
+// [Set] and [Refresh] supersede loads under way in the same manner.
 //
 // # Failures
 //
-// What a loader returns as its error goes, as it is, to all who wait for it, and is not cached. A caller whose own context
+// What a loader returns as its error goes, as it is, to all who wait for it. The key is then not loaded again for Options.Backoff,
+// doubling with each failure in a row: callers get an [Error] with [CodeBackoff] that wraps the last one. A caller whose own context
 // ends gets that context's error. Everything else is an [Error] with a [Code], or one of the sentinels [ErrMiss],
 // [ErrNotFound] and [ErrClosed]; batches report what failed as one [BatchError]. errors.Is and errors.As work on all of them.
 // A nil cache fails calls with an Error and never panics.
@@ -89,14 +95,11 @@
 //
 // # Limits today
 //
-//   - In Redis mode nothing is kept in memory: each hit is a read of Redis.
-//   - Invalidation is by key; there are no tags or patterns, and a category cannot be invalidated as a whole.
+//   - There are no patterns. What a tag, a category or everything has put out of date lies in Redis until its TTL ends.
 //   - An invalidation that Redis did not confirm is not repeated: what it was about may live in Redis until its TTL ends.
-//   - Another process learns of an invalidation from Redis alone: a caller there that joins a load begun before it gets
-//     that load's value, which is not stored.
-//   - One key asked for two Go types in memory mode holds the one that was loaded last; the other loads again.
+//   - One key asked for two Go types is right for both, but memory holds the one that was read last.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
-//   - A failed load is not remembered: the next caller loads again. Loads of different keys are not limited in number.
+//   - Loads of different keys are not limited in number, and large values are not split.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
 //     times as large as its bytes.

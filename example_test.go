@@ -506,3 +506,107 @@ func ExampleCodec() {
 	// [192 0 2 7] <nil>
 	// <nil> 192.0.2.7
 }
+
+func ExampleWithTags() {
+	c, _ := aside.New(aside.Options{})
+	defer c.Close()
+	products := aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
+	ctx, tags := context.Background(), aside.WithTags("supplier 3") // made once, used often
+	load := func(context.Context) (string, error) {
+		fmt.Println("loading")
+		return "a lamp", nil
+	}
+	for range 2 {
+		p, err := aside.GetOrLoad(ctx, c, products.Key(7), load, tags)
+		fmt.Println(p, err)
+	}
+	receipt, err := c.InvalidateTags(ctx, "supplier 3")
+	fmt.Println(receipt.Removed, receipt.Confirmed, err)
+	p, err := aside.GetOrLoad(ctx, c, products.Key(7), load, tags)
+	fmt.Println(p, err)
+	// Output:
+	// loading
+	// a lamp <nil>
+	// a lamp <nil>
+	// 1 true <nil>
+	// loading
+	// a lamp <nil>
+}
+
+func ExampleLoad_Tag() {
+	c, _ := aside.New(aside.Options{})
+	defer c.Close()
+	products := aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
+	ctx := context.Background()
+	_, _ = aside.GetOrLoad(ctx, c, products.Key(7), func(ctx context.Context) (string, error) {
+		// Only the product itself says who supplies it.
+		aside.Loading(ctx).Tag("supplier 3")
+		return "a lamp", nil
+	})
+	receipt, _ := c.InvalidateTags(ctx, "supplier 3")
+	fmt.Println(receipt.Removed)
+	// Output: 1
+}
+
+func ExampleCache_InvalidateCategory() {
+	c, _ := aside.New(aside.Options{})
+	defer c.Close()
+	products := aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
+	users := aside.Policy{Name: "users", Category: "users", TTL: time.Hour}
+	ctx := context.Background()
+	_ = aside.Set(ctx, c, products.Key(7), "a lamp")
+	_ = aside.Set(ctx, c, products.Key(8), "a chair")
+	_ = aside.Set(ctx, c, users.Key(1), "Ada")
+
+	receipt, err := c.InvalidateCategory(ctx, "products")
+	fmt.Println(receipt.Removed, err)
+	_, err = aside.Get[string](ctx, c, products.Key(7))
+	fmt.Println(err)
+	receipt, err = c.InvalidateAll(ctx)
+	fmt.Println(receipt.Removed, err)
+	// Output:
+	// 2 <nil>
+	// aside: not cached
+	// 1 <nil>
+}
+
+func ExampleStrong() {
+	c, _ := aside.New(aside.Options{})
+	defer c.Close()
+	credits := aside.Policy{Name: "credits", Category: "credits", TTL: time.Minute}
+	// Before money is spent: what Redis holds now, not what this process remembers of it.
+	left, err := aside.GetOrLoad(context.Background(), c, credits.Key("DEF456"), func(context.Context) (int, error) { return 250, nil }, aside.Strong())
+	fmt.Println(left, err)
+	// Output: 250 <nil>
+}
+
+func ExamplePolicy_private() {
+	c, _ := aside.New(aside.Options{})
+	defer c.Close()
+	limits := aside.Policy{Name: "limits", Category: "limits", TTL: time.Hour, Private: true}
+	load := func(context.Context) (map[string]int, error) { return map[string]int{"rpm": 60}, nil }
+	mine, _ := aside.GetOrLoad(context.Background(), c, limits.Key("all"), load)
+	mine["rpm"] = 1000 // changes nobody else's
+	others, _ := aside.GetOrLoad(context.Background(), c, limits.Key("all"), load)
+	fmt.Println(mine["rpm"], others["rpm"])
+	// Output: 1000 60
+}
+
+func ExampleError_backoff() {
+	c, _ := aside.New(aside.Options{}) // Backoff: 1 s
+	defer c.Close()
+	products := aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
+	down := errors.New("the database is down")
+	load := func(context.Context) (string, error) {
+		fmt.Println("loading")
+		return "", down
+	}
+	for range 2 {
+		_, err := aside.GetOrLoad(context.Background(), c, products.Key(7), load)
+		fmt.Println(errors.Is(err, down), errors.Is(err, &aside.Error{Code: aside.CodeBackoff}))
+	}
+	// Output:
+	// loading
+	// true false
+	// true true
+}

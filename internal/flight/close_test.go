@@ -80,7 +80,7 @@ func TestCloseWaitsNoLongerThanItsContext(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForALoadThatWasGivenUpOrForgotten(t *testing.T) {
+func TestCloseWaitsForALoadThatWasGivenUpOrReplaced(t *testing.T) {
 	t.Parallel()
 	ways := map[string]func(t *testing.T, g *group, c *call){
 		"timed out": func(t *testing.T, _ *group, c *call) {
@@ -93,7 +93,12 @@ func TestCloseWaitsForALoadThatWasGivenUpOrForgotten(t *testing.T) {
 			_, err := c.Wait(ctx)
 			require.Equal(t, context.Canceled, err)
 		},
-		"forgotten": func(_ *testing.T, g *group, _ *call) { lower(g, only("k")) },
+		"guard down": func(_ *testing.T, _ *group, c *call) { lower(c) },
+		"guard down, and replaced": func(t *testing.T, g *group, c *call) {
+			lower(c)
+			lead(t, g, "k")
+		},
+		"replaced by JoinNew": func(t *testing.T, g *group, _ *call) { leadNew(t, g, "k") },
 	}
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
@@ -111,7 +116,7 @@ func TestCloseWaitsForALoadThatWasGivenUpOrForgotten(t *testing.T) {
 				require.Empty(t, closed)
 				_, err := c.Wait(t.Context())
 				require.Error(t, err)
-				require.Equal(t, start, time.Now(), "a forgotten load's callers are told as well")
+				require.Equal(t, start, time.Now(), "the callers of a replaced load are told as well")
 				close(release)
 				require.NoError(t, <-closed)
 			})
@@ -121,18 +126,18 @@ func TestCloseWaitsForALoadThatWasGivenUpOrForgotten(t *testing.T) {
 
 func TestCloseBetweenJoinAndRun(t *testing.T) {
 	t.Parallel()
-	for _, forgotten := range []bool{false, true} {
-		t.Run(fmt.Sprintf("forgotten=%v", forgotten), func(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		t.Run(fmt.Sprintf("replaced=%v", replaced), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var g group
 				calls := lead(t, &g, "a", "b")
 				follower := wait(t.Context(), follow(t, &g, "a"))
-				if forgotten {
-					lower(&g, only("a"))
+				if replaced {
+					calls = append(calls, leadNew(t, &g, "a"))
 				}
 				require.NoError(t, g.Close(t.Context(), errClosed))
-				if !forgotten {
+				if !replaced {
 					require.Equal(t, errClosed, (<-follower).err, "told before the leader gets to Run")
 				}
 				ran := false
@@ -141,7 +146,7 @@ func TestCloseBetweenJoinAndRun(t *testing.T) {
 					_, err := c.Wait(t.Context())
 					require.Equal(t, errClosed, err)
 				}
-				if forgotten {
+				if replaced {
 					require.Equal(t, errClosed, (<-follower).err)
 				}
 				synctest.Wait()
@@ -158,6 +163,11 @@ func TestAnUnusedGroupCloses(t *testing.T) {
 	require.NoError(t, g.Close(t.Context(), errClosed))
 	_, err := follow(t, &g, "k").Wait(t.Context())
 	require.Equal(t, errClosed, err)
+	c, leads := g.JoinNew("k")
+	require.False(t, leads, "there is nothing to lead")
+	_, err = c.Wait(t.Context())
+	require.Equal(t, errClosed, err)
+	empty(t, &g)
 }
 
 func TestCloseKeepsAResultThatIsThereBeforeRun(t *testing.T) {

@@ -61,6 +61,17 @@ func follow(t testing.TB, g *group, key string) *call {
 	return c
 }
 
+// leadNew begins a load, whatever is under way.
+func leadNew(t testing.TB, g *group, key string) *call {
+	t.Helper()
+	c, leads := g.JoinNew(key)
+	require.True(t, leads)
+	return c
+}
+
+// lower lets nobody join the call any more, as a change of its key does.
+func lower[K comparable, V any](c *Call[K, V]) { c.Guard(func() bool { return false }) }
+
 // get is how a caller uses the group for one key.
 func get(ctx context.Context, g *group, key string, load func(context.Context) (int, error)) (int, error) {
 	c, leads := g.Join(key)
@@ -445,13 +456,15 @@ func TestALoadMayUseTheGroupItself(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var g group
-		val, err := get(t.Context(), &g, "outer", func(ctx context.Context) (int, error) {
-			lower(&g, only("outer"))
+		outer := lead(t, &g, "outer")[0]
+		g.Run(t.Context(), limit, func(ctx context.Context) {
+			lower(outer)
 			inner, err := get(ctx, &g, "outer", func(ctx context.Context) (int, error) {
 				return get(ctx, &g, "inner", func(context.Context) (int, error) { return 1, nil })
 			})
-			return inner + 1, err
-		})
+			outer.Resolve(inner+1, err)
+		}, outer)
+		val, err := outer.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 2, val)
 	})

@@ -55,7 +55,7 @@ func TestWhoJoinsAsTheLastOneLeavesIsServed(t *testing.T) {
 		val, err := second.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 42, val)
-		lower(&g, only("k"))
+		second.Drop()
 	}
 	t.Logf("%d joined in time, %d came too late", joined, alone)
 	require.Positive(t, joined, "the race was never won")
@@ -125,14 +125,9 @@ type stressValue struct {
 // stress is what goes on around a group while TestEverythingAtOnce runs.
 type stress struct {
 	g    Group[int, stressValue]
-	keys [stressKeys]struct {
-		mu        sync.Mutex
-		version   int64        // of the key's source; guarded by mu
-		source    atomic.Int64 // the same, for loads
-		forgotten atomic.Int64 // loads of older versions are not to be joined any more
-	}
+	keys [stressKeys]atomic.Int64 // the versions of the keys' sources
 	// What happened, so that the test knows that it was worth its while.
-	led, ran, landed, joined, values, cancelled, timedOut, panicked, exited, unresolved, failed, forgot, peeked, abandoned atomic.Int64
+	led, ran, landed, joined, values, cancelled, timedOut, panicked, exited, unresolved, failed, changed, guarded, peeked, abandoned atomic.Int64
 }
 
 var errStress = errors.New("the source is down")
@@ -143,7 +138,15 @@ func (s *stress) load(ctx context.Context, r *rand.Rand, calls []*Call[int, stre
 	defer s.landed.Add(1)
 	values := make([]stressValue, len(calls))
 	for i, c := range calls {
-		values[i] = stressValue{c.key, s.keys[c.key].source.Load()}
+		source := &s.keys[c.key]
+		values[i] = stressValue{c.key, source.Load()}
+		c.Guard(func() bool {
+			up := source.Load() == values[i].version
+			if !up {
+				s.guarded.Add(1)
+			}
+			return up
+		})
 	}
 	end := r.IntN(20)
 	for _, i := range r.Perm(len(calls)) {
@@ -185,24 +188,28 @@ func (s *stress) load(ctx context.Context, r *rand.Rand, calls []*Call[int, stre
 // call is a caller of one key or several, who may have little patience.
 func (s *stress) call(t *testing.T, r *rand.Rand) {
 	type share struct {
-		c         *Call[int, stressValue]
-		forgotten int64
+		c     *Call[int, stressValue]
+		least int64 // the version of the source when the caller came
 	}
 	var shares []share
 	var mine []*Call[int, stressValue]
 	for _, key := range r.Perm(stressKeys)[:1+r.IntN(3)] {
-		forgotten := s.keys[key].forgotten.Load()
+		least := s.keys[key].Load()
 		if v, ok := s.g.Peek(key); ok {
 			s.peeked.Add(1)
-			s.check(t, v, key, forgotten)
+			s.check(t, v, key, least)
 		}
-		c, leads := s.g.Join(key)
+		join := s.g.Join
+		if r.IntN(8) == 0 {
+			join = s.g.JoinNew
+		}
+		c, leads := join(key)
 		if leads {
 			mine = append(mine, c)
 		} else {
 			s.joined.Add(1)
 		}
-		shares = append(shares, share{c, forgotten})
+		shares = append(shares, share{c, least})
 	}
 	ctx, cancel := context.Background(), func() {}
 	patient := r.IntN(2) == 0
@@ -225,7 +232,7 @@ func (s *stress) call(t *testing.T, r *rand.Rand) {
 		switch {
 		case err == nil:
 			s.values.Add(1)
-			s.check(t, v, sh.c.key, sh.forgotten)
+			s.check(t, v, sh.c.key, sh.least)
 		case !patient && err == ctx.Err():
 			s.cancelled.Add(1)
 		case err == ErrTimeout:
@@ -244,36 +251,25 @@ func (s *stress) call(t *testing.T, r *rand.Rand) {
 	}
 }
 
-func (s *stress) check(t *testing.T, v stressValue, key int, forgotten int64) {
+func (s *stress) check(t *testing.T, v stressValue, key int, least int64) {
 	if v.key != key {
 		t.Errorf("key %d got the value of key %d", key, v.key)
 	}
-	if v.version < forgotten {
-		t.Errorf("a caller joined a load of version %d, when those before %d had been forgotten", v.version, forgotten)
+	if v.version < least {
+		t.Errorf("a caller that came at version %d shares a load of version %d", least, v.version)
 	}
 }
 
-// forget changes the sources of some keys and then forgets the loads that may have missed the change.
-func (s *stress) forget(r *rand.Rand) {
-	s.forgot.Add(1)
+// change changes the sources of some keys, which lowers the guards of the loads that may have missed it.
+func (s *stress) change(r *rand.Rand) {
+	s.changed.Add(1)
 	first := r.IntN(stressKeys)
 	last := first
 	if r.IntN(4) == 0 {
 		last = stressKeys - 1
 	}
 	for i := first; i <= last; i++ {
-		s.keys[i].mu.Lock()
-		defer s.keys[i].mu.Unlock()
-		s.keys[i].version++
-		s.keys[i].source.Store(s.keys[i].version)
-	}
-	if first == last {
-		lower(&s.g, func(k int) bool { return k == first })
-	} else {
-		lower(&s.g, func(key int) bool { return key >= first && key <= last })
-	}
-	for i := first; i <= last; i++ {
-		s.keys[i].forgotten.Store(s.keys[i].version)
+		s.keys[i].Add(1)
 	}
 }
 
@@ -290,7 +286,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(n), 1))
 			for range rounds {
 				if r.IntN(6) == 0 {
-					s.forget(r)
+					s.change(r)
 				} else {
 					s.call(t, r)
 				}
@@ -313,7 +309,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	require.Empty(t, s.g.flights)
 	for what, n := range map[string]*atomic.Int64{
 		"flights": &s.led, "joined": &s.joined, "values": &s.values, "cancelled callers": &s.cancelled, "time-outs": &s.timedOut,
-		"panics": &s.panicked, "exits": &s.exited, "unresolved": &s.unresolved, "failures": &s.failed, "forgotten": &s.forgot,
+		"panics": &s.panicked, "exits": &s.exited, "unresolved": &s.unresolved, "failures": &s.failed, "changes": &s.changed, "guards that were down": &s.guarded,
 		"peeked": &s.peeked, "abandoned": &s.abandoned,
 	} {
 		t.Logf("%d %s", n.Load(), what)

@@ -54,6 +54,9 @@ type link struct {
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	opt.DisableRetry = true // rueidis would retry until the context ends: one answer, or none
+	if opt.ClientSetInfo == nil {
+		opt.ClientSetInfo = rueidis.DisableClientSetInfo // one permission less to ask for
+	}
 	if opt.PipelineMultiplex == 0 {
 		opt.PipelineMultiplex = -1 // one connection: all keys of a batch in one pipeline, and pushes in order with replies
 	}

@@ -1,0 +1,74 @@
+package aside_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// aclRules are those that the README says a user needs, for the categories of these tests.
+func aclRules(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	found := regexp.MustCompile(`(?s)ACL SETUSER aside (.*?)\n\n`).FindSubmatch(readme)
+	require.NotNil(t, found)
+	rules := strings.Fields(string(found[1]))
+	for i, rule := range rules {
+		rules[i] = strings.NewReplacer("models", "items", "user", "lane0", "PASSWORD", "a-long-password").Replace(rule)
+	}
+	return rules
+}
+
+func TestAUserWithTheDocumentedRulesLacksNothing(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	server.MustDo(t, append([]string{"ACL", "SETUSER", "aside"}, aclRules(t)...)...)
+	o := at(server.Addr())
+	o.Redis.Username, o.Redis.Password, o.LeaseTTL = "aside", "a-long-password", 100*time.Millisecond
+	a, b := connected(t, o), connected(t, o)
+	require.True(t, a.Health().Tracking)
+	ctx, tags := t.Context(), aside.WithTags("x")
+	for _, key := range []aside.Key{items.Key("a"), lanePolicy(0).Key("k")} {
+		inMemory(t, a, key, value("v1"), tags)
+		inMemory(t, b, key, value("not this one"), tags)
+		_, err := aside.GetOrLoad(ctx, a, key, value("v2"), aside.Refresh())
+		require.NoError(t, err)
+		require.NoError(t, aside.Set(ctx, a, key, "v3", tags))
+		v, err := aside.GetOrLoad(ctx, b, key, value("not this one"), aside.Strong())
+		require.NoError(t, err)
+		require.Equal(t, "v3", v)
+		for _, invalidate := range []func() (aside.Receipt, error){
+			func() (aside.Receipt, error) { return a.Invalidate(ctx, key) },
+			func() (aside.Receipt, error) { return a.InvalidateTags(ctx, "x") },
+			func() (aside.Receipt, error) { return a.InvalidateCategory(ctx, "items") },
+			func() (aside.Receipt, error) { return a.InvalidateAll(ctx) },
+		} {
+			receipt, err := invalidate()
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+		}
+	}
+	load := newHeld()
+	first := background(t, a, items.Key("b"), load.load("v"))
+	<-load.began
+	renewed := commands(t, server, "pexpire")
+	eventually(t, "the lease is renewed", func() bool { return commands(t, server, "pexpire") > renewed })
+	close(load.release)
+	<-first
+	require.NoError(t, a.Close())
+	require.NoError(t, b.Close())
+	require.Empty(t, server.MustDo(t, "ACL", "LOG"), "nothing was denied")
+	m := a.Metrics()
+	require.Zero(t, m.RedisErrors)
+	for label, counts := range m.Labels {
+		require.Zero(t, counts.RedisErrors, label)
+	}
+}
