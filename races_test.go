@@ -177,8 +177,9 @@ func TestNoStaleReadInTheProcessThatHasChangedTheValue(t *testing.T) {
 				sealed atomic.Int64 // acknowledged
 			}
 			tries, stale, changes := atomic.Int64{}, atomic.Int64{}, atomic.Int64{}
+			var raced atomic.Bool // often enough: however long that takes
 			most := int64(rounds(200_000, 10_000_000))
-			more := func() bool { return tries.Load() < most || changes.Load() < most/1000 }
+			more := func() bool { return tries.Load() < most || changes.Load() < most/1000 || !raced.Load() }
 			var wg sync.WaitGroup
 			for range 2 {
 				wg.Go(func() {
@@ -195,7 +196,9 @@ func TestNoStaleReadInTheProcessThatHasChangedTheValue(t *testing.T) {
 						}
 						src.sealed.Store(v)
 						src.mu.Unlock()
-						changes.Add(1)
+						if changes.Add(1)%100 == 0 {
+							raced.Store(c.Metrics().Labels["items"].RefusedFills >= 5)
+						}
 						if err != nil {
 							t.Error(err)
 						}
@@ -209,7 +212,11 @@ func TestNoStaleReadInTheProcessThatHasChangedTheValue(t *testing.T) {
 						k := rand.IntN(keys)
 						src := &sources[k]
 						least := src.sealed.Load()
-						v, err := aside.GetOrLoad(ctx, c, items.Key(k), func(context.Context) (int64, error) { return src.now.Load(), nil })
+						v, err := aside.GetOrLoad(ctx, c, items.Key(k), func(context.Context) (int64, error) {
+							v := src.now.Load()
+							spin(rand.IntN(100)) // the time that a load takes
+							return v, nil
+						})
 						if err != nil {
 							t.Error(err)
 						}
