@@ -139,14 +139,15 @@ func (s *stress) load(ctx context.Context, r *rand.Rand, calls []*Call[int, stre
 	values := make([]stressValue, len(calls))
 	for i, c := range calls {
 		source := &s.keys[c.key]
-		values[i] = stressValue{c.key, source.Load()}
+		begun := source.Load()
 		c.Guard(func() bool {
-			up := source.Load() == values[i].version
+			up := source.Load() == begun
 			if !up {
 				s.guarded.Add(1)
 			}
 			return up
 		})
+		values[i] = stressValue{c.key, source.Load()} // after that: who came before the guard gets what is read only now
 	}
 	end := r.IntN(20)
 	for _, i := range r.Perm(len(calls)) {
