@@ -419,6 +419,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		return
 	}
 
+	lookedAgain := false // at once, the last time: not twice, or a server that contradicts itself would be asked without a pause
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
 		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
 		budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
@@ -428,9 +429,13 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		// What is led is loaded and shared before anything that another process loads is waited for: two batches that
 		// each hold a key of the other's would wait for each other.
 		c.loadAndShare(ctx, m, mine, load)
-		if len(held) == 0 || !again && !c.await(ctx, wake, pause) {
+		if len(held) == 0 || ctx.Err() != nil {
 			return
 		}
+		if again = again && !lookedAgain; !again && !c.await(ctx, wake, pause) {
+			return
+		}
+		lookedAgain = again
 		select {
 		case <-wake: // whatever it was about is read now
 		default:
@@ -487,10 +492,14 @@ func (s *slot) guard(c *Cache, m *marks) {
 		return
 	}
 	fence, voucher := s.fence, s.voucher
-	fences := make([]*near.Fence, len(s.tags))
+	type watched struct {
+		fence *near.Fence
+		known bool // Redis tells of a change by the tag's generation; otherwise only by what breaks the fence
+	}
+	tags := make([]watched, len(s.tags))
 	var gens []*near.Generation
 	for i, tag := range s.tags {
-		fences[i] = m.of(tag).fence
+		tags[i] = watched{m.of(tag).fence, m.of(tag).gen != nil}
 	}
 	for _, st := range s.stamps {
 		if st.gen != nil {
@@ -502,8 +511,8 @@ func (s *slot) guard(c *Cache, m *marks) {
 		if fence.Broken() || voucher != nil && !voucher.Valid() || late && c.lateTags.Load() != lateTags {
 			return false
 		}
-		for _, f := range fences {
-			if f.BrokenHere() {
+		for _, tag := range tags {
+			if tag.fence.BrokenHere() || !tag.known && tag.fence.Broken() {
 				return false
 			}
 		}

@@ -364,6 +364,11 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 	if s.fence.BrokenHere() {
 		return f, errOutdated
 	}
+	for _, tag := range s.tags {
+		if m.of(tag).fence.BrokenHere() {
+			return f, errOutdated
+		}
+	}
 	return f, nil
 }
 
