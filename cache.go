@@ -679,6 +679,7 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 			k.known, k.value = true, gens[i].Value
 		}
 	}
+	c.track(ctx, unknown)
 	for i, g := range grants {
 		s := asking[i]
 		switch {

@@ -207,9 +207,7 @@ func TestWhoCameAfterATagWasInvalidatedTakesNoLoadThatNamesItTooLate(t *testing.
 		go many()
 		synctest.Wait()
 		require.EqualValues(t, 1, loads.Load(), "they have joined: nobody knows of the tag yet")
-		require.Equal(t, 1, <-got)
-		require.Equal(t, 2, <-got)
-		require.Equal(t, 2, <-got)
+		require.ElementsMatch(t, []int{1, 2, 2}, []int{<-got, <-got, <-got})
 	})
 }
 

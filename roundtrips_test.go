@@ -42,6 +42,7 @@ func TestTheRoundTripsThatACallerWaitsFor(t *testing.T) {
 		stored(t, other, itemKey(id), id)
 	}
 	ctx, tags := t.Context(), aside.WithTags("x", "y")
+	inMemory(t, other, itemKey(100), (&squares{}).one, tags) // Redis knows the tags
 	loader := func(c watched, trips *int) func(context.Context) (int, error) {
 		return func(context.Context) (int, error) { *trips = c.proxy.Requests(); return 0, nil }
 	}
@@ -66,6 +67,11 @@ func TestTheRoundTripsThatACallerWaitsFor(t *testing.T) {
 		_, err = aside.GetOrLoad(ctx, c.Cache, itemKey(1000+len(state)), loader(c, &trips), tags)
 		require.NoError(t, err)
 		require.Equal(t, 2, trips, "before a load, for %s", state)
+		inMemory(t, c.Cache, itemKey(1000+len(state)), (&squares{}).one, tags) // all of it is done
+		c.proxy.ResetCounts()
+		_, err = aside.GetOrLoad(ctx, c.Cache, itemKey(2000+len(state)), loader(c, &trips), aside.WithTags("new to Redis, "+state))
+		require.NoError(t, err)
+		require.Equal(t, 3, trips, "the first load under a tag that nobody has used before")
 	}
 }
 
@@ -75,6 +81,7 @@ func TestABatchReadsRedisInOneRoundTrip(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	other, c := connected(t, at(server.Addr())), watch(t, server)
+	inMemory(t, other, itemKey(1000), (&squares{}).one) // Redis knows the tags of all entries
 	var ids, missing []int
 	for id := range 100 {
 		ids = append(ids, id)

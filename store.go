@@ -317,7 +317,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 				stored = append(stored, s)
 			}
 		}
-		c.keepStored(ctx, m, stored)
+		c.keepStored(ctx, stored)
 	}
 	c.release(failed...)
 	for _, s := range failed {
@@ -377,7 +377,7 @@ func isInvalid(err error) bool { return errors.Is(err, &Error{Code: CodeInvalidA
 // keepStored keeps in memory what was stored just now. Redis does not tell of changes of what a client has written, only of
 // what it has read: so the head of the value is read again, whose nonce proves that the value is still the one that was
 // written, and the value itself needs no decoding.
-func (c *Cache) keepStored(ctx context.Context, m *marks, slots []*slot) {
+func (c *Cache) keepStored(ctx context.Context, slots []*slot) {
 	var looks []redisstore.Look
 	var fences []*near.Fence
 	for _, s := range slots {
@@ -386,33 +386,15 @@ func (c *Cache) keepStored(ctx context.Context, m *marks, slots []*slot) {
 		fences = append(fences, f)
 		looks = append(looks, redisstore.Look{Key: s.key, Fence: f, Head: wire.HeadLen})
 	}
-	var unvouched []*mark
-	for _, k := range m.byTag {
-		if k.known && (k.gen == nil || !k.gen.Valid()) {
-			unvouched = append(unvouched, k)
-			looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence})
-		}
-	}
 	if len(slots) == 0 {
 		return
 	}
 	reads := c.store.Look(ctx, looks...)
-	for i, k := range unvouched {
-		now := mark{tag: k.tag, fence: k.fence}
-		if c.learn(&now, reads[len(slots)+i]); now.known && now.value == k.value {
-			k.gen = now.gen
-		}
-	}
 	for i, s := range slots {
 		r := reads[i]
 		nonce, ok := wire.HeadNonce(r.Value)
 		if r.Err != nil || r.Voucher == nil || !ok || nonce != s.nonce || s.fence.BrokenHere() {
 			continue
-		}
-		for j, st := range s.stamps {
-			if k := m.byTag[st.tag]; k != nil && k.gen != nil && k.gen.Value == st.value {
-				s.stamps[j].gen = k.gen
-			}
 		}
 		list, ok := vouchers(r.Voucher, s.stamps)
 		e := s.asEntry(list)

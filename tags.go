@@ -127,6 +127,21 @@ func (c *Cache) learn(k *mark, r redisstore.Read) {
 	}
 }
 
+// track has Redis tell of changes of the tags that a script has read or made: it tells only of what a client has read itself.
+// Without that, nobody here would hear that a load under such a tag was overtaken, and go on joining it.
+func (c *Cache) track(ctx context.Context, made []*mark) {
+	looks := make([]redisstore.Look, len(made))
+	for i, k := range made {
+		looks[i] = redisstore.Look{Key: k.tag, Fence: k.fence}
+	}
+	for i, r := range c.store.Look(ctx, looks...) {
+		now := mark{tag: made[i].tag, fence: made[i].fence}
+		if c.learn(&now, r); now.known && now.value == made[i].value {
+			made[i].gen = now.gen
+		}
+	}
+}
+
 // localGenerations gives each tag a generation in memory mode, where it has none.
 func (m *marks) localGenerations() {
 	c := m.cache
@@ -208,7 +223,10 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 			return false, err
 		}
 		k.known, k.value, k.gen = true, gens[i].Value, nil
-		s.stamps = append(s.stamps, stamp{k.tag, k.value, nil})
+	}
+	c.track(ctx, late)
+	for _, k := range late {
+		s.stamps = append(s.stamps, stamp{k.tag, k.value, k.gen})
 	}
 	last := gens[len(late)]
 	// Redis may not have been told of one that was made here.

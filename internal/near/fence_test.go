@@ -463,7 +463,7 @@ func blocked(method string) bool {
 	})
 }
 
-// Not parallel, as the next one: in other tests the methods wait for locks, too.
+// Not parallel, as the next two: in other tests the methods wait for locks, too.
 func TestAChangeWaitsForTheStoreThatIsUnderWayAndThenComesInOneStep(t *testing.T) {
 	for _, ch := range changes {
 		if !ch.entry {
@@ -488,6 +488,29 @@ func TestAChangeWaitsForTheStoreThatIsUnderWayAndThenComesInOneStep(t *testing.T
 			require.Same(t, e, there)
 			require.True(t, fence.Broken())
 			require.Equal(t, ch.name == "Break", c.Get("k") == e)
+		})
+	}
+}
+
+func TestWhatIsThereGoesNoSoonerThanTheFencesBreak(t *testing.T) {
+	for _, ch := range changes {
+		if !ch.entry {
+			continue
+		}
+		t.Run(ch.name, func(t *testing.T) {
+			c, clock := newCache(t, roomy)
+			e := entry(clock, "v", time.Hour)
+			require.True(t, insert(c, "k", e))
+			s := c.shard("k")
+			s.mu.Lock() // nobody can break a fence
+			changed := make(chan struct{})
+			go func() { defer close(changed); ch.do(c, clock, "k") }()
+			waits := blocked(ch.name)
+			there := c.Get("k")
+			s.mu.Unlock()
+			<-changed
+			require.True(t, waits)
+			require.Same(t, e, there, "a load that began before could be stored where it was")
 		})
 	}
 }

@@ -131,6 +131,20 @@ func TestWhatIsLearntTwiceIsOneGeneration(t *testing.T) {
 	}
 }
 
+func TestAGenerationThatWasWithdrawnDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, roomy)
+	by := new(Voucher)
+	g := learn(c, "tag", 7, by)
+	g.Withdraw()
+	require.Nil(t, c.Generation("tag"))
+	again := learn(c, "tag", 7, by)
+	require.NotSame(t, g, again)
+	require.True(t, again.Valid())
+	require.False(t, g.Valid())
+	require.Same(t, again, c.Generation("tag"))
+}
+
 func TestNothingIsLearntUnderAFenceThatWasBrokenSince(t *testing.T) {
 	t.Parallel()
 	forEachChange(t, func(t *testing.T, c *Cache, clock *Clock, ch change) {
