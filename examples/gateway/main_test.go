@@ -97,7 +97,9 @@ func TestAReport(t *testing.T) {
 		"on Redis": func(t *testing.T) {
 			server := redistest.Start(t)
 			t.Setenv("REDIS_URL", "redis://"+server.Addr())
-			t.Cleanup(func() { require.Empty(t, server.MustDo(t, "KEYS", "[^%]*"), "a report leaves no value and no lease behind") })
+			t.Cleanup(func() {
+				require.Empty(t, server.MustDo(t, "KEYS", "[^%]*"), "a report leaves no value and no lease behind")
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

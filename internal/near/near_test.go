@@ -172,7 +172,7 @@ func TestALoadThatBeganEarlierDoesNotTakeThePlaceOfAUsableEntry(t *testing.T) {
 	t.Parallel()
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
 		early := entry(clock, "early", time.Hour)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		voucher := new(Voucher)
 		late := entry(clock, "late", time.Minute, voucher)
 		require.True(t, insert(c, "k", late))
