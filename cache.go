@@ -809,8 +809,8 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
 			}
 		}
-		if !settled() {
-			return // counted above, or nobody waited any more
+		if !settled() || ctx.Err() != nil && !errors.Is(context.Cause(ctx), flight.ErrTimeout) {
+			return // counted above, or nobody waited any more: the loader can hear of that before settled does
 		}
 		for _, s := range l.slots {
 			if s.err != nil && !errors.Is(s.err, ErrNotFound) {
