@@ -26,17 +26,37 @@ type Entry struct {
 
 // A Scope is what entries have in common. It is not changed once an entry has it.
 type Scope struct {
-	Owner    any        // whatever the user of the package wants to find again on a hit
-	Vouchers []*Voucher // all of which must be good
+	Owner    any           // whatever the user of the package wants to find again on a hit
+	Vouchers []*Voucher    // all of which must be good
+	StaleFor time.Duration // how long an entry is kept for Stale that has lost one
 }
 
 func (s *Scope) vouched() bool {
 	for _, v := range s.Vouchers {
-		if v.withdrawn.Load() {
+		if !v.Valid() {
 			return false
 		}
 	}
 	return true
+}
+
+// lost tells since when e has lacked a voucher, 0 for not at all, and whether it is known to be out of date.
+func (e *Entry) lost() (since int64, outdated bool) {
+	for _, v := range e.Scope.Vouchers {
+		ended := v.ended.Load()
+		switch ended {
+		case 0:
+			continue
+		case withdrawn:
+			return 0, true
+		case never:
+			ended = max(e.LoadedAt, 1)
+		}
+		if since == 0 || ended < since {
+			since = ended
+		}
+	}
+	return since, false
 }
 
 // Options bounds a Cache. Both bounds must be positive.
@@ -83,11 +103,28 @@ func (c *Cache) Get(key string) *Entry {
 		return nil
 	}
 	for _, v := range e.Scope.Vouchers { // vouched, without the cost of a call
-		if v.withdrawn.Load() {
+		if v.ended.Load() != 0 {
 			return nil
 		}
 	}
 	return e
+}
+
+// Stale returns the entry of key if it is within its time and not known to be out of date, though nobody may vouch for it
+// any more: up to its scope's StaleFor from when it lost its voucher. That is the load where it never had one.
+func (c *Cache) Stale(key string) *Entry {
+	if e, ok := c.store.GetIfPresent(key); ok && c.presentable(e) {
+		return e
+	}
+	return nil
+}
+
+func (c *Cache) presentable(e *Entry) bool {
+	if !c.clock.Before(e.FreshUntil) {
+		return false
+	}
+	since, outdated := e.lost()
+	return !outdated && (since == 0 || c.clock.Before(since+int64(e.Scope.StaleFor)))
 }
 
 func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.FreshUntil) && e.Scope.vouched() }
@@ -108,6 +145,20 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 		return e, otter.WriteOp
 	})
 	return !refused
+}
+
+// Keep is Insert for an entry that nobody vouches for, which only Stale finds. It takes the place of a usable one whose load
+// began earlier: that is no better for having a voucher.
+func (c *Cache) Keep(key string, e *Entry, f *Fence) bool {
+	kept := false
+	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
+		kept = !f.Broken() && c.presentable(e) && !(found && there.LoadedAt > e.LoadedAt && c.presentable(there))
+		if !kept {
+			return nil, otter.CancelOp
+		}
+		return e, otter.WriteOp
+	})
+	return kept
 }
 
 // Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. An entry
@@ -196,10 +247,11 @@ func (s *sweeper) run(cache weak.Pointer[Cache]) {
 	}
 }
 
-// Sweep removes every entry that is not usable, and reports how many of them were fresh: those had lost a voucher.
+// Sweep removes every entry that cannot be served any more, not even as a stale one, and reports how many of them were
+// within their time.
 func (c *Cache) Sweep() (removed int64) {
 	for key, e := range c.store.All() {
-		if c.usable(e) {
+		if c.presentable(e) {
 			continue
 		}
 		c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {

@@ -3,20 +3,40 @@ package near
 import "sync/atomic"
 
 // A Voucher is somebody's word that what was read will not change without notice: a connection's, for everything that was
-// read through it, or a generation's, for everything that carries its tag. It is good until it is withdrawn, and never
-// again after that. The zero value is good.
-type Voucher struct{ withdrawn atomic.Bool }
+// read through it, or a generation's, for everything that carries its tag. It is good until it ends, and never again after
+// that. It can end in two ways. The zero value is good.
+type Voucher struct {
+	ended atomic.Int64 // 0: good; withdrawn; never; else when it was lost, on the clock of whoever lost it
+}
+
+const (
+	withdrawn = -1
+	never     = -2
+)
+
+// Unvouched is the voucher of what was loaded while nobody could vouch for it.
+var Unvouched = unvouched()
+
+func unvouched() *Voucher {
+	v := new(Voucher)
+	v.ended.Store(never)
+	return v
+}
 
 // Valid reports whether the voucher is good.
-func (v *Voucher) Valid() bool { return !v.withdrawn.Load() }
+func (v *Voucher) Valid() bool { return v.ended.Load() == 0 }
 
-// Withdraw ends the voucher. Nothing that rests on it is served any more.
-func (v *Voucher) Withdraw() { v.withdrawn.Store(true) }
+// Withdraw ends the voucher: what rests on it is out of date, and is never served any more.
+func (v *Voucher) Withdraw() { v.ended.Store(withdrawn) }
+
+// Lose ends a good voucher at a time on the cache's Clock: nobody would tell any more if what rests on it were out of date.
+func (v *Voucher) Lose(now int64) { v.ended.CompareAndSwap(0, max(now, 1)) }
 
 // A Generation is what this process knows of one tag: its value, for as long as the voucher is good. It is withdrawn when
-// the tag is invalidated.
+// the tag is invalidated. Generations that differ in nothing but the connection that they were read through share a voucher:
+// with it, everything that carries the tag's value goes.
 type Generation struct {
-	Voucher
+	*Voucher
 	Value uint64
 
 	by *Voucher // of the connection that the value was read through; nil where there is none
@@ -27,7 +47,7 @@ func (g *Generation) Valid() bool { return g.Voucher.Valid() && (g.by == nil || 
 
 // Vouchers appends to list, without repetition, what an entry rests on that carries the generation's tag.
 func (g *Generation) Vouchers(list []*Voucher) []*Voucher {
-	list = append(list, &g.Voucher)
+	list = append(list, g.Voucher)
 	if g.by == nil {
 		return list
 	}
@@ -60,24 +80,49 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Voucher) *Generation {
 	if f.Broken() {
 		return nil
 	}
+	own := new(Voucher)
 	if old := s.generations[f.key]; old != nil {
-		if old.Value == value && old.Valid() && old.by == by {
+		switch {
+		case old.Value != value:
+			old.Withdraw()
+		case old.Valid() && old.by == by:
 			return old
+		case old.Voucher.Valid():
+			own = old.Voucher
 		}
-		old.Withdraw()
 	}
+	return c.note(s, f.key, &Generation{Voucher: own, Value: value, by: by})
+}
+
+// Hold returns what ends when the tag is invalidated, whether or not its generation is known: the voucher for something
+// that carries the tag and that nobody else vouches for. It is nil if the tag was invalidated since the fence was taken.
+func (c *Cache) Hold(f *Fence) *Voucher {
+	s := f.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.Broken() {
+		return nil
+	}
+	if g := s.generations[f.key]; g != nil && g.Voucher.Valid() {
+		return g.Voucher
+	}
+	// No generation in Redis is 0: as soon as the real one is learned, this one is found to be another.
+	return c.note(s, f.key, &Generation{Voucher: new(Voucher), by: Unvouched}).Voucher
+}
+
+// note is called with the shard's lock held.
+func (c *Cache) note(s *shard, tag string, g *Generation) *Generation {
 	if s.generations == nil {
 		s.generations = make(map[string]*Generation)
 	} else if len(s.generations) >= c.maxGenerations {
 		// Forgetting one costs misses only. Which one it is is left to the map's order.
-		for tag, g := range s.generations {
+		for other, g := range s.generations {
 			g.Withdraw()
-			delete(s.generations, tag)
+			delete(s.generations, other)
 			break
 		}
 	}
-	g := &Generation{Value: value, by: by}
-	s.generations[f.key] = g
+	s.generations[tag] = g
 	return g
 }
 

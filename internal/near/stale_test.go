@@ -1,0 +1,158 @@
+package near
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const staleFor = 30 * time.Second
+
+func stale(clock *Clock, value any, ttl time.Duration, vouchers ...*Voucher) *Entry {
+	e := entry(clock, value, ttl, vouchers...)
+	e.Scope.StaleFor = staleFor
+	return e
+}
+
+func TestAnEntryThatHasLostItsVoucherIsFoundByStaleForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, clock := newCache(t, roomy)
+		first, second := new(Voucher), new(Voucher)
+		e := stale(clock, "v", time.Hour, first, second)
+		require.True(t, insert(c, "k", e))
+		require.Same(t, e, c.Stale("k"), "a fresh one too")
+		time.Sleep(time.Minute)
+		second.Lose(clock.Now())
+		require.Nil(t, c.Get("k"))
+		time.Sleep(staleFor / 2)
+		first.Lose(clock.Now()) // the first loss counts
+		second.Lose(clock.Now())
+		time.Sleep(staleFor/2 - time.Millisecond)
+		require.Same(t, e, c.Stale("k"))
+		require.Zero(t, c.Sweep())
+		time.Sleep(time.Millisecond)
+		require.Nil(t, c.Stale("k"))
+		require.EqualValues(t, 1, c.Sweep())
+		require.Zero(t, c.Len())
+	})
+}
+
+func TestAStaleEntryEndsWithItsTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, clock := newCache(t, roomy)
+		v := new(Voucher)
+		require.True(t, insert(c, "k", stale(clock, "v", time.Second, v)))
+		v.Lose(clock.Now())
+		require.NotNil(t, c.Stale("k"))
+		time.Sleep(time.Second)
+		require.Nil(t, c.Stale("k"))
+	})
+}
+
+func TestWhatIsOutOfDateIsNotStaleButGone(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(c *Cache, v *Voucher){
+		"withdrawn":            func(_ *Cache, v *Voucher) { v.Withdraw() },
+		"lost, then withdrawn": func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); v.Withdraw() },
+		"withdrawn, then lost": func(c *Cache, v *Voucher) { v.Withdraw(); v.Lose(c.clock.Now()) },
+		"Delete":               func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Delete("k") },
+		"Push":                 func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Push("k") },
+		"Retire":               func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Retire("tag") },
+		"Push of the tag":      func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Push("tag") },
+		"another generation":   func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); learn(c, "tag", 8, new(Voucher)) },
+		"the same generation on another connection, and then Retire": func(c *Cache, v *Voucher) {
+			v.Lose(c.clock.Now())
+			learn(c, "tag", 7, new(Voucher))
+			c.Retire("tag")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, clock := newCache(t, roomy)
+			v := new(Voucher)
+			g := learn(c, "tag", 7, v)
+			require.True(t, insert(c, "k", stale(clock, "v", time.Hour, g.Vouchers([]*Voucher{v})...)))
+			change(c, v)
+			require.Nil(t, c.Stale("k"))
+		})
+	}
+}
+
+func TestTheSameGenerationOnAnotherConnectionLeavesWhatIsStale(t *testing.T) {
+	t.Parallel()
+	c, clock := newCache(t, roomy)
+	v := new(Voucher)
+	g := learn(c, "tag", 7, v)
+	require.True(t, insert(c, "k", stale(clock, "v", time.Hour, g.Vouchers(nil)...)))
+	v.Lose(clock.Now())
+	again := learn(c, "tag", 7, new(Voucher))
+	require.True(t, again.Valid())
+	require.False(t, g.Valid())
+	require.Nil(t, c.Get("k"))
+	require.NotNil(t, c.Stale("k"))
+}
+
+func TestWhatNobodyVouchesForIsKeptForStaleAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, clock := newCache(t, roomy)
+		f := c.Fence("k", nil)
+		defer f.End()
+		e := stale(clock, "v", time.Hour, Unvouched)
+		require.True(t, c.Keep("k", e, f))
+		require.Nil(t, c.Get("k"))
+		require.Same(t, e, c.Stale("k"))
+		time.Sleep(staleFor)
+		require.Nil(t, c.Stale("k"), "counted from the load")
+		require.False(t, c.Keep("k", e, f), "its time is over")
+	})
+}
+
+func TestKeepMindsFencesAndNewerEntries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, clock := newCache(t, roomy)
+		f := c.Fence("k", nil)
+		defer f.End()
+		older := stale(clock, "older", time.Hour, Unvouched)
+		time.Sleep(time.Second)
+		newer := stale(clock, "newer", time.Hour)
+		require.True(t, insert(c, "k", newer))
+		require.False(t, c.Keep("k", older, f))
+		require.Same(t, newer, c.Get("k"))
+		latest := stale(clock, "latest", time.Hour, Unvouched)
+		c.Delete("k")
+		require.False(t, c.Keep("k", latest, f), "the fence is broken")
+	})
+}
+
+func TestHoldEndsWithTheTag(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, roomy)
+	hold := func(tag string) *Voucher {
+		f := c.Fence(tag, nil)
+		defer f.End()
+		return c.Hold(f)
+	}
+	unknown := hold("unknown")
+	require.True(t, unknown.Valid())
+	require.Same(t, unknown, hold("unknown"))
+	require.Nil(t, c.Generation("unknown"))
+	learn(c, "unknown", 7, nil)
+	require.False(t, unknown.Valid(), "nobody knows whether that is the generation it stood for")
+
+	g := learn(c, "known", 7, nil)
+	require.Same(t, g.Voucher, hold("known"))
+	again := hold("retired")
+	c.Retire("retired")
+	require.False(t, again.Valid())
+
+	f := c.Fence("overtaken", nil)
+	defer f.End()
+	c.Retire("overtaken")
+	require.Nil(t, c.Hold(f))
+}
