@@ -88,7 +88,11 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 	timeout := slots[0].plan.loadTimeout
 	ours := make(map[string]bool)
 	for _, s := range slots {
-		if out, ok := c.readNear(s); ok {
+		out, ok := c.readNear(s)
+		if !ok {
+			out, ok = c.readDegraded(s)
+		}
+		if ok {
 			b.settle(c, s, out, nil)
 			continue
 		}

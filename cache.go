@@ -33,6 +33,8 @@ type Cache struct {
 	plans   plans
 	metrics metrics
 	health  health
+	journal *journal // of invalidations; nil in memory mode
+	closes  chan struct{}
 
 	generations atomic.Uint64 // the last one given to a tag in memory mode
 	lateTags    atomic.Uint64 // how often a named tag may have been invalidated, as far as this process has been told
@@ -48,7 +50,7 @@ type Cache struct {
 // but never because Redis is away: it returns at once and connects in the background.
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
-	c := &Cache{opts: opts}
+	c := &Cache{opts: opts, closes: make(chan struct{})}
 	errs = append(errs, c.registerAll()...)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -59,15 +61,20 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
+	c.journal = newJournal()
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		OpTimeout: opts.OpTimeout,
 		Lease:     opts.LeaseTTL,
 		Format:    redisstore.Format{Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset},
+		Clock:     c.clock,
 		OnState:   c.health.onState,
 		Pushed:    c.pushed,
 		Gap:       c.gap,
 	})
+	ctx, stop := context.WithCancel(context.Background())
+	c.background.Go(func() { c.replay(ctx) })
+	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
 }
 
@@ -83,6 +90,7 @@ func (c *Cache) Close() error {
 	}
 	c.closing.Do(func() {
 		c.closed.Store(true)
+		close(c.closes)
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
 		if c.flights.Close(ctx, ErrClosed) == nil {
@@ -190,6 +198,9 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	}
 	out, ok := c.readNear(s)
 	if !ok {
+		out, ok = c.readDegraded(s)
+	}
+	if !ok {
 		out, err = c.fly(ctx, s, func(ctx context.Context, slots []*slot) {
 			v, err := load(ctx)
 			hold(slots[0], v, err)
@@ -218,6 +229,9 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 		s.fence.End()
 		m.end()
 		cancel()
+		if !ok && s.status == StatusFallback {
+			out, ok = c.readStale(s)
+		}
 	}
 	if !ok {
 		err = ErrMiss
@@ -244,15 +258,16 @@ type slot struct {
 	lateTags  uint64 // the cache's, when the slot joined its flight, or began it
 	ownTags   uint64 // likewise
 
-	fence    *near.Fence         // taken before anything is read
-	voucher  *near.Voucher       // the connection's, for what was read last; nil if nobody vouches
-	stamps   []stamp             // the generations of its tags, from before the load
-	sequence uint64              // that of all named tags, likewise
-	reject   redisstore.Rejected // the value in Redis that cannot be used
-	keep     bool                // whether a loaded value may be stored
-	status   Status              // what a load would be: a miss, or a fallback
-	reason   string              // why it is none of the better ones
-	timedOut bool                // Redis did not answer in time
+	fence       *near.Fence         // taken before anything is read
+	voucher     *near.Voucher       // the connection's, for what was read last; nil if nobody vouches
+	stamps      []stamp             // the generations of its tags, from before the load
+	sequence    uint64              // that of all named tags, likewise
+	reject      redisstore.Rejected // the value in Redis that cannot be used
+	quarantined bool                // Redis may still hold what this process has invalidated
+	keep        bool                // whether a loaded value may be stored
+	status      Status              // what a load would be: a miss, or a fallback
+	reason      string              // why it is none of the better ones
+	timedOut    bool                // Redis did not answer in time
 
 	nonce   wire.Nonce // of the lease that was asked for; zero if none was
 	granted int64      // the server's time when it was granted, µs; 0 without one
@@ -428,7 +443,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		cancel()
 		// What is led is loaded and shared before anything that another process loads is waited for: two batches that
 		// each hold a key of the other's would wait for each other.
-		c.loadAndShare(ctx, m, mine, load)
+		c.loadAndShare(ctx, m, c.shareStale(mine), load)
 		if len(held) == 0 || ctx.Err() != nil {
 			return
 		}
@@ -478,6 +493,8 @@ func (c *Cache) await(ctx context.Context, wake <-chan struct{}, pause time.Dura
 func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 	s.fence.End()
 	s.fence, s.voucher, s.stamps = c.near.Fence(s.key, wake), nil, nil
+	// After the fence: what is entered later breaks it.
+	s.quarantined = c.journal.holds(s.key)
 	for _, tag := range s.tags {
 		m.of(tag)
 	}
@@ -544,6 +561,44 @@ func (c *Cache) readNear(s *slot) (outcome, bool) {
 	return outcome{value: e.Value, absent: ErrNotFound, status: StatusHit, tier: TierMemory, reason: "fresh", loadedAt: e.LoadedAt, freshUntil: e.FreshUntil}, true
 }
 
+// readDegraded looks into memory for a value that nobody vouches for, while Redis is away. A Strong call is not answered with
+// one: it asks for what Redis holds, or what the loader finds.
+func (c *Cache) readDegraded(s *slot) (outcome, bool) {
+	if c.store == nil || c.store.Up() {
+		return outcome{}, false
+	}
+	s.reason = redisstore.ErrUnavailable.Error()
+	return c.readStale(s)
+}
+
+// readStale looks into memory for a value that nobody vouches for, where Redis could not be asked for a better one.
+func (c *Cache) readStale(s *slot) (outcome, bool) {
+	if s.supersede || s.strong {
+		return outcome{}, false
+	}
+	e := c.near.Stale(s.key)
+	if e == nil || e.Scope.Owner.(*plan) != s.plan || !holds(e.Value, s.typ) {
+		return outcome{}, false
+	}
+	out := outcome{value: e.Value, absent: ErrNotFound, status: StatusStale, tier: TierMemory, reason: s.reason, loadedAt: e.LoadedAt, freshUntil: e.LoadedAt}
+	return out, true
+}
+
+// shareStale gives those who wait what memory has, where Redis could not be asked for a better value, and passes the slots
+// that have to be loaded.
+func (c *Cache) shareStale(slots []*slot) (others []*slot) {
+	for _, s := range slots {
+		if s.status == StatusFallback {
+			if out, ok := c.readStale(s); ok {
+				shareHit(s, out)
+				continue
+			}
+		}
+		others = append(others, s)
+	}
+	return others
+}
+
 // holds reports whether a value in memory can be given to who asks for a typ.
 func holds(value any, typ reflect.Type) bool {
 	if value == nil {
@@ -586,6 +641,10 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 	if len(slots) == 0 {
 		return nil
 	}
+	slots, pending = c.apart(m, slots)
+	if len(slots) == 0 {
+		return pending
+	}
 	m.renew(!slots[0].strong)
 	values := c.look(ctx, m, slots)
 	var sealed []*sealed
@@ -623,6 +682,25 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		s.guard(c, m)
 	}
 	return pending
+}
+
+// apart tells those slots that may be read in Redis from those that must not be, because Redis has not confirmed that they
+// were invalidated: neither is what it has of them trusted, nor is anything stored there.
+func (c *Cache) apart(m *marks, slots []*slot) (readable, others []*slot) {
+	for _, s := range slots {
+		held := s.quarantined
+		for _, tag := range s.tags {
+			held = held || m.of(tag).quarantined
+		}
+		if !held {
+			readable = append(readable, s)
+			continue
+		}
+		s.status, s.keep, s.reason = StatusFallback, false, "redis has not confirmed an invalidation yet"
+		others = append(others, s)
+		s.guard(c, m)
+	}
+	return readable, others
 }
 
 // look reads the values of slots, and the generations that m does not know.
@@ -675,7 +753,7 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 	}
 	grants, gens := ask(ctx, tags, reqs...)
 	for i, k := range unknown {
-		if gens[i].Err == nil {
+		if gens[i].Err == nil && !c.journal.holds(k.tag) {
 			k.known, k.value = true, gens[i].Value
 		}
 	}
@@ -763,8 +841,11 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			if s.supersede {
 				c.near.Discard(s.key, start) // until the new value is in its place, those who come get it from here
 			}
-		default: // without a lease nothing is stored, and what a Refresh was to replace must go
+		default: // without a lease nothing is stored in Redis, and what a Refresh was to replace must go
 			kept = !s.supersede
+			if kept && s.status == StatusFallback {
+				c.keepUnvouched(m, s, start, ttl)
+			}
 			if s.timedOut {
 				defer c.learnSize(s) // when the callers have their values
 			}

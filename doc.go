@@ -70,7 +70,8 @@
 //
 // Cache.Invalidate removes keys; Cache.InvalidateTags, InvalidateCategory and InvalidateAll make out of date what carries a tag
 // ([WithTags], Load.Tag), a category or everything, at the same cost however much that is. The [Receipt] tells whether Redis has
-// confirmed it, which in memory mode is always so. A value whose load began before a confirmed invalidation is not stored after
+// confirmed it, which in memory mode is always so, and can wait until it has: until then the invalidation is sent again and again,
+// and this process does not read in Redis what it is about. A value whose load began before a confirmed invalidation is not stored after
 // it, in this process, in another one or in Redis; those who were already waiting for that load still get its value, and nobody
 // who comes later does: in the process that invalidated at once, in others when Redis' push has come. [Strong] waits for no push.
 // [Set] and [Refresh] supersede loads under way in the same manner.
@@ -83,8 +84,9 @@
 // [ErrNotFound] and [ErrClosed]; batches report what failed as one [BatchError]. errors.Is and errors.As work on all of them.
 // A nil cache fails calls with an Error and never panics.
 //
-// Redis is never a reason to fail. While it is away or answers with errors, loaders answer, one load a key at a time in each
-// process, and nothing is stored. A value in it that cannot be read counts as a miss and is replaced, unless a newer build of
+// Redis is never a reason to fail. While it is away or answers with errors, memory answers for Options.DegradedTTL after Redis'
+// word for a value was lost, and loaders answer for the rest, one load a key at a time in each process; what they bring is kept
+// for as long. A value in it that cannot be read counts as a miss and is replaced, unless a newer build of
 // this package wrote it.
 //
 // # Observability
@@ -96,12 +98,13 @@
 // # Limits today
 //
 //   - There are no patterns. What a tag, a category or everything has put out of date lies in Redis until its TTL ends.
-//   - An invalidation that Redis did not confirm is not repeated: what it was about may live in Redis until its TTL ends.
+//   - An invalidation that Redis has not confirmed is lost with the process that made it.
 //   - One key asked for two Go types is right for both, but memory holds the one that was read last.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
 //   - Loads of different keys are not limited in number, and large values are not split.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
 //     times as large as its bytes.
-//   - A failover of Redis that loses acknowledged writes can lose an invalidation with them.
+//   - A failover of Redis that loses acknowledged writes can lose an invalidation with them: those of the last ten seconds
+//     are sent again, older ones are not.
 package aside

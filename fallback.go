@@ -16,7 +16,7 @@ type State string
 const (
 	StateMemory    State = "memory"    // no Redis is configured
 	StateConnected State = "connected" // Redis is in use
-	StateDegraded  State = "degraded"  // Redis is configured but away: every call loads, at most one load a key at a time
+	StateDegraded  State = "degraded"  // Redis is configured but away: what memory has is served for DegradedTTL, the rest is loaded, one load a key at a time
 )
 
 // Health tells how a cache stands, since when, and why.
@@ -69,7 +69,7 @@ func (h *health) onState(s redisstore.State) {
 	if now := healthOf(s); s.Up {
 		h.logger.Info("aside: connected to redis")
 	} else {
-		h.logger.Warn("aside: redis is away; values are loaded and not cached until it is back", "reason", now.Reason)
+		h.logger.Warn("aside: redis is away; values are kept in memory for DegradedTTL until it is back", "reason", now.Reason)
 	}
 }
 

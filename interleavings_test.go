@@ -513,7 +513,10 @@ func TestALoadThatLostItsLeaseIsNotStoredOverTheNextOne(t *testing.T) {
 func TestABrokenConnectionVouchesForNothing(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	w, b := watch(t, server), connected(t, at(server.Addr()))
+	proxy := redistest.StartProxy(t, server.Addr())
+	o := at(proxy.Addr())
+	o.DegradedTTL = -1
+	w, b := watched{connected(t, o), proxy}, connected(t, at(server.Addr()))
 	for i := range 10 {
 		key := items.Key(i)
 		inMemory(t, w.Cache, key, value("old"))

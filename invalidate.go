@@ -11,8 +11,39 @@ import (
 type Receipt struct {
 	// Removed is how many values were removed: those in memory, or those in Redis where a cache has one.
 	Removed int64
-	// Confirmed is whether Redis has carried it out for all keys. It is always true in memory mode.
+	// Confirmed is whether Redis has carried it out for all keys. It is always true in memory mode. Where it is not, the
+	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
 	Confirmed bool
+
+	pending []chan struct{}
+	closes  <-chan struct{}
+}
+
+func (c *Cache) receipt(removed int64, pending []chan struct{}) Receipt {
+	if pending == nil {
+		return Receipt{Removed: removed, Confirmed: true}
+	}
+	return Receipt{Removed: removed, pending: pending, closes: c.closes}
+}
+
+// Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
+// the cache was closed before: what was not confirmed by then is lost.
+func (r Receipt) Wait(ctx context.Context) error {
+	for _, done := range r.pending {
+		select {
+		case <-done:
+			continue
+		default:
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.closes:
+			return ErrClosed
+		}
+	}
+	return nil
 }
 
 // Invalidate removes keys from the cache. Once it has returned a confirmed receipt, this process reads no older value, and the
@@ -20,8 +51,8 @@ type Receipt struct {
 // for such a load still get its value.
 //
 // The error is for an invalid key, in which case nothing is invalidated, and for a nil or closed cache. Redis being away is
-// not an error: the receipt is then not confirmed, and a value in Redis may live until its TTL ends. An invalidation is
-// carried out even if ctx has ended, since what it is about has changed all the same; it is bounded by Options.OpTimeout.
+// not an error: the receipt is then not confirmed. This process reads no older value all the same; other processes may, until
+// Redis is back and the invalidation, which is sent again until it is confirmed, has got there. An invalidation is carried out even if ctx has ended, since what it is about has changed all the same; it is bounded by Options.OpTimeout.
 func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if err := c.usable(); err != nil {
 		return Receipt{}, err
@@ -37,8 +68,8 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if len(keys) == 0 {
 		return Receipt{Confirmed: true}, nil
 	}
-	removed, err := c.remove(ctx, slots)
-	return Receipt{Removed: removed, Confirmed: err == nil}, nil
+	removed, pending := c.remove(ctx, slots)
+	return c.receipt(removed, pending), nil
 }
 
 // InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
@@ -85,6 +116,7 @@ func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
 		return Receipt{Removed: c.near.Sweep(), Confirmed: true}
 	}
 	defer c.retireHere(tags)
+	number := c.journal.number()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
 	bumped := make([]redisstore.Tag, len(tags))
@@ -97,6 +129,11 @@ func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
 			receipt.Confirmed = false
 			c.metrics.redisErrors.Add(1)
 		}
+	}
+	if receipt.Confirmed {
+		c.journal.confirm(number, tags...)
+	} else {
+		receipt = c.receipt(0, c.journal.enter(tags...))
 	}
 	return receipt
 }
@@ -124,10 +161,12 @@ func (c *Cache) pushed(key string) {
 func (c *Cache) gap() {
 	c.metrics.gaps.Add(1)
 	c.lateTags.Add(1)
+	c.journal.doubt()
 }
 
-// remove takes keys out of wherever values are kept, and out of reach of those who come later.
-func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, err error) {
+// remove takes keys out of wherever values are kept, and out of reach of those who come later. It returns what is closed when
+// Redis has confirmed it, nil where it has.
+func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, unconfirmed []chan struct{}) {
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
@@ -139,9 +178,15 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, err e
 	if c.store == nil {
 		return removed, nil
 	}
+	number := c.journal.number()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
-	removed, err = c.store.Remove(ctx, keys...)
+	removed, err := c.store.Remove(ctx, keys...)
+	if err == nil {
+		c.journal.confirm(number, keys...)
+	} else {
+		unconfirmed = c.journal.enter(keys...)
+	}
 	for _, s := range slots {
 		// Again: a read may have found the old value meanwhile. Redis tells of the change, but perhaps only after this
 		// call has returned.
@@ -150,5 +195,5 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, err e
 			s.plan.counts.redisErrors.Add(1)
 		}
 	}
-	return removed, err
+	return removed, unconfirmed
 }

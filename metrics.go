@@ -36,6 +36,7 @@ type LabelMetrics struct {
 	MemoryHits   uint64        `json:"memoryHits"`   // hits in this process's memory
 	RedisHits    uint64        `json:"redisHits"`    // hits in Redis
 	NegativeHits uint64        `json:"negativeHits"` // hits on a cached "not found"
+	StaleHits    uint64        `json:"staleHits"`    // hits in memory on what Redis, being away, could not vouch for
 	Fallbacks    uint64        `json:"fallbacks"`    // misses that loaded because Redis was away or failed
 	Loads        uint64        `json:"loads"`        // loader calls
 	LoadTime     time.Duration `json:"-"`            // spent in loaders, altogether
@@ -113,6 +114,7 @@ type counters struct {
 	memoryHits   striped
 	redisHits    atomic.Uint64
 	negativeHits atomic.Uint64
+	staleHits    atomic.Uint64
 	misses       atomic.Uint64
 	fallbacks    atomic.Uint64
 	loads        atomic.Uint64
@@ -134,6 +136,7 @@ func (c *counters) snapshot() LabelMetrics {
 		MemoryHits:   c.memoryHits.load(),
 		RedisHits:    c.redisHits.Load(),
 		NegativeHits: c.negativeHits.Load(),
+		StaleHits:    c.staleHits.Load(),
 		Fallbacks:    c.fallbacks.Load(),
 		Loads:        c.loads.Load(),
 		LoadTime:     time.Duration(c.loadTime.Load()),
@@ -154,10 +157,13 @@ func (c *counters) count(o outcome, err error) {
 		c.fallbacks.Add(1)
 	case o.tier == TierMemory:
 		c.memoryHits.add()
+		if o.status == StatusStale {
+			c.staleHits.Add(1)
+		}
 	default:
 		c.redisHits.Add(1)
 	}
-	if err == nil && o.status == StatusHit && o.value == nil {
+	if err == nil && o.tier != TierOrigin && o.value == nil {
 		c.negativeHits.Add(1)
 	}
 }

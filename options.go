@@ -62,6 +62,10 @@ type Options struct {
 	// NegativeTTL is how long ErrNotFound is cached, for policies that set none. Default: 30 s. Negative: not at all.
 	NegativeTTL time.Duration
 
+	// DegradedTTL is how long a value is served without Redis' word that it is still right, for policies that set none: see
+	// Policy.DegradedTTL. Default: 30 s. Negative: not at all.
+	DegradedTTL time.Duration
+
 	// LeaseTTL is how long another process waits for the load of one that has died. A lease is renewed while its loader
 	// runs. Default: 5 s, at least 100 ms.
 	LeaseTTL time.Duration
@@ -121,6 +125,7 @@ func (o Options) withDefaults() (Options, []error) {
 	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
 	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
 	o.LeaseTTL = pick(o.LeaseTTL, 5*time.Second)
+	o.DegradedTTL = pick(o.DegradedTTL, 30*time.Second)
 	o.Backoff = pick(o.Backoff, time.Second)
 	o.MaxBackoff = pick(o.MaxBackoff, max(30*time.Second, o.Backoff))
 	o.Logger = pick(o.Logger, slog.Default())

@@ -8,6 +8,7 @@ type Status string
 // The ways in which a call is answered.
 const (
 	StatusHit      Status = "hit"      // from the cache
+	StatusStale    Status = "stale"    // from memory, without Redis' word that it is still right: Redis was away or failed
 	StatusMiss     Status = "miss"     // by a load, this caller's or one that it shared
 	StatusFallback Status = "fallback" // by a load, because Redis was away or failed
 )

@@ -460,6 +460,40 @@ func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
 	return nil
 }
 
+// keepUnvouched keeps in memory what was loaded while Redis could not be asked, for the policy's DegradedTTL: nobody would tell
+// if another process invalidated it. What this process invalidates ends it at once.
+func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration) {
+	if s.plan.degradedTTL <= 0 {
+		return
+	}
+	if len(s.lateNames) > 0 {
+		tags, err := tagNames(s.lateNames)
+		if err != nil || c.ownTags.Load() != s.ownTags {
+			return
+		}
+		s.tags = slices.Concat(s.tags, tags)
+	}
+	list := []*near.Voucher{near.Unvouched}
+	for _, tag := range s.tags {
+		v := c.near.Hold(m.of(tag).fence)
+		if v == nil {
+			s.plan.counts.refused.Add(1)
+			return
+		}
+		list = append(list, v)
+	}
+	if c.ownTags.Load() != s.ownTags && len(s.lateNames) > 0 {
+		return // one of the tags above may be it: their fences are younger than the load
+	}
+	s.out.freshUntil = start + int64(ttl)
+	e := s.asEntry(list)
+	s.out.freshUntil = start
+	if e.Size <= min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) && !c.near.Keep(s.key, e, s.fence) {
+		s.plan.counts.refused.Add(1)
+	}
+	c.closedMeanwhile(s)
+}
+
 func (c *Cache) unkept(s *slot, err error) error {
 	c.unstorable(s, err)
 	s.out.freshUntil = s.out.loadedAt
@@ -502,9 +536,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 		return nil
 	}
 	// What is cached is out of date, whether or not its successor could be stored.
-	if _, removeErr := c.remove(ctx, []*slot{s}); removeErr != nil && s.plan.complaints.due(c.clock) {
-		c.opts.Logger.Warn("aside: Set could neither store nor remove a value", "policy", s.plan.policy.name(), "key", s.key, "error", redisstore.Describe(removeErr))
-	}
+	_, _ = c.remove(ctx, []*slot{s})
 	if errors.Is(err, errNotWritten) {
 		return nil // Redis' trouble is never the caller's
 	}

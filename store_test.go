@@ -337,7 +337,7 @@ func TestAFillIsRefusedOnceItsLeaseIsGone(t *testing.T) {
 	require.Equal(t, "new", v)
 }
 
-func TestWithRedisDownEveryCallIsAnsweredAndNothingIsStored(t *testing.T) {
+func TestWithRedisDownEveryCallIsAnswered(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	server.Kill()
@@ -352,8 +352,6 @@ func TestWithRedisDownEveryCallIsAnsweredAndNothingIsStored(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, aside.StatusFallback, r.Status)
 	require.Equal(t, "redis is unavailable", r.Reason)
-	_, err = aside.Get[string](t.Context(), c, items.Key("a"))
-	require.ErrorIs(t, err, aside.ErrMiss)
 	require.NoError(t, aside.Set(t.Context(), c, items.Key("a"), "v"))
 	receipt, err := c.Invalidate(t.Context(), items.Key("a"))
 	require.NoError(t, err)

@@ -58,6 +58,8 @@ type mark struct {
 	known bool             // value is the tag's generation, read after the fence was taken
 	value uint64           //
 	gen   *near.Generation // the same with a voucher; nil where nobody vouches
+
+	quarantined bool // what Redis says of it is not trusted
 }
 
 // marks are those of a flight. All its keys share them.
@@ -79,6 +81,7 @@ func (m *marks) of(tag string) *mark {
 	k := m.byTag[tag]
 	if k == nil {
 		k = &mark{tag: tag, fence: m.cache.near.Fence(tag, nil)}
+		k.quarantined = m.cache.journal.holds(tag) // after the fence: what is entered later breaks it
 		m.byTag[tag] = k
 	}
 	return k
@@ -91,6 +94,7 @@ func (m *marks) renew(trust bool) {
 			k.fence.End()
 			k.fence = m.cache.near.Fence(k.tag, nil)
 		}
+		k.quarantined = m.cache.journal.holds(k.tag)
 		k.known, k.gen = false, nil
 		if trust {
 			k.recall(m.cache)
@@ -108,7 +112,7 @@ func (k *mark) recall(c *Cache) {
 // unknown are those that have to be asked for.
 func (m *marks) unknown() (list []*mark) {
 	for _, k := range m.byTag {
-		if !k.known {
+		if !k.known && !k.quarantined {
 			list = append(list, k)
 		}
 	}
@@ -118,7 +122,7 @@ func (m *marks) unknown() (list []*mark) {
 // learn notes what Redis says of a tag's generation. A tag that has none stays unknown.
 func (c *Cache) learn(k *mark, r redisstore.Read) {
 	value, err := redisstore.ParseGeneration(r.Value)
-	if r.Err != nil || r.Value == nil || err != nil {
+	if r.Err != nil || r.Value == nil || err != nil || c.journal.holds(k.tag) {
 		return
 	}
 	k.known, k.value, k.gen = true, value, nil
@@ -221,6 +225,9 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 	for i, k := range late {
 		if err := gens[i].Err; err != nil {
 			return false, err
+		}
+		if c.journal.holds(k.tag) {
+			return false, nil
 		}
 		k.known, k.value, k.gen = true, gens[i].Value, nil
 	}

@@ -37,6 +37,11 @@ type Policy struct {
 	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL. Negative: not at all.
 	NegativeTTL time.Duration
 
+	// DegradedTTL is how long a value is served without Redis' word that it is still right: after a connection was lost, or
+	// from the start of a load for which Redis could not be asked. It never outlasts the TTL. Default: Options.DegradedTTL.
+	// Negative: not at all.
+	DegradedTTL time.Duration
+
 	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:
 	// Options.LoadTimeout.
 	LoadTimeout time.Duration
@@ -119,7 +124,7 @@ func (p *Policy) codecName() (name string) {
 
 // equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
 func (p *Policy) equal(q *Policy) bool {
-	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL &&
+	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
 		p.LoadTimeout == q.LoadTimeout && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Private == q.Private
 }
 
@@ -155,6 +160,7 @@ type plan struct {
 	source      atomic.Pointer[Policy] // the first key's policy: comparing pointers spares the hit path comparing fields
 	ttl         time.Duration
 	negativeTTL time.Duration // 0: not cached
+	degradedTTL time.Duration // 0: never without a voucher
 	loadTimeout time.Duration
 	counts      *counters
 	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
@@ -175,7 +181,7 @@ func (pl *plan) scope(list []*near.Voucher) *near.Scope {
 			return s
 		}
 	}
-	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list)}
+	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list), StaleFor: pl.degradedTTL}
 	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
 	pl.scopes.Store(&next)
 	return s
@@ -228,13 +234,14 @@ func (c *Cache) register(p *Policy) (*plan, error) {
 		tags:        []string{tagAll, tagCategory + p.Category},
 		ttl:         p.TTL,
 		negativeTTL: pick(p.NegativeTTL, c.opts.NegativeTTL),
+		degradedTTL: min(pick(p.DegradedTTL, c.opts.DegradedTTL), longest),
 		loadTimeout: pick(p.LoadTimeout, c.opts.LoadTimeout),
 		counts:      c.metrics.label(p.label()),
 	}
 	if d, ok := c.opts.TTLs[p.name()]; ok {
 		pl.ttl = d
 	}
-	pl.negativeTTL = max(pl.negativeTTL, 0)
+	pl.negativeTTL, pl.degradedTTL = max(pl.negativeTTL, 0), max(pl.degradedTTL, 0)
 	byName := maps.Clone(old)
 	byName[p.name()] = pl
 	c.plans.byName.Store(&byName)

@@ -20,7 +20,8 @@ const channel = "%changed"
 // less: whoever changes a key by other means says nothing, and nothing is repeated for who was not there to hear it. So what
 // they vouch for, they vouch for only a short time.
 type announcements struct {
-	self string // so that a process passes over its own
+	self  string // so that a process passes over its own
+	clock func() int64
 
 	mu        sync.Mutex
 	now, last *near.Voucher // what is handed out, and what was before that; nil while nothing is heard; guarded by mu
@@ -46,12 +47,12 @@ func (a *announcements) voucher() *near.Voucher {
 	return a.now
 }
 
-// turn hands out next from now on, and withdraws the voucher before the last one.
+// turn hands out next from now on, and ends the voucher before the last one.
 func (a *announcements) turn(next *near.Voucher) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last != nil {
-		a.last.Withdraw()
+		a.last.Lose(a.clock())
 	}
 	a.last, a.now = a.now, next
 }

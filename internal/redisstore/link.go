@@ -15,14 +15,22 @@ import (
 )
 
 const (
-	dialTimeout  = 5 * time.Second        // of one attempt to connect, or to reach a lost server again
+	dialTimeout  = 3 * time.Second        // of one attempt to connect, or to reach a lost server again
 	firstRetry   = 50 * time.Millisecond  // after a failed attempt; doubles up to
-	slowestRetry = 2 * time.Second        //
+	slowestRetry = time.Second            // or, after a refusal that takes somebody to mend it, to
+	slowRefused  = 5 * time.Second        //
 	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
 	keepAlive    = 250 * time.Millisecond // how often an idle connection is tried
 	tripAfter    = 3                      // failures in a row that stop the asking
 	abandonAfter = time.Second            // how long Close waits for an attempt to connect that has been cut off
 )
+
+func orElse(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
 
 // State is how a link stands.
 type State struct {
@@ -31,25 +39,36 @@ type State struct {
 	Cause error // why it is not up; nil before the first attempt has failed
 }
 
-// link is the connection to Redis. A call never pays for a connect: rueidis dials in the context of whoever comes first,
-// and a short deadline there would never get through. So the first client is made in the background, and after a few
-// failures in a row nobody is sent to Redis any more until a background probe has come back.
+// link is the connection to Redis, and the breaker before it. A call never pays for a connect: rueidis dials in the context
+// of whoever comes first, and a short deadline there would never get through. So clients are made in the background, and
+// nobody is sent to Redis any more after a few failures in a row, after one that says enough, or when a connection has
+// broken, until a background probe has come back. No caller is ever the probe.
 type link struct {
-	client  atomic.Pointer[rueidis.Client] // nil while down
-	failed  atomic.Int32                   // failures in a row
-	blind   atomic.Bool                    // the server does not tell of changes
-	greet   func(context.Context, rueidis.Client) error
-	sees    func(context.Context, rueidis.Client) error // finds out whether the server tells of changes
-	listen  func(context.Context, rueidis.Client)       // runs on a client of its own where it does not, until ctx ends
-	onState func(State)
+	session   atomic.Pointer[session] // nil while down
+	failed    atomic.Int32            // failures in a row
+	blind     atomic.Bool             // the server does not tell of changes
+	opTimeout time.Duration
+	options   rueidis.ClientOption
+	greet     func(context.Context, rueidis.Client) error
+	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
+	newWire   func(broken func(cause error)) rueidis.CacheStore // for each connection of a client that is told of changes
+	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends
+	onState   func(State)
 
 	mu    sync.Mutex
 	state State         // guarded by mu
 	lost  chan struct{} // wakes the background goroutine, with room for one
 	cause error         // why lost was signalled; guarded by mu
 
-	stop context.CancelFunc
-	done chan struct{} // closed when the background goroutine has ended
+	stop       context.CancelFunc
+	done       chan struct{} // closed when the background goroutine has ended
+	background sync.WaitGroup
+}
+
+// A session is one client, and what was noticed about it.
+type session struct {
+	client rueidis.Client
+	broken atomic.Bool // one of its connections has gone
 }
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
@@ -60,89 +79,127 @@ func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	if opt.PipelineMultiplex == 0 {
 		opt.PipelineMultiplex = -1 // one connection: all keys of a batch in one pipeline, and pushes in order with replies
 	}
-	if opt.ConnWriteTimeout == 0 {
-		opt.ConnWriteTimeout = writeTimeout
-	}
-	if opt.Dialer.KeepAlive == 0 {
-		opt.Dialer.KeepAlive = keepAlive
-	}
-	if opt.Dialer.Timeout == 0 {
-		opt.Dialer.Timeout = dialTimeout
-	}
+	opt.ConnWriteTimeout = orElse(opt.ConnWriteTimeout, writeTimeout)
+	opt.Dialer.KeepAlive = orElse(opt.Dialer.KeepAlive, keepAlive)
+	opt.Dialer.Timeout = orElse(opt.Dialer.Timeout, dialTimeout)
 	ctx, stop := context.WithCancel(context.Background())
-	l.onState, l.stop = onState, stop
+	l.options, l.onState, l.stop = opt, onState, stop
 	l.state = State{Since: time.Now()}
 	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
-	go l.keep(ctx, opt)
+	go l.keep(ctx)
 }
 
-// keep connects, and after each loss waits for the server to answer again.
-func (l *link) keep(ctx context.Context, opt rueidis.ClientOption) {
+// keep connects, and connects anew when a session has come to its end.
+func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
-	client, ok := l.connect(ctx, opt, l.down)
-	if !ok {
-		return
+	defer l.background.Wait()
+	listening := false
+	for {
+		s, ok := l.connect(ctx, l.options, l.down)
+		if !ok {
+			return
+		}
+		if !listening && !l.Tracked() {
+			listening = true
+			l.background.Go(func() {
+				// Not every server takes commands on a connection that has subscribed to something.
+				deaf := l.options
+				deaf.DisableCache = true
+				if own, ok := l.connect(ctx, deaf, func(error) {}); ok {
+					defer own.client.Close()
+					l.listen(ctx, own.client)
+				}
+			})
+		}
+		l.use(ctx, s)
 	}
-	defer client.Close()
-	if !l.Tracked() {
-		listening := make(chan struct{})
-		go func() {
-			defer close(listening)
-			// Not every server takes commands on a connection that has subscribed to something.
-			blind := opt
-			blind.DisableCache = true
-			if own, ok := l.connect(ctx, blind, func(error) {}); ok {
-				defer own.Close()
-				l.listen(ctx, own)
-			}
-		}()
-		defer func() { <-listening }()
-	}
+}
+
+// use sends callers to a session, and after each loss waits for the server to answer again, until ctx ends or only another
+// session can help.
+func (l *link) use(ctx context.Context, s *session) {
+	defer func() {
+		l.session.Store(nil)
+		s.client.Close()
+	}()
 	for {
 		l.failed.Store(0)
-		l.client.Store(&client)
-		l.report(State{Up: true, Since: time.Now()})
-		select {
-		case <-ctx.Done():
-			l.client.Store(nil)
-			return
-		case <-l.lost:
-		}
-		l.client.Store(nil)
-		l.mu.Lock()
-		cause := l.cause
-		l.mu.Unlock()
-		l.report(State{Since: time.Now(), Cause: cause})
-		if !l.retry(ctx, l.down, func() error { return l.probe(ctx, client) }) {
-			return
-		}
 		select { // a failure that was still under way when the link went down
 		case <-l.lost:
 		default:
 		}
+		l.session.Store(s)
+		if s.broken.Load() { // since the probe
+			l.trip(s, errBroken)
+		} else {
+			l.report(State{Up: true, Since: time.Now()})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.lost:
+		}
+		l.mu.Lock()
+		cause := l.cause
+		l.mu.Unlock()
+		l.report(State{Since: time.Now(), Cause: cause})
+		if classOf(cause) == refused {
+			return
+		}
+		over := false
+		ok := l.retry(ctx, l.down, func() error {
+			s.broken.Store(false)
+			err := l.probe(ctx, s.client)
+			over = classOf(err) == refused
+			if over {
+				l.down(err)
+				return nil
+			}
+			return err
+		})
+		if !ok || over {
+			return
+		}
 	}
 }
 
-func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed func(error)) (client rueidis.Client, ok bool) {
+// errBroken is why a link is lost whose connection was closed.
+var errBroken = errors.New("the connection has broken")
+
+// trip sends nobody to s any more, from now on and until it is probed.
+func (l *link) trip(s *session, cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.session.CompareAndSwap(s, nil) {
+		return
+	}
+	l.cause = cause
+	select {
+	case l.lost <- struct{}{}:
+	default:
+	}
+}
+
+func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed func(error)) (s *session, ok bool) {
 	ok = l.retry(ctx, failed, func() (err error) {
 		type made struct {
-			client rueidis.Client
-			err    error
+			session *session
+			err     error
 		}
 		result := make(chan made, 1)
 		go func() {
-			c, err := l.attempt(ctx, opt)
-			result <- made{c, err}
+			s, err := l.attempt(ctx, opt)
+			result <- made{s, err}
 		}()
 		select {
 		case r := <-result:
-			client = r.client
+			s = r.session
 			return r.err
 		case <-ctx.Done():
 		}
 		windUp := func(r made) {
 			if r.err == nil {
-				r.client.Close()
+				r.session.client.Close()
 			}
 		}
 		// Its connections are closed now, so the attempt ends at once, unless a function of the user's, such as DialFn,
@@ -155,12 +212,12 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed fun
 		}
 		return ctx.Err()
 	})
-	return client, ok
+	return s, ok
 }
 
 // attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
 // mute: so whatever it has dialed is closed when ctx ends before the client is made.
-func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (client rueidis.Client, err error) {
+func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (s *session, err error) {
 	trying, over := context.WithCancel(ctx)
 	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
 	defer func() {
@@ -185,14 +242,24 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (client ru
 	}
 	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
 	opt.InitAddress = slices.Clone(opt.InitAddress)
-	client, err = rueidis.NewClient(opt)
+	own := &session{}
+	s = own
+	if !opt.DisableCache {
+		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
+			return l.newWire(func(cause error) {
+				own.broken.Store(true)
+				l.trip(own, errors.Join(errBroken, cause))
+			})
+		}
+	}
+	s.client, err = rueidis.NewClient(opt)
 	if err == nil {
-		err = l.probe(ctx, client)
+		err = l.probe(ctx, s.client)
 		if err == nil && !opt.DisableCache {
-			err = l.probeTracking(ctx, client)
+			err = l.probeTracking(ctx, s.client)
 		}
 		if err != nil {
-			client.Close()
+			s.client.Close()
 		}
 	}
 	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
@@ -203,7 +270,7 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (client ru
 	if err == nil && !opt.DisableCache {
 		l.blind.Store(false)
 	}
-	return client, err
+	return s, err
 }
 
 // Tracked reports whether the server tells of changes of the keys that were read.
@@ -253,6 +320,10 @@ func (l *link) retry(ctx context.Context, failed func(error), try func() error) 
 			return false
 		}
 		failed(err)
+		slowest := slowestRetry
+		if classOf(err) == refused || isTLS(err) {
+			slowest = slowRefused // this takes somebody to mend it
+		}
 		// Jitter, so that a fleet that lost its server together does not come back together.
 		t := time.NewTimer(pause/2 + rand.N(pause))
 		select {
@@ -261,14 +332,14 @@ func (l *link) retry(ctx context.Context, failed func(error), try func() error) 
 			return false
 		case <-t.C:
 		}
-		pause = min(2*pause, slowestRetry)
+		pause = min(2*pause, slowest)
 	}
 }
 
 // report notes the state and tells it on where it is another one than before.
 func (l *link) report(s State) {
 	l.mu.Lock()
-	changed := s.Up != l.state.Up || l.state.Cause == nil && s.Cause != nil
+	changed := s.Up != l.state.Up || s.Cause != nil && (l.state.Cause == nil || classOf(s.Cause) != classOf(l.state.Cause))
 	if changed && s.Up == l.state.Up || s.Since.IsZero() {
 		s.Since = l.state.Since // still down, since the same time
 	}
@@ -292,37 +363,90 @@ func (l *link) Close() {
 	<-l.done
 }
 
-// note counts failures of the connection, not refusals by a server that answers nor the ends of callers' patience, and
-// gives the link up after a few.
-func (l *link) note(ctx context.Context, results []rueidis.RedisResult) {
+// A class is what an error says of the server.
+type class int
+
+const (
+	answer  class = iota // it answers, if only with a refusal of this command: wrong type, no memory, an unknown script
+	failure              // it did not answer, or not in time: a few of these in a row mean that it is away
+	down                 // it says itself that it cannot serve now
+	refused              // it does not want this client, or not for writing: only another connection, or a person, can help
+)
+
+func classOf(err error) class {
+	if err == nil || rueidis.IsRedisNil(err) {
+		return answer
+	}
+	if _, ok := rueidis.IsRedisErr(err); !ok {
+		return failure
+	}
+	switch code(err) {
+	case "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY":
+		return down
+	case "READONLY", "NOAUTH", "WRONGPASS", "NOPERM":
+		return refused
+	}
+	return answer
+}
+
+// isTLS reports whether the two sides cannot agree on TLS.
+func isTLS(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert)
+}
+
+// ErrSlow means that the server answers, but later than callers could wait.
+var ErrSlow = errors.New("redis answers later than the limit of one operation")
+
+// note counts failures of the server, not the ends of callers' patience, and gives the link up after a few, or after one that
+// says enough. Answers that have taken too long count as failures.
+func (l *link) note(ctx context.Context, s *session, took time.Duration, results []rueidis.RedisResult) {
+	ok := false
 	for _, r := range results {
-		err := r.NonRedisError()
-		switch {
-		case err == nil:
-			if l.failed.Load() != 0 {
-				l.failed.Store(0)
-			}
+		err := r.Error()
+		switch c := classOf(err); {
+		case c == down || c == refused:
+			l.trip(s, err)
+			return
+		case c == answer:
+			ok = true
 		case CallersOwn(ctx) || rueidis.IsParseErr(err):
 			// The callers have left, or the reply was not of the expected kind: says nothing of the server.
 		default:
-			if l.failed.Add(1) >= tripAfter {
-				l.mu.Lock()
-				l.cause = err
-				l.mu.Unlock()
-				select {
-				case l.lost <- struct{}{}:
-				default:
-				}
-			}
+			l.fail(s, err)
 			return // one round trip is one failure
 		}
 	}
+	switch {
+	case took > l.opTimeout && took > l.opTimeout+allowance(bytesOf(results), len(results)):
+		l.fail(s, ErrSlow)
+	case ok && l.failed.Load() != 0:
+		l.failed.Store(0)
+	}
+}
+
+func (l *link) fail(s *session, err error) {
+	if l.failed.Add(1) >= tripAfter {
+		l.trip(s, err)
+	}
+}
+
+func bytesOf(results []rueidis.RedisResult) (sum int64) {
+	for _, r := range results {
+		if text, err := r.ToString(); err == nil {
+			sum += int64(len(text))
+		}
+	}
+	return sum
 }
 
 // each sends n commands in one round trip, or none under a context that has ended: where a connection is due to be made
 // again, rueidis would try so under that context, and others who wait for the same connection would share the failure.
 func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return l.ask(ctx, n, func(c rueidis.Client, from, to int) []rueidis.RedisResult {
+	return l.ask(ctx, n, func(s *session, from, to int) []rueidis.RedisResult {
+		c := s.client
 		if n == 1 {
 			return []rueidis.RedisResult{c.Do(ctx, build(c, 0))}
 		}
@@ -336,7 +460,8 @@ func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) 
 
 // eachTracked is each for reads whose keys the server is to watch.
 func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
-	return l.ask(ctx, n, func(c rueidis.Client, from, to int) []rueidis.RedisResult {
+	return l.ask(ctx, n, func(s *session, from, to int) []rueidis.RedisResult {
+		c := s.client
 		if n == 1 {
 			ct := build(c, 0)
 			return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
@@ -354,12 +479,12 @@ func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client
 const pipeline = 1000
 
 // ask sends n commands, those from one index to another at a time.
-func (l *link) ask(ctx context.Context, n int, send func(c rueidis.Client, from, to int) []rueidis.RedisResult) []rueidis.RedisResult {
+func (l *link) ask(ctx context.Context, n int, send func(s *session, from, to int) []rueidis.RedisResult) []rueidis.RedisResult {
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
-		p := l.client.Load()
+		s := l.session.Load()
 		err := ctx.Err()
-		if err == nil && p == nil {
+		if err == nil && s == nil {
 			err = ErrUnavailable
 		}
 		if err != nil {
@@ -368,12 +493,16 @@ func (l *link) ask(ctx context.Context, n int, send func(c rueidis.Client, from,
 			}
 			return results
 		}
-		answers := send(*p, len(results), min(n, len(results)+pipeline))
-		l.note(ctx, answers)
+		sent := time.Now()
+		answers := send(s, len(results), min(n, len(results)+pipeline))
+		l.note(ctx, s, time.Since(sent), answers)
 		results = append(results, answers...)
 	}
 	return results
 }
+
+// Up reports whether callers are sent to the server now.
+func (l *link) Up() bool { return l.session.Load() != nil }
 
 // A call is one run of a script.
 type call struct {

@@ -5,6 +5,7 @@ package redisstore
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -118,9 +119,18 @@ type Options struct {
 	OpTimeout time.Duration // limit of one operation on small values
 	Lease     time.Duration // life of a lease that is not renewed
 	Format    Format
+	Clock     *near.Clock      // what the losses of vouchers are dated by; a clock of the store's own unless set
 	OnState   func(State)      // told each change of state, one at a time; it must not block
 	Pushed    func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
 	Gap       func()           // told when vouchers were withdrawn; it must not block
+}
+
+func (o *Options) now() func() int64 {
+	if o.Clock != nil {
+		return o.Clock.Now
+	}
+	began := time.Now()
+	return func() int64 { return int64(time.Since(began)) }
 }
 
 // A Store is safe for concurrent use. All its methods fail with ErrUnavailable, at once, while there is no connection.
@@ -129,7 +139,6 @@ type Store struct {
 	tracking
 	announcements announcements // where the server does no tracking
 	clock         serverClock
-	opTimeout     time.Duration
 	leaseMS       string
 	format        []string // as the scripts take it: magic, version, flags, offset of the load's start
 }
@@ -137,8 +146,7 @@ type Store struct {
 // Open returns at once; the connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
-		opTimeout: o.OpTimeout,
-		leaseMS:   strconv.FormatInt(o.Lease.Milliseconds(), 10),
+		leaseMS: strconv.FormatInt(o.Lease.Milliseconds(), 10),
 		format: []string{
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
 			strconv.Itoa(o.Format.LoadStart),
@@ -152,8 +160,9 @@ func Open(o Options) *Store {
 		s.tracking.gap = o.Gap
 	}
 	s.announcements.self = newSelf()
-	s.greet, s.sees, s.listen = s.prepare, s.seesChanges, s.hear
-	o.Client.NewCacheStoreFn = s.newWire
+	s.tracking.now, s.announcements.clock = o.now(), o.now()
+	s.greet, s.sees, s.listen, s.link.newWire = s.prepare, s.seesChanges, s.hear, s.tracking.newWire
+	s.link.opTimeout = o.OpTimeout
 	s.link.open(o.Client, o.OnState)
 	return s
 }
@@ -161,7 +170,7 @@ func Open(o Options) *Store {
 // seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
 // on, and then say nothing.
 func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
-	probe := "%probe:" + s.announcements.self[:16]
+	probe := s.probeKey()
 	told := make(chan struct{})
 	if !s.expect(probe, told) {
 		return nil
@@ -192,7 +201,8 @@ func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
 const probeLife = time.Second
 
 // prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
-// for one more round trip; a server that refuses them may still run them later.
+// for one more round trip, and it is tried whether it lets this client write and run them. A server that is out of memory,
+// or that refuses writes for a while, still has values to read.
 func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
 	if err := s.readClock(ctx, c); err != nil {
 		return err
@@ -203,13 +213,26 @@ func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
 			loads[i] = node.B().ScriptLoad().Script(script.text).Build()
 		}
 		for _, r := range node.DoMulti(ctx, loads...) {
-			if err := r.NonRedisError(); err != nil {
+			// Some providers keep SCRIPT for themselves: the scripts then travel with their first run.
+			if err := r.Error(); classOf(err) != answer && code(err) != "NOPERM" {
 				return err
 			}
 		}
 	}
+	probe, nonce := s.probeKey(), "none"
+	for _, r := range c.DoMulti(ctx,
+		c.B().Set().Key(probe).Value("").Px(probeLife).Build(),
+		c.B().Eval().Script(renew.text).Numkeys(2).Key(probe, probe).Arg(nonce, s.leaseMS).Build(),
+	) {
+		if err := r.Error(); classOf(err) != answer {
+			return err
+		}
+	}
 	return nil
 }
+
+// probeKey is what this process tries a server with.
+func (s *Store) probeKey() string { return "%probe:" + s.announcements.self[:16] }
 
 // readClock asks for the time, which freshness is measured by.
 func (s *Store) readClock(ctx context.Context, c rueidis.Client) error {
@@ -218,10 +241,14 @@ func (s *Store) readClock(ctx context.Context, c rueidis.Client) error {
 	if err == nil && len(parts) != 2 {
 		err = errors.New("malformed reply to TIME")
 	}
-	if err == nil {
-		s.clock.note(sent, parts[0]*1_000_000+parts[1])
+	if err != nil {
+		return err
 	}
-	return err
+	s.clock.note(sent, parts[0]*1_000_000+parts[1])
+	if time.Since(sent) > s.opTimeout {
+		return ErrSlow
+	}
+	return nil
 }
 
 // Now estimates the server's time in µs, and how far off the estimate may be. It is known once there has been a
@@ -239,12 +266,17 @@ const bytesPerKey = 4 << 10
 // Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes or several keys
 // are to be moved. Where it is what ends the context, the cause is ErrBudget.
 func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
-	bytes := float64(max(size, 0)) + bytesPerKey*max(float64(keys)-1, 0)
-	limit := time.Duration(math.MaxInt64)
-	if d := float64(s.opTimeout) + bytes/bytesPerSecond*float64(time.Second); d < math.MaxInt64 {
-		limit = time.Duration(d)
-	}
+	limit := s.opTimeout + allowance(size, keys)
 	return context.WithTimeoutCause(ctx, limit, ErrBudget)
+}
+
+// allowance is the time for size bytes and several keys, on top of the limit of an operation.
+func allowance(size int64, keys int) time.Duration {
+	bytes := float64(max(size, 0)) + bytesPerKey*max(float64(keys)-1, 0)
+	if d := bytes / bytesPerSecond * float64(time.Second); d < math.MaxInt64/2 {
+		return time.Duration(d)
+	}
+	return math.MaxInt64 / 2
 }
 
 // CallersOwn reports whether ctx has ended, and not because its Budget was spent: what failed under it says nothing of
@@ -494,22 +526,43 @@ func IsTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
+// code is that of a server's own error.
+func code(err error) string {
+	e, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return ""
+	}
+	first, _, _ := strings.Cut(e.Error(), " ")
+	switch {
+	case strings.Contains(e.Error(), "user executing the script") || strings.Contains(e.Error(), "ACL failure in script"):
+		return "NOPERM" // which scripts leave out
+	case strings.ToUpper(first) != first:
+		return "ERR" // which rueidis leaves out
+	}
+	return strings.TrimSuffix(first, ":")
+}
+
 // Describe says in a few words what went wrong with Redis, for a reader who wants to know why a value was loaded. Of a
 // server's own error it gives the code alone: the text behind it may quote what was sent.
 func Describe(err error) string {
-	if e, ok := rueidis.IsRedisErr(err); ok {
-		code, _, _ := strings.Cut(e.Error(), " ")
-		switch {
-		case strings.Contains(e.Error(), "user executing the script"):
-			code = "NOPERM" // which scripts leave out
-		case strings.ToUpper(code) != code:
-			code = "ERR" // which rueidis leaves out
-		}
-		return "redis answered " + code
-	}
-	switch {
+	var cert *tls.CertificateVerificationError
+	switch c := code(err); {
+	case c == "NOAUTH" || c == "WRONGPASS":
+		return "redis answered " + c + ": check the user name and the password"
+	case c == "NOPERM":
+		return "redis answered NOPERM: its user lacks a permission that the README lists"
+	case c == "READONLY":
+		return "redis answered READONLY: it is a replica"
+	case c != "":
+		return "redis answered " + c
 	case errors.Is(err, ErrUnavailable):
 		return ErrUnavailable.Error()
+	case errors.Is(err, ErrSlow):
+		return ErrSlow.Error()
+	case errors.As(err, &cert):
+		return "the certificate of redis was refused: " + cert.Err.Error()
+	case isTLS(err):
+		return "redis and this process cannot agree on TLS"
 	case IsTimeout(err):
 		return "redis did not answer in time"
 	}

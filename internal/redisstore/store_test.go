@@ -198,7 +198,7 @@ func TestAFillReplacesNoValueOfANewerBuild(t *testing.T) {
 		require.Equal(t, Refused, fillOne(t, s, "not the holder", "ours", time.Minute))
 		require.Equal(t, int64(1), do("EXISTS", key), "only the lease's holder removes anything")
 
-		for addr := range (*s.client.Load()).Nodes() {
+		for addr := range s.session.Load().client.Nodes() {
 			require.Equal(t, Stored, fill(up(t, Options{Client: clientOf(addr)})), "without a format nothing is recognized")
 		}
 		require.Equal(t, "ours", do("GET", key))
@@ -383,7 +383,7 @@ func (tardy) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisec
 func TestWhoseTheEndOfAContextWas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{opTimeout: time.Second}
+		s := &Store{link: link{opTimeout: time.Second}}
 		budget := func(ctx context.Context) context.Context {
 			ctx, cancel := s.Budget(ctx, 0, 1)
 			t.Cleanup(cancel)
@@ -474,7 +474,7 @@ func TestAStepOfTheServersClockIsFollowedAtOnce(t *testing.T) {
 func TestLargeValuesAreGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{opTimeout: 50 * time.Millisecond}
+		s := &Store{link: link{opTimeout: 50 * time.Millisecond}}
 		limit := func(size int64, keys int) time.Duration {
 			ctx, cancel := s.Budget(t.Context(), size, keys)
 			defer cancel()

@@ -20,6 +20,7 @@ import (
 type tracking struct {
 	pushed func(key string) // told each key that somebody has changed
 	gap    func()           // told when a connection has broken, or everything was flushed
+	now    func() int64
 
 	mu      sync.Mutex
 	pending map[string][]*look // guarded by mu
@@ -93,13 +94,14 @@ func (t *tracking) expected(key string) bool {
 // wire listens to one connection.
 type wire struct {
 	t       *tracking
+	broken  func(cause error)
 	mu      sync.Mutex
 	voucher *near.Voucher // until the next gap; guarded by mu
 }
 
 // newWire is called for each connection that is made.
-func (t *tracking) newWire(rueidis.CacheStoreOption) rueidis.CacheStore {
-	return &wire{t: t, voucher: new(near.Voucher)}
+func (t *tracking) newWire(broken func(cause error)) rueidis.CacheStore {
+	return &wire{t: t, broken: broken, voucher: new(near.Voucher)}
 }
 
 // Flight notes that a request for key goes out on this connection. It answers that nothing is cached here. Of several reads
@@ -144,8 +146,8 @@ func (w *wire) Cancel(key, _ string, _ error) {
 
 // Delete is called in the place of a push, with nil for a push that is about all keys.
 func (w *wire) Delete(keys []rueidis.RedisMessage) {
-	if keys == nil {
-		w.lose(new(near.Voucher))
+	if keys == nil { // FLUSHALL and FLUSHDB: what was read is out of date, not merely in doubt
+		w.replace(new(near.Voucher), (*near.Voucher).Withdraw)
 		return
 	}
 	for _, k := range keys {
@@ -156,16 +158,17 @@ func (w *wire) Delete(keys []rueidis.RedisMessage) {
 }
 
 // Close is called when the connection has broken.
-func (w *wire) Close(error) {
+func (w *wire) Close(cause error) {
 	none := new(near.Voucher)
-	none.Withdraw()
-	w.lose(none)
+	none.Lose(w.t.now())
+	w.replace(none, func(v *near.Voucher) { v.Lose(w.t.now()) })
+	w.broken(cause)
 }
 
-// lose withdraws all that the connection has vouched for.
-func (w *wire) lose(next *near.Voucher) {
+// replace ends all that the connection has vouched for.
+func (w *wire) replace(next *near.Voucher, end func(*near.Voucher)) {
 	w.mu.Lock()
-	w.voucher.Withdraw()
+	end(w.voucher)
 	w.voucher = next
 	w.mu.Unlock()
 	w.t.gap()

@@ -23,11 +23,11 @@ func newListener(t *testing.T) *listener {
 	t.Cleanup(clock.Stop)
 	l := &listener{memory: near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)}
 	t.Cleanup(l.memory.Close)
-	l.tracking = &tracking{pushed: l.memory.Push, gap: func() { l.gaps++ }}
+	l.tracking = &tracking{pushed: l.memory.Push, gap: func() { l.gaps++ }, now: clock.Now}
 	return l
 }
 
-func (l *listener) connect() *wire { return l.newWire(rueidis.CacheStoreOption{}).(*wire) }
+func (l *listener) connect() *wire { return l.newWire(func(error) {}).(*wire) }
 
 // read plays a read of key up to its reply.
 func (l *listener) read(t *testing.T, on *wire) (*near.Fence, *near.Voucher) {

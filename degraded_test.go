@@ -1,0 +1,245 @@
+package aside_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// away makes a cache whose server is killed once the cache has something in memory.
+func away(t *testing.T, o aside.Options, prepare func(c *aside.Cache)) *aside.Cache {
+	t.Helper()
+	server := redistest.Start(t)
+	o.Redis, o.OpTimeout = at(server.Addr()).Redis, at(server.Addr()).OpTimeout
+	c := connected(t, o)
+	prepare(c)
+	server.Kill()
+	eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	return c
+}
+
+func requireStale(t *testing.T, c *aside.Cache, key aside.Key, want string, opts ...aside.CallOption) {
+	t.Helper()
+	r, err := aside.Lookup(t.Context(), c, key, value("loaded"), opts...)
+	require.NoError(t, err)
+	require.Equal(t, aside.StatusStale, r.Status)
+	require.Equal(t, aside.TierMemory, r.Tier)
+	require.Equal(t, want, r.Value)
+	require.Zero(t, r.TTL)
+	require.Equal(t, "redis is unavailable", r.Reason)
+}
+
+func requireLoaded(t *testing.T, c *aside.Cache, key aside.Key, opts ...aside.CallOption) {
+	t.Helper()
+	r, err := aside.Lookup(t.Context(), c, key, value("loaded"), opts...)
+	require.NoError(t, err)
+	require.Equal(t, aside.StatusFallback, r.Status)
+	require.Equal(t, "loaded", r.Value)
+}
+
+func TestWhatMemoryHasIsServedAsStaleWhileRedisIsAway(t *testing.T) {
+	t.Parallel()
+	a, b := items.Key("a"), items.Key("b")
+	c := away(t, aside.Options{}, func(c *aside.Cache) { inMemory(t, c, a, value("before")) })
+	requireStale(t, c, a, "before")
+	v, err := aside.Get[string](t.Context(), c, a)
+	require.NoError(t, err)
+	require.Equal(t, "before", v)
+	_, err = aside.Get[string](t.Context(), c, b)
+	require.ErrorIs(t, err, aside.ErrMiss)
+
+	requireLoaded(t, c, b)
+	requireStale(t, c, b, "loaded")
+	many, err := aside.GetOrLoadMany(t.Context(), c, []string{"a", "b"}, func(id string) aside.Key { return items.Key(id) },
+		func(context.Context, []string) (map[string]string, error) { panic("both are there") })
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"a": "before", "b": "loaded"}, many)
+
+	m := c.Metrics().Labels["items"]
+	require.EqualValues(t, 5, m.StaleHits)
+	require.EqualValues(t, 1, m.Fallbacks)
+	requireLoaded(t, c, a, aside.Strong())
+	requireLoaded(t, c, a, aside.Refresh())
+}
+
+func TestANotFoundIsStaleToo(t *testing.T) {
+	t.Parallel()
+	key := items.Key("a")
+	c := away(t, aside.Options{}, func(*aside.Cache) {})
+	absent := func(context.Context) (string, error) { return "", aside.ErrNotFound }
+	for _, status := range []aside.Status{aside.StatusFallback, aside.StatusStale} {
+		r, err := aside.Lookup(t.Context(), c, key, absent)
+		require.ErrorIs(t, err, aside.ErrNotFound)
+		require.Equal(t, status, r.Status)
+	}
+	require.EqualValues(t, 1, c.Metrics().Labels["items"].NegativeHits)
+}
+
+func TestDegradedTTLBoundsWhatIsServedAsStale(t *testing.T) {
+	t.Parallel()
+	const life = 100 * time.Millisecond
+	never := aside.Policy{Name: "never", Category: "never", TTL: time.Hour, DegradedTTL: -1}
+	short := aside.Policy{Name: "short", Category: "short", TTL: time.Hour, DegradedTTL: life}
+	t.Run("of the policy", func(t *testing.T) {
+		t.Parallel()
+		c := away(t, aside.Options{}, func(c *aside.Cache) {
+			inMemory(t, c, never.Key("a"), value("before"))
+			inMemory(t, c, short.Key("a"), value("before"))
+		})
+		for range 2 {
+			requireLoaded(t, c, never.Key("a"))
+		}
+		eventually(t, "its time is over", func() bool {
+			r, err := aside.Lookup(t.Context(), c, short.Key("a"), value("loaded"))
+			require.NoError(t, err)
+			return r.Status == aside.StatusFallback
+		})
+		eventually(t, "and again", func() bool {
+			r, err := aside.Lookup(t.Context(), c, short.Key("a"), value("loaded"))
+			require.NoError(t, err)
+			require.LessOrEqual(t, r.Age, life+bound)
+			return r.Status == aside.StatusFallback
+		})
+		require.EqualValues(t, 2, c.Metrics().Labels["short"].Fallbacks)
+	})
+	t.Run("of the cache", func(t *testing.T) {
+		t.Parallel()
+		c := away(t, aside.Options{DegradedTTL: -1}, func(c *aside.Cache) { inMemory(t, c, items.Key("a"), value("before")) })
+		for range 2 {
+			requireLoaded(t, c, items.Key("a"))
+		}
+	})
+	t.Run("and the TTL goes on", func(t *testing.T) {
+		t.Parallel()
+		brief := aside.Policy{Name: "brief", Category: "brief", TTL: 200 * time.Millisecond}
+		c := away(t, aside.Options{}, func(*aside.Cache) {})
+		requireLoaded(t, c, brief.Key("a"))
+		eventually(t, "it is over", func() bool {
+			r, err := aside.Lookup(t.Context(), c, brief.Key("a"), value("loaded"))
+			require.NoError(t, err)
+			return r.Status == aside.StatusFallback
+		})
+	})
+}
+
+func TestAnInvalidationEndsWhatIsStaleAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, key, tag := t.Context(), items.Key("a"), aside.WithTags("x")
+	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+		"key":      func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(ctx, key) },
+		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(ctx, "x") },
+		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
+		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := away(t, aside.Options{}, func(c *aside.Cache) { inMemory(t, c, key, value("before"), tag) })
+			requireStale(t, c, key, "before", tag)
+			for range 2 { // what was there before the loss, and what was loaded since
+				receipt, err := invalidate(c)
+				require.NoError(t, err)
+				require.False(t, receipt.Confirmed)
+				requireLoaded(t, c, key, tag)
+				requireStale(t, c, key, "loaded", tag)
+			}
+			// Nor is a load kept that was overtaken.
+			load := newHeld()
+			late := background(t, c, items.Key("b"), load.load("old"), tag)
+			<-load.began
+			_, err := invalidate(c)
+			require.NoError(t, err)
+			if name == "key" {
+				_, err = c.Invalidate(ctx, items.Key("b"))
+				require.NoError(t, err)
+			}
+			close(load.release)
+			require.Equal(t, "old", <-late)
+			requireLoaded(t, c, items.Key("b"), tag)
+		})
+	}
+}
+
+// What this process has invalidated while Redis was away is never read there again, though Redis still has it.
+func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	ctx, key, tag := t.Context(), items.Key("a"), aside.WithTags("x")
+	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+		"key":      func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(ctx, key) },
+		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(ctx, "x") },
+		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
+		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			w, other := watch(t, server), connected(t, at(server.Addr()))
+			inMemory(t, w.Cache, key, value("old"), tag)
+			inMemory(t, other, key, value("not this one"), tag)
+			w.proxy.Refuse(true)
+			w.proxy.CloseConnections()
+			eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded })
+			receipt, err := invalidate(w.Cache)
+			require.NoError(t, err)
+			require.False(t, receipt.Confirmed)
+			short, cancel := context.WithCancel(ctx)
+			cancel()
+			require.ErrorIs(t, receipt.Wait(short), context.Canceled)
+
+			// Back, but for the replay: Redis answers reads, and what writes is held up.
+			w.proxy.Refuse(false)
+			held := 0
+			for w.Health().State != aside.StateConnected || receipt.Wait(short) != nil {
+				r, err := aside.Lookup(ctx, w.Cache, key, value("new"), tag)
+				require.NoError(t, err)
+				require.Equal(t, "new", r.Value)
+				held++
+			}
+			require.Positive(t, held)
+			require.NoError(t, receipt.Wait(ctx))
+			eventually(t, "the other process follows", func() bool {
+				v, err := aside.GetOrLoad(ctx, other, key, value("new"), tag)
+				require.NoError(t, err)
+				return v == "new"
+			})
+			require.Equal(t, "new", inMemory(t, w.Cache, key, value("new"), tag), "and it is cached again")
+		})
+	}
+}
+
+func TestWaitEndsWithTheCache(t *testing.T) {
+	t.Parallel()
+	c := away(t, aside.Options{}, func(*aside.Cache) {})
+	receipt, err := c.Invalidate(t.Context(), items.Key("a"))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, receipt.Wait(t.Context()), aside.ErrClosed)
+	require.NoError(t, aside.Receipt{Confirmed: true}.Wait(t.Context()))
+}
+
+// Hazard 8: a server comes back without an invalidation that it had confirmed.
+func TestAConfirmedInvalidationThatTheServerHasForgottenIsSentAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	key := items.Key("a")
+	inMemory(t, c, key, value("old"))
+	server.MustDo(t, "SAVE")
+	receipt, err := c.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	server.Kill()
+	eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	server.Restart()
+	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", key.String()), "the server has the old value again")
+	eventually(t, "it is back", func() bool {
+		r, err := aside.Lookup(t.Context(), c, key, value("new"))
+		require.NoError(t, err)
+		require.Equal(t, "new", r.Value)
+		return r.Status == aside.StatusHit
+	})
+}
