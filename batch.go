@@ -99,7 +99,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 		if ours[s.key] {
 			s.supersede, s.strong = false, false // two ids with one key: the second shares what the first one begins now
 		}
-		c.join(s)
+		c.join(ctx, s)
 		if s.led {
 			ours[s.key] = true
 			led, calls = append(led, s), append(calls, s.call)

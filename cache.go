@@ -33,6 +33,7 @@ type Cache struct {
 	plans   plans
 	metrics metrics
 	health  health
+	loads   *bulkhead
 	journal *journal // of invalidations; nil in memory mode
 	closes  chan struct{}
 
@@ -55,6 +56,7 @@ func New(opts Options) (*Cache, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
+	c.loads = newBulkhead(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
 	c.health.start(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
@@ -364,7 +366,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 		return outcome{}, err
 	}
 	for {
-		c.join(s)
+		c.join(ctx, s)
 		if s.led {
 			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
 		}
@@ -384,12 +386,15 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 
 // join joins the flight of s's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
 // the source before: it is not joined.
-func (c *Cache) join(s *slot) {
+func (c *Cache) join(ctx context.Context, s *slot) {
 	s.lateTags = c.lateTags.Load()
 	if s.supersede || s.strong {
 		s.call, s.led = c.flights.JoinNew(s.flightKey())
 	} else {
 		s.call, s.led = c.flights.Join(s.flightKey())
+	}
+	if l := loadOf(ctx); l != nil && l.cache == c {
+		s.call.Hurry() // the load that waits for this one has a place
 	}
 }
 
@@ -801,8 +806,25 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		}
 	}()
 
+	leave, ok := c.loads.enter(ctx, slots[0].call.Hurried())
+	switch {
+	case !ok:
+		c.overloaded(slots)
+	case ctx.Err() != nil: // while it waited for its place
+		leave()
+		ok = false
+	}
+	if !ok {
+		close(leases.loaded)
+		c.release(slots...)
+		done = true
+		return
+	}
 	l := &Load{cache: c, slots: slots, parent: loadOf(ctx)}
-	start, took := c.callLoader(ctx, l, load)
+	start, took := func() (int64, time.Duration) {
+		defer leave()
+		return c.callLoader(ctx, l, load)
+	}()
 	close(leases.loaded)
 
 	var store, unstored []*slot
@@ -865,6 +887,17 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	c.release(unstored...)
 	c.fill(m, store, took)
 	done = true
+}
+
+// overloaded refuses loads for which there is no room.
+func (c *Cache) overloaded(slots []*slot) {
+	for _, s := range slots {
+		s.plan.counts.overloads.Add(1)
+		s.call.Resolve(outcome{}, &Error{
+			Code: CodeOverloaded, Key: s.key,
+			Message: "too many loads run and wait: raise Options.MaxLoads where the source can take more, or call less",
+		})
+	}
 }
 
 // callLoader calls the loader, counts how it ends, and turns a panic into the error of its slots: other keys of the flight

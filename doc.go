@@ -81,7 +81,7 @@
 // What a loader returns as its error goes, as it is, to all who wait for it. The key is then not loaded again for Options.Backoff,
 // doubling with each failure in a row: callers get an [Error] with [CodeBackoff] that wraps the last one. A caller whose own context
 // ends gets that context's error. Everything else is an [Error] with a [Code], or one of the sentinels [ErrMiss],
-// [ErrNotFound] and [ErrClosed]; batches report what failed as one [BatchError]. errors.Is and errors.As work on all of them.
+// [ErrNotFound] and [ErrClosed]; one of them says that Options.MaxLoads run and too many wait. Batches report what failed as one [BatchError]. errors.Is and errors.As work on all of them.
 // A nil cache fails calls with an Error and never panics.
 //
 // Redis is never a reason to fail. While it is away or answers with errors, memory answers for Options.DegradedTTL after Redis'
@@ -101,7 +101,7 @@
 //   - An invalidation that Redis has not confirmed is lost with the process that made it.
 //   - One key asked for two Go types is right for both, but memory holds the one that was read last.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
-//   - Loads of different keys are not limited in number, and large values are not split.
+//   - Large values are not split: they hold up others on their connection.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
 //     times as large as its bytes.

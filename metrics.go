@@ -40,6 +40,7 @@ type LabelMetrics struct {
 	Fallbacks    uint64        `json:"fallbacks"`    // misses that loaded because Redis was away or failed
 	Loads        uint64        `json:"loads"`        // loader calls
 	LoadTime     time.Duration `json:"-"`            // spent in loaders, altogether
+	Overloads    uint64        `json:"overloads"`    // loads that were not begun, for want of room
 	RefusedFills uint64        `json:"refusedFills"` // loaded values not stored because they were invalidated meanwhile
 }
 
@@ -115,6 +116,7 @@ type counters struct {
 	redisHits    atomic.Uint64
 	negativeHits atomic.Uint64
 	staleHits    atomic.Uint64
+	overloads    atomic.Uint64
 	misses       atomic.Uint64
 	fallbacks    atomic.Uint64
 	loads        atomic.Uint64
@@ -137,6 +139,7 @@ func (c *counters) snapshot() LabelMetrics {
 		RedisHits:    c.redisHits.Load(),
 		NegativeHits: c.negativeHits.Load(),
 		StaleHits:    c.staleHits.Load(),
+		Overloads:    c.overloads.Load(),
 		Fallbacks:    c.fallbacks.Load(),
 		Loads:        c.loads.Load(),
 		LoadTime:     time.Duration(c.loadTime.Load()),

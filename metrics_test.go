@@ -160,7 +160,7 @@ func TestMetricsMarshalToTheDocumentedForm(t *testing.T) {
 	require.JSONEq(t, `{"metrics":{"models":{
 		"hits":1200,"misses":50,"errors":10,"hitRate":0.96,"missRate":0.04,"errorRate":0.008,
 		"loadErrors":4,"redisErrors":3,"decodeErrors":2,"encodeErrors":1,
-		"memoryHits":1100,"redisHits":100,"negativeHits":7,"staleHits":0,"fallbacks":5,"loads":40,"refusedFills":6,"meanLoadMs":1.5
+		"memoryHits":1100,"redisHits":100,"negativeHits":7,"staleHits":0,"overloads":0,"fallbacks":5,"loads":40,"refusedFills":6,"meanLoadMs":1.5
 	}},"pushes":0,"gaps":0,"redisErrors":0}`, string(text))
 
 	for _, c := range []*aside.Cache{nil, newCache(t, aside.Options{})} {

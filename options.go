@@ -59,6 +59,14 @@ type Options struct {
 	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
 	LoadTimeout time.Duration
 
+	// MaxLoads bounds how many loader calls of the process run at once, those made inside of a loader not counted: they share
+	// its place. A batch is one. The others wait in their order. Default: 256.
+	MaxLoads int
+
+	// MaxQueuedLoads bounds how many loads wait for a place; callers beyond that get an error with CodeOverloaded at once.
+	// Default: 4 times MaxLoads. Negative: none waits.
+	MaxQueuedLoads int
+
 	// NegativeTTL is how long ErrNotFound is cached, for policies that set none. Default: 30 s. Negative: not at all.
 	NegativeTTL time.Duration
 
@@ -126,6 +134,8 @@ func (o Options) withDefaults() (Options, []error) {
 	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
 	o.LeaseTTL = pick(o.LeaseTTL, 5*time.Second)
 	o.DegradedTTL = pick(o.DegradedTTL, 30*time.Second)
+	o.MaxLoads = pick(o.MaxLoads, 256)
+	o.MaxQueuedLoads = pick(o.MaxQueuedLoads, 4*o.MaxLoads)
 	o.Backoff = pick(o.Backoff, time.Second)
 	o.MaxBackoff = pick(o.MaxBackoff, max(30*time.Second, o.Backoff))
 	o.Logger = pick(o.Logger, slog.Default())
@@ -141,6 +151,9 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	if o.OpTimeout < 0 || o.OpTimeout > time.Minute {
 		bad("OpTimeout is %v: set a positive duration of at most 1m, or 0 for the default", o.OpTimeout)
+	}
+	if o.MaxLoads < 0 {
+		bad("MaxLoads is %d: set a positive number, or 0 for the default", o.MaxLoads)
 	}
 	if o.LoadTimeout < 0 {
 		bad("LoadTimeout is %v: set a positive duration, or 0 for the default", o.LoadTimeout)

@@ -61,6 +61,7 @@ type Call[K comparable, V any] struct {
 	trip     *trip[K, V] // nil until Run; guarded by group.mu
 	resolved bool        // guarded by group.mu
 	guard    func() bool // guarded by group.mu
+	hurried  bool        // before Run; guarded by group.mu
 
 	done chan struct{} // closed when resolved
 	val  V             // written once, before done is closed
@@ -71,6 +72,8 @@ type Call[K comparable, V any] struct {
 type trip[K comparable, V any] struct {
 	calls  []*Call[K, V]
 	wanted int // calls that are unresolved and have waiters; guarded by group.mu
+	hurry  chan struct{}
+	late   bool // hurry is closed; guarded by group.mu
 	cancel context.CancelCauseFunc
 }
 
@@ -124,6 +127,30 @@ func (c *Call[K, V]) Guard(up func() bool) {
 	c.guard = up
 }
 
+// Hurry tells the load of the call that somebody waits for it who cannot wait for other loads.
+func (c *Call[K, V]) Hurry() {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	if c.hurried = true; c.trip != nil {
+		c.trip.hasten()
+	}
+}
+
+// hasten is called with the group's lock held.
+func (t *trip[K, V]) hasten() {
+	if !t.late {
+		t.late = true
+		close(t.hurry)
+	}
+}
+
+// Hurried is closed by the first Hurry of one of the calls that are run together with c. It is for the load itself.
+func (c *Call[K, V]) Hurried() <-chan struct{} {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	return c.trip.hurry
+}
+
 // Peek returns the result of key's call where there is one already and it is not an error.
 func (g *Group[K, V]) Peek(key K) (val V, ok bool) {
 	g.mu.Lock()
@@ -144,7 +171,7 @@ func (g *Group[K, V]) Peek(key K) (val V, ok bool) {
 func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(context.Context), calls ...*Call[K, V]) {
 	ctx, stopTimer := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, ErrTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := &trip[K, V]{calls: calls, cancel: cancel}
+	t := &trip[K, V]{calls: calls, cancel: cancel, hurry: make(chan struct{})}
 	stopExpiry := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), ErrTimeout) {
 			g.end(t, ErrTimeout)
@@ -154,6 +181,9 @@ func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(co
 	g.mu.Lock()
 	for _, c := range calls {
 		c.trip = t
+		if c.hurried {
+			t.hasten()
+		}
 		if c.waiters > 0 && !c.resolved {
 			t.wanted++
 		}

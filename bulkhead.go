@@ -1,0 +1,71 @@
+package aside
+
+import (
+	"container/list"
+	"context"
+	"sync"
+)
+
+// A bulkhead bounds how many loads run at once. Those beyond it wait in their order, up to a number; who comes then is
+// refused.
+//
+// A load that another load waits for goes past it: were all places taken by loads that wait for others in the queue, nothing
+// would ever move. So a loader that calls GetOrLoad lends its place to what it waits for.
+type bulkhead struct {
+	mu      sync.Mutex
+	free    int       // guarded by mu
+	room    int       // in the queue; guarded by mu
+	waiting list.List // of chan struct{}, closed when its place is free; guarded by mu
+}
+
+func newBulkhead(places, queue int) *bulkhead { return &bulkhead{free: places, room: queue} }
+
+// enter waits for a place until hurried is closed, then does without one, or until ctx ends. It reports false if there is not
+// even room to wait. Where ctx has ended there is nothing to leave but leave may be called all the same.
+func (b *bulkhead) enter(ctx context.Context, hurried <-chan struct{}) (leave func(), ok bool) {
+	b.mu.Lock()
+	if b.free > 0 {
+		b.free--
+		b.mu.Unlock()
+		return b.leave, true
+	}
+	select {
+	case <-hurried:
+		b.mu.Unlock()
+		return func() {}, true
+	default:
+	}
+	if b.waiting.Len() >= b.room {
+		b.mu.Unlock()
+		return nil, false
+	}
+	mine := make(chan struct{})
+	place := b.waiting.PushBack(mine)
+	b.mu.Unlock()
+	select {
+	case <-mine:
+		return b.leave, true
+	case <-hurried:
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-mine: // at the same moment
+		return b.leave, true
+	default:
+		b.waiting.Remove(place)
+		return func() {}, true
+	}
+}
+
+// leave hands the place to whoever has waited longest.
+func (b *bulkhead) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if first := b.waiting.Front(); first != nil {
+		close(b.waiting.Remove(first).(chan struct{}))
+		return
+	}
+	b.free++
+}
