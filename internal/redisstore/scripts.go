@@ -129,11 +129,13 @@ return removed
 //	KEYS  the tag's key
 //	ARGV  life of the key in ms, 0 for ever
 //
-// The reply is the generation in decimal. Lua's numbers hold µs exactly until the year 2255.
+// The reply is the generation in decimal. Lua's numbers hold µs exactly until the year 2255. A server without memory for it
+// drops the last one, which invalidates as much: what carries it then carries one that is not known.
 var bump = repeatable(newScript(`
 local time = redis.call('TIME')
 local value = redis.pcall('GET', KEYS[1])
 local previous = type(value) == 'string' and string.match(value, '^%d+$') and #value <= 16 and tonumber(value) or 0
+local put = redis.pcall
 ` + putGeneration))
 
 // ensure answers with a tag's generation, as bump does, and gives it one where it has none.
@@ -147,14 +149,22 @@ if type(value) == 'string' and string.match(value, '^%d+$') and #value <= 16 the
 	return value
 end
 local previous = 0
+local put = redis.call
 ` + putGeneration))
 
 const putGeneration = `
 local text = string.format('%.0f', math.max(previous + 1, time[1] * 1000000 + time[2]))
+local done
 if ARGV[1] == '0' then
-	redis.call('SET', KEYS[1], text)
+	done = put('SET', KEYS[1], text)
 else
-	redis.call('SET', KEYS[1], text, 'PX', ARGV[1])
+	done = put('SET', KEYS[1], text, 'PX', ARGV[1])
+end
+if done.err then
+	if string.sub(done.err, 1, 3) ~= 'OOM' then
+		return done
+	end
+	redis.call('UNLINK', KEYS[1])
 end
 return text
 `

@@ -204,7 +204,11 @@ const probeLife = time.Second
 // for one more round trip, and it is tried whether it lets this client write and run them. A server that is out of memory,
 // or that refuses writes for a while, still has values to read.
 func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
-	if err := s.readClock(ctx, c); err != nil {
+	err := s.readClock(ctx, c)
+	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
+		err = s.readClock(ctx, c) // on a busy machine it may be this process that was slow
+	}
+	if err != nil {
 		return err
 	}
 	for _, node := range c.Nodes() {
