@@ -389,12 +389,11 @@ func classOf(err error) class {
 	return answer
 }
 
-// isTLS reports whether the two sides cannot agree on TLS.
+// isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
 func isTLS(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	var alert tls.AlertError
-	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert)
+	return errors.As(err, &cert) || errors.As(err, &record)
 }
 
 // ErrSlow means that the server answers, but later than callers could wait.

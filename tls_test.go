@@ -1,0 +1,124 @@
+package aside_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// certificate makes a certificate of its own authority.
+func certificate(t *testing.T, host string, until time.Time) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{host},
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: until,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	parsed, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(parsed)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// terminate takes connections for a server, with TLS where there is a configuration for it, and counts them.
+func terminate(t *testing.T, server string, config *tls.Config) (addr string, connections *atomic.Int64, seen *logbook) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	connections, seen = new(atomic.Int64), new(logbook)
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections.Add(1)
+			busy.Go(func() {
+				defer conn.Close()
+				plain := conn
+				if config != nil {
+					plain = tls.Server(conn, config)
+				}
+				back, err := net.Dial("tcp", server)
+				if err != nil {
+					return
+				}
+				defer back.Close()
+				busy.Go(func() { _, _ = io.Copy(plain, back); conn.Close() })
+				_, _ = io.Copy(io.MultiWriter(seen, back), plain)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); busy.Wait() })
+	return l.Addr().String(), connections, seen
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	const host, password = "redis.test", "canary-of-a-password"
+	server := redistest.Start(t, "--requirepass", password)
+	good, trusted := certificate(t, host, time.Now().Add(time.Hour))
+	expired, ofExpired := certificate(t, host, time.Now().Add(-time.Hour))
+	for name, test := range map[string]struct {
+		offers *tls.Config // nil for a server without TLS
+		trusts *x509.CertPool
+		reason string // why it is refused; empty where it is not
+	}{
+		"a good certificate":         {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, ""},
+		"an expired one":             {&tls.Config{Certificates: []tls.Certificate{expired}}, ofExpired, "certificate of redis was refused"},
+		"that of another authority":  {&tls.Config{Certificates: []tls.Certificate{good}}, ofExpired, "certificate of redis was refused"},
+		"TLS 1.0":                    {&tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, trusted, "failed"},
+		"no TLS":                     {nil, trusted, "redis"},
+		"a certificate of elsewhere": {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, "certificate of redis was refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr, connections, seen := terminate(t, server.Addr(), test.offers)
+			o := at(addr)
+			o.Redis.Password = password
+			o.Redis.TLSConfig = &tls.Config{RootCAs: test.trusts, ServerName: host}
+			if name == "a certificate of elsewhere" {
+				o.Redis.TLSConfig.ServerName = "another.test"
+			}
+			var log logbook
+			o.Logger = log.logger()
+			if test.reason == "" {
+				c := connected(t, o)
+				stored(t, c, items.Key("tls"), "v")
+				return
+			}
+			o.Redis.Dialer.Timeout = time.Second
+			c := newCache(t, o)
+			eventually(t, "it is refused", func() bool { return strings.Contains(c.Health().Reason, test.reason) && connections.Load() > 0 })
+			require.Equal(t, aside.StateDegraded, c.Health().State)
+			requireLoaded(t, c, items.Key("a"))
+			require.NotContains(t, strings.ToUpper(seen.String()), "HELLO", "nothing is sent but a handshake")
+			for _, text := range []string{log.String(), seen.String(), fmt.Sprintf("%+v %+v %+v", o, c, c.Health())} {
+				require.NotContains(t, text, password)
+			}
+		})
+	}
+}
