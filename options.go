@@ -51,9 +51,15 @@ type Options struct {
 	// CompressFrom is the encoded size from which values are compressed (s2) in Redis. Default: 1 KiB. Negative: never.
 	CompressFrom int
 
+	// ChunkFrom is the size, encoded and compressed, above which a value is stored in chunks of 256 KiB, each under a key of its
+	// own, which travel on a second connection: nobody who asks for a small value waits behind a large one. Default: 256 KiB.
+	// Negative: never.
+	ChunkFrom int
+
 	// OpTimeout bounds what one call may wait for Redis, not counting loads and waits for other processes' loads. Values
-	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys, and the first
-	// operations of a policy, half a second, since nothing is known of its values yet. Default: 50 ms, at most 1 min.
+	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys. Without chunks
+	// (ChunkFrom) the first operations of a policy get half a second, since nothing is known of its values yet. Default:
+	// 50 ms, at most 1 min.
 	OpTimeout time.Duration
 
 	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
@@ -129,6 +135,7 @@ func (o Options) withDefaults() (Options, []error) {
 	o.MaxBytes = pick(o.MaxBytes, 128<<20)
 	o.MaxValueBytes = pick(o.MaxValueBytes, 64<<20)
 	o.CompressFrom = pick(o.CompressFrom, 1<<10)
+	o.ChunkFrom = pick(o.ChunkFrom, 256<<10)
 	o.OpTimeout = pick(o.OpTimeout, 50*time.Millisecond)
 	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
 	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
