@@ -221,7 +221,9 @@ func TestALargeValueThatWasInvalidatedOnItsWayIsNotStored(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	w, other, key := watch(t, server), connected(t, at(server.Addr())), items.Key("large")
-	gate := w.proxy.HoldRequests(func(args []string) bool { return strings.EqualFold(args[0], "SET") && strings.HasPrefix(args[1], largeKey) })
+	gate := w.proxy.HoldRequests(func(args []string) bool {
+		return strings.EqualFold(args[0], "SET") && strings.HasPrefix(args[1], largeKey)
+	})
 	_, err := aside.GetOrLoad(t.Context(), w.Cache, key, func(context.Context) ([]byte, error) { return large(2 * chunk), nil })
 	require.NoError(t, err)
 	gate.Wait(t)
@@ -244,7 +246,9 @@ func TestALargeValueThatIsInvalidatedWhileItIsReadIsNotKept(t *testing.T) {
 		require.NoError(t, err)
 		return bulkConnection(t, server) != ""
 	})
-	gate := w.proxy.HoldReplies(func(args []string) bool { return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey) })
+	gate := w.proxy.HoldReplies(func(args []string) bool {
+		return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey)
+	})
 	got := make(chan []byte)
 	go func() {
 		v, _ := aside.GetOrLoad(t.Context(), w.Cache, key, func(context.Context) ([]byte, error) { return nil, nil }, aside.Strong())
@@ -285,7 +289,9 @@ func TestLargeValuesDoNotHoldUpSmallOnes(t *testing.T) {
 			id = bulkConnection(t, server)
 			return id != "" && id != last
 		})
-		gate := w.proxy.HoldReplies(func(args []string) bool { return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey) })
+		gate := w.proxy.HoldReplies(func(args []string) bool {
+			return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey)
+		})
 		got := make(chan int)
 		go func() { v, _ := read(); got <- len(v) }()
 		gate.Wait(t)

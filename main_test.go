@@ -61,7 +61,7 @@ func newCache(t testing.TB, o aside.Options) *aside.Cache {
 // tests that are not about time must not fail for want of it.
 func at(addr string) aside.Options {
 	return aside.Options{
-		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 10 * time.Second},
+		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 2 * time.Second},
 		OpTimeout: 5 * time.Second,
 	}
 }

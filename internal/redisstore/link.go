@@ -32,6 +32,16 @@ func orElse(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
+// Silence is how long a server can say nothing, at most, before a connection with these options is given up: an idle one is
+// tried after one to two intervals, and then has so long to answer. It is negative where none is ever tried.
+func Silence(opt rueidis.ClientOption) time.Duration {
+	every := orElse(opt.Dialer.KeepAlive, keepAlive)
+	if every < 0 {
+		return -1
+	}
+	return 2*every + orElse(opt.ConnWriteTimeout, writeTimeout)
+}
+
 // State is how a link stands.
 type State struct {
 	Up    bool
@@ -50,6 +60,7 @@ type link struct {
 	opTimeout time.Duration
 	options   rueidis.ClientOption
 	greet     func(context.Context, rueidis.Client) error
+	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
 	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
 	newWire   func(broken func(cause error)) rueidis.CacheStore // for each connection of a client that is told of changes
 	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends
@@ -302,11 +313,15 @@ func dialer(opt rueidis.ClientOption) func(context.Context, string, *net.Dialer,
 	}
 }
 
-// probe asks the server to greet, with a deadline that leaves time for a dial.
+// probe asks the server to greet, with a deadline that leaves time for a dial, and on the connection that reads are tracked on
+// too, where that is another one: no caller is to find out that it has to be made.
 func (l *link) probe(ctx context.Context, c rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return l.greet(ctx, c)
+	if err := l.greet(ctx, c); err != nil || !l.Tracked() {
+		return err
+	}
+	return l.touch(ctx, c)
 }
 
 // down notes why the link is down.

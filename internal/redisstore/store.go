@@ -173,7 +173,7 @@ func Open(o Options) *Store {
 	}
 	s.announcements.self = newSelf()
 	s.tracking.now, s.announcements.clock = o.now(), o.now()
-	s.greet, s.sees, s.listen, s.link.newWire = s.prepare, s.seesChanges, s.hear, s.tracking.newWire
+	s.greet, s.touch, s.sees, s.listen, s.link.newWire = s.prepare, s.readTracked, s.seesChanges, s.hear, s.tracking.newWire
 	s.link.opTimeout = o.OpTimeout
 	s.link.open(o.Client, o.OnState)
 	return s
@@ -188,7 +188,7 @@ func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
 		return nil
 	}
 	defer s.expect("", nil)
-	if err := c.DoCache(ctx, c.B().Get().Key(probe).Cache().ToStaticTTL(), time.Hour).Error(); err != nil && !rueidis.IsRedisNil(err) {
+	if err := s.readTracked(ctx, c); err != nil {
 		return err
 	}
 	if err := c.Do(ctx, c.B().Set().Key(probe).Value("").Px(probeLife).Build()).Error(); err != nil {
@@ -207,6 +207,29 @@ func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
 	case <-t.C:
 		return fmt.Errorf("%w: the server says nothing of a change", rueidis.ErrNoCache)
 	}
+}
+
+// readTracked reads what this process tries a server with, once on each connection: rueidis chooses one by the slot of the key.
+func (s *Store) readTracked(ctx context.Context, c rueidis.Client) error {
+	wires := uint16(1) << max(0, s.options.PipelineMultiplex)
+	var reads []rueidis.CacheableTTL
+	seen := make(map[uint16]bool)
+	for i := 0; len(seen) < int(wires); i++ {
+		key := s.probeKey()
+		if i > 0 {
+			key += strconv.Itoa(i)
+		}
+		if cmd := c.B().Get().Key(key).Cache().ToStaticTTL(); !seen[cmd.Slot()%wires] {
+			seen[cmd.Slot()%wires] = true
+			reads = append(reads, rueidis.CT(cmd, time.Hour))
+		}
+	}
+	for _, r := range c.DoMultiCache(ctx, reads...) {
+		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
