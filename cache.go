@@ -659,6 +659,8 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		switch {
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
+		case c.journal.holds(s.key): // what was confirmed is in doubt since: the reply may be another server's
+			s.quarantine()
 		case r.Value != nil && !s.supersede:
 			if v, ok := c.unseal(ctx, s, r.Value); ok {
 				sealed = append(sealed, v)
@@ -701,11 +703,15 @@ func (c *Cache) apart(m *marks, slots []*slot) (readable, others []*slot) {
 			readable = append(readable, s)
 			continue
 		}
-		s.status, s.keep, s.reason = StatusFallback, false, "redis has not confirmed an invalidation yet"
+		s.quarantine()
 		others = append(others, s)
 		s.guard(c, m)
 	}
 	return readable, others
+}
+
+func (s *slot) quarantine() {
+	s.status, s.keep, s.reason = StatusFallback, false, "redis has not confirmed an invalidation yet"
 }
 
 // look reads the values of slots, and the generations that m does not know.
@@ -819,6 +825,15 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		c.release(slots...)
 		done = true
 		return
+	}
+	// Of what is loaded without Redis, no reply has armed the fences; but it may well tell of a change while the load runs.
+	for _, s := range slots {
+		if s.status == StatusFallback && !s.leased() {
+			s.fence.Await()
+			for _, tag := range s.tags {
+				m.of(tag).fence.Await()
+			}
+		}
 	}
 	l := &Load{cache: c, slots: slots, parent: loadOf(ctx)}
 	start, took := func() (int64, time.Duration) {

@@ -243,3 +243,84 @@ func TestAConfirmedInvalidationThatTheServerHasForgottenIsSentAgain(t *testing.T
 		return r.Status == aside.StatusHit
 	})
 }
+
+// Promise 1, with Redis too slow to be asked and yet quick enough to tell: what is loaded meanwhile is not kept, not even as
+// a stale value.
+func TestALoadWithoutRedisIsNotKeptOverAPushThatCameDuringIt(t *testing.T) {
+	t.Parallel()
+	ctx, key := t.Context(), items.Key("a")
+	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+		"key":      func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(ctx, key) },
+		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			o := at(proxy.Addr())
+			o.OpTimeout = 100 * time.Millisecond
+			a, b := connected(t, o), connected(t, at(server.Addr()))
+			inMemory(t, a, key, value("v1"))
+			held := proxy.HoldRequests(func([]string) bool { return true })
+			defer held.Release()
+			load := newHeld()
+			late := background(t, a, key, load.load("old"), aside.Strong())
+			<-load.began
+			pushes := a.Metrics().Pushes
+			receipt, err := invalidate(b)
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+			eventually(t, "it hears of the invalidation", func() bool { return a.Metrics().Pushes > pushes })
+			close(load.release)
+			require.Equal(t, "old", <-late)
+			r, err := aside.Lookup(ctx, a, key, value("new"))
+			require.NoError(t, err)
+			require.Equal(t, "new", r.Value, r.Status)
+		})
+	}
+}
+
+// With the default DegradedTTL the origin sees one load of a key while Redis is away, also if Redis went away during it.
+func TestAValueWhoseFillRedisHasNotTakenIsKeptInMemory(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	key := items.Key("a")
+	load := newHeld()
+	first := background(t, c, key, load.load("v"))
+	<-load.began
+	server.Kill()
+	eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	close(load.release)
+	require.Equal(t, "v", <-first)
+	eventually(t, "the fill has failed", func() bool { return c.Metrics().Labels["items"].RedisErrors > 0 })
+	for range 3 {
+		v, err := aside.GetOrLoad(t.Context(), c, key, load.load("v"))
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+	}
+	require.EqualValues(t, 1, load.loads.Load())
+}
+
+// Without tracking, and without the right to subscribe to what others say instead, what was invalidated once is invalidated once.
+func TestAnInvalidationIsNotRepeatedForWantOfASubscription(t *testing.T) {
+	t.Parallel()
+	invalidatedOnce(t, "-subscribe")
+}
+
+func invalidatedOnce(t *testing.T, rule string) {
+	server := redistest.Start(t)
+	server.MustDo(t, "ACL", "SETUSER", "default", "-client|tracking", rule)
+	c := connected(t, at(server.Addr()))
+	require.False(t, c.Health().Tracking)
+	receipt, err := c.InvalidateCategory(t.Context(), "items")
+	require.NoError(t, err)
+	require.NoError(t, receipt.Wait(t.Context()))
+	generation := server.MustDo(t, "GET", "%c:items")
+	require.NotNil(t, generation)
+	select {
+	case <-time.After(time.Second):
+	case <-t.Context().Done():
+	}
+	require.Equal(t, generation, server.MustDo(t, "GET", "%c:items"), "nobody has invalidated it since")
+}

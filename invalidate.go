@@ -116,7 +116,7 @@ func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
 		return Receipt{Removed: c.near.Sweep(), Confirmed: true}
 	}
 	defer c.retireHere(tags)
-	number := c.journal.number()
+	before := c.journal.now()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
 	bumped := make([]redisstore.Tag, len(tags))
@@ -131,11 +131,9 @@ func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
 		}
 	}
 	if receipt.Confirmed {
-		c.journal.confirm(number, tags...)
-	} else {
-		receipt = c.receipt(0, c.journal.enter(tags...))
+		return c.receipt(0, c.journal.confirm(before, tags...))
 	}
-	return receipt
+	return c.receipt(0, c.journal.enter(tags...))
 }
 
 func (c *Cache) retireHere(tags []string) {
@@ -178,12 +176,12 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	if c.store == nil {
 		return removed, nil
 	}
-	number := c.journal.number()
+	before := c.journal.now()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
 	removed, err := c.store.Remove(ctx, keys...)
 	if err == nil {
-		c.journal.confirm(number, keys...)
+		unconfirmed = c.journal.confirm(before, keys...)
 	} else {
 		unconfirmed = c.journal.enter(keys...)
 	}

@@ -22,6 +22,7 @@ type journal struct {
 	mu      sync.Mutex
 	entries map[string]*unconfirmed // by key or tag; guarded by mu
 	last    uint64                  // the number of the last invalidation; guarded by mu
+	losses  uint64                  // how often a connection was lost; guarded by mu
 	recent  []confirmed             // the oldest first; guarded by mu
 }
 
@@ -30,6 +31,9 @@ type unconfirmed struct {
 	number uint64          // of the last one
 	done   []chan struct{} // closed when it is confirmed
 }
+
+// A moment is taken before invalidations are sent: which of those that wait are among them, and what was lost by then.
+type moment struct{ number, losses uint64 }
 
 // A confirmed invalidation is remembered for a while: a server that fails over, or comes back with what it had saved, may
 // have forgotten it.
@@ -105,13 +109,18 @@ func (j *journal) changed() {
 	}
 }
 
-// confirm notes that Redis has carried out the invalidations of names up to a number, and remembers them.
-func (j *journal) confirm(upTo uint64, names ...string) {
+// confirm notes that Redis has carried out the invalidations of names that were entered up to a moment, and remembers them.
+// Where a connection was lost since that moment, it enters them again instead, and returns what is closed when they are
+// confirmed: what a server answers last before it fails is what its successor is least likely to know.
+func (j *journal) confirm(upTo moment, names ...string) (unconfirmed []chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if upTo.losses != j.losses {
+		return j.enterLocked(names)
+	}
 	now := time.Now()
 	for _, name := range names {
-		if e := j.entries[name]; e != nil && e.number <= upTo {
+		if e := j.entries[name]; e != nil && e.number <= upTo.number {
 			delete(j.entries, name)
 			for _, done := range e.done {
 				close(done)
@@ -123,19 +132,21 @@ func (j *journal) confirm(upTo uint64, names ...string) {
 		j.recent = slices.Clone(j.recent[n-mostRecent:])
 	}
 	j.waiting.Store(int64(len(j.entries)))
+	return nil
 }
 
-// number is that of the invalidation that was entered last.
-func (j *journal) number() uint64 {
+// now is the present moment.
+func (j *journal) now() moment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.last
+	return moment{j.last, j.losses}
 }
 
 // doubt enters again what was confirmed of late: the connection is lost, and with it perhaps the server that knew of it.
 func (j *journal) doubt() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.losses++
 	oldest := time.Now().Add(-recentFor)
 	var names []string
 	for _, c := range j.recent[max(0, len(j.recent)-mostRecent):] {
@@ -149,9 +160,9 @@ func (j *journal) doubt() {
 	}
 }
 
-// pending are the entries to send now, and the number of the last invalidation among them: tags first, and of those the
+// pending are the entries to send now, and the moment: tags first, and of those the
 // sequence, then the others in no order.
-func (j *journal) pending() (tags, keys []string, upTo uint64) {
+func (j *journal) pending() (tags, keys []string, upTo moment) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for name := range j.entries {
@@ -168,7 +179,7 @@ func (j *journal) pending() (tags, keys []string, upTo uint64) {
 		tags = slices.DeleteFunc(tags, func(tag string) bool { return tag == tagSequence })
 		tags = append([]string{tagSequence}, tags...)
 	}
-	return tags, keys, j.last
+	return tags, keys, moment{j.last, j.losses}
 }
 
 // replay sends what Redis has not confirmed, as soon as there is something and Redis is there, until ctx ends.
@@ -211,16 +222,14 @@ func (c *Cache) replayOnce(ctx context.Context) bool {
 			bumped[i] = tagOf(tag)
 		}
 		for i, g := range c.store.Bump(ctx, bumped...) {
-			if all = all && g.Err == nil; g.Err == nil {
-				c.journal.confirm(upTo, tags[i])
-			}
+			all = g.Err == nil && c.journal.confirm(upTo, tags[i]) == nil && all
 		}
 	}
 	if len(keys) > 0 {
 		if _, err := c.store.Remove(ctx, keys...); err != nil {
 			return false
 		}
-		c.journal.confirm(upTo, keys...)
+		all = c.journal.confirm(upTo, keys...) == nil && all
 	}
 	return all
 }

@@ -71,7 +71,7 @@ func TestWhatWasConfirmedOfLateIsDoubtedOnce(t *testing.T) {
 	t.Parallel()
 	j := newJournal()
 	for i := range 3 * mostRecent {
-		j.confirm(j.number(), "c:"+strconv.Itoa(i))
+		j.confirm(j.now(), "c:"+strconv.Itoa(i))
 	}
 	require.Zero(t, j.waiting.Load())
 	j.doubt()

@@ -204,6 +204,10 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(r.ClientTrackingOptions != nil, "ClientTrackingOptions", tracking)
 	refuse(r.OnInvalidations != nil, "OnInvalidations", tracking)
 	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
+	// With these rueidis opens further connections as commands come, in the time of whoever sends them.
+	const dials = "a caller would wait for a connection to be made: leave it unset"
+	refuse(r.DisableAutoPipelining, "DisableAutoPipelining", dials)
+	refuse(r.BlockingPipeline > 0, "BlockingPipeline", dials)
 	refuse(r.SelectDB < 0, "SelectDB", "a database has a number from 0 up")
 	refuse(r.ConnWriteTimeout < 0, "ConnWriteTimeout", "set a positive duration, or 0 for the default")
 	silence := redisstore.Silence(r)

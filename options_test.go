@@ -81,6 +81,8 @@ func badOptions() map[string][]struct {
 		})},
 		"Options.Redis.ClientTrackingOptions": {redis(tracking, func(r *rueidis.ClientOption) { r.ClientTrackingOptions = []string{"BCAST"} })},
 		"Options.Redis.OnInvalidations":       {redis(tracking, func(r *rueidis.ClientOption) { r.OnInvalidations = func([]rueidis.RedisMessage) {} })},
+		"Options.Redis.DisableAutoPipelining": {redis("leave it unset", func(r *rueidis.ClientOption) { r.DisableAutoPipelining = true })},
+		"Options.Redis.BlockingPipeline":      {redis("leave it unset", func(r *rueidis.ClientOption) { r.BlockingPipeline = 10 })},
 		"Options.Redis.PipelineMultiplex":     {redis("at most 8", func(r *rueidis.ClientOption) { r.PipelineMultiplex = rueidis.MaxPipelineMultiplex + 1 })},
 		"Options.Redis.SelectDB":              {redis("from 0 up", func(r *rueidis.ClientOption) { r.SelectDB = -1 })},
 		"Options.Redis.Dialer.KeepAlive": {

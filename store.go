@@ -359,6 +359,9 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 			case errs[i] != nil:
 				s.plan.counts.redisErrors.Add(1)
 				failed = append(failed, s)
+				if !s.supersede {
+					c.keepUnvouched(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
+				}
 			case outcomes[i] == redisstore.Refused:
 				s.plan.counts.refused.Add(1)
 				if s.supersede && c.discard(s) != nil {

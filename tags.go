@@ -102,8 +102,12 @@ func (m *marks) renew(trust bool) {
 	}
 }
 
-// recall notes what memory knows of the tag.
+// recall notes what memory knows of the tag. Of one in quarantine that may be no better than what Redis says: a journal that
+// overflows, or doubts what was confirmed, retires nothing here.
 func (k *mark) recall(c *Cache) {
+	if k.quarantined {
+		return
+	}
 	if g := c.near.Generation(k.tag); g != nil {
 		k.known, k.value, k.gen = true, g.Value, g
 	}

@@ -64,6 +64,9 @@ func (c *Cache) Fence(key string, wake chan<- struct{}) *Fence {
 // Arm makes the fence notice what is pushed from now on. Call it where the connection's messages are handled in their order.
 func (f *Fence) Arm() { f.armed.Store(f.watch.pushes.Load() + 1) }
 
+// Await makes the fence notice what is pushed from now on, unless it has been armed. It is for a load without a reply to arm it.
+func (f *Fence) Await() { f.armed.CompareAndSwap(0, f.watch.pushes.Load()+1) }
+
 // End gives up the fence; nothing can be stored under it any more. Further calls, and one on nil, do nothing.
 func (f *Fence) End() {
 	if f == nil || f.ended.Swap(true) {

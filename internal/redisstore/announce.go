@@ -2,7 +2,8 @@ package redisstore
 
 import (
 	"context"
-	"crypto/rand"
+	crypto "crypto/rand"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -70,7 +71,7 @@ func (s *Store) announce(ctx context.Context, keys []string) {
 // hear listens to announcements until ctx ends.
 func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 	a := &s.announcements
-	for ctx.Err() == nil {
+	for pause := firstRetry; ctx.Err() == nil; pause = min(2*pause, slowRefused) {
 		heard := make(chan struct{}, 1)
 		subscribed := rueidis.WithOnSubscriptionHook(ctx, func(sub rueidis.PubSubSubscription) {
 			if sub.Kind == "subscribe" {
@@ -89,11 +90,13 @@ func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 				}
 			})
 		}()
-		s.vouch(heard, over)
-		a.turn(nil)
-		a.turn(nil)
-		s.gap()
-		t := time.NewTimer(firstRetry)
+		if s.vouch(heard, over) {
+			a.turn(nil)
+			a.turn(nil)
+			s.gap()
+			pause = firstRetry
+		} // else nothing was vouched for, and there is nothing to take back
+		t := time.NewTimer(pause/2 + rand.N(pause))
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -102,12 +105,12 @@ func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 	}
 }
 
-// vouch hands out vouchers while announcements are heard.
-func (s *Store) vouch(heard, over <-chan struct{}) {
+// vouch hands out vouchers while announcements are heard. It reports false if none ever were.
+func (s *Store) vouch(heard, over <-chan struct{}) bool {
 	select {
 	case <-heard:
 	case <-over:
-		return
+		return false
 	}
 	turns := time.NewTicker(UntrackedLife / 2)
 	defer turns.Stop()
@@ -120,9 +123,9 @@ func (s *Store) vouch(heard, over <-chan struct{}) {
 			s.gap()
 		case <-turns.C:
 		case <-over:
-			return
+			return true
 		}
 	}
 }
 
-func newSelf() string { return rand.Text()[:16] + " " }
+func newSelf() string { return crypto.Text()[:16] + " " }

@@ -365,7 +365,8 @@ func leaseKey(key string) string { return "{" + key + "}!l" }
 // Look reads keys in one round trip.
 func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	under := make([]*look, len(looks))
-	if s.Tracked() {
+	tracked := s.Tracked() // a new connection to another server may change it on the way
+	if tracked {
 		for i, l := range looks {
 			under[i] = s.begin(l.Key, l.Fence)
 		}
@@ -390,7 +391,7 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 		default:
 			out[i].Value = value
 		}
-		if s.Tracked() {
+		if tracked {
 			out[i].Voucher = s.end(looks[i].Key, under[i])
 		} else if looks[i].Fence != nil {
 			out[i].Voucher = s.announcements.voucher()
