@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 		"holder":   holderProcess,
 		"member":   memberProcess,
 		"follower": followerProcess,
+		"servant":  servantProcess,
 	})
 	goleak.VerifyTestMain(m)
 }
