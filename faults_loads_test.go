@@ -207,9 +207,11 @@ func TestFault24InvalidatedWhileRedisIsAway(t *testing.T) {
 			receipts = append(receipts, receipt)
 		}
 	}
-	proxy.ResetCounts()
+	proxy.Refuse(true)
 	server.Restart()
 	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", items.Key(keys-1).String()), "the server has the old value still")
+	proxy.ResetCounts()
+	proxy.Refuse(false)
 	hits := 0
 	eventually(t, "all is cached anew", func() bool {
 		hits = 0
