@@ -7,7 +7,7 @@ BENCHTIME = 1s
 RACES     = TestNoStale|TestNoCallerEver|TestHowLongAnother
 SOAK      = 10m
 
-.PHONY: help test races faults soak mutants lint fuzz bench gateway report cover tools
+.PHONY: help test acl races faults soak mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ test: tools ## run every test of every module with the race detector; installs r
 
 races: tools ## run the races at length, a million rounds and more, and show what they count
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 60m -run '$(RACES)' .
+
+acl: tools ## run the root module's tests as a Redis user with the rules of the README alone; its password is a canary
+	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test $(TESTFLAGS) .
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh

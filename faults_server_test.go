@@ -396,10 +396,10 @@ func TestFault10AServerThatDoesNotLetUsIn(t *testing.T) {
 		},
 		"NOPERM": func(t *testing.T, s *setting, o *aside.Options) {
 			s.reason = "redis answered NOPERM"
-			must(t, s, "ACL", "SETUSER", "aside", "on", ">"+password, "~*", "&*", "+@all")
-			o.Redis.Username, o.Redis.Password = "aside", password
-			s.begin = func(s *setting) { must(t, s, "ACL", "SETUSER", "aside", "-evalsha", "-eval") }
-			s.end = func(s *setting) { must(t, s, "ACL", "SETUSER", "aside", "+@all") }
+			must(t, s, "ACL", "SETUSER", "somebody", "on", ">"+password, "~*", "&*", "+@all")
+			o.Redis.Username, o.Redis.Password = "somebody", password
+			s.begin = func(s *setting) { must(t, s, "ACL", "SETUSER", "somebody", "-evalsha", "-eval") }
+			s.end = func(s *setting) { must(t, s, "ACL", "SETUSER", "somebody", "+@all") }
 		},
 		"TLS": func(t *testing.T, s *setting, o *aside.Options) {
 			s.reason = "the certificate of redis was refused"
@@ -424,7 +424,8 @@ func TestFault10AServerThatDoesNotLetUsIn(t *testing.T) {
 			t.Parallel()
 			s := &setting{server: redistest.Start(t)}
 			s.admin = redistest.Raw(t, s.server.Addr())
-			o := atOnce(s.server.Addr())
+			o := anonymously(s.server.Addr())
+			o.OpTimeout, o.Redis.ConnWriteTimeout = 0, 0
 			log, dialled := new(logbook), new(dials)
 			o.Logger, o.Redis.DialCtxFn = log.logger(), dialled.dial
 			prepare(t, s, &o)

@@ -201,6 +201,10 @@ func faultsUnderLoad() []fault {
 	command := func(args ...string) func(*testing.T, *redistest.Server, *redistest.Proxy) {
 		return func(t *testing.T, s *redistest.Server, _ *redistest.Proxy) { s.MustDo(t, args...) }
 	}
+	user := "default"
+	if asUser {
+		user = redistest.User[0]
+	}
 	nothing := server(func(*redistest.Server) {})
 	return []fault{
 		{2, "killed", server((*redistest.Server).Kill), server((*redistest.Server).Restart), true, "", nil},
@@ -211,7 +215,7 @@ func faultsUnderLoad() []fault {
 		{6, "out of memory", command("CONFIG", "SET", "maxmemory", "1"), command("CONFIG", "SET", "maxmemory", "0"), false, "", nil},
 		{7, "READONLY", command("REPLICAOF", "127.0.0.1", "1"), command("REPLICAOF", "NO", "ONE"), true, "READONLY", nil},
 		{7, "MASTERDOWN", command("REPLICAOF", "127.0.0.1", "1"), command("REPLICAOF", "NO", "ONE"), true, "MASTERDOWN", []string{"--replica-serve-stale-data", "no"}},
-		{10, "NOPERM", command("ACL", "SETUSER", "default", "-evalsha", "-eval"), command("ACL", "SETUSER", "default", "+@all"), true, "NOPERM", nil},
+		{10, "NOPERM", command("ACL", "SETUSER", user, "-evalsha", "-eval"), command("ACL", "SETUSER", user, "+evalsha", "+eval"), true, "NOPERM", nil},
 		{13, "flushed", command("FLUSHALL"), command("FLUSHALL"), false, "", nil},
 		{16, "tracking table full", command("CONFIG", "SET", "tracking-table-max-keys", "1"), command("CONFIG", "SET", "tracking-table-max-keys", "1000000"), false, "", nil},
 		{0, "clients killed", command("CLIENT", "KILL", "TYPE", "normal"), nothing, false, "", nil},
@@ -236,6 +240,9 @@ func (f fault) through(t *testing.T, drive func(*traffic, *testing.T)) (trafficS
 		length = time.Second
 	}
 	s := redistest.Start(t, f.args...)
+	if f.reason == "NOPERM" {
+		s.MayDeny()
+	}
 	p := redistest.StartProxy(t, s.Addr())
 	var driven atomic.Pointer[traffic]
 	o := atOnce(p.Addr())

@@ -127,7 +127,7 @@ func TestRandomFaultsBringNoWrongAnswer(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
 	goroutines := runtime.NumGoroutine()
-	o := at(proxy.Addr())
+	o := anonymously(proxy.Addr()) // without the password that one of the faults is about
 	o.OpTimeout, o.Redis.ConnWriteTimeout = 0, 0
 	o.Logger = new(logbook).logger()
 	c := connected(t, o)
