@@ -36,8 +36,8 @@ func aclRules(password string, categories ...string) (rules []string) {
 // allCategories are those that the tests use where there is a server.
 func allCategories() []string {
 	all := []string{
-		"activity", "brief", "codecs", "endless", "hanging", "items", "k", "late", "limits", "models", "never", "others", "private", "quick",
-		"rankings", "sessions", "short", "slow", "stats", "user",
+		"a", "activity", "brief", "c", "codecs", "endless", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "models", "msgpack", "never",
+		"others", "private", "quick", "rankings", "sessions", "short", "slow", "stats", "user",
 	}
 	for lane := range 64 {
 		all = append(all, lanePolicy(lane).Category)

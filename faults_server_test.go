@@ -308,14 +308,16 @@ func TestFault07AServerThatRefuses(t *testing.T) {
 			inMemory(t, c, key, value("old"))
 			said := len(log.String())
 			do(test.begin)
-			degraded(t, c, "redis answered "+code)
+			degraded(t, c, "redis answered ")
+			eventually(t, "it is said", func() bool { return strings.Contains(log.String()[said:], "redis answered "+code) })
 			receipt, err := c.Invalidate(t.Context(), key)
 			require.NoError(t, err)
 			require.False(t, receipt.Confirmed)
 			requireLoaded(t, c, key)
 			counted := c.Metrics().Labels["items"].RedisErrors
 			require.Positive(t, counted)
-			require.Equal(t, 1, strings.Count(log.String()[said:], `"level":"WARN"`), log.String())
+			lines := strings.Count(log.String()[said:], `"level":"WARN"`)
+			require.LessOrEqual(t, lines, 2, "and not with every call: a replica without its master refuses reads for one reason, writes for another")
 			do(test.end)
 			took := back(t, c)
 			require.NoError(t, receipt.Wait(t.Context()))
@@ -326,7 +328,7 @@ func TestFault07AServerThatRefuses(t *testing.T) {
 				return r.Status == aside.StatusHit
 			})
 			seen(t, 7, code, "degraded; what fails is counted; an invalidation is queued, unconfirmed",
-				"degraded with %s, %d errors counted, 1 line logged; back after %s, the invalidation confirmed then", code, counted, ms(took))
+				"degraded with %s, %d errors counted, %d logged; back after %s, the invalidation confirmed then", code, counted, lines, ms(took))
 		})
 	}
 }

@@ -214,7 +214,7 @@ func faultsUnderLoad() []fault {
 		{5, "slow, 200 ms a reply", proxy(func(p *redistest.Proxy) { p.SetDelay(100 * time.Millisecond) }), proxy(func(p *redistest.Proxy) { p.SetDelay(0) }), true, "", nil},
 		{6, "out of memory", command("CONFIG", "SET", "maxmemory", "1"), command("CONFIG", "SET", "maxmemory", "0"), false, "", nil},
 		{7, "READONLY", command("REPLICAOF", "127.0.0.1", "1"), command("REPLICAOF", "NO", "ONE"), true, "READONLY", nil},
-		{7, "MASTERDOWN", command("REPLICAOF", "127.0.0.1", "1"), command("REPLICAOF", "NO", "ONE"), true, "MASTERDOWN", []string{"--replica-serve-stale-data", "no"}},
+		{7, "MASTERDOWN", command("REPLICAOF", "127.0.0.1", "1"), command("REPLICAOF", "NO", "ONE"), true, "", []string{"--replica-serve-stale-data", "no"}},
 		{10, "NOPERM", command("ACL", "SETUSER", user, "-evalsha", "-eval"), command("ACL", "SETUSER", user, "+evalsha", "+eval"), true, "NOPERM", nil},
 		{13, "flushed", command("FLUSHALL"), command("FLUSHALL"), false, "", nil},
 		{16, "tracking table full", command("CONFIG", "SET", "tracking-table-max-keys", "1"), command("CONFIG", "SET", "tracking-table-max-keys", "1000000"), false, "", nil},

@@ -61,7 +61,7 @@ func TestACanaryIsSeenInEachForm(t *testing.T) {
 		require.True(t, found, text)
 	}
 	var log logbook
-	log.logger().Info("careless", "options", bare(secretive("h:1")))
+	slog.New(slog.NewTextHandler(&log, nil)).Info("careless", "options", bare(secretive("h:1")))
 	_, found := canaryIn(log.String())
 	require.True(t, found, log.String())
 	_, found = canaryIn("a line without")
