@@ -68,7 +68,7 @@ func New(opts Options) (*Cache, error) {
 		Client:    opts.Redis,
 		OpTimeout: opts.OpTimeout,
 		Lease:     opts.LeaseTTL,
-		Format:    redisstore.Format{Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset},
+		Format:    redisstore.Format{Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset, Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag},
 		Clock:     c.clock,
 		OnState:   c.health.onState,
 		Pushed:    c.pushed,
@@ -660,7 +660,7 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
 		case r.Value != nil && !s.supersede:
-			if v, ok := c.unseal(s, r.Value); ok {
+			if v, ok := c.unseal(ctx, s, r.Value); ok {
 				sealed = append(sealed, v)
 				for _, tag := range v.header.Tags {
 					if k := m.of(tag.Name); !k.known && !s.strong {

@@ -101,7 +101,6 @@
 //   - An invalidation that Redis has not confirmed is lost with the process that made it.
 //   - One key asked for two Go types is right for both, but memory holds the one that was read last.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
-//   - Large values are not split: they hold up others on their connection.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
 //     times as large as its bytes.

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // logbook is where a logger writes to, for tests that read it while the cache goes on.
@@ -211,4 +212,29 @@ func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
 	eventually(t, "it connects again", func() bool { return c.Health().State == aside.StateConnected })
 	eventually(t, "it is logged", func() bool { return len(log.lines(t)) == 4 })
 	require.Equal(t, back, log.lines(t)[3])
+}
+
+// No caller makes a connection, also where there are several and all of them have broken.
+func TestEveryConnectionIsMadeBeforeCallersUseIt(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	o := at(proxy.Addr())
+	o.Redis.PipelineMultiplex = 2
+	c := connected(t, o)
+	for range 5 {
+		made := proxy.Connections()
+		require.GreaterOrEqual(t, made, 2, "one for what is written, one for what is read")
+		proxy.ResetCounts()
+		for i := range 20 {
+			_, err := aside.GetOrLoad(t.Context(), c, items.Key(i), value("v"))
+			require.NoError(t, err)
+			_, err = c.Invalidate(t.Context(), items.Key(i))
+			require.NoError(t, err)
+		}
+		require.NotContains(t, proxy.Commands(), "HELLO")
+		proxy.CloseConnections()
+		eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded || proxy.Connections() > 0 })
+		eventually(t, "they are made anew", func() bool { return c.Health().State == aside.StateConnected && proxy.Connections() >= made })
+	}
 }

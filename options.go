@@ -18,13 +18,16 @@ import (
 	"unicode"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // Options configures a cache. The zero value is a cache in memory alone; every zero field stands for its default.
 type Options struct {
 	// Redis is where values are kept, shared by all processes that name the same server. Zero: in memory alone.
 	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. An option that would break what the
-	// cache promises is refused: reading from replicas, and rueidis' own client-side caching and its hooks.
+	// cache promises is refused: reading from replicas, rueidis' own client-side caching and its hooks, and a KeepAlive and
+	// ConnWriteTimeout with which a server that hangs would not be noticed within 3 s.
 	Redis rueidis.ClientOption
 
 	// Policies are checked by New, so that a mistake in one fails there and not at its first use.
@@ -51,9 +54,15 @@ type Options struct {
 	// CompressFrom is the encoded size from which values are compressed (s2) in Redis. Default: 1 KiB. Negative: never.
 	CompressFrom int
 
+	// ChunkFrom is the size, encoded and compressed, above which a value is stored in chunks of 256 KiB, each under a key of its
+	// own, which travel on a second connection: nobody who asks for a small value waits behind a large one. Default: 256 KiB.
+	// Negative: never.
+	ChunkFrom int
+
 	// OpTimeout bounds what one call may wait for Redis, not counting loads and waits for other processes' loads. Values
-	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys, and the first
-	// operations of a policy, half a second, since nothing is known of its values yet. Default: 50 ms, at most 1 min.
+	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys. Without chunks
+	// (ChunkFrom) the first operations of a policy get half a second, since nothing is known of its values yet. Default:
+	// 50 ms, at most 1 min.
 	OpTimeout time.Duration
 
 	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
@@ -111,6 +120,9 @@ func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
 const maxValueBytes = 1 << 30
 
+// longestSilence bounds how long a hit in memory can count as fresh although Redis would not tell of a change any more.
+const longestSilence = 3 * time.Second
+
 func cloneRedis(r rueidis.ClientOption) rueidis.ClientOption {
 	r.InitAddress, r.ClientSetInfo = slices.Clone(r.InitAddress), slices.Clone(r.ClientSetInfo)
 	r.TLSConfig, r.Sentinel.TLSConfig = r.TLSConfig.Clone(), r.Sentinel.TLSConfig.Clone()
@@ -129,6 +141,7 @@ func (o Options) withDefaults() (Options, []error) {
 	o.MaxBytes = pick(o.MaxBytes, 128<<20)
 	o.MaxValueBytes = pick(o.MaxValueBytes, 64<<20)
 	o.CompressFrom = pick(o.CompressFrom, 1<<10)
+	o.ChunkFrom = pick(o.ChunkFrom, 256<<10)
 	o.OpTimeout = pick(o.OpTimeout, 50*time.Millisecond)
 	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
 	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
@@ -193,6 +206,9 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
 	refuse(r.SelectDB < 0, "SelectDB", "a database has a number from 0 up")
 	refuse(r.ConnWriteTimeout < 0, "ConnWriteTimeout", "set a positive duration, or 0 for the default")
+	silence := redisstore.Silence(r)
+	refuse(silence < 0 || silence > longestSilence, "Dialer.KeepAlive",
+		"a server that hangs must be noticed within 3s: let twice KeepAlive (default 250ms) and ConnWriteTimeout (default 500ms) not come to more")
 	refuse(r.Dialer.Timeout < 0, "Dialer.Timeout", "set a positive duration, or 0 for the default")
 	refuse(r.ClusterOption.ShardsRefreshInterval < 0, "ClusterOption.ShardsRefreshInterval", "set a positive duration, or 0 for none")
 	refuse(r.Sentinel.TopologyRefreshInterval < 0, "Sentinel.TopologyRefreshInterval", "set a positive duration, or 0 for none")

@@ -83,8 +83,13 @@ func badOptions() map[string][]struct {
 		"Options.Redis.OnInvalidations":       {redis(tracking, func(r *rueidis.ClientOption) { r.OnInvalidations = func([]rueidis.RedisMessage) {} })},
 		"Options.Redis.PipelineMultiplex":     {redis("at most 8", func(r *rueidis.ClientOption) { r.PipelineMultiplex = rueidis.MaxPipelineMultiplex + 1 })},
 		"Options.Redis.SelectDB":              {redis("from 0 up", func(r *rueidis.ClientOption) { r.SelectDB = -1 })},
-		"Options.Redis.ConnWriteTimeout":      {redis(positive, func(r *rueidis.ClientOption) { r.ConnWriteTimeout = -1 })},
-		"Options.Redis.Dialer.Timeout":        {redis(positive, func(r *rueidis.ClientOption) { r.Dialer.Timeout = -1 })},
+		"Options.Redis.Dialer.KeepAlive": {
+			redis("must be noticed within 3s", func(r *rueidis.ClientOption) { r.Dialer.KeepAlive = 2 * time.Second }),
+			redis("must be noticed within 3s", func(r *rueidis.ClientOption) { r.Dialer.KeepAlive = -1 }),
+			redis("must be noticed within 3s", func(r *rueidis.ClientOption) { r.ConnWriteTimeout = 2600 * time.Millisecond }),
+		},
+		"Options.Redis.ConnWriteTimeout": {redis(positive, func(r *rueidis.ClientOption) { r.ConnWriteTimeout = -1 })},
+		"Options.Redis.Dialer.Timeout":   {redis(positive, func(r *rueidis.ClientOption) { r.Dialer.Timeout = -1 })},
 		"Options.Redis.ClusterOption.ShardsRefreshInterval": {
 			redis(positive, func(r *rueidis.ClientOption) { r.ClusterOption.ShardsRefreshInterval = -1 }),
 		},

@@ -24,15 +24,17 @@ func (c *Cache) budget(ctx context.Context, slots ...*slot) (context.Context, co
 	for _, s := range slots {
 		known := s.plan.largest.Load()
 		if known == 0 {
-			known = unknownSize
+			if known = int64(c.opts.ChunkFrom); known < 0 {
+				known = unknownSize
+			}
 		}
 		size = max(size, known)
 	}
 	return c.store.Budget(ctx, size, len(slots))
 }
 
-// unknownSize is how large a policy's values are taken for until the first one was met: half a second's worth, so that a
-// process that has just started reads what is in Redis rather than load it all again.
+// unknownSize is how large a policy's values are taken for, where they are not in chunks, until the first one was met: half a
+// second's worth, so that a process that has just started reads what is in Redis rather than load it all again.
 const unknownSize = 16 << 20
 
 // redisFailed notes that a load of s is not a plain miss. Without an answer from Redis there is no lease, and without
@@ -54,6 +56,9 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 // learnSize finds out how large a value is that Redis could not deliver in time. If that was for its size, the next
 // operation is given the time that it needs.
 func (c *Cache) learnSize(s *slot) {
+	if c.opts.ChunkFrom >= 0 {
+		return // it was not: what is large is read in chunks, whose number is known
+	}
 	if payload, _, err := s.encode(); err == nil && len(payload) <= c.opts.MaxValueBytes {
 		s.plan.met(int64(len(payload)))
 	}
@@ -75,9 +80,18 @@ type sealed struct {
 }
 
 // unseal reads the envelope of what Redis holds, or notes why that cannot be used.
-func (c *Cache) unseal(s *slot, stored []byte) (*sealed, bool) {
+func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bool) {
 	s.plan.met(int64(len(stored)))
-	header, payload, err := wire.Decode(s.key, stored, c.limits())
+	var (
+		header  wire.Header
+		payload []byte
+		err     error
+	)
+	if wire.IsChunked(stored) {
+		header, payload, err = c.readChunks(ctx, s, stored)
+	} else {
+		header, payload, err = wire.Decode(s.key, stored, c.limits())
+	}
 	if errors.Is(err, wire.ErrNewer) {
 		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
 		// gives way.
@@ -85,11 +99,42 @@ func (c *Cache) unseal(s *slot, stored []byte) (*sealed, bool) {
 		return nil, false
 	}
 	s.reject = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored))
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoChunk):
+		s.reason = "a part of the stored value is gone"
+		return nil, false
+	case errors.Is(err, errChunksUnread):
+		return nil, false
+	case err != nil:
 		c.undecodable(s, err)
 		return nil, false
 	}
 	return &sealed{s, header, payload}, true
+}
+
+var (
+	errNoChunk      = errors.New("a chunk is gone")
+	errChunksUnread = errors.New("Redis has not delivered the chunks") // and this was noted
+)
+
+// readChunks reads a large value by its manifest. Chunks are written before their manifest and never changed, so what the
+// connection vouches for is the manifest; but memory may have lost a chunk, or the value has been replaced in between.
+func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.Header, payload []byte, err error) {
+	m, err := wire.ReadManifest(s.key, stored, c.limits())
+	if err != nil {
+		return h, nil, err
+	}
+	ctx, cancel := c.store.More(ctx, int64(m.Size), m.Chunks)
+	defer cancel()
+	chunks, ok, err := c.store.Chunks(ctx, s.key, m.Nonce.String(), m.Chunks)
+	switch {
+	case err != nil:
+		c.redisFailed(ctx, s, err)
+		return h, nil, errChunksUnread
+	case !ok:
+		return h, nil, errNoChunk
+	}
+	return m.Join(s.key, stored, chunks, c.limits())
 }
 
 // needed reports whether one of the unknown tags is on one of these values.
@@ -255,8 +300,12 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 		Nonce:        s.nonce,
 		Tags:         tags,
 	}, payload, c.limits())
-	s.plan.met(int64(len(value)))
-	return redisstore.Filling{Key: s.key, Nonce: s.nonce.String(), Value: value, Until: until}, err
+	f := redisstore.Filling{Key: s.key, Nonce: s.nonce.String(), Value: value, Until: until}
+	if c.opts.ChunkFrom >= 0 && len(value) > c.opts.ChunkFrom {
+		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
+	}
+	s.plan.met(int64(len(f.Value)))
+	return f, err
 }
 
 // unstorable notes a value that cannot be stored. Its callers get it all the same.
@@ -272,6 +321,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 	var fills []redisstore.Filling
 	var filling, stored, failed []*slot
 	var size int64
+	keys := 0
 	for _, s := range slots {
 		f, err := c.sealLoaded(m, s, took)
 		switch {
@@ -285,12 +335,13 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 			failed = append(failed, s)
 		default:
 			fills, filling = append(fills, f), append(filling, s)
-			size += int64(len(f.Value))
+			size += f.Size()
+			keys += 1 + len(f.Chunks)
 		}
 	}
 	if len(fills) > 0 {
 		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
-		ctx, cancel := c.store.Budget(context.Background(), size, len(fills))
+		ctx, cancel := c.store.Budget(context.Background(), size, keys)
 		defer cancel()
 		filled := make(chan struct{})
 		for _, s := range filling {
@@ -576,7 +627,6 @@ func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 		c.unstorable(s, err)
 		return err
 	}
-	s.plan.met(int64(len(payload)))
 	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
 	defer cancel()
 	m.renew(true)
@@ -588,6 +638,8 @@ func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 		c.unstorable(s, err)
 		return err
 	}
+	ctx, cancel = c.store.More(ctx, filling.Size(), 1+len(filling.Chunks))
+	defer cancel()
 	outcomes, errs := c.store.Fill(ctx, filling)
 	if errs[0] != nil {
 		s.plan.counts.redisErrors.Add(1)

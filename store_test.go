@@ -444,7 +444,7 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 		value[i] = byte(i * i >> 3)
 	}
 	o := at(server.Addr())
-	o.CompressFrom = -1
+	o.CompressFrom, o.ChunkFrom = -1, -1
 	stored(t, connected(t, o), items.Key("large"), value)
 
 	// Another process's cache, which has seen small values only and cannot read this one in the time that they take.

@@ -32,6 +32,16 @@ func orElse(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
+// Silence is how long a server can say nothing, at most, before a connection with these options is given up: an idle one is
+// tried after one to two intervals, and then has so long to answer. It is negative where none is ever tried.
+func Silence(opt rueidis.ClientOption) time.Duration {
+	every := orElse(opt.Dialer.KeepAlive, keepAlive)
+	if every < 0 {
+		return -1
+	}
+	return 2*every + orElse(opt.ConnWriteTimeout, writeTimeout)
+}
+
 // State is how a link stands.
 type State struct {
 	Up    bool
@@ -50,6 +60,7 @@ type link struct {
 	opTimeout time.Duration
 	options   rueidis.ClientOption
 	greet     func(context.Context, rueidis.Client) error
+	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
 	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
 	newWire   func(broken func(cause error)) rueidis.CacheStore // for each connection of a client that is told of changes
 	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends
@@ -69,6 +80,7 @@ type link struct {
 type session struct {
 	client rueidis.Client
 	broken atomic.Bool // one of its connections has gone
+	bulk   bulk
 }
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
@@ -118,7 +130,10 @@ func (l *link) keep(ctx context.Context) {
 // use sends callers to a session, and after each loss waits for the server to answer again, until ctx ends or only another
 // session can help.
 func (l *link) use(ctx context.Context, s *session) {
+	inUse, over := context.WithCancel(ctx)
+	l.background.Go(func() { l.keepBulk(inUse, &s.bulk) })
 	defer func() {
+		over()
 		l.session.Store(nil)
 		s.client.Close()
 	}()
@@ -242,7 +257,7 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (s *sessio
 	}
 	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
 	opt.InitAddress = slices.Clone(opt.InitAddress)
-	own := &session{}
+	own := &session{bulk: newBulk()}
 	s = own
 	if !opt.DisableCache {
 		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
@@ -298,11 +313,15 @@ func dialer(opt rueidis.ClientOption) func(context.Context, string, *net.Dialer,
 	}
 }
 
-// probe asks the server to greet, with a deadline that leaves time for a dial.
+// probe asks the server to greet, with a deadline that leaves time for a dial, and on the connection that reads are tracked on
+// too, where that is another one: no caller is to find out that it has to be made.
 func (l *link) probe(ctx context.Context, c rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return l.greet(ctx, c)
+	if err := l.greet(ctx, c); err != nil || !l.Tracked() {
+		return err
+	}
+	return l.touch(ctx, c)
 }
 
 // down notes why the link is down.
@@ -445,22 +464,25 @@ func bytesOf(results []rueidis.RedisResult) (sum int64) {
 // each sends n commands in one round trip, or none under a context that has ended: where a connection is due to be made
 // again, rueidis would try so under that context, and others who wait for the same connection would share the failure.
 func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return l.ask(ctx, n, func(s *session, from, to int) []rueidis.RedisResult {
-		c := s.client
-		if n == 1 {
-			return []rueidis.RedisResult{c.Do(ctx, build(c, 0))}
-		}
-		cmds := make(rueidis.Commands, to-from)
-		for i := range cmds {
-			cmds[i] = build(c, from+i)
-		}
-		return c.DoMulti(ctx, cmds...)
+	return l.ask(ctx, n, pipeline, func(s *session, from, to int) []rueidis.RedisResult {
+		return sendAll(ctx, s.client, from, to, build)
 	})
+}
+
+func sendAll(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	if to-from == 1 {
+		return []rueidis.RedisResult{c.Do(ctx, build(c, from))}
+	}
+	cmds := make(rueidis.Commands, to-from)
+	for i := range cmds {
+		cmds[i] = build(c, from+i)
+	}
+	return c.DoMulti(ctx, cmds...)
 }
 
 // eachTracked is each for reads whose keys the server is to watch.
 func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
-	return l.ask(ctx, n, func(s *session, from, to int) []rueidis.RedisResult {
+	return l.ask(ctx, n, pipeline, func(s *session, from, to int) []rueidis.RedisResult {
 		c := s.client
 		if n == 1 {
 			ct := build(c, 0)
@@ -478,8 +500,8 @@ func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client
 // itself from answering in time whether it is alive.
 const pipeline = 1000
 
-// ask sends n commands, those from one index to another at a time.
-func (l *link) ask(ctx context.Context, n int, send func(s *session, from, to int) []rueidis.RedisResult) []rueidis.RedisResult {
+// ask sends n commands, those from one index to another at a time, and not more than most.
+func (l *link) ask(ctx context.Context, n, most int, send func(s *session, from, to int) []rueidis.RedisResult) []rueidis.RedisResult {
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
 		s := l.session.Load()
@@ -494,7 +516,7 @@ func (l *link) ask(ctx context.Context, n int, send func(s *session, from, to in
 			return results
 		}
 		sent := time.Now()
-		answers := send(s, len(results), min(n, len(results)+pipeline))
+		answers := send(s, len(results), min(n, len(results)+most))
 		l.note(ctx, s, time.Since(sent), answers)
 		results = append(results, answers...)
 	}

@@ -3,6 +3,8 @@ package redisstore
 import (
 	"crypto/sha1"
 	"encoding/hex"
+	"strconv"
+	"strings"
 )
 
 // Each script works on one key K and its lease L = {K}!l, which a cluster puts into the same slot. A lease's value is the
@@ -33,15 +35,57 @@ end
 return {2, now}
 `)
 
+// What a script must know of the format of values is behind its own arguments: magic, version, flags, the offsets of the load's
+// start and of the nonce, and the flag of a value whose payload is in chunks. formatFrom makes locals of it.
+//
+// A chunked value that goes takes its chunks with it, but not at once: somebody may be reading them. They are found by the
+// value's nonce and their number, which the manifest at its end tells: bytes altogether, and bytes in each.
+func formatFrom(arg int) string {
+	return strings.NewReplacer("$1", strconv.Itoa(arg), "$2", strconv.Itoa(arg+1), "$3", strconv.Itoa(arg+2),
+		"$4", strconv.Itoa(arg+3), "$5", strconv.Itoa(arg+4), "$6", strconv.Itoa(arg+5)).Replace(`
+local magic, version, flags = ARGV[$1], tonumber(ARGV[$2]), tonumber(ARGV[$3])
+local startAt, nonceAt, chunked = tonumber(ARGV[$4]), tonumber(ARGV[$5]), tonumber(ARGV[$6])
+local function headOf(key)
+	local head = redis.pcall('GETRANGE', key, 0, nonceAt + 11)
+	if magic ~= '' and type(head) == 'string' and #head >= #magic + 2 and string.sub(head, 1, #magic) == magic then
+		return head, string.byte(head, #magic + 1, #magic + 2)
+	end
+end
+local function chunkKey(key, nonce, i)
+	return '{' .. key .. '}!c:' .. nonce .. ':' .. i
+end
+local function chunksOf(key)
+	local head, itsVersion, itsFlags = headOf(key)
+	if not head or #head < nonceAt + 12 or itsVersion > version or itsFlags > flags or math.floor(itsFlags / chunked) % 2 == 0 then
+		return '', 0
+	end
+	local nonce = string.gsub(string.sub(head, nonceAt + 1), '.', function(c) return string.format('%02x', string.byte(c)) end)
+	local b = {string.byte(redis.call('GETRANGE', key, -12, -5), 1, 8)}
+	local size = b[1] + b[2] * 256 + b[3] * 65536 + b[4] * 16777216
+	local each = b[5] + b[6] * 256 + b[7] * 65536 + b[8] * 16777216
+	return nonce, math.min(math.ceil(size / each), ` + strconv.Itoa(mostChunks) + `)
+end
+local function letGo(key, nonce, count)
+	for i = 0, count - 1 do
+		redis.call('PEXPIRE', chunkKey(key, nonce, i), ` + strconv.Itoa(int(chunkGrace.Milliseconds())) + `)
+	end
+end
+local function drop(key)
+	letGo(key, chunksOf(key))
+	return redis.call('UNLINK', key)
+end
+`)
+}
+
 // fill stores a value under the caller's lease and gives the lease back.
 //
 //	KEYS  K, L
-//	ARGV  nonce, value, until when K lives (µs, the server's time), and of the format: magic, version, flags
+//	ARGV  nonce, value, until when K lives (µs, the server's time), number of chunks that were stored before, and the format
 //
 // The reply is an Outcome. The end of life is absolute, so that a fill that was held up on its way does not live longer
-// for it. Who seized the lease has not looked at K, so this does: a newer build's value is out of date too, but replacing
-// it would have two builds thrash each other's values, so it goes and nothing takes its place.
-var fill = newScript(`
+// for it. Chunks live longer than the value. Who seized the lease has not looked at K, so this does: a newer build's value is
+// out of date too, but replacing it would have two builds thrash each other's values, so it goes and nothing takes its place.
+var fill = newScript(formatFrom(5) + `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end
@@ -49,21 +93,22 @@ redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
-	redis.call('UNLINK', KEYS[1]) -- under the lease, what is there can only be older
+	drop(KEYS[1]) -- under the lease, what is there can only be older
 	return 2
 end
-local magic = ARGV[4]
-if magic ~= '' then
-	local head = redis.pcall('GETRANGE', KEYS[1], 0, #magic + 1)
-	if type(head) == 'string' and #head == #magic + 2 and string.sub(head, 1, #magic) == magic then
-		local version, flags = string.byte(head, #magic + 1, #magic + 2)
-		if version > tonumber(ARGV[5]) or flags > tonumber(ARGV[6]) then
-			redis.call('UNLINK', KEYS[1])
-			return 0
-		end
+local head, itsVersion, itsFlags = headOf(KEYS[1])
+if head and (itsVersion > version or itsFlags > flags) then
+	drop(KEYS[1])
+	return 0
+end
+for i = 0, tonumber(ARGV[4]) - 1 do
+	if redis.call('PEXPIRE', chunkKey(KEYS[1], ARGV[1], i), left + ` + strconv.Itoa(int(chunkGrace.Milliseconds())) + `) == 0 then
+		return redis.error_reply('NOCHUNK a chunk of the value is gone')
 	end
 end
+local nonce, count = chunksOf(KEYS[1])
 redis.call('SET', KEYS[1], ARGV[2], 'PX', left)
+letGo(KEYS[1], nonce, count)
 return 1
 `)
 
@@ -116,8 +161,9 @@ return 1
 // remove invalidates: value and lease go together, whoever has read K is told, and only a value counts as removed.
 //
 //	KEYS  K, L
-var remove = newScript(`
-local removed = redis.call('UNLINK', KEYS[1])
+//	ARGV  the format
+var remove = newScript(formatFrom(1) + `
+local removed = drop(KEYS[1])
 if redis.call('EXISTS', KEYS[2]) == 1 then` + tellOfLease + `
 end
 return removed
@@ -172,26 +218,22 @@ return text
 // discard removes K unless its load began late enough. The lease stays: whoever holds it now will store what is newer.
 //
 //	KEYS  K
-//	ARGV  the earliest start to keep (µs, the server's time), and of the format: magic, version, flags, offset of the start
+//	ARGV  the earliest start to keep (µs, the server's time), and the format
 //
 // What this build cannot read, a newer build's value included, is removed: one load too many does no harm. Starts are
 // below 2^53 until the year 2255, so Lua's numbers hold them exactly.
-var discard = newScript(`
-local magic, offset = ARGV[2], tonumber(ARGV[5])
-if magic ~= '' then
-	local head = redis.pcall('GETRANGE', KEYS[1], 0, offset + 7)
-	if type(head) == 'string' and #head == offset + 8 and string.sub(head, 1, #magic) == magic then
-		local version, flags = string.byte(head, #magic + 1, #magic + 2)
-		local start = 0
-		for i = 8, 1, -1 do
-			start = start * 256 + string.byte(head, offset + i)
-		end
-		if version <= tonumber(ARGV[3]) and flags <= tonumber(ARGV[4]) and start >= tonumber(ARGV[1]) then
-			return 0
-		end
+var discard = newScript(formatFrom(2) + `
+local head, itsVersion, itsFlags = headOf(KEYS[1])
+if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags then
+	local start = 0
+	for i = 8, 1, -1 do
+		start = start * 256 + string.byte(head, startAt + i)
+	end
+	if start >= tonumber(ARGV[1]) then
+		return 0
 	end
 end
-return redis.call('UNLINK', KEYS[1])
+return drop(KEYS[1])
 `)
 
 // A script is sent by its SHA-1, as EVALSHA wants it.

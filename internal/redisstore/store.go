@@ -86,10 +86,20 @@ type Grant struct {
 
 // A Filling stores one value under its lease.
 type Filling struct {
-	Key   string
-	Nonce string
-	Value []byte
-	Until int64 // end of life in µs of the server's time
+	Key    string
+	Nonce  string
+	Value  []byte
+	Chunks [][]byte // of a value whose payload is not in Value: stored first, under names made of the nonce
+	Until  int64    // end of life in µs of the server's time
+}
+
+// Size is how many bytes are to be sent.
+func (f Filling) Size() int64 {
+	n := int64(len(f.Value))
+	for _, c := range f.Chunks {
+		n += int64(len(c))
+	}
+	return n
 }
 
 // An Outcome tells what became of a Filling.
@@ -111,6 +121,8 @@ type Format struct {
 	Version   byte // the newest that this build knows
 	Flags     byte // the largest value that this build knows
 	LoadStart int  // where an int64, little endian, says when the load began, in µs of the server's time
+	Nonce     int  // where the 12 bytes of the nonce are, behind LoadStart
+	Chunked   byte // the flag of values in chunks; the last 12 bytes of those are a manifest
 }
 
 // Options configures a Store.
@@ -140,7 +152,7 @@ type Store struct {
 	announcements announcements // where the server does no tracking
 	clock         serverClock
 	leaseMS       string
-	format        []string // as the scripts take it: magic, version, flags, offset of the load's start
+	format        []string // as the scripts take it: see formatFrom
 }
 
 // Open returns at once; the connection is made in the background.
@@ -149,7 +161,7 @@ func Open(o Options) *Store {
 		leaseMS: strconv.FormatInt(o.Lease.Milliseconds(), 10),
 		format: []string{
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
-			strconv.Itoa(o.Format.LoadStart),
+			strconv.Itoa(o.Format.LoadStart), strconv.Itoa(o.Format.Nonce), strconv.Itoa(max(1, int(o.Format.Chunked))),
 		},
 	}
 	s.tracking.pushed, s.tracking.gap = func(string) {}, func() {}
@@ -161,7 +173,7 @@ func Open(o Options) *Store {
 	}
 	s.announcements.self = newSelf()
 	s.tracking.now, s.announcements.clock = o.now(), o.now()
-	s.greet, s.sees, s.listen, s.link.newWire = s.prepare, s.seesChanges, s.hear, s.tracking.newWire
+	s.greet, s.touch, s.sees, s.listen, s.link.newWire = s.prepare, s.readTracked, s.seesChanges, s.hear, s.tracking.newWire
 	s.link.opTimeout = o.OpTimeout
 	s.link.open(o.Client, o.OnState)
 	return s
@@ -176,7 +188,7 @@ func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
 		return nil
 	}
 	defer s.expect("", nil)
-	if err := c.DoCache(ctx, c.B().Get().Key(probe).Cache().ToStaticTTL(), time.Hour).Error(); err != nil && !rueidis.IsRedisNil(err) {
+	if err := s.readTracked(ctx, c); err != nil {
 		return err
 	}
 	if err := c.Do(ctx, c.B().Set().Key(probe).Value("").Px(probeLife).Build()).Error(); err != nil {
@@ -195,6 +207,29 @@ func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
 	case <-t.C:
 		return fmt.Errorf("%w: the server says nothing of a change", rueidis.ErrNoCache)
 	}
+}
+
+// readTracked reads what this process tries a server with, once on each connection: rueidis chooses one by the slot of the key.
+func (s *Store) readTracked(ctx context.Context, c rueidis.Client) error {
+	wires := uint16(1) << max(0, s.options.PipelineMultiplex)
+	var reads []rueidis.CacheableTTL
+	seen := make(map[uint16]bool)
+	for i := 0; len(seen) < int(wires); i++ {
+		key := s.probeKey()
+		if i > 0 {
+			key += strconv.Itoa(i)
+		}
+		if cmd := c.B().Get().Key(key).Cache().ToStaticTTL(); !seen[cmd.Slot()%wires] {
+			seen[cmd.Slot()%wires] = true
+			reads = append(reads, rueidis.CT(cmd, time.Hour))
+		}
+	}
+	for _, r := range c.DoMultiCache(ctx, reads...) {
+		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
@@ -270,8 +305,38 @@ const bytesPerKey = 4 << 10
 // Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes or several keys
 // are to be moved. Where it is what ends the context, the cause is ErrBudget.
 func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
-	limit := s.opTimeout + allowance(size, keys)
-	return context.WithTimeoutCause(ctx, limit, ErrBudget)
+	return budgetUntil(ctx, time.Now().Add(s.opTimeout+allowance(size, keys)))
+}
+
+// More adds to what ctx, which Budget has made, may spend: the time for further bytes in several keys, which turned out to be
+// needed.
+func (s *Store) More(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
+	b, ok := ctx.Value(budgetKey{}).(*budget)
+	if !ok {
+		return s.Budget(ctx, size, keys)
+	}
+	return budgetUntil(b.parent, b.until.Add(allowance(size, keys)))
+}
+
+// A budget is a context that knows what it would be without its own deadline.
+type budget struct {
+	context.Context
+	parent context.Context
+	until  time.Time
+}
+
+type budgetKey struct{}
+
+func (b *budget) Value(key any) any {
+	if key == (budgetKey{}) {
+		return b
+	}
+	return b.Context.Value(key)
+}
+
+func budgetUntil(parent context.Context, until time.Time) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadlineCause(parent, until, ErrBudget)
+	return &budget{ctx, parent, until}, cancel
 }
 
 // allowance is the time for size bytes and several keys, on top of the limit of an operation.
@@ -448,16 +513,22 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 	return g
 }
 
-// Fill stores values under their leases, and gives those back, in one round trip. An outcome counts where there is no error.
+// Fill stores values under their leases, and gives those back, in one round trip, but for chunks. An outcome counts where there
+// is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
-	calls := make([]call, len(fills))
-	for i, f := range fills {
-		args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10)}
-		calls[i] = call{fill, []string{f.Key, leaseKey(f.Key)}, append(args, s.format[:3]...)}
-	}
-	results := s.run(ctx, calls)
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
-	for i, r := range results {
+	var calls []call
+	var filling []int
+	for i, f := range fills {
+		if errs[i] = s.putChunks(ctx, f); errs[i] != nil {
+			continue
+		}
+		args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
+		calls = append(calls, call{fill, []string{f.Key, leaseKey(f.Key)}, append(args, s.format...)})
+		filling = append(filling, i)
+	}
+	for j, r := range s.run(ctx, calls) {
+		i := filling[j]
 		var n int64
 		n, errs[i] = r.AsInt64()
 		outcomes[i] = Outcome(n)
@@ -497,7 +568,7 @@ func firstError(results []rueidis.RedisResult) error {
 func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, err error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
-		calls[i] = call{remove, []string{key, leaseKey(key)}, nil}
+		calls[i] = call{remove, []string{key, leaseKey(key)}, s.format}
 	}
 	results := s.run(ctx, calls)
 	s.announce(ctx, keys)

@@ -53,7 +53,7 @@ func clientOf(addr string) rueidis.ClientOption {
 	return rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true}
 }
 
-var format = Format{Magic: "\xc1\xa5", Version: 1, Flags: 3, LoadStart: 8}
+var format = Format{Magic: "\xc1\xa5", Version: 1, Flags: 7, LoadStart: 8, Nonce: 48, Chunked: 4}
 
 // entry is the start of a value of the format, as far as scripts look, and a text.
 func entry(version, flags byte, start int64, text string) string {
@@ -181,7 +181,7 @@ func TestAFillReplacesNoValueOfANewerBuild(t *testing.T) {
 			require.NoError(t, grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: "n"}))[0].Err)
 			return fillOne(t, s, "n", "ours", time.Minute)
 		}
-		for _, newer := range []string{entry(2, 0, 1, "x"), entry(255, 0, 1, "x"), entry(1, 4, 1, "x"), entry(1, 128, 1, "x"), "\xc1\xa5\x02\x00"} {
+		for _, newer := range []string{entry(2, 0, 1, "x"), entry(255, 0, 1, "x"), entry(1, 8, 1, "x"), entry(1, 128, 1, "x"), "\xc1\xa5\x02\x00"} {
 			do("SET", key, newer)
 			require.Equal(t, Refused, fill(s), "%q", newer)
 			require.Equal(t, int64(0), do("EXISTS", key, lease), "out of date, so it goes too")
@@ -218,7 +218,7 @@ func TestDiscardKeepsAValueThatIsLoadedLaterAndNoOther(t *testing.T) {
 		require.True(t, discard(entry(1, 3, before+1, "the winner's")))
 		require.False(t, discard(entry(1, 0, before-1, "older")))
 		require.False(t, discard(entry(1, 0, 0, "older")))
-		for _, unreadable := range []string{"", "foreign", strings.Repeat("\xff", 80), entry(1, 0, before, "")[:15], entry(2, 0, before, "x"), entry(1, 4, before, "x")} {
+		for _, unreadable := range []string{"", "foreign", strings.Repeat("\xff", 80), entry(1, 0, before, "")[:15], entry(2, 0, before, "x"), entry(1, 8, before, "x")} {
 			require.False(t, discard(unreadable), "%q", unreadable)
 		}
 		do("RPUSH", key, "x")

@@ -10,7 +10,7 @@
 //	offset  size  field
 //	     0     2  magic, C1 A5
 //	     2     1  version, 1
-//	     3     1  flags: bit 0 compressed with s2, bit 1 negative, bit 2 chunked (reserved)
+//	     3     1  flags: bit 0 compressed with s2, bit 1 negative, bit 2 chunked: the payload is a manifest, see [ManifestLen]
 //	     4     4  codec: [ID] of the codec, 0 in a negative entry
 //	     8     8  load start
 //	    16     8  fresh until
@@ -82,16 +82,16 @@ const (
 	Version         = version
 	KnownFlags      = knownFlags
 	LoadStartOffset = loadStartOffset
+	ChunkedFlag     = flagChunked // of the flags: a value that has chunks, and a manifest at its end
 )
 
 const (
 	flagCompressed = 1 << iota
 	flagNegative
-	// flagChunked is reserved for a payload that is a manifest of chunks. This build writes none, and refuses it as it
-	// refuses every flag that it does not know.
+	// flagChunked marks a value whose payload lies in chunks. What it has in the payload's place is a manifest.
 	flagChunked
 
-	knownFlags = flagCompressed | flagNegative
+	knownFlags = flagCompressed | flagNegative | flagChunked
 )
 
 const (
@@ -247,37 +247,69 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 // The errors are ErrForeign, ErrNewer, ErrCorrupt, ErrWrongKey and ErrTooLarge. Nothing larger than the tags section, 33
 // KB at most, is allocated before all lengths are known to be within bounds.
 func Decode(key string, value []byte, lim Limits) (Header, []byte, error) {
-	if err := recognize(value); err != nil {
+	e, err := open(key, value)
+	if err != nil {
 		return Header{}, nil, err
 	}
+	if e.flags&flagChunked != 0 {
+		return Header{}, nil, fmt.Errorf("%w: chunks of a manifest", ErrCorrupt)
+	}
+	if !lim.admits(e.raw) {
+		return Header{}, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, e.raw, lim.MaxValue)
+	}
+	if e.flags&flagCompressed != 0 {
+		e.payload, err = decompress(e.payload, int(e.raw))
+		if err != nil {
+			return Header{}, nil, err
+		}
+	} else if e.raw != uint64(len(e.payload)) {
+		return Header{}, nil, fmt.Errorf("%w: raw length", ErrCorrupt)
+	}
+	return e.header, e.payload, nil
+}
+
+// An envelope is an intact value of a key.
+type envelope struct {
+	header  Header
+	flags   byte
+	raw     uint64 // length of the payload before compression
+	payload []byte // as stored
+}
+
+// open checks all of a value but what its payload is made of.
+func open(key string, value []byte) (e envelope, err error) {
+	if err := recognize(value); err != nil {
+		return e, err
+	}
 	if len(value) < HeaderLen {
-		return Header{}, nil, fmt.Errorf("%w: header cut short", ErrCorrupt)
+		return e, fmt.Errorf("%w: header cut short", ErrCorrupt)
 	}
 
 	le := binary.LittleEndian
-	flags := value[flagsOffset]
-	raw := uint64(le.Uint32(value[rawLenOffset:]))
 	stored := uint64(le.Uint32(value[storedLenOffset:]))
 	tagsLen := uint64(le.Uint32(value[TagsLenOffset:]))
 	if HeaderLen+tagsLen+stored != uint64(len(value)) {
-		return Header{}, nil, fmt.Errorf("%w: length", ErrCorrupt)
+		return e, fmt.Errorf("%w: length", ErrCorrupt)
 	}
 	if le.Uint32(value[crcOffset:]) != checksum(value) {
-		return Header{}, nil, fmt.Errorf("%w: checksum", ErrCorrupt)
+		return e, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
 	// After the checksum, so that a damaged hash is not mistaken for another key's.
 	if hashKey(key) != [keyHashLen]byte(value[keyHashOffset:]) {
-		return Header{}, nil, ErrWrongKey
+		return e, ErrWrongKey
 	}
 
 	head := HeaderLen + tagsLen
 	tags, err := parseTags(value[HeaderLen:head])
 	if err != nil {
-		return Header{}, nil, err
+		return e, err
 	}
-	h := Header{
+	e.flags = value[flagsOffset]
+	e.raw = uint64(le.Uint32(value[rawLenOffset:]))
+	e.payload = value[head:len(value):len(value)]
+	e.header = Header{
 		Codec:        le.Uint32(value[codecOffset:]),
-		Negative:     flags&flagNegative != 0,
+		Negative:     e.flags&flagNegative != 0,
 		LoadStart:    int64(le.Uint64(value[loadStartOffset:])),
 		FreshUntil:   int64(le.Uint64(value[freshUntilOffset:])),
 		DeadUntil:    int64(le.Uint64(value[deadUntilOffset:])),
@@ -285,22 +317,10 @@ func Decode(key string, value []byte, lim Limits) (Header, []byte, error) {
 		Nonce:        Nonce(value[NonceOffset:]),
 		Tags:         tags,
 	}
-	if h.Negative && (stored != 0 || h.Codec != 0) {
-		return Header{}, nil, fmt.Errorf("%w: negative entry with a payload", ErrCorrupt)
+	if e.header.Negative && (stored != 0 || e.header.Codec != 0) {
+		return e, fmt.Errorf("%w: negative entry with a payload", ErrCorrupt)
 	}
-	if !lim.admits(raw) {
-		return Header{}, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, raw, lim.MaxValue)
-	}
-	payload := value[head:len(value):len(value)]
-	if flags&flagCompressed != 0 {
-		payload, err = decompress(payload, int(raw))
-		if err != nil {
-			return Header{}, nil, err
-		}
-	} else if raw != stored {
-		return Header{}, nil, fmt.Errorf("%w: raw length", ErrCorrupt)
-	}
-	return h, payload, nil
+	return e, nil
 }
 
 // HeadNonce returns the nonce of a value of which only the first HeadLen bytes or more are at hand. It is false when they

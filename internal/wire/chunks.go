@@ -1,0 +1,103 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/klauspost/compress/s2"
+)
+
+// ManifestLen is the length of a manifest, which ends the value that has one:
+//
+//	size  field
+//	   4  length of the stored payload
+//	   4  length of each chunk but the last
+//	   4  checksum of the whole value
+//
+// A value with a manifest is the head of a larger one, and its payload lies elsewhere, in chunks that are found by the
+// value's nonce. It is intact or not by itself: its own checksum covers the manifest and no chunk.
+const ManifestLen = 12
+
+// maxChunks is how many a reader asks for at most: a forged manifest could name one for every byte.
+const maxChunks = 1 << 14
+
+// Split cuts the payload of an encoded value into chunks of size bytes. It returns the value to store in its place, and the
+// chunks, which lie inside value.
+func Split(value []byte, size int) (manifest []byte, chunks [][]byte) {
+	le := binary.LittleEndian
+	head := HeaderLen + int(le.Uint32(value[TagsLenOffset:]))
+	payload := value[head:]
+	manifest = append(make([]byte, 0, head+ManifestLen), value[:head]...)
+	manifest = le.AppendUint32(manifest, uint32(len(payload)))
+	manifest = le.AppendUint32(manifest, uint32(size))
+	manifest = le.AppendUint32(manifest, le.Uint32(value[crcOffset:]))
+	manifest[flagsOffset] |= flagChunked
+	le.PutUint32(manifest[storedLenOffset:], ManifestLen)
+	le.PutUint32(manifest[crcOffset:], checksum(manifest))
+	for len(payload) > 0 {
+		n := min(size, len(payload))
+		chunks = append(chunks, payload[:n:n])
+		payload = payload[n:]
+	}
+	return manifest, chunks
+}
+
+// A Manifest says where the payload of a value is.
+type Manifest struct {
+	Nonce  Nonce // by which the chunks are named
+	Chunks int   // how many there are
+	Size   int   // bytes in all of them together
+	chunk  int
+	crc    uint32
+}
+
+// IsChunked reports whether value has a manifest in place of its payload, as far as its first bytes tell.
+func IsChunked(value []byte) bool {
+	return recognize(value) == nil && value[flagsOffset]&flagChunked != 0
+}
+
+// ReadManifest returns the manifest of a value for which IsChunked is true. The errors are those of Decode. A value that is too
+// large is refused by what its manifest says, before any of its chunks is read.
+func ReadManifest(key string, value []byte, lim Limits) (Manifest, error) {
+	e, err := open(key, value)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if len(e.payload) != ManifestLen {
+		return Manifest{}, fmt.Errorf("%w: manifest", ErrCorrupt)
+	}
+	le := binary.LittleEndian
+	size, chunk := uint64(le.Uint32(e.payload)), uint64(le.Uint32(e.payload[4:]))
+	if chunk == 0 || size == 0 || (size-1)/chunk >= maxChunks {
+		return Manifest{}, fmt.Errorf("%w: manifest", ErrCorrupt)
+	}
+	if !lim.admits(e.raw) {
+		return Manifest{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, e.raw, lim.MaxValue)
+	}
+	if size > uint64(s2.MaxEncodedLen(int(e.raw))) {
+		return Manifest{}, fmt.Errorf("%w: more chunks than the payload can fill", ErrCorrupt)
+	}
+	return Manifest{
+		Nonce: e.header.Nonce, Chunks: int((size + chunk - 1) / chunk), Size: int(size), chunk: int(chunk), crc: le.Uint32(e.payload[8:]),
+	}, nil
+}
+
+// Join is Decode for a value with a manifest and its chunks.
+func (m Manifest) Join(key string, value []byte, chunks [][]byte, lim Limits) (Header, []byte, error) {
+	le := binary.LittleEndian
+	head := len(value) - ManifestLen
+	whole := append(make([]byte, 0, head+m.Size), value[:head]...)
+	for i, c := range chunks {
+		if len(c) != min(m.chunk, m.Size-i*m.chunk) {
+			return Header{}, nil, fmt.Errorf("%w: length of a chunk", ErrCorrupt)
+		}
+		whole = append(whole, c...)
+	}
+	if len(whole) != head+m.Size {
+		return Header{}, nil, fmt.Errorf("%w: number of chunks", ErrCorrupt)
+	}
+	whole[flagsOffset] &^= flagChunked
+	le.PutUint32(whole[storedLenOffset:], uint32(m.Size))
+	le.PutUint32(whole[crcOffset:], m.crc)
+	return Decode(key, whole, lim)
+}
