@@ -4,11 +4,10 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
-RACES     = TestNoStale|TestNoCallerEver|TestHowLong
+RACES     = TestNoStale|TestNoCallerEver|TestHowLongAnother
+SOAK      = 10m
 
-FAULTS    = TestEveryCallIsAnswered|TestAServerWithoutMemory|TestAServerThatHangs|TestRandomFaults|Outage|Forgotten|Degraded
-
-.PHONY: help test races faults mutants lint fuzz bench gateway report cover tools
+.PHONY: help test acl races faults soak mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,8 +18,14 @@ test: tools ## run every test of every module with the race detector; installs r
 races: tools ## run the races at length, a million rounds and more, and show what they count
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 60m -run '$(RACES)' .
 
-faults: tools ## cause each fault under load, and show what callers saw
-	ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 10m -run '$(FAULTS)' . | grep -E '^ *(--- |[a-z_]+_test.go|FAIL|ok)'
+acl: tools ## run the root module's tests as a Redis user with the rules of the README alone; its password is a canary
+	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test $(TESTFLAGS) .
+
+faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
+	scripts/faults.sh
+
+soak: tools ## random faults under load for SOAK (10m), from a seed that is printed; ASIDE_SEED repeats them
+	ASIDE_SOAK=$(SOAK) ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 2h -run '^TestRandomFaults' .
 
 mutants: tools ## take each guard out of the code, one at a time, and show the test that then fails
 	go run ./internal/mutants -j 2

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
@@ -397,7 +396,7 @@ func TestACancelledLoadIsNotBackedOff(t *testing.T) {
 // miniredis has no client tracking.
 func TestAServerWithoutTrackingIsFoundAndServedFor(t *testing.T) {
 	t.Parallel()
-	a, b := pair(t, miniredis.RunT(t).Addr())
+	a, b := pair(t, mini(t))
 	h := a.Health()
 	require.False(t, h.Tracking)
 	require.Contains(t, h.Reason, "no client tracking")

@@ -2,6 +2,7 @@ package aside_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -23,9 +24,16 @@ func TestMain(m *testing.M) {
 		"holder":   holderProcess,
 		"member":   memberProcess,
 		"follower": followerProcess,
+		"servant":  servantProcess,
 	})
+	if asUser {
+		redistest.User = append([]string{"aside"}, aclRules(canary, allCategories()...)...)
+	}
 	goleak.VerifyTestMain(m)
 }
+
+// asUser is whether the whole suite is run as a user that may do what the README says, and no more; its password is a canary.
+var asUser = os.Getenv("ASIDE_ACL") == "1"
 
 // items is what most tests cache: one second is long enough for any of them, and short enough to wait for.
 var items = aside.Policy{Name: "items", Category: "items", TTL: time.Hour}
@@ -42,28 +50,58 @@ func waitBound() time.Duration {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// newCache makes a cache that ends with its test.
+// newCache makes a cache that ends with its test. What it has logged, where the test does not look for itself, and what it
+// prints must hold no canary.
 func newCache(t testing.TB, o aside.Options) *aside.Cache {
 	t.Helper()
+	var log logbook
 	if o.Logger == nil {
-		o.Logger = quiet()
+		o.Logger = log.logger()
 	}
 	if o.Backoff == 0 {
 		o.Backoff = -1 // most tests repeat a failed load at once
 	}
+	if asUser && len(o.Redis.InitAddress) > 0 && o.Secret == nil {
+		o.Secret = []byte(canary)
+	}
 	c, err := aside.New(o)
 	require.NoError(t, err)
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() {
+		metrics, health := c.Metrics(), c.Health()
+		c.Close()
+		text := fmt.Sprintf("%s\n%v %+v %#v\n%+v\n%+v", log.String(), c, o, c, health, metrics)
+		if form, found := canaryIn(text); found {
+			t.Errorf("the canary was told as %s: %s", form, text)
+		}
+	})
 	return c
 }
 
 // at is the options for a cache on the server at addr. Its limits for one operation and for a silent connection are long:
 // tests that are not about time must not fail for want of it.
 func at(addr string) aside.Options {
+	o := anonymously(addr)
+	if asUser {
+		o.Redis.Username, o.Redis.Password = "aside", canary
+	}
+	return o
+}
+
+// anonymously is at for a server's default user, for tests that are about users and passwords.
+func anonymously(addr string) aside.Options {
 	return aside.Options{
 		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 2 * time.Second},
 		OpTimeout: 5 * time.Second,
 	}
+}
+
+// mini is the address of a miniredis.
+func mini(t *testing.T) string {
+	server := miniredis.RunT(t)
+	if asUser {
+		server.RequireUserAuth("aside", canary)
+	}
+	return server.Addr()
 }
 
 // connected makes a cache on the server at addr and waits until it is in use.
@@ -96,7 +134,7 @@ func everyMode(t *testing.T, test func(t *testing.T, newCache func(aside.Options
 		}
 	}
 	t.Run("memory", on(func(*testing.T) string { return "" }))
-	t.Run("miniredis", on(func(t *testing.T) string { return miniredis.RunT(t).Addr() }))
+	t.Run("miniredis", on(mini))
 	t.Run("redis", on(func(t *testing.T) string { return redistest.Start(t).Addr() }))
 }
 

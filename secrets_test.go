@@ -24,17 +24,48 @@ import (
 // canary is what no text of the library may hold.
 const canary = "cAnArY7f3a9d0e1b"
 
-// requireNoCanary looks for it in every form that a printer could give it.
-func requireNoCanary(t *testing.T, text, where string) {
-	t.Helper()
+// canaryIn looks for it in every form that a printer could give it.
+func canaryIn(text string) (form string, found bool) {
+	for form, sign := range canaryForms {
+		if strings.Contains(text, sign) {
+			return form, true
+		}
+	}
+	return "", false
+}
+
+var canaryForms = func() map[string]string {
 	numbers := strings.Trim(fmt.Sprint([]byte(canary)), "[]")
-	for form, sign := range map[string]string{
+	return map[string]string{
 		"text": canary, "base64": base64.RawStdEncoding.EncodeToString([]byte(canary)), "hex": hex.EncodeToString([]byte(canary)),
 		"HEX": strings.ToUpper(hex.EncodeToString([]byte(canary))), "numbers": numbers, "Go": strings.Trim(fmt.Sprintf("%#v", []byte(canary)), "[]byte{}"),
 		"numbers in JSON": strings.ReplaceAll(numbers, " ", ","),
-	} {
-		require.NotContains(t, text, sign, "%s holds the canary as %s", where, form)
 	}
+}()
+
+func requireNoCanary(t *testing.T, text, where string) {
+	t.Helper()
+	form, found := canaryIn(text)
+	require.False(t, found, "%s holds the canary as %s: %s", where, form, text)
+}
+
+// The proof that canaries would be seen, in whatever form, by what looks for them after every test that makes a cache.
+func TestACanaryIsSeenInEachForm(t *testing.T) {
+	t.Parallel()
+	type bare aside.Options // of the same fields, without the methods
+	for _, text := range []string{
+		"a line with " + canary + ".", fmt.Sprintf("%+v", bare(secretive("h:1"))), fmt.Sprintf("%v", []byte(canary)),
+		fmt.Sprintf("%x", canary), fmt.Sprintf("%X", canary), fmt.Sprintf("%#v", []byte(canary)), base64.StdEncoding.EncodeToString([]byte(canary)),
+	} {
+		_, found := canaryIn(text)
+		require.True(t, found, text)
+	}
+	var log logbook
+	slog.New(slog.NewTextHandler(&log, nil)).Info("careless", "options", bare(secretive("h:1")))
+	_, found := canaryIn(log.String())
+	require.True(t, found, log.String())
+	_, found = canaryIn("a line without")
+	require.False(t, found)
 }
 
 var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%10.3v"}

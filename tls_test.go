@@ -97,7 +97,7 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			addr, connections, seen := terminate(t, server.Addr(), test.offers)
-			o := at(addr)
+			o := anonymously(addr)
 			o.Redis.Password = password
 			o.Redis.TLSConfig = &tls.Config{RootCAs: test.trusts, ServerName: host}
 			if name == "a certificate of elsewhere" {

@@ -358,7 +358,8 @@ func (l *link) retry(ctx context.Context, failed func(error), try func() error) 
 // report notes the state and tells it on where it is another one than before.
 func (l *link) report(s State) {
 	l.mu.Lock()
-	changed := s.Up != l.state.Up || s.Cause != nil && (l.state.Cause == nil || classOf(s.Cause) != classOf(l.state.Cause))
+	changed := s.Up != l.state.Up || s.Cause != nil &&
+		(l.state.Cause == nil || classOf(s.Cause) != classOf(l.state.Cause) || isTLS(s.Cause) && !isTLS(l.state.Cause))
 	if changed && s.Up == l.state.Up || s.Since.IsZero() {
 		s.Since = l.state.Since // still down, since the same time
 	}

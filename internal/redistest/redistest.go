@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -37,6 +38,10 @@ const (
 	requireEnv = "ASIDE_REQUIRE_REDIS"
 )
 
+// User, where a test binary sets it before its first server, is a user that every server has, with the rules of ACL SETUSER
+// behind its name. When a test ends its servers must have denied that user nothing, but for those of [Server.MayDeny].
+var User []string
+
 // errPortTaken says that a server gave up because its port, or its cluster bus
 // port, belongs to somebody else.
 var errPortTaken = errors.New("port in use")
@@ -51,6 +56,8 @@ type Server struct {
 	password string
 
 	port int // written by Start only, before anybody else has the server
+
+	mayDeny atomic.Bool
 
 	mu   sync.Mutex // guards proc, and is held while a process starts
 	proc *process   // nil while no process runs
@@ -89,12 +96,16 @@ func Start(t testing.TB, args ...string) *Server {
 	if v := majorVersion(bin); v >= 7 { // older servers allow DEBUG anyway and refuse the option
 		s.args = append(s.args, "--enable-debug-command", "yes")
 	}
+	if len(User) > 0 {
+		s.args = append(append(s.args, "--user"), User...)
+	}
 	s.args = append(s.args, args...)
 
 	for range 20 {
 		s.port = reservePort(t)
 		if err = s.start(); err == nil {
 			t.Cleanup(func() {
+				s.checkDenials()
 				s.Kill()
 				releasePort(s.port)
 			})
@@ -154,6 +165,28 @@ func (s *Server) MustDo(t testing.TB, args ...string) any {
 		t.Fatalf("redistest: %s: %v", strings.Join(args[:min(2, len(args))], " "), err) // values may be huge
 	}
 	return v
+}
+
+// MayDeny is for a test that wants User to be denied something.
+func (s *Server) MayDeny() { s.mayDeny.Store(true) }
+
+// checkDenials fails the test where the server, if it still runs, has denied User something.
+func (s *Server) checkDenials() {
+	s.mu.Lock()
+	gone := s.proc == nil || isStopped(s.proc.pid())
+	s.mu.Unlock()
+	if len(User) == 0 || s.mayDeny.Load() || gone {
+		return
+	}
+	log, err := s.Do("ACL", "LOG")
+	if err != nil {
+		return // the test has taken the way in from us as well
+	}
+	for _, entry := range log.([]any) {
+		if text := fmt.Sprint(entry); strings.Contains(text, "username "+User[0]+" ") && !strings.Contains(text, "reason auth ") {
+			s.t.Errorf("redistest: %s was denied something: %s", User[0], text)
+		}
+	}
 }
 
 // FlushAll empties every database.
