@@ -179,17 +179,17 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	before := c.journal.now()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
-	removed, err := c.store.Remove(ctx, keys...)
-	if err == nil {
+	removed, errs := c.store.Remove(ctx, keys...)
+	if errs == nil {
 		unconfirmed = c.journal.confirm(before, keys...)
 	} else {
 		unconfirmed = c.journal.enter(keys...)
 	}
-	for _, s := range slots {
+	for i, s := range slots {
 		// Again: a read may have found the old value meanwhile. Redis tells of the change, but perhaps only after this
 		// call has returned.
 		c.near.Delete(s.key)
-		if err != nil {
+		if errs != nil && errs[i] != nil {
 			s.plan.counts.redisErrors.Add(1)
 		}
 	}

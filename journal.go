@@ -226,10 +226,22 @@ func (c *Cache) replayOnce(ctx context.Context) bool {
 		}
 	}
 	if len(keys) > 0 {
-		if _, err := c.store.Remove(ctx, keys...); err != nil {
-			return false
-		}
-		all = c.journal.confirm(upTo, keys...) == nil && all
+		_, errs := c.store.Remove(ctx, keys...)
+		done := succeeded(keys, errs)
+		all = c.journal.confirm(upTo, done...) == nil && len(done) == len(keys) && all
 	}
 	return all
+}
+
+// succeeded are those keys that have no error.
+func succeeded(keys []string, errs []error) (done []string) {
+	if errs == nil {
+		return keys
+	}
+	for i, key := range keys {
+		if errs[i] == nil {
+			done = append(done, key)
+		}
+	}
+	return done
 }

@@ -522,7 +522,7 @@ func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration)
 	}
 	if len(s.lateNames) > 0 {
 		tags, err := tagNames(s.lateNames)
-		if err != nil || c.ownTags.Load() != s.ownTags {
+		if err != nil || c.lateTags.Load() != s.lateTags {
 			return
 		}
 		s.tags = slices.Concat(s.tags, tags)
@@ -536,7 +536,7 @@ func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration)
 		}
 		list = append(list, v)
 	}
-	if c.ownTags.Load() != s.ownTags && len(s.lateNames) > 0 {
+	if c.lateTags.Load() != s.lateTags && len(s.lateNames) > 0 {
 		return // one of the tags above may be it: their fences are younger than the load
 	}
 	s.out.freshUntil = start + int64(ttl)

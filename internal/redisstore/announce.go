@@ -63,9 +63,16 @@ func (s *Store) announce(ctx context.Context, keys []string) {
 	if s.Tracked() {
 		return
 	}
-	s.each(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Publish().Channel(channel).Message(s.announcements.self + keys[i]).Build()
-	})
+	// What becomes of it says nothing of the server that the write before it has not said.
+	for from := 0; from < len(keys); from += pipeline {
+		now := s.session.Load()
+		if now == nil || ctx.Err() != nil {
+			return
+		}
+		sendAll(ctx, now.client, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
+			return c.B().Publish().Channel(channel).Message(s.announcements.self + keys[i]).Build()
+		})
+	}
 }
 
 // hear listens to announcements until ctx ends.

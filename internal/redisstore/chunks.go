@@ -2,8 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"crypto/tls"
-	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -59,13 +57,13 @@ func (s *Store) putChunks(ctx context.Context, f Filling) error {
 
 // A bulk is the second client of a session. It is made when it is first wanted, which for most users is never.
 type bulk struct {
-	client *atomic.Pointer[rueidis.Client]
-	wanted chan struct{} // wakes the goroutine that makes it, with room for one
-	gone   chan struct{} // likewise: its connection has broken
+	session *atomic.Pointer[session]
+	wanted  chan struct{} // wakes the goroutine that makes it, with room for one
+	gone    chan struct{} // likewise: of a session that is itself a second one, its connection has broken
 }
 
 func newBulk() bulk {
-	return bulk{new(atomic.Pointer[rueidis.Client]), make(chan struct{}, 1), make(chan struct{}, 1)}
+	return bulk{new(atomic.Pointer[session]), make(chan struct{}, 1), make(chan struct{}, 1)}
 }
 
 func signal(c chan struct{}) {
@@ -79,66 +77,36 @@ func signal(c chan struct{}) {
 // for a connection to be made.
 func (l *link) eachInBulk(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
 	return l.ask(ctx, n, chunkWindow, func(s *session, from, to int) []rueidis.RedisResult {
-		c := s.bulk.client.Load()
-		if c == nil {
+		c := s.client
+		if second := s.bulk.session.Load(); second != nil && !second.broken.Load() {
+			c = second.client
+		} else {
 			signal(s.bulk.wanted)
-			c = &s.client
 		}
-		return sendAll(ctx, *c, from, to, build)
+		return sendAll(ctx, c, from, to, build)
 	})
 }
 
-// keepBulk makes the second client when it is wanted, and another one when its connection has broken: rueidis would make
-// that in the context of whoever comes next.
+// keepBulk makes the second client when it is wanted, and another one when its connection has broken.
 func (l *link) keepBulk(ctx context.Context, b *bulk) {
+	opt := l.options
+	opt.DisableCache = true
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-b.wanted:
 		}
-		var made atomic.Bool
-		opt := l.options
-		opt.DisableCache = true
-		dial := dialer(opt)
-		opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-			conn, err := dial(dialing, dst, d, config)
-			if err == nil {
-				conn = &closing{conn, func() {
-					if made.Load() { // else rueidis has only tried it
-						b.client.Store(nil)
-						signal(b.gone)
-					}
-				}}
-			}
-			return conn, err
-		}
-		select {
-		case <-b.gone: // of an earlier one
-		default:
-		}
-		own, ok := l.connect(ctx, opt, func(error) {})
+		second, ok := l.connect(ctx, opt, func(error) {})
 		if !ok {
 			return
 		}
-		made.Store(true)
-		b.client.Store(&own.client)
+		b.session.Store(second)
 		select {
 		case <-ctx.Done():
-		case <-b.gone:
+		case <-second.bulk.gone:
 		}
-		b.client.Store(nil)
-		own.client.Close()
+		b.session.Store(nil)
+		second.client.Close()
 	}
-}
-
-// A closing connection tells when it is closed.
-type closing struct {
-	net.Conn
-	closed func()
-}
-
-func (c *closing) Close() error {
-	c.closed()
-	return c.Conn.Close()
 }

@@ -19,6 +19,7 @@ const (
 	firstRetry   = 50 * time.Millisecond  // after a failed attempt; doubles up to
 	slowestRetry = time.Second            // or, after a refusal that takes somebody to mend it, to
 	slowRefused  = 5 * time.Second        //
+	lookAgain    = time.Minute            // how often a lack of permission is taken for one of the whole client
 	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
 	keepAlive    = 250 * time.Millisecond // how often an idle connection is tried
 	tripAfter    = 3                      // failures in a row that stop the asking
@@ -57,6 +58,8 @@ type link struct {
 	session   atomic.Pointer[session] // nil while down
 	failed    atomic.Int32            // failures in a row
 	blind     atomic.Bool             // the server does not tell of changes
+	forbidden atomic.Int64            // when a command was last forbidden, and the client looked at for it: ns since began
+	began     time.Time
 	opTimeout time.Duration
 	options   rueidis.ClientOption
 	greet     func(context.Context, rueidis.Client) error
@@ -78,9 +81,10 @@ type link struct {
 
 // A session is one client, and what was noticed about it.
 type session struct {
-	client rueidis.Client
-	broken atomic.Bool // one of its connections has gone
-	bulk   bulk
+	client  rueidis.Client
+	broken  atomic.Bool // one of its connections has gone
+	tracked bool        // the server tells it of changes
+	bulk    bulk
 }
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
@@ -96,7 +100,8 @@ func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	opt.Dialer.Timeout = orElse(opt.Dialer.Timeout, dialTimeout)
 	ctx, stop := context.WithCancel(context.Background())
 	l.options, l.onState, l.stop = opt, onState, stop
-	l.state = State{Since: time.Now()}
+	l.began = time.Now()
+	l.state = State{Since: l.began}
 	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
 	go l.keep(ctx)
 }
@@ -135,7 +140,7 @@ func (l *link) use(ctx context.Context, s *session) {
 	defer func() {
 		over()
 		l.session.Store(nil)
-		s.client.Close()
+		l.background.Go(s.client.Close) // which waits for a server that hangs
 	}()
 	for {
 		l.failed.Store(0)
@@ -158,16 +163,18 @@ func (l *link) use(ctx context.Context, s *session) {
 		cause := l.cause
 		l.mu.Unlock()
 		l.report(State{Since: time.Now(), Cause: cause})
-		if classOf(cause) == refused {
+		// A client whose connection has broken makes no other one, and where the server did not tell of changes it is asked
+		// anew whether it does.
+		if classOf(cause) == refused || !s.tracked || s.broken.Load() {
 			return
 		}
 		over := false
 		ok := l.retry(ctx, l.down, func() error {
-			s.broken.Store(false)
 			err := l.probe(ctx, s.client)
-			over = classOf(err) == refused
-			if over {
-				l.down(err)
+			if over = classOf(err) == refused || s.broken.Load(); over {
+				if err != nil {
+					l.down(err)
+				}
 				return nil
 			}
 			return err
@@ -232,7 +239,8 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed fun
 
 // attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
 // mute: so whatever it has dialed is closed when ctx ends before the client is made.
-func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (s *session, err error) {
+func (l *link) attempt(ctx context.Context, given rueidis.ClientOption) (s *session, err error) {
+	opt := given
 	trying, over := context.WithCancel(ctx)
 	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
 	defer func() {
@@ -240,8 +248,13 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (s *sessio
 			over()
 		}
 	}()
+	own := &session{tracked: !opt.DisableCache, bulk: newBulk()}
+	s = own
 	dial := dialer(opt)
 	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		if made.Load() && own.client.Mode() == rueidis.ClientModeStandalone {
+			return nil, errBroken // a caller has come upon a broken connection, and would wait for another one
+		}
 		dialing, cancel := context.WithCancel(dialing)
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
@@ -257,14 +270,16 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (s *sessio
 	}
 	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
 	opt.InitAddress = slices.Clone(opt.InitAddress)
-	own := &session{bulk: newBulk()}
-	s = own
-	if !opt.DisableCache {
+	if !own.tracked {
+		// Nobody else tells that a connection has broken.
+		opt.DialCtxFn = told(opt.DialCtxFn, func() {
+			if made.Load() {
+				own.lost(l, nil)
+			}
+		})
+	} else {
 		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
-			return l.newWire(func(cause error) {
-				own.broken.Store(true)
-				l.trip(own, errors.Join(errBroken, cause))
-			})
+			return l.newWire(func(cause error) { own.lost(l, cause) })
 		}
 	}
 	s.client, err = rueidis.NewClient(opt)
@@ -279,13 +294,44 @@ func (l *link) attempt(ctx context.Context, opt rueidis.ClientOption) (s *sessio
 	}
 	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
 		l.blind.Store(true)
-		opt.DisableCache = true
-		return l.attempt(ctx, opt)
+		given.DisableCache = true
+		return l.attempt(ctx, given)
 	}
 	if err == nil && !opt.DisableCache {
 		l.blind.Store(false)
 	}
 	return s, err
+}
+
+// lost is told that a connection has broken.
+func (s *session) lost(l *link, cause error) {
+	s.broken.Store(true)
+	signal(s.bulk.gone) // where it is a second client
+	l.trip(s, errors.Join(errBroken, cause))
+}
+
+type dialFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
+
+// told is dial with connections that tell when they are closed.
+func told(dial dialFn, closed func()) dialFn {
+	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		conn, err := dial(ctx, dst, d, config)
+		if err != nil {
+			return nil, err
+		}
+		return &closing{conn, closed}, nil
+	}
+}
+
+// A closing connection tells when it is closed.
+type closing struct {
+	net.Conn
+	closed func()
+}
+
+func (c *closing) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }
 
 // Tracked reports whether the server tells of changes of the keys that were read.
@@ -298,7 +344,7 @@ func (l *link) probeTracking(ctx context.Context, c rueidis.Client) error {
 }
 
 // dialer returns what rueidis would dial with.
-func dialer(opt rueidis.ClientOption) func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+func dialer(opt rueidis.ClientOption) dialFn {
 	if opt.DialCtxFn != nil {
 		return opt.DialCtxFn
 	}
@@ -340,8 +386,8 @@ func (l *link) retry(ctx context.Context, failed func(error), try func() error) 
 		}
 		failed(err)
 		slowest := slowestRetry
-		if classOf(err) == refused || isTLS(err) {
-			slowest = slowRefused // this takes somebody to mend it
+		if needsSomebody(err) {
+			slowest = slowRefused
 		}
 		// Jitter, so that a fleet that lost its server together does not come back together.
 		t := time.NewTimer(pause/2 + rand.N(pause))
@@ -409,6 +455,9 @@ func classOf(err error) class {
 	return answer
 }
 
+// needsSomebody reports whether a person has to mend what err tells of. A server that is read-only may cease to be by itself.
+func needsSomebody(err error) bool { return classOf(err) == refused && code(err) != "READONLY" || isTLS(err) }
+
 // isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
 func isTLS(err error) bool {
 	var cert *tls.CertificateVerificationError
@@ -426,6 +475,8 @@ func (l *link) note(ctx context.Context, s *session, took time.Duration, results
 	for _, r := range results {
 		err := r.Error()
 		switch c := classOf(err); {
+		case code(err) == "NOPERM" && !l.doubtful():
+			ok = true // it answers, and does not let this client do that
 		case c == down || c == refused:
 			l.trip(s, err)
 			return
@@ -444,6 +495,15 @@ func (l *link) note(ctx context.Context, s *session, took time.Duration, results
 	case ok && l.failed.Load() != 0:
 		l.failed.Store(0)
 	}
+}
+
+// doubtful reports whether a command that is forbidden may mean that all are. The client is then connected anew and looked at.
+// If it may do what a client must, only some keys can be meant, and until some time has passed others like it mean no more than
+// that: else those would take the connection from all callers again and again.
+func (l *link) doubtful() bool {
+	now := int64(time.Since(l.began)) + 1
+	last := l.forbidden.Load()
+	return (last == 0 || now-last > int64(lookAgain)) && l.forbidden.CompareAndSwap(last, now)
 }
 
 func (l *link) fail(s *session, err error) {

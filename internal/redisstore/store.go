@@ -564,23 +564,26 @@ func firstError(results []rueidis.RedisResult) error {
 	return nil
 }
 
-// Remove invalidates keys in one round trip: their values and their leases. It returns how many had a value, and an
-// error if any key failed.
-func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, err error) {
+// Remove invalidates keys in one round trip: their values and their leases. It returns how many had a value, and the error of
+// each key, or nil if none failed.
+func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs []error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
 		calls[i] = call{remove, []string{key, leaseKey(key)}, s.format}
 	}
 	results := s.run(ctx, calls)
 	s.announce(ctx, keys)
-	for _, r := range results {
-		n, e := r.AsInt64()
-		if e != nil {
-			err = e
+	for i, r := range results {
+		n, err := r.AsInt64()
+		if err != nil {
+			if errs == nil {
+				errs = make([]error, len(keys))
+			}
+			errs[i] = err
 		}
 		removed += n
 	}
-	return removed, err
+	return removed, errs
 }
 
 // Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
