@@ -201,10 +201,11 @@ func TestFault05ASlowServerIsGivenUp(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
-	c := connected(t, atOnce(proxy.Addr()))
+	o := atOnce(proxy.Addr())
+	o.ChunkFrom = -1 // then the first operations of a policy have half a second more
+	c := connected(t, o)
 	proxy.SetDelay(100 * time.Millisecond) // each way
-	// Nothing is refused and nothing broken: replies are late, whether their callers could wait for them or not. The first
-	// operations of a policy can.
+	// So these are answered: late, but without an error.
 	calls, slow := 0, time.Duration(0)
 	for began := time.Now(); c.Health().State == aside.StateConnected; calls++ {
 		require.Less(t, time.Since(began), bound)
@@ -214,14 +215,13 @@ func TestFault05ASlowServerIsGivenUp(t *testing.T) {
 		require.ErrorIs(t, err, aside.ErrMiss)
 		slow = max(slow, time.Since(asked))
 	}
-	reason := c.Health().Reason
-	require.Contains(t, []string{"redis answers later than the limit of one operation", "redis did not answer in time"}, reason)
+	require.Equal(t, "redis answers later than the limit of one operation", c.Health().Reason)
 	began := time.Now()
 	requireLoaded(t, c, items.Key("a"))
 	after := time.Since(began)
 	proxy.SetDelay(0)
 	back(t, c)
-	seen(t, 5, "slow, 200 ms a reply", "the breaker trips on latency, not on errors alone", "given up after %d calls, the slowest of %s: %s; a call then took %s", calls, ms(slow), reason, ms(after))
+	seen(t, 5, "slow, 200 ms a reply", "the breaker trips on latency, not on errors alone", "given up after %d calls, the slowest answered after %s; a call then took %s", calls, ms(slow), ms(after))
 }
 
 func TestFault06OutOfMemory(t *testing.T) {
