@@ -355,11 +355,13 @@ func TestWhatWasReadBeforeAnInvalidationIsNotKept(t *testing.T) {
 	proxy := redistest.StartProxy(t, server.Addr())
 	o := at(proxy.Addr())
 	o.Redis.PipelineMultiplex = 2 // or the answer to the invalidation would wait for the reply that is held
+	o.OpTimeout = time.Second     // what is asked behind the push that is held is not answered in time
 	c, b := connected(t, o), connected(t, at(server.Addr()))
 	held := 0
 	for i := range 64 { // until the two happen to take different connections
 		key := items.Key(i)
 		stored(t, b, key, "old")
+		eventually(t, "Redis is in use", func() bool { return c.Health().State == aside.StateConnected })
 		inMemory(t, c, items.Key("warm", i), value("v")) // the tags are known again
 		pushes := proxy.HoldPushes(func(push []string) bool { return len(push) > 1 && push[1] == key.String() })
 		reply := proxy.HoldReplies(func(args []string) bool { return args[0] == "GET" && args[1] == key.String() })
