@@ -23,7 +23,10 @@ type Receipt struct {
 }
 
 func (c *Cache) receipt(removed int64, list []*pending) Receipt {
-	r := Receipt{Removed: removed, Confirmed: list == nil, pending: list, closes: c.closes}
+	if list == nil {
+		return Receipt{Removed: removed, Confirmed: true}
+	}
+	r := Receipt{Removed: removed, pending: list, closes: c.closes}
 	for _, w := range list {
 		if w.tally != nil {
 			r.tallies = append(r.tallies, w.tally)
@@ -229,7 +232,7 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	if !confirmed {
 		return c.receipt(0, c.journal.enter(tags...))
 	}
-	receipt := c.receipt(0, nil)
+	receipt := Receipt{Confirmed: true, closes: c.closes}
 	for i, tag := range tags {
 		tallies := c.journal.confirm(number, tag)
 		if tag != tagSequence {

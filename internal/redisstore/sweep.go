@@ -244,7 +244,8 @@ type Current struct {
 }
 
 // Sweep removes those values that carry an older generation of one of their Outdated's tags. Of each it returns the index of
-// that tag, -1 where nothing was removed. It is not in a hurry. The error is that of any key.
+// that tag, -1 where nothing was removed. It is not in a hurry. The error is that of any key, but for those that the user may not
+// use.
 func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err error) {
 	calls := make([]call, len(list))
 	for i, o := range list {
@@ -258,7 +259,9 @@ func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err
 	for i, r := range s.runSlowly(ctx, calls) {
 		n, e := r.AsInt64()
 		if e != nil {
-			n, err = 0, e
+			if n = 0; !denied(e) {
+				err = e
+			}
 		}
 		removed[i] = int(n) - 1
 	}
@@ -266,19 +269,22 @@ func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err
 }
 
 // Heads reads the first bytes of values. Unlike Look it is not in a hurry, and nobody is told when they change. What is missing
-// or no string is empty.
+// or no string, or what the user may not use, is empty.
 func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte, error) {
 	heads := make([][]byte, len(keys))
 	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
 		return c.B().Getrange().Key(keys[i]).Start(0).End(int64(bytes) - 1).Build()
 	}) {
 		var err error
-		if heads[i], err = r.AsBytes(); err != nil && !IsWrongType(err) {
+		if heads[i], err = r.AsBytes(); err != nil && !IsWrongType(err) && !denied(err) {
 			return nil, err
 		}
 	}
 	return heads, nil
 }
+
+// denied reports whether the user may not use a key: it is somebody else's then, whose keys begin as ours do.
+func denied(err error) bool { return code(err) == "NOPERM" }
 
 // Values reads short values, such as generations, without being told of their changes. What is missing or no string is empty.
 func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {
