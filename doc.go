@@ -73,8 +73,8 @@
 // Cache.InvalidatePattern removes the keys that match a [Pattern], made by Policy.Match or [ParsePattern], and Cache.Keys lists them. The
 // memory of what a tag has put out of date is given back in the background, and Receipt.Swept waits for that.
 //
-// The Receipt tells whether Redis has confirmed it, which in memory mode is always so, and can wait until it has: until then the invalidation is sent again and again,
-// and this process does not read in Redis what it is about. A value whose load began before a confirmed invalidation is not stored after
+// The Receipt tells whether Redis has confirmed it, which in memory mode is always so, and can wait until it has: until then the
+// invalidation is sent again and again, and this process does not read in Redis what it is about. A value whose load began before a confirmed invalidation is not stored after
 // it, in this process, in another one or in Redis; those who were already waiting for that load still get its value, and nobody
 // who comes later does: in the process that invalidated at once, in others when Redis' push has come. [Strong] waits for no push.
 // [Set] and [Refresh] supersede loads under way in the same manner.

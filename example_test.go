@@ -615,7 +615,7 @@ func ExampleError_backoff() {
 func ExampleCache_InvalidatePattern() {
 	c, err := aside.New(aside.Options{})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	defer c.Close()
 	ctx, sessions := context.Background(), &aside.TTL.SessionsList
@@ -631,14 +631,14 @@ func ExampleCache_InvalidatePattern() {
 func ExampleCache_Keys() {
 	c, err := aside.New(aside.Options{})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	defer c.Close()
 	ctx := context.Background()
 	_ = aside.Set(ctx, c, aside.TTL.ModelsAll.Key("all", "all"), []string{"a model"}, aside.WithTags("catalogue"))
 	for info, err := range c.Keys(ctx, aside.TTL.ModelsAll.Match(aside.Wildcard)) {
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		fmt.Println(info.Key, info.TTL.Round(time.Minute), info.Tags)
 	}
