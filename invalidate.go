@@ -2,7 +2,9 @@ package aside
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -15,35 +17,71 @@ type Receipt struct {
 	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
 	Confirmed bool
 
-	pending []chan struct{}
+	pending []*pending
+	tallies []*tally // of what is removed in the background; nil where that is nothing
 	closes  <-chan struct{}
 }
 
-func (c *Cache) receipt(removed int64, pending []chan struct{}) Receipt {
-	if pending == nil {
+func (c *Cache) receipt(removed int64, list []*pending) Receipt {
+	if list == nil {
 		return Receipt{Removed: removed, Confirmed: true}
 	}
-	return Receipt{Removed: removed, pending: pending, closes: c.closes}
+	r := Receipt{Removed: removed, pending: list, closes: c.closes}
+	for _, w := range list {
+		if w.tally != nil {
+			r.tallies = append(r.tallies, w.tally)
+		}
+	}
+	return r
 }
 
 // Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
 // the cache was closed before: what was not confirmed by then is lost.
 func (r Receipt) Wait(ctx context.Context) error {
-	for _, done := range r.pending {
-		select {
-		case <-done:
-			continue
-		default:
-		}
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-r.closes:
-			return ErrClosed
+	for _, w := range r.pending {
+		if err := r.await(ctx, w.confirmed); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.closes:
+		return ErrClosed
+	}
+}
+
+// Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it. What
+// Invalidate and InvalidatePattern are about is removed by themselves, and Swept waits no longer than Wait. After
+// InvalidateCategory, InvalidateTags and InvalidateAll, whose values are out of date at once, they are removed in the background;
+// those that have expired or were replaced before are not counted. Several invalidations of one tag at the same time share one
+// count, and so do those of one pattern.
+//
+// When ctx ends first, Swept returns how many there were so far and ctx's error, and when the cache is closed first, ErrClosed.
+// What Invalidate could remove only after an outage is not counted.
+func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
+	err = r.Wait(ctx)
+	for _, t := range r.tallies {
+		if err == nil {
+			err = r.await(ctx, t.done)
+		}
+		removed += t.removed.Load()
+	}
+	if r.tallies == nil {
+		removed = r.Removed
+	}
+	return removed, err
 }
 
 // Invalidate removes keys from the cache. Once it has returned a confirmed receipt, this process reads no older value, and the
@@ -69,6 +107,13 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{Confirmed: true}, nil
 	}
 	removed, pending := c.remove(ctx, slots)
+	if pending == nil {
+		names := make([]string, len(keys))
+		for i, key := range keys {
+			names[i] = key.text
+		}
+		c.tell(Invalidation{Keys: names})
+	}
 	return c.receipt(removed, pending), nil
 }
 
@@ -81,7 +126,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if category == "" || !plain(category) {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
-	return c.retire(ctx, tagCategory+category), nil
+	return c.retire(ctx, Invalidation{Category: category}, tagCategory+category), nil
 }
 
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
@@ -98,7 +143,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{Confirmed: true}, nil
 	}
 	// The sequence comes first: see stampLate.
-	return c.retire(ctx, append([]string{tagSequence}, names...)...), nil
+	return c.retire(ctx, Invalidation{Tags: slices.Clone(tags)}, append([]string{tagSequence}, names...)...), nil
 }
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
@@ -106,13 +151,66 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	if err := c.usable(); err != nil {
 		return Receipt{}, err
 	}
-	return c.retire(ctx, tagAll), nil
+	return c.retire(ctx, Invalidation{All: true}, tagAll), nil
+}
+
+// InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
+// Pattern is an error too, and so is the zero one: InvalidateAll invalidates everything.
+//
+// Redis has no index of keys, so it goes through all of them, twice, in small portions: prefer InvalidateCategory and
+// InvalidateTags for what is invalidated often. It returns when that is done, when ctx ends, or when Redis fails; in the last two
+// cases the receipt is not confirmed, and the work goes on in the background. Until it is done, this process reads nothing in
+// Redis that matches.
+func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
+	if err := pattern.Err(); err != nil {
+		return Receipt{}, err
+	}
+	if pattern.all() {
+		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
+	}
+	if c.store == nil {
+		removed := c.deleteMatching(pattern)
+		c.tell(Invalidation{Pattern: pattern.text})
+		return Receipt{Removed: removed, Confirmed: true}, nil
+	}
+	w := c.journal.enter(patternName + pattern.text)[0]
+	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
+	c.deleteMatching(pattern)
+	confirmed := false
+	if w.failed == nil { // there are too many, and all is to be invalidated
+		return c.receipt(0, []*pending{w}), nil
+	}
+	select {
+	case <-w.confirmed:
+		confirmed = true
+	case <-w.failed:
+		c.metrics.redisErrors.Add(1)
+	case <-ctx.Done():
+	case <-c.closes:
+	}
+	r := c.receipt(w.tally.removed.Load(), []*pending{w})
+	r.Confirmed = confirmed
+	return r, nil
+}
+
+// deleteMatching removes what matches from memory, and has no load under way stored. It reports how many values there were.
+func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
+	removed = c.near.DeleteMatching(pattern.matches)
+	c.near.DeleteMatching(func(name string) bool {
+		key, ok := strings.CutPrefix(name, failureKey(""))
+		return ok && pattern.matches(key)
+	})
+	return removed
 }
 
 // retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
-func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
+func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) Receipt {
 	c.retireHere(tags)
 	if c.store == nil {
+		c.tell(what)
 		return Receipt{Removed: c.near.Sweep(), Confirmed: true}
 	}
 	defer c.retireHere(tags)
@@ -123,17 +221,32 @@ func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
 	for i, tag := range tags {
 		bumped[i] = tagOf(tag)
 	}
-	receipt := Receipt{Confirmed: true}
-	for _, g := range c.store.Bump(ctx, bumped...) {
+	confirmed := true
+	generations := c.store.Bump(ctx, bumped...)
+	for _, g := range generations {
 		if g.Err != nil {
-			receipt.Confirmed = false
+			confirmed = false
 			c.metrics.redisErrors.Add(1)
 		}
 	}
-	if receipt.Confirmed {
-		return c.receipt(0, c.journal.confirm(before, tags...))
+	if !confirmed {
+		return c.receipt(0, c.journal.enter(tags...))
 	}
-	return c.receipt(0, c.journal.enter(tags...))
+	receipt := Receipt{Confirmed: true, closes: c.closes}
+	for i, tag := range tags {
+		tallies, again := c.journal.confirm(before, tag)
+		if again != nil {
+			receipt.pending, receipt.Confirmed = append(receipt.pending, again...), false
+			continue
+		}
+		if tag != tagSequence {
+			own := newTally()
+			receipt.tallies = append(receipt.tallies, own)
+			c.sweeps.begin(tag, generations[i].Value, append(tallies, own)...)
+		}
+	}
+	c.tell(what)
+	return receipt
 }
 
 func (c *Cache) retireHere(tags []string) {
@@ -164,7 +277,7 @@ func (c *Cache) gap() {
 
 // remove takes keys out of wherever values are kept, and out of reach of those who come later. It returns what is closed when
 // Redis has confirmed it, nil where it has.
-func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, unconfirmed []chan struct{}) {
+func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, unconfirmed []*pending) {
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
@@ -181,7 +294,7 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	defer cancel()
 	removed, errs := c.store.Remove(ctx, keys...)
 	if errs == nil {
-		unconfirmed = c.journal.confirm(before, keys...)
+		_, unconfirmed = c.journal.confirm(before, keys...)
 	} else {
 		unconfirmed = c.journal.enter(keys...)
 	}

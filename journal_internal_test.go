@@ -7,10 +7,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func ended(done []chan struct{}) (n int) {
-	for _, d := range done {
+func ended(list []*pending) (n int) {
+	for _, w := range list {
 		select {
-		case <-d:
+		case <-w.confirmed:
 			n++
 		default:
 		}
@@ -26,7 +26,8 @@ func TestTheJournalKeepsTheLastInvalidationOfEachName(t *testing.T) {
 	require.ElementsMatch(t, []string{"a", "b"}, keys)
 	again := j.enter("a") // while that is on its way
 	j.confirm(upTo, "a", "b")
-	require.Equal(t, 1, ended(first))
+	require.Equal(t, 2, ended(first))
+	require.Zero(t, ended(again))
 	require.True(t, j.holds("a"), "the later one is not confirmed")
 	require.False(t, j.holds("b"))
 	_, _, upTo = j.pending()
@@ -48,7 +49,7 @@ func TestTheSequenceOfTagsIsSentBeforeAnyNamedTag(t *testing.T) {
 func TestAJournalThatIsFullInvalidatesEverything(t *testing.T) {
 	t.Parallel()
 	j := newJournal()
-	var done []chan struct{}
+	var done []*pending
 	for i := range mostUnconfirmed {
 		done = append(done, j.enter("c:"+strconv.Itoa(i))...)
 	}
@@ -67,19 +68,35 @@ func TestAJournalThatIsFullInvalidatesEverything(t *testing.T) {
 	require.Equal(t, 1, ended(last))
 }
 
-func TestWhatWasConfirmedOfLateIsDoubtedOnce(t *testing.T) {
+func TestWhatAServerDoesNotKnowOfIsSentToItAgain(t *testing.T) {
 	t.Parallel()
-	j := newJournal()
-	for i := range 3 * mostRecent {
-		j.confirm(j.now(), "c:"+strconv.Itoa(i))
+	const all = 3 * mostRecent
+	for name, c := range map[string]struct {
+		mark  uint64
+		holds []string
+		not   string
+	}{
+		"all":                    {all, nil, nameOf(all - 1)},
+		"all but the last three": {all - 3, []string{nameOf(all - 3), nameOf(all - 2), nameOf(all - 1)}, nameOf(all - 4)},
+		"too few to say which":   {all - 2*mostRecent - 1, []string{tagAll}, nameOf(all - 1)},
+		"none":                   {0, []string{tagAll}, nameOf(all - 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := newJournal()
+			for i := range all {
+				j.confirm(j.now(), nameOf(i))
+			}
+			require.EqualValues(t, all, j.mark())
+			require.Zero(t, j.waiting.Load())
+			j.found(c.mark)
+			require.EqualValues(t, len(c.holds), j.waiting.Load())
+			for _, held := range c.holds {
+				require.True(t, j.holds(held))
+			}
+			require.False(t, j.holds(c.not))
+		})
 	}
-	require.Zero(t, j.waiting.Load())
-	j.doubt()
-	require.EqualValues(t, mostRecent, j.waiting.Load())
-	require.True(t, j.holds("c:"+strconv.Itoa(3*mostRecent-1)))
-	_, _, upTo := j.pending()
-	for i := range 3 * mostRecent {
-		j.confirm(upTo, "c:"+strconv.Itoa(i))
-	}
-	require.Zero(t, j.waiting.Load())
 }
+
+func nameOf(i int) string { return "c:" + strconv.Itoa(i) }

@@ -97,7 +97,7 @@ func (l *link) keepBulk(ctx context.Context, b *bulk) {
 			return
 		case <-b.wanted:
 		}
-		second, ok := l.connect(ctx, opt, func(error) {})
+		second, ok := l.connect(ctx, opt, false)
 		if !ok {
 			return
 		}

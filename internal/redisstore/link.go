@@ -64,6 +64,7 @@ type link struct {
 	options   rueidis.ClientOption
 	greet     func(context.Context, rueidis.Client) error
 	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
+	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
 	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
 	newWire   func(broken func(cause error)) rueidis.CacheStore // for each connection of a client that is told of changes
 	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends
@@ -112,7 +113,7 @@ func (l *link) keep(ctx context.Context) {
 	defer l.background.Wait()
 	listening := false
 	for {
-		s, ok := l.connect(ctx, l.options, l.down)
+		s, ok := l.connect(ctx, l.options, true)
 		if !ok {
 			return
 		}
@@ -122,7 +123,7 @@ func (l *link) keep(ctx context.Context) {
 				// Not every server takes commands on a connection that has subscribed to something.
 				deaf := l.options
 				deaf.DisableCache = true
-				if own, ok := l.connect(ctx, deaf, func(error) {}); ok {
+				if own, ok := l.connect(ctx, deaf, false); ok {
 					defer own.client.Close()
 					l.listen(ctx, own.client)
 				}
@@ -171,6 +172,9 @@ func (l *link) use(ctx context.Context, s *session) {
 		over := false
 		ok := l.retry(ctx, l.down, func() error {
 			err := l.probe(ctx, s.client)
+			if err == nil {
+				err = l.recall(ctx, s.client)
+			}
 			if over = classOf(err) == refused || s.broken.Load(); over {
 				if err != nil {
 					l.down(err)
@@ -202,7 +206,12 @@ func (l *link) trip(s *session, cause error) {
 	}
 }
 
-func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed func(error)) (s *session, ok bool) {
+// connect makes a client, the first one or a further one for some other purpose, and reports false when ctx ended before.
+func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool) (s *session, ok bool) {
+	failed := func(error) {}
+	if first {
+		failed = l.down
+	}
 	ok = l.retry(ctx, failed, func() (err error) {
 		type made struct {
 			session *session
@@ -210,7 +219,7 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed fun
 		}
 		result := make(chan made, 1)
 		go func() {
-			s, err := l.attempt(ctx, opt)
+			s, err := l.attempt(ctx, opt, first)
 			result <- made{s, err}
 		}()
 		select {
@@ -239,7 +248,7 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, failed fun
 
 // attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
 // mute: so whatever it has dialed is closed when ctx ends before the client is made.
-func (l *link) attempt(ctx context.Context, given rueidis.ClientOption) (s *session, err error) {
+func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bool) (s *session, err error) {
 	opt := given
 	trying, over := context.WithCancel(ctx)
 	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
@@ -288,6 +297,9 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption) (s *sess
 		if err == nil && !opt.DisableCache {
 			err = l.probeTracking(ctx, s.client)
 		}
+		if err == nil && first {
+			err = l.recall(ctx, s.client)
+		}
 		if err != nil {
 			s.client.Close()
 		}
@@ -295,7 +307,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption) (s *sess
 	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
 		l.blind.Store(true)
 		given.DisableCache = true
-		return l.attempt(ctx, given)
+		return l.attempt(ctx, given, first)
 	}
 	if err == nil && !opt.DisableCache {
 		l.blind.Store(false)

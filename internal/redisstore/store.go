@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -123,6 +124,8 @@ type Format struct {
 	LoadStart int  // where an int64, little endian, says when the load began, in µs of the server's time
 	Nonce     int  // where the 12 bytes of the nonce are, behind LoadStart
 	Chunked   byte // the flag of values in chunks; the last 12 bytes of those are a manifest
+	TagsLen   int  // where a uint32, likewise, says how many bytes the tags take
+	Tags      int  // where they begin: their number (2 bytes), then of each the length of its name (2), the name, its generation (8)
 }
 
 // Options configures a Store.
@@ -135,6 +138,7 @@ type Options struct {
 	OnState   func(State)      // told each change of state, one at a time; it must not block
 	Pushed    func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
 	Gap       func()           // told when vouchers were withdrawn; it must not block
+	Marked    func(uint64)     // told the last Mark that a server knows of, 0 for none, before it is used; it must not block
 }
 
 func (o *Options) now() func() int64 {
@@ -151,8 +155,11 @@ type Store struct {
 	tracking
 	announcements announcements // where the server does no tracking
 	clock         serverClock
+	marked        func(uint64)
+	busy          atomic.Int64 // nanoseconds that portions have taken since the last pause: see rest
 	leaseMS       string
 	format        []string // as the scripts take it: see formatFrom
+	layout        []string // likewise: offsets of the length of the tags and of the tags
 }
 
 // Open returns at once; the connection is made in the background.
@@ -163,8 +170,12 @@ func Open(o Options) *Store {
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
 			strconv.Itoa(o.Format.LoadStart), strconv.Itoa(o.Format.Nonce), strconv.Itoa(max(1, int(o.Format.Chunked))),
 		},
+		layout: []string{strconv.Itoa(o.Format.TagsLen), strconv.Itoa(o.Format.Tags)},
 	}
-	s.tracking.pushed, s.tracking.gap = func(string) {}, func() {}
+	s.tracking.pushed, s.tracking.gap, s.marked = func(string) {}, func() {}, func(uint64) {}
+	if o.Marked != nil {
+		s.marked = o.Marked
+	}
 	if o.Pushed != nil {
 		s.tracking.pushed = o.Pushed
 	}
@@ -173,7 +184,7 @@ func Open(o Options) *Store {
 	}
 	s.announcements.self = newSelf()
 	s.tracking.now, s.announcements.clock = o.now(), o.now()
-	s.greet, s.touch, s.sees, s.listen, s.link.newWire = s.prepare, s.readTracked, s.seesChanges, s.hear, s.tracking.newWire
+	s.greet, s.touch, s.recall, s.sees, s.listen, s.link.newWire = s.prepare, s.readTracked, s.readMark, s.seesChanges, s.hear, s.tracking.newWire
 	s.link.opTimeout = o.OpTimeout
 	s.link.open(o.Client, o.OnState)
 	return s
@@ -268,6 +279,32 @@ func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
 		}
 	}
 	return nil
+}
+
+// readMark tells Marked what the server knows of.
+func (s *Store) readMark(ctx context.Context, c rueidis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	r := c.Do(ctx, c.B().Get().Key(s.markKey()).Build())
+	if err := r.Error(); classOf(err) != answer {
+		return err
+	}
+	mark, _ := r.AsUint64() // without one, or with something else in its place, it knows of nothing
+	s.marked(mark)
+	return nil
+}
+
+// markKey is where this process writes down what a server must know.
+func (s *Store) markKey() string { return "%mark:" + s.announcements.self[:16] }
+
+// markLife is how long that is kept after it was written last.
+const markLife = 4 * time.Hour
+
+// Mark has the server know a number, which Marked is told when a connection to it is made. Numbers grow.
+func (s *Store) Mark(ctx context.Context, mark uint64) error {
+	return firstError(s.each(ctx, 1, func(c rueidis.Client, _ int) rueidis.Completed {
+		return c.B().Set().Key(s.markKey()).Value(strconv.FormatUint(mark, 10)).Px(markLife).Build()
+	}))
 }
 
 // probeKey is what this process tries a server with.
