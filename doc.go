@@ -109,6 +109,6 @@
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
 //     times as large as its bytes.
-//   - A failover of Redis that loses acknowledged writes can lose an invalidation with them: those of the last ten seconds
-//     are sent again, older ones are not.
+//   - A server that fails over, or comes back with what it had saved, may have forgotten invalidations that it had confirmed. Each
+//     process sends it its own again, of those that it does not know of; those of a process that has ended are lost.
 package aside
