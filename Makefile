@@ -4,7 +4,7 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
-RACES     = TestNoStale|TestNoCallerEver|TestHowLongAnother
+RACES     = TestNoStale|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs
 SOAK      = 10m
 
 .PHONY: help test acl races faults soak mutants lint fuzz bench gateway report cover tools

@@ -267,3 +267,18 @@ func TestWithASecretADictionaryOfIDsFindsNoneInTheKeys(t *testing.T) {
 	}
 	require.Equal(t, 100, found)
 }
+
+func TestAPatternEndsWhatMemoryHasWhileRedisIsAway(t *testing.T) {
+	t.Parallel()
+	a, b := items.Key("user", "a"), items.Key("other", "a")
+	c := away(t, aside.Options{}, func(c *aside.Cache) {
+		inMemory(t, c, a, value("before"))
+		inMemory(t, c, b, value("before"))
+	})
+	requireStale(t, c, a, "before")
+	r, err := c.InvalidatePattern(t.Context(), items.Match("user", aside.Wildcard))
+	require.NoError(t, err)
+	require.False(t, r.Confirmed)
+	requireLoaded(t, c, a)
+	requireStale(t, c, b, "before")
+}
