@@ -39,11 +39,11 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 	for more := found; more; {
 		var part string
 		part, rest, more = strings.Cut(rest, ":")
-		plain, ok := unescape(part)
+		unescaped, ok := parsePart(part)
 		if !ok {
 			return bad("a percent sign in a key begins an escape, such as %3A for a colon: write a percent sign of the text itself as %25")
 		}
-		parts = append(parts, plain)
+		parts = append(parts, unescaped)
 	}
 	// What is escaped again must be what came in.
 	key := p.Key(parts...)
@@ -53,8 +53,8 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 	return key, nil
 }
 
-// unescape undoes appendEscaped. Not everything that it takes is what appendEscaped makes.
-func unescape(text string) (string, bool) {
+// parsePart undoes appendEscaped. Not everything that it takes is what appendEscaped makes.
+func parsePart(text string) (string, bool) {
 	if !strings.Contains(text, "%") {
 		return text, true
 	}
