@@ -35,6 +35,7 @@ type Cache struct {
 	health  health
 	loads   *bulkhead
 	journal *journal // of invalidations; nil in memory mode
+	told    told
 	closes  chan struct{}
 
 	generations atomic.Uint64 // the last one given to a tag in memory mode
@@ -60,6 +61,10 @@ func New(opts Options) (*Cache, error) {
 	c.clock = near.NewClock()
 	c.health.start(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
+	if opts.OnInvalidated != nil {
+		c.told.wake = make(chan struct{}, 1)
+		c.background.Go(c.telling)
+	}
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}

@@ -23,11 +23,13 @@ var (
 // A Code tells what kind of trouble an Error is.
 type Code string
 
-// The codes of Error. Trouble with Redis has none: it is never a reason to fail.
+// The codes of Error. Trouble with Redis is a reason to fail for Keys alone.
 const (
 	CodeInvalidOption   Code = "invalid_option"   // Options, a Policy or the environment is wrong; the message says where
 	CodeInvalidArgument Code = "invalid_argument" // a nil cache or loader, an option that does not fit the call
 	CodeInvalidKey      Code = "invalid_key"      // a key has a part that is neither a string nor an integer
+	CodeInvalidPattern  Code = "invalid_pattern"  // a Pattern cannot be read, or names too much; the message says what to write
+	CodeUnavailable     Code = "unavailable"      // Keys could not read what Redis holds; Err is why
 	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit

@@ -2,6 +2,7 @@ package aside
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -24,6 +25,15 @@ func (c *Cache) receipt(removed int64, pending []chan struct{}) Receipt {
 		return Receipt{Removed: removed, Confirmed: true}
 	}
 	return Receipt{Removed: removed, pending: pending, closes: c.closes}
+}
+
+// Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it: the
+// same as Removed where an invalidation removes values itself, as Invalidate does. After InvalidateCategory, InvalidateTags and
+// InvalidateAll, whose values are out of date at once, they are removed in the background; what has expired meanwhile, or been
+// replaced, is not counted. When ctx ends first, Swept returns how many there were so far, and ctx's error; when the cache is
+// closed first, ErrClosed.
+func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
+	return r.Removed, r.Wait(ctx)
 }
 
 // Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
@@ -69,6 +79,13 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{Confirmed: true}, nil
 	}
 	removed, pending := c.remove(ctx, slots)
+	if pending == nil {
+		names := make([]string, len(keys))
+		for i, key := range keys {
+			names[i] = key.text
+		}
+		c.tell(Invalidation{Keys: names})
+	}
 	return c.receipt(removed, pending), nil
 }
 
@@ -81,7 +98,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if category == "" || !plain(category) {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
-	return c.retire(ctx, tagCategory+category), nil
+	return c.retire(ctx, Invalidation{Category: category}, tagCategory+category), nil
 }
 
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
@@ -98,7 +115,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{Confirmed: true}, nil
 	}
 	// The sequence comes first: see stampLate.
-	return c.retire(ctx, append([]string{tagSequence}, names...)...), nil
+	return c.retire(ctx, Invalidation{Tags: slices.Clone(tags)}, append([]string{tagSequence}, names...)...), nil
 }
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
@@ -106,13 +123,58 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	if err := c.usable(); err != nil {
 		return Receipt{}, err
 	}
-	return c.retire(ctx, tagAll), nil
+	return c.retire(ctx, Invalidation{All: true}, tagAll), nil
+}
+
+// InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
+// Pattern is an error too, and so is the zero one: InvalidateAll invalidates everything.
+//
+// Redis has no index of keys, so it goes through all of them, twice, in small portions: prefer InvalidateCategory and
+// InvalidateTags for what is invalidated often. It returns when that is done, when ctx ends, or when Redis fails; in the last two
+// cases the receipt is not confirmed, and the work goes on in the background. Until it is done, this process reads nothing in
+// Redis that matches.
+func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
+	if err := pattern.Err(); err != nil {
+		return Receipt{}, err
+	}
+	if pattern.all() {
+		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
+	}
+	removed := c.near.DeleteMatching(pattern.matches)
+	if c.store == nil {
+		c.tell(Invalidation{Pattern: pattern.text})
+		return Receipt{Removed: removed, Confirmed: true}, nil
+	}
+	removed = 0
+	confirmed := true
+	for _, match := range []string{redisstore.LeasePattern(pattern.text), pattern.text} {
+		err := c.store.Scan(ctx, match, func(keys []string) error {
+			for i, key := range keys {
+				if k, ok := redisstore.KeyOfLease(key); ok {
+					keys[i] = k
+				}
+			}
+			n, err := c.store.Erase(ctx, keys...)
+			removed += n
+			return err
+		})
+		confirmed = confirmed && err == nil
+	}
+	c.near.DeleteMatching(pattern.matches)
+	if confirmed {
+		c.tell(Invalidation{Pattern: pattern.text})
+	}
+	return Receipt{Removed: removed, Confirmed: confirmed}, nil
 }
 
 // retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
-func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
+func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) Receipt {
 	c.retireHere(tags)
 	if c.store == nil {
+		c.tell(what)
 		return Receipt{Removed: c.near.Sweep(), Confirmed: true}
 	}
 	defer c.retireHere(tags)
@@ -132,6 +194,7 @@ func (c *Cache) retire(ctx context.Context, tags ...string) Receipt {
 	}
 	if receipt.Confirmed {
 		c.journal.confirm(number, tags...)
+		c.tell(what)
 	} else {
 		receipt = c.receipt(0, c.journal.enter(tags...))
 	}

@@ -86,6 +86,14 @@ type Options struct {
 	// MaxBackoff bounds Backoff. Default: 30 s, or Backoff where that is longer.
 	MaxBackoff time.Duration
 
+	// OnInvalidated is told of each invalidation that this process has made by Cache.Invalidate, InvalidateTags,
+	// InvalidateCategory, InvalidatePattern or InvalidateAll, once it is confirmed; where Redis was away, that is when it has come
+	// back. It is told at least once: after a lost connection, invalidations of the last seconds are sent again, and told again. It
+	// runs in a goroutine of its own, one call at a time, in the order of confirmation, and holds up nothing else. Where it cannot
+	// keep up, and 65,536 invalidations wait for it, they are told as one that has All set. Close waits until it has been told of
+	// the rest. Default: nobody is told.
+	OnInvalidated func(Invalidation)
+
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Default:
 	// slog.Default().
 	Logger *slog.Logger

@@ -188,7 +188,7 @@ func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
 		return
 	}
 	c.near.Insert(s.key, &near.Entry{
-		Value: out.value, Scope: s.plan.scope(list), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size,
+		Value: out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size,
 	}, s.fence)
 }
 
@@ -412,7 +412,7 @@ func (s *slot) asEntry(list []*near.Voucher) *near.Entry {
 		e = new(near.Entry) // which is not to keep alive what came with it
 	}
 	*e = near.Entry{
-		Value: s.out.value, Scope: s.plan.scope(list), LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil,
+		Value: s.out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil,
 		Size: near.Size(s.out.value),
 	}
 	return e

@@ -170,7 +170,7 @@ type plan struct {
 
 // scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
 // those in the processor's cache if they lie in one place.
-func (pl *plan) scope(list []*near.Voucher) *near.Scope {
+func (pl *plan) scope(list []*near.Voucher, tags []string) *near.Scope {
 	const most = 8
 	var recent []*near.Scope
 	if p := pl.scopes.Load(); p != nil {
@@ -181,7 +181,7 @@ func (pl *plan) scope(list []*near.Voucher) *near.Scope {
 			return s
 		}
 	}
-	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list), StaleFor: pl.degradedTTL}
+	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list), StaleFor: pl.degradedTTL, Tags: userTags(tags, func(tag string) string { return tag })}
 	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
 	pl.scopes.Store(&next)
 	return s

@@ -29,6 +29,7 @@ type Scope struct {
 	Owner    any           // whatever the user of the package wants to find again on a hit
 	Vouchers []*Voucher    // all of which must be good
 	StaleFor time.Duration // how long an entry is kept for Stale that has lost one
+	Tags     []string      // whatever the user of the package wants to be told of its entries
 }
 
 func (s *Scope) vouched() bool {

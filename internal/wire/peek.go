@@ -1,0 +1,46 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// PeekLen is how many bytes at the start of a value are as a rule enough for Peek.
+const PeekLen = 256
+
+const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8)
+
+// Peek reads the header of a value of key of which only the first bytes are at hand. Where those do not hold all tags, need is
+// how many would. The checksum is over the whole value, and so nothing here is checked but that it could be a header, and
+// that it is this key's.
+func Peek(key string, head []byte) (h Header, need int, err error) {
+	if err := recognize(head); err != nil {
+		return Header{}, 0, err
+	}
+	if len(head) < HeaderLen {
+		return Header{}, 0, fmt.Errorf("%w: header cut short", ErrCorrupt)
+	}
+	le := binary.LittleEndian
+	if hashKey(key) != [keyHashLen]byte(head[keyHashOffset:]) {
+		return Header{}, 0, ErrWrongKey
+	}
+	h = Header{
+		Codec:        le.Uint32(head[codecOffset:]),
+		Negative:     head[flagsOffset]&flagNegative != 0,
+		LoadStart:    int64(le.Uint64(head[loadStartOffset:])),
+		FreshUntil:   int64(le.Uint64(head[freshUntilOffset:])),
+		DeadUntil:    int64(le.Uint64(head[deadUntilOffset:])),
+		LoadDuration: time.Duration(le.Uint32(head[loadDurationOffset:])) * time.Millisecond,
+		Nonce:        Nonce(head[NonceOffset:]),
+	}
+	tagsLen := uint64(le.Uint32(head[TagsLenOffset:]))
+	if tagsLen > maxTagsLen {
+		return Header{}, 0, fmt.Errorf("%w: length of the tags", ErrCorrupt)
+	}
+	if need = HeaderLen + int(tagsLen); len(head) < need {
+		return h, need, nil
+	}
+	h.Tags, err = parseTags(head[HeaderLen:need])
+	return h, need, err
+}
