@@ -52,7 +52,7 @@ func Handler(c *aside.Cache, o Options) http.Handler {
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
 		switch r.Method {
 		case http.MethodGet, http.MethodHead:
-			return h.get(w, r, who)
+			return h.show(w, r, who, true)
 		case http.MethodPost:
 			return h.post(w, r, who)
 		}
@@ -145,6 +145,9 @@ type count struct {
 }
 
 func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *problem {
+	if p := h.gate.allow(w, who, mayInvalidate); p != nil {
+		return p
+	}
 	if r.URL.RawQuery != "" {
 		return badRequest("a POST has no query: %s", example)
 	}
@@ -152,12 +155,10 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 	if p != nil {
 		return p
 	}
-	wanted := mayInvalidate
 	if o.selector == byCategory && o.names[0] == everything {
-		wanted = mayEmpty
-	}
-	if p := h.gate.allow(w, who, wanted); p != nil {
-		return p
+		if p := h.gate.allow(w, who, mayEmpty); p != nil {
+			return p
+		}
 	}
 	s, p := h.resolve(o)
 	if p != nil {
@@ -216,6 +217,9 @@ func (h *handler) resolve(o order) (selection, *problem) {
 		for i, text := range o.names {
 			name, _, _ := strings.Cut(text, ":")
 			policy, p := h.category(name)
+			if p != nil && p.status == http.StatusServiceUnavailable {
+				return s, p
+			}
 			if p != nil {
 				return s, unacceptable("keys[%d] is not a key: %s", i, p.detail)
 			}
@@ -234,6 +238,9 @@ func (h *handler) resolve(o order) (selection, *problem) {
 // category returns one of the policies of a category.
 func (h *handler) category(name string) (*aside.Policy, *problem) {
 	policies := h.cache.Policies()
+	if len(policies) == 0 { // the zero Cache, or none
+		return nil, problemOf(aside.ErrClosed)
+	}
 	var known []string
 	for i := range policies {
 		if policies[i].Category == name {

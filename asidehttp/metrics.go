@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -24,29 +25,29 @@ func Metrics(c *aside.Cache, o Options) http.Handler {
 		if !reads(r) {
 			return notAllowed(w, "GET, HEAD", "use GET, with ?pattern=models:* to see keys too")
 		}
-		return h.show(w, r, who, "")
+		return h.show(w, r, who, false)
 	})
 }
 
 func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-func (h *handler) get(w http.ResponseWriter, r *http.Request, who visitor) *problem {
-	if r.URL.Query().Get("metrics") != "true" {
-		return badRequest("say what to show: use ?metrics=true, with &pattern=models:* to see keys too, or POST to invalidate")
-	}
-	return h.show(w, r, who, "metrics")
-}
-
-// show answers with the metrics. switched is the parameter that has turned them on.
-func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, switched string) *problem {
-	query := r.URL.Query()
-	for name, values := range query {
-		if name != "pattern" && (name != switched || switched == "") || len(values) > 1 {
-			return badRequest("the query has a parameter that is not known, or one twice: use ?metrics=true, with &pattern=models:* to see keys too")
-		}
-	}
+// show answers with the metrics, if it must be told to only with ?metrics=true.
+func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, toldTo bool) *problem {
 	if p := h.gate.allow(w, who, mayRead); p != nil {
 		return p
+	}
+	const form = "use ?metrics=true, with &pattern=models:* to see keys too"
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return badRequest("the query cannot be read: %s", form)
+	}
+	for name, values := range query {
+		if name != "pattern" && name != "metrics" || len(values) > 1 {
+			return badRequest("the query has a parameter that is not known, or one twice: %s", form)
+		}
+	}
+	if query.Get("metrics") != "true" && (toldTo || query.Has("metrics")) {
+		return badRequest("say what to show: %s, or POST to invalidate", form)
 	}
 	var a struct {
 		aside.Metrics

@@ -165,8 +165,12 @@ func quote(text string) string {
 // brokenEscape reports whether a \u escape of valid JSON is half of a surrogate pair. encoding/json would make another character of
 // it, and so another name.
 func brokenEscape(body []byte) bool {
-	high := func(i int) bool { return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "89aAbB") }
-	low := func(i int) bool { return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "cCdDeEfF") }
+	high := func(i int) bool {
+		return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "89aAbB")
+	}
+	low := func(i int) bool {
+		return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "cCdDeEfF")
+	}
 	for i := 0; i < len(body); i++ {
 		switch {
 		case body[i] != '\\':
