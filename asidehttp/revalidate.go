@@ -38,8 +38,7 @@ type RevalidatorOptions struct {
 	// Query puts the target in the query, ?tag=… or ?path=…, with an empty body. Default: a JSON body, {"tag":…} or {"path":…}.
 	Query bool
 
-	// Map says what an invalidation is about in the front end's terms. It is called on the way of the invalidation: it must be quick, and must not
-	// call the cache. Default: Tags.
+	// Map says what an invalidation is about in the front end's terms. Default: Tags.
 	Map func(aside.Invalidation) []Target
 
 	// Client sends the requests. Default: one of its own. Its CheckRedirect is not used.
