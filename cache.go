@@ -35,6 +35,7 @@ type Cache struct {
 	health  health
 	loads   *bulkhead
 	journal *journal // of invalidations; nil in memory mode
+	sweeps  sweeps
 	told    told
 	closes  chan struct{}
 
@@ -46,6 +47,8 @@ type Cache struct {
 	closed     atomic.Bool
 	background sync.WaitGroup // renewals and releases of leases; flights are counted by their group
 	warnSecret sync.Once
+
+	scanComplaints complaints
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
@@ -68,19 +71,24 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal = newJournal()
+	c.journal, c.sweeps.wake = newJournal(), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		OpTimeout: opts.OpTimeout,
 		Lease:     opts.LeaseTTL,
-		Format:    redisstore.Format{Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset},
-		Clock:     c.clock,
-		OnState:   c.health.onState,
-		Pushed:    c.pushed,
-		Gap:       c.gap,
+		Format: redisstore.Format{
+			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
+			TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+		},
+		Clock:   c.clock,
+		OnState: c.health.onState,
+		Pushed:  c.pushed,
+		Gap:     c.gap,
 	})
 	ctx, stop := context.WithCancel(context.Background())
-	c.background.Go(func() { c.replay(ctx) })
+	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
+	c.background.Go(func() { c.replay(ctx, c.journal.wakePatterns, c.replayPatterns) })
+	c.background.Go(func() { c.sweep(ctx) })
 	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
 }

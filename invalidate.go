@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -16,44 +17,71 @@ type Receipt struct {
 	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
 	Confirmed bool
 
-	pending []chan struct{}
+	pending []*pending
+	tallies []*tally // of what is removed in the background; nil where that is nothing
 	closes  <-chan struct{}
 }
 
-func (c *Cache) receipt(removed int64, pending []chan struct{}) Receipt {
-	if pending == nil {
+func (c *Cache) receipt(removed int64, list []*pending) Receipt {
+	if list == nil {
 		return Receipt{Removed: removed, Confirmed: true}
 	}
-	return Receipt{Removed: removed, pending: pending, closes: c.closes}
-}
-
-// Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it: the
-// same as Removed where an invalidation removes values itself, as Invalidate does. After InvalidateCategory, InvalidateTags and
-// InvalidateAll, whose values are out of date at once, they are removed in the background; what has expired meanwhile, or been
-// replaced, is not counted. When ctx ends first, Swept returns how many there were so far, and ctx's error; when the cache is
-// closed first, ErrClosed.
-func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
-	return r.Removed, r.Wait(ctx)
+	r := Receipt{Removed: removed, pending: list, closes: c.closes}
+	for _, w := range list {
+		if w.tally != nil {
+			r.tallies = append(r.tallies, w.tally)
+		}
+	}
+	return r
 }
 
 // Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
 // the cache was closed before: what was not confirmed by then is lost.
 func (r Receipt) Wait(ctx context.Context) error {
-	for _, done := range r.pending {
-		select {
-		case <-done:
-			continue
-		default:
-		}
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-r.closes:
-			return ErrClosed
+	for _, w := range r.pending {
+		if err := r.await(ctx, w.confirmed); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.closes:
+		return ErrClosed
+	}
+}
+
+// Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it. What
+// Invalidate and InvalidatePattern are about is removed by themselves, and Swept waits no longer than Wait. After
+// InvalidateCategory, InvalidateTags and InvalidateAll, whose values are out of date at once, they are removed in the background;
+// those that have expired or were replaced before are not counted. Several invalidations of one tag at the same time share one
+// count, and so do those of one pattern.
+//
+// When ctx ends first, Swept returns how many there were so far and ctx's error, and when the cache is closed first, ErrClosed.
+// What Invalidate could remove only after an outage is not counted.
+func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
+	err = r.Wait(ctx)
+	for _, t := range r.tallies {
+		if err == nil {
+			err = r.await(ctx, t.done)
+		}
+		removed += t.removed.Load()
+	}
+	if r.tallies == nil {
+		removed = r.Removed
+	}
+	return removed, err
 }
 
 // Invalidate removes keys from the cache. Once it has returned a confirmed receipt, this process reads no older value, and the
@@ -143,31 +171,39 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if pattern.all() {
 		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
 	}
-	removed := c.near.DeleteMatching(pattern.matches)
+	removed := c.deleteMatching(pattern)
 	if c.store == nil {
 		c.tell(Invalidation{Pattern: pattern.text})
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
-	removed = 0
-	confirmed := true
-	for _, match := range []string{redisstore.LeasePattern(pattern.text), pattern.text} {
-		err := c.store.Scan(ctx, match, func(keys []string) error {
-			for i, key := range keys {
-				if k, ok := redisstore.KeyOfLease(key); ok {
-					keys[i] = k
-				}
-			}
-			n, err := c.store.Erase(ctx, keys...)
-			removed += n
-			return err
-		})
-		confirmed = confirmed && err == nil
+	w := c.journal.enter(patternName + pattern.text)[0]
+	// Again: a read that began before that was entered may have found an old value meanwhile.
+	c.deleteMatching(pattern)
+	confirmed := false
+	if w.failed == nil { // there are too many, and all is to be invalidated
+		return c.receipt(0, []*pending{w}), nil
 	}
-	c.near.DeleteMatching(pattern.matches)
-	if confirmed {
-		c.tell(Invalidation{Pattern: pattern.text})
+	select {
+	case <-w.confirmed:
+		confirmed = true
+	case <-w.failed:
+		c.metrics.redisErrors.Add(1)
+	case <-ctx.Done():
+	case <-c.closes:
 	}
-	return Receipt{Removed: removed, Confirmed: confirmed}, nil
+	r := c.receipt(w.tally.removed.Load(), []*pending{w})
+	r.Confirmed = confirmed
+	return r, nil
+}
+
+// deleteMatching removes what matches from memory, and has no load under way stored. It reports how many values there were.
+func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
+	removed = c.near.DeleteMatching(pattern.matches)
+	c.near.DeleteMatching(func(name string) bool {
+		key, ok := strings.CutPrefix(name, failureKey(""))
+		return ok && pattern.matches(key)
+	})
+	return removed
 }
 
 // retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
@@ -185,19 +221,27 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	for i, tag := range tags {
 		bumped[i] = tagOf(tag)
 	}
-	receipt := Receipt{Confirmed: true}
-	for _, g := range c.store.Bump(ctx, bumped...) {
+	confirmed := true
+	generations := c.store.Bump(ctx, bumped...)
+	for _, g := range generations {
 		if g.Err != nil {
-			receipt.Confirmed = false
+			confirmed = false
 			c.metrics.redisErrors.Add(1)
 		}
 	}
-	if receipt.Confirmed {
-		c.journal.confirm(number, tags...)
-		c.tell(what)
-	} else {
-		receipt = c.receipt(0, c.journal.enter(tags...))
+	if !confirmed {
+		return c.receipt(0, c.journal.enter(tags...))
 	}
+	receipt := Receipt{Confirmed: true, closes: c.closes}
+	for i, tag := range tags {
+		tallies := c.journal.confirm(number, tag)
+		if tag != tagSequence {
+			own := newTally()
+			receipt.tallies = append(receipt.tallies, own)
+			c.sweeps.begin(tag, generations[i].Value, append(tallies, own)...)
+		}
+	}
+	c.tell(what)
 	return receipt
 }
 
@@ -229,7 +273,7 @@ func (c *Cache) gap() {
 
 // remove takes keys out of wherever values are kept, and out of reach of those who come later. It returns what is closed when
 // Redis has confirmed it, nil where it has.
-func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, unconfirmed []chan struct{}) {
+func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, unconfirmed []*pending) {
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key

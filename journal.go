@@ -11,24 +11,35 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// A journal keeps the invalidations that Redis has not confirmed, the last one of each key and tag, until it has. What is in
-// it is in quarantine: this process does not read it from Redis, where it may still be as it was before.
+// A journal keeps the invalidations that Redis has not confirmed, the last one of each key, tag and pattern, until it has. What is
+// in it is in quarantine: this process does not read it from Redis, where it may still be as it was before.
 //
 // A read that is under way when something is entered is no danger: whoever enters it breaks the key's fences afterwards.
 type journal struct {
-	waiting atomic.Int64 // how many entries there are
-	wake    chan struct{}
+	waiting      atomic.Int64  // how many entries there are
+	wake         chan struct{} // for keys and tags
+	wakePatterns chan struct{}
 
-	mu      sync.Mutex
-	entries map[string]*unconfirmed // by key or tag; guarded by mu
-	last    uint64                  // the number of the last invalidation; guarded by mu
-	recent  []confirmed             // the oldest first; guarded by mu
+	mu       sync.Mutex
+	entries  map[string]*unconfirmed // by key, tag, or name of a pattern; guarded by mu
+	patterns map[string]Pattern      // of those entries that are one; guarded by mu
+	last     uint64                  // the number of the last invalidation; guarded by mu
+	sent     uint64                  // the number of the last one that was tried to send; guarded by mu
+	recent   []confirmed             // the oldest first; guarded by mu
 }
 
-// An unconfirmed entry stands for one or more invalidations of one key or tag.
+// An unconfirmed entry stands for one or more invalidations of one key, tag or pattern.
 type unconfirmed struct {
-	number uint64          // of the last one
-	done   []chan struct{} // closed when it is confirmed
+	number  uint64     // of the last one
+	waiters []*pending // the oldest first
+}
+
+// A pending is what those wait for who have invalidated one name between two tries to send it.
+type pending struct {
+	number    uint64        // of the last of them
+	confirmed chan struct{} // closed when Redis has carried it out
+	failed    chan struct{} // closed when a try has failed; nil but for a pattern
+	tally     *tally        // nil for a key
 }
 
 // A confirmed invalidation is remembered for a while: a server that fails over, or comes back with what it had saved, may
@@ -40,13 +51,20 @@ type confirmed struct {
 
 const (
 	mostUnconfirmed = 65536            // entries; beyond that, everything is invalidated
+	mostPatterns    = 256              // of them; each is compared with every key that is read
 	mostRecent      = 4096             // confirmed ones
 	recentFor       = 10 * time.Second // before a connection was lost
 	replayAtOnce    = 1000             // entries in one round trip
 )
 
+// patternName is how a pattern is entered. No key and no tag begins with it.
+const patternName = "%p:"
+
 func newJournal() *journal {
-	return &journal{wake: make(chan struct{}, 1), entries: make(map[string]*unconfirmed)}
+	return &journal{
+		wake: make(chan struct{}, 1), wakePatterns: make(chan struct{}, 1),
+		entries: make(map[string]*unconfirmed), patterns: make(map[string]Pattern),
+	}
 }
 
 // holds reports whether a key or tag is in quarantine.
@@ -56,65 +74,120 @@ func (j *journal) holds(name string) bool {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.entries[name] != nil
+	if j.entries[name] != nil {
+		return true
+	}
+	if len(j.patterns) > 0 && !strings.HasPrefix(name, "%") {
+		for _, p := range j.patterns {
+			if p.matches(name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
-// enter puts names into quarantine, and returns what is closed when all of them are confirmed.
-func (j *journal) enter(names ...string) []chan struct{} {
+// enter puts names into quarantine, and returns what is told when they are confirmed.
+func (j *journal) enter(names ...string) []*pending {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.enterLocked(names)
 }
 
-func (j *journal) enterLocked(names []string) (done []chan struct{}) {
+func (j *journal) enterLocked(names []string) (list []*pending) {
 	for _, name := range names {
 		j.last++
 		e := j.entries[name]
 		if e == nil {
-			if len(j.entries) >= mostUnconfirmed {
-				return append(done, j.overflow()...)
+			text, isPattern := strings.CutPrefix(name, patternName)
+			if len(j.entries) >= mostUnconfirmed || isPattern && len(j.patterns) >= mostPatterns {
+				return append(list, j.overflow())
 			}
-			e = &unconfirmed{done: []chan struct{}{make(chan struct{})}}
+			e = &unconfirmed{}
 			j.entries[name] = e
+			if isPattern {
+				j.patterns[name] = newPattern(text)
+			}
 		}
 		e.number = j.last
-		done = append(done, e.done[0])
+		list = append(list, e.wait(name, j.sent))
 	}
 	j.changed()
-	return done
+	return list
+}
+
+// wait returns what is told of the entry's last invalidation. What was sent already, up to a number, may be confirmed before.
+func (e *unconfirmed) wait(name string, sent uint64) *pending {
+	const most = 8 // where each try fails, and another invalidation comes after each
+	n := len(e.waiters)
+	if n > 0 && (e.waiters[n-1].number > sent || n >= most) {
+		e.waiters[n-1].number = e.number
+		return e.waiters[n-1]
+	}
+	w := &pending{number: e.number, confirmed: make(chan struct{})}
+	if strings.HasPrefix(name, "%") && name != tagSequence {
+		w.tally = newTally()
+	}
+	if strings.HasPrefix(name, patternName) {
+		w.failed = make(chan struct{})
+	}
+	e.waiters = append(e.waiters, w)
+	return w
 }
 
 // overflow puts everything into quarantine in place of what there is no room for. Only that is then to be confirmed.
-func (j *journal) overflow() []chan struct{} {
-	all := &unconfirmed{number: j.last, done: []chan struct{}{make(chan struct{})}}
+func (j *journal) overflow() *pending {
+	all := &unconfirmed{number: j.last}
+	own := all.wait(tagAll, j.last)
 	for _, e := range j.entries {
-		all.done = append(all.done, e.done...)
+		for _, w := range e.waiters {
+			w.number = j.last
+			all.waiters = append(all.waiters, w)
+		}
 	}
 	clear(j.entries)
+	clear(j.patterns)
 	j.entries[tagAll] = all
 	j.changed()
-	return all.done[:1]
+	return own
 }
 
 // changed is called with the lock held.
 func (j *journal) changed() {
 	j.waiting.Store(int64(len(j.entries)))
+	if len(j.entries) > len(j.patterns) {
+		wake(j.wake)
+	}
+	if len(j.patterns) > 0 {
+		wake(j.wakePatterns)
+	}
+}
+
+func wake(c chan struct{}) {
 	select {
-	case j.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// confirm notes that Redis has carried out the invalidations of names up to a number, and remembers them.
-func (j *journal) confirm(upTo uint64, names ...string) {
+// confirm notes that Redis has carried out the invalidations of names up to a number, and remembers them. It returns what those
+// wait for who made them.
+func (j *journal) confirm(upTo uint64, names ...string) (tallies []*tally) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := time.Now()
 	for _, name := range names {
-		if e := j.entries[name]; e != nil && e.number <= upTo {
-			delete(j.entries, name)
-			for _, done := range e.done {
-				close(done)
+		if e := j.entries[name]; e != nil {
+			for len(e.waiters) > 0 && e.waiters[0].number <= upTo {
+				close(e.waiters[0].confirmed)
+				if t := e.waiters[0].tally; t != nil {
+					tallies = append(tallies, t)
+				}
+				e.waiters = e.waiters[1:]
+			}
+			if e.number <= upTo {
+				delete(j.entries, name)
+				delete(j.patterns, name)
 			}
 		}
 		j.recent = append(j.recent, confirmed{name, now})
@@ -123,6 +196,14 @@ func (j *journal) confirm(upTo uint64, names ...string) {
 		j.recent = slices.Clone(j.recent[n-mostRecent:])
 	}
 	j.waiting.Store(int64(len(j.entries)))
+	return tallies
+}
+
+// some reports whether there are keys and tags, and whether there are patterns.
+func (j *journal) some() (others, patterns bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.entries) > len(j.patterns), len(j.patterns) > 0
 }
 
 // number is that of the invalidation that was entered last.
@@ -149,14 +230,15 @@ func (j *journal) doubt() {
 	}
 }
 
-// pending are the entries to send now, and the number of the last invalidation among them: tags first, and of those the
-// sequence, then the others in no order.
+// pending are the entries to send now, but for patterns, and the number of the last invalidation among them: tags first, and of
+// those the sequence, then the others in no order.
 func (j *journal) pending() (tags, keys []string, upTo uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for name := range j.entries {
 		switch {
 		case len(tags)+len(keys) >= replayAtOnce:
+		case strings.HasPrefix(name, patternName):
 		case strings.HasPrefix(name, "%"): // no key of a policy begins with one
 			tags = append(tags, name)
 		default:
@@ -168,43 +250,70 @@ func (j *journal) pending() (tags, keys []string, upTo uint64) {
 		tags = slices.DeleteFunc(tags, func(tag string) bool { return tag == tagSequence })
 		tags = append([]string{tagSequence}, tags...)
 	}
+	j.sent = j.last
 	return tags, keys, j.last
 }
 
-// replay sends what Redis has not confirmed, as soon as there is something and Redis is there, until ctx ends.
-func (c *Cache) replay(ctx context.Context) {
+// A task is a pattern that is to be carried out.
+type task struct {
+	Pattern
+	name    string
+	waiters []*pending
+}
+
+// tasks are the patterns to carry out now, and the number of the last invalidation among them.
+func (j *journal) tasks() (list []task, upTo uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for name, p := range j.patterns {
+		list = append(list, task{p, name, slices.Clone(j.entries[name].waiters)})
+	}
+	j.sent = j.last
+	return list, j.last
+}
+
+// replay calls once, which sends some of what Redis has not confirmed, as soon as there is something and Redis is there, until
+// ctx ends. It reports whether there was anything, and whether all of that is confirmed.
+func (c *Cache) replay(ctx context.Context, wake <-chan struct{}, once func(context.Context) (some, all bool)) {
 	const soonest, latest = 10 * time.Millisecond, time.Second
 	for pause := soonest; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.journal.wake:
+		case <-wake:
 		}
-		for c.journal.waiting.Load() > 0 {
-			if c.store.Up() && c.replayOnce(ctx) {
+		for ctx.Err() == nil {
+			up := c.store.Up()
+			some, all := once(ctx)
+			if !some {
+				break
+			}
+			if all {
 				pause = soonest
 				continue
 			}
 			t := time.NewTimer(jittered(pause))
 			select {
 			case <-ctx.Done():
-				t.Stop()
-				return
 			case <-t.C:
 			}
-			if pause = min(2*pause, latest); !c.store.Up() {
+			t.Stop()
+			if pause = min(2*pause, latest); !up {
 				pause = soonest // asking whether it is up costs nothing
 			}
 		}
 	}
 }
 
-// replayOnce sends one round of entries and reports whether all of it was confirmed.
-func (c *Cache) replayOnce(ctx context.Context) bool {
+// replayOnce sends one round of keys and tags.
+func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
+	if some, _ = c.journal.some(); !some || !c.store.Up() {
+		return some, false
+	}
 	tags, keys, upTo := c.journal.pending()
+	all = true
 	ctx, cancel := c.store.Budget(ctx, 0, len(tags)+len(keys))
 	defer cancel()
-	all := true
 	if len(tags) > 0 {
 		bumped := make([]redisstore.Tag, len(tags))
 		for i, tag := range tags {
@@ -212,15 +321,35 @@ func (c *Cache) replayOnce(ctx context.Context) bool {
 		}
 		for i, g := range c.store.Bump(ctx, bumped...) {
 			if all = all && g.Err == nil; g.Err == nil {
-				c.journal.confirm(upTo, tags[i])
+				c.confirmed(upTo, tags[i], g.Value)
 			}
 		}
 	}
 	if len(keys) > 0 {
 		if _, err := c.store.Remove(ctx, keys...); err != nil {
-			return false
+			return some, false
 		}
 		c.journal.confirm(upTo, keys...)
+		c.tell(Invalidation{Keys: keys})
 	}
-	return all
+	return some, all
+}
+
+// confirmed notes that Redis has given a tag its next generation.
+func (c *Cache) confirmed(upTo uint64, tag string, generation uint64) {
+	tallies := c.journal.confirm(upTo, tag)
+	if tag != tagSequence {
+		c.sweeps.begin(tag, generation, tallies...)
+		c.tell(invalidationOf(tag))
+	}
+}
+
+func invalidationOf(tag string) Invalidation {
+	if name, ok := strings.CutPrefix(tag, tagNamed); ok {
+		return Invalidation{Tags: []string{unescape(name)}}
+	}
+	if name, ok := strings.CutPrefix(tag, tagCategory); ok {
+		return Invalidation{Category: name}
+	}
+	return Invalidation{All: true}
 }

@@ -24,7 +24,8 @@ type KeyInfo struct {
 	Negative bool          // a cached "not found"
 }
 
-// Keys goes over what is cached and matches the pattern; the zero Pattern stands for everything. In Redis mode it reads what
+// Keys goes over what is cached and matches the pattern; the zero Pattern stands for all keys of the
+// categories that the cache has a policy for: the TTL table's, those of Options.Policies, and of others that were used. In Redis mode it reads what
 // Redis holds, in small portions, with pauses in which the server answers others, and without the values: a listing of many
 // keys takes its time. What was invalidated is not listed, nor is what is no value of a cache.
 //
@@ -77,9 +78,18 @@ func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyInfo, error) bool) {
 	l := listing{c: c, generations: make(map[string]string)}
 	over := false
-	err := c.store.Scan(ctx, pattern.text, func(keys []string) error {
+	match, categories := pattern.text, make(map[string]bool)
+	if pattern.all() {
+		for _, name := range c.categories() {
+			categories[name] = true
+		}
+		match = scanned(categories)
+	} else {
+		categories[pattern.category()] = true
+	}
+	err := c.store.Scan(ctx, func(keys []string) error {
 		keys = slices.DeleteFunc(keys, func(key string) bool {
-			return !pattern.matches(key) || strings.ContainsAny(key, "{}") || c.journal.holds(key)
+			return !ofOneOf(categories, key) || !pattern.matches(key) || c.journal.holds(key)
 		})
 		infos, err := l.look(ctx, keys)
 		if err != nil {
@@ -92,7 +102,7 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 			}
 		}
 		return nil
-	})
+	}, match)
 	switch {
 	case err == nil || over:
 	case ctx.Err() != nil:
@@ -117,30 +127,18 @@ func (l *listing) look(ctx context.Context, keys []string) ([]KeyInfo, error) {
 	if len(l.generations) > mostGenerations {
 		clear(l.generations)
 	}
-	glimpses, err := l.c.store.Inspect(ctx, wire.PeekLen, keys...)
+	headers, sizes, err := l.c.headers(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	headers := make([]*wire.Header, len(keys))
 	var unknown []string
-	for i, key := range keys {
-		h, need, err := wire.Peek(key, glimpses[i].Head)
-		if err == nil && need > len(glimpses[i].Head) {
-			again, failed := l.c.store.Inspect(ctx, need, key)
-			if failed != nil {
-				return nil, failed
-			}
-			h, need, err = wire.Peek(key, again[0].Head)
-			if need > len(again[0].Head) {
-				continue
-			}
-		}
-		if err != nil {
+	for _, h := range headers {
+		if h == nil {
 			continue
 		}
-		headers[i] = &h
 		for _, tag := range h.Tags {
-			if _, ok := l.generations[tag.Name]; !ok && !slices.Contains(unknown, tag.Name) {
+			if _, ok := l.generations[tag.Name]; !ok {
+				l.generations[tag.Name] = ""
 				unknown = append(unknown, tag.Name)
 			}
 		}
@@ -164,7 +162,7 @@ func (l *listing) look(ctx context.Context, keys []string) ([]KeyInfo, error) {
 		}
 		info := KeyInfo{
 			Key: keys[i], Tier: TierRedis, TTL: ttl, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
-			Size: glimpses[i].Size, Codec: l.c.codecOf(h), Tags: userTags(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
+			Size: sizes[i], Codec: l.c.codecOf(h), Tags: userTags(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
 		}
 		if l.c.near.Get(info.Key) != nil {
 			info.Tier = TierMemory

@@ -17,7 +17,7 @@ type Metrics struct {
 	// connection broke, or everything was flushed. What memory held from before a gap is not served any more.
 	Pushes uint64 `json:"pushes"`
 	Gaps   uint64 `json:"gaps"`
-	// RedisErrors counts invalidations by category, by tag and of all that Redis did not confirm. They have no label.
+	// RedisErrors counts invalidations by category, by tag, by pattern and of all that Redis did not confirm. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
 }
 

@@ -111,6 +111,8 @@ type Format struct {
 	Version   byte // the newest that this build knows
 	Flags     byte // the largest value that this build knows
 	LoadStart int  // where an int64, little endian, says when the load began, in µs of the server's time
+	TagsLen   int  // where a uint32, likewise, says how many bytes the tags take
+	Tags      int  // where they begin: their number (2 bytes), then of each the length of its name (2), the name, its generation (8)
 }
 
 // Options configures a Store.
@@ -141,6 +143,7 @@ type Store struct {
 	clock         serverClock
 	leaseMS       string
 	format        []string // as the scripts take it: magic, version, flags, offset of the load's start
+	layout        []string // likewise: offsets of the length of the tags and of the tags
 }
 
 // Open returns at once; the connection is made in the background.
@@ -151,6 +154,7 @@ func Open(o Options) *Store {
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
 			strconv.Itoa(o.Format.LoadStart),
 		},
+		layout: []string{strconv.Itoa(o.Format.TagsLen), strconv.Itoa(o.Format.Tags)},
 	}
 	s.tracking.pushed, s.tracking.gap = func(string) {}, func() {}
 	if o.Pushed != nil {

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -31,49 +32,102 @@ var ErrMoved = errors.New("redis was lost while its keys were gone through")
 // The reply is how many values were removed.
 var erase = newScript(`
 local removed = 0
-local head = redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
-if head == ARGV[1] then
+if redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then
 	removed = redis.call('UNLINK', KEYS[1])
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then
-	if redis.call('EXISTS', KEYS[1]) == 0 then
-		redis.call('RENAME', KEYS[2], KEYS[1])
-		redis.call('DEL', KEYS[1])
-	else
-		redis.call('DEL', KEYS[2])
-	end
+if redis.call('EXISTS', KEYS[2]) == 1 then` + tellOfLease + `
 end
 return removed
 `)
 
-// Scan goes through the keys that match a pattern of the server's, all of them on each server, and gives them to visit, a
-// page at a time. A key that is there from before until after is seen at least once; any may be seen several times.
-func (s *Store) Scan(ctx context.Context, match string, visit func(keys []string) error) error {
-	since := s.standing()
-	session := s.session.Load()
-	if session == nil || since.IsZero() {
+// sweep removes a value that carries an older generation of one of some tags. One that was stored since, by a load that began
+// after the tags were invalidated, stays, and so does the lease: its holder's value is found to be out of date or not by its own
+// generations.
+//
+//	KEYS  K
+//	ARGV  of the format: magic, version, flags, offset of the length of the tags, offset of the tags; then tag, generation, …
+//
+// The reply is the number of the tag that it was removed for, 0 where it stays: as it does where this build cannot read it.
+var sweep = newScript(`
+local magic, tags = ARGV[1], tonumber(ARGV[5])
+local head = redis.pcall('GETRANGE', KEYS[1], 0, tags - 1)
+if type(head) ~= 'string' or #head < tags or string.sub(head, 1, #magic) ~= magic then
+	return 0
+end
+local version, flags = string.byte(head, #magic + 1, #magic + 2)
+if version ~= tonumber(ARGV[2]) or flags > tonumber(ARGV[3]) then
+	return 0
+end
+local function number(text, at, bytes)
+	local n = 0
+	for i = at + bytes - 1, at, -1 do
+		n = n * 256 + string.byte(text, i)
+	end
+	return n
+end
+local length = number(head, tonumber(ARGV[4]) + 1, 4)
+local section = redis.call('GETRANGE', KEYS[1], tags, tags + length - 1)
+if #section < length or length < 2 then
+	return 0
+end
+local at = 3
+for _ = 1, number(section, 1, 2) do
+	if at + 1 > length then
+		return 0
+	end
+	local from = at + 2
+	local to = from + number(section, at, 2) - 1
+	if to + 8 > length then
+		return 0
+	end
+	local name = string.sub(section, from, to)
+	for i = 6, #ARGV, 2 do
+		if ARGV[i] == name and number(section, to + 1, 8) < tonumber(ARGV[i + 1]) then
+			redis.call('UNLINK', KEYS[1])
+			return (i - 4) / 2
+		end
+	end
+	at = to + 9
+end
+return 0
+`)
+
+// Scan goes through all keys of the server, once for each pattern of the server's, one pattern after the other, and gives those
+// that match to visit, a page at a time. An empty pattern matches all. A key that is there throughout a pass is seen in it at least
+// once. An error means that it has not got to the end: that of visit, of the server, or ErrMoved.
+func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patterns ...string) error {
+	since, session := s.standing(), s.session.Load()
+	if since.IsZero() || session == nil {
 		return ErrUnavailable
 	}
-	for _, node := range session.client.Nodes() {
-		for cursor := uint64(0); ; {
-			entry, err := s.page(ctx, node, cursor, match)
-			if err != nil {
-				return err
-			}
-			if s.standing() != since {
-				return ErrMoved // a cursor means nothing to another server
-			}
-			if len(entry.Elements) > 0 {
-				if err := visit(entry.Elements); err != nil {
+	for _, match := range patterns {
+		// A replica's keys are those of its primary: to see them twice costs time alone.
+		for _, node := range session.client.Nodes() {
+			for cursor := uint64(0); ; {
+				page, err := s.page(ctx, node, cursor, match)
+				if err == nil && len(page.Elements) > 0 {
+					err = visit(page.Elements)
+				}
+				if err == nil && !s.standing().Equal(since) {
+					err = ErrMoved // where a cursor means something else
+				}
+				if err != nil {
 					return err
 				}
-			}
-			if cursor = entry.Cursor; cursor == 0 {
-				break
+				if cursor = page.Cursor; cursor == 0 {
+					break
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// Writable finds out whether the server takes writes: one that has become a replica has keys to go through too, but not all.
+func (s *Store) Writable(ctx context.Context) error {
+	return firstError(s.slowly(ctx, 1, func(c rueidis.Client, _ int) rueidis.Completed {
+		return c.B().Set().Key(s.probeKey()).Value("").Px(probeLife).Build()
+	}))
 }
 
 // standing is since when the server has been in use without a break, zero if it is not.
@@ -157,64 +211,80 @@ func (s *Store) runSlowly(ctx context.Context, calls []call) []rueidis.RedisResu
 	return results
 }
 
-// Erase removes those of keys that hold a value of the format, and the leases of all, and reports how many had one. Unlike
-// Remove it is not in a hurry.
-func (s *Store) Erase(ctx context.Context, keys ...string) (removed int64, err error) {
+// Erase removes those of keys that hold a value of the format, and the leases of all, and reports of each whether it had one.
+// Unlike Remove it is not in a hurry. The error is that of any key.
+func (s *Store) Erase(ctx context.Context, keys ...string) (removed []bool, err error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
 		calls[i] = call{erase, []string{key, leaseKey(key)}, s.format[:1]}
 	}
 	results := s.runSlowly(ctx, calls)
 	s.announce(ctx, keys)
-	for _, r := range results {
+	removed = make([]bool, len(keys))
+	for i, r := range results {
 		n, e := r.AsInt64()
 		if e != nil {
 			err = e
 		}
-		removed += n
+		removed[i] = n > 0
 	}
 	return removed, err
 }
 
-// A Glimpse is what Inspect finds of a key.
-type Glimpse struct {
-	Head []byte        // as many bytes as were asked for, or all; empty where there is no string
-	Size int64         // bytes of the whole value
-	TTL  time.Duration // left; negative for ever
+// An Outdated names a value that is to be removed if it carries an older generation of one of some tags.
+type Outdated struct {
+	Key  string
+	Tags []Current
 }
 
-// Inspect looks at the first bytes of values, how long they are and how long they live. Unlike Look it is not in a hurry, and
-// nobody is told when they change.
-func (s *Store) Inspect(ctx context.Context, bytes int, keys ...string) ([]Glimpse, error) {
-	const each = 3
-	results := s.slowly(ctx, each*len(keys), func(c rueidis.Client, i int) rueidis.Completed {
-		switch key := keys[i/each]; i % each {
-		case 0:
-			return c.B().Getrange().Key(key).Start(0).End(int64(bytes) - 1).Build()
-		case 1:
-			return c.B().Strlen().Key(key).Build()
-		default:
-			return c.B().Pttl().Key(key).Build()
+// A Current is the generation that a tag has now.
+type Current struct {
+	Tag   string
+	Value uint64
+}
+
+// Sweep removes those values that carry an older generation of one of their Outdated's tags. Of each it returns the index of
+// that tag, -1 where nothing was removed. It is not in a hurry. The error is that of any key, but for those that the user may not
+// use.
+func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err error) {
+	calls := make([]call, len(list))
+	for i, o := range list {
+		args := append(s.format[:3:3], s.layout...)
+		for _, tag := range o.Tags {
+			args = append(args, tag.Tag, strconv.FormatUint(tag.Value, 10))
 		}
-	})
-	glimpses := make([]Glimpse, len(keys))
-	for i := range glimpses {
-		g, of := &glimpses[i], results[each*i:each*(i+1)]
-		head, err := of[0].AsBytes()
-		if err == nil {
-			g.Head = head
-			if g.Size, err = of[1].AsInt64(); err == nil {
-				var ms int64
-				ms, err = of[2].AsInt64()
-				g.TTL = time.Duration(ms) * time.Millisecond
+		calls[i] = call{sweep, []string{o.Key}, args}
+	}
+	removed = make([]int, len(list))
+	for i, r := range s.runSlowly(ctx, calls) {
+		n, e := r.AsInt64()
+		if e != nil {
+			if n = 0; !denied(e) {
+				err = e
 			}
 		}
-		if err != nil && !IsWrongType(err) {
+		removed[i] = int(n) - 1
+	}
+	return removed, err
+}
+
+// Heads reads the first bytes of values. Unlike Look it is not in a hurry, and nobody is told when they change. What is missing
+// or no string, or what the user may not use, is empty.
+func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte, error) {
+	heads := make([][]byte, len(keys))
+	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
+		return c.B().Getrange().Key(keys[i]).Start(0).End(int64(bytes) - 1).Build()
+	}) {
+		var err error
+		if heads[i], err = r.AsBytes(); err != nil && !IsWrongType(err) && !denied(err) {
 			return nil, err
 		}
 	}
-	return glimpses, nil
+	return heads, nil
 }
+
+// denied reports whether the user may not use a key: it is somebody else's then, whose keys begin as ours do.
+func denied(err error) bool { return code(err) == "NOPERM" }
 
 // Values reads short values, such as generations, without being told of their changes. What is missing or no string is empty.
 func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {

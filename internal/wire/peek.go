@@ -11,19 +11,19 @@ const PeekLen = 256
 
 const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8)
 
-// Peek reads the header of a value of key of which only the first bytes are at hand. Where those do not hold all tags, need is
-// how many would. The checksum is over the whole value, and so nothing here is checked but that it could be a header, and
+// Peek reads the header of a value of key of which only the first bytes are at hand, and how long the value is. Where those do
+// not hold all tags, need is how many would. The checksum is over the whole value, and so nothing here is checked but that it could be a header, and
 // that it is this key's.
-func Peek(key string, head []byte) (h Header, need int, err error) {
+func Peek(key string, head []byte) (h Header, size int64, need int, err error) {
 	if err := recognize(head); err != nil {
-		return Header{}, 0, err
+		return Header{}, 0, 0, err
 	}
 	if len(head) < HeaderLen {
-		return Header{}, 0, fmt.Errorf("%w: header cut short", ErrCorrupt)
+		return Header{}, 0, 0, fmt.Errorf("%w: header cut short", ErrCorrupt)
 	}
 	le := binary.LittleEndian
 	if hashKey(key) != [keyHashLen]byte(head[keyHashOffset:]) {
-		return Header{}, 0, ErrWrongKey
+		return Header{}, 0, 0, ErrWrongKey
 	}
 	h = Header{
 		Codec:        le.Uint32(head[codecOffset:]),
@@ -36,11 +36,12 @@ func Peek(key string, head []byte) (h Header, need int, err error) {
 	}
 	tagsLen := uint64(le.Uint32(head[TagsLenOffset:]))
 	if tagsLen > maxTagsLen {
-		return Header{}, 0, fmt.Errorf("%w: length of the tags", ErrCorrupt)
+		return Header{}, 0, 0, fmt.Errorf("%w: length of the tags", ErrCorrupt)
 	}
+	size = HeaderLen + int64(tagsLen) + int64(le.Uint32(head[storedLenOffset:]))
 	if need = HeaderLen + int(tagsLen); len(head) < need {
-		return h, need, nil
+		return h, size, need, nil
 	}
 	h.Tags, err = parseTags(head[HeaderLen:need])
-	return h, need, err
+	return h, size, need, err
 }

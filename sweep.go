@@ -1,0 +1,339 @@
+package aside
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// A tag's next generation makes everything out of date that carries an older one; sweeps give the memory back. They go through
+// Redis' keys in the background, one at a time: what is invalidated meanwhile is swept together by the next one. Only the process
+// that has invalidated something sweeps it.
+type sweeps struct {
+	wake chan struct{}
+	mu   sync.Mutex
+	due  map[string]*target // by tag; guarded by mu
+}
+
+// A target is a tag, and what is to be removed: what carries it with an older generation.
+type target struct {
+	generation uint64
+	tallies    []*tally
+}
+
+// A tally counts the values that were removed for one or more invalidations.
+type tally struct {
+	removed atomic.Int64
+	done    chan struct{} // closed when there are no more
+}
+
+func newTally() *tally { return &tally{done: make(chan struct{})} }
+
+// begin has what is older than a tag's generation removed, and counted by tallies.
+func (s *sweeps) begin(tag string, generation uint64, tallies ...*tally) {
+	s.put(map[string]*target{tag: {generation, tallies}})
+}
+
+// put adds targets to those that are due.
+func (s *sweeps) put(targets map[string]*target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.due == nil {
+		s.due = make(map[string]*target)
+	}
+	for tag, t := range targets {
+		d := s.due[tag]
+		if d == nil {
+			d = &target{}
+			s.due[tag] = d
+		}
+		d.generation = max(d.generation, t.generation)
+		d.tallies = append(d.tallies, t.tallies...)
+	}
+	wake(s.wake)
+}
+
+// take returns what is due.
+func (s *sweeps) take() map[string]*target {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := s.due
+	s.due = nil
+	return due
+}
+
+// sweep sweeps what is due until ctx ends. One that fails is repeated from its beginning, together with what has become due.
+func (c *Cache) sweep(ctx context.Context) {
+	const (
+		soonest, latest = 50 * time.Millisecond, time.Second // after a failure
+		longestRest     = 30 * time.Second
+	)
+	for pause := soonest; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.sweeps.wake:
+		}
+		round := c.sweeps.take()
+		if len(round) == 0 {
+			continue
+		}
+		began := time.Now()
+		var wait time.Duration
+		if err := c.sweepOnce(ctx, round); err != nil {
+			c.sweeps.put(round)
+			wait, pause = jittered(pause), min(2*pause, latest)
+			c.scanFailed(ctx, err)
+		} else {
+			for _, t := range round {
+				for _, tally := range t.tallies {
+					close(tally.done)
+				}
+			}
+			// So that tags which are invalidated all the time have Redis go through its keys for a tenth of the time at most.
+			wait, pause = min(4*time.Since(began), longestRest), soonest
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// scanFailed logs that Redis' keys could not be gone through, now and then. What is to be done is done later.
+func (c *Cache) scanFailed(ctx context.Context, err error) {
+	if ctx.Err() == nil && c.store.Up() && c.scanComplaints.due(c.clock) {
+		c.opts.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
+	}
+}
+
+// sweepOnce goes through the keys of all categories that the targets can be about.
+func (c *Cache) sweepOnce(ctx context.Context, targets map[string]*target) error {
+	categories, named := make(map[string]bool), false
+	for tag := range targets {
+		if name, ok := strings.CutPrefix(tag, tagCategory); ok {
+			categories[name] = true
+			continue
+		}
+		named = named || strings.HasPrefix(tag, tagNamed)
+		for _, name := range c.categories() {
+			categories[name] = true
+		}
+	}
+	return c.store.Scan(ctx, func(keys []string) error {
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !ofOneOf(categories, key) })
+		return c.sweepKeys(ctx, keys, targets, named)
+	}, scanned(categories))
+}
+
+// sweepKeys removes what is out of date of some keys.
+func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string]*target, named bool) error {
+	var heads []*wire.Header
+	if named {
+		var err error
+		if heads, _, err = c.headers(ctx, keys); err != nil {
+			return err
+		}
+	}
+	var list []redisstore.Outdated
+	for i, key := range keys {
+		o := redisstore.Outdated{Key: key}
+		want := func(tag string) {
+			if t := targets[tag]; t != nil {
+				o.Tags = append(o.Tags, redisstore.Current{Tag: tag, Value: t.generation})
+			}
+		}
+		if !named {
+			want(tagCategory + categoryOf(key))
+			want(tagAll)
+		} else if heads[i] != nil {
+			for _, tag := range heads[i].Tags {
+				if t := targets[tag.Name]; t != nil && tag.Generation < t.generation {
+					want(tag.Name)
+				}
+			}
+		}
+		if len(o.Tags) > 0 {
+			list = append(list, o)
+		}
+	}
+	removed, err := c.store.Sweep(ctx, list...)
+	for i, r := range removed {
+		if r >= 0 {
+			for _, tally := range targets[list[i].Tags[r].Tag].tallies {
+				tally.removed.Add(1)
+			}
+		}
+	}
+	return err
+}
+
+// headers reads those of values, nil where there is none that this build can read, and how long the values are.
+func (c *Cache) headers(ctx context.Context, keys []string) (headers []*wire.Header, sizes []int64, err error) {
+	heads, err := c.store.Heads(ctx, wire.PeekLen, keys...)
+	if err != nil {
+		return nil, nil, err
+	}
+	headers, sizes = make([]*wire.Header, len(keys)), make([]int64, len(keys))
+	for i, head := range heads {
+		h, size, need, err := wire.Peek(keys[i], head)
+		if err == nil && need > len(head) {
+			again, failed := c.store.Heads(ctx, need, keys[i])
+			if failed != nil {
+				return nil, nil, failed
+			}
+			h, size, need, err = wire.Peek(keys[i], again[0])
+			if need > len(again[0]) {
+				continue // it was replaced in between, or is cut short
+			}
+		}
+		if err == nil {
+			headers[i], sizes[i] = &h, size
+		}
+	}
+	return headers, sizes, nil
+}
+
+// categories are those of all policies that the cache knows.
+func (c *Cache) categories() (names []string) {
+	for _, pl := range *c.plans.byName.Load() {
+		names = append(names, pl.policy.Category)
+	}
+	return names
+}
+
+func categoryOf(key string) string {
+	name, _, _ := strings.Cut(key, ":")
+	return name
+}
+
+// ofOneOf reports whether a name in Redis can be the key of a value in one of categories: leases and the like have braces.
+func ofOneOf(categories map[string]bool, key string) bool {
+	return categories[categoryOf(key)] && !strings.ContainsAny(key, "{}")
+}
+
+// scanned is the pattern by which to have Redis show all keys of categories. Redis has to go through all of its keys for each
+// pattern, so several categories are not asked for one by one.
+func scanned(categories map[string]bool) string {
+	if len(categories) != 1 {
+		return ""
+	}
+	for name := range maps.Keys(categories) {
+		return name + "*"
+	}
+	return ""
+}
+
+// replayPatterns carries out the patterns that are in the journal.
+func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
+	tasks, upTo := c.journal.tasks()
+	byCategory := make(map[string][]task)
+	for _, t := range tasks {
+		byCategory[t.category()] = append(byCategory[t.category()], t)
+	}
+	all = true
+	for _, group := range byCategory {
+		err := c.carryOut(ctx, group)
+		for _, t := range group {
+			if err != nil {
+				for _, w := range t.waiters {
+					w.fail()
+				}
+				continue
+			}
+			for _, tally := range c.journal.confirm(upTo, t.name) {
+				close(tally.done)
+			}
+			c.tell(Invalidation{Pattern: t.text})
+		}
+		if err != nil {
+			all = false
+			c.scanFailed(ctx, err)
+		}
+	}
+	return len(tasks) > 0, all
+}
+
+// carryOut removes what matches patterns of one category: first the leases, and in a second pass the values. In one pass, a load
+// could store its value behind the scan, and give back its lease before the scan gets there. As it is, a lease that is there at
+// the beginning is found by the first pass, or has been filled by the end of that, and then the second one finds the value.
+func (c *Cache) carryOut(ctx context.Context, tasks []task) error {
+	var passes []string
+	if match, one := together(tasks); one {
+		// A key that is known needs no search: its value and its lease go at once.
+		if err := c.erase(ctx, tasks, []string{match}); err != nil {
+			return err
+		}
+	} else {
+		passes = []string{redisstore.LeasePattern(match), match}
+	}
+	if err := c.store.Scan(ctx, func(names []string) error { return c.erase(ctx, tasks, names) }, passes...); err != nil {
+		return err
+	}
+	return c.store.Writable(ctx)
+}
+
+// together is a pattern that matches all that any of the tasks does, and whether that is one key.
+func together(tasks []task) (match string, one bool) {
+	if len(tasks) == 1 {
+		return tasks[0].text, tasks[0].glob.Prefix() == tasks[0].text
+	}
+	match = tasks[0].glob.Prefix()
+	for _, t := range tasks[1:] {
+		n, other := 0, t.glob.Prefix()
+		for n < min(len(match), len(other)) && match[n] == other[n] {
+			n++
+		}
+		match = match[:n]
+	}
+	return match + "*", false
+}
+
+// erase removes what the tasks match of names in Redis, which may be those of leases.
+func (c *Cache) erase(ctx context.Context, tasks []task, names []string) error {
+	var keys []string
+	var of [][]task
+	for _, key := range names {
+		if lease, ok := redisstore.KeyOfLease(key); ok {
+			key = lease
+		}
+		var which []task
+		for _, t := range tasks {
+			if t.matches(key) && !strings.ContainsAny(key, "{}") {
+				which = append(which, t)
+			}
+		}
+		if len(which) > 0 {
+			keys, of = append(keys, key), append(of, which)
+		}
+	}
+	removed, err := c.store.Erase(ctx, keys...)
+	for i, which := range of {
+		if !removed[i] {
+			continue
+		}
+		for _, t := range which {
+			for _, w := range t.waiters {
+				w.tally.removed.Add(1)
+			}
+		}
+	}
+	return err
+}
+
+func (w *pending) fail() {
+	select {
+	case <-w.failed:
+	default:
+		close(w.failed)
+	}
+}
