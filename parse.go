@@ -21,8 +21,8 @@ func (c *Cache) Policies() []Policy {
 }
 
 // ParseKey is the way back from Key.String: it makes a key of the text of one, for tools that get keys as they stand in Redis.
-// Code that has the parts uses Key. The text must be one that the policy's Key makes, to the byte: an escape too many or too few, or another
-// category, is an *Error with CodeInvalidKey. Different texts therefore never make one key.
+// Code that has the parts uses Key. The text must be one that the policy's Key makes, to the byte: an escape too many or too few,
+// or another category, is an *Error with CodeInvalidKey. Different texts therefore never make one key.
 //
 // Policies of one category share their keys' first part, so that a text may come from any of them. That is no matter to
 // Cache.Invalidate; to load by a key, parse it with the policy that it was made by.

@@ -47,9 +47,9 @@ type keyring struct {
 
 func newKeyring() *keyring { return &keyring{equal: subtle.ConstantTimeCompare} }
 
-// find returns whose key a request carries. It compares digests, which have one length and of which nobody can choose a prefix, and with
-// every key, also after a match: the time tells neither which key is near nor how much of it is right. A request without a
-// usable key takes the same way. One key that is configured twice may do what either may.
+// find returns whose key a request carries. It compares digests, which have one length and of which nobody can choose a prefix,
+// and with every key, also after a match: the time tells neither which key is near nor how much of it is right. A request without
+// a usable key takes the same way. One key that is configured twice may do what either may.
 func (r *keyring) find(req *http.Request) (who credential, ok bool) {
 	scheme, secret := "", ""
 	if sent := req.Header.Values("Authorization"); len(sent) == 1 {

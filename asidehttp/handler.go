@@ -2,8 +2,8 @@
 //
 //	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}}))
 //
-// [Handler], [Metrics] and [Health] are http.Handlers, for the standard library's mux and for any router that takes those: chi as they are, gin
-// through gin.WrapH, echo through echo.WrapHandler. [Revalidator] is the way out.
+// [Handler], [Metrics] and [Health] are http.Handlers, for the standard library's mux and for any router that takes those: chi as
+// they are, gin through gin.WrapH, echo through echo.WrapHandler. [Revalidator] is the way out.
 //
 // It is a package of its own so that a backend that mounts nothing does not import net/http for it.
 package asidehttp
@@ -30,23 +30,23 @@ import (
 //
 // to those who send Authorization: Bearer with one of the keys of o.
 //
-// A POST (Content-Type: application/json, at most 64 KiB) has one of these selectors. The category "all" is everything, and needs a key with
-// ScopeAll. Keys are given as they stand in Redis, see Policy.ParseKey, patterns as ParsePattern reads them, keys and tags up to 1,000. The
-// categories are those of c.Policies: list a backend's own in Options.Policies, so that they are known before their first use.
-// Beside the selector there may be "wait", the seconds that the answer may take, from 0 to 30 (5 without it), and "dry_run", true
-// to have counted what there is and nothing invalidated. The answer is
+// A POST (Content-Type: application/json, at most 64 KiB) has one of these selectors. The category "all" is everything, and needs
+// a key with ScopeAll. Keys are given as they stand in Redis, see Policy.ParseKey, patterns as ParsePattern reads them, keys and
+// tags up to 1,000. The categories are those of c.Policies: list a backend's own in Options.Policies, so that they are known
+// before their first use. Beside the selector there may be "wait", the seconds that the answer may take, from 0 to 30 (5 without
+// it), and "dry_run", true to have counted what there is and nothing invalidated. The answer is
 //
 //	{"success":true,"invalidated":{"redis_entries":12,"complete":true,"confirmed":true,"took_ms":1.9},"timestamp":1763700000000}
 //
-// What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given back too,
-// at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is whether Redis has carried it
-// out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms it. In memory mode memory_entries
-// is the number. A dry run has "dry_run":true and "matched" in place of "invalidated".
+// What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given
+// back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
+// whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
+// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated".
 //
-// Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400 (malformed),
-// 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large), 415 (not JSON),
-// 422 (an unknown category, or a pattern or a key that is none), 429 (too many requests, with Retry-After) and 503 (the cache is
-// closed). No answer may be stored by anyone (Cache-Control: no-store).
+// Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
+// (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
+// 415 (not JSON), 422 (an unknown category, or a pattern or a key that is none), 429 (too many requests, with Retry-After) and
+// 503 (the cache is closed). No answer may be stored by anyone (Cache-Control: no-store).
 func Handler(c *aside.Cache, o Options) http.Handler {
 	h := &handler{cache: c, gate: newGate(o)}
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {

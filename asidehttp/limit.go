@@ -86,7 +86,8 @@ func (l *limiter) client(r *http.Request) netip.Addr {
 	if !l.trusts(addr) {
 		return addr
 	}
-	// Each proxy appends whom it got the request from: what is to the left of the first one that is not ours anybody may have written.
+	// Each proxy appends whom it got the request from: what is to the left of the first one that is not ours anybody may have
+	// written.
 	list := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
 	for hop := 0; list != "" && hop < maxHops; hop++ {
 		i := strings.LastIndexByte(list, ',')

@@ -75,8 +75,8 @@ func TestOneSubscriberIsOneClient(t *testing.T) {
 	require.True(t, take("2001:db8:1:3::1"))
 }
 
-// However many clients there are, memory is bounded; who is not told apart shares, and nobody gets a new allowance by crowding out
-// his old one.
+// However many clients there are, memory is bounded; who is not told apart shares, and nobody gets a new allowance by crowding
+// out his old one.
 func TestCrowdsShareAndForgetNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

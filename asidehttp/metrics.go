@@ -17,8 +17,8 @@ import (
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
 // It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for 5 s at most:
-// complete is false if that was not enough, or if Redis failed, and error then says how. In memory mode it is "memory" in place of "redis".
-// The same is to be had from Handler, with ?metrics=true.
+// complete is false if that was not enough, or if Redis failed, and error then says how. In memory mode it is "memory" in place
+// of "redis". The same is to be had from Handler, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := &handler{cache: c, gate: newGate(o)}
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
@@ -153,8 +153,8 @@ func (h *handler) matched(ctx context.Context, s selection) (*count, *problem) {
 
 // HealthOptions configures Health. The zero value works.
 type HealthOptions struct {
-	// FailDegraded has a degraded cache answered for with 503, for a check that is to wake somebody. Do not give that to a load balancer:
-	// Redis being away would take every server out at once, while all of them still serve.
+	// FailDegraded has a degraded cache answered for with 503, for a check that is to wake somebody. Do not give that to a load
+	// balancer: Redis being away would take every server out at once, while all of them still serve.
 	FailDegraded bool
 }
 
@@ -162,8 +162,8 @@ type HealthOptions struct {
 //
 //	{"state":"connected","since":"2025-11-21T08:00:00Z","tracking":true}
 //
-// The status is 200 also while the cache is degraded, since it is serving then, unless o says otherwise, and 503 once it is closed. It asks for no
-// key, as probes have none, and tells nothing of hosts, keys and users.
+// The status is 200 also while the cache is degraded, since it is serving then, unless o says otherwise, and 503 once it is
+// closed. It asks for no key, as probes have none, and tells nothing of hosts, keys and users.
 func Health(c *aside.Cache, o HealthOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
@@ -180,9 +180,9 @@ func Health(c *aside.Cache, o HealthOptions) http.Handler {
 	})
 }
 
-// Tags is the default of RevalidatorOptions.Map: a category, a key and a tag are tags of the front end by their own names, of a pattern it is
-// the category, and everything is the tag "all". A page that shows a gateway's models is then made with the tags "all", "models" and
-// "models:openrouter:all".
+// Tags is the default of RevalidatorOptions.Map: a category, a key and a tag are tags of the front end by their own names, of a
+// pattern it is the category, and everything is the tag "all". A page that shows a gateway's models is then made with the tags
+// "all", "models" and "models:openrouter:all".
 func Tags(i aside.Invalidation) []Target {
 	var targets []Target
 	add := func(names ...string) {

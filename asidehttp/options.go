@@ -21,19 +21,20 @@ type Options struct {
 	// Keys are bearer keys with a name and a scope each.
 	Keys []Key
 
-	// Rate is how many requests a second one client may make on average, with or without a key, and Burst how many at once. A client
-	// is an IPv4 address or an IPv6 network of 64 bits. What exceeds that gets 429 before its key is looked at. Up to 4,096 clients
-	// are told apart; the others share one allowance. Defaults: 10 and 50. A negative Rate: no limit.
+	// Rate is how many requests a second one client may make on average, with or without a key, and Burst how many at once. A
+	// client is an IPv4 address or an IPv6 network of 64 bits. What exceeds that gets 429 before its key is looked at. Up to
+	// 4,096 clients are told apart; the others share one allowance. Defaults: 10 and 50. A negative Rate: no limit.
 	Rate  float64
 	Burst int
 
-	// TrustedProxies are the addresses of the proxies before this server. Of a request from one of them the client is the last address
-	// in X-Forwarded-For that is not itself such a proxy. From anyone else, and so by default from everyone, that
-	// header is not heard.
+	// TrustedProxies are the addresses of the proxies before this server. Of a request from one of them the client is the last
+	// address in X-Forwarded-For that is not itself such a proxy. From anyone else, and so by default from everyone, that header
+	// is not heard.
 	TrustedProxies []netip.Prefix
 
-	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it went;
-	// one at level Warn for each request that its key's scopes do not allow; and what Validate finds. Default: slog.Default().
+	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
+	// went; one at level Warn for each request that its key's scopes do not allow; and what Validate finds. Default:
+	// slog.Default().
 	Logger *slog.Logger
 }
 

@@ -59,7 +59,8 @@ func readOrder(w http.ResponseWriter, r *http.Request) (order, *problem) {
 	return parseOrder(body)
 }
 
-// parseOrder goes through the object itself: encoding/json would take the last of two fields of one name, and fields in other cases.
+// parseOrder goes through the object itself: encoding/json would take the last of two fields of one name, and fields in other
+// cases.
 func parseOrder(body []byte) (order, *problem) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return order{}, badRequest("the body is empty: %s", example)
@@ -162,8 +163,8 @@ func quote(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// brokenEscape reports whether a \u escape of valid JSON is half of a surrogate pair. encoding/json would make another character of
-// it, and so another name.
+// brokenEscape reports whether a \u escape of valid JSON is half of a surrogate pair. encoding/json would make another character
+// of it, and so another name.
 func brokenEscape(body []byte) bool {
 	high := func(i int) bool {
 		return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "89aAbB")

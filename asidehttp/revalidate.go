@@ -55,8 +55,8 @@ type RevalidatorOptions struct {
 	// Defaults: 500 ms and 30 s.
 	Backoff, MaxBackoff time.Duration
 
-	// GiveUpAfter is how long a target is tried for, from its last invalidation on. A front end that is away for less misses nothing.
-	// Default: 15 min.
+	// GiveUpAfter is how long a target is tried for, from its last invalidation on. A front end that is away for less misses
+	// nothing. Default: 15 min.
 	GiveUpAfter time.Duration
 
 	// Logger gets a line at level Error for each target that is lost, and one at level Warn when the front end begins to fail.
@@ -79,15 +79,15 @@ func (o RevalidatorOptions) LogValue() slog.Value { return slog.StringValue(fmt.
 // maxSending is how many requests run at once, while the front end answers.
 const maxSending = 4
 
-// A Revalidator tells a web front end, which keeps pages of its own, what has been invalidated: by the convention of Next.js, whose
-// route handler calls revalidateTag or revalidatePath.
+// A Revalidator tells a web front end, which keeps pages of its own, what has been invalidated: by the convention of Next.js,
+// whose route handler calls revalidateTag or revalidatePath.
 //
 //	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: "https://www.example.com/api/revalidate", Secret: secret})
 //	c, err := aside.New(aside.Options{OnInvalidated: r.Notify})
 //
-// It delivers each target at least once after its last invalidation, or logs that it has not and counts it in Stats. Targets are not
-// sent in order, and one that waits already is not queued twice. The queue is in memory: what is in it when the process dies is lost. Its
-// methods may be used by many goroutines at once.
+// It delivers each target at least once after its last invalidation, or logs that it has not and counts it in Stats. Targets are
+// not sent in order, and one that waits already is not queued twice. The queue is in memory: what is in it when the process dies
+// is lost. Its methods may be used by many goroutines at once.
 type Revalidator struct {
 	o      RevalidatorOptions
 	url    *url.URL
@@ -373,7 +373,8 @@ func (r *Revalidator) finish(d *delivery, f *failure) {
 	}
 }
 
-// backoff is how long to wait after n failures in a row. The random part keeps processes that failed together from coming back together.
+// backoff is how long to wait after n failures in a row. The random part keeps processes that failed together from coming back
+// together.
 func (r *Revalidator) backoff(n int) time.Duration {
 	d := r.o.MaxBackoff
 	if n < 32 && r.o.Backoff<<(n-1) > 0 {

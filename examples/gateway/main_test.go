@@ -20,7 +20,7 @@ import (
 
 // memoryOnly keeps the machine's own Redis, if it names one, out of a test.
 func memoryOnly(t *testing.T) {
-	for _, name := range []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS", "CACHE_API_KEY", "CACHE_SECRET"} {
+	for _, name := range []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS", "CACHE_API_KEY", "CACHE_READ_KEY", "CACHE_SECRET", "REVALIDATE_URL", "REVALIDATE_SECRET"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("TMPDIR", t.TempDir())
