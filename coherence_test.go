@@ -98,6 +98,10 @@ func TestAChangeReachesEveryMemory(t *testing.T) {
 			_, err := c.InvalidateTags(ctx, "none", "y")
 			return err
 		},
+		"InvalidatePattern": func(ctx context.Context, c *aside.Cache, _ aside.Key, _ int64) error {
+			_, err := c.InvalidatePattern(ctx, items.Match(aside.Wildcard))
+			return err
+		},
 		"InvalidateCategory": func(ctx context.Context, c *aside.Cache, _ aside.Key, _ int64) error {
 			_, err := c.InvalidateCategory(ctx, "items")
 			return err

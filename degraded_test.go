@@ -135,6 +135,9 @@ func TestAnInvalidationEndsWhatIsStaleAtOnce(t *testing.T) {
 		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(ctx, "x") },
 		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
 		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(ctx) },
+		"pattern": func(c *aside.Cache) (aside.Receipt, error) {
+			return c.InvalidatePattern(ctx, items.Match(aside.Wildcard))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -201,6 +204,11 @@ func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 			}
 			require.Positive(t, held)
 			require.NoError(t, receipt.Wait(ctx))
+			removed, err := receipt.Swept(ctx)
+			require.NoError(t, err)
+			if name == "pattern" {
+				require.EqualValues(t, 1, removed)
+			}
 			eventually(t, "the other process follows", func() bool {
 				v, err := aside.GetOrLoad(ctx, other, key, value("new"), tag)
 				require.NoError(t, err)
@@ -224,12 +232,26 @@ func TestWaitEndsWithTheCache(t *testing.T) {
 // Hazard 8: a server comes back without an invalidation that it had confirmed.
 func TestAConfirmedInvalidationThatTheServerHasForgottenIsSentAgain(t *testing.T) {
 	t.Parallel()
+	key := items.Key("a")
+	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+		"key": func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(t.Context(), key) },
+		"pattern": func(c *aside.Cache) (aside.Receipt, error) {
+			return c.InvalidatePattern(t.Context(), items.Match(aside.Wildcard))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			isSentAgain(t, key, invalidate)
+		})
+	}
+}
+
+func isSentAgain(t *testing.T, key aside.Key, invalidate func(c *aside.Cache) (aside.Receipt, error)) {
 	server := redistest.Start(t)
 	c := connected(t, at(server.Addr()))
-	key := items.Key("a")
 	inMemory(t, c, key, value("old"))
 	server.MustDo(t, "SAVE")
-	receipt, err := c.Invalidate(t.Context(), key)
+	receipt, err := invalidate(c)
 	require.NoError(t, err)
 	require.True(t, receipt.Confirmed)
 	server.Kill()

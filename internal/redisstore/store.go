@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -141,6 +142,7 @@ type Store struct {
 	tracking
 	announcements announcements // where the server does no tracking
 	clock         serverClock
+	busy          atomic.Int64 // nanoseconds that portions have taken since the last pause: see rest
 	leaseMS       string
 	format        []string // as the scripts take it: magic, version, flags, offset of the load's start
 	layout        []string // likewise: offsets of the length of the tags and of the tags

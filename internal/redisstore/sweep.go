@@ -16,7 +16,7 @@ const (
 	scanCount   = 500 // places of the server's table that one SCAN looks at
 	portion     = 64  // commands in one round trip
 	portionTime = 2 * time.Second
-	shortest    = 200 * time.Microsecond // pause
+	burst       = time.Millisecond // of portions without a pause between them
 )
 
 // ErrMoved means that the server was lost, or another one has taken its place, while its keys were gone through: what was seen
@@ -149,13 +149,16 @@ func (s *Store) page(ctx context.Context, node rueidis.Client, cursor uint64, ma
 		cmd = node.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
 	}
 	entry, err := node.Do(limited, cmd).AsScanEntry()
-	rest(ctx, time.Since(sent))
+	s.rest(ctx, time.Since(sent))
 	return entry, err
 }
 
-// rest pauses after a portion for as long as that has taken.
-func rest(ctx context.Context, took time.Duration) {
-	t := time.NewTimer(max(took, shortest))
+// rest pauses after some portions for as long as they have taken.
+func (s *Store) rest(ctx context.Context, took time.Duration) {
+	if s.busy.Add(int64(took)) < int64(burst) {
+		return
+	}
+	t := time.NewTimer(time.Duration(s.busy.Swap(0)))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -184,7 +187,7 @@ func (s *Store) slowly(ctx context.Context, n int, build func(rueidis.Client, in
 		sent := time.Now()
 		results = append(results, session.client.DoMulti(limited, cmds...)...)
 		cancel()
-		rest(ctx, time.Since(sent))
+		s.rest(ctx, time.Since(sent))
 	}
 	return results
 }

@@ -25,7 +25,13 @@ func FuzzDecode(f *testing.F) {
 			copy(value[keyHashOffset:], hash[:])
 			seal(value)
 		}
+		seen, size, _, peekErr := Peek(key, value)
 		h, payload, err := Decode(key, value, lim)
+		if err == nil {
+			require.NoError(t, peekErr)
+			require.Equal(t, h, seen)
+			require.EqualValues(t, len(value), size)
+		}
 		if err != nil {
 			require.Nil(t, payload)
 			require.Equal(t, Header{}, h)

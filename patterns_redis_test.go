@@ -1,0 +1,269 @@
+package aside_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+func isScan(args []string) bool { return strings.EqualFold(args[0], "SCAN") }
+
+// nthScan returns a match for the nth SCAN that is sent, or the nth that begins a pass.
+func nthScan(n int, beginning bool) func(args []string) bool {
+	return func(args []string) bool {
+		if !isScan(args) || beginning && args[1] != "0" {
+			return false
+		}
+		n--
+		return n == 0
+	}
+}
+
+// pages are the pages of a SCAN on which names are found. Those that are not there yet are put there meanwhile.
+func pages(t *testing.T, server *redistest.Server, names ...string) map[string]int {
+	t.Helper()
+	for _, name := range names {
+		server.MustDo(t, "SET", name, "")
+	}
+	found := map[string]int{}
+	for cursor, page := "0", 0; page == 0 || cursor != "0"; page++ {
+		reply := server.MustDo(t, "SCAN", cursor, "COUNT", "500").([]any)
+		cursor = reply[0].(string)
+		for _, name := range reply[1].([]any) {
+			found[name.(string)] = page
+		}
+	}
+	for _, name := range names {
+		server.MustDo(t, "DEL", name)
+	}
+	return found
+}
+
+// Hazard 2: the scan has passed the place of the key when the load stores its value there, and has still to come to the place of the
+// lease when the load gives that back.
+func TestALoadInFlightIsNotStoredWhereverTheScanIs(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	for i := range 3000 { // more than one page
+		server.MustDo(t, "SET", "filler:"+strconv.Itoa(i), "")
+	}
+	var names []string
+	for i := range 40 {
+		key := items.Key(i).String()
+		names = append(names, key, "{"+key+"}!l")
+	}
+	on := pages(t, server, names...)
+	key, at0 := aside.Key{}, 0
+	for i := range 40 {
+		k := items.Key(i)
+		if p := on[k.String()]; p < on["{"+k.String()+"}!l"] {
+			key, at0 = k, p
+		}
+	}
+	require.NoError(t, key.Err(), "one of forty keys lies before its lease")
+	a, b := connected(t, at(server.Addr())), watch(t, server)
+	for name, c := range map[string]struct {
+		held   func([]string) bool
+		stored bool // in between
+	}{
+		"between the places":            {nthScan(at0+2, false), true},
+		"between the passes":            {nthScan(2, true), false},
+		"before the first":              {nthScan(1, true), true},
+		"in the second, between places": {nthScan(len(slices.Compact(slices.Sorted(valuesOf(on))))+at0+2, false), false},
+	} {
+		refusedBefore := refused(a)
+		load := newHeld()
+		got := background(t, a, key, load.load("old"))
+		<-load.began
+		gate := b.proxy.HoldRequests(c.held)
+		receipts := make(chan aside.Receipt, 1)
+		go func() {
+			r, err := b.InvalidatePattern(t.Context(), items.Match(aside.Wildcard))
+			if err != nil {
+				t.Error(err)
+			}
+			receipts <- r
+		}()
+		gate.Wait(t)
+		close(load.release)
+		require.Equal(t, "old", <-got, name)
+		eventually(t, "the fill is over", func() bool {
+			return refused(a) > refusedBefore || server.MustDo(t, "EXISTS", key.String()) == int64(1)
+		})
+		require.Equal(t, c.stored, refused(a) == refusedBefore, name)
+		gate.Release()
+		require.True(t, (<-receipts).Confirmed)
+		require.Equal(t, int64(0), server.MustDo(t, "EXISTS", key.String()), name)
+		v, err := aside.GetOrLoad(t.Context(), a, key, value("new"), aside.Strong())
+		require.NoError(t, err)
+		require.Equal(t, "new", v, name)
+		_, err = b.Invalidate(t.Context(), key)
+		require.NoError(t, err)
+		eventually(t, "nothing is left", func() bool { return server.MustDo(t, "EXISTS", key.String(), "{"+key.String()+"}!l") == int64(0) })
+	}
+}
+
+func valuesOf(m map[string]int) func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+func TestWhatAPatternIsAboutIsNotReadInRedisUntilItIsGone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c, b := watch(t, server), connected(t, at(server.Addr()))
+	others := aside.Policy{Name: "others", Category: "others", TTL: items.TTL}
+	stored(t, b, items.Key("a", 1), "old")
+	stored(t, b, items.Key("b"), "v")
+	stored(t, b, others.Key("a"), "v")
+	gate := c.proxy.HoldRequests(nthScan(1, true))
+	receipts := make(chan aside.Receipt, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		r, err := c.InvalidatePattern(ctx, items.Match("a", aside.Wildcard))
+		if err != nil {
+			t.Error(err)
+		}
+		receipts <- r
+	}()
+	gate.Wait(t)
+	cancel()
+	r := <-receipts
+	require.False(t, r.Confirmed, "it returns with its context, and goes on")
+	require.Zero(t, r.Removed)
+	short, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := r.Swept(short)
+	require.ErrorIs(t, err, context.Canceled)
+	// The connection is held as a whole, so what asks Redis would wait.
+	got, err := aside.Lookup(t.Context(), c.Cache, items.Key("a", 1), value("new"))
+	require.NoError(t, err)
+	require.Equal(t, "new", got.Value)
+	require.Equal(t, aside.StatusFallback, got.Status)
+	require.Equal(t, "redis has not confirmed an invalidation yet", got.Reason)
+	gate.Release()
+	require.NoError(t, r.Wait(t.Context()))
+	removed, err := r.Swept(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, removed)
+	for _, key := range []aside.Key{items.Key("b"), others.Key("a")} {
+		v, err := aside.Get[string](t.Context(), c.Cache, key)
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+	}
+	require.Equal(t, "newer", inMemory(t, c.Cache, items.Key("a", 1), value("newer")))
+}
+
+func TestAPatternReachesNoForeignKey(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	stored(t, c, items.Key("a"), "v")
+	server.MustDo(t, "SET", "items:foreign", "something else")
+	server.MustDo(t, "RPUSH", "items:list", "x")
+	server.MustDo(t, "SET", "{items:a}!c:n:1", "a part of something")
+	r, err := c.InvalidatePattern(t.Context(), items.Match(aside.Wildcard))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, r.Removed)
+	require.Equal(t, int64(3), server.MustDo(t, "EXISTS", "items:foreign", "items:list", "{items:a}!c:n:1"))
+	require.Equal(t, []string(nil), listed(t, c, aside.Pattern{}))
+}
+
+func TestAServerThatHasBecomeAReplicaConfirmsNoPattern(t *testing.T) {
+	t.Parallel()
+	server, other := redistest.Start(t), redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	server.MustDo(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(other.Port()))
+	r, err := c.InvalidatePattern(t.Context(), items.Match("none"))
+	require.NoError(t, err)
+	require.False(t, r.Confirmed)
+	r, err = c.InvalidatePattern(t.Context(), items.Match("none", aside.Wildcard))
+	require.NoError(t, err)
+	require.False(t, r.Confirmed)
+}
+
+func TestManyPatternsAtOnceShareTheirPasses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := watch(t, server)
+	const users = 50
+	for i := range users {
+		stored(t, c.Cache, items.Key("user", i, "x"), "v")
+		stored(t, c.Cache, items.Key("user", i, "y"), "v")
+	}
+	stored(t, c.Cache, items.Key("user"), "stays")
+	gate := c.proxy.HoldRequests(nthScan(1, true))
+	results := make(chan aside.Receipt, users)
+	invalidate := func(i int) {
+		r, err := c.InvalidatePattern(t.Context(), items.Match("user", i, aside.Wildcard))
+		if err != nil {
+			t.Error(err)
+		}
+		results <- r
+	}
+	go invalidate(0)
+	gate.Wait(t)
+	for i := 1; i < users; i++ {
+		go invalidate(i)
+	}
+	eventually(t, "all are entered", func() bool {
+		for i := range users {
+			r, err := aside.Lookup(t.Context(), c.Cache, items.Key("user", i, "x"), value("new"))
+			require.NoError(t, err)
+			if r.Value != "new" {
+				return false
+			}
+		}
+		return true
+	})
+	gate.Release()
+	for range users {
+		r := <-results
+		require.True(t, r.Confirmed)
+		require.EqualValues(t, 2, r.Removed)
+	}
+	require.LessOrEqual(t, len(c.asked("scan")), 4, "two passes for the first, two for the others")
+	_, err := aside.Get[string](t.Context(), c.Cache, items.Key("user"))
+	require.NoError(t, err)
+}
+
+func TestWithASecretADictionaryOfIDsFindsNoneInTheKeys(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	o := at(server.Addr())
+	o.Secret = make([]byte, 32)
+	_, _ = rand.Read(o.Secret)
+	c := connected(t, o)
+	ids := rounds(10_000, 1_000_000)
+	id := func(i int) string { return fmt.Sprintf("user%07d", i) }
+	for i := range 100 {
+		stored(t, c, aside.TTL.UserProfile.Key(c.HashID(id(i)), "profile"), "v")
+	}
+	guesses := make(map[string]bool, 2*ids)
+	var none *aside.Cache
+	for i := range ids {
+		guesses[id(i)], guesses[none.HashID(id(i))] = true, true // as it is, and by the hash without a secret
+	}
+	found := 0
+	for _, key := range listed(t, c, aside.Pattern{}) {
+		found++
+		for part := range strings.SplitSeq(key, ":") {
+			require.False(t, guesses[part], part)
+		}
+	}
+	require.Equal(t, 100, found)
+}
