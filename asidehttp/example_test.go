@@ -44,7 +44,11 @@ func ExampleHandler() {
 			Detail string
 		}
 		_ = json.Unmarshal(w.Body.Bytes(), &answer)
-		fmt.Println(w.Code, answer.Invalidated.Entries, answer.Detail)
+		if w.Code != http.StatusOK {
+			fmt.Println(w.Code, answer.Detail)
+			return
+		}
+		fmt.Println(w.Code, answer.Invalidated.Entries)
 	}
 	send("GET", "?metrics=true", "s3cret", "")
 	send("POST", "", "s3cret", `{"category":"rankings"}`)
@@ -54,8 +58,8 @@ func ExampleHandler() {
 	// 0.75
 	// 200 0
 	// 200 1
-	// 401 0 send Authorization: Bearer with a key of this service
-	// 400 0 the body has both pattern and category: send one of them, and a second request for the other
+	// 401 send Authorization: Bearer with a key of this service
+	// 400 the body has both pattern and category: send one of them, and a second request for the other
 }
 
 // Keys of a narrower scope: a dashboard looks, a deployment invalidates but cannot empty the cache, and the operator's key is
