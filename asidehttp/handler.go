@@ -201,25 +201,25 @@ type selection struct {
 }
 
 // resolve looks up what an order names.
-func (h *handler) resolve(o order) (selection, *problem) {
-	s := selection{kind: o.selector}
-	var p *problem
+func (h *handler) resolve(o order) (s selection, p *problem) {
+	known := policies(h.cache.Policies())
+	if len(known) == 0 { // of no cache
+		return s, problemOf(aside.ErrClosed)
+	}
+	s.kind = o.selector
 	switch o.selector {
 	case byCategory:
 		if o.names[0] == everything {
 			s.kind = everything
 			return s, nil
 		}
-		s.category, p = h.category(o.names[0])
+		s.category, p = known.of(o.names[0])
 	case byPattern:
-		s.pattern, p = h.pattern(o.names[0])
+		s.pattern, p = known.pattern(o.names[0])
 	case byKeys:
 		for i, text := range o.names {
-			name, _, _ := strings.Cut(text, ":")
-			policy, p := h.category(name)
-			if p != nil && p.status == http.StatusServiceUnavailable {
-				return s, p
-			}
+			category, _, _ := strings.Cut(text, ":")
+			policy, p := known.of(category)
 			if p != nil {
 				return s, unacceptable("keys[%d] is not a key: %s", i, p.detail)
 			}
@@ -235,30 +235,30 @@ func (h *handler) resolve(o order) (selection, *problem) {
 	return s, p
 }
 
-// category returns one of the policies of a category.
-func (h *handler) category(name string) (*aside.Policy, *problem) {
-	policies := h.cache.Policies()
-	if len(policies) == 0 { // the zero Cache, or none
-		return nil, problemOf(aside.ErrClosed)
-	}
-	var known []string
-	for i := range policies {
-		if policies[i].Category == name {
-			return &policies[i], nil
+type policies []aside.Policy
+
+// of returns one of the policies of a category.
+func (known policies) of(category string) (*aside.Policy, *problem) {
+	var names []string
+	for i := range known {
+		if known[i].Category == category {
+			return &known[i], nil
 		}
-		known = append(known, policies[i].Category)
+		names = append(names, known[i].Category)
 	}
-	slices.Sort(known)
-	return nil, unacceptable("there is no category %s: the categories are %s, and %s for everything", quote(name), strings.Join(slices.Compact(known), ", "), everything)
+	slices.Sort(names)
+	return nil, unacceptable("there is no category %s: the categories are %s, and %s for everything",
+		quote(category), strings.Join(slices.Compact(names), ", "), everything)
 }
 
-func (h *handler) pattern(text string) (aside.Pattern, *problem) {
+// pattern reads a pattern, which has to begin with a known category: another one is a slip of the pen.
+func (known policies) pattern(text string) (aside.Pattern, *problem) {
 	pattern, err := aside.ParsePattern(text)
 	if err != nil {
 		return pattern, unacceptable("%s", message(err))
 	}
-	name, _, _ := strings.Cut(text, ":")
-	_, p := h.category(name)
+	category, _, _ := strings.Cut(text, ":")
+	_, p := known.of(category)
 	return pattern, p
 }
 
@@ -322,17 +322,20 @@ func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *
 		}
 		names = append(names, name)
 	}
+	text := "asidehttp: invalidated"
 	attrs := []slog.Attr{
 		slog.String("key", who.name), slog.String("client", who.addr.String()),
 		slog.String("by", o.selector), slog.Any("names", names), slog.Int("count", len(o.names)),
 		slog.Duration("took", took),
 	}
 	if p != nil {
+		text = "asidehttp: not invalidated"
 		attrs = append(attrs, slog.Int("status", p.status), slog.String("error", p.detail))
 	} else {
-		attrs = append(attrs, slog.Int("status", http.StatusOK), slog.Int64("removed", c.removed()), slog.Bool("complete", c.Complete), slog.Bool("confirmed", *c.Confirmed))
+		attrs = append(attrs, slog.Int("status", http.StatusOK), slog.Int64("removed", c.removed()),
+			slog.Bool("complete", c.Complete), slog.Bool("confirmed", *c.Confirmed))
 	}
-	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, "asidehttp: invalidated", attrs...)
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
 }
 
 func (c *count) removed() int64 {

@@ -55,7 +55,7 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, told
 		Memory *keys `json:"memory,omitempty"`
 	}
 	if query.Has("pattern") {
-		pattern, p := h.pattern(query.Get("pattern"))
+		pattern, p := policies(h.cache.Policies()).pattern(query.Get("pattern"))
 		if p != nil {
 			return p
 		}
