@@ -705,3 +705,40 @@ func TestTheLimitComesBeforeTheKey(t *testing.T) {
 		require.Equal(t, 200, ask(h, "GET", "/?metrics=true", "", "Bearer "+keyAll).Code)
 	})
 }
+
+// A body of unannounced length is read no further than is allowed.
+func TestAnEndlessBodyIsNotReadToItsEnd(t *testing.T) {
+	t.Parallel()
+	c := newCache(t, aside.Options{})
+	h := asidehttp.Handler(c, options(io.Discard))
+	left := seed(t, c)
+	body := &counting{Reader: io.LimitReader(io.MultiReader(strings.NewReader(`{"category":"all"}`), spaces{}), 50<<20)}
+	r := httptest.NewRequest("POST", "/", body)
+	require.Equal(t, int64(-1), r.ContentLength)
+	r.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + keyAll}}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	require.Equal(t, 413, w.Code)
+	require.Less(t, body.n, 256<<10)
+	require.Equal(t, seeded, left())
+}
+
+type counting struct {
+	io.Reader
+	n int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
+type spaces struct{}
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}

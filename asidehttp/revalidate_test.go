@@ -635,3 +635,17 @@ func TestAFrontEndThatStartsLate(t *testing.T) {
 	require.Equal(t, int64(1), got.Load())
 	require.NoError(t, r.Close(t.Context()))
 }
+
+// Errors of net/http hold the URL, and a URL may hold a secret.
+func TestAFrontEndThatIsNotThereIsLoggedWithoutItsURL(t *testing.T) {
+	t.Parallel()
+	var log output
+	r := revalidator(t, asidehttp.RevalidatorOptions{URL: "http://127.0.0.1:1/api/revalidate?secret=canary", Logger: log.logger()})
+	r.Send(asidehttp.Target{Tag: "a"})
+	require.Eventually(t, func() bool { return r.Stats().Failed > 0 }, 10*time.Second, time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, r.Close(ctx))
+	require.Contains(t, log.String(), "connection refused")
+	require.NotContains(t, log.String(), "canary")
+}
