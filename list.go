@@ -96,6 +96,9 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 			return err
 		}
 		for _, info := range infos {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			if !yield(info, nil) {
 				over = true
 				return context.Canceled

@@ -1,0 +1,121 @@
+package aside_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+func infos(t *testing.T, c *aside.Cache, p aside.Pattern) map[string]aside.KeyInfo {
+	t.Helper()
+	all := map[string]aside.KeyInfo{}
+	for info, err := range c.Keys(t.Context(), p) {
+		require.NoError(t, err)
+		all[info.Key] = info
+	}
+	return all
+}
+
+func TestKeysTellsWhatIsCached(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		ctx := context.Background()
+		packed := aside.Policy{Name: "packed", Category: "packed", TTL: time.Minute, Codec: aside.MessagePack}
+		a, b, none := items.Key("a", "*"), packed.Key("b"), items.Key("none")
+		inMemory(t, c, a, value("a value"), aside.WithTags("x:y", "z"))
+		require.NoError(t, aside.Set(ctx, c, b, []byte("bytes")))
+		_, err := aside.GetOrLoad(ctx, c, none, func(context.Context) (string, error) { return "", aside.ErrNotFound })
+		require.ErrorIs(t, err, aside.ErrNotFound)
+		failing := items.Key("failing")
+		_, err = aside.GetOrLoad(ctx, c, failing, func(context.Context) (string, error) { return "", context.DeadlineExceeded })
+		require.Error(t, err)
+		eventually(t, "all are stored", func() bool { return len(infos(t, c, aside.Pattern{})) == 3 })
+
+		all := infos(t, c, aside.Pattern{})
+		require.Len(t, all, 3)
+		got := all["items:a:%2A"]
+		require.Equal(t, aside.TierMemory, got.Tier)
+		require.Equal(t, []string{"x:y", "z"}, got.Tags)
+		require.InDelta(t, time.Hour.Seconds(), got.TTL.Seconds(), 60)
+		require.GreaterOrEqual(t, got.Age, time.Duration(0))
+		require.Less(t, got.Age, time.Minute)
+		require.Positive(t, got.Size)
+		require.False(t, got.Negative)
+		require.InDelta(t, time.Minute.Seconds(), all["packed:b"].TTL.Seconds(), 30)
+		require.Empty(t, all["packed:b"].Tags)
+		require.True(t, all["items:none"].Negative)
+		require.InDelta(t, 30, all["items:none"].TTL.Seconds(), 20)
+		if c.Health().State == aside.StateConnected {
+			require.Equal(t, "json", got.Codec)
+			require.Equal(t, "msgpack", all["packed:b"].Codec)
+			require.Equal(t, aside.TierRedis, all["packed:b"].Tier, "nobody has read it yet")
+		} else {
+			require.Empty(t, got.Codec)
+		}
+		require.Empty(t, all["items:none"].Codec)
+
+		require.Len(t, infos(t, c, items.Match(aside.Wildcard)), 2)
+		require.Len(t, infos(t, c, items.Match("a", aside.Wildcard)), 1)
+		require.Empty(t, infos(t, c, items.Match("b", aside.Wildcard)))
+		_, err = c.InvalidateTags(ctx, "z")
+		require.NoError(t, err)
+		require.NotContains(t, infos(t, c, aside.Pattern{}), "items:a:%2A", "whether or not its memory is given back")
+		_, err = c.InvalidateAll(ctx)
+		require.NoError(t, err)
+		require.Empty(t, infos(t, c, aside.Pattern{}))
+	})
+}
+
+func TestKeysEndsWithItsConsumerAndWithItsContext(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		for i := range 1200 { // more than one page
+			stored(t, c, items.Key(i), "v")
+		}
+		for _, err := range c.Keys(t.Context(), aside.Pattern{}) {
+			require.NoError(t, err)
+			break
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		seen, last := 0, error(nil)
+		for _, err := range c.Keys(ctx, aside.Pattern{}) {
+			cancel()
+			if last = err; err == nil {
+				seen++
+			}
+		}
+		require.ErrorIs(t, last, context.Canceled)
+		require.Positive(t, seen)
+		require.Less(t, seen, 1200)
+		one := func(c *aside.Cache, p aside.Pattern) (last error) {
+			for _, last = range c.Keys(t.Context(), p) {
+			}
+			return last
+		}
+		_, bad := aside.ParsePattern("*")
+		require.ErrorIs(t, one(c, items.Match(1.5)), &aside.Error{Code: aside.CodeInvalidPattern})
+		require.ErrorIs(t, bad, &aside.Error{Code: aside.CodeInvalidPattern})
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, one(c, aside.Pattern{}), aside.ErrClosed)
+		require.Error(t, one(nil, aside.Pattern{}))
+	})
+}
+
+func TestKeysSaysWhenRedisCannotBeRead(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	server.Kill()
+	var last error
+	for _, last = range c.Keys(t.Context(), aside.Pattern{}) {
+	}
+	require.ErrorIs(t, last, &aside.Error{Code: aside.CodeUnavailable})
+}

@@ -1,0 +1,349 @@
+package aside_test
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// plainClient is a client as others of the same server have one.
+func plainClient(t *testing.T, addr string) rueidis.Client {
+	t.Helper()
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, PipelineMultiplex: -1})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// fillCategory stores n values under items:bulk:0 and so on, as caches do, but faster.
+func fillCategory(t *testing.T, server *redistest.Server, n int) {
+	t.Helper()
+	inMemory(t, connected(t, at(server.Addr())), items.Key("first"), value("v"))
+	var tags []wire.Tag
+	for _, name := range []string{"%all", "%c:items"} {
+		g, err := strconv.ParseUint(server.MustDo(t, "GET", name).(string), 10, 64)
+		require.NoError(t, err)
+		tags = append(tags, wire.Tag{Name: name, Generation: g})
+	}
+	server.MustDo(t, "DEL", "items:first")
+	client, now := plainClient(t, server.Addr()), time.Now()
+	for from := 0; from < n; from += 10_000 {
+		var cmds rueidis.Commands
+		for i := from; i < min(n, from+10_000); i++ {
+			key := items.Key("bulk", i).String()
+			v, err := wire.Encode(key, wire.Header{
+				Codec: wire.ID(wire.JSON), LoadStart: now.UnixMicro(), FreshUntil: now.Add(time.Hour).UnixMicro(), DeadUntil: now.Add(time.Hour).UnixMicro(),
+				Nonce: wire.NewNonce(), Tags: tags,
+			}, []byte(`"old"`), wire.Limits{MaxValue: 100})
+			require.NoError(t, err)
+			cmds = append(cmds, client.B().Set().Key(key).Value(rueidis.BinaryString(v)).Px(time.Hour).Build())
+		}
+		for _, r := range client.DoMulti(t.Context(), cmds...) {
+			require.NoError(t, r.Error())
+		}
+	}
+}
+
+// A category is invalidated by one write, however much there is; then its memory is given back, and others hardly notice.
+func TestACategoryOfAnySizeIsInvalidatedAtOnceAndSweptInTheBackground(t *testing.T) {
+	t.Parallel()
+	n := rounds(20_000, 1_000_000)
+	server := redistest.Start(t)
+	fillCategory(t, server, n)
+	a, b := pair(t, server.Addr())
+	for _, c := range []*aside.Cache{a, b} {
+		v, err := aside.Get[string](t.Context(), c, items.Key("bulk", n-1))
+		require.NoError(t, err)
+		require.Equal(t, "old", v)
+	}
+	other := plainClient(t, server.Addr())
+	server.MustDo(t, "SET", "other", "v")
+	began := time.Now()
+	receipt, err := a.InvalidateCategory(t.Context(), "items")
+	took := time.Since(began)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	require.Zero(t, receipt.Removed)
+
+	over := make(chan int64, 1)
+	go func() {
+		removed, err := receipt.Swept(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		over <- removed
+	}()
+	var gets []time.Duration
+	removed := int64(-1)
+	for i := 0; removed < 0; i++ {
+		sent := time.Now()
+		require.NoError(t, other.Do(t.Context(), other.B().Get().Key("other").Build()).Error())
+		gets = append(gets, time.Since(sent))
+		if i%100 == 0 {
+			_, err := aside.Get[string](t.Context(), a, items.Key("bulk", (i*997)%n))
+			require.ErrorIs(t, err, aside.ErrMiss, "whether or not it is swept already")
+		}
+		select {
+		case removed = <-over:
+		default:
+		}
+	}
+	sweep := time.Since(began)
+	slices.Sort(gets)
+	p99 := gets[len(gets)*99/100]
+	t.Logf("%d keys: confirmed in %v; %d removed in %v; %d GETs of another client meanwhile, p50 %v, p99 %v, longest %v",
+		n, took, removed, sweep, len(gets), gets[len(gets)/2], p99, gets[len(gets)-1])
+	require.EqualValues(t, n, removed)
+	if atLength() {
+		require.Less(t, took, 5*time.Millisecond)
+		require.Less(t, p99, 2*time.Millisecond)
+	}
+	for key := range b.Keys(t.Context(), items.Match(aside.Wildcard)) {
+		t.Error("there is still", key)
+	}
+	_, err = aside.Get[string](t.Context(), b, items.Key("bulk", n-1))
+	require.ErrorIs(t, err, aside.ErrMiss)
+	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "other"))
+}
+
+// Hazard 14: what was stored after the invalidation stays.
+func TestASweepLeavesWhatIsNewer(t *testing.T) {
+	t.Parallel()
+	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(t.Context(), "items") },
+		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(t.Context(), "x", "not used") },
+		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			c := connected(t, at(server.Addr()))
+			w := watch(t, server)
+			const n = 100
+			long := []string{"x", strings.Repeat("long", 100)} // more than the first look at a value brings
+			for i := range n {
+				inMemory(t, c, items.Key(i), value("old"), aside.WithTags(long...))
+			}
+			others := aside.Policy{Name: "others", Category: "others", TTL: time.Hour}
+			stored(t, c, others.Key("a"), "v")
+			stored(t, c, items.Key("untagged"), "v")
+			server.MustDo(t, "SET", "items:foreign", "x")
+			server.MustDo(t, "SET", "{items:1}!l", "a lease")
+			_, err := aside.Get[string](t.Context(), w.Cache, items.Key("none")) // it has a policy for the category
+			require.ErrorIs(t, err, aside.ErrMiss)
+			gate := w.proxy.HoldRequests(nthScan(1, true))
+			receipt, err := invalidate(w.Cache)
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+			gate.Wait(t)
+			server.MustDo(t, "DEL", "{items:1}!l")
+			for i := range n / 2 {
+				key := items.Key(i)
+				require.Equal(t, "new", strongly(t, c, key, "new", long...))
+				eventually(t, "it is stored", func() bool {
+					v, err := aside.GetOrLoad(t.Context(), c, key, value("not this one"), aside.Strong())
+					return err == nil && v == "new" && server.MustDo(t, "EXISTS", "{"+key.String()+"}!l") == int64(0)
+				})
+			}
+			server.MustDo(t, "SET", "{items:99}!l", "a lease")
+			gate.Release()
+			removed, err := receipt.Swept(t.Context())
+			require.NoError(t, err)
+			want := int64(n / 2)
+			if name == "category" {
+				want++ // the untagged one
+			}
+			if name == "all" {
+				want++ // and that, since the process has no policy for others
+			}
+			require.Equal(t, want, removed)
+			require.EqualValues(t, 2, server.MustDo(t, "EXISTS", "items:foreign", "{items:99}!l"))
+			for i := range n / 2 {
+				require.EqualValues(t, 1, server.MustDo(t, "EXISTS", items.Key(i).String()))
+			}
+			if name != "all" {
+				require.EqualValues(t, 1, server.MustDo(t, "EXISTS", others.Key("a").String()))
+			}
+		})
+	}
+}
+
+func strongly(t *testing.T, c *aside.Cache, key aside.Key, v string, tags ...string) string {
+	t.Helper()
+	got, err := aside.GetOrLoad(t.Context(), c, key, value(v), aside.Strong(), aside.WithTags(tags...))
+	require.NoError(t, err)
+	return got
+}
+
+func TestASweepGoesOnWhenTheServerIsBack(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	fillCategory(t, server, 3000)
+	w := watch(t, server)
+	gate := w.proxy.HoldRequests(nthScan(3, false))
+	receipt, err := w.InvalidateCategory(t.Context(), "items")
+	require.NoError(t, err)
+	gate.Wait(t)
+	w.proxy.CloseConnections()
+	eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded || w.Metrics().Gaps > 0 })
+	gate.Release()
+	removed, err := receipt.Swept(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 3000, removed)
+}
+
+func TestCloseEndsASweep(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	fillCategory(t, server, 3000)
+	w := watch(t, server)
+	gate := w.proxy.HoldRequests(nthScan(2, false))
+	receipt, err := w.InvalidateCategory(t.Context(), "items")
+	require.NoError(t, err)
+	gate.Wait(t)
+	closed := make(chan struct{})
+	go func() { w.Close(); close(closed) }()
+	removed, err := receipt.Swept(t.Context())
+	require.ErrorIs(t, err, aside.ErrClosed)
+	require.Positive(t, removed, "so far")
+	require.Less(t, removed, int64(3000))
+	select {
+	case <-closed:
+	case <-time.After(bound):
+		t.Fatal("Close waits for the sweep")
+	}
+	gate.Release()
+}
+
+func TestInvalidationsDuringASweepAreSweptTogether(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	w := watch(t, server)
+	stored(t, w.Cache, items.Key("a"), "v")
+	gate := w.proxy.HoldRequests(nthScan(1, true))
+	receipts := make([]aside.Receipt, 20)
+	for i := range receipts {
+		var err error
+		receipts[i], err = w.InvalidateCategory(t.Context(), "items")
+		require.NoError(t, err)
+		if i == 0 {
+			go gate.Wait(t)
+			eventually(t, "the sweep is held", func() bool { return gate.Held() > 0 })
+			gate.Release()
+			_, err := receipts[0].Swept(t.Context())
+			require.NoError(t, err)
+		}
+	}
+	for _, r := range receipts {
+		_, err := r.Swept(t.Context())
+		require.NoError(t, err)
+	}
+	require.Less(t, len(w.asked("scan")), 10)
+}
+
+// What begins like a key of ours, and is not for this user, does not keep a sweep from its end.
+func TestASweepPassesOverWhatItsUserMayNotTouch(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	server.MustDo(t, append([]string{"ACL", "SETUSER", "aside"}, aclRules(t)...)...)
+	server.MustDo(t, "SET", "sessions:of:another:program", "x")
+	o := at(server.Addr())
+	o.Redis.Username, o.Redis.Password = "aside", "a-long-password"
+	c := connected(t, o)
+	for _, invalidate := range []func() (aside.Receipt, error){
+		func() (aside.Receipt, error) { return c.InvalidateAll(t.Context()) },
+		func() (aside.Receipt, error) { return c.InvalidateTags(t.Context(), "x") },
+	} {
+		require.NoError(t, aside.Set(t.Context(), c, items.Key("a"), "v", aside.WithTags("x")))
+		receipt, err := invalidate()
+		require.NoError(t, err)
+		removed, err := receipt.Swept(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 1, removed)
+	}
+}
+
+func TestOnInvalidatedIsToldOfWhatIsConfirmed(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		told := make(chan aside.Invalidation, 100)
+		var calls atomic.Int64
+		c := newCache(aside.Options{OnInvalidated: func(i aside.Invalidation) {
+			told <- i
+			if calls.Add(1) == 1 {
+				panic("one that panics does no harm")
+			}
+		}})
+		ctx := context.Background()
+		must := func(r aside.Receipt, err error) {
+			require.NoError(t, err)
+			require.True(t, r.Confirmed)
+		}
+		must(c.Invalidate(ctx, items.Key("a"), items.Key("b")))
+		must(c.InvalidateCategory(ctx, "items"))
+		must(c.InvalidateTags(ctx, "x:y", "z"))
+		must(c.InvalidateAll(ctx))
+		must(c.InvalidatePattern(ctx, items.Match("a", aside.Wildcard)))
+		for _, want := range []aside.Invalidation{
+			{Keys: []string{"items:a", "items:b"}}, {Category: "items"}, {Tags: []string{"x:y", "z"}}, {All: true}, {Pattern: "items:a:*"},
+		} {
+			got := <-told
+			require.WithinDuration(t, time.Now(), got.At, time.Minute)
+			got.At = time.Time{}
+			require.Equal(t, want, got)
+		}
+	})
+}
+
+func TestOnInvalidatedIsToldAfterAReplayAndHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	o := at(proxy.Addr())
+	told, release := make(chan aside.Invalidation, 100), make(chan struct{})
+	o.OnInvalidated = func(i aside.Invalidation) {
+		<-release
+		told <- i
+	}
+	c := connected(t, o)
+	proxy.Refuse(true)
+	proxy.CloseConnections()
+	eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	ctx := t.Context()
+	_, err := c.Invalidate(ctx, items.Key("a"))
+	require.NoError(t, err)
+	_, err = c.InvalidateTags(ctx, "x:y")
+	require.NoError(t, err)
+	_, err = c.InvalidateCategory(ctx, "items")
+	require.NoError(t, err)
+	r, err := c.InvalidatePattern(ctx, items.Match(aside.Wildcard))
+	require.NoError(t, err)
+	require.False(t, r.Confirmed)
+	require.Empty(t, told)
+	proxy.Refuse(false)
+	require.NoError(t, r.Wait(ctx))
+	_, err = r.Swept(ctx)
+	require.NoError(t, err)
+	close(release)
+	var seen []string
+	for len(seen) < 4 { // in the order of confirmation, each once at least
+		i := <-told
+		for _, name := range slices.Concat(i.Keys, i.Tags, []string{i.Category, i.Pattern}) {
+			if name != "" && !slices.Contains(seen, name) {
+				seen = append(seen, name)
+			}
+		}
+	}
+	require.ElementsMatch(t, []string{"items:a", "x:y", "items", "items:*"}, seen)
+}
