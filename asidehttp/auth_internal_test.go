@@ -83,16 +83,16 @@ func TestAKeyThatIsThereTwiceMayWhatEitherMay(t *testing.T) {
 	require.Equal(t, "b", who.name)
 }
 
-// The figures: what a wrong key takes, by how much of it is right. They are logged; what is asserted leaves room for a machine
+// The figures: what a wrong key takes, by how much of it is right. (What does count is the length of what is sent, which who sends
+// it knows: it is hashed.) They are logged; what is asserted leaves room for a machine
 // that does other things meanwhile, and is met as soon as one of several rounds meets it.
 func TestTheTimeTellsNoKey(t *testing.T) {
 	ring := ringOf(t, 3, 1)
-	kinds := []string{"nothing right", "half right", "all but the last byte right", "another key's length"}
+	kinds := []string{"nothing right", "half right", "all but the last byte right"}
 	requests := map[string]*http.Request{
 		kinds[0]: asks("Bearer " + strings.Repeat("0", len(secret))),
 		kinds[1]: asks("Bearer " + secret[:len(secret)/2] + strings.Repeat("0", len(secret)/2)),
 		kinds[2]: asks("Bearer " + secret[:len(secret)-1] + "1"),
-		kinds[3]: asks("Bearer " + strings.Repeat("0", len("another key, number 0"))),
 	}
 	const batches, batch = 400, 50
 	for round := range 10 {
