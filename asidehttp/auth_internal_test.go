@@ -83,9 +83,9 @@ func TestAKeyThatIsThereTwiceMayWhatEitherMay(t *testing.T) {
 	require.Equal(t, "b", who.name)
 }
 
-// The figures: what a wrong key takes, by how much of it is right. (What does count is the length of what is sent, which who sends
-// it knows: it is hashed.) They are logged; what is asserted leaves room for a machine
-// that does other things meanwhile, and is met as soon as one of several rounds meets it.
+// The figures: what a wrong key takes, by how much of it is right. (The length of what is sent counts, since it is hashed; who sends
+// it knows that.) They are logged; what is asserted leaves room for a machine that does other things meanwhile, and is met as soon
+// as one of several rounds meets it.
 func TestTheTimeTellsNoKey(t *testing.T) {
 	ring := ringOf(t, 3, 1)
 	kinds := []string{"nothing right", "half right", "all but the last byte right"}

@@ -41,12 +41,14 @@ import (
 // What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given
 // back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
 // whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
-// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated".
+// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated". The
+// server's WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
 //
 // Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
 // (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
 // 415 (not JSON), 422 (an unknown category, or a pattern or a key that is none), 429 (too many requests, with Retry-After) and
-// 503 (the cache is closed). No answer may be stored by anyone (Cache-Control: no-store).
+// 503 (the cache is closed, or Redis is away and a dry run cannot count). No answer may be stored by anyone (Cache-Control:
+// no-store).
 func Handler(c *aside.Cache, o Options) http.Handler {
 	h := &handler{cache: c, gate: newGate(o)}
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
