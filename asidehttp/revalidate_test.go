@@ -22,6 +22,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 const secretOfFrontEnd = "canary-of-the-front-end"
@@ -620,14 +621,14 @@ func TestEveryTagIsDeliveredOrReported(t *testing.T) {
 func TestAFrontEndThatStartsLate(t *testing.T) {
 	t.Parallel()
 	var got atomic.Int64
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
-	addr := server.Listener.Addr().String()
-	require.NoError(t, server.Listener.Close())
+	addr := fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t))
 	r := revalidator(t, asidehttp.RevalidatorOptions{URL: "http://" + addr, Backoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond})
 	r.Send(asidehttp.Target{Tag: "a"})
 	require.Eventually(t, func() bool { return r.Stats().Failed > 2 }, 10*time.Second, time.Millisecond)
 	listener, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	require.NoError(t, server.Listener.Close())
 	server.Listener = listener
 	server.Start()
 	defer server.Close()
