@@ -69,9 +69,12 @@
 // # Invalidation
 //
 // Cache.Invalidate removes keys; Cache.InvalidateTags, InvalidateCategory and InvalidateAll make out of date what carries a tag
-// ([WithTags], Load.Tag), a category or everything, at the same cost however much that is. The [Receipt] tells whether Redis has
-// confirmed it, which in memory mode is always so, and can wait until it has: until then the invalidation is sent again and again,
-// and this process does not read in Redis what it is about. A value whose load began before a confirmed invalidation is not stored after
+// ([WithTags], Load.Tag), a category or everything, at the same cost however much that is. They return a [Receipt].
+// Cache.InvalidatePattern removes the keys that match a [Pattern], made by Policy.Match or [ParsePattern], and Cache.Keys lists them. The
+// memory of what a tag has put out of date is given back in the background, and Receipt.Swept waits for that.
+//
+// The Receipt tells whether Redis has confirmed it, which in memory mode is always so, and can wait until it has: until then the
+// invalidation is sent again and again, and this process does not read in Redis what it is about. A value whose load began before a confirmed invalidation is not stored after
 // it, in this process, in another one or in Redis; those who were already waiting for that load still get its value, and nobody
 // who comes later does: in the process that invalidated at once, in others when Redis' push has come. [Strong] waits for no push.
 // [Set] and [Refresh] supersede loads under way in the same manner.
@@ -97,7 +100,9 @@
 //
 // # Limits today
 //
-//   - There are no patterns. What a tag, a category or everything has put out of date lies in Redis until its TTL ends.
+//   - What a tag or everything has put out of date lies in Redis until its TTL ends where the process that has invalidated it has
+//     no policy for its category.
+//   - A pattern has Redis go through all of its keys, twice.
 //   - An invalidation that Redis has not confirmed is lost with the process that made it.
 //   - One key asked for two Go types is right for both, but memory holds the one that was read last.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.

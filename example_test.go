@@ -610,3 +610,56 @@ func ExampleError_backoff() {
 	// true false
 	// true true
 }
+
+// What is kept of one user's sessions goes, and nobody else's.
+func ExampleCache_InvalidatePattern() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	ctx, sessions := context.Background(), &aside.TTL.SessionsList
+	for _, user := range []string{"ABC", "DEF"} {
+		_ = aside.Set(ctx, c, sessions.Key(user, "list", 50, 0), []string{"a session"})
+		_ = aside.Set(ctx, c, sessions.Key(user, "456", "full"), []string{"all of it"})
+	}
+	receipt, err := c.InvalidatePattern(ctx, sessions.Match("ABC", aside.Wildcard))
+	fmt.Println(receipt.Removed, err)
+	// Output: 2 <nil>
+}
+
+func ExampleCache_Keys() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	ctx := context.Background()
+	_ = aside.Set(ctx, c, aside.TTL.ModelsAll.Key("all", "all"), []string{"a model"}, aside.WithTags("catalogue"))
+	for info, err := range c.Keys(ctx, aside.TTL.ModelsAll.Match(aside.Wildcard)) {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(info.Key, info.TTL.Round(time.Minute), info.Tags)
+	}
+	// Output: models:all:all 1h0m0s [catalogue]
+}
+
+func ExamplePolicy_Match() {
+	sessions := &aside.TTL.SessionsList
+	fmt.Println(sessions.Match("ABC", aside.Wildcard))
+	fmt.Println(sessions.Match("an id with a *", aside.Wildcard))
+	// Output:
+	// sessions:ABC:*
+	// sessions:an id with a %2A:*
+}
+
+func ExampleParsePattern() {
+	for _, text := range []string{"sessions:ABC:*", "*"} {
+		p, err := aside.ParsePattern(text)
+		fmt.Println(p, err)
+	}
+	// Output:
+	// sessions:ABC:* <nil>
+	//  aside: the pattern does not begin with a category: write the category, a colon, and what its keys have in common, as in sessions:ABC:*
+}

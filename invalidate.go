@@ -171,13 +171,13 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if pattern.all() {
 		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
 	}
-	removed := c.deleteMatching(pattern)
 	if c.store == nil {
+		removed := c.deleteMatching(pattern)
 		c.tell(Invalidation{Pattern: pattern.text})
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
 	w := c.journal.enter(patternName + pattern.text)[0]
-	// Again: a read that began before that was entered may have found an old value meanwhile.
+	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
 	c.deleteMatching(pattern)
 	confirmed := false
 	if w.failed == nil { // there are too many, and all is to be invalidated
