@@ -3,6 +3,7 @@ package aside_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -87,6 +88,19 @@ func TestPoliciesAreThoseThatTheCacheKnows(t *testing.T) {
 	require.False(t, slices.ContainsFunc(c.Policies(), func(p aside.Policy) bool { return p.Category == "changed" }))
 	require.Empty(t, (*aside.Cache)(nil).Policies())
 	require.Empty(t, new(aside.Cache).Policies())
+}
+
+func ExamplePolicy_ParseKey() {
+	policy := aside.Policy{Category: "things", TTL: time.Minute}
+	fmt.Println(policy.Key("a:b", 7))
+	key, err := policy.ParseKey("things:a%3Ab:7")
+	fmt.Println(key == policy.Key("a:b", 7), err)
+	_, err = policy.ParseKey("things:*")
+	fmt.Println(err != nil)
+	// Output:
+	// things:a%3Ab:7
+	// true <nil>
+	// true
 }
 
 func FuzzParseKey(f *testing.F) {

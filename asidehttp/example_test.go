@@ -75,6 +75,28 @@ func ExampleOptions() {
 	// asidehttp: Options.Keys[2] has an unknown scope "everything": the scopes are "read", "invalidate" and "all"
 }
 
+func ExampleMetrics() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	_ = aside.Set(context.Background(), c, aside.TTL.ModelsAll.Key("all", "all"), "…")
+
+	h := asidehttp.Metrics(c, asidehttp.Options{Keys: []asidehttp.Key{{Name: "dashboard", Secret: "s3cret", Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}}})
+	r := httptest.NewRequest("GET", "/api/cache/metrics?pattern=models:*", nil)
+	r.Header.Set("Authorization", "Bearer s3cret")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	var answer struct {
+		Memory json.RawMessage // on Redis: redis
+	}
+	_ = json.Unmarshal(w.Body.Bytes(), &answer)
+	fmt.Println(w.Code, string(answer.Memory))
+	// Output:
+	// 200 {"total_keys":1,"pattern":"models:*","keys":["models:all:all"],"complete":true}
+}
+
 func ExampleHealth() {
 	c, err := aside.New(aside.Options{})
 	if err != nil {
