@@ -276,7 +276,8 @@ func (r *Revalidator) signal() {
 // lose wants mu.
 func (r *Revalidator) lose(d *delivery, cause error) {
 	r.stats.Lost++
-	r.o.Logger.Error("aside: the front end was not told of an invalidation", "tag", d.target.Tag, "path", d.target.Path, "attempts", d.attempts, "error", cause)
+	r.o.Logger.Error("aside: the front end was not told of an invalidation",
+		"tag", d.target.Tag, "path", d.target.Path, "attempts", d.attempts, "error", cause)
 }
 
 // run starts what is due until the Revalidator is closed and empty, or ctx ends.
