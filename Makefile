@@ -4,7 +4,7 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
-RACES     = TestNoStale|TestNoCallerEver|TestHowLong
+RACES     = TestNoStale|TestNoCallerEver|TestHowLong|TestACategoryOfAnySize|ADictionaryOfIDs
 
 FAULTS    = TestEveryCallIsAnswered|TestAServerWithoutMemory|TestAServerThatHangs|TestRandomFaults|Outage|Forgotten|Degraded
 
