@@ -125,9 +125,10 @@ func special(r rune) bool {
 	return unicode.IsControl(r)
 }
 
+const hexDigits = "0123456789ABCDEF"
+
 func appendHex(b []byte, c byte) []byte {
-	const digits = "0123456789ABCDEF"
-	return append(b, '%', digits[c>>4], digits[c&15])
+	return append(b, '%', hexDigits[c>>4], hexDigits[c&15])
 }
 
 // plain reports whether text can stand in a key without an escape.

@@ -1,114 +1,348 @@
-// Package asidehttp serves the administration of an aside cache over HTTP, for any router that takes an http.Handler.
+// Package asidehttp serves the administration of an aside cache over HTTP, and tells web front ends of its invalidations.
 //
 //	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}}))
+//
+// [Handler], [Metrics] and [Health] are http.Handlers, for the standard library's mux and for any router that takes those: chi as
+// they are, gin through gin.WrapH, echo through echo.WrapHandler. [Revalidator] is the way out.
 //
 // It is a package of its own so that a backend that mounts nothing does not import net/http for it.
 package asidehttp
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
-	"fmt"
+	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gatewayz/aside"
 )
 
-// Options configures a Handler.
-type Options struct {
-	// APIKeys are the bearer keys that are let in, several for the time of a rotation. White space around them does not
-	// count, and empty ones are passed over, so that a variable that is not set opens nothing. Without any key every
-	// request is denied.
-	APIKeys []string
-}
-
-// Format writes no key, whatever the verb.
-func (o Options) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "asidehttp.Options{%d keys}", len(digests(o.APIKeys)))
-}
-
-// LogValue is Format for slog's handlers.
-func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
-
-// Handler answers
+// Handler is the administration of a cache. It answers
 //
-//	GET ?metrics=true    Authorization: Bearer KEY
+//	POST                       {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} or {"tags":["supplier 3"]}
+//	GET  ?metrics=true         as Metrics does
+//	GET  ?metrics=true&pattern=models:*
 //
-// with the cache's counters by label:
+// to those who send Authorization: Bearer with one of the keys of o.
 //
-//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
+// A POST (Content-Type: application/json, at most 64 KiB) has one of these selectors. The category "all" is everything, and needs
+// a key with ScopeAll. Keys are given as they stand in Redis, see Policy.ParseKey, patterns as ParsePattern reads them, keys and
+// tags up to 1,000. The categories are those of c.Policies: list a backend's own in Options.Policies, so that they are known
+// before their first use. Beside the selector there may be "wait", the seconds that the answer may take, from 0 to 30 (5 without
+// it), and "dry_run", true to have counted what there is and nothing invalidated. The answer is
 //
-// Everything else is refused with problem details (RFC 9457): 401 without a known key, 405 for other methods, 400 for
-// a query that it does not know. No answer may be stored by anyone (Cache-Control: no-store).
+//	{"success":true,"invalidated":{"redis_entries":12,"complete":true,"confirmed":true,"took_ms":1.9},"timestamp":1763700000000}
+//
+// What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given
+// back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
+// whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
+// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated". The
+// server's WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
+//
+// Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
+// (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
+// 415 (not JSON), 422 (an unknown category, or a pattern or a key that is none), 429 (too many requests, with Retry-After) and
+// 503 (the cache is closed, or Redis is away and a dry run cannot count). No answer may be stored by anyone (Cache-Control:
+// no-store).
 func Handler(c *aside.Cache, o Options) http.Handler {
-	return &handler{cache: c, keys: digests(o.APIKeys)}
+	h := &handler{cache: c, gate: newGate(o)}
+	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
+		switch r.Method {
+		case http.MethodGet, http.MethodHead:
+			return h.show(w, r, who, true)
+		case http.MethodPost:
+			return h.post(w, r, who)
+		}
+		return notAllowed(w, "GET, HEAD, POST", "use POST to invalidate, or GET with ?metrics=true")
+	})
 }
 
 type handler struct {
 	cache *aside.Cache
-	keys  [][sha256.Size]byte
+	gate  *gate
 }
 
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if !h.authorized(r) {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="aside"`)
-		problem(w, http.StatusUnauthorized, "send Authorization: Bearer with a key of this service")
-		return
+// A gate lets those in who have a key.
+type gate struct {
+	keys  *keyring
+	limit *limiter
+	log   *slog.Logger
+}
+
+func newGate(o Options) *gate {
+	g := &gate{log: o.logger()}
+	var errs [2]error
+	g.keys, errs[0] = o.keyring()
+	g.limit, errs[1] = o.limiter()
+	if err := errors.Join(errs[:]...); err != nil {
+		g.log.Error("asidehttp: the options are wrong; what is wrong in them opens nothing", "error", err)
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		problem(w, http.StatusMethodNotAllowed, "use GET with ?metrics=true")
-		return
+	if len(g.keys.list) == 0 {
+		g.log.Warn("asidehttp: no key is configured: every request is denied")
 	}
-	query := r.URL.Query()
-	for name := range query {
-		if name != "metrics" {
-			problem(w, http.StatusBadRequest, "the query has a parameter other than metrics: use ?metrics=true")
-			return
+	return g
+}
+
+// A visitor is whom the gate has let in.
+type visitor struct {
+	credential
+	addr netip.Addr
+}
+
+// guard limits first, so that keys cannot be tried out any faster, and then asks for the key.
+func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *problem) http.Handler {
+	serve := func(w http.ResponseWriter, r *http.Request) *problem {
+		addr := g.limit.client(r)
+		if wait, ok := g.limit.take(addr); !ok {
+			seconds := int64(min(max(wait+time.Second-1, time.Second), time.Hour) / time.Second)
+			w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
+			return newProblem(http.StatusTooManyRequests, "too many requests: wait as many seconds as Retry-After says")
+		}
+		who, ok := g.keys.find(r)
+		if !ok {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="aside"`)
+			return newProblem(http.StatusUnauthorized, "send Authorization: Bearer with a key of this service")
+		}
+		return next(w, r, visitor{who, addr})
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		harden(w.Header())
+		if p := serve(w, r); p != nil {
+			p.write(w)
+		}
+	})
+}
+
+// allow returns the problem of a key that may not do what is wanted.
+func (g *gate) allow(w http.ResponseWriter, who visitor, wanted scopes) *problem {
+	if who.may&wanted == wanted {
+		return nil
+	}
+	scope := wanted.wanted()
+	g.log.Warn("asidehttp: denied", "key", who.name, "client", who.addr.String(), "scope", scope)
+	w.Header().Set("WWW-Authenticate", `Bearer realm="aside", error="insufficient_scope", scope="`+string(scope)+`"`)
+	return newProblem(http.StatusForbidden, "this key lacks the scope %q: send one that has it", scope)
+}
+
+// An answer to a POST.
+type answer struct {
+	Success     bool   `json:"success"`
+	DryRun      bool   `json:"dry_run,omitempty"`
+	Invalidated *count `json:"invalidated,omitempty"`
+	Matched     *count `json:"matched,omitempty"`
+	Timestamp   int64  `json:"timestamp"` // milliseconds
+}
+
+type count struct {
+	RedisEntries  int64   `json:"redis_entries"`
+	MemoryEntries *int64  `json:"memory_entries,omitempty"` // in memory mode
+	Complete      bool    `json:"complete"`
+	Confirmed     *bool   `json:"confirmed,omitempty"`
+	TookMS        float64 `json:"took_ms"`
+}
+
+func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *problem {
+	if p := h.gate.allow(w, who, mayInvalidate); p != nil {
+		return p
+	}
+	if r.URL.RawQuery != "" {
+		return badRequest("a POST has no query: %s", example)
+	}
+	o, p := readOrder(w, r)
+	if p != nil {
+		return p
+	}
+	if o.selector == byCategory && o.names[0] == everything {
+		if p := h.gate.allow(w, who, mayEmpty); p != nil {
+			return p
 		}
 	}
-	if query.Get("metrics") != "true" {
-		problem(w, http.StatusBadRequest, "say what to show: use ?metrics=true")
-		return
+	s, p := h.resolve(o)
+	if p != nil {
+		return p
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(h.cache.Metrics()) // the client has gone: nobody is left to tell
+	start := time.Now()
+	a := answer{Success: true, DryRun: o.dryRun}
+	ctx, cancel := context.WithTimeout(r.Context(), o.wait)
+	defer cancel()
+	if o.dryRun {
+		a.Matched, p = h.matched(ctx, s)
+	} else {
+		a.Invalidated, p = h.invalidated(ctx, s)
+		h.audit(r.Context(), who, o, a.Invalidated, p, time.Since(start))
+	}
+	if p != nil {
+		return p
+	}
+	done := a.Invalidated
+	if o.dryRun {
+		done = a.Matched
+	}
+	done.TookMS = milliseconds(time.Since(start))
+	a.Timestamp = time.Now().UnixMilli()
+	write(w, http.StatusOK, "application/json", a)
+	return nil
 }
 
-// digests hashes keys, so that all have one length and are compared in constant time, and drops empty ones.
-func digests(keys []string) (sums [][sha256.Size]byte) {
-	for _, key := range keys {
-		if key = strings.TrimSpace(key); key != "" { // a key that was read from a file often ends with a newline
-			sums = append(sums, sha256.Sum256([]byte(key)))
+// everything is the category that stands for all of them.
+const everything = "all"
+
+// A selection is an order in the cache's terms.
+type selection struct {
+	kind     string // everything, or a selector
+	category *aside.Policy
+	pattern  aside.Pattern
+	keys     []aside.Key
+	policies []*aside.Policy // of the keys
+	tags     []string
+}
+
+// resolve looks up what an order names.
+func (h *handler) resolve(o order) (s selection, p *problem) {
+	known := policies(h.cache.Policies())
+	if len(known) == 0 { // of no cache
+		return s, problemOf(aside.ErrClosed)
+	}
+	s.kind = o.selector
+	switch o.selector {
+	case byCategory:
+		if o.names[0] == everything {
+			s.kind = everything
+			return s, nil
 		}
+		s.category, p = known.of(o.names[0])
+	case byPattern:
+		s.pattern, p = known.pattern(o.names[0])
+	case byKeys:
+		for i, text := range o.names {
+			category, _, _ := strings.Cut(text, ":")
+			policy, p := known.of(category)
+			if p != nil {
+				return s, unacceptable("keys[%d] is not a key: %s", i, p.detail)
+			}
+			key, err := policy.ParseKey(text)
+			if err != nil {
+				return s, unacceptable("keys[%d]: %s", i, message(err))
+			}
+			s.keys, s.policies = append(s.keys, key), append(s.policies, policy)
+		}
+	case byTags:
+		s.tags = o.names
 	}
-	return sums
+	return s, p
 }
 
-// authorized compares with every key, also after a match, so that the time tells neither which one nor how much of it.
-func (h *handler) authorized(r *http.Request) bool {
-	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	sum := sha256.Sum256([]byte(strings.TrimSpace(key)))
-	match := 0
-	for i := range h.keys {
-		match |= subtle.ConstantTimeCompare(sum[:], h.keys[i][:])
+type policies []aside.Policy
+
+// of returns one of the policies of a category.
+func (known policies) of(category string) (*aside.Policy, *problem) {
+	var names []string
+	for i := range known {
+		if known[i].Category == category {
+			return &known[i], nil
+		}
+		names = append(names, known[i].Category)
 	}
-	return match == 1 && strings.EqualFold(scheme, "Bearer")
+	slices.Sort(names)
+	return nil, unacceptable("there is no category %s: the categories are %s, and %s for everything",
+		quote(category), strings.Join(slices.Compact(names), ", "), everything)
 }
 
-// problem writes problem details as RFC 9457 defines them.
-func problem(w http.ResponseWriter, status int, detail string) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{"about:blank", http.StatusText(status), status, detail})
+// pattern reads a pattern, which has to begin with a known category: another one is a slip of the pen.
+func (known policies) pattern(text string) (aside.Pattern, *problem) {
+	pattern, err := aside.ParsePattern(text)
+	if err != nil {
+		return pattern, unacceptable("%s", message(err))
+	}
+	category, _, _ := strings.Cut(text, ":")
+	_, p := known.of(category)
+	return pattern, p
+}
+
+// invalidated carries out a selection, and waits until ctx ends for what is not promised at once.
+func (h *handler) invalidated(ctx context.Context, s selection) (*count, *problem) {
+	var receipt aside.Receipt
+	var err error
+	switch s.kind {
+	case everything:
+		receipt, err = h.cache.InvalidateAll(ctx)
+	case byCategory:
+		receipt, err = h.cache.InvalidateCategory(ctx, s.category.Category)
+	case byPattern:
+		receipt, err = h.cache.InvalidatePattern(ctx, s.pattern)
+	case byKeys:
+		receipt, err = h.cache.Invalidate(ctx, s.keys...)
+	case byTags:
+		receipt, err = h.cache.InvalidateTags(ctx, s.tags...)
+	}
+	if err != nil {
+		return nil, problemOf(err)
+	}
+	confirmed := receipt.Confirmed || receipt.Wait(ctx) == nil
+	removed, err := receipt.Swept(ctx)
+	return h.counted(removed, err == nil && confirmed, &confirmed), nil
+}
+
+// counted puts a number under the name of where it was counted.
+func (h *handler) counted(n int64, complete bool, confirmed *bool) *count {
+	c := &count{RedisEntries: n, Complete: complete, Confirmed: confirmed}
+	if h.cache.Health().State == aside.StateMemory {
+		c.RedisEntries, c.MemoryEntries = 0, &n
+	}
+	return c
+}
+
+// problemOf is what an error of the cache is to a client.
+func problemOf(err error) *problem {
+	if own := (*aside.Error)(nil); errors.As(err, &own) {
+		return unacceptable("%s", own.Message)
+	}
+	return newProblem(http.StatusServiceUnavailable, "the cache is closed: this server is stopping, ask another one")
+}
+
+func message(err error) string {
+	if own := (*aside.Error)(nil); errors.As(err, &own) {
+		return own.Message
+	}
+	return err.Error()
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// audit writes down who has changed what. Names of keys hold hashes where they stand for users; secrets are none of it.
+func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
+	const most = 10 // names, of 128 bytes each
+	names := make([]string, 0, most)
+	for _, name := range o.names[:min(len(o.names), most)] {
+		if len(name) > 128 {
+			name = strings.ToValidUTF8(name[:128], "") + "…"
+		}
+		names = append(names, name)
+	}
+	text := "asidehttp: invalidated"
+	attrs := []slog.Attr{
+		slog.String("key", who.name), slog.String("client", who.addr.String()),
+		slog.String("by", o.selector), slog.Any("names", names), slog.Int("count", len(o.names)),
+		slog.Duration("took", took),
+	}
+	if p != nil {
+		text = "asidehttp: not invalidated"
+		attrs = append(attrs, slog.Int("status", p.status), slog.String("error", p.detail))
+	} else {
+		attrs = append(attrs, slog.Int("status", http.StatusOK), slog.Int64("removed", c.removed()),
+			slog.Bool("complete", c.Complete), slog.Bool("confirmed", *c.Confirmed))
+	}
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
+}
+
+func (c *count) removed() int64 {
+	if c.MemoryEntries != nil {
+		return *c.MemoryEntries
+	}
+	return c.RedisEntries
 }

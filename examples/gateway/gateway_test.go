@@ -20,8 +20,11 @@ import (
 	"github.com/gatewayz/aside/asidehttp"
 )
 
-// Nothing may run on when a server, its upstreams and its cache have ended.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Nothing may run on when a server, its upstreams and its cache have ended, but for
+// a timer of the Redis client that ends by itself within a second.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+}
 
 const tinyCatalogue = `{
 	"maple/small": {"litellm_provider": "maple", "max_tokens": 1000},
@@ -58,7 +61,8 @@ func start(t *testing.T) *running {
 	require.NoError(t, err)
 
 	run := &running{t: t, backend: b}
-	srv := newServer(b, cache, asidehttp.Handler(cache, asidehttp.Options{APIKeys: []string{operatorKey}}), quiet)
+	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.Handler(cache, asidehttp.Options{APIKeys: []string{operatorKey}, Logger: quiet})}
+	srv := newServer(b, cache, admin, quiet)
 	srv.observe = func(s sample) {
 		run.mu.Lock()
 		defer run.mu.Unlock()

@@ -19,11 +19,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
@@ -95,22 +97,58 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 		return err
 	}
 	defer listener.Close() // again, unless something fails before it is served on
+	front, err := frontEndFromEnv(log)
+	if err != nil {
+		return err
+	}
+	if front != nil {
+		opts.OnInvalidated = front.Notify
+		defer func() {
+			patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			err = errors.Join(err, front.Close(patience))
+		}()
+	}
 	cache, err := aside.New(opts)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cache.Close()) }()
+	defer func() { err = errors.Join(err, cache.Close()) }() // before the front end's: it has the last ones told
 	b, err := startBackend(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 
-	admin := asidehttp.Handler(cache, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}})
 	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts)
-	err = newServer(b, cache, admin, log).serve(ctx, listener)
+	err = newServer(b, cache, adminOf(cache, log), log).serve(ctx, listener)
 	log.Info("stopped", "cache", cache.Health().State)
 	return err
+}
+
+// adminOf is what operators may do with a cache: everything with CACHE_API_KEY,
+// look with CACHE_READ_KEY. How it stands is for everyone.
+func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
+	opts := asidehttp.Options{
+		APIKeys: []string{os.Getenv("CACHE_API_KEY")},
+		Keys:    []asidehttp.Key{{Name: "reader", Secret: os.Getenv("CACHE_READ_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
+		Logger:  log,
+	}
+	return map[string]http.Handler{
+		"/api/cache/invalidate": asidehttp.Handler(cache, opts),
+		"/api/cache/metrics":    asidehttp.Metrics(cache, opts),
+		"/api/cache/health":     asidehttp.Health(cache, asidehttp.HealthOptions{}),
+	}
+}
+
+// frontEndFromEnv makes the sender that tells a web front end what was
+// invalidated, where REVALIDATE_URL names one.
+func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
+	to := os.Getenv("REVALIDATE_URL")
+	if to == "" {
+		return nil, nil
+	}
+	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: to, Secret: os.Getenv("REVALIDATE_SECRET"), Logger: log})
 }
 
 // banner shows what there is to try.
@@ -138,7 +176,8 @@ As a user (keys of the example are %[8]s to %[9]s):
 
 As an operator, with the CACHE_API_KEY that the server was started with:
 
-  curl -H "Authorization: Bearer $CACHE_API_KEY" '%[1]s/api/cache/invalidate?metrics=true'
+  curl -H "Authorization: Bearer $CACHE_API_KEY" '%[1]s/api/cache/invalidate?metrics=true&pattern=models:*'
+  curl -H "Authorization: Bearer $CACHE_API_KEY" -H 'Content-Type: application/json' -d '{"category":"models"}' %[1]s/api/cache/invalidate
 
 `, base, place(opts), cfg.compressed(cfg.upstreamMin), cfg.compressed(cfg.upstreamMax), cfg.upstreamMin, cfg.upstreamMax,
 		gateway, demoKey(1), demoKey(len(b.store.users)))

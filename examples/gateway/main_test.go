@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,7 +21,7 @@ import (
 
 // memoryOnly keeps the machine's own Redis, if it names one, out of a test.
 func memoryOnly(t *testing.T) {
-	for _, name := range []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS", "CACHE_API_KEY", "CACHE_SECRET"} {
+	for _, name := range []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS", "CACHE_API_KEY", "CACHE_READ_KEY", "CACHE_SECRET", "REVALIDATE_URL", "REVALIDATE_SECRET"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("TMPDIR", t.TempDir())
@@ -202,4 +203,43 @@ func TestWrongCatalogues(t *testing.T) {
 		_, err := parseCatalogue([]byte(text))
 		require.ErrorContains(t, err, want, text)
 	}
+}
+
+func TestTheFrontEndIsToldOfWhatIsInvalidated(t *testing.T) {
+	memoryOnly(t)
+	told := make(chan string, 10)
+	frontEnd := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		told <- r.Header.Get("X-Revalidate-Secret") + " " + string(body)
+	}))
+	defer frontEnd.Close()
+	t.Setenv("REVALIDATE_URL", frontEnd.URL)
+	t.Setenv("REVALIDATE_SECRET", "secret-of-the-front-end")
+	t.Setenv("CACHE_API_KEY", operatorKey)
+
+	var stdout, stderr output
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	code := make(chan int, 1)
+	go func() { code <- run(ctx, []string{"-addr", "127.0.0.1:0", "-users", "10"}, &stdout, &stderr) }()
+	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
+	require.Eventually(t, func() bool { return address.MatchString(stdout.String()) }, time.Minute, 5*time.Millisecond, "%s", &stderr)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address.FindString(stdout.String())+"/api/cache/invalidate", strings.NewReader(`{"category":"models"}`))
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+operatorKey)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	require.Equal(t, `secret-of-the-front-end {"tag":"models"}`, <-told)
+	http.DefaultClient.CloseIdleConnections()
+	stop()
+	require.Equal(t, 0, <-code, "%s", &stderr)
+	require.NotContains(t, stdout.String()+stderr.String(), "secret-of")
+	require.NotContains(t, stdout.String()+stderr.String(), operatorKey)
+
+	t.Setenv("REVALIDATE_SECRET", "")
+	require.Equal(t, 1, run(t.Context(), []string{"-addr", "127.0.0.1:0", "-users", "10"}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), "Secret is empty")
 }

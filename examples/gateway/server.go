@@ -58,9 +58,9 @@ type request struct {
 
 type handlerFunc func(w http.ResponseWriter, r *request) error
 
-// newServer builds the routes. The admin handler, which has keys of its own,
-// may be nil.
-func newServer(b *backend, cache *aside.Cache, admin http.Handler, log *slog.Logger) *server {
+// newServer builds the routes. Those of admin, by their paths, have keys of
+// their own.
+func newServer(b *backend, cache *aside.Cache, admin map[string]http.Handler, log *slog.Logger) *server {
 	srv := &server{backend: b, cache: cache, log: log}
 	mux := http.NewServeMux()
 	for _, route := range []struct {
@@ -83,8 +83,8 @@ func newServer(b *backend, cache *aside.Cache, admin http.Handler, log *slog.Log
 	} {
 		mux.Handle(route.pattern, srv.handle(route.private, route.handler))
 	}
-	if admin != nil {
-		mux.Handle("/api/cache/invalidate", admin)
+	for path, handler := range admin {
+		mux.Handle(path, handler)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(mux, r)) })
 	srv.handler = mux

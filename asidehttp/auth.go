@@ -1,0 +1,75 @@
+package asidehttp
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"strings"
+)
+
+// scopes are what a key may do, a bit each.
+type scopes uint8
+
+const (
+	mayRead scopes = 1 << iota
+	mayInvalidate
+	mayEmpty // invalidate everything
+)
+
+var scopeBits = map[Scope]scopes{
+	ScopeRead:       mayRead,
+	ScopeInvalidate: mayInvalidate,
+	ScopeAll:        mayRead | mayInvalidate | mayEmpty,
+}
+
+// wanted names the scope that a key lacks.
+func (s scopes) wanted() Scope {
+	switch s {
+	case mayRead:
+		return ScopeRead
+	case mayInvalidate:
+		return ScopeInvalidate
+	}
+	return ScopeAll
+}
+
+// A credential is a key as the handler keeps it: the secret itself is kept nowhere.
+type credential struct {
+	sum  [sha256.Size]byte
+	name string
+	may  scopes
+}
+
+type keyring struct {
+	list  []credential
+	equal func(a, b []byte) int // in constant time
+}
+
+func newKeyring() *keyring { return &keyring{equal: subtle.ConstantTimeCompare} }
+
+// find returns whose key a request carries. It compares digests, which have one length and of which nobody can choose a prefix,
+// and with every key, also after a match: the time tells neither which key is near nor how much of it is right. A request without
+// a usable key takes the same way. One key that is configured twice may do what either may.
+func (r *keyring) find(req *http.Request) (who credential, ok bool) {
+	scheme, secret := "", ""
+	if sent := req.Header.Values("Authorization"); len(sent) == 1 {
+		scheme, secret, _ = strings.Cut(sent[0], " ")
+		secret = strings.TrimSpace(secret)
+	}
+	if len(secret) > maxKey || !strings.EqualFold(scheme, "Bearer") {
+		secret = ""
+	}
+	sum := sha256.Sum256([]byte(secret))
+	found, may := 0, 0
+	for i := range r.list {
+		equal := r.equal(sum[:], r.list[i].sum[:])
+		found = subtle.ConstantTimeSelect(equal, i+1, found)
+		may |= subtle.ConstantTimeSelect(equal, int(r.list[i].may), 0)
+	}
+	if found == 0 || secret == "" {
+		return credential{}, false
+	}
+	who = r.list[found-1]
+	who.may = scopes(may)
+	return who, true
+}

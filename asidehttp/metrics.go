@@ -1,0 +1,203 @@
+package asidehttp
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gatewayz/aside"
+)
+
+// Metrics answers GET with the cache's counters by label, and with the keys of a pattern where the query has one:
+//
+//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…},
+//	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
+//
+// It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for 5 s at most:
+// complete is false if that was not enough, or if Redis failed, and error then says how. In memory mode it is "memory" in place
+// of "redis". The same is to be had from Handler, with ?metrics=true.
+func Metrics(c *aside.Cache, o Options) http.Handler {
+	h := &handler{cache: c, gate: newGate(o)}
+	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
+		if !reads(r) {
+			return notAllowed(w, "GET, HEAD", "use GET, with ?pattern=models:* to see keys too")
+		}
+		return h.show(w, r, who, false)
+	})
+}
+
+func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// show answers with the metrics, if it must be told to only with ?metrics=true.
+func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, toldTo bool) *problem {
+	if p := h.gate.allow(w, who, mayRead); p != nil {
+		return p
+	}
+	const form = "use ?metrics=true, with &pattern=models:* to see keys too"
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return badRequest("the query cannot be read: %s", form)
+	}
+	for name, values := range query {
+		if name != "pattern" && name != "metrics" || len(values) > 1 {
+			return badRequest("the query has a parameter that is not known, or one twice: %s", form)
+		}
+	}
+	if query.Get("metrics") != "true" && (toldTo || query.Has("metrics")) {
+		return badRequest("say what to show: %s, or POST to invalidate", form)
+	}
+	var a struct {
+		aside.Metrics
+		Redis  *keys `json:"redis,omitempty"`
+		Memory *keys `json:"memory,omitempty"`
+	}
+	if query.Has("pattern") {
+		pattern, p := policies(h.cache.Policies()).pattern(query.Get("pattern"))
+		if p != nil {
+			return p
+		}
+		if list := h.list(r.Context(), pattern); h.cache.Health().State == aside.StateMemory {
+			a.Memory = list
+		} else {
+			a.Redis = list
+		}
+	}
+	a.Metrics = h.cache.Metrics()
+	write(w, http.StatusOK, "application/json", a)
+	return nil
+}
+
+// keys are what is cached under a pattern.
+type keys struct {
+	TotalKeys int64    `json:"total_keys"`
+	Pattern   string   `json:"pattern"`
+	Keys      []string `json:"keys"`
+	Complete  bool     `json:"complete"`
+	Error     string   `json:"error,omitempty"`
+}
+
+func (h *handler) list(ctx context.Context, pattern aside.Pattern) *keys {
+	const most = 100
+	ctx, cancel := context.WithTimeout(ctx, defaultWait)
+	defer cancel()
+	list := &keys{Pattern: pattern.String(), Keys: []string{}} // [] and not null
+	err := h.count(ctx, pattern, func(info aside.KeyInfo) bool {
+		if len(list.Keys) < most && !slices.Contains(list.Keys, info.Key) {
+			list.Keys = append(list.Keys, info.Key)
+		}
+		return true
+	}, &list.TotalKeys)
+	slices.Sort(list.Keys)
+	if list.Complete = err == nil; err != nil {
+		list.Error = "not done within " + defaultWait.String()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			list.Error = message(err)
+		}
+	}
+	return list
+}
+
+// count adds up what is cached under a pattern and counts.
+func (h *handler) count(ctx context.Context, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
+	for info, err := range h.cache.Keys(ctx, pattern) {
+		if err != nil {
+			return err
+		}
+		if counts(info) {
+			*n++
+		}
+	}
+	return nil
+}
+
+// matched counts what a selection would invalidate, until ctx ends.
+func (h *handler) matched(ctx context.Context, s selection) (*count, *problem) {
+	patterns := []aside.Pattern{s.pattern} // the zero one, of everything, for tags and everything
+	counts := func(aside.KeyInfo) bool { return true }
+	switch s.kind {
+	case byCategory:
+		patterns[0] = s.category.Match(aside.Wildcard)
+	case byKeys:
+		patterns = patterns[:0]
+		var categories []string
+		wanted := make(map[string]bool)
+		for i, key := range s.keys {
+			wanted[key.String()] = true
+			if name := s.policies[i].Category; !slices.Contains(categories, name) {
+				categories = append(categories, name)
+				patterns = append(patterns, s.policies[i].Match(aside.Wildcard))
+			}
+		}
+		counts = func(info aside.KeyInfo) bool { return wanted[info.Key] }
+	case byTags:
+		counts = func(info aside.KeyInfo) bool {
+			return slices.ContainsFunc(info.Tags, func(tag string) bool { return slices.Contains(s.tags, tag) })
+		}
+	}
+	var n int64
+	for _, pattern := range patterns {
+		err := h.count(ctx, pattern, counts, &n)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return h.counted(n, false, nil), nil
+		default:
+			return nil, newProblem(http.StatusServiceUnavailable, "what there is cannot be counted now: %s", message(err))
+		}
+	}
+	return h.counted(n, true, nil), nil
+}
+
+// HealthOptions configures Health. The zero value works.
+type HealthOptions struct {
+	// FailDegraded has a degraded cache answered for with 503, for a check that is to wake somebody. Do not give that to a load
+	// balancer: Redis being away would take every server out at once, while all of them still serve.
+	FailDegraded bool
+}
+
+// Health answers GET with how the cache stands:
+//
+//	{"state":"connected","since":"2025-11-21T08:00:00Z","tracking":true}
+//
+// The status is 200 also while the cache is degraded, since it is serving then, unless o says otherwise, and 503 once it is
+// closed. It asks for no key, as probes have none, and tells nothing of hosts, keys and users.
+func Health(c *aside.Cache, o HealthOptions) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		harden(w.Header())
+		if !reads(r) {
+			notAllowed(w, "GET, HEAD", "use GET").write(w)
+			return
+		}
+		health, status := c.Health(), http.StatusOK
+		_, closed := c.Invalidate(r.Context()) // of no key: it only says whether it could
+		if closed != nil || o.FailDegraded && health.State == aside.StateDegraded {
+			status = http.StatusServiceUnavailable
+		}
+		write(w, status, "application/json", health)
+	})
+}
+
+// Tags is the default of RevalidatorOptions.Map: a category, a key and a tag are tags of the front end by their own names, of a
+// pattern it is the category, and everything is the tag "all". A page that shows a gateway's models is then made with the tags
+// "all", "models" and "models:openrouter:all".
+func Tags(i aside.Invalidation) []Target {
+	var targets []Target
+	add := func(names ...string) {
+		for _, name := range names {
+			if name != "" {
+				targets = append(targets, Target{Tag: name})
+			}
+		}
+	}
+	add(i.Keys...)
+	add(i.Tags...)
+	category, _, _ := strings.Cut(i.Pattern, ":")
+	add(i.Category, category)
+	if i.All {
+		add(everything)
+	}
+	return targets
+}

@@ -1,0 +1,54 @@
+package asidehttp
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+)
+
+// A problem is an answer that refuses, in the form of RFC 9457.
+type problem struct {
+	status int
+	detail string // what to send instead
+}
+
+func newProblem(status int, format string, args ...any) *problem {
+	return &problem{status, fmt.Sprintf(format, args...)}
+}
+
+func badRequest(format string, args ...any) *problem {
+	return newProblem(http.StatusBadRequest, format, args...)
+}
+
+// unacceptable refuses what is understood and cannot be done.
+func unacceptable(format string, args ...any) *problem {
+	return newProblem(http.StatusUnprocessableEntity, format, args...)
+}
+
+func notAllowed(w http.ResponseWriter, methods, detail string) *problem {
+	w.Header().Set("Allow", methods)
+	return newProblem(http.StatusMethodNotAllowed, "%s", detail)
+}
+
+func (p *problem) write(w http.ResponseWriter) {
+	write(w, p.status, "application/problem+json", struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{"about:blank", http.StatusText(p.status), p.status, p.detail})
+}
+
+func write(w http.ResponseWriter, status int, kind string, body any) {
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // it is not HTML, and says so
+	_ = e.Encode(body)     // the client has gone: nobody is left to tell
+}
+
+// harden sets what every answer carries: it is for whoever asked, now, and nothing else than what it says it is.
+func harden(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}

@@ -1,0 +1,474 @@
+package asidehttp
+
+import (
+	"bytes"
+	"container/heap"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// A Target is what a web front end is asked to make anew: what carries a tag, or a path. One of the two is set.
+type Target struct {
+	Tag  string
+	Path string
+}
+
+// RevalidatorOptions configures a Revalidator. URL and Secret are needed; every other zero field stands for its default.
+type RevalidatorOptions struct {
+	// URL is the front end's revalidation endpoint. Redirects are not followed: name where they lead.
+	URL string
+
+	// Secret is sent with each request, in SecretHeader. Default for the header: X-Revalidate-Secret.
+	Secret       string
+	SecretHeader string
+
+	// Query puts the target in the query, ?tag=… or ?path=…, with an empty body. Default: a JSON body, {"tag":…} or {"path":…}.
+	Query bool
+
+	// Map says what an invalidation is about in the front end's terms. Default: Tags.
+	Map func(aside.Invalidation) []Target
+
+	// Client sends the requests. Default: one of its own. Its CheckRedirect is not used.
+	Client *http.Client
+
+	// Timeout bounds one request, to the end of its answer. Default: 5 s.
+	Timeout time.Duration
+
+	// Queue bounds the targets that wait. Beyond that, new ones are lost, which is logged and counted. Default: 10,000.
+	Queue int
+
+	// Backoff is how long nothing is sent after a request has failed. It doubles with each failure in a row up to MaxBackoff,
+	// and is shortened by a random part of up to a half; an answer's Retry-After counts where it is longer, up to MaxBackoff.
+	// Defaults: 500 ms and 30 s.
+	Backoff, MaxBackoff time.Duration
+
+	// GiveUpAfter is how long a target is tried for, from its last invalidation on. A front end that is away for less misses
+	// nothing. Default: 15 min.
+	GiveUpAfter time.Duration
+
+	// Logger gets a line at level Error for each target that is lost, and one at level Warn when the front end begins to fail.
+	// Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Format does not write the secret, whatever the verb, nor the URL's query.
+func (o RevalidatorOptions) Format(f fmt.State, _ rune) {
+	host := ""
+	if u, err := url.Parse(o.URL); err == nil {
+		host = u.Host
+	}
+	fmt.Fprintf(f, "asidehttp.RevalidatorOptions{%s}", host)
+}
+
+// LogValue is Format for slog's handlers.
+func (o RevalidatorOptions) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
+
+// maxSending is how many requests run at once, while the front end answers.
+const maxSending = 4
+
+// A Revalidator tells a web front end, which keeps pages of its own, what has been invalidated: by the convention of Next.js,
+// whose route handler calls revalidateTag or revalidatePath.
+//
+//	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: "https://www.example.com/api/revalidate", Secret: secret})
+//	c, err := aside.New(aside.Options{OnInvalidated: r.Notify})
+//
+// It delivers each target at least once after its last invalidation, or logs that it has not and counts it in Stats. Targets are
+// not sent in order, and one that waits already is not queued twice. The queue is in memory: what is in it when the process dies
+// is lost. Its methods may be used by many goroutines at once.
+type Revalidator struct {
+	o      RevalidatorOptions
+	url    *url.URL
+	client *http.Client
+	own    *http.Transport // of the client, unless the user has given one
+	wake   chan struct{}
+	ended  chan struct{} // closed when the loop has returned
+	stop   context.CancelFunc
+
+	mu       sync.Mutex
+	closing  bool // no new targets; guarded by mu, as all below
+	waiting  map[Target]*delivery
+	queue    queue // the same, the one that is due next first
+	sending  int
+	failures int // in a row
+	pause    time.Time
+	stats    RevalidatorStats
+}
+
+// A delivery is one target on its way.
+type delivery struct {
+	target   Target
+	asked    time.Time // its last invalidation
+	due      time.Time
+	attempts int
+}
+
+// RevalidatorStats counts targets since the Revalidator was made. Each that was asked for is in one of Delivered, Coalesced, Lost
+// and Waiting.
+type RevalidatorStats struct {
+	Delivered uint64 // acknowledged with a 2xx
+	Coalesced uint64 // the same target was waiting already
+	Lost      uint64 // given up, refused by the front end, or without room in the queue
+	Failed    uint64 // requests that failed, and were or will be repeated
+	Waiting   int    // now, those being sent included
+}
+
+// NewRevalidator makes a Revalidator and starts it. Close ends it.
+func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("asidehttp: RevalidatorOptions."+format, args...))
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		bad("URL is malformed: write https://host/path, without a user") // the cause would repeat it, secret and all
+	}
+	if o.Secret == "" || strings.ContainsFunc(o.Secret, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) {
+		bad("Secret is empty or holds a character that a header cannot: use letters and digits")
+	}
+	setDefault(&o.SecretHeader, "X-Revalidate-Secret")
+	setDefault(&o.Timeout, 5*time.Second)
+	setDefault(&o.Queue, 10_000)
+	setDefault(&o.Backoff, 500*time.Millisecond)
+	setDefault(&o.MaxBackoff, max(30*time.Second, o.Backoff))
+	setDefault(&o.GiveUpAfter, 15*time.Minute)
+	setDefault(&o.Logger, slog.Default())
+	if strings.ContainsFunc(o.SecretHeader, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r) }) {
+		bad("SecretHeader %q is not the name of a header", o.SecretHeader)
+	}
+	if o.Timeout < 0 || o.Backoff < 0 || o.GiveUpAfter < 0 {
+		bad("Timeout, Backoff or GiveUpAfter is negative: set a positive duration, or 0 for the default")
+	}
+	if o.Queue < 0 {
+		bad("Queue is %d: set a positive number, or 0 for the default", o.Queue)
+	}
+	if o.MaxBackoff < o.Backoff {
+		bad("MaxBackoff is %v: set at least Backoff, which is %v, or 0 for the default", o.MaxBackoff, o.Backoff)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if o.Map == nil {
+		o.Map = Tags
+	}
+	r := &Revalidator{
+		o: o, url: u,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		waiting: make(map[Target]*delivery),
+	}
+	client := http.Client{}
+	if o.Client != nil {
+		client = *o.Client
+	} else {
+		r.own = http.DefaultTransport.(*http.Transport).Clone()
+		client.Transport = r.own
+	}
+	// Go takes Authorization off a request that is redirected to another host, but no header of ours.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	r.client = &client
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go r.run(ctx)
+	return r, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	if *field == *new(T) {
+		*field = value
+	}
+}
+
+// Notify queues what an invalidation is about. It does not wait: it is made for aside.Options.OnInvalidated.
+func (r *Revalidator) Notify(invalidation aside.Invalidation) { r.Send(r.o.Map(invalidation)...) }
+
+// Send queues targets. It does not wait.
+func (r *Revalidator) Send(targets ...Target) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, target := range targets {
+		d := &delivery{target: target, asked: now, due: now}
+		switch same := r.waiting[target]; {
+		case (target.Tag == "") == (target.Path == ""):
+			r.lose(d, errors.New("a target is either a tag or a path"))
+		case r.closing:
+			r.lose(d, errors.New("the revalidator is closed"))
+		case same != nil:
+			// One that is being sent does not count: the front end may have read its sources before this invalidation.
+			same.asked = now
+			r.stats.Coalesced++
+		case len(r.waiting) >= r.o.Queue:
+			r.lose(d, errors.New("the queue is full"))
+		default:
+			r.push(d)
+		}
+	}
+	r.signal()
+}
+
+// push wants mu.
+func (r *Revalidator) push(d *delivery) {
+	r.waiting[d.target] = d
+	heap.Push(&r.queue, d)
+}
+
+// Stats returns the counts as they stand.
+func (r *Revalidator) Stats() RevalidatorStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats
+	s.Waiting = len(r.waiting) + r.sending
+	return s
+}
+
+// Close takes no new targets and waits until those that wait are delivered or lost, at most until ctx ends: what is left then is
+// lost, and Close says so in its error. Close the cache first. It may be called more than once.
+func (r *Revalidator) Close(ctx context.Context) error {
+	r.mu.Lock()
+	if !r.closing {
+		r.closing = true
+		// There may be little time: what waits after a failure is tried now.
+		r.pause = time.Time{}
+		for _, d := range r.queue {
+			d.due = time.Time{}
+		}
+	}
+	r.signal()
+	r.mu.Unlock()
+	var cut error
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		cut = ctx.Err()
+	}
+	before := r.Stats().Lost
+	r.stop()
+	<-r.ended
+	if r.own != nil {
+		r.own.CloseIdleConnections()
+	}
+	if lost := r.Stats().Lost - before; lost > 0 {
+		return fmt.Errorf("asidehttp: the revalidator was closed before the front end took %d targets: %w", lost, cut)
+	}
+	return nil
+}
+
+// signal wakes the loop.
+func (r *Revalidator) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lose wants mu.
+func (r *Revalidator) lose(d *delivery, cause error) {
+	r.stats.Lost++
+	r.o.Logger.Error("aside: the front end was not told of an invalidation",
+		"tag", d.target.Tag, "path", d.target.Path, "attempts", d.attempts, "error", cause)
+}
+
+// run starts what is due until the Revalidator is closed and empty, or ctx ends.
+func (r *Revalidator) run(ctx context.Context) {
+	defer close(r.ended)
+	var sends sync.WaitGroup
+	defer sends.Wait()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		next, done := r.begin(ctx, &sends)
+		if done {
+			return
+		}
+		timer.Reset(next)
+		select {
+		case <-r.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			sends.Wait() // they end with ctx, and put back what they had
+			r.abandon(ctx.Err())
+			return
+		}
+	}
+}
+
+// begin starts what is due now, and returns when to look again.
+func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next time.Duration, done bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for {
+		if r.closing && len(r.queue)+r.sending == 0 {
+			return 0, true
+		}
+		room := maxSending
+		if r.failures > 0 {
+			room = 1 // a front end that fails is asked by one request at a time
+		}
+		if r.sending >= room || len(r.queue) == 0 {
+			return time.Hour, false // the end of a request wakes, and so does Send
+		}
+		if wait := max(r.pause.Sub(now), r.queue[0].due.Sub(now)); wait > 0 {
+			return wait, false
+		}
+		d := heap.Pop(&r.queue).(*delivery)
+		delete(r.waiting, d.target)
+		r.sending++
+		sends.Go(func() { r.finish(d, r.post(ctx, d.target)) })
+	}
+}
+
+// A failure is why a request was not acknowledged.
+type failure struct {
+	text  string
+	final bool          // the same again would come to the same
+	after time.Duration // not to come back before, as the front end has said
+}
+
+// finish notes how a request went.
+func (r *Revalidator) finish(d *delivery, f *failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.signal()
+	r.sending--
+	d.attempts++
+	now := time.Now()
+	switch {
+	case f == nil:
+		r.stats.Delivered++
+		r.failures, r.pause = 0, time.Time{}
+		return
+	case f.final:
+		r.lose(d, errors.New(f.text))
+		return
+	}
+	r.stats.Failed++
+	if r.failures == 0 {
+		r.o.Logger.Warn("aside: the front end does not take revalidations; they are repeated", "error", f.text)
+	}
+	if !now.Before(r.pause) { // else begun before the failure that is paused for: no further one in a row
+		r.failures++
+		r.pause = now.Add(min(max(r.backoff(r.failures), f.after), r.o.MaxBackoff))
+	}
+	d.due = now.Add(r.backoff(d.attempts)) // of a front end that refuses this one alone
+	same := r.waiting[d.target]
+	switch {
+	case same != nil: // asked for again meanwhile
+		r.stats.Coalesced++
+	case now.Sub(d.asked) >= r.o.GiveUpAfter:
+		r.lose(d, fmt.Errorf("given up after %v: %s", r.o.GiveUpAfter, f.text))
+	default:
+		r.push(d)
+	}
+}
+
+// backoff is how long to wait after n failures in a row. The random part keeps processes that failed together from coming back
+// together.
+func (r *Revalidator) backoff(n int) time.Duration {
+	d := r.o.MaxBackoff
+	if n < 32 && r.o.Backoff<<(n-1) > 0 {
+		d = min(d, r.o.Backoff<<(n-1))
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// abandon loses what waits.
+func (r *Revalidator) abandon(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.queue {
+		r.lose(d, fmt.Errorf("closed before the front end took it: %w", cause))
+	}
+	clear(r.waiting)
+	r.queue = nil
+}
+
+// queue is a heap of deliveries.
+type queue []*delivery
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(d any)        { *q = append(*q, d.(*delivery)) }
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	d := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	return d
+}
+
+// post sends one target, and returns nil once it is acknowledged.
+func (r *Revalidator) post(ctx context.Context, target Target) *failure {
+	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
+	defer cancel()
+	name, value := "tag", target.Tag
+	if target.Path != "" {
+		name, value = "path", target.Path
+	}
+	to := *r.url
+	var body []byte
+	if r.o.Query {
+		query := to.Query()
+		query.Set(name, value)
+		to.RawQuery = query.Encode()
+	} else {
+		body, _ = json.Marshal(map[string]string{name: value}) // texts always encode
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
+	if err != nil {
+		return &failure{text: "the request cannot be made", final: true}
+	}
+	if !r.o.Query {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", "aside")
+	req.Header.Set(r.o.SecretHeader, r.o.Secret)
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return &failure{text: cause(err)}
+	}
+	defer resp.Body.Close()
+	if _, err := io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) { // so that the connection can be used again
+		return &failure{text: cause(err)}
+	}
+	switch code := resp.StatusCode; {
+	case code >= 200 && code < 300:
+		return nil
+	case code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests:
+		return &failure{text: "it answers " + resp.Status, after: retryAfter(resp.Header.Get("Retry-After"))}
+	default:
+		return &failure{text: "it answers " + resp.Status, final: true}
+	}
+}
+
+// cause is what an error of net/http says, without the URL: its query may hold a secret.
+func cause(err error) string {
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	return err.Error()
+}
+
+// retryAfter reads the header of this name, in its two forms.
+func retryAfter(text string) time.Duration {
+	if n, err := strconv.Atoi(text); err == nil {
+		return time.Duration(min(max(n, 0), 24*60*60)) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return time.Until(at)
+	}
+	return 0
+}
