@@ -468,7 +468,9 @@ func classOf(err error) class {
 }
 
 // needsSomebody reports whether a person has to mend what err tells of. A server that is read-only may cease to be by itself.
-func needsSomebody(err error) bool { return classOf(err) == refused && code(err) != "READONLY" || isTLS(err) }
+func needsSomebody(err error) bool {
+	return classOf(err) == refused && code(err) != "READONLY" || isTLS(err)
+}
 
 // isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
 func isTLS(err error) bool {

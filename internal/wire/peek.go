@@ -11,9 +11,9 @@ const PeekLen = 256
 
 const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8)
 
-// Peek reads the header of a value of key of which only the first bytes are at hand, and how long the value is. Where those do
-// not hold all tags, need is how many would. The checksum is over the whole value, and so nothing here is checked but that it could be a header, and
-// that it is this key's.
+// Peek reads the header of a value of key of which only the first bytes are at hand, and how long the value is, with its chunks.
+// Where those bytes do not hold all tags and the manifest, need is how many would. The checksum is over the whole value, and so
+// nothing here is checked but that it could be a header, and that it is this key's.
 func Peek(key string, head []byte) (h Header, size int64, need int, err error) {
 	if err := recognize(head); err != nil {
 		return Header{}, 0, 0, err
@@ -38,10 +38,18 @@ func Peek(key string, head []byte) (h Header, size int64, need int, err error) {
 	if tagsLen > maxTagsLen {
 		return Header{}, 0, 0, fmt.Errorf("%w: length of the tags", ErrCorrupt)
 	}
-	size = HeaderLen + int64(tagsLen) + int64(le.Uint32(head[storedLenOffset:]))
-	if need = HeaderLen + int(tagsLen); len(head) < need {
+	tags := HeaderLen + int(tagsLen)
+	size = int64(tags) + int64(le.Uint32(head[storedLenOffset:]))
+	need = tags
+	if IsChunked(head) {
+		need += ManifestLen
+	}
+	if len(head) < need {
 		return h, size, need, nil
 	}
-	h.Tags, err = parseTags(head[HeaderLen:need])
+	if IsChunked(head) {
+		size += int64(le.Uint32(head[tags:]))
+	}
+	h.Tags, err = parseTags(head[HeaderLen:tags])
 	return h, size, need, err
 }

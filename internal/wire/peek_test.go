@@ -43,3 +43,14 @@ func TestPeekTellsANegativeEntry(t *testing.T) {
 	require.True(t, h.Negative)
 	require.EqualValues(t, len(value), size)
 }
+
+func TestPeekCountsTheChunks(t *testing.T) {
+	t.Parallel()
+	whole := encode(t, "k", fixedHeader(), incompressible(1000), roomy)
+	value, _ := Split(whole, 100)
+	h, size, need, err := Peek("k", value)
+	require.NoError(t, err)
+	require.Equal(t, fixedHeader(), h)
+	require.Equal(t, len(value), need, "the manifest is looked at, too")
+	require.EqualValues(t, len(whole)+ManifestLen, size)
+}
