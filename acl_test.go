@@ -37,7 +37,7 @@ func aclRules(password string, categories ...string) (rules []string) {
 func allCategories() []string {
 	all := []string{
 		"a", "activity", "brief", "c", "codecs", "endless", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "models", "msgpack", "never",
-		"others", "private", "quick", "rankings", "sessions", "short", "slow", "stats", "user",
+		"others", "packed", "private", "quick", "rankings", "sessions", "short", "slow", "stats", "user",
 	}
 	for lane := range 64 {
 		all = append(all, lanePolicy(lane).Category)

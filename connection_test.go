@@ -92,7 +92,7 @@ func TestAnInvalidationThatIsNotPermittedDoesNotTakeTheConnectionWithIt(t *testi
 func TestACacheFindsBackToAServerThatTracksNoMore(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	w := watch(t, server)
+	w := watchedAs(t, server, anonymously)
 	require.True(t, w.Health().Tracking)
 	server.MustDo(t, "ACL", "SETUSER", "default", "-client|tracking")
 	w.proxy.CloseConnections()
@@ -106,7 +106,7 @@ func TestACacheFindsOutThatAServerTracksAgain(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	server.MustDo(t, "ACL", "SETUSER", "default", "-client|tracking")
-	w := watch(t, server)
+	w := watchedAs(t, server, anonymously)
 	require.False(t, w.Health().Tracking)
 	server.MustDo(t, "ACL", "SETUSER", "default", "+client|tracking")
 	w.proxy.CloseConnections()
@@ -145,6 +145,7 @@ func TestNoCallerDials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
+			server.MayDeny() // the user may not publish, which is for servers without tracking
 			proxy := redistest.StartProxy(t, server.Addr())
 			var d callersDials
 			o := at(proxy.Addr())

@@ -333,7 +333,7 @@ func TestAnInvalidationIsNotRepeatedForWantOfASubscription(t *testing.T) {
 func invalidatedOnce(t *testing.T, rule string) {
 	server := redistest.Start(t)
 	server.MustDo(t, "ACL", "SETUSER", "default", "-client|tracking", rule)
-	c := connected(t, at(server.Addr()))
+	c := connected(t, anonymously(server.Addr()))
 	require.False(t, c.Health().Tracking)
 	receipt, err := c.InvalidateCategory(t.Context(), "items")
 	require.NoError(t, err)

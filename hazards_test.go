@@ -417,7 +417,12 @@ func TestWhatIsReadWhileThisProcessChangesItIsGoneWhenThatIsDone(t *testing.T) {
 			c, b := connected(t, o), connected(t, at(server.Addr()))
 			for i := range 200 {
 				key := items.Key("read", i)
-				stored(t, b, key, "old")
+				eventually(t, "it is stored under the generation that the last change has brought", func() bool {
+					stored(t, b, key, "old")
+					v, err := aside.GetOrLoad(t.Context(), b, key, value("out of date at birth"), aside.Strong())
+					require.NoError(t, err)
+					return v == "old"
+				})
 				inMemory(t, c, items.Key("warm", i), value("v")) // the tags are known
 				gate := proxy.HoldRequests(change.frame(key))
 				hear := proxy.DropPushes(nil)

@@ -20,8 +20,13 @@ type watched struct {
 
 func watch(t *testing.T, server *redistest.Server) watched {
 	t.Helper()
+	return watchedAs(t, server, at)
+}
+
+func watchedAs(t *testing.T, server *redistest.Server, options func(addr string) aside.Options) watched {
+	t.Helper()
 	proxy := redistest.StartProxy(t, server.Addr())
-	return watched{connected(t, at(proxy.Addr())), proxy}
+	return watched{connected(t, options(proxy.Addr())), proxy}
 }
 
 // asked returns the commands of one kind that were sent, without their names.
