@@ -29,7 +29,7 @@ type Cache struct {
 	near    *near.Cache
 	store   *redisstore.Store // nil in memory mode
 	flights flight.Group[flightKey, outcome]
-	fills   sync.Map // key -> channel that is closed when the value that is being stored is in memory too
+	fills   sync.Map // key -> *filled
 	plans   plans
 	metrics metrics
 	health  health
@@ -281,6 +281,7 @@ type slot struct {
 	sequence    uint64              // that of all named tags, likewise
 	reject      redisstore.Rejected // the value in Redis that cannot be used
 	quarantined bool                // Redis may still hold what this process has invalidated
+	unasked     error               // why Redis is not asked: it has just not taken what was to be stored
 	keep        bool                // whether a loaded value may be stored
 	status      Status              // what a load would be: a miss, or a fallback
 	reason      string              // why it is none of the better ones
@@ -637,11 +638,13 @@ func (c *Cache) recheckNear(ctx context.Context, slots []*slot, m *marks, wake c
 			c.near.Break(s.key) // of the loads under way, none is stored any more
 		}
 		c.fence(s, m, wake)
-		if filled, ok := c.fills.Load(s.key); ok && !s.supersede && !s.strong {
+		if f, ok := c.fills.Load(s.key); ok && !s.supersede && !s.strong {
 			// Redis tells of this process's own change like of any other, so nobody joins the flight that stores the value
-			// any more. But it is about to be here: reading and decoding it once more would take longer.
+			// any more. But it is about to be here: reading and decoding it once more would take longer. Where Redis did not
+			// answer, this has been the wait for Redis that a call may have: there is not to be a second one.
 			select {
-			case <-filled.(chan struct{}):
+			case <-f.(*filled).over:
+				s.unasked = f.(*filled).err
 			case <-ctx.Done():
 			}
 		}
@@ -707,18 +710,23 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 }
 
 // apart tells those slots that may be read in Redis from those that must not be, because Redis has not confirmed that they
-// were invalidated: neither is what it has of them trusted, nor is anything stored there.
+// were invalidated: neither is what it has of them trusted, nor is anything stored there. Nor are those read that have waited
+// for Redis in vain already.
 func (c *Cache) apart(m *marks, slots []*slot) (readable, others []*slot) {
 	for _, s := range slots {
 		held := s.quarantined
 		for _, tag := range s.tags {
 			held = held || m.of(tag).quarantined
 		}
-		if !held {
+		switch {
+		case held:
+			s.quarantine()
+		case s.unasked != nil:
+			s.status, s.keep, s.reason = StatusFallback, false, redisstore.Describe(s.unasked)
+		default:
 			readable = append(readable, s)
 			continue
 		}
-		s.quarantine()
 		others = append(others, s)
 		s.guard(c, m)
 	}

@@ -346,3 +346,25 @@ func invalidatedOnce(t *testing.T, rule string) {
 	}
 	require.Equal(t, generation, server.MustDo(t, "GET", "%c:items"), "nobody has invalidated it since")
 }
+
+// A caller who has waited for this process's own value to be stored does not wait for Redis a second time.
+func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+	o := at(proxy.Addr())
+	o.OpTimeout = 500 * time.Millisecond
+	c := connected(t, o)
+	gate := proxy.HoldRequests(func(args []string) bool { return args[0] == "GETRANGE" }) // by which a fill ends
+	_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("v"))
+	require.NoError(t, err)
+	gate.Wait(t)
+	eventually(t, "the fill is told of, so that nobody shares its flight any more", func() bool { return c.Metrics().Pushes > 0 })
+	proxy.ResetCounts()
+	r, err := aside.Lookup(t.Context(), c, items.Key("a"), value("v"))
+	require.NoError(t, err)
+	require.Equal(t, "v", r.Value)
+	require.Equal(t, aside.StatusFallback, r.Status)
+	require.Equal(t, "redis did not answer in time", r.Reason)
+	require.Zero(t, c.Metrics().Labels["items"].RedisErrors, "it was not asked")
+	gate.Release()
+}

@@ -343,17 +343,18 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
 		ctx, cancel := c.store.Budget(context.Background(), size, keys)
 		defer cancel()
-		filled := make(chan struct{})
+		onTheWay := &filled{over: make(chan struct{})}
 		for _, s := range filling {
-			c.fills.Store(s.key, filled)
+			c.fills.Store(s.key, onTheWay)
 		}
 		defer func() {
 			for _, s := range filling {
-				c.fills.CompareAndDelete(s.key, filled)
+				c.fills.CompareAndDelete(s.key, onTheWay)
 			}
-			close(filled)
+			close(onTheWay.over)
 		}()
 		outcomes, errs := c.store.Fill(ctx, fills...)
+		onTheWay.err = errs[0]
 		for i, s := range filling {
 			switch {
 			case errs[i] != nil:
@@ -371,7 +372,9 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 				stored = append(stored, s)
 			}
 		}
-		c.keepStored(ctx, stored)
+		if err := c.keepStored(ctx, stored); err != nil {
+			onTheWay.err = err
+		}
 	}
 	c.release(failed...)
 	for _, s := range failed {
@@ -383,6 +386,12 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 	for _, s := range slots {
 		s.call.Drop() // from now on Redis has it, or nobody
 	}
+}
+
+// A filled is what those wait for who ask for a value that is being stored.
+type filled struct {
+	over chan struct{} // closed when the value is in memory too, or will not be
+	err  error         // why Redis did not take it, or did not say that it has; written before over is closed
 }
 
 // errOutdated is what sealLoaded returns for a value that was invalidated while it was loaded.
@@ -430,8 +439,9 @@ func isInvalid(err error) bool { return errors.Is(err, &Error{Code: CodeInvalidA
 
 // keepStored keeps in memory what was stored just now. Redis does not tell of changes of what a client has written, only of
 // what it has read: so the head of the value is read again, whose nonce proves that the value is still the one that was
-// written, and the value itself needs no decoding.
-func (c *Cache) keepStored(ctx context.Context, slots []*slot) {
+// written, and the value itself needs no decoding. It returns why Redis
+// could not be asked.
+func (c *Cache) keepStored(ctx context.Context, slots []*slot) (err error) {
 	var looks []redisstore.Look
 	var fences []*near.Fence
 	for _, s := range slots {
@@ -441,11 +451,14 @@ func (c *Cache) keepStored(ctx context.Context, slots []*slot) {
 		looks = append(looks, redisstore.Look{Key: s.key, Fence: f, Head: wire.HeadLen})
 	}
 	if len(slots) == 0 {
-		return
+		return nil
 	}
 	reads := c.store.Look(ctx, looks...)
 	for i, s := range slots {
 		r := reads[i]
+		if r.Err != nil {
+			err = r.Err
+		}
 		nonce, ok := wire.HeadNonce(r.Value)
 		if r.Err != nil || r.Voucher == nil || !ok || nonce != s.nonce || s.fence.BrokenHere() {
 			continue
@@ -457,6 +470,7 @@ func (c *Cache) keepStored(ctx context.Context, slots []*slot) {
 		}
 		c.near.Insert(s.key, e, fences[i])
 	}
+	return err
 }
 
 // asEntry makes the entry in memory of what was loaded.
