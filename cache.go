@@ -460,7 +460,9 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
 		budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
 		pending = c.holdBack(c.readStore(budget, m, pending, shareHit))
-		mine, held, again := c.takeLeases(budget, m, pending)
+		after, cancelAfter := c.store.More(budget, 0, 1) // chunks may have taken longer than was foreseen
+		mine, held, again := c.takeLeases(after, m, pending)
+		cancelAfter()
 		cancel()
 		// What is led is loaded and shared before anything that another process loads is waited for: two batches that
 		// each hold a key of the other's would wait for each other.
@@ -693,7 +695,9 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		pending = append(pending, s)
 	}
 	if unknown := m.unknown(); len(unknown) > 0 && m.needed(unknown, sealed) {
-		c.look(ctx, m, nil)
+		after, cancel := c.store.More(ctx, 0, 1) // chunks may have taken longer than was foreseen
+		c.look(after, m, nil)
+		cancel()
 	}
 	for _, v := range sealed {
 		if out, ok := c.open(m, v); ok {

@@ -253,9 +253,8 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	trying, over := context.WithCancel(ctx)
 	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
 	defer func() {
-		if made.Store(err == nil); err != nil {
-			over()
-		}
+		made.Store(err == nil)
+		over() // in any case, or ctx would hold on to the connections of every client that there ever was
 	}()
 	own := &session{tracked: !opt.DisableCache, bulk: newBulk()}
 	s = own

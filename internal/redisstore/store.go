@@ -342,24 +342,27 @@ const bytesPerKey = 4 << 10
 // Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes or several keys
 // are to be moved. Where it is what ends the context, the cause is ErrBudget.
 func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
-	return budgetUntil(ctx, time.Now().Add(s.opTimeout+allowance(size, keys)))
+	return budgetUntil(ctx, time.Now().Add(s.opTimeout+allowance(size, keys)), new(atomic.Int64))
 }
 
 // More adds to what ctx, which Budget has made, may spend: the time for further bytes in several keys, which turned out to be
-// needed.
+// needed. What was added to one Budget before counts as well, so a call that reads several large values has the time for all of
+// them, and with nothing to add, what comes after them is not cut off by the limit that was set before they were met.
 func (s *Store) More(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
 	b, ok := ctx.Value(budgetKey{}).(*budget)
 	if !ok {
 		return s.Budget(ctx, size, keys)
 	}
-	return budgetUntil(b.parent, b.until.Add(allowance(size, keys)))
+	b.added.Add(int64(allowance(size, keys)))
+	return budgetUntil(b.parent, b.until, b.added)
 }
 
 // A budget is a context that knows what it would be without its own deadline.
 type budget struct {
 	context.Context
 	parent context.Context
-	until  time.Time
+	until  time.Time     // but for what was added
+	added  *atomic.Int64 // nanoseconds
 }
 
 type budgetKey struct{}
@@ -371,9 +374,9 @@ func (b *budget) Value(key any) any {
 	return b.Context.Value(key)
 }
 
-func budgetUntil(parent context.Context, until time.Time) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithDeadlineCause(parent, until, ErrBudget)
-	return &budget{ctx, parent, until}, cancel
+func budgetUntil(parent context.Context, until time.Time, added *atomic.Int64) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadlineCause(parent, until.Add(time.Duration(added.Load())), ErrBudget)
+	return &budget{ctx, parent, until, added}, cancel
 }
 
 // allowance is the time for size bytes and several keys, on top of the limit of an operation.
