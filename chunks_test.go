@@ -241,11 +241,8 @@ func TestALargeValueThatIsInvalidatedWhileItIsReadIsNotKept(t *testing.T) {
 	server := redistest.Start(t)
 	writer, w, key := connected(t, at(server.Addr())), watch(t, server), items.Key("large")
 	stored(t, writer, key, large(2*chunk))
-	eventually(t, "a second connection is in use, which no push waits for", func() bool {
-		_, err := aside.GetOrLoad(t.Context(), w.Cache, key, func(context.Context) ([]byte, error) { panic("it is there") }, aside.Strong())
-		require.NoError(t, err)
-		return bulkConnection(t, server) != ""
-	})
+	stored(t, writer, items.Key("small"), []byte("small"))
+	eventually(t, "a second connection is in use, which no push waits for", func() bool { return onTheirOwn(t, w, key) })
 	gate := w.proxy.HoldReplies(func(args []string) bool {
 		return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey)
 	})
@@ -287,7 +284,7 @@ func TestLargeValuesDoNotHoldUpSmallOnes(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, v, 20*chunk)
 			id = bulkConnection(t, server)
-			return id != "" && id != last
+			return id != "" && id != last && onTheirOwn(t, w, key)
 		})
 		gate := w.proxy.HoldReplies(func(args []string) bool {
 			return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey)
@@ -307,6 +304,26 @@ func TestLargeValuesDoNotHoldUpSmallOnes(t *testing.T) {
 	}
 	require.Equal(t, aside.StateConnected, w.Health().State)
 	require.Zero(t, w.Metrics().Labels["items"].LoadErrors)
+}
+
+// onTheirOwn reports whether the chunks of a value that is there travel on a connection on which a small value does not.
+func onTheirOwn(t *testing.T, w watched, key aside.Key) bool {
+	t.Helper()
+	gate := w.proxy.HoldReplies(func(args []string) bool {
+		return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey)
+	})
+	read := make(chan error, 1)
+	go func() {
+		_, err := aside.GetOrLoad(t.Context(), w.Cache, key, func(context.Context) ([]byte, error) { panic("it is there") }, aside.Strong())
+		read <- err
+	}()
+	gate.Wait(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := aside.GetOrLoad(ctx, w.Cache, items.Key("small"), func(context.Context) ([]byte, error) { panic("it is there") }, aside.Strong())
+	gate.Release()
+	require.NoError(t, <-read)
+	return err == nil
 }
 
 // bulkConnection is the newest one that has read something without being told of changes.
