@@ -2,7 +2,7 @@ package aside_test
 
 import (
 	"context"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,41 +12,46 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// The time for one large value is not taken from the next one's, nor from that of what is asked of Redis after them. It is not run
-// in parallel with others: what it moves has to be moved in time.
-func TestABatchOfLargeValuesHasTheTimeForAllOfThem(t *testing.T) {
-	server := redistest.Start(t)
-	writer := connected(t, at(server.Addr()))
-	ids := []int{1, 2, 3, 4}
-	name := func(id int) aside.Key { return items.Key("large" + strconv.Itoa(id)) }
-	for _, id := range ids {
-		v, err := aside.GetOrLoad(t.Context(), writer, name(id), func(ctx context.Context) ([]byte, error) {
-			aside.Loading(ctx).Tag("late")
-			return large(40 * chunk), nil
-		})
-		require.NoError(t, err)
-		require.Len(t, v, 40*chunk)
-	}
-	eventually(t, "they are stored", func() bool {
-		for _, id := range ids {
-			if server.MustDo(t, "EXISTS", name(id).String()).(int64) == 0 {
-				return false
+// Chunks may take longer than the limit of a call that knew nothing of them. What it then asks Redis for is not cut off.
+func TestWhatIsAskedAfterChunksHasTime(t *testing.T) {
+	for name, want := range map[string]aside.Status{"generations of tags": aside.StatusHit, "a lease": aside.StatusMiss} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			writer, key := connected(t, at(server.Addr())), items.Key("large")
+			load := func(ctx context.Context) ([]byte, error) {
+				aside.Loading(ctx).Tag("late")
+				return large(80 * chunk), nil
 			}
-		}
-		return true
-	})
-	w := watchedAs(t, server, func(addr string) aside.Options {
-		o := at(addr)
-		o.OpTimeout = 2 * time.Second // and 0.3 s for each value
-		return o
-	})
-	w.proxy.SetDelay(28 * time.Millisecond) // ten windows of each value
-	began := time.Now()
-	got, err := aside.GetOrLoadMany(t.Context(), w.Cache, ids, name, func(_ context.Context, missing []int) (map[int][]byte, error) {
-		t.Errorf("loaded after %v: %v", time.Since(began), missing)
-		return nil, nil
-	})
-	require.NoError(t, err)
-	require.Len(t, got, len(ids))
-	require.Greater(t, time.Since(began), 2400*time.Millisecond, "longer than the limit: what comes after the chunks was asked for too")
+			_, err := aside.GetOrLoad(t.Context(), writer, key, load)
+			require.NoError(t, err)
+			eventually(t, "it is stored", func() bool { return server.MustDo(t, "EXISTS", key.String()).(int64) == 1 })
+			const limit = time.Second // and 635 ms for the chunks
+			w := watchedAs(t, server, func(addr string) aside.Options {
+				o := at(addr)
+				o.OpTimeout = limit
+				return o
+			})
+			last := func(args []string) bool {
+				return strings.EqualFold(args[0], "GET") && strings.HasSuffix(args[1], ":79")
+			}
+			gate := w.proxy.HoldRequests(last)
+			if want == aside.StatusMiss {
+				for _, k := range server.MustDo(t, "KEYS", largeKey+"*:79").([]any) {
+					server.MustDo(t, "DEL", k.(string))
+				}
+			}
+			got := make(chan aside.Result[[]byte], 1)
+			began := time.Now()
+			go func() {
+				r, _ := aside.Lookup(t.Context(), w.Cache, key, load)
+				got <- r
+			}()
+			gate.Wait(t)
+			<-time.After(time.Until(began.Add(limit + 50*time.Millisecond)))
+			gate.Release()
+			r := <-got
+			require.Equal(t, want, r.Status, r.Reason)
+			require.Len(t, r.Value, 80*chunk)
+		})
+	}
 }
