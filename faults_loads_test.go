@@ -20,7 +20,7 @@ import (
 
 // endedBadly lets a loader end without a value while 16 callers wait for it, and returns what they got, and after how long
 // another process could load.
-func endedBadly(t *testing.T, end func()) (failed error, next time.Duration) {
+func endedBadly(t *testing.T, end func()) (next time.Duration, failed error) {
 	server := redistest.Start(t)
 	a, b := pair(t, server.Addr())
 	inMemory(t, a, items.Key("warm"), value("v"))
@@ -60,12 +60,12 @@ func endedBadly(t *testing.T, end func()) (failed error, next time.Duration) {
 		require.True(t, err == nil || errors.Is(err, failed) || err.Error() == failed.Error(), "%v", err)
 	}
 	require.Equal(t, "of the other process", inMemory(t, a, items.Key("a"), value("again")), "the key works again")
-	return failed, next
+	return next, failed
 }
 
 func TestFault18ALoaderThatPanics(t *testing.T) {
 	t.Parallel()
-	err, next := endedBadly(t, explode)
+	next, err := endedBadly(t, explode)
 	require.Contains(t, string(requireCode(t, err, aside.CodeLoaderPanic).Stack), "explode", "it says where")
 	require.Less(t, next, 4*time.Second, "long before the lease would have run out")
 	seen(t, 18, "the loader panics", "a typed error with the stack; the lease is free within 100 ms", "16 callers: %q; another process had loaded %s later", aside.CodeLoaderPanic, ms(next))
@@ -73,7 +73,7 @@ func TestFault18ALoaderThatPanics(t *testing.T) {
 
 func TestFault19ALoaderThatExits(t *testing.T) {
 	t.Parallel()
-	err, next := endedBadly(t, runtime.Goexit)
+	next, err := endedBadly(t, runtime.Goexit)
 	requireCode(t, err, aside.CodeLoaderExit)
 	require.Less(t, next, 4*time.Second, "long before the lease would have run out")
 	seen(t, 19, "the loader calls runtime.Goexit", "the same", "16 callers: %q; another process had loaded %s later", aside.CodeLoaderExit, ms(next))

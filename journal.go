@@ -248,7 +248,7 @@ func (j *journal) mark() uint64 {
 
 const (
 	markPause = 500 * time.Millisecond // between two marks: what Redis forgets of them is sent again
-	markAgain = time.Hour              // they live for some hours, so that they go with their process
+	markAgain = time.Minute            // so that it is not taken for unused, where Redis evicts what is
 )
 
 // keepMark writes into Redis how many invalidations it has confirmed, until ctx ends. The mark is behind what it is about, in
@@ -263,7 +263,13 @@ func (c *Cache) keepMark(ctx context.Context) {
 		}
 		t.Stop()
 		if mark := c.journal.mark(); mark > 0 {
-			c.withBudget(1, func(ctx context.Context) error { return c.store.Mark(ctx, mark) })
+			c.withBudget(1, func(ctx context.Context) error {
+				err := c.store.Mark(ctx, mark)
+				if err != nil {
+					wake(c.journal.marks)
+				}
+				return err
+			})
 		}
 		t.Reset(markPause)
 		select {

@@ -114,7 +114,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bo
 
 var (
 	errNoChunk      = errors.New("a chunk is gone")
-	errChunksUnread = errors.New("Redis has not delivered the chunks") // and this was noted
+	errChunksUnread = errors.New("chunks not delivered by Redis") // and this was noted
 )
 
 // readChunks reads a large value by its manifest. Chunks are written before their manifest and never changed, so what the

@@ -554,25 +554,30 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 	return g
 }
 
-// Fill stores values under their leases, and gives those back, in one round trip, but for chunks. An outcome counts where there
-// is no error.
+// Fill stores values under their leases, and gives those back, in one round trip for those without chunks. An outcome counts where
+// there is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
-	var calls []call
-	var filling []int
-	for i, f := range fills {
-		if errs[i] = s.putChunks(ctx, f); errs[i] != nil {
-			continue
+	for _, large := range []bool{false, true} { // those without chunks do not wait for those of others
+		var calls []call
+		var filling []int
+		for i, f := range fills {
+			if large != (len(f.Chunks) > 0) {
+				continue
+			}
+			if errs[i] = s.putChunks(ctx, f); errs[i] != nil {
+				continue
+			}
+			args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
+			calls = append(calls, call{fill, []string{f.Key, leaseKey(f.Key)}, append(args, s.format...)})
+			filling = append(filling, i)
 		}
-		args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
-		calls = append(calls, call{fill, []string{f.Key, leaseKey(f.Key)}, append(args, s.format...)})
-		filling = append(filling, i)
-	}
-	for j, r := range s.run(ctx, calls) {
-		i := filling[j]
-		var n int64
-		n, errs[i] = r.AsInt64()
-		outcomes[i] = Outcome(n)
+		for j, r := range s.run(ctx, calls) {
+			i := filling[j]
+			var n int64
+			n, errs[i] = r.AsInt64()
+			outcomes[i] = Outcome(n)
+		}
 	}
 	return outcomes, errs
 }

@@ -38,7 +38,7 @@ const (
 	requireEnv = "ASIDE_REQUIRE_REDIS"
 )
 
-// User, where a test binary sets it before its first server, is a user that every server has, with the rules of ACL SETUSER
+// User is, where a test binary sets it before its first server, a user that every server has, with the rules of ACL SETUSER
 // behind its name. When a test ends its servers must have denied that user nothing, but for those of [Server.MayDeny].
 var User []string
 
