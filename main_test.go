@@ -90,7 +90,7 @@ func at(addr string) aside.Options {
 // anonymously is at for a server's default user, for tests that are about users and passwords.
 func anonymously(addr string) aside.Options {
 	return aside.Options{
-		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 2 * time.Second},
+		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 2500 * time.Millisecond},
 		OpTimeout: 5 * time.Second,
 	}
 }
