@@ -82,7 +82,7 @@ func TestALoadInFlightIsNotStoredWhereverTheScanIs(t *testing.T) {
 	} {
 		refusedBefore := refused(a)
 		load := newHeld()
-		got := background(t, a, key, load.load("old"))
+		got := background(t, a, key, load.load("old"), aside.Strong()) // the push of what is above may not have come yet
 		<-load.began
 		gate := b.proxy.HoldRequests(c.held)
 		receipts := make(chan aside.Receipt, 1)
