@@ -59,8 +59,9 @@ type Server struct {
 
 	mayDeny atomic.Bool
 
-	mu   sync.Mutex // guards proc, and is held while a process starts
-	proc *process   // nil while no process runs
+	mu     sync.Mutex // guards what follows, and is held while a process starts
+	proc   *process   // nil while no process runs
+	paused bool
 }
 
 // Start runs a redis-server without persistence on a free port, waits until it
@@ -172,10 +173,7 @@ func (s *Server) MayDeny() { s.mayDeny.Store(true) }
 
 // checkDenials fails the test where the server, if it still runs, has denied User something.
 func (s *Server) checkDenials() {
-	s.mu.Lock()
-	gone := s.proc == nil || isStopped(s.proc.pid())
-	s.mu.Unlock()
-	if len(User) == 0 || s.mayDeny.Load() || gone {
+	if len(User) == 0 || s.mayDeny.Load() || !s.runs() {
 		return
 	}
 	log, err := s.Do("ACL", "LOG")
@@ -239,7 +237,9 @@ func (s *Server) Pause() {
 	}
 	if err := s.proc.pause(); err != nil {
 		s.t.Errorf("redistest: Pause: %v", err)
+		return
 	}
+	s.paused = true
 }
 
 // Resume lets a paused server go on, with what arrived in the meantime.
@@ -253,14 +253,23 @@ func (s *Server) Resume() {
 	}
 	if err := s.proc.resume(); err != nil {
 		s.t.Errorf("redistest: Resume: %v", err)
+		return
 	}
+	s.paused = false
+}
+
+// runs says whether the server can answer: its process runs, and is not paused.
+func (s *Server) runs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc != nil && !s.paused
 }
 
 // kill wants mu.
 func (s *Server) kill() {
 	if s.proc != nil {
 		s.proc.kill()
-		s.proc = nil
+		s.proc, s.paused = nil, false
 	}
 }
 

@@ -1,0 +1,485 @@
+package redistest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	clusterPrimaries = 3
+	clusterNodes     = 2 * clusterPrimaries
+
+	// clusterTimeout bounds how long a cluster may take to agree on something. It is long for the same reason as
+	// startTimeout.
+	clusterTimeout = 30 * time.Second
+
+	// nodeTimeout is the silence in ms after which the others suspect a node: short, since a failover takes it and about
+	// a second more, and long enough for a node that waits for its turn on a busy machine.
+	nodeTimeout = "1000"
+)
+
+// Cluster is a Redis Cluster of three primaries with a replica each, on 127.0.0.1. Its nodes can be killed, restarted,
+// paused and resumed like any [Server]; a node that is restarted knows its cluster, and has lost its data until its
+// primary sends them.
+//
+// The methods may be called from any goroutine, but one at a time where they change the cluster. Those that change it
+// report trouble with Errorf, those that ask it something with Fatalf.
+type Cluster struct {
+	t     testing.TB
+	nodes []*Server
+	ids   map[string]*Server // by node id; a node keeps its id through a restart
+
+	mu      sync.Mutex
+	proxies map[*Server]*Proxy
+}
+
+// StartCluster starts the nodes as [Start] does, with args for each of them, and returns when every node knows the
+// whole cluster, finds it able to serve, and every replica has the data of its primary.
+func StartCluster(t testing.TB, args ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, ids: map[string]*Server{}, proxies: map[*Server]*Proxy{}}
+	options := []string{
+		"--cluster-enabled", "yes",
+		"--cluster-announce-ip", "127.0.0.1",
+		"--cluster-node-timeout", nodeTimeout,
+		"--cluster-replica-validity-factor", "0", // a replica stands for election however old its data are
+		"--repl-diskless-sync-delay", "0",
+		"--masterauth", option(args, "--requirepass"),
+	}
+	for range clusterNodes {
+		s := Start(t, slices.Concat(options, args)...)
+		if majorVersion(s.bin) >= 7 { // else who gives its last slot away would become a replica
+			s.MustDo(t, "CONFIG", "SET", "cluster-allow-replica-migration", "no")
+			s.args = append(s.args, "--cluster-allow-replica-migration", "no")
+		}
+		c.nodes = append(c.nodes, s)
+		c.ids[s.MustDo(t, "CLUSTER", "MYID").(string)] = s
+	}
+	c.form()
+	return c
+}
+
+// form makes a cluster of the nodes.
+//
+// A node that starts as a primary refuses to serve for two seconds (CLUSTER_WRITABLE_DELAY in Redis's cluster.c); a
+// replica does not, nor does it when it is made a primary. So those that get the slots first are the later replicas.
+func (c *Cluster) form() {
+	c.t.Helper()
+	first, then := c.nodes[clusterPrimaries:], c.nodes[:clusterPrimaries]
+	for i, s := range first {
+		slots := []string{"CLUSTER", "ADDSLOTS"}
+		for slot := i * Slots / clusterPrimaries; slot < (i+1)*Slots/clusterPrimaries; slot++ {
+			slots = append(slots, strconv.Itoa(slot))
+		}
+		s.MustDo(c.t, slots...)
+	}
+	for i, s := range c.nodes {
+		s.MustDo(c.t, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
+		for _, other := range c.nodes[:i] { // each to each: gossip alone would take seconds
+			s.MustDo(c.t, "CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(other.port))
+		}
+	}
+	for i, s := range then {
+		c.await("the nodes to meet", func() error {
+			_, err := s.Do("CLUSTER", "REPLICATE", c.id(first[i]))
+			return err
+		})
+	}
+	for _, s := range then {
+		c.await("the replicas to be ready", func() error {
+			info, err := s.info("CLUSTER", "INFO")
+			if err == nil && info["cluster_state"] != "ok" {
+				err = fmt.Errorf("%s: cluster_state:%s", s.Addr(), info["cluster_state"])
+			}
+			return err
+		})
+	}
+	for _, s := range then {
+		s.MustDo(c.t, "CLUSTER", "FAILOVER", "TAKEOVER")
+	}
+	c.WaitOK()
+}
+
+// Nodes returns all nodes, running or not, always in the same order.
+func (c *Cluster) Nodes() []*Server { return slices.Clone(c.nodes) }
+
+// Addrs returns the addresses of all nodes.
+func (c *Cluster) Addrs() []string {
+	addrs := make([]string, len(c.nodes))
+	for i, s := range c.nodes {
+		addrs[i] = s.Addr()
+	}
+	return addrs
+}
+
+// Primaries returns the nodes that own slots now, dead or alive, in the order of Nodes. Where the nodes do not agree on
+// the owner of a slot, the one of the latest epoch is it, as it will be for all.
+func (c *Cluster) Primaries() []*Server {
+	c.t.Helper()
+	owners := c.owners()
+	return slices.DeleteFunc(c.Nodes(), func(s *Server) bool { return !slices.Contains(owners[:], s) })
+}
+
+// ReplicaOf returns a running replica of a primary.
+func (c *Cluster) ReplicaOf(primary *Server) *Server {
+	c.t.Helper()
+	id := c.id(primary)
+	for _, s := range c.nodes {
+		if v, err := c.view(s); err == nil && v[c.id(s)].primary == id {
+			return s
+		}
+	}
+	c.t.Fatalf("redistest: %s has no replica", primary.Addr())
+	return nil
+}
+
+// NodeOf returns the primary that owns the slot of a key now, dead or alive.
+func (c *Cluster) NodeOf(key string) *Server {
+	c.t.Helper()
+	return c.OwnerOf(Slot(key))
+}
+
+// OwnerOf returns the primary that owns a slot now, dead or alive.
+func (c *Cluster) OwnerOf(slot int) *Server {
+	c.t.Helper()
+	owners := c.owners()
+	if owners[slot] == nil {
+		c.t.Fatalf("redistest: nobody owns slot %d", slot)
+	}
+	return owners[slot]
+}
+
+// Do sends a command to the primary that owns the slot of a key: Do("k", "GET", "k").
+func (c *Cluster) Do(key string, args ...string) (any, error) {
+	c.t.Helper()
+	return c.NodeOf(key).Do(args...)
+}
+
+// MustDo is Do that ends the test on an error.
+func (c *Cluster) MustDo(t testing.TB, key string, args ...string) any {
+	t.Helper()
+	return c.NodeOf(key).MustDo(t, args...)
+}
+
+// TotalCalls returns how often the current primaries have run a command ("get", "client|tracking"), by whomever, within
+// scripts and from their primary as replicas too, since they started or since [Cluster.ResetCalls].
+func (c *Cluster) TotalCalls(command string) int {
+	c.t.Helper()
+	total := 0
+	for _, s := range c.Primaries() {
+		total += s.Calls(c.t, command)
+	}
+	return total
+}
+
+// ResetCalls sets TotalCalls to 0, on all nodes that answer.
+func (c *Cluster) ResetCalls() {
+	c.t.Helper()
+	for _, s := range c.living() {
+		s.MustDo(c.t, "CONFIG", "RESETSTAT")
+	}
+}
+
+// Proxy returns the proxy in front of a node, one for each, which is started with the first call. The cluster knows
+// nothing of it and goes on telling clients the node's own address: a client uses [Cluster.Via] where it dials.
+func (c *Cluster) Proxy(s *Server) *Proxy {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proxies[s] == nil {
+		c.proxies[s] = StartProxy(c.t, s.Addr())
+	}
+	return c.proxies[s]
+}
+
+// Via returns the address of the proxy in front of the node at addr, and addr itself where there is none.
+func (c *Cluster) Via(addr string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s, p := range c.proxies {
+		if s.Addr() == addr {
+			return p.Addr()
+		}
+	}
+	return addr
+}
+
+// WaitOK waits until the cluster is whole: every node runs and is known to all as well, all agree on who owns which slot
+// and who is whose replica, all slots are served, and all replicas have the data of their primaries.
+func (c *Cluster) WaitOK() {
+	c.t.Helper()
+	c.await("the whole cluster to be ok", func() error {
+		if len(c.living()) < len(c.nodes) {
+			return fmt.Errorf("only %d nodes run", len(c.living()))
+		}
+		if err := c.agree(func(v view) error { return v.whole() }); err != nil {
+			return err
+		}
+		for _, s := range c.nodes {
+			state, err := s.info("CLUSTER", "INFO")
+			if err != nil {
+				return err
+			}
+			if state["cluster_state"] != "ok" {
+				return fmt.Errorf("%s: cluster_state:%s", s.Addr(), state["cluster_state"])
+			}
+			role, err := s.info("INFO", "replication")
+			if err != nil {
+				return err
+			}
+			if role["role"] == "slave" && role["master_link_status"] != "up" {
+				return fmt.Errorf("%s: master_link_status:%s", s.Addr(), role["master_link_status"])
+			}
+		}
+		return nil
+	})
+}
+
+// Promote makes a replica the primary in its primary's place, without loss: the primary stops writing and hands over.
+// It returns when all running nodes agree on it.
+func (c *Cluster) Promote(replica *Server) {
+	c.t.Helper()
+	c.failover(replica)
+}
+
+// Takeover makes a replica the primary in its primary's place, asking nobody: the old primary may run, be paused or be
+// dead, and writes that the replica has not got are lost. It returns when all running nodes agree on it; an old primary
+// that is paused believes itself to be the primary until then and for a moment after [Server.Resume].
+func (c *Cluster) Takeover(replica *Server) {
+	c.t.Helper()
+	c.failover(replica, "TAKEOVER")
+}
+
+func (c *Cluster) failover(replica *Server, how ...string) {
+	c.t.Helper()
+	id := c.id(replica)
+	var asked time.Time
+	c.await("failover to "+replica.Addr(), func() error {
+		v, err := c.view(replica)
+		if err != nil {
+			return err
+		}
+		if v[id].primary != "" {
+			// A node forgets about a failover that is not done within 5 s (CLUSTER_MF_TIMEOUT).
+			if time.Since(asked) > 6*time.Second {
+				if _, err := replica.Do(append([]string{"CLUSTER", "FAILOVER"}, how...)...); err != nil {
+					return err
+				}
+				asked = time.Now()
+			}
+			return fmt.Errorf("%s is a replica", replica.Addr())
+		}
+		return c.agree(func(v view) error {
+			if n := v[id]; n.primary != "" || len(n.slots) == 0 {
+				return fmt.Errorf("%s is no primary to all", replica.Addr())
+			}
+			return nil
+		})
+	})
+}
+
+// living returns the nodes that run and are not paused.
+func (c *Cluster) living() []*Server {
+	return slices.DeleteFunc(c.Nodes(), func(s *Server) bool { return !s.runs() })
+}
+
+// id returns the node id.
+func (c *Cluster) id(s *Server) string {
+	for id, node := range c.ids {
+		if node == s {
+			return id
+		}
+	}
+	c.t.Fatalf("redistest: %s is not of this cluster", s.Addr())
+	return ""
+}
+
+// owners returns who owns each slot, of which nobody may own some.
+func (c *Cluster) owners() *[Slots]*Server {
+	c.t.Helper()
+	owners := new([Slots]*Server)
+	var epochs [Slots]int
+	asked := 0
+	for _, s := range c.living() {
+		v, err := c.view(s)
+		if err != nil {
+			continue // killed just now
+		}
+		asked++
+		for id, n := range v {
+			for _, r := range n.slots {
+				for slot := r[0]; slot <= r[1]; slot++ {
+					if owners[slot] == nil || n.epoch > epochs[slot] {
+						owners[slot], epochs[slot] = c.ids[id], n.epoch
+					}
+				}
+			}
+		}
+	}
+	if asked == 0 {
+		c.t.Fatalf("redistest: no node of the cluster answers")
+	}
+	return owners
+}
+
+// agree returns nil where all running nodes see the same roles and slots, and ok finds nothing wrong with them.
+func (c *Cluster) agree(ok func(view) error) error {
+	seen, by := "", ""
+	for _, s := range c.living() {
+		v, err := c.view(s)
+		if err != nil {
+			return err
+		}
+		if err := ok(v); err != nil {
+			return fmt.Errorf("%s: %w", s.Addr(), err)
+		}
+		if text := v.String(); by != "" && text != seen {
+			return fmt.Errorf("%s sees\n%sand %s\n%s", by, seen, s.Addr(), text)
+		}
+		seen, by = v.String(), s.Addr()
+	}
+	return nil
+}
+
+// await waits until check returns nil, and fails the test where that does not come about in time.
+func (c *Cluster) await(what string, check func() error) {
+	c.t.Helper()
+	deadline := time.Now().Add(clusterTimeout)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Errorf("redistest: waited %v for %s: %v", clusterTimeout, what, err)
+			return
+		}
+		time.Sleep(2 * pollInterval)
+	}
+}
+
+// view is the cluster as one of its nodes sees it: node by id.
+type view map[string]nodeView
+
+type nodeView struct {
+	flags   []string
+	primary string // whose replica it is, "" for a primary
+	epoch   int
+	link    string   // "connected", or not
+	slots   [][2]int // the first and the last of each range
+}
+
+// view asks a node for its view: https://redis.io/docs/latest/commands/cluster-nodes/.
+func (c *Cluster) view(s *Server) (view, error) {
+	if !s.runs() {
+		return nil, fmt.Errorf("%s does not run", s.Addr())
+	}
+	reply, err := s.Do("CLUSTER", "NODES")
+	if err != nil {
+		return nil, err
+	}
+	v := view{}
+	for line := range strings.Lines(reply.(string)) {
+		f := strings.Fields(line)
+		if len(f) < 8 {
+			return nil, fmt.Errorf("CLUSTER NODES: %q", line)
+		}
+		n := nodeView{flags: strings.Split(f[2], ","), link: f[7]}
+		if f[3] != "-" {
+			n.primary = f[3]
+		}
+		n.epoch, _ = strconv.Atoi(f[6])
+		for _, r := range f[8:] {
+			if strings.HasPrefix(r, "[") {
+				continue // on its way
+			}
+			from, to, ok := strings.Cut(r, "-")
+			if !ok {
+				to = from
+			}
+			first, _ := strconv.Atoi(from)
+			last, err := strconv.Atoi(to)
+			if err != nil {
+				return nil, fmt.Errorf("CLUSTER NODES: %q", line)
+			}
+			n.slots = append(n.slots, [2]int{first, last})
+		}
+		v[f[0]] = n
+	}
+	return v, nil
+}
+
+// String is the same for two views where they agree on roles and slots.
+func (v view) String() string {
+	var b strings.Builder
+	for _, id := range slices.Sorted(maps.Keys(v)) {
+		fmt.Fprintln(&b, id, v[id].primary, v[id].slots)
+	}
+	return b.String()
+}
+
+// whole returns what is missing.
+func (v view) whole() error {
+	if len(v) != clusterNodes {
+		return fmt.Errorf("knows %d nodes", len(v))
+	}
+	covered, epochs := 0, map[int]bool{}
+	for id, n := range v {
+		if n.primary == "" && epochs[n.epoch] {
+			return fmt.Errorf("two primaries of epoch %d", n.epoch) // until they notice, as they do after takeovers
+		}
+		epochs[n.epoch] = epochs[n.epoch] || n.primary == ""
+		for _, flag := range n.flags {
+			if flag != "myself" && flag != "master" && flag != "slave" {
+				return fmt.Errorf("%s is %s", id, flag)
+			}
+		}
+		if n.link != "connected" {
+			return fmt.Errorf("%s is %s", id, n.link)
+		}
+		for _, r := range n.slots {
+			covered += r[1] - r[0] + 1
+		}
+	}
+	if covered != Slots {
+		return fmt.Errorf("%d slots have an owner", covered)
+	}
+	return nil
+}
+
+// info asks for a text of "name:value" lines.
+func (s *Server) info(args ...string) (map[string]string, error) {
+	if !s.runs() {
+		return nil, fmt.Errorf("%s does not run", s.Addr())
+	}
+	reply, err := s.Do(args...)
+	if err != nil {
+		return nil, err
+	}
+	info := map[string]string{}
+	for line := range strings.Lines(reply.(string)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info, nil
+}
+
+// Calls returns how often the server has run a command ("get", "client|tracking"), by whomever and within scripts too,
+// since it started or since CONFIG RESETSTAT.
+func (s *Server) Calls(t testing.TB, command string) int {
+	t.Helper()
+	stats, err := s.info("INFO", "commandstats")
+	if err != nil {
+		t.Fatalf("redistest: %v", err)
+	}
+	calls := 0
+	_, _ = fmt.Sscanf(stats["cmdstat_"+strings.ToLower(command)], "calls=%d", &calls) // no line, no call
+	return calls
+}
