@@ -588,7 +588,7 @@ func (c *Cache) readNear(s *slot) (outcome, bool) {
 // readDegraded looks into memory for a value that nobody vouches for, while Redis is away. A Strong call is not answered with
 // one: it asks for what Redis holds, or what the loader finds.
 func (c *Cache) readDegraded(s *slot) (outcome, bool) {
-	if c.store == nil || c.store.Up() {
+	if c.store == nil || c.store.UpFor(s.key) {
 		return outcome{}, false
 	}
 	s.reason = redisstore.ErrUnavailable.Error()

@@ -158,7 +158,7 @@ func (l *listing) look(ctx context.Context, keys []string) ([]KeyInfo, error) {
 		if h == nil || !l.upToDate(h) {
 			continue
 		}
-		now, _, _ := l.c.store.Now()
+		now, _, _ := l.c.store.Now(keys[i])
 		ttl := time.Duration(h.FreshUntil-now) * time.Microsecond
 		if ttl <= 0 {
 			continue

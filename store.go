@@ -180,7 +180,7 @@ func (c *Cache) open(m *marks, v *sealed) (outcome, bool) {
 		s.reason = "invalidated by a tag or its category"
 		return outcome{}, false
 	}
-	now, within, ok := c.store.Now()
+	now, within, ok := c.store.Now(s.key)
 	if !ok || now-within >= v.header.FreshUntil {
 		// Redis' own expiry removes it at that time, unless somebody has changed the key's.
 		s.reason = "expired"

@@ -60,16 +60,17 @@ func (a *announcements) turn(next *near.Voucher) {
 
 // announce tells the other processes of a change, where the server does not.
 func (s *Store) announce(ctx context.Context, keys []string) {
-	if s.Tracked() {
+	only := s.table.Load().only()
+	if only == nil || only.Tracked() {
 		return
 	}
 	// What becomes of it says nothing of the server that the write before it has not said.
 	for from := 0; from < len(keys); from += pipeline {
-		now := s.session.Load()
+		now := only.session.Load()
 		if now == nil || ctx.Err() != nil {
 			return
 		}
-		sendAll(ctx, now.client, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
+		sendPlain(ctx, now.client, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
 			return c.B().Publish().Channel(s.channel()).Message(s.announcements.self + keys[i]).Build()
 		})
 	}

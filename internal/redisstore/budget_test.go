@@ -11,7 +11,7 @@ import (
 func TestWhatIsAddedToABudgetAddsUp(t *testing.T) {
 	t.Parallel()
 	s := &Store{}
-	s.link.opTimeout = time.Second
+	s.opTimeout = time.Second
 	ctx, cancel := s.Budget(t.Context(), 0, 1)
 	defer cancel()
 	first, ok := ctx.Deadline()

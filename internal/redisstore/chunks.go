@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 // Chunks reads n chunks of the value of key that has this nonce. It returns false if one of them is gone.
 func (s *Store) Chunks(ctx context.Context, key, nonce string, n int) (chunks [][]byte, ok bool, err error) {
 	name := s.namespace.name(key)
-	results := s.eachInBulk(ctx, n, func(c rueidis.Client, i int) rueidis.Completed {
+	results := s.eachInBulk(ctx, name, n, func(c rueidis.Client, i int) rueidis.Completed {
 		return c.B().Get().Key(chunkKey(name, nonce, i)).Build()
 	})
 	chunks = make([][]byte, n)
@@ -46,7 +47,7 @@ func (s *Store) Chunks(ctx context.Context, key, nonce string, n int) (chunks []
 // putChunks stores the chunks of f, for as long as it takes to store the manifest.
 func (s *Store) putChunks(ctx context.Context, f Filling) error {
 	name := s.namespace.name(f.Key)
-	return firstError(s.eachInBulk(ctx, len(f.Chunks), func(c rueidis.Client, i int) rueidis.Completed {
+	return firstError(s.eachInBulk(ctx, name, len(f.Chunks), func(c rueidis.Client, i int) rueidis.Completed {
 		return c.B().Set().Key(chunkKey(name, f.Nonce, i)).Value(rueidis.BinaryString(f.Chunks[i])).Px(chunkUpload).Build()
 	}))
 }
@@ -69,18 +70,19 @@ func signal(c chan struct{}) {
 	}
 }
 
-// eachInBulk is each for commands that carry much. Until there is a second client they go by the first one: no caller waits
-// for a connection to be made.
-func (l *link) eachInBulk(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return l.ask(ctx, n, chunkWindow, func(s *session, from, to int) []rueidis.RedisResult {
-		c := s.client
-		if second := s.bulk.session.Load(); second != nil && !second.broken.Load() {
-			c = second.client
-		} else {
-			signal(s.bulk.wanted)
-		}
-		return sendAll(ctx, c, from, to, build)
-	})
+// eachInBulk is each for n commands that carry much, and belong to one name.
+func (s *Store) eachInBulk(ctx context.Context, name string, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	return s.each(ctx, batch{names: slices.Repeat([]string{name}, n), plain: build, most: chunkWindow, bulk: true})
+}
+
+// inBulk is the client for what carries much. Until there is a second one it is the first: no caller waits for a connection to be
+// made.
+func (s *session) inBulk() rueidis.Client {
+	if second := s.bulk.session.Load(); second != nil && !second.broken.Load() {
+		return second.client
+	}
+	signal(s.bulk.wanted)
+	return s.client
 }
 
 // keepBulk makes the second client when it is wanted, and another one when its connection has broken.

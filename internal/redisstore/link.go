@@ -50,6 +50,12 @@ type State struct {
 	Cause error // why it is not up; nil before the first attempt has failed
 }
 
+// differs reports whether a state says something that the one before does not.
+func (s State) differs(before State) bool {
+	return s.Up != before.Up || s.Cause != nil &&
+		(before.Cause == nil || classOf(s.Cause) != classOf(before.Cause) || isTLS(s.Cause) && !isTLS(before.Cause))
+}
+
 // link is the connection to Redis, and the breaker before it. A call never pays for a connect: rueidis dials in the context
 // of whoever comes first, and a short deadline there would never get through. So clients are made in the background, and
 // nobody is sent to Redis any more after a few failures in a row, after one that says enough, or when a connection has
@@ -60,14 +66,18 @@ type link struct {
 	blind     atomic.Bool             // the server does not tell of changes
 	forbidden atomic.Int64            // when a command was last forbidden, and the client looked at for it: ns since began
 	began     time.Time
+	clock     serverClock
+	owned     atomic.Pointer[slotSet]    // what the node of a cluster has; nil for a server that has all
+	ownName   func(prefix string) string // a name of this process's that the server has
+	latest    atomic.Pointer[session]    // the one in use, or, while there is none, the last one that was
 	opTimeout time.Duration
 	options   rueidis.ClientOption
 	greet     func(context.Context, rueidis.Client) error
-	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
-	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
-	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
-	newWire   func(broken func(cause error)) rueidis.CacheStore // for each connection of a client that is told of changes
-	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends
+	touch     func(context.Context, rueidis.Client) error // makes a tracked read
+	recall    func(context.Context, rueidis.Client) error // finds out what the server remembers, before callers use it
+	sees      func(context.Context, rueidis.Client) error // finds out whether the server tells of changes
+	newWire   func(broken func(cause error)) *wire        // for each connection of a client that is told of changes
+	listen    func(context.Context, rueidis.Client)       // runs on a client of its own where it is not, until ctx ends; may be nil
 	onState   func(State)
 
 	mu    sync.Mutex
@@ -86,9 +96,36 @@ type session struct {
 	broken  atomic.Bool // one of its connections has gone
 	tracked bool        // the server tells it of changes
 	bulk    bulk
+
+	mu    sync.Mutex
+	wires []*wire // guarded by mu
+}
+
+// doubt ends what the connections have vouched for so far, though none has broken.
+func (l *link) doubt() {
+	s := l.latest.Load()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	wires := slices.Clone(s.wires)
+	s.mu.Unlock()
+	for _, w := range wires {
+		w.doubt()
+	}
 }
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
+	ctx, stop := context.WithCancel(context.Background())
+	l.options, l.onState, l.stop = settled(opt), onState, stop
+	l.began = time.Now()
+	l.state = State{Since: l.began}
+	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
+	go l.keep(ctx)
+}
+
+// settled is opt as every client here is made.
+func settled(opt rueidis.ClientOption) rueidis.ClientOption {
 	opt.DisableRetry = true // rueidis would retry until the context ends: one answer, or none
 	if opt.ClientSetInfo == nil {
 		opt.ClientSetInfo = rueidis.DisableClientSetInfo // one permission less to ask for
@@ -99,12 +136,7 @@ func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	opt.ConnWriteTimeout = orElse(opt.ConnWriteTimeout, writeTimeout)
 	opt.Dialer.KeepAlive = orElse(opt.Dialer.KeepAlive, keepAlive)
 	opt.Dialer.Timeout = orElse(opt.Dialer.Timeout, dialTimeout)
-	ctx, stop := context.WithCancel(context.Background())
-	l.options, l.onState, l.stop = opt, onState, stop
-	l.began = time.Now()
-	l.state = State{Since: l.began}
-	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
-	go l.keep(ctx)
+	return opt
 }
 
 // keep connects, and connects anew when a session has come to its end.
@@ -117,7 +149,7 @@ func (l *link) keep(ctx context.Context) {
 		if !ok {
 			return
 		}
-		if !listening && !l.Tracked() {
+		if !listening && !l.Tracked() && l.listen != nil {
 			listening = true
 			l.background.Go(func() {
 				// Not every server takes commands on a connection that has subscribed to something.
@@ -149,6 +181,7 @@ func (l *link) use(ctx context.Context, s *session) {
 		case <-l.lost:
 		default:
 		}
+		l.latest.Store(s)
 		l.session.Store(s)
 		if s.broken.Load() { // since the probe
 			l.trip(s, errBroken)
@@ -170,7 +203,7 @@ func (l *link) use(ctx context.Context, s *session) {
 			return
 		}
 		over := false
-		ok := l.retry(ctx, l.down, func() error {
+		ok := retry(ctx, l.down, func() error {
 			err := l.probe(ctx, s.client)
 			if err == nil {
 				err = l.recall(ctx, s.client)
@@ -212,38 +245,43 @@ func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool
 	if first {
 		failed = l.down
 	}
-	ok = l.retry(ctx, failed, func() (err error) {
-		type made struct {
-			session *session
-			err     error
-		}
-		result := make(chan made, 1)
-		go func() {
-			s, err := l.attempt(ctx, opt, first)
-			result <- made{s, err}
-		}()
-		select {
-		case r := <-result:
-			s = r.session
-			return r.err
-		case <-ctx.Done():
-		}
-		windUp := func(r made) {
-			if r.err == nil {
-				r.session.client.Close()
-			}
-		}
-		// Its connections are closed now, so the attempt ends at once, unless a function of the user's, such as DialFn,
-		// holds it up: none of those has to know a context.
-		select {
-		case r := <-result:
-			windUp(r)
-		case <-time.After(abandonAfter):
-			go func() { windUp(<-result) }()
-		}
-		return ctx.Err()
+	ok = retry(ctx, failed, func() (err error) {
+		s, err = l.try(ctx, opt, first)
+		return err
 	})
 	return s, ok
+}
+
+// try makes a client, or fails, or is cut off when ctx ends.
+func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*session, error) {
+	type made struct {
+		session *session
+		err     error
+	}
+	result := make(chan made, 1)
+	go func() {
+		s, err := l.attempt(ctx, opt, first)
+		result <- made{s, err}
+	}()
+	select {
+	case r := <-result:
+		return r.session, r.err
+	case <-ctx.Done():
+	}
+	windUp := func(r made) {
+		if r.err == nil {
+			r.session.client.Close()
+		}
+	}
+	// Its connections are closed now, so the attempt ends at once, unless a function of the user's, such as DialFn,
+	// holds it up: none of those has to know a context.
+	select {
+	case r := <-result:
+		windUp(r)
+	case <-time.After(abandonAfter):
+		go func() { windUp(<-result) }()
+	}
+	return nil, ctx.Err()
 }
 
 // attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
@@ -287,7 +325,11 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		})
 	} else {
 		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
-			return l.newWire(func(cause error) { own.lost(l, cause) })
+			w := l.newWire(func(cause error) { own.lost(l, cause) })
+			own.mu.Lock()
+			defer own.mu.Unlock()
+			own.wires = append(own.wires, w)
+			return w
 		}
 	}
 	s.client, err = rueidis.NewClient(opt)
@@ -385,7 +427,7 @@ func (l *link) probe(ctx context.Context, c rueidis.Client) error {
 func (l *link) down(cause error) { l.report(State{Cause: cause}) }
 
 // retry repeats try with growing pauses until it succeeds, and tells of each failure; it reports false when ctx ended first.
-func (l *link) retry(ctx context.Context, failed func(error), try func() error) bool {
+func retry(ctx context.Context, failed func(error), try func() error) bool {
 	pause := firstRetry
 	for {
 		err := try()
@@ -415,8 +457,7 @@ func (l *link) retry(ctx context.Context, failed func(error), try func() error) 
 // report notes the state and tells it on where it is another one than before.
 func (l *link) report(s State) {
 	l.mu.Lock()
-	changed := s.Up != l.state.Up || s.Cause != nil &&
-		(l.state.Cause == nil || classOf(s.Cause) != classOf(l.state.Cause) || isTLS(s.Cause) && !isTLS(l.state.Cause))
+	changed := s.differs(l.state)
 	if changed && s.Up == l.state.Up || s.Since.IsZero() {
 		s.Since = l.state.Since // still down, since the same time
 	}
@@ -438,44 +479,6 @@ func (l *link) State() State {
 func (l *link) Close() {
 	l.stop()
 	<-l.done
-}
-
-// A class is what an error says of the server.
-type class int
-
-const (
-	answer  class = iota // it answers, if only with a refusal of this command: wrong type, no memory, an unknown script
-	failure              // it did not answer, or not in time: a few of these in a row mean that it is away
-	down                 // it says itself that it cannot serve now
-	refused              // it does not want this client, or not for writing: only another connection, or a person, can help
-)
-
-func classOf(err error) class {
-	if err == nil || rueidis.IsRedisNil(err) {
-		return answer
-	}
-	if _, ok := rueidis.IsRedisErr(err); !ok {
-		return failure
-	}
-	switch code(err) {
-	case "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY":
-		return down
-	case "READONLY", "NOAUTH", "WRONGPASS", "NOPERM":
-		return refused
-	}
-	return answer
-}
-
-// needsSomebody reports whether a person has to mend what err tells of. A server that is read-only may cease to be by itself.
-func needsSomebody(err error) bool {
-	return classOf(err) == refused && code(err) != "READONLY" || isTLS(err)
-}
-
-// isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
-func isTLS(err error) bool {
-	var cert *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	return errors.As(err, &cert) || errors.As(err, &record)
 }
 
 // ErrSlow means that the server answers, but later than callers could wait.
@@ -534,97 +537,5 @@ func bytesOf(results []rueidis.RedisResult) (sum int64) {
 	return sum
 }
 
-// each sends n commands in one round trip, or none under a context that has ended: where a connection is due to be made
-// again, rueidis would try so under that context, and others who wait for the same connection would share the failure.
-func (l *link) each(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return l.ask(ctx, n, pipeline, func(s *session, from, to int) []rueidis.RedisResult {
-		return sendAll(ctx, s.client, from, to, build)
-	})
-}
-
-func sendAll(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	if to-from == 1 {
-		return []rueidis.RedisResult{c.Do(ctx, build(c, from))}
-	}
-	cmds := make(rueidis.Commands, to-from)
-	for i := range cmds {
-		cmds[i] = build(c, from+i)
-	}
-	return c.DoMulti(ctx, cmds...)
-}
-
-// eachTracked is each for reads whose keys the server is to watch.
-func (l *link) eachTracked(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
-	return l.ask(ctx, n, pipeline, func(s *session, from, to int) []rueidis.RedisResult {
-		c := s.client
-		if n == 1 {
-			ct := build(c, 0)
-			return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
-		}
-		cmds := make([]rueidis.CacheableTTL, to-from)
-		for i := range cmds {
-			cmds[i] = build(c, from+i)
-		}
-		return c.DoMultiCache(ctx, cmds...)
-	})
-}
-
-// pipeline is how many commands are sent at once. More would keep others who use the connection waiting, and the connection
-// itself from answering in time whether it is alive.
-const pipeline = 1000
-
-// ask sends n commands, those from one index to another at a time, and not more than most.
-func (l *link) ask(ctx context.Context, n, most int, send func(s *session, from, to int) []rueidis.RedisResult) []rueidis.RedisResult {
-	results := make([]rueidis.RedisResult, 0, n)
-	for len(results) < n {
-		s := l.session.Load()
-		err := ctx.Err()
-		if err == nil && s == nil {
-			err = ErrUnavailable
-		}
-		if err != nil {
-			for len(results) < n {
-				results = append(results, rueidis.NewErrorResult(err))
-			}
-			return results
-		}
-		sent := time.Now()
-		answers := send(s, len(results), min(n, len(results)+most))
-		l.note(ctx, s, time.Since(sent), answers)
-		results = append(results, answers...)
-	}
-	return results
-}
-
 // Up reports whether callers are sent to the server now.
 func (l *link) Up() bool { return l.session.Load() != nil }
-
-// A call is one run of a script.
-type call struct {
-	script     *script
-	keys, args []string
-}
-
-// run executes scripts, in their order, in one round trip. A server that does not know one of them costs a second one: for
-// those, and for all behind the first of them that can be repeated, so that their order stays.
-func (l *link) run(ctx context.Context, calls []call) []rueidis.RedisResult {
-	results := l.each(ctx, len(calls), func(c rueidis.Client, i int) rueidis.Completed {
-		s := calls[i]
-		return c.B().Evalsha().Sha1(s.script.sha1).Numkeys(int64(len(s.keys))).Key(s.keys...).Arg(s.args...).Build()
-	})
-	var unknown []int
-	for i, r := range results {
-		e, ok := rueidis.IsRedisErr(r.Error())
-		if ok && e.IsNoScript() || len(unknown) > 0 && calls[i].script.repeatable {
-			unknown = append(unknown, i)
-		}
-	}
-	again := l.each(ctx, len(unknown), func(c rueidis.Client, j int) rueidis.Completed {
-		s := calls[unknown[j]]
-		return c.B().Eval().Script(s.script.text).Numkeys(int64(len(s.keys))).Key(s.keys...).Arg(s.args...).Build()
-	})
-	for j, r := range again {
-		results[unknown[j]] = r
-	}
-	return results
-}

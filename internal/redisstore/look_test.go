@@ -26,7 +26,7 @@ func TestAReadUnderWayWhenTrackingIsFoundMissingLeavesNothingBehind(t *testing.T
 	go func() { reads <- s.Look(context.Background(), Look{Key: key, Fence: f}) }()
 	held.Wait(t)
 	s.announcements.turn(new(near.Voucher))
-	s.blind.Store(true)
+	only(s).blind.Store(true)
 	held.Release()
 	r := (<-reads)[0]
 	require.NoError(t, r.Err)

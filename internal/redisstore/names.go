@@ -71,3 +71,20 @@ func KeyOfLease(name string) (key string, ok bool) {
 
 // LeasePattern is the pattern of the leases of the keys that match a pattern.
 func LeasePattern(match string) string { return leaseKey(match) }
+
+// ownName is a name of this process's that a node has: of a server that has everything the name itself, in a cluster the first of a row
+// that falls into a slot of the node.
+func ownName(owned *slotSet, name string) string {
+	if owned == nil {
+		return name
+	}
+	for i := range mostNames {
+		if n := name + ":" + strconv.Itoa(i); owned.has(slotOf(n)) {
+			return n
+		}
+	}
+	return name
+}
+
+// mostNames are tried: enough for a node with a single slot, but for one time in e^64.
+const mostNames = 64 * slots

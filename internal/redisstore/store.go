@@ -5,13 +5,10 @@ package redisstore
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -152,11 +149,11 @@ func (o *Options) now() func() int64 {
 
 // A Store is safe for concurrent use. All its methods fail with ErrUnavailable, at once, while there is no connection.
 type Store struct {
-	link
+	topology
 	tracking
 	namespace     namespace
 	announcements announcements // where the server does no tracking
-	clock         serverClock
+	opTimeout     time.Duration
 	changed       func(key string)
 	marked        func(uint64)
 	busy          atomic.Int64 // nanoseconds that portions have taken since the last pause: see rest
@@ -168,6 +165,7 @@ type Store struct {
 // Open returns at once; the connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
+		opTimeout: o.OpTimeout,
 		namespace: namespace(o.Namespace),
 		leaseMS:   strconv.FormatInt(o.Lease.Milliseconds(), 10),
 		format: []string{
@@ -193,22 +191,36 @@ func Open(o Options) *Store {
 	}
 	s.announcements.self = newSelf()
 	s.tracking.now, s.announcements.clock = o.now(), o.now()
-	s.greet, s.touch, s.recall, s.sees, s.listen, s.link.newWire = s.prepare, s.readTracked, s.readMark, s.seesChanges, s.hear, s.tracking.newWire
-	s.link.opTimeout = o.OpTimeout
-	s.link.open(o.Client, o.OnState)
+	s.newLink = s.linkTo
+	s.topology.open(o.Client, o.OnState)
 	return s
+}
+
+// linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
+func (s *Store) linkTo(owned *slotSet) *link {
+	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire}
+	if owned != nil {
+		l.owned.Store(owned)
+	} else {
+		l.listen = s.hear
+	}
+	l.ownName = func(prefix string) string {
+		return ownName(l.owned.Load(), s.namespace.name(prefix+s.announcements.self[:16]))
+	}
+	l.greet = func(ctx context.Context, c rueidis.Client) error { return s.prepare(ctx, l, c) }
+	l.touch = func(ctx context.Context, c rueidis.Client) error { return readTracked(ctx, l, c) }
+	l.recall = func(ctx context.Context, c rueidis.Client) error { return s.readMark(ctx, l, c) }
+	l.sees = func(ctx context.Context, c rueidis.Client) error { return s.seesChanges(ctx, l, c) }
+	return l
 }
 
 // seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
 // on, and then say nothing.
-func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
-	probe := s.probeKey()
+func (s *Store) seesChanges(ctx context.Context, l *link, c rueidis.Client) error {
+	probe := l.ownName(probeName)
 	told := make(chan struct{})
-	if !s.expect(probe, told) {
-		return nil
-	}
-	defer s.expect("", nil)
-	if err := s.readTracked(ctx, c); err != nil {
+	defer s.expect(probe, told)()
+	if err := readTracked(ctx, l, c); err != nil {
 		return err
 	}
 	if err := c.Do(ctx, c.B().Set().Key(probe).Value("").Px(probeLife).Build()).Error(); err != nil {
@@ -230,14 +242,18 @@ func (s *Store) seesChanges(ctx context.Context, c rueidis.Client) error {
 }
 
 // readTracked reads what this process tries a server with, once on each connection: rueidis chooses one by the slot of the key.
-func (s *Store) readTracked(ctx context.Context, c rueidis.Client) error {
-	wires := uint16(1) << max(0, s.options.PipelineMultiplex)
+func readTracked(ctx context.Context, l *link, c rueidis.Client) error {
+	wires := uint16(1) << max(0, l.options.PipelineMultiplex)
 	var reads []rueidis.CacheableTTL
 	seen := make(map[uint16]bool)
-	for i := 0; len(seen) < int(wires); i++ {
-		key := s.probeKey()
+	owned, probe := l.owned.Load(), l.ownName(probeName)
+	for i := 0; len(seen) < int(wires) && i < mostNames; i++ {
+		key := probe
 		if i > 0 {
 			key += strconv.Itoa(i)
+		}
+		if owned != nil && !owned.has(slotOf(key)) {
+			continue
 		}
 		if cmd := c.B().Get().Key(key).Cache().ToStaticTTL(); !seen[cmd.Slot()%wires] {
 			seen[cmd.Slot()%wires] = true
@@ -258,10 +274,10 @@ const probeLife = time.Second
 // prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
 // for one more round trip, and it is tried whether it lets this client write and run them. A server that is out of memory,
 // or that refuses writes for a while, still has values to read.
-func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
-	err := s.readClock(ctx, c)
+func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
+	err := l.readClock(ctx, c)
 	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
-		err = s.readClock(ctx, c) // on a busy machine it may be this process that was slow
+		err = l.readClock(ctx, c) // on a busy machine it may be this process that was slow
 	}
 	if err != nil {
 		return err
@@ -278,7 +294,7 @@ func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
 			}
 		}
 	}
-	probe, nonce := s.probeKey(), "none"
+	probe, nonce := l.ownName(probeName), "none"
 	for _, r := range c.DoMulti(ctx,
 		c.B().Set().Key(probe).Value("").Px(probeLife).Build(),
 		c.B().Eval().Script(renew.text).Numkeys(2).Key(probe, probe).Arg(nonce, s.leaseMS).Build(),
@@ -291,10 +307,10 @@ func (s *Store) prepare(ctx context.Context, c rueidis.Client) error {
 }
 
 // readMark tells Marked what the server knows of.
-func (s *Store) readMark(ctx context.Context, c rueidis.Client) error {
+func (s *Store) readMark(ctx context.Context, l *link, c rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	r := c.Do(ctx, c.B().Get().Key(s.markKey()).Build())
+	r := c.Do(ctx, c.B().Get().Key(l.ownName(markName)).Build())
 	if err := r.Error(); classOf(err) != answer {
 		return err
 	}
@@ -303,24 +319,25 @@ func (s *Store) readMark(ctx context.Context, c rueidis.Client) error {
 	return nil
 }
 
-// markKey is where this process writes down what a server must know.
-func (s *Store) markKey() string { return s.namespace.name("%mark:" + s.announcements.self[:16]) }
+// What this process has written down at each server begins with these, and what it tries one with.
+const (
+	markName  = "%mark:"
+	probeName = "%probe:"
+)
 
 // markLife is how long that is kept after it was written last.
 const markLife = 4 * time.Hour
 
-// Mark has the server know a number, which Marked is told when a connection to it is made. Numbers grow.
+// Mark has all servers know a number, which Marked is told when a connection to one is made. Numbers grow. A server that takes the
+// place of another one knows what that has passed on to it: replication keeps the order of writes.
 func (s *Store) Mark(ctx context.Context, mark uint64) error {
-	return firstError(s.each(ctx, 1, func(c rueidis.Client, _ int) rueidis.Completed {
-		return c.B().Set().Key(s.markKey()).Value(strconv.FormatUint(mark, 10)).Px(markLife).Build()
-	}))
+	return s.onEach(ctx, false, func(c rueidis.Client, l *link) rueidis.Completed {
+		return c.B().Set().Key(l.ownName(markName)).Value(strconv.FormatUint(mark, 10)).Px(markLife).Build()
+	})
 }
 
-// probeKey is what this process tries a server with.
-func (s *Store) probeKey() string { return s.namespace.name("%probe:" + s.announcements.self[:16]) }
-
 // readClock asks for the time, which freshness is measured by.
-func (s *Store) readClock(ctx context.Context, c rueidis.Client) error {
+func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
 	sent := time.Now()
 	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
 	if err == nil && len(parts) != 2 {
@@ -329,16 +346,27 @@ func (s *Store) readClock(ctx context.Context, c rueidis.Client) error {
 	if err != nil {
 		return err
 	}
-	s.clock.note(sent, parts[0]*1_000_000+parts[1])
-	if time.Since(sent) > s.opTimeout {
+	l.clock.note(sent, parts[0]*1_000_000+parts[1])
+	if time.Since(sent) > l.opTimeout {
 		return ErrSlow
 	}
 	return nil
 }
 
-// Now estimates the server's time in µs, and how far off the estimate may be. It is known once there has been a
-// connection.
-func (s *Store) Now() (now, within int64, ok bool) { return s.clock.Now() }
+// Now estimates the time in µs of the server that has key, and how far off the estimate may be. It is known once there has been
+// a connection.
+func (s *Store) Now(key string) (now, within int64, ok bool) {
+	if l := s.table.Load().of(s.namespace.name(key)); l != nil {
+		return l.clock.Now()
+	}
+	return 0, 0, false
+}
+
+// UpFor reports whether callers are sent to the server that has key.
+func (s *Store) UpFor(key string) bool {
+	l := s.table.Load().of(s.namespace.name(key))
+	return l != nil && l.Up()
+}
 
 // bytesPerSecond is the transfer rate that an operation on a large value is given time for, on top of its limit. It is
 // a slow one on purpose: the limit exists to notice a server that hangs, not to race it.
@@ -416,23 +444,36 @@ func (s *Store) pair(key string) []string {
 
 // Look reads keys in one round trip.
 func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
-	under := make([]*look, len(looks))
-	tracked := s.Tracked() // a new connection to another server may change it on the way
-	if tracked {
-		for i, l := range looks {
-			under[i] = s.begin(s.namespace.name(l.Key), l.Fence)
+	under, names := make([]*look, len(looks)), make([]string, len(looks))
+	only := s.table.Load().only()
+	tracked := only == nil || only.Tracked() // a new connection to another server may change it on the way
+	for i, l := range looks {
+		names[i] = s.namespace.name(l.Key)
+		if tracked {
+			under[i] = s.begin(names[i], l.Fence)
 		}
-	} else {
+	}
+	if !tracked {
 		s.announcements.armAll(looks)
 	}
-	results := s.eachTracked(ctx, len(looks), func(c rueidis.Client, i int) rueidis.CacheableTTL {
-		l := looks[i]
-		name := s.namespace.name(l.Key)
-		if l.Head > 0 {
-			return rueidis.CT(c.B().Getrange().Key(name).Start(0).End(int64(l.Head)-1).Cache().ToStaticTTL(), time.Hour)
-		}
-		return rueidis.CT(c.B().Get().Key(name).Cache().ToStaticTTL(), time.Hour)
+	by := make([]*link, len(looks))
+	results := s.each(ctx, batch{
+		names: names,
+		plain: func(c rueidis.Client, i int) rueidis.Completed {
+			if head := int64(looks[i].Head); head > 0 {
+				return c.B().Getrange().Key(names[i]).Start(0).End(head - 1).Build()
+			}
+			return c.B().Get().Key(names[i]).Build()
+		},
+		cached: func(c rueidis.Client, i int) rueidis.CacheableTTL {
+			if head := int64(looks[i].Head); head > 0 {
+				return rueidis.CT(c.B().Getrange().Key(names[i]).Start(0).End(head-1).Cache().ToStaticTTL(), time.Hour)
+			}
+			return rueidis.CT(c.B().Get().Key(names[i]).Cache().ToStaticTTL(), time.Hour)
+		},
+		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { by[i] = l },
 	})
+	now := s.table.Load()
 	out := make([]Read, len(looks))
 	for i, r := range results {
 		value, err := r.AsBytes()
@@ -446,11 +487,12 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 			out[i].Value = value
 		}
 		if tracked {
-			out[i].Voucher = s.end(s.namespace.name(looks[i].Key), under[i])
+			out[i].Voucher = s.end(names[i], under[i])
 		} else if looks[i].Fence != nil {
 			out[i].Voucher = s.announcements.voucher()
 		}
-		if out[i].Err != nil {
+		// Who does not have the key any more is not told of its changes: see apply.
+		if out[i].Err != nil || by[i] != now.of(names[i]) {
 			out[i].Voucher = nil
 		}
 	}
@@ -481,26 +523,46 @@ func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(
 	for _, r := range reqs {
 		calls = append(calls, ask(r))
 	}
-	sent := time.Now()
-	results := s.run(ctx, calls)
 	grants := make([]Grant, len(reqs))
+	results := s.runAs(ctx, calls, batch{answered: func(l *link, sent time.Time, i int, r rueidis.RedisResult) {
+		if i -= len(tags); i < 0 {
+			return
+		}
+		if grants[i] = parseGrant(r); grants[i].Err == nil {
+			l.clock.note(sent, grants[i].Now)
+		}
+	}})
 	for i, r := range results[len(tags):] {
 		grants[i] = parseGrant(r)
-	}
-	if len(grants) > 0 && grants[0].Err == nil {
-		s.clock.note(sent, grants[0].Now)
 	}
 	return grants, generations(results[:len(tags)])
 }
 
-// Ensure asks for the generations of tags, in their order, in one round trip. A tag that has none is given one.
+// Ensure asks for the generations of tags, the last of them after all others, wherever they are: in one round trip of a single
+// server, or in two. A tag that has none is given one.
 func (s *Store) Ensure(ctx context.Context, tags ...Tag) []Generation {
-	return generations(s.run(ctx, s.ofTags(ensure, tags)))
+	calls := s.ofTags(ensure, tags)
+	if last := len(calls) - 1; last > 0 && s.table.Load().only() == nil {
+		return generations(append(s.run(ctx, calls[:last]), s.run(ctx, calls[last:])...))
+	}
+	return generations(s.run(ctx, calls))
 }
 
-// Bump gives tags their next generations, in their order, in one round trip.
+// Bump gives tags their next generations, the first of them before all others, wherever they are: in one round trip of a single
+// server, or in two. In a cluster the others are left alone where the first fails, whose error is then theirs.
 func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
-	results := s.run(ctx, s.ofTags(bump, tags))
+	calls := s.ofTags(bump, tags)
+	var results []rueidis.RedisResult
+	if len(calls) > 1 && s.table.Load().only() == nil {
+		results = s.run(ctx, calls[:1])
+		if err := results[0].Error(); err != nil {
+			results = unsent(results, len(calls), err)
+		} else {
+			results = append(results, s.run(ctx, calls[1:])...)
+		}
+	} else {
+		results = s.run(ctx, calls)
+	}
 	keys := make([]string, len(tags))
 	for i, t := range tags {
 		keys[i] = t.Key
@@ -651,58 +713,4 @@ func (s *Store) Discard(ctx context.Context, key string, before int64) error {
 	err := firstError(s.run(ctx, []call{{discard, []string{s.namespace.name(key)}, append([]string{strconv.FormatInt(before, 10)}, s.format...)}}))
 	s.announce(ctx, []string{key})
 	return err
-}
-
-// IsWrongType reports whether err means that the key holds something else than a string.
-func IsWrongType(err error) bool {
-	e, ok := rueidis.IsRedisErr(err)
-	return ok && strings.HasPrefix(e.Error(), "WRONGTYPE")
-}
-
-// IsTimeout reports whether err means that Redis did not answer in time.
-func IsTimeout(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// code is that of a server's own error.
-func code(err error) string {
-	e, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		return ""
-	}
-	first, _, _ := strings.Cut(e.Error(), " ")
-	switch {
-	case strings.Contains(e.Error(), "user executing the script") || strings.Contains(e.Error(), "ACL failure in script"):
-		return "NOPERM" // which scripts leave out
-	case strings.ToUpper(first) != first:
-		return "ERR" // which rueidis leaves out
-	}
-	return strings.TrimSuffix(first, ":")
-}
-
-// Describe says in a few words what went wrong with Redis, for a reader who wants to know why a value was loaded. Of a
-// server's own error it gives the code alone: the text behind it may quote what was sent.
-func Describe(err error) string {
-	var cert *tls.CertificateVerificationError
-	switch c := code(err); {
-	case c == "NOAUTH" || c == "WRONGPASS":
-		return "redis answered " + c + ": check the user name and the password"
-	case c == "NOPERM":
-		return "redis answered NOPERM: its user lacks a permission that the README lists"
-	case c == "READONLY":
-		return "redis answered READONLY: it is a replica"
-	case c != "":
-		return "redis answered " + c
-	case errors.Is(err, ErrUnavailable):
-		return ErrUnavailable.Error()
-	case errors.Is(err, ErrSlow):
-		return ErrSlow.Error()
-	case errors.As(err, &cert):
-		return "the certificate of redis was refused: " + cert.Err.Error()
-	case isTLS(err):
-		return "redis and this process cannot agree on TLS"
-	case IsTimeout(err):
-		return "redis did not answer in time"
-	}
-	return "the connection to redis failed"
 }

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const bound = 20 * time.Second
 
+// only is the link of a store on one server.
+func only(s *Store) *link { return s.table.Load().only() }
+
 func open(t *testing.T, o Options) *Store {
 	t.Helper()
 	o.Lease = 5 * time.Second
@@ -96,7 +99,7 @@ func acquireOne(t *testing.T, s *Store, nonce string, r Rejected) Grant {
 
 func fillOne(t *testing.T, s *Store, nonce, value string, life time.Duration) Outcome {
 	t.Helper()
-	now, _, ok := s.Now()
+	now, _, ok := s.Now("")
 	require.True(t, ok)
 	out, errs := s.Fill(t.Context(), Filling{Key: key, Nonce: nonce, Value: []byte(value), Until: now + life.Microseconds()})
 	require.NoError(t, errs[0])
@@ -198,7 +201,7 @@ func TestAFillReplacesNoValueOfANewerBuild(t *testing.T) {
 		require.Equal(t, Refused, fillOne(t, s, "not the holder", "ours", time.Minute))
 		require.Equal(t, int64(1), do("EXISTS", key), "only the lease's holder removes anything")
 
-		for addr := range s.session.Load().client.Nodes() {
+		for addr := range only(s).session.Load().client.Nodes() {
 			require.Equal(t, Stored, fill(up(t, Options{Client: clientOf(addr)})), "without a format nothing is recognized")
 		}
 		require.Equal(t, "ours", do("GET", key))
@@ -285,7 +288,7 @@ func TestWithoutAConnectionEveryOperationFailsAtOnce(t *testing.T) {
 	require.ErrorIs(t, errs[0], ErrUnavailable)
 	_, errs = s.Remove(t.Context(), key)
 	require.ErrorIs(t, errs[0], ErrUnavailable)
-	_, _, known := s.Now()
+	_, _, known := s.Now("")
 	require.False(t, known)
 	require.Eventually(t, func() bool { return s.State().Cause != nil }, bound, time.Millisecond)
 	require.False(t, s.State().Up)
@@ -342,7 +345,7 @@ func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
 		require.True(t, CallersOwn(ctx))
 		cancel()
 	}
-	require.Zero(t, s.failed.Load())
+	require.Zero(t, only(s).failed.Load())
 	require.True(t, s.State().Up)
 	for range tripAfter {
 		require.True(t, IsTimeout(read(t.Context())))
@@ -363,16 +366,16 @@ func TestNothingIsSentForACallerWhoHasLeft(t *testing.T) {
 	defer cancel()
 	<-spent.Done()
 	for _, ctx := range []context.Context{left, late, spent} {
-		results := s.each(ctx, 2, func(rueidis.Client, int) rueidis.Completed {
+		results := s.each(ctx, batch{names: make([]string, 2), plain: func(rueidis.Client, int) rueidis.Completed {
 			t.Error("a command was made")
 			return rueidis.Completed{}
-		})
+		}})
 		require.Len(t, results, 2)
 		for _, r := range results {
 			require.ErrorIs(t, r.Error(), ctx.Err())
 		}
 	}
-	require.Zero(t, s.failed.Load())
+	require.Zero(t, only(s).failed.Load())
 }
 
 // tardy has a deadline that has passed, and ends a moment later, as a timer does.
@@ -383,7 +386,7 @@ func (tardy) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisec
 func TestWhoseTheEndOfAContextWas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{link: link{opTimeout: time.Second}}
+		s := &Store{opTimeout: time.Second}
 		budget := func(ctx context.Context) context.Context {
 			ctx, cancel := s.Budget(ctx, 0, 1)
 			t.Cleanup(cancel)
@@ -474,7 +477,7 @@ func TestAStepOfTheServersClockIsFollowedAtOnce(t *testing.T) {
 func TestLargeValuesAreGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{link: link{opTimeout: 50 * time.Millisecond}}
+		s := &Store{opTimeout: 50 * time.Millisecond}
 		limit := func(size int64, keys int) time.Duration {
 			ctx, cancel := s.Budget(t.Context(), size, keys)
 			defer cancel()

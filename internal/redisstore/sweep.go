@@ -93,56 +93,119 @@ end
 return 0
 `)
 
-// Scan goes through all keys of the server, once for each pattern of the server's, one pattern after the other, and gives those
+// Scan goes through all keys of all servers, once for each pattern of the servers', one pattern after the other, and gives those
 // that match to visit, a page at a time. An empty pattern matches all. A key that is there throughout a pass is seen in it at least
-// once. With a namespace, only what is in it is seen, by the names that it has there. An error means that it has not got to the end: that of visit, of the server, or ErrMoved.
+// once. With a namespace, only what is in it is seen, by the names that it has there. An error means that it has not got to the end:
+// that of visit, of a server, or ErrMoved.
 func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patterns ...string) error {
-	since, session := s.standing(), s.session.Load()
-	if since.IsZero() || session == nil {
+	if only := s.table.Load().only(); only == nil {
+		if err := s.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	w := walk{Store: s, table: s.table.Load(), visit: visit}
+	for _, l := range w.table.nodes {
+		w.since = append(w.since, l.standing())
+	}
+	if len(w.since) == 0 || slices.ContainsFunc(w.since, time.Time.IsZero) || !w.table.complete() {
 		return ErrUnavailable
 	}
 	for _, match := range patterns {
 		match = s.namespace.pattern(match)
-		// A replica's keys are those of its primary: to see them twice costs time alone.
-		for _, node := range session.client.Nodes() {
-			for cursor := uint64(0); ; {
-				page, err := s.page(ctx, node, cursor, match)
-				if err == nil {
-					if keys := s.namespace.ownOf(page.Elements); len(keys) > 0 {
-						err = visit(keys)
-					}
-				}
-				if err == nil && !s.standing().Equal(since) {
-					err = ErrMoved // where a cursor means something else
-				}
-				if err != nil {
-					return err
-				}
-				if cursor = page.Cursor; cursor == 0 {
-					break
-				}
+		if err := w.pass(ctx, match); err != nil {
+			return err
+		}
+		if w.table.only() != nil {
+			continue
+		}
+		// What has come to a server that was gone through before it did, from one that was not yet, has not been seen. The table
+		// shows that if the slot has changed hands since the walk began. If it is still about to, the key is found where it has
+		// gone when all servers are gone through once more: keys go one way.
+		if err := s.refresh(ctx); err != nil {
+			return err
+		}
+		now := s.table.Load()
+		if !w.unmoved(now) {
+			return ErrMoved
+		}
+		if w.table.moving || now.moving {
+			if err := w.pass(ctx, match); err != nil {
+				return err
+			}
+			if err := s.refresh(ctx); err != nil {
+				return err
+			}
+			if !w.unmoved(s.table.Load()) {
+				return ErrMoved
 			}
 		}
 	}
 	return nil
 }
 
-// Writable finds out whether the server takes writes: one that has become a replica has keys to go through too, but not all.
+// A walk goes through the keys of all servers.
+type walk struct {
+	*Store
+	table *table
+	since []time.Time // when each server was in use without a break since
+	visit func(keys []string) error
+}
+
+// unmoved reports whether all slots are where they were when the walk began.
+func (w *walk) unmoved(now *table) bool {
+	if now == w.table {
+		return true
+	}
+	other := *now
+	other.moving = w.table.moving
+	return other.same(w.table)
+}
+
+// pass goes through the keys once. A replica's keys are those of its primary: to see them twice would cost time alone.
+func (w *walk) pass(ctx context.Context, match string) error {
+	for i, l := range w.table.nodes {
+		for cursor := uint64(0); ; {
+			page, err := w.page(ctx, l, cursor, match)
+			if err == nil {
+				if keys := w.namespace.ownOf(page.Elements); len(keys) > 0 {
+					err = w.visit(keys)
+				}
+			}
+			if err == nil && (!l.standing().Equal(w.since[i]) || !w.unmoved(w.Store.table.Load())) {
+				err = ErrMoved // where a cursor means something else
+			}
+			if err != nil {
+				return err
+			}
+			if cursor = page.Cursor; cursor == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// Writable finds out whether all servers take writes: one that has become a replica has keys to go through too, but not all.
 func (s *Store) Writable(ctx context.Context) error {
-	return firstError(s.slowly(ctx, 1, func(c rueidis.Client, _ int) rueidis.Completed {
-		return c.B().Set().Key(s.probeKey()).Value("").Px(probeLife).Build()
-	}))
+	return s.onEach(ctx, true, func(c rueidis.Client, l *link) rueidis.Completed {
+		return c.B().Set().Key(l.ownName(probeName)).Value("").Px(probeLife).Build()
+	})
 }
 
 // standing is since when the server has been in use without a break, zero if it is not.
-func (s *Store) standing() time.Time {
-	if state := s.State(); state.Up && s.Up() {
+func (l *link) standing() time.Time {
+	if state := l.State(); state.Up && l.Up() {
 		return state.Since
 	}
 	return time.Time{}
 }
 
-func (s *Store) page(ctx context.Context, node rueidis.Client, cursor uint64, match string) (rueidis.ScanEntry, error) {
+func (s *Store) page(ctx context.Context, l *link, cursor uint64, match string) (rueidis.ScanEntry, error) {
+	session := l.session.Load()
+	if session == nil {
+		return rueidis.ScanEntry{}, ErrUnavailable
+	}
+	node := session.client
 	limited, cancel := context.WithTimeout(ctx, portionTime)
 	defer cancel()
 	sent := time.Now()
@@ -170,52 +233,23 @@ func (s *Store) rest(ctx context.Context, took time.Duration) {
 	}
 }
 
-// slowly sends n commands in portions. Those that were not sent, since ctx has ended or there is no connection, have that as
-// their error.
-func (s *Store) slowly(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	results := make([]rueidis.RedisResult, 0, n)
-	for len(results) < n {
-		session, err := s.session.Load(), ctx.Err()
-		if err == nil && session == nil {
-			err = ErrUnavailable
-		}
-		if err != nil {
-			results = append(results, rueidis.NewErrorResult(err))
-			continue
-		}
-		cmds := make(rueidis.Commands, min(portion, n-len(results)))
-		for i := range cmds {
-			cmds[i] = build(session.client, len(results)+i)
-		}
-		limited, cancel := context.WithTimeout(ctx, portionTime)
-		sent := time.Now()
-		results = append(results, session.client.DoMulti(limited, cmds...)...)
-		cancel()
-		s.rest(ctx, time.Since(sent))
-	}
-	return results
+// slowly sends a command for each name in portions.
+func (s *Store) slowly(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	return s.each(ctx, batch{names: names, plain: build, most: portion, slow: true})
 }
 
 // runSlowly is run, in portions.
 func (s *Store) runSlowly(ctx context.Context, calls []call) []rueidis.RedisResult {
-	results := s.slowly(ctx, len(calls), func(c rueidis.Client, i int) rueidis.Completed {
-		k := calls[i]
-		return c.B().Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
-	})
-	var unknown []int
-	for i, r := range results {
-		if e, ok := rueidis.IsRedisErr(r.Error()); ok && e.IsNoScript() {
-			unknown = append(unknown, i)
-		}
+	return s.runAs(ctx, calls, batch{most: portion, slow: true})
+}
+
+// named are what keys are called.
+func (s *Store) named(keys []string) []string {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = s.namespace.name(key)
 	}
-	again := s.slowly(ctx, len(unknown), func(c rueidis.Client, j int) rueidis.Completed {
-		k := calls[unknown[j]]
-		return c.B().Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
-	})
-	for j, r := range again {
-		results[unknown[j]] = r
-	}
-	return results
+	return names
 }
 
 // Erase removes those of keys that hold a value of the format, and the leases of all, and reports of each whether it had one.
@@ -279,8 +313,9 @@ func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err
 // or no string, or what the user may not use, is empty.
 func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte, error) {
 	heads := make([][]byte, len(keys))
-	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Getrange().Key(s.namespace.name(keys[i])).Start(0).End(int64(bytes) - 1).Build()
+	names := s.named(keys)
+	for i, r := range s.slowly(ctx, names, func(c rueidis.Client, i int) rueidis.Completed {
+		return c.B().Getrange().Key(names[i]).Start(0).End(int64(bytes) - 1).Build()
 	}) {
 		var err error
 		if heads[i], err = r.AsBytes(); err != nil && !IsWrongType(err) && !denied(err) {
@@ -295,9 +330,9 @@ func denied(err error) bool { return code(err) == "NOPERM" }
 
 // Values reads short values, such as generations, without being told of their changes. What is missing or no string is empty.
 func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {
-	values := make([]string, len(keys))
-	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Get().Key(s.namespace.name(keys[i])).Build()
+	values, names := make([]string, len(keys)), s.named(keys)
+	for i, r := range s.slowly(ctx, names, func(c rueidis.Client, i int) rueidis.Completed {
+		return c.B().Get().Key(names[i]).Build()
 	}) {
 		var err error
 		if values[i], err = r.ToString(); err != nil && !rueidis.IsRedisNil(err) && !IsWrongType(err) {

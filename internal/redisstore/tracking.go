@@ -23,9 +23,8 @@ type tracking struct {
 	now    func() int64
 
 	mu      sync.Mutex
-	pending map[string][]*look // guarded by mu
-	probe   string             // a key whose change is waited for; guarded by mu
-	told    chan struct{}      // closed when it has come; guarded by mu
+	pending map[string][]*look       // guarded by mu
+	probes  map[string]chan struct{} // keys whose change is waited for, and what is closed when it has come; guarded by mu
 }
 
 // A look is a tracked read under way.
@@ -64,28 +63,33 @@ func (t *tracking) end(key string, l *look) *near.Voucher {
 	return l.voucher
 }
 
-// expect has told closed when key is pushed; an empty key calls that off. It reports false if another one is expected.
-func (t *tracking) expect(key string, told chan struct{}) bool {
+// expect has told closed when key is pushed, until calledOff.
+func (t *tracking) expect(key string, told chan struct{}) (calledOff func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if key != "" && t.probe != "" {
-		return false
+	if t.probes == nil {
+		t.probes = make(map[string]chan struct{})
 	}
-	t.probe, t.told = key, told
-	return true
+	t.probes[key] = told
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.probes[key] == told {
+			delete(t.probes, key)
+		}
+	}
 }
 
+// expected reports whether key is one that a server is tried with.
 func (t *tracking) expected(key string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if key != t.probe || key == "" {
-		return false
+	told, ok := t.probes[key]
+	if told != nil {
+		close(told)
+		t.probes[key] = nil // later changes of the key are none of a user's either
 	}
-	if t.told != nil {
-		close(t.told)
-		t.told = nil
-	}
-	return true
+	return ok
 }
 
 // wire listens to one connection.
@@ -97,7 +101,7 @@ type wire struct {
 }
 
 // newWire is called for each connection that is made.
-func (t *tracking) newWire(broken func(cause error)) rueidis.CacheStore {
+func (t *tracking) newWire(broken func(cause error)) *wire {
 	return &wire{t: t, broken: broken, voucher: new(near.Voucher)}
 }
 
@@ -152,6 +156,11 @@ func (w *wire) Delete(keys []rueidis.RedisMessage) {
 			w.t.pushed(key)
 		}
 	}
+}
+
+// doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
+func (w *wire) doubt() {
+	w.replace(new(near.Voucher), func(v *near.Voucher) { v.Lose(w.t.now()) })
 }
 
 // Close is called when the connection has broken.

@@ -27,7 +27,7 @@ func newListener(t *testing.T) *listener {
 	return l
 }
 
-func (l *listener) connect() *wire { return l.newWire(func(error) {}).(*wire) }
+func (l *listener) connect() *wire { return l.newWire(func(error) {}) }
 
 // read plays a read of key up to its reply.
 func (l *listener) read(t *testing.T, on *wire) (*near.Fence, *near.Voucher) {

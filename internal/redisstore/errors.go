@@ -1,0 +1,103 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// A class is what an error says of the server.
+type class int
+
+const (
+	answer  class = iota // it answers, if only with a refusal of this command: wrong type, no memory, an unknown script
+	failure              // it did not answer, or not in time: a few of these in a row mean that it is away
+	down                 // it says itself that it cannot serve now
+	refused              // it does not want this client, or not for writing: only another connection, or a person, can help
+)
+
+func classOf(err error) class {
+	if err == nil || rueidis.IsRedisNil(err) {
+		return answer
+	}
+	if _, ok := rueidis.IsRedisErr(err); !ok {
+		return failure
+	}
+	switch code(err) {
+	case "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY":
+		return down
+	case "READONLY", "NOAUTH", "WRONGPASS", "NOPERM":
+		return refused
+	}
+	return answer
+}
+
+// needsSomebody reports whether a person has to mend what err tells of. A server that is read-only may cease to be by itself.
+func needsSomebody(err error) bool {
+	return classOf(err) == refused && code(err) != "READONLY" || isTLS(err)
+}
+
+// isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
+func isTLS(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &cert) || errors.As(err, &record)
+}
+
+// IsWrongType reports whether err means that the key holds something else than a string.
+func IsWrongType(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(e.Error(), "WRONGTYPE")
+}
+
+// IsTimeout reports whether err means that Redis did not answer in time.
+func IsTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// code is that of a server's own error.
+func code(err error) string {
+	e, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return ""
+	}
+	first, _, _ := strings.Cut(e.Error(), " ")
+	switch {
+	case strings.Contains(e.Error(), "user executing the script") || strings.Contains(e.Error(), "ACL failure in script"):
+		return "NOPERM" // which scripts leave out
+	case strings.ToUpper(first) != first:
+		return "ERR" // which rueidis leaves out
+	}
+	return strings.TrimSuffix(first, ":")
+}
+
+// Describe says in a few words what went wrong with Redis, for a reader who wants to know why a value was loaded. Of a
+// server's own error it gives the code alone: the text behind it may quote what was sent.
+func Describe(err error) string {
+	var cert *tls.CertificateVerificationError
+	switch c := code(err); {
+	case c == "NOAUTH" || c == "WRONGPASS":
+		return "redis answered " + c + ": check the user name and the password"
+	case c == "NOPERM":
+		return "redis answered NOPERM: its user lacks a permission that the README lists"
+	case c == "READONLY":
+		return "redis answered READONLY: it is a replica"
+	case c != "":
+		return "redis answered " + c
+	case errors.Is(err, ErrUnavailable):
+		return ErrUnavailable.Error()
+	case errors.Is(err, ErrSlow):
+		return ErrSlow.Error()
+	case errors.As(err, &cert):
+		return "the certificate of redis was refused: " + cert.Err.Error()
+	case isTLS(err):
+		return "redis and this process cannot agree on TLS"
+	case IsTimeout(err):
+		return "redis did not answer in time"
+	}
+	return "the connection to redis failed"
+}

@@ -1,0 +1,288 @@
+package redisstore
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// A batch is commands, each about one name. They are sent to the nodes of their names, to each in one round trip, and to all of
+// those at the same time.
+type batch struct {
+	names []string
+	plain func(c rueidis.Client, i int) rueidis.Completed
+	// cached, unless nil, is how a read is sent whose name the server is to watch. What is asked of a node that is only about to
+	// get the name is not watched.
+	cached func(c rueidis.Client, i int) rueidis.CacheableTTL
+	most   int  // commands that are sent to a node at once, pipeline unless set
+	bulk   bool // by the second client
+	slow   bool // not in a hurry: see rest
+	// answered, unless nil, is told of each answer and who gave it. Of answers to different commands it may be told at the same
+	// time.
+	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
+}
+
+// pipeline is how many commands are sent at once. More would keep others who use the connection waiting, and the connection
+// itself from answering in time whether it is alive.
+const pipeline = 1000
+
+// mostRedirects bounds how often a command is sent to the node that another one has named. A slot moves once, as a rule.
+const mostRedirects = 2
+
+// each sends commands, or none under a context that has ended: where a connection is due to be made again, rueidis would try so
+// under that context, and others who wait for the same connection would share the failure.
+func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
+	t := s.table.Load()
+	if only := t.only(); only != nil {
+		return s.send(ctx, only, &b, nil, false)
+	}
+	results := make([]rueidis.RedisResult, len(b.names))
+	groups := make(map[destination][]int)
+	for i, name := range b.names {
+		if l := t.of(name); l != nil {
+			groups[destination{link: l}] = append(groups[destination{link: l}], i)
+		} else {
+			results[i] = rueidis.NewErrorResult(ErrUnavailable)
+		}
+	}
+	for redirects := 0; ; redirects++ {
+		s.sendAll(ctx, groups, &b, results)
+		if groups = s.redirected(t, results); len(groups) == 0 || redirects == mostRedirects {
+			return results
+		}
+	}
+}
+
+// A destination is a node, and whether it has to be told that another one has sent us: it is about to get the slot.
+type destination struct {
+	link   *link
+	asking bool
+}
+
+// sendAll sends to all destinations at the same time.
+func (s *Store) sendAll(ctx context.Context, groups map[destination][]int, b *batch, results []rueidis.RedisResult) {
+	one := func(to destination, of []int) {
+		for j, r := range s.send(ctx, to.link, b, of, to.asking) {
+			results[of[j]] = r
+		}
+	}
+	var others sync.WaitGroup
+	n := 0
+	for to, of := range groups {
+		if n++; n == len(groups) {
+			one(to, of)
+		} else {
+			others.Go(func() { one(to, of) })
+		}
+	}
+	others.Wait()
+}
+
+// redirected are those commands that a node has sent elsewhere.
+func (s *Store) redirected(t *table, results []rueidis.RedisResult) map[destination][]int {
+	var groups map[destination][]int
+	for i, r := range results {
+		e, ok := rueidis.IsRedisErr(r.Error())
+		if !ok {
+			continue
+		}
+		addr, moved := e.IsMoved()
+		asking := false
+		if !moved {
+			if addr, asking = e.IsAsk(); !asking {
+				continue
+			}
+		}
+		if moved {
+			signal(s.outdated) // the table is out of date
+		}
+		if l := t.byAddr(addr); l != nil {
+			if groups == nil {
+				groups = make(map[destination][]int)
+			}
+			to := destination{l, asking}
+			groups[to] = append(groups[to], i)
+		}
+	}
+	return groups
+}
+
+// send sends those commands of b whose indices are given, nil for all, to one node.
+func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bool) []rueidis.RedisResult {
+	if l == nil {
+		return unsent(make([]rueidis.RedisResult, 0, len(b.names)), len(b.names), ErrUnavailable)
+	}
+	n, at := len(b.names), func(j int) int { return j }
+	if of != nil {
+		n, at = len(of), func(j int) int { return of[j] }
+	}
+	most := b.most
+	if most == 0 {
+		most = pipeline
+	}
+	results := make([]rueidis.RedisResult, 0, n)
+	for len(results) < n {
+		now := l.session.Load()
+		err := ctx.Err()
+		if err == nil && now == nil {
+			err = ErrUnavailable
+		}
+		if err != nil {
+			return unsent(results, n, err)
+		}
+		from, to := len(results), min(n, len(results)+most)
+		limited, cancel := ctx, func() {}
+		if b.slow {
+			limited, cancel = context.WithTimeout(ctx, portionTime)
+		}
+		sent := time.Now()
+		var answers []rueidis.RedisResult
+		switch {
+		case asking:
+			answers = sendAsking(limited, now.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+		case b.cached != nil:
+			answers = sendTracked(limited, now.client, from, to, func(c rueidis.Client, j int) rueidis.CacheableTTL { return b.cached(c, at(j)) })
+		default:
+			c := now.client
+			if b.bulk {
+				c = now.inBulk()
+			}
+			answers = sendPlain(limited, c, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+		}
+		cancel()
+		if b.slow {
+			s.rest(ctx, time.Since(sent))
+		} else {
+			l.note(ctx, now, time.Since(sent), answers)
+		}
+		if b.answered != nil {
+			for j, r := range answers {
+				b.answered(l, sent, at(from+j), r)
+			}
+		}
+		results = append(results, answers...)
+	}
+	return results
+}
+
+func unsent(results []rueidis.RedisResult, n int, err error) []rueidis.RedisResult {
+	for len(results) < n {
+		results = append(results, rueidis.NewErrorResult(err))
+	}
+	return results
+}
+
+func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	if to-from == 1 {
+		return []rueidis.RedisResult{c.Do(ctx, build(c, from))}
+	}
+	cmds := make(rueidis.Commands, to-from)
+	for i := range cmds {
+		cmds[i] = build(c, from+i)
+	}
+	return c.DoMulti(ctx, cmds...)
+}
+
+func sendTracked(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
+	if to-from == 1 {
+		ct := build(c, from)
+		return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
+	}
+	cmds := make([]rueidis.CacheableTTL, to-from)
+	for i := range cmds {
+		cmds[i] = build(c, from+i)
+	}
+	return c.DoMultiCache(ctx, cmds...)
+}
+
+// sendAsking is sendPlain to a node that does not have the slot yet. ASKING is good for the one command behind it.
+func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	cmds := make(rueidis.Commands, 0, 2*(to-from))
+	for i := from; i < to; i++ {
+		cmds = append(cmds, c.B().Asking().Build(), build(c, i))
+	}
+	answers := c.DoMulti(ctx, cmds...)
+	results := make([]rueidis.RedisResult, 0, to-from)
+	for i := 1; i < len(answers); i += 2 {
+		results = append(results, answers[i])
+	}
+	return results
+}
+
+// onEach sends one command to each node, and returns the first error.
+func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) error {
+	t := s.table.Load()
+	if len(t.nodes) == 0 {
+		return ErrUnavailable
+	}
+	errs := make([]error, len(t.nodes))
+	var all sync.WaitGroup
+	for i, l := range t.nodes {
+		all.Go(func() {
+			errs[i] = firstError(s.send(ctx, l, &batch{
+				names: make([]string, 1), slow: slow,
+				plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) },
+			}, nil, false))
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A call is one run of a script. Its first key says which node runs it.
+type call struct {
+	script     *script
+	keys, args []string
+}
+
+// run executes scripts in one round trip for each node, on each in their order. A server that does not know one of them costs a
+// second one: for those, and for all behind the first of them that can be repeated, so that their order stays.
+func (s *Store) run(ctx context.Context, calls []call) []rueidis.RedisResult {
+	return s.runAs(ctx, calls, batch{})
+}
+
+// runAs is run in the way that b has.
+func (s *Store) runAs(ctx context.Context, calls []call, b batch) []rueidis.RedisResult {
+	b.names = make([]string, len(calls))
+	for i, k := range calls {
+		b.names[i] = k.keys[0]
+	}
+	b.plain = func(c rueidis.Client, i int) rueidis.Completed {
+		k := calls[i]
+		return c.B().Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
+	}
+	results := s.each(ctx, b)
+	var unknown []int
+	for i, r := range results {
+		e, ok := rueidis.IsRedisErr(r.Error())
+		if ok && e.IsNoScript() || len(unknown) > 0 && calls[i].script.repeatable {
+			unknown = append(unknown, i)
+		}
+	}
+	if len(unknown) == 0 {
+		return results
+	}
+	names := b.names
+	b.names = make([]string, len(unknown))
+	for j, i := range unknown {
+		b.names[j] = names[i]
+	}
+	b.plain = func(c rueidis.Client, j int) rueidis.Completed {
+		k := calls[unknown[j]]
+		return c.B().Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
+	}
+	if answered := b.answered; answered != nil {
+		b.answered = func(l *link, sent time.Time, j int, r rueidis.RedisResult) { answered(l, sent, unknown[j], r) }
+	}
+	for j, r := range s.each(ctx, b) {
+		results[unknown[j]] = r
+	}
+	return results
+}

@@ -1,0 +1,119 @@
+package redisstore
+
+import "strings"
+
+// slots is how many parts a cluster divides its keys into. The Redis Cluster specification calls them hash slots.
+const slots = 16384
+
+// slotOf is the slot of a name: the CRC16 (XMODEM) of what is between its first pair of braces, unless that is nothing, or else
+// of the whole.
+func slotOf(name string) uint16 {
+	if i := strings.IndexByte(name, '{'); i >= 0 {
+		if n := strings.IndexByte(name[i+1:], '}'); n > 0 {
+			name = name[i+1 : i+1+n]
+		}
+	}
+	var crc uint16
+	for i := range len(name) {
+		crc = crc<<8 ^ crcTable[byte(crc>>8)^name[i]]
+	}
+	return crc % slots
+}
+
+var crcTable = func() (t [256]uint16) {
+	for i := range t {
+		crc := uint16(i) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+		t[i] = crc
+	}
+	return t
+}()
+
+// A slotSet is some of the slots.
+type slotSet [slots / 64]uint64
+
+func (s *slotSet) add(slot uint16)      { s[slot/64] |= 1 << (slot % 64) }
+func (s *slotSet) has(slot uint16) bool { return s[slot/64]&(1<<(slot%64)) != 0 }
+
+// less reports whether s lacks something that other has.
+func (s *slotSet) less(other *slotSet) bool {
+	for i := range s {
+		if other[i]&^s[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// nobody is the number of no node.
+const nobody = ^uint16(0)
+
+// A table says which node has which slot. It is never changed: another one takes its place.
+type table struct {
+	nodes  []*link // those that have slots, or the one server that has all
+	addrs  []string
+	slots  []uint16 // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
+	moving bool     // keys of some slots are on their way from one node to another
+}
+
+// only is the server that has all, nil in a cluster.
+func (t *table) only() *link {
+	if t.slots == nil && len(t.nodes) == 1 {
+		return t.nodes[0]
+	}
+	return nil
+}
+
+// of is the node that has name, nil if there is none.
+func (t *table) of(name string) *link {
+	if t.slots == nil {
+		return t.only()
+	}
+	if n := t.slots[slotOf(name)]; n != nobody {
+		return t.nodes[n]
+	}
+	return nil
+}
+
+// byAddr is the node with an address, nil if there is none.
+func (t *table) byAddr(addr string) *link {
+	for i, a := range t.addrs {
+		if a == addr {
+			return t.nodes[i]
+		}
+	}
+	return nil
+}
+
+// complete reports whether every slot has a node.
+func (t *table) complete() bool {
+	if t.slots == nil {
+		return len(t.nodes) == 1
+	}
+	for _, n := range t.slots {
+		if n == nobody {
+			return false
+		}
+	}
+	return true
+}
+
+// same reports whether t and other say the same of every slot.
+func (t *table) same(other *table) bool {
+	if t.moving != other.moving || len(t.slots) != len(other.slots) {
+		return false
+	}
+	for slot, n := range t.slots {
+		m := other.slots[slot]
+		if (n == nobody) != (m == nobody) || n != nobody && t.addrs[n] != other.addrs[m] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,371 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	// heartbeat is how often each node of a cluster is asked how it stands and who has which slot. A node that another one has
+	// replaced, or that is cut off from the others, tells nobody of changes, and its connections look sound.
+	heartbeat        = time.Second
+	heartbeatTimeout = time.Second
+	// nextLook is how soon after one look at the cluster there can be another: many commands find out at the same time that the
+	// table is out of date.
+	nextLook = 20 * time.Millisecond
+)
+
+// Takeover bounds how long a node of a cluster is taken at its word after another one that can be reached has taken its slots:
+// a heartbeat, the time that the slowest node has to answer it, and some for this process.
+const Takeover = heartbeat + heartbeatTimeout + time.Second
+
+// A topology knows which server has which key: one server all of them, or the primaries of a cluster a part each. Each has a link
+// of its own, and so a connector, a breaker and vouchers of its own. Replicas are left alone.
+type topology struct {
+	table    atomic.Pointer[table]
+	outdated chan struct{}      // wakes the background goroutine, with room for one
+	looks    chan chan struct{} // asks it for a look at the cluster
+	newLink  func(*slotSet) *link
+	options  rueidis.ClientOption
+	onState  func(State)
+
+	mu    sync.Mutex
+	state State    // as it was told last; guarded by mu
+	cause error    // why nothing is known of the cluster; guarded by mu
+	known []string // addresses of all nodes, those without slots included; guarded by mu
+
+	stop    context.CancelFunc
+	done    chan struct{}  // closed when the background goroutine has ended
+	closing sync.WaitGroup // links of nodes that are gone
+}
+
+// open begins to connect. A server that is to be used alone, or whose address a Sentinel knows, is not asked whether it is part of
+// a cluster, and neither is one of whose databases another one than the first is wanted: clusters have no others.
+func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
+	ctx, stop := context.WithCancel(context.Background())
+	t.options, t.onState, t.stop = opt, onState, stop
+	t.outdated, t.looks, t.done = make(chan struct{}, 1), make(chan chan struct{}), make(chan struct{})
+	t.state = State{Since: time.Now()}
+	t.table.Store(&table{})
+	if opt.ForceSingleClient || opt.Sentinel.MasterSet != "" || opt.SelectDB != 0 {
+		t.settle(opt)
+		go func() {
+			defer close(t.done)
+			<-ctx.Done()
+		}()
+		return
+	}
+	go t.keep(ctx)
+}
+
+// settle has one server for everything.
+func (t *topology) settle(opt rueidis.ClientOption) {
+	l := t.newLink(nil)
+	t.table.Store(&table{nodes: []*link{l}})
+	l.open(opt, t.onState)
+}
+
+// Close ends all connections and the background work.
+func (t *topology) Close() {
+	t.stop()
+	<-t.done
+	var all sync.WaitGroup
+	for _, l := range t.table.Load().nodes {
+		all.Go(l.Close)
+	}
+	all.Wait()
+	t.closing.Wait()
+}
+
+// State tells how the connection stands: it is up while every key has a node, and all of those are.
+func (t *topology) State() State {
+	now := t.table.Load()
+	if only := now.only(); only != nil {
+		return only.State()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state
+}
+
+// Up reports whether anybody is sent to a server now.
+func (t *topology) Up() bool {
+	return slices.ContainsFunc(t.table.Load().nodes, (*link).Up)
+}
+
+// Tracked reports whether all servers tell of changes.
+func (t *topology) Tracked() bool {
+	return !slices.ContainsFunc(t.table.Load().nodes, func(l *link) bool { return !l.Tracked() })
+}
+
+// errNoNode is why the connection to a cluster is not up whose slots are not all somebody's.
+var errNoNode = errors.New("some slots of the cluster have no node")
+
+// restate finds out how all nodes stand, and tells it on where that is another state than before.
+func (t *topology) restate() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.table.Load()
+	next := State{Up: len(now.nodes) > 0}
+	for _, l := range now.nodes {
+		s := l.State()
+		switch {
+		case !s.Up && (next.Up || next.Cause == nil):
+			next = s
+		case s.Up && next.Up && s.Since.After(next.Since):
+			next.Since = s.Since
+		}
+	}
+	if len(now.nodes) == 0 {
+		next.Cause = t.cause
+	} else if next.Up && !now.complete() {
+		next = State{Since: time.Now(), Cause: errNoNode}
+	}
+	if !next.differs(t.state) {
+		return
+	}
+	if next.Up == t.state.Up || next.Since.IsZero() {
+		next.Since = t.state.Since
+	}
+	t.state = next
+	if t.onState != nil {
+		t.onState(next)
+	}
+}
+
+// keep finds out whether there is a cluster, and follows its changes.
+func (t *topology) keep(ctx context.Context) {
+	defer close(t.done)
+	alone := false
+	ok := retry(ctx, t.unknown, func() error {
+		at, views, err := t.scout(ctx, t.options.InitAddress)
+		switch {
+		case err != nil:
+			return err
+		case views == nil:
+			alone = true
+			opt := t.options
+			opt.ForceSingleClient, opt.InitAddress = true, []string{at}
+			t.settle(opt)
+		default:
+			t.apply(views)
+		}
+		return nil
+	})
+	if !ok {
+		return
+	}
+	if alone {
+		<-ctx.Done()
+		return
+	}
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		var asked chan struct{}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.outdated:
+		case asked = <-t.looks:
+		case <-tick.C:
+		}
+		t.look(ctx)
+		if asked != nil {
+			close(asked)
+		}
+		pause := time.NewTimer(nextLook)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+// unknown notes why nothing is known of any server.
+func (t *topology) unknown(cause error) {
+	t.mu.Lock()
+	t.cause = cause
+	t.mu.Unlock()
+	t.restate()
+}
+
+// scout asks servers one after the other about the cluster, until one answers. Its address is returned, and no views if it is part
+// of none.
+func (t *topology) scout(ctx context.Context, addrs []string) (at string, views []view, err error) {
+	for _, at = range addrs {
+		opt := settled(t.options)
+		opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
+		var text string
+		var none error
+		l := &link{greet: func(ctx context.Context, c rueidis.Client) (err error) {
+			text, err = c.Do(ctx, c.B().ClusterNodes().Build()).ToString()
+			// It does not know the command, or has switched its cluster off, or does not let us ask: then others cannot either.
+			if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" {
+				none, err = err, nil
+			}
+			return err
+		}}
+		l.blind.Store(true)
+		var s *session
+		if s, err = l.try(ctx, opt, false); err != nil {
+			continue
+		}
+		s.client.Close()
+		if none != nil {
+			return at, nil, nil
+		}
+		var v view
+		if v, err = parseView(text, at, opt.TLSConfig != nil); err == nil {
+			return at, []view{v}, nil
+		}
+	}
+	return "", nil, err
+}
+
+// look asks each node of the cluster, or, if none answers, whoever else may know.
+func (t *topology) look(ctx context.Context) {
+	nodes := t.table.Load()
+	views := make([]view, len(nodes.nodes))
+	errs := make([]error, len(nodes.nodes))
+	var all sync.WaitGroup
+	for i, l := range nodes.nodes {
+		all.Go(func() { views[i], errs[i] = t.ask(ctx, l, nodes.addrs[i]) })
+	}
+	all.Wait()
+	var answers []view
+	for i, v := range views {
+		if errs[i] == nil {
+			answers = append(answers, v)
+		}
+	}
+	if len(answers) == 0 {
+		t.mu.Lock()
+		addrs := slices.Concat(t.known, t.options.InitAddress)
+		t.mu.Unlock()
+		_, answers, _ = t.scout(ctx, addrs)
+	}
+	if len(answers) > 0 && ctx.Err() == nil {
+		t.apply(answers)
+	}
+	t.restate()
+}
+
+// ask asks one node how it stands. One that does not serve its slots any more vouches for nothing.
+func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err error) {
+	s := l.session.Load()
+	if s == nil {
+		return view{}, ErrUnavailable
+	}
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	sent := time.Now()
+	answers := s.client.DoMulti(ctx,
+		s.client.B().ClusterNodes().Build(),
+		s.client.B().Getrange().Key(l.ownName(probeName)).Start(0).End(0).Build(),
+	)
+	if ctx.Err() == nil {
+		l.note(ctx, s, min(time.Since(sent), l.opTimeout), answers[1:])
+	}
+	if c := code(answers[1].Error()); c == "CLUSTERDOWN" || c == "MOVED" {
+		l.doubt()
+	}
+	text, err := answers[0].ToString()
+	if err != nil {
+		return view{}, err
+	}
+	return parseView(text, addr, t.options.TLSConfig != nil)
+}
+
+// refresh waits until the cluster has been looked at, from the beginning, after it was called.
+func (t *topology) refresh(ctx context.Context) error {
+	asked := make(chan struct{})
+	select {
+	case t.looks <- asked:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.done:
+		return ErrUnavailable
+	}
+	select {
+	case <-asked:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.done:
+		return ErrUnavailable
+	}
+}
+
+// apply makes the table of what nodes say.
+func (t *topology) apply(views []view) {
+	claims, moving := merge(views)
+	old, next := t.table.Load(), &table{slots: make([]uint16, slots), moving: moving}
+	number := make(map[string]uint16)
+	var owned []*slotSet
+	for slot, c := range claims {
+		if c.addr == "" {
+			next.slots[slot] = nobody
+			continue
+		}
+		n, ok := number[c.addr]
+		if !ok {
+			n = uint16(len(next.addrs))
+			number[c.addr] = n
+			next.addrs, owned = append(next.addrs, c.addr), append(owned, new(slotSet))
+		}
+		next.slots[slot] = n
+		owned[n].add(uint16(slot))
+	}
+	if len(next.addrs) == 0 {
+		return // a node that has forgotten the others, or was never told of them
+	}
+	t.mu.Lock()
+	t.known = t.known[:0]
+	for _, v := range views {
+		for _, m := range v.members {
+			if !slices.Contains(t.known, m.addr) {
+				t.known = append(t.known, m.addr)
+			}
+		}
+	}
+	t.mu.Unlock()
+	if next.same(old) {
+		return
+	}
+	var doubtful, gone []*link
+	for i, addr := range next.addrs {
+		l := old.byAddr(addr)
+		if l == nil {
+			l = t.newLink(owned[i])
+			opt := t.options
+			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
+			l.open(opt, func(State) { t.restate() })
+		} else if before := l.owned.Swap(owned[i]); owned[i].less(before) {
+			doubtful = append(doubtful, l)
+		}
+		next.nodes = append(next.nodes, l)
+	}
+	for _, l := range old.nodes {
+		if !slices.Contains(next.nodes, l) {
+			gone = append(gone, l)
+		}
+	}
+	t.table.Store(next)
+	// A slot that a node does not have any more may be changed at another one, and nobody is told. It is too late for what was
+	// read before the table was changed; what is read after that is not taken from a node that the table does not name.
+	for _, l := range slices.Concat(doubtful, gone) {
+		l.doubt()
+	}
+	for _, l := range gone {
+		t.closing.Go(l.Close)
+	}
+	t.restate()
+}
