@@ -1,8 +1,8 @@
 package redistest
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,19 +91,22 @@ func (c *Cluster) form() {
 			return err
 		})
 	}
-	for _, s := range then {
+	for i, s := range then {
 		c.await("the replicas to be ready", func() error {
-			info, err := s.info("CLUSTER", "INFO")
-			if err == nil && info["cluster_state"] != "ok" {
-				err = fmt.Errorf("%s: cluster_state:%s", s.Addr(), info["cluster_state"])
+			if state, err := s.info("CLUSTER", "INFO"); err != nil || state["cluster_state"] != "ok" {
+				return errors.Join(fmt.Errorf("%s: cluster_state:%s", s.Addr(), state["cluster_state"]), err)
 			}
-			return err
+			return s.synced()
 		})
+		// No node tells clients of a replica that has never got a write (isReplicaAvailable in cluster.c).
+		first[i].MustDo(c.t, "FLUSHALL")
 	}
+	c.WaitReplicated()
 	for _, s := range then {
 		s.MustDo(c.t, "CLUSTER", "FAILOVER", "TAKEOVER")
 	}
 	c.WaitOK()
+	c.ResetCalls()
 }
 
 // Nodes returns all nodes, running or not, always in the same order.
@@ -211,7 +214,8 @@ func (c *Cluster) Via(addr string) string {
 }
 
 // WaitOK waits until the cluster is whole: every node runs and is known to all as well, all agree on who owns which slot
-// and who is whose replica, all slots are served, and all replicas have the data of their primaries.
+// and who is whose replica, all slots are served, all replicas have the data of their primaries, and clients are told of
+// them.
 func (c *Cluster) WaitOK() {
 	c.t.Helper()
 	c.await("the whole cluster to be ok", func() error {
@@ -222,23 +226,49 @@ func (c *Cluster) WaitOK() {
 			return err
 		}
 		for _, s := range c.nodes {
-			state, err := s.info("CLUSTER", "INFO")
-			if err != nil {
+			if state, err := s.info("CLUSTER", "INFO"); err != nil || state["cluster_state"] != "ok" {
+				return errors.Join(fmt.Errorf("%s: cluster_state:%s", s.Addr(), state["cluster_state"]), err)
+			}
+			if err := s.synced(); err != nil {
 				return err
 			}
-			if state["cluster_state"] != "ok" {
-				return fmt.Errorf("%s: cluster_state:%s", s.Addr(), state["cluster_state"])
-			}
-			role, err := s.info("INFO", "replication")
-			if err != nil {
+			if err := c.listed(s); err != nil {
 				return err
-			}
-			if role["role"] == "slave" && role["master_link_status"] != "up" {
-				return fmt.Errorf("%s: master_link_status:%s", s.Addr(), role["master_link_status"])
 			}
 		}
 		return nil
 	})
+}
+
+// WaitReplicated waits until the running replicas have all that their primaries have written until now. WAIT does that for
+// what its own connection has written.
+func (c *Cluster) WaitReplicated() {
+	c.t.Helper()
+	written := map[string]int{} // by primary
+	for _, s := range c.living() {
+		if role, err := s.info("INFO", "replication"); err == nil && role["role"] == "master" {
+			written[c.id(s)], _ = strconv.Atoi(role["master_repl_offset"])
+		}
+	}
+	for _, s := range c.living() {
+		c.await("replication to "+s.Addr(), func() error {
+			if !s.runs() {
+				return nil
+			}
+			v, err := c.view(s)
+			if err != nil {
+				return err
+			}
+			role, err := s.info("INFO", "replication")
+			if err != nil || role["role"] == "master" {
+				return err
+			}
+			if has, _ := strconv.Atoi(role["slave_repl_offset"]); has < written[v[c.id(s)].primary] {
+				return fmt.Errorf("has %d of %d bytes", has, written[v[c.id(s)].primary])
+			}
+			return s.synced()
+		})
+	}
 }
 
 // Promote makes a replica the primary in its primary's place, without loss: the primary stops writing and hands over.
@@ -300,53 +330,6 @@ func (c *Cluster) id(s *Server) string {
 	return ""
 }
 
-// owners returns who owns each slot, of which nobody may own some.
-func (c *Cluster) owners() *[Slots]*Server {
-	c.t.Helper()
-	owners := new([Slots]*Server)
-	var epochs [Slots]int
-	asked := 0
-	for _, s := range c.living() {
-		v, err := c.view(s)
-		if err != nil {
-			continue // killed just now
-		}
-		asked++
-		for id, n := range v {
-			for _, r := range n.slots {
-				for slot := r[0]; slot <= r[1]; slot++ {
-					if owners[slot] == nil || n.epoch > epochs[slot] {
-						owners[slot], epochs[slot] = c.ids[id], n.epoch
-					}
-				}
-			}
-		}
-	}
-	if asked == 0 {
-		c.t.Fatalf("redistest: no node of the cluster answers")
-	}
-	return owners
-}
-
-// agree returns nil where all running nodes see the same roles and slots, and ok finds nothing wrong with them.
-func (c *Cluster) agree(ok func(view) error) error {
-	seen, by := "", ""
-	for _, s := range c.living() {
-		v, err := c.view(s)
-		if err != nil {
-			return err
-		}
-		if err := ok(v); err != nil {
-			return fmt.Errorf("%s: %w", s.Addr(), err)
-		}
-		if text := v.String(); by != "" && text != seen {
-			return fmt.Errorf("%s sees\n%sand %s\n%s", by, seen, s.Addr(), text)
-		}
-		seen, by = v.String(), s.Addr()
-	}
-	return nil
-}
-
 // await waits until check returns nil, and fails the test where that does not come about in time.
 func (c *Cluster) await(what string, check func() error) {
 	c.t.Helper()
@@ -362,95 +345,6 @@ func (c *Cluster) await(what string, check func() error) {
 		}
 		time.Sleep(2 * pollInterval)
 	}
-}
-
-// view is the cluster as one of its nodes sees it: node by id.
-type view map[string]nodeView
-
-type nodeView struct {
-	flags   []string
-	primary string // whose replica it is, "" for a primary
-	epoch   int
-	link    string   // "connected", or not
-	slots   [][2]int // the first and the last of each range
-}
-
-// view asks a node for its view: https://redis.io/docs/latest/commands/cluster-nodes/.
-func (c *Cluster) view(s *Server) (view, error) {
-	if !s.runs() {
-		return nil, fmt.Errorf("%s does not run", s.Addr())
-	}
-	reply, err := s.Do("CLUSTER", "NODES")
-	if err != nil {
-		return nil, err
-	}
-	v := view{}
-	for line := range strings.Lines(reply.(string)) {
-		f := strings.Fields(line)
-		if len(f) < 8 {
-			return nil, fmt.Errorf("CLUSTER NODES: %q", line)
-		}
-		n := nodeView{flags: strings.Split(f[2], ","), link: f[7]}
-		if f[3] != "-" {
-			n.primary = f[3]
-		}
-		n.epoch, _ = strconv.Atoi(f[6])
-		for _, r := range f[8:] {
-			if strings.HasPrefix(r, "[") {
-				continue // on its way
-			}
-			from, to, ok := strings.Cut(r, "-")
-			if !ok {
-				to = from
-			}
-			first, _ := strconv.Atoi(from)
-			last, err := strconv.Atoi(to)
-			if err != nil {
-				return nil, fmt.Errorf("CLUSTER NODES: %q", line)
-			}
-			n.slots = append(n.slots, [2]int{first, last})
-		}
-		v[f[0]] = n
-	}
-	return v, nil
-}
-
-// String is the same for two views where they agree on roles and slots.
-func (v view) String() string {
-	var b strings.Builder
-	for _, id := range slices.Sorted(maps.Keys(v)) {
-		fmt.Fprintln(&b, id, v[id].primary, v[id].slots)
-	}
-	return b.String()
-}
-
-// whole returns what is missing.
-func (v view) whole() error {
-	if len(v) != clusterNodes {
-		return fmt.Errorf("knows %d nodes", len(v))
-	}
-	covered, epochs := 0, map[int]bool{}
-	for id, n := range v {
-		if n.primary == "" && epochs[n.epoch] {
-			return fmt.Errorf("two primaries of epoch %d", n.epoch) // until they notice, as they do after takeovers
-		}
-		epochs[n.epoch] = epochs[n.epoch] || n.primary == ""
-		for _, flag := range n.flags {
-			if flag != "myself" && flag != "master" && flag != "slave" {
-				return fmt.Errorf("%s is %s", id, flag)
-			}
-		}
-		if n.link != "connected" {
-			return fmt.Errorf("%s is %s", id, n.link)
-		}
-		for _, r := range n.slots {
-			covered += r[1] - r[0] + 1
-		}
-	}
-	if covered != Slots {
-		return fmt.Errorf("%d slots have an owner", covered)
-	}
-	return nil
 }
 
 // info asks for a text of "name:value" lines.
@@ -469,6 +363,15 @@ func (s *Server) info(args ...string) (map[string]string, error) {
 		}
 	}
 	return info, nil
+}
+
+// synced returns nil for a primary, and for a replica that has its primary's data.
+func (s *Server) synced() error {
+	role, err := s.info("INFO", "replication")
+	if err == nil && role["role"] == "slave" && role["master_link_status"] != "up" {
+		err = fmt.Errorf("%s: master_link_status:%s", s.Addr(), role["master_link_status"])
+	}
+	return err
 }
 
 // Calls returns how often the server has run a command ("get", "client|tracking"), by whomever and within scripts too,
