@@ -93,8 +93,10 @@ func (c *Cluster) form() {
 	}
 	for i, s := range then {
 		c.await("the replicas to be ready", func() error {
-			if state, err := s.info("CLUSTER", "INFO"); err != nil || state["cluster_state"] != "ok" {
-				return errors.Join(fmt.Errorf("%s: cluster_state:%s", s.Addr(), state["cluster_state"]), err)
+			// A state of ok alone may not mean that it knows the slots that it is to take over: cluster-require-full-coverage.
+			state, err := s.info("CLUSTER", "INFO")
+			if err != nil || state["cluster_state"] != "ok" || state["cluster_slots_assigned"] != strconv.Itoa(Slots) {
+				return errors.Join(fmt.Errorf("%s: cluster_state:%s, knows the owners of %s slots", s.Addr(), state["cluster_state"], state["cluster_slots_assigned"]), err)
 			}
 			return s.synced()
 		})
