@@ -93,8 +93,10 @@ func (c *Cluster) form() {
 	}
 	for i, s := range then {
 		c.await("the replicas to be ready", func() error {
-			if state, err := s.info("CLUSTER", "INFO"); err != nil || state["cluster_state"] != "ok" {
-				return errors.Join(fmt.Errorf("%s: cluster_state:%s", s.Addr(), state["cluster_state"]), err)
+			// A state of ok alone may not mean that it knows the slots that it is to take over: cluster-require-full-coverage.
+			state, err := s.info("CLUSTER", "INFO")
+			if err != nil || state["cluster_state"] != "ok" || state["cluster_slots_assigned"] != strconv.Itoa(Slots) {
+				return errors.Join(fmt.Errorf("%s: cluster_state:%s, knows the owners of %s slots", s.Addr(), state["cluster_state"], state["cluster_slots_assigned"]), err)
 			}
 			return s.synced()
 		})
@@ -103,8 +105,19 @@ func (c *Cluster) form() {
 	}
 	c.WaitReplicated()
 	for _, s := range then {
+		c.awaitEpoch(s)
 		s.MustDo(c.t, "CLUSTER", "FAILOVER", "TAKEOVER")
 	}
+	c.await("the takeovers", func() error {
+		return c.agree(func(v view) error {
+			for _, s := range then {
+				if len(v[c.id(s)].slots) == 0 {
+					return fmt.Errorf("%s has no slots", s.Addr())
+				}
+			}
+			return nil
+		})
+	})
 	c.WaitOK()
 	c.ResetCalls()
 }
@@ -129,17 +142,33 @@ func (c *Cluster) Primaries() []*Server {
 	return slices.DeleteFunc(c.Nodes(), func(s *Server) bool { return !slices.Contains(owners[:], s) })
 }
 
-// ReplicaOf returns a running replica of a primary.
-func (c *Cluster) ReplicaOf(primary *Server) *Server {
+// ReplicaOf returns a running replica of a primary. It waits for one where the cluster is about to change.
+func (c *Cluster) ReplicaOf(primary *Server) (replica *Server) {
 	c.t.Helper()
 	id := c.id(primary)
-	for _, s := range c.nodes {
-		if v, err := c.view(s); err == nil && v[c.id(s)].primary == id {
-			return s
+	c.await("a replica of "+primary.Addr(), func() error {
+		var roles []string
+		for _, s := range c.living() {
+			v, err := c.view(s)
+			if err != nil {
+				return err
+			}
+			of := v[c.id(s)].primary
+			if of == id {
+				replica = s
+				return nil
+			}
+			if of != "" {
+				of = c.ids[of].Addr()
+			}
+			roles = append(roles, fmt.Sprintf("%s is a replica of %q", s.Addr(), of))
 		}
+		return errors.New(strings.Join(roles, ", "))
+	})
+	if replica == nil {
+		c.t.FailNow()
 	}
-	c.t.Fatalf("redistest: %s has no replica", primary.Addr())
-	return nil
+	return replica
 }
 
 // NodeOf returns the primary that owns the slot of a key now, dead or alive.
@@ -288,6 +317,7 @@ func (c *Cluster) Takeover(replica *Server) {
 
 func (c *Cluster) failover(replica *Server, how ...string) {
 	c.t.Helper()
+	c.awaitEpoch(replica)
 	id := c.id(replica)
 	var asked time.Time
 	c.await("failover to "+replica.Addr(), func() error {
@@ -311,6 +341,30 @@ func (c *Cluster) failover(replica *Server, how ...string) {
 			}
 			return nil
 		})
+	})
+}
+
+// awaitEpoch waits until a node knows the latest epoch of all. A takeover takes the next one that the node knows of; where
+// another primary has that one already, it may be the old primary that comes out with the later epoch, and keeps its slots.
+func (c *Cluster) awaitEpoch(node *Server) {
+	c.t.Helper()
+	c.await("the epochs to be known", func() error {
+		latest, known := 0, 0
+		for _, s := range c.living() {
+			info, err := s.info("CLUSTER", "INFO")
+			if err != nil {
+				return err
+			}
+			epoch, _ := strconv.Atoi(info["cluster_current_epoch"])
+			latest = max(latest, epoch)
+			if s == node {
+				known = epoch
+			}
+		}
+		if known < latest {
+			return fmt.Errorf("%s knows epoch %d of %d", node.Addr(), known, latest)
+		}
+		return nil
 	})
 }
 
