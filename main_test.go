@@ -29,11 +29,15 @@ func TestMain(m *testing.M) {
 	if asUser {
 		redistest.User = append([]string{"aside"}, aclRules(canary, allCategories()...)...)
 	}
+	redistest.Alone = inCluster
 	goleak.VerifyTestMain(m)
 }
 
 // asUser is whether the whole suite is run as a user that may do what the README says, and no more; its password is a canary.
 var asUser = os.Getenv("ASIDE_ACL") == "1"
+
+// inCluster is whether the whole suite is run on Redis Clusters of one node each.
+var inCluster = os.Getenv("ASIDE_CLUSTER") == "1"
 
 // items is what most tests cache: one second is long enough for any of them, and short enough to wait for.
 var items = aside.Policy{Name: "items", Category: "items", TTL: time.Hour}
@@ -90,7 +94,7 @@ func at(addr string) aside.Options {
 // anonymously is at for a server's default user, for tests that are about users and passwords.
 func anonymously(addr string) aside.Options {
 	return aside.Options{
-		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: 2500 * time.Millisecond},
+		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: !inCluster, ConnWriteTimeout: 2500 * time.Millisecond},
 		OpTimeout: 5 * time.Second,
 	}
 }

@@ -42,6 +42,10 @@ const (
 // behind its name. When a test ends its servers must have denied that user nothing, but for those of [Server.MayDeny].
 var User []string
 
+// Alone is whether every server of [Start] is a Redis Cluster of one node, which has all slots: it refuses what such clusters do,
+// commands whose keys are in several slots above all. A test binary sets it before its first server.
+var Alone bool
+
 // errPortTaken says that a server gave up because its port, or its cluster bus
 // port, belongs to somebody else.
 var errPortTaken = errors.New("port in use")
@@ -58,6 +62,7 @@ type Server struct {
 	port int // written by Start only, before anybody else has the server
 
 	mayDeny atomic.Bool
+	alone   bool // a cluster of its own
 
 	mu     sync.Mutex // guards what follows, and is held while a process starts
 	proc   *process   // nil while no process runs
@@ -101,10 +106,17 @@ func Start(t testing.TB, args ...string) *Server {
 		s.args = append(append(s.args, "--user"), User...)
 	}
 	s.args = append(s.args, args...)
+	if s.alone = Alone && !slices.Contains(args, "--cluster-enabled"); s.alone {
+		s.args = append(s.args, "--cluster-enabled", "yes")
+	}
 
 	for range 20 {
 		s.port = reservePort(t)
 		if err = s.start(); err == nil {
+			if s.alone {
+				s.MustDo(t, "CLUSTER", "ADDSLOTSRANGE", "0", strconv.Itoa(Slots-1))
+				s.awaitSlots()
+			}
 			t.Cleanup(func() {
 				s.checkDenials()
 				s.Kill()
@@ -215,6 +227,9 @@ func (s *Server) Restart() {
 	for {
 		err := s.start()
 		if err == nil {
+			if s.alone {
+				s.awaitSlots()
+			}
 			return
 		}
 		if !errors.Is(err, errPortTaken) || time.Now().After(deadline) {
@@ -263,6 +278,16 @@ func (s *Server) runs() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proc != nil && !s.paused
+}
+
+// awaitSlots waits until a cluster of one node serves: not in its first two seconds (CLUSTER_WRITABLE_DELAY in Redis's cluster.c).
+func (s *Server) awaitSlots() {
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(pollInterval) {
+		if info, err := s.info("CLUSTER", "INFO"); err != nil || info["cluster_state"] == "ok" {
+			return // one that cannot be asked, still loading its data, say, is what a test wants it to be
+		}
+	}
+	s.t.Errorf("redistest: no slots served after %v", startTimeout)
 }
 
 // kill wants mu.
