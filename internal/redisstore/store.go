@@ -693,6 +693,7 @@ func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs
 		calls[i] = call{remove, s.pair(key), s.format}
 	}
 	results := s.run(ctx, calls)
+	s.removeApart(ctx, keys, results)
 	s.announce(ctx, keys)
 	for i, r := range results {
 		n, err := r.AsInt64()

@@ -260,6 +260,7 @@ func (s *Store) Erase(ctx context.Context, keys ...string) (removed []bool, err 
 		calls[i] = call{erase, s.pair(key), s.format}
 	}
 	results := s.runSlowly(ctx, calls)
+	s.eraseApart(ctx, keys, results)
 	s.announce(ctx, keys)
 	removed = make([]bool, len(keys))
 	for i, r := range results {

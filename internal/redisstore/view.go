@@ -55,6 +55,9 @@ func parseView(text, addr string, byName bool) (v view, err error) {
 			v.members = append(v.members, m)
 		}
 	}
+	if len(v.members) == 1 {
+		v.members[0].addr = addr // who is alone is found where it was asked, whatever it is called
+	}
 	return v, nil
 }
 
