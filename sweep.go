@@ -334,11 +334,3 @@ func (c *Cache) erase(ctx context.Context, tasks []task, names []string) error {
 	}
 	return err
 }
-
-func (w *pending) fail() {
-	select {
-	case <-w.failed:
-	default:
-		close(w.failed)
-	}
-}
