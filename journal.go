@@ -45,7 +45,7 @@ type pending struct {
 	confirmed chan struct{} // closed when Redis has carried it out
 	failed    chan struct{} // closed by fail when a try has failed; nil but for a pattern
 	failing   sync.Once
-	tally     *tally        // nil for a key
+	tally     *tally // nil for a key
 }
 
 // A moment is taken before invalidations are sent: which of those that wait are among them, and what was lost by then.
@@ -114,7 +114,9 @@ func (j *journal) enterLocked(names []string) (list []*pending) {
 			}
 		}
 		e.number = j.last
-		list = append(list, e.wait(name, j.sent))
+		if w := e.wait(name, j.sent); len(list) == 0 || list[len(list)-1] != w { // else it is everything again, which counts once
+			list = append(list, w)
+		}
 	}
 	j.changed()
 	return list

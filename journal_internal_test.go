@@ -124,6 +124,7 @@ func TestAJournalThatStaysFullDoesNotGrow(t *testing.T) {
 	}
 	require.Less(t, kept(), full+10)
 	require.Len(t, late, 3*mostUnconfirmed)
+	require.Len(t, j.enter(tagSequence, tagNamed+"a", tagNamed+"b"), 1, "what is removed for it counts once")
 	require.EqualValues(t, 1, j.waiting.Load())
 
 	_, _, upTo := j.pending()
