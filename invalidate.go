@@ -240,9 +240,7 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 			continue
 		}
 		if tag != tagSequence {
-			own := newTally()
-			receipt.tallies = append(receipt.tallies, own)
-			c.sweeps.begin(tag, generations[i].Value, append(tallies, own)...)
+			receipt.tallies = append(receipt.tallies, c.sweeps.begin(tag, generations[i].Value, tallies...))
 		}
 	}
 	c.tell(what)
