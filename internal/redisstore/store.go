@@ -157,7 +157,8 @@ type Store struct {
 	announcements announcements // where the server does no tracking
 	clock         serverClock
 	marked        func(uint64)
-	busy          atomic.Int64 // nanoseconds that portions have taken since the last pause: see rest
+	turn          chan struct{} // holds one, of whom sends a portion: see portion
+	busy          time.Duration // that portions have taken since the last rest; of whose turn it is
 	leaseMS       string
 	format        []string // as the scripts take it: see formatFrom
 	layout        []string // likewise: offsets of the length of the tags and of the tags
@@ -166,6 +167,7 @@ type Store struct {
 // Open returns at once; the connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
+		turn:    make(chan struct{}, 1),
 		leaseMS: strconv.FormatInt(o.Lease.Milliseconds(), 10),
 		format: []string{
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),

@@ -11,11 +11,11 @@ import (
 )
 
 // What goes over many keys is sent in small portions, with pauses between them, and on its own account: callers wait for one
-// portion at most, the server is busy with it for less than half of its time, and a portion that fails or takes long says
-// nothing to the breaker.
+// portion at most, the server is busy with it for less than half of its time, however many go over keys at once, and a portion
+// that fails or takes long says nothing to the breaker.
 const (
 	scanCount   = 500 // places of the server's table that one SCAN looks at
-	portion     = 64  // commands in one round trip
+	portionSize = 64  // commands in one round trip
 	portionTime = 2 * time.Second
 	burst       = time.Millisecond // of portions without a pause between them
 )
@@ -140,31 +140,44 @@ func (s *Store) standing() time.Time {
 }
 
 func (s *Store) page(ctx context.Context, node rueidis.Client, cursor uint64, match string) (rueidis.ScanEntry, error) {
-	limited, cancel := context.WithTimeout(ctx, portionTime)
-	defer cancel()
-	sent := time.Now()
-	var cmd rueidis.Completed
-	if match == "" {
-		cmd = node.B().Scan().Cursor(cursor).Count(scanCount).Build()
-	} else {
-		cmd = node.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
-	}
-	entry, err := node.Do(limited, cmd).AsScanEntry()
-	s.rest(ctx, time.Since(sent))
+	var entry rueidis.ScanEntry
+	err := s.portion(ctx, func(ctx context.Context) (err error) {
+		var cmd rueidis.Completed
+		if match == "" {
+			cmd = node.B().Scan().Cursor(cursor).Count(scanCount).Build()
+		} else {
+			cmd = node.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
+		}
+		entry, err = node.Do(ctx, cmd).AsScanEntry()
+		return err
+	})
 	return entry, err
 }
 
-// rest pauses after some portions for as long as they have taken.
-func (s *Store) rest(ctx context.Context, took time.Duration) {
-	if s.busy.Add(int64(took)) < int64(burst) {
-		return
+// portion sends one portion when it is its turn, and rests after some of them for as long as they have taken. The turn is given
+// back after the rest: else many would have the server work while one of them rests.
+func (s *Store) portion(ctx context.Context, send func(context.Context) error) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	t := time.NewTimer(time.Duration(s.busy.Swap(0)))
+	limited, cancel := context.WithTimeout(ctx, portionTime)
+	defer cancel()
+	sent := time.Now()
+	err := send(limited)
+	if s.busy += time.Since(sent); s.busy < burst {
+		return err
+	}
+	t := time.NewTimer(s.busy)
 	defer t.Stop()
+	s.busy = 0
 	select {
 	case <-ctx.Done():
 	case <-t.C:
 	}
+	return err
 }
 
 // slowly sends n commands in portions. Those that were not sent, since ctx has ended or there is no connection, have that as
@@ -172,23 +185,24 @@ func (s *Store) rest(ctx context.Context, took time.Duration) {
 func (s *Store) slowly(ctx context.Context, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
-		session, err := s.session.Load(), ctx.Err()
-		if err == nil && session == nil {
-			err = ErrUnavailable
+		err := ctx.Err()
+		if err == nil {
+			err = s.portion(ctx, func(ctx context.Context) error {
+				session := s.session.Load()
+				if session == nil {
+					return ErrUnavailable
+				}
+				cmds := make(rueidis.Commands, min(portionSize, n-len(results)))
+				for i := range cmds {
+					cmds[i] = build(session.client, len(results)+i)
+				}
+				results = append(results, session.client.DoMulti(ctx, cmds...)...)
+				return nil
+			})
 		}
-		if err != nil {
+		for err != nil && len(results) < n {
 			results = append(results, rueidis.NewErrorResult(err))
-			continue
 		}
-		cmds := make(rueidis.Commands, min(portion, n-len(results)))
-		for i := range cmds {
-			cmds[i] = build(session.client, len(results)+i)
-		}
-		limited, cancel := context.WithTimeout(ctx, portionTime)
-		sent := time.Now()
-		results = append(results, session.client.DoMulti(limited, cmds...)...)
-		cancel()
-		s.rest(ctx, time.Since(sent))
 	}
 	return results
 }
