@@ -42,7 +42,8 @@ import (
 // back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
 // whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
 // it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated"; two of
-// them count at a time, and one whose wait is over before its turn has counted nothing and is not complete. The server's WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
+// them count at a time, and one whose wait is over before its turn has counted nothing and is not complete. The server's
+// WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
 //
 // Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
 // (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
