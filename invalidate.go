@@ -232,17 +232,16 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	if !confirmed {
 		return c.receipt(0, c.journal.enter(tags...))
 	}
-	receipt := Receipt{Confirmed: true, closes: c.closes}
+	var own []*tally
+	var doubted []*pending
 	for i, tag := range tags {
 		tallies, again := c.journal.confirm(before, tag)
-		if again != nil {
-			receipt.pending, receipt.Confirmed = append(receipt.pending, again...), false
-			continue
-		}
-		if tag != tagSequence {
-			receipt.tallies = append(receipt.tallies, c.sweeps.begin(tag, generations[i].Value, tallies...))
+		if doubted = append(doubted, again...); again == nil && tag != tagSequence {
+			own = append(own, c.sweeps.begin(tag, generations[i].Value, tallies...))
 		}
 	}
+	receipt := c.receipt(0, doubted)
+	receipt.tallies, receipt.closes = append(receipt.tallies, own...), c.closes
 	c.tell(what)
 	return receipt
 }
