@@ -153,6 +153,7 @@ func (w *pending) fail() {
 func (j *journal) overflow() *pending {
 	all := &unconfirmed{number: j.last, others: true}
 	own := all.wait(tagAll, j.last)
+	all.waiters = nil
 	for _, e := range j.entries {
 		for _, w := range e.waiters {
 			w.number = j.last
@@ -160,6 +161,7 @@ func (j *journal) overflow() *pending {
 			all.waiters = append(all.waiters, w)
 		}
 	}
+	all.waiters = append(all.waiters, own) // the last one, which is shared with who comes next
 	clear(j.entries)
 	clear(j.patterns)
 	j.entries[tagAll] = all

@@ -124,6 +124,9 @@ func TestAJournalThatStaysFullDoesNotGrow(t *testing.T) {
 	}
 	require.Less(t, kept(), full+10)
 	require.Len(t, late, 3*mostUnconfirmed)
+	for _, w := range late {
+		require.NotNil(t, w.tally, "what is removed for it is counted")
+	}
 	require.Len(t, j.enter(tagSequence, tagNamed+"a", tagNamed+"b"), 1, "what is removed for it counts once")
 	require.EqualValues(t, 1, j.waiting.Load())
 

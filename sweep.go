@@ -126,7 +126,8 @@ func (c *Cache) sweep(ctx context.Context) {
 			c.scanFailed(ctx, err)
 		} else {
 			c.sweeps.done(round)
-			// So that tags which are invalidated all the time have Redis go through its keys for a tenth of the time at most.
+			// So that tags which are invalidated all the time have Redis go through its keys for a tenth of the time at most, or,
+			// where that takes long, not all the time.
 			wait, pause = min(4*time.Since(began), longestRest), soonest
 		}
 		t := time.NewTimer(wait)
