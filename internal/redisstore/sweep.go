@@ -170,9 +170,13 @@ func (s *Store) portion(ctx context.Context, send func(context.Context) error) e
 	if s.busy += time.Since(sent); s.busy < burst {
 		return err
 	}
-	t := time.NewTimer(s.busy)
-	defer t.Stop()
+	rest := s.busy
 	s.busy = 0
+	if err != nil || limited.Err() != nil {
+		return err // who repeats it pauses before, and others need not wait for that
+	}
+	t := time.NewTimer(rest)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
