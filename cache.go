@@ -74,6 +74,7 @@ func New(opts Options) (*Cache, error) {
 	c.journal, c.sweeps.wake = newJournal(), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
+		Namespace: opts.prefix(),
 		OpTimeout: opts.OpTimeout,
 		Lease:     opts.LeaseTTL,
 		Format: redisstore.Format{

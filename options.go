@@ -30,6 +30,12 @@ type Options struct {
 	// ConnWriteTimeout with which a server that hangs would not be noticed within 3 s.
 	Redis rueidis.ClientOption
 
+	// Namespace keeps what several caches have on one Redis apart: the names of all that a cache with one keeps there, keys,
+	// leases, generations and the channel of announcements included, begin with it and "%:", as in "shop%:models:all:all", and
+	// it neither sees nor touches anything else. Key.String, patterns, Keys and metrics are without it. All processes that share
+	// a cache have the same. It has at most 64 bytes and none of : * ? [ ] \ { } % or a control character. Default: none.
+	Namespace string
+
 	// Policies are checked by New, so that a mistake in one fails there and not at its first use.
 	Policies []Policy
 
@@ -126,7 +132,19 @@ func (o Options) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.String
 // LogValue is String, so that slog's handlers show no secret either.
 func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
-const maxValueBytes = 1 << 30
+const (
+	maxValueBytes = 1 << 30
+	maxNamespace  = 64
+)
+
+// prefix is what the names of all that the cache has in Redis begin with. In no key is a percent sign followed by a colon, since
+// it begins an escape, and no namespace holds one: so no name is that of two caches.
+func (o Options) prefix() string {
+	if o.Namespace == "" {
+		return ""
+	}
+	return o.Namespace + "%:"
+}
 
 // longestSilence bounds how long a hit in memory can count as fresh although Redis would not tell of a change any more.
 const longestSilence = 3 * time.Second
@@ -161,6 +179,9 @@ func (o Options) withDefaults() (Options, []error) {
 	o.MaxBackoff = pick(o.MaxBackoff, max(30*time.Second, o.Backoff))
 	o.Logger = pick(o.Logger, slog.Default())
 
+	if !plain(o.Namespace) || len(o.Namespace) > maxNamespace {
+		bad("Namespace is %q: use at most %d bytes, and none of : * ? [ ] \\ { } %% or a control character", o.Namespace[:min(len(o.Namespace), maxNamespace)], maxNamespace)
+	}
 	if o.MaxEntries < 0 {
 		bad("MaxEntries is %d: set a positive number, or 0 for the default", o.MaxEntries)
 	}

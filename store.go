@@ -13,6 +13,9 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
+// named is what a key is called in Redis. A value counts only under the name that it was stored under.
+func (c *Cache) named(key string) string { return c.opts.prefix() + key }
+
 func (c *Cache) limits() wire.Limits {
 	return wire.Limits{MaxValue: c.opts.MaxValueBytes, CompressFrom: c.opts.CompressFrom}
 }
@@ -90,7 +93,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bo
 	if wire.IsChunked(stored) {
 		header, payload, err = c.readChunks(ctx, s, stored)
 	} else {
-		header, payload, err = wire.Decode(s.key, stored, c.limits())
+		header, payload, err = wire.Decode(c.named(s.key), stored, c.limits())
 	}
 	if errors.Is(err, wire.ErrNewer) {
 		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
@@ -120,7 +123,7 @@ var (
 // readChunks reads a large value by its manifest. Chunks are written before their manifest and never changed, so what the
 // connection vouches for is the manifest; but memory may have lost a chunk, or the value has been replaced in between.
 func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.Header, payload []byte, err error) {
-	m, err := wire.ReadManifest(s.key, stored, c.limits())
+	m, err := wire.ReadManifest(c.named(s.key), stored, c.limits())
 	if err != nil {
 		return h, nil, err
 	}
@@ -134,7 +137,7 @@ func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.
 	case !ok:
 		return h, nil, errNoChunk
 	}
-	return m.Join(s.key, stored, chunks, c.limits())
+	return m.Join(c.named(s.key), stored, chunks, c.limits())
 }
 
 // needed reports whether one of the unknown tags is on one of these values.
@@ -290,7 +293,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 	for i, st := range s.stamps {
 		tags[i] = wire.Tag{Name: st.tag, Generation: st.value}
 	}
-	value, err := wire.Encode(s.key, wire.Header{
+	value, err := wire.Encode(c.named(s.key), wire.Header{
 		Codec:        codec,
 		Negative:     s.out.value == nil,
 		LoadStart:    s.granted,

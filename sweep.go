@@ -219,13 +219,13 @@ func (c *Cache) headers(ctx context.Context, keys []string) (headers []*wire.Hea
 	}
 	headers, sizes = make([]*wire.Header, len(keys)), make([]int64, len(keys))
 	for i, head := range heads {
-		h, size, need, err := wire.Peek(keys[i], head)
+		h, size, need, err := wire.Peek(c.named(keys[i]), head)
 		if err == nil && need > len(head) {
 			again, failed := c.store.Heads(ctx, need, keys[i])
 			if failed != nil {
 				return nil, nil, failed
 			}
-			h, size, need, err = wire.Peek(keys[i], again[0])
+			h, size, need, err = wire.Peek(c.named(keys[i]), again[0])
 			if need > len(again[0]) {
 				continue // it was replaced in between, or is cut short
 			}

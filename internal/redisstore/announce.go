@@ -15,7 +15,7 @@ import (
 
 // channel is where processes announce what they have changed, on servers that do not track what clients have read. No key
 // of a cache begins with a percent sign that is not part of an escape.
-const channel = "%changed"
+func (s *Store) channel() string { return s.namespace.name("%changed") }
 
 // announcements stand in for tracking: every process says what it changes, and hears what the others say. They are worth
 // less: whoever changes a key by other means says nothing, and nothing is repeated for who was not there to hear it. So what
@@ -70,7 +70,7 @@ func (s *Store) announce(ctx context.Context, keys []string) {
 			return
 		}
 		sendAll(ctx, now.client, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
-			return c.B().Publish().Channel(channel).Message(s.announcements.self + keys[i]).Build()
+			return c.B().Publish().Channel(s.channel()).Message(s.announcements.self + keys[i]).Build()
 		})
 	}
 }
@@ -91,9 +91,9 @@ func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			_ = client.Receive(subscribed, client.B().Subscribe().Channel(channel).Build(), func(m rueidis.PubSubMessage) {
+			_ = client.Receive(subscribed, client.B().Subscribe().Channel(s.channel()).Build(), func(m rueidis.PubSubMessage) {
 				if key, own := strings.CutPrefix(m.Message, a.self); !own && len(key) > len(a.self) {
-					s.pushed(key[len(a.self):])
+					s.changed(key[len(a.self):])
 				}
 			})
 		}()

@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -25,15 +24,11 @@ const (
 	chunkWindow = 4                // how many are on their way at a time: a mebibyte
 )
 
-// chunkKey is where a chunk lies, in the same slot of a cluster as its value.
-func chunkKey(key, nonce string, i int) string {
-	return "{" + key + "}!c:" + nonce + ":" + strconv.Itoa(i)
-}
-
 // Chunks reads n chunks of the value of key that has this nonce. It returns false if one of them is gone.
 func (s *Store) Chunks(ctx context.Context, key, nonce string, n int) (chunks [][]byte, ok bool, err error) {
+	name := s.namespace.name(key)
 	results := s.eachInBulk(ctx, n, func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Get().Key(chunkKey(key, nonce, i)).Build()
+		return c.B().Get().Key(chunkKey(name, nonce, i)).Build()
 	})
 	chunks = make([][]byte, n)
 	for i, r := range results {
@@ -50,8 +45,9 @@ func (s *Store) Chunks(ctx context.Context, key, nonce string, n int) (chunks []
 
 // putChunks stores the chunks of f, for as long as it takes to store the manifest.
 func (s *Store) putChunks(ctx context.Context, f Filling) error {
+	name := s.namespace.name(f.Key)
 	return firstError(s.eachInBulk(ctx, len(f.Chunks), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Set().Key(chunkKey(f.Key, f.Nonce, i)).Value(rueidis.BinaryString(f.Chunks[i])).Px(chunkUpload).Build()
+		return c.B().Set().Key(chunkKey(name, f.Nonce, i)).Value(rueidis.BinaryString(f.Chunks[i])).Px(chunkUpload).Build()
 	}))
 }
 

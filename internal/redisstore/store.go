@@ -132,6 +132,7 @@ type Format struct {
 // Options configures a Store.
 type Options struct {
 	Client    rueidis.ClientOption
+	Namespace string        // what all names in Redis begin with; nobody else sees it, and every key is given without it
 	OpTimeout time.Duration // limit of one operation on small values
 	Lease     time.Duration // life of a lease that is not renewed
 	Format    Format
@@ -154,8 +155,10 @@ func (o *Options) now() func() int64 {
 type Store struct {
 	link
 	tracking
+	namespace     namespace
 	announcements announcements // where the server does no tracking
 	clock         serverClock
+	changed       func(key string)
 	marked        func(uint64)
 	turn          chan struct{} // holds one, of whom sends a portion: see portion
 	busy          time.Duration // that portions have taken since the last rest; of whose turn it is
@@ -167,20 +170,26 @@ type Store struct {
 // Open returns at once; the connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
-		turn:    make(chan struct{}, 1),
-		leaseMS: strconv.FormatInt(o.Lease.Milliseconds(), 10),
+		turn:      make(chan struct{}, 1),
+		namespace: namespace(o.Namespace),
+		leaseMS:   strconv.FormatInt(o.Lease.Milliseconds(), 10),
 		format: []string{
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
 			strconv.Itoa(o.Format.LoadStart), strconv.Itoa(o.Format.Nonce), strconv.Itoa(max(1, int(o.Format.Chunked))),
 		},
 		layout: []string{strconv.Itoa(o.Format.TagsLen), strconv.Itoa(o.Format.Tags)},
 	}
-	s.tracking.pushed, s.tracking.gap, s.marked = func(string) {}, func() {}, func(uint64) {}
+	s.changed, s.tracking.gap, s.marked = func(string) {}, func() {}, func(uint64) {}
 	if o.Marked != nil {
 		s.marked = o.Marked
 	}
 	if o.Pushed != nil {
-		s.tracking.pushed = o.Pushed
+		s.changed = o.Pushed
+	}
+	s.tracking.pushed = func(name string) {
+		if key, ok := s.namespace.own(name); ok {
+			s.changed(key)
+		}
 	}
 	if o.Gap != nil {
 		s.tracking.gap = o.Gap
@@ -298,7 +307,7 @@ func (s *Store) readMark(ctx context.Context, c rueidis.Client) error {
 }
 
 // markKey is where this process writes down what a server must know.
-func (s *Store) markKey() string { return "%mark:" + s.announcements.self[:16] }
+func (s *Store) markKey() string { return s.namespace.name("%mark:" + s.announcements.self[:16]) }
 
 // markLife is how long that is kept after it was written last.
 const markLife = 4 * time.Hour
@@ -311,7 +320,7 @@ func (s *Store) Mark(ctx context.Context, mark uint64) error {
 }
 
 // probeKey is what this process tries a server with.
-func (s *Store) probeKey() string { return "%probe:" + s.announcements.self[:16] }
+func (s *Store) probeKey() string { return s.namespace.name("%probe:" + s.announcements.self[:16]) }
 
 // readClock asks for the time, which freshness is measured by.
 func (s *Store) readClock(ctx context.Context, c rueidis.Client) error {
@@ -402,8 +411,11 @@ func CallersOwn(ctx context.Context) bool {
 	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrBudget)
 }
 
-// leaseKey is where the lease of key lies. An escaped key holds no braces, so the tag is the whole key.
-func leaseKey(key string) string { return "{" + key + "}!l" }
+// pair is where key and its lease lie, as the scripts take them.
+func (s *Store) pair(key string) []string {
+	name := s.namespace.name(key)
+	return []string{name, leaseKey(name)}
+}
 
 // Look reads keys in one round trip.
 func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
@@ -411,16 +423,18 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	tracked := s.Tracked() // a new connection to another server may change it on the way
 	if tracked {
 		for i, l := range looks {
-			under[i] = s.begin(l.Key, l.Fence)
+			under[i] = s.begin(s.namespace.name(l.Key), l.Fence)
 		}
 	} else {
 		s.announcements.armAll(looks)
 	}
 	results := s.eachTracked(ctx, len(looks), func(c rueidis.Client, i int) rueidis.CacheableTTL {
-		if l := looks[i]; l.Head > 0 {
-			return rueidis.CT(c.B().Getrange().Key(l.Key).Start(0).End(int64(l.Head)-1).Cache().ToStaticTTL(), time.Hour)
+		l := looks[i]
+		name := s.namespace.name(l.Key)
+		if l.Head > 0 {
+			return rueidis.CT(c.B().Getrange().Key(name).Start(0).End(int64(l.Head)-1).Cache().ToStaticTTL(), time.Hour)
 		}
-		return rueidis.CT(c.B().Get().Key(looks[i].Key).Cache().ToStaticTTL(), time.Hour)
+		return rueidis.CT(c.B().Get().Key(name).Cache().ToStaticTTL(), time.Hour)
 	})
 	out := make([]Read, len(looks))
 	for i, r := range results {
@@ -435,7 +449,7 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 			out[i].Value = value
 		}
 		if tracked {
-			out[i].Voucher = s.end(looks[i].Key, under[i])
+			out[i].Voucher = s.end(s.namespace.name(looks[i].Key), under[i])
 		} else if looks[i].Fence != nil {
 			out[i].Voucher = s.announcements.voucher()
 		}
@@ -454,19 +468,19 @@ func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Gra
 		if r.Rejected.set {
 			length = r.Rejected.length
 		}
-		return call{acquire, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS, r.Rejected.head, strconv.Itoa(length)}}
+		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseMS, r.Rejected.head, strconv.Itoa(length)}}
 	})
 }
 
 // Seize is Acquire, but takes the leases from whoever holds them, whose fills are refused from then on.
 func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
-		return call{seize, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS}}
+		return call{seize, s.pair(r.Key), []string{r.Nonce, s.leaseMS}}
 	})
 }
 
 func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(Request) call) ([]Grant, []Generation) {
-	calls := ofTags(ensure, tags)
+	calls := s.ofTags(ensure, tags)
 	for _, r := range reqs {
 		calls = append(calls, ask(r))
 	}
@@ -484,12 +498,12 @@ func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(
 
 // Ensure asks for the generations of tags, in their order, in one round trip. A tag that has none is given one.
 func (s *Store) Ensure(ctx context.Context, tags ...Tag) []Generation {
-	return generations(s.run(ctx, ofTags(ensure, tags)))
+	return generations(s.run(ctx, s.ofTags(ensure, tags)))
 }
 
 // Bump gives tags their next generations, in their order, in one round trip.
 func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
-	results := s.run(ctx, ofTags(bump, tags))
+	results := s.run(ctx, s.ofTags(bump, tags))
 	keys := make([]string, len(tags))
 	for i, t := range tags {
 		keys[i] = t.Key
@@ -498,10 +512,10 @@ func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
 	return generations(results)
 }
 
-func ofTags(script *script, tags []Tag) []call {
+func (s *Store) ofTags(script *script, tags []Tag) []call {
 	calls := make([]call, len(tags))
 	for i, t := range tags {
-		calls[i] = call{script, []string{t.Key}, []string{strconv.FormatInt(t.Life.Milliseconds(), 10)}}
+		calls[i] = call{script, []string{s.namespace.name(t.Key)}, []string{strconv.FormatInt(t.Life.Milliseconds(), 10)}}
 	}
 	return calls
 }
@@ -572,7 +586,7 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 				continue
 			}
 			args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
-			calls = append(calls, call{fill, []string{f.Key, leaseKey(f.Key)}, append(args, s.format...)})
+			calls = append(calls, call{fill, s.pair(f.Key), append(args, s.format...)})
 			filling = append(filling, i)
 		}
 		for j, r := range s.run(ctx, calls) {
@@ -589,7 +603,7 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 func (s *Store) Renew(ctx context.Context, reqs ...Request) error {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
-		calls[i] = call{renew, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce, s.leaseMS}}
+		calls[i] = call{renew, s.pair(r.Key), []string{r.Nonce, s.leaseMS}}
 	}
 	return firstError(s.run(ctx, calls))
 }
@@ -598,7 +612,7 @@ func (s *Store) Renew(ctx context.Context, reqs ...Request) error {
 func (s *Store) Release(ctx context.Context, reqs ...Request) error {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
-		calls[i] = call{release, []string{r.Key, leaseKey(r.Key)}, []string{r.Nonce}}
+		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce}}
 	}
 	return firstError(s.run(ctx, calls))
 }
@@ -617,7 +631,7 @@ func firstError(results []rueidis.RedisResult) error {
 func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs []error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
-		calls[i] = call{remove, []string{key, leaseKey(key)}, s.format}
+		calls[i] = call{remove, s.pair(key), s.format}
 	}
 	results := s.run(ctx, calls)
 	s.announce(ctx, keys)
@@ -637,7 +651,7 @@ func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs
 // Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
 // whose fill was refused: an older value must not survive it, and that of a Set which came after it must.
 func (s *Store) Discard(ctx context.Context, key string, before int64) error {
-	err := firstError(s.run(ctx, []call{{discard, []string{key}, append([]string{strconv.FormatInt(before, 10)}, s.format...)}}))
+	err := firstError(s.run(ctx, []call{{discard, []string{s.namespace.name(key)}, append([]string{strconv.FormatInt(before, 10)}, s.format...)}}))
 	s.announce(ctx, []string{key})
 	return err
 }

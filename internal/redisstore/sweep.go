@@ -95,19 +95,22 @@ return 0
 
 // Scan goes through all keys of the server, once for each pattern of the server's, one pattern after the other, and gives those
 // that match to visit, a page at a time. An empty pattern matches all. A key that is there throughout a pass is seen in it at least
-// once. An error means that it has not got to the end: that of visit, of the server, or ErrMoved.
+// once. With a namespace, only what is in it is seen, by the names that it has there. An error means that it has not got to the end: that of visit, of the server, or ErrMoved.
 func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patterns ...string) error {
 	since, session := s.standing(), s.session.Load()
 	if since.IsZero() || session == nil {
 		return ErrUnavailable
 	}
 	for _, match := range patterns {
+		match = s.namespace.pattern(match)
 		// A replica's keys are those of its primary: to see them twice costs time alone.
 		for _, node := range session.client.Nodes() {
 			for cursor := uint64(0); ; {
 				page, err := s.page(ctx, node, cursor, match)
-				if err == nil && len(page.Elements) > 0 {
-					err = visit(page.Elements)
+				if err == nil {
+					if keys := s.namespace.ownOf(page.Elements); len(keys) > 0 {
+						err = visit(keys)
+					}
 				}
 				if err == nil && !s.standing().Equal(since) {
 					err = ErrMoved // where a cursor means something else
@@ -238,7 +241,7 @@ func (s *Store) runSlowly(ctx context.Context, calls []call) []rueidis.RedisResu
 func (s *Store) Erase(ctx context.Context, keys ...string) (removed []bool, err error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
-		calls[i] = call{erase, []string{key, leaseKey(key)}, s.format}
+		calls[i] = call{erase, s.pair(key), s.format}
 	}
 	results := s.runSlowly(ctx, calls)
 	s.announce(ctx, keys)
@@ -275,7 +278,7 @@ func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err
 		for _, tag := range o.Tags {
 			args = append(args, tag.Tag, strconv.FormatUint(tag.Value, 10))
 		}
-		calls[i] = call{sweep, []string{o.Key}, args}
+		calls[i] = call{sweep, []string{s.namespace.name(o.Key)}, args}
 	}
 	removed = make([]int, len(list))
 	for i, r := range s.runSlowly(ctx, calls) {
@@ -295,7 +298,7 @@ func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err
 func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte, error) {
 	heads := make([][]byte, len(keys))
 	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Getrange().Key(keys[i]).Start(0).End(int64(bytes) - 1).Build()
+		return c.B().Getrange().Key(s.namespace.name(keys[i])).Start(0).End(int64(bytes) - 1).Build()
 	}) {
 		var err error
 		if heads[i], err = r.AsBytes(); err != nil && !IsWrongType(err) && !denied(err) {
@@ -311,7 +314,9 @@ func denied(err error) bool { return code(err) == "NOPERM" }
 // Values reads short values, such as generations, without being told of their changes. What is missing or no string is empty.
 func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {
 	values := make([]string, len(keys))
-	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed { return c.B().Get().Key(keys[i]).Build() }) {
+	for i, r := range s.slowly(ctx, len(keys), func(c rueidis.Client, i int) rueidis.Completed {
+		return c.B().Get().Key(s.namespace.name(keys[i])).Build()
+	}) {
 		var err error
 		if values[i], err = r.ToString(); err != nil && !rueidis.IsRedisNil(err) && !IsWrongType(err) {
 			return nil, err
@@ -319,15 +324,3 @@ func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {
 	}
 	return values, nil
 }
-
-// KeyOfLease returns the key whose lease lies under name, if it is one.
-func KeyOfLease(name string) (key string, ok bool) {
-	const before, after = "{", "}!l"
-	if len(name) < len(before)+len(after) || name[:1] != before || name[len(name)-len(after):] != after {
-		return "", false
-	}
-	return name[len(before) : len(name)-len(after)], true
-}
-
-// LeasePattern is the pattern of the leases of the keys that match a pattern.
-func LeasePattern(match string) string { return leaseKey(match) }

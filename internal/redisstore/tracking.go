@@ -76,12 +76,9 @@ func (t *tracking) expect(key string, told chan struct{}) bool {
 }
 
 func (t *tracking) expected(key string) bool {
-	if len(key) == 0 || key[0] != '%' {
-		return false
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if key != t.probe {
+	if key != t.probe || key == "" {
 		return false
 	}
 	if t.told != nil {
