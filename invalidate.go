@@ -142,6 +142,8 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	if len(names) == 0 {
 		return Receipt{Confirmed: true}, nil
 	}
+	slices.Sort(names)
+	names = slices.Compact(names) // what is removed for one of them counts once
 	// The sequence comes first: see stampLate.
 	return c.retire(ctx, Invalidation{Tags: slices.Clone(tags)}, append([]string{tagSequence}, names...)...), nil
 }
