@@ -346,12 +346,20 @@ func (c *Cache) usable() error {
 	return nil
 }
 
-func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
+// usableWith is usable for a call with a context.
+func (c *Cache) usableWith(ctx context.Context) error {
 	if err := c.usable(); err != nil {
-		return nil, callOptions{}, err
+		return err
 	}
 	if ctx == nil {
-		return nil, callOptions{}, invalidArgument("the context is nil: use context.Background() where there is none")
+		return invalidArgument("the context is nil: use context.Background() where there is none")
+	}
+	return nil
+}
+
+func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
+	if err := c.usableWith(ctx); err != nil {
+		return nil, callOptions{}, err
 	}
 	if err := key.Err(); err != nil {
 		return nil, callOptions{}, err

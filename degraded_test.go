@@ -176,6 +176,9 @@ func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(ctx, "x") },
 		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
 		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(ctx) },
+		"pattern": func(c *aside.Cache) (aside.Receipt, error) {
+			return c.InvalidatePattern(ctx, items.Match(aside.Wildcard))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,6 +195,10 @@ func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 			short, cancel := context.WithCancel(ctx)
 			cancel()
 			require.ErrorIs(t, receipt.Wait(short), context.Canceled)
+			r, err := aside.Lookup(ctx, w.Cache, key, value("new"), tag)
+			require.NoError(t, err)
+			require.Equal(t, "new", r.Value, "what was in memory is gone, though it could still be served as stale")
+			require.Equal(t, aside.StatusFallback, r.Status)
 
 			// Back, but for the replay: Redis answers reads, and what writes is held up.
 			w.proxy.Refuse(false)

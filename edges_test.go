@@ -430,6 +430,16 @@ func TestANilContextIsATypedError(t *testing.T) {
 		"Get":        func() error { _, err := aside.Get[string](none, c, byName("a")); return err },
 		"Set":        func() error { return aside.Set(none, c, byName("a"), "v") },
 		"Invalidate": func() error { _, err := c.Invalidate(none, byName("a")); return err },
+		"of no key":  func() error { _, err := c.Invalidate(none); return err },
+		"category":   func() error { _, err := c.InvalidateCategory(none, "items"); return err },
+		"tags":       func() error { _, err := c.InvalidateTags(none, "x"); return err },
+		"all":        func() error { _, err := c.InvalidateAll(none); return err },
+		"pattern":    func() error { _, err := c.InvalidatePattern(none, items.Match(aside.Wildcard)); return err },
+		"Keys": func() (last error) {
+			for _, last = range c.Keys(none, aside.Pattern{}) {
+			}
+			return last
+		},
 	} {
 		require.ErrorIs(t, call(), &aside.Error{Code: aside.CodeInvalidArgument}, name)
 	}

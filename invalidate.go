@@ -92,7 +92,7 @@ func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
 // not an error: the receipt is then not confirmed. This process reads no older value all the same; other processes may, until
 // Redis is back and the invalidation, which is sent again until it is confirmed, has got there. An invalidation is carried out even if ctx has ended, since what it is about has changed all the same; it is bounded by Options.OpTimeout.
 func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
-	if err := c.usable(); err != nil {
+	if err := c.usableWith(ctx); err != nil {
 		return Receipt{}, err
 	}
 	slots := make([]*slot, len(keys))
@@ -120,7 +120,7 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 // InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
 // Promises, error and context are those of Invalidate.
 func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receipt, error) {
-	if err := c.usable(); err != nil {
+	if err := c.usableWith(ctx); err != nil {
 		return Receipt{}, err
 	}
 	if category == "" || !plain(category) {
@@ -132,7 +132,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
 // and context are those of InvalidateCategory.
 func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, error) {
-	if err := c.usable(); err != nil {
+	if err := c.usableWith(ctx); err != nil {
 		return Receipt{}, err
 	}
 	names, err := tagNames(tags)
@@ -142,13 +142,15 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	if len(names) == 0 {
 		return Receipt{Confirmed: true}, nil
 	}
+	slices.Sort(names)
+	names = slices.Compact(names) // what is removed for one of them counts once
 	// The sequence comes first: see stampLate.
 	return c.retire(ctx, Invalidation{Tags: slices.Clone(tags)}, append([]string{tagSequence}, names...)...), nil
 }
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
 func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
-	if err := c.usable(); err != nil {
+	if err := c.usableWith(ctx); err != nil {
 		return Receipt{}, err
 	}
 	return c.retire(ctx, Invalidation{All: true}, tagAll), nil
@@ -162,7 +164,7 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 // cases the receipt is not confirmed, and the work goes on in the background. Until it is done, this process reads nothing in
 // Redis that matches.
 func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt, error) {
-	if err := c.usable(); err != nil {
+	if err := c.usableWith(ctx); err != nil {
 		return Receipt{}, err
 	}
 	if err := pattern.Err(); err != nil {
@@ -232,19 +234,16 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	if !confirmed {
 		return c.receipt(0, c.journal.enter(tags...))
 	}
-	receipt := Receipt{Confirmed: true, closes: c.closes}
+	var own []*tally
+	var doubted []*pending
 	for i, tag := range tags {
 		tallies, again := c.journal.confirm(before, tag)
-		if again != nil {
-			receipt.pending, receipt.Confirmed = append(receipt.pending, again...), false
-			continue
-		}
-		if tag != tagSequence {
-			own := newTally()
-			receipt.tallies = append(receipt.tallies, own)
-			c.sweeps.begin(tag, generations[i].Value, append(tallies, own)...)
+		if doubted = append(doubted, again...); again == nil && tag != tagSequence {
+			own = append(own, c.sweeps.begin(tag, generations[i].Value, tallies...))
 		}
 	}
+	receipt := c.receipt(0, doubted)
+	receipt.tallies, receipt.closes = append(receipt.tallies, own...), c.closes
 	c.tell(what)
 	return receipt
 }

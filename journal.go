@@ -36,14 +36,16 @@ type journal struct {
 type unconfirmed struct {
 	number  uint64     // of the last one
 	waiters []*pending // the oldest first
+	others  bool       // it is everything, in place of names for which there was no room
 }
 
 // A pending is what those wait for who have invalidated one name between two tries to send it.
 type pending struct {
 	number    uint64        // of the last of them
 	confirmed chan struct{} // closed when Redis has carried it out
-	failed    chan struct{} // closed when a try has failed; nil but for a pattern
-	tally     *tally        // nil for a key
+	failed    chan struct{} // closed by fail when a try has failed; nil but for a pattern
+	failing   sync.Once
+	tally     *tally // nil for a key
 }
 
 // A moment is taken before invalidations are sent: which of those that wait are among them, and what was lost by then.
@@ -96,6 +98,9 @@ func (j *journal) enter(names ...string) []*pending {
 func (j *journal) enterLocked(names []string) (list []*pending) {
 	for _, name := range names {
 		j.last++
+		if all := j.entries[tagAll]; all != nil && all.others {
+			name = tagAll // which is to be confirmed anew, and stands for what there was no room for as it does for this
+		}
 		e := j.entries[name]
 		if e == nil {
 			text, isPattern := strings.CutPrefix(name, patternName)
@@ -109,7 +114,9 @@ func (j *journal) enterLocked(names []string) (list []*pending) {
 			}
 		}
 		e.number = j.last
-		list = append(list, e.wait(name, j.sent))
+		if w := e.wait(name, j.sent); len(list) == 0 || list[len(list)-1] != w { // else it is everything again, which counts once
+			list = append(list, w)
+		}
 	}
 	j.changed()
 	return list
@@ -134,16 +141,27 @@ func (e *unconfirmed) wait(name string, sent uint64) *pending {
 	return w
 }
 
-// overflow puts everything into quarantine in place of what there is no room for. Only that is then to be confirmed.
+func (w *pending) fail() {
+	if w.failed != nil {
+		w.failing.Do(func() { close(w.failed) })
+	}
+}
+
+// overflow puts everything into quarantine in place of what there is no room for. Only that is then to be confirmed, and until it
+// is, further names find their place in it: an outage may be long, and there may be no end of them. Who waits for a try to carry
+// out a pattern has waited long enough, for there will be none.
 func (j *journal) overflow() *pending {
-	all := &unconfirmed{number: j.last}
+	all := &unconfirmed{number: j.last, others: true}
 	own := all.wait(tagAll, j.last)
+	all.waiters = nil
 	for _, e := range j.entries {
 		for _, w := range e.waiters {
 			w.number = j.last
+			w.fail()
 			all.waiters = append(all.waiters, w)
 		}
 	}
+	all.waiters = append(all.waiters, own) // the last one, which is shared with who comes next
 	clear(j.entries)
 	clear(j.patterns)
 	j.entries[tagAll] = all

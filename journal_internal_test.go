@@ -100,3 +100,63 @@ func TestWhatAServerDoesNotKnowOfIsSentToItAgain(t *testing.T) {
 }
 
 func nameOf(i int) string { return "c:" + strconv.Itoa(i) }
+
+// A long outage has no end of names: what the journal keeps of them is bounded all the same.
+func TestAJournalThatStaysFullDoesNotGrow(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	kept := func() (n int) {
+		for _, e := range j.entries {
+			n += 1 + len(e.waiters)
+		}
+		return n
+	}
+	for i := range mostUnconfirmed + 1 {
+		j.enter(nameOf(i))
+	}
+	full := kept()
+	var late []*pending
+	for i := range 3 * mostUnconfirmed {
+		late = append(late, j.enter(nameOf(-1-i))...)
+		if i%1000 == 0 {
+			j.pending() // it is tried again and again
+		}
+	}
+	require.Less(t, kept(), full+10)
+	require.Len(t, late, 3*mostUnconfirmed)
+	for _, w := range late {
+		require.NotNil(t, w.tally, "what is removed for it is counted")
+	}
+	require.Len(t, j.enter(tagSequence, tagNamed+"a", tagNamed+"b"), 1, "what is removed for it counts once")
+	require.EqualValues(t, 1, j.waiting.Load())
+
+	_, _, upTo := j.pending()
+	after := j.enter(nameOf(0)) // which may have come too late for what was sent
+	j.confirm(upTo, tagAll)
+	require.Zero(t, ended(after))
+	require.True(t, j.holds(tagAll))
+	_, _, upTo = j.pending()
+	j.confirm(upTo, tagAll)
+	require.Equal(t, len(late)+1, ended(append(late, after...)))
+	j.enter(nameOf(0))
+	require.True(t, j.holds(nameOf(0)), "there is room again")
+	require.False(t, j.holds(tagAll))
+}
+
+func TestWhoWaitsForAPatternHearsThatThereIsNoRoomForIt(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	var list []*pending
+	for i := range mostPatterns + 1 {
+		list = append(list, j.enter(patternName+nameOf(i))...)
+	}
+	for _, w := range list[:mostPatterns] {
+		select {
+		case <-w.failed:
+		default:
+			t.Fatal("nobody tells, as long as Redis is away")
+		}
+	}
+	require.Nil(t, list[mostPatterns].failed)
+	require.Zero(t, ended(list))
+}

@@ -34,12 +34,9 @@ type KeyInfo struct {
 // CodeUnavailable. It can be ranged over again, and by many goroutines.
 func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, error] {
 	return func(yield func(KeyInfo, error) bool) {
-		err := c.usable()
+		err := c.usableWith(ctx)
 		if err == nil {
 			err = pattern.Err()
-		}
-		if err == nil && ctx == nil {
-			err = invalidArgument("the context is nil: use context.Background() where there is none")
 		}
 		switch {
 		case err != nil:

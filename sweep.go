@@ -19,54 +19,87 @@ import (
 type sweeps struct {
 	wake chan struct{}
 	mu   sync.Mutex
-	due  map[string]*target // by tag; guarded by mu
+	due  map[string]*target // by tag, until it is swept; guarded by mu
 }
 
 // A target is a tag, and what is to be removed: what carries it with an older generation.
 type target struct {
 	generation uint64
-	tallies    []*tally
+	taken      uint64   // the generation that it had when it was last begun to be swept
+	tallies    []*tally // the oldest first
 }
 
 // A tally counts the values that were removed for one or more invalidations.
 type tally struct {
 	removed atomic.Int64
 	done    chan struct{} // closed when there are no more
+	upTo    uint64        // the generation of the last of them; guarded by the mu of sweeps
 }
 
 func newTally() *tally { return &tally{done: make(chan struct{})} }
 
-// begin has what is older than a tag's generation removed, and counted by tallies.
-func (s *sweeps) begin(tag string, generation uint64, tallies ...*tally) {
-	s.put(map[string]*target{tag: {generation, tallies}})
-}
-
-// put adds targets to those that are due.
-func (s *sweeps) put(targets map[string]*target) {
+// begin has what is older than a tag's generation removed, and counted by the tallies that wait for it and by the one that it
+// returns. That is a shared one where the next sweep of the tag has one already, or where there are many since each sweep fails: a
+// tag that is invalidated all the time must not have more and more of them.
+func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally {
+	const most = 8
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.due == nil {
 		s.due = make(map[string]*target)
 	}
-	for tag, t := range targets {
-		d := s.due[tag]
-		if d == nil {
-			d = &target{}
-			s.due[tag] = d
-		}
-		d.generation = max(d.generation, t.generation)
-		d.tallies = append(d.tallies, t.tallies...)
+	d := s.due[tag]
+	if d == nil {
+		d = &target{}
+		s.due[tag] = d
+	}
+	d.generation = max(d.generation, generation)
+	for _, t := range waiting {
+		t.upTo = generation
+		d.tallies = append(d.tallies, t)
 	}
 	wake(s.wake)
+	if n := len(d.tallies); n > 0 {
+		if last := d.tallies[n-1]; last.upTo > d.taken || generation <= d.taken || n >= most {
+			last.upTo = max(last.upTo, generation)
+			return last
+		}
+	}
+	own := newTally()
+	own.upTo = generation
+	d.tallies = append(d.tallies, own)
+	return own
 }
 
-// take returns what is due.
-func (s *sweeps) take() map[string]*target {
+// take returns what is due, which stays so until it is done.
+func (s *sweeps) take() map[string]target {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	due := s.due
-	s.due = nil
-	return due
+	round := make(map[string]target, len(s.due))
+	for tag, d := range s.due {
+		d.taken = d.generation
+		round[tag] = target{generation: d.generation, tallies: slices.Clone(d.tallies)}
+	}
+	return round
+}
+
+// done notes that what take returned is swept.
+func (s *sweeps) done(round map[string]target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for tag, t := range round {
+		d := s.due[tag]
+		d.tallies = slices.DeleteFunc(d.tallies, func(tally *tally) bool {
+			over := tally.upTo <= t.generation
+			if over {
+				close(tally.done)
+			}
+			return over
+		})
+		if d.generation <= t.generation {
+			delete(s.due, tag)
+		}
+	}
 }
 
 // sweep sweeps what is due until ctx ends. One that fails is repeated from its beginning, together with what has become due.
@@ -88,16 +121,13 @@ func (c *Cache) sweep(ctx context.Context) {
 		began := time.Now()
 		var wait time.Duration
 		if err := c.sweepOnce(ctx, round); err != nil {
-			c.sweeps.put(round)
+			wake(c.sweeps.wake)
 			wait, pause = jittered(pause), min(2*pause, latest)
 			c.scanFailed(ctx, err)
 		} else {
-			for _, t := range round {
-				for _, tally := range t.tallies {
-					close(tally.done)
-				}
-			}
-			// So that tags which are invalidated all the time have Redis go through its keys for a tenth of the time at most.
+			c.sweeps.done(round)
+			// So that tags which are invalidated all the time have Redis go through its keys for a tenth of the time at most, or,
+			// where that takes long, not all the time.
 			wait, pause = min(4*time.Since(began), longestRest), soonest
 		}
 		t := time.NewTimer(wait)
@@ -117,7 +147,7 @@ func (c *Cache) scanFailed(ctx context.Context, err error) {
 }
 
 // sweepOnce goes through the keys of all categories that the targets can be about.
-func (c *Cache) sweepOnce(ctx context.Context, targets map[string]*target) error {
+func (c *Cache) sweepOnce(ctx context.Context, targets map[string]target) error {
 	categories, named := make(map[string]bool), false
 	for tag := range targets {
 		if name, ok := strings.CutPrefix(tag, tagCategory); ok {
@@ -136,7 +166,7 @@ func (c *Cache) sweepOnce(ctx context.Context, targets map[string]*target) error
 }
 
 // sweepKeys removes what is out of date of some keys.
-func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string]*target, named bool) error {
+func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string]target, named bool) error {
 	var heads []*wire.Header
 	if named {
 		var err error
@@ -148,7 +178,7 @@ func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string
 	for i, key := range keys {
 		o := redisstore.Outdated{Key: key}
 		want := func(tag string) {
-			if t := targets[tag]; t != nil {
+			if t, ok := targets[tag]; ok {
 				o.Tags = append(o.Tags, redisstore.Current{Tag: tag, Value: t.generation})
 			}
 		}
@@ -157,7 +187,7 @@ func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string
 			want(tagAll)
 		} else if heads[i] != nil {
 			for _, tag := range heads[i].Tags {
-				if t := targets[tag.Name]; t != nil && tag.Generation < t.generation {
+				if tag.Generation < targets[tag.Name].generation {
 					want(tag.Name)
 				}
 			}
@@ -167,11 +197,15 @@ func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string
 		}
 	}
 	removed, err := c.store.Sweep(ctx, list...)
+	counts := make(map[string]int64)
 	for i, r := range removed {
 		if r >= 0 {
-			for _, tally := range targets[list[i].Tags[r].Tag].tallies {
-				tally.removed.Add(1)
-			}
+			counts[list[i].Tags[r].Tag]++
+		}
+	}
+	for tag, n := range counts {
+		for _, tally := range targets[tag].tallies {
+			tally.removed.Add(n)
 		}
 	}
 	return err
@@ -333,12 +367,4 @@ func (c *Cache) erase(ctx context.Context, tasks []task, names []string) error {
 		}
 	}
 	return err
-}
-
-func (w *pending) fail() {
-	select {
-	case <-w.failed:
-	default:
-		close(w.failed)
-	}
 }

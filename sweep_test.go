@@ -347,3 +347,19 @@ func TestOnInvalidatedIsToldAfterAReplayAndHoldsNothingUp(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{"items:a", "x:y", "items", "items:*"}, seen)
 }
+
+func TestATagThatIsGivenTwiceIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	told := make(chan aside.Invalidation, 1)
+	o := at(server.Addr())
+	o.OnInvalidated = func(i aside.Invalidation) { told <- i }
+	c := connected(t, o)
+	require.NoError(t, aside.Set(t.Context(), c, items.Key("a"), "v", aside.WithTags("x", "y")))
+	receipt, err := c.InvalidateTags(t.Context(), "x", "y", "x")
+	require.NoError(t, err)
+	removed, err := receipt.Swept(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, removed)
+	require.Equal(t, []string{"x", "y", "x"}, (<-told).Tags, "as they were given")
+}

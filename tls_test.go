@@ -88,11 +88,11 @@ func TestTLS(t *testing.T) {
 		reason string // why it is refused; empty where it is not
 	}{
 		"a good certificate":         {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, ""},
-		"an expired one":             {&tls.Config{Certificates: []tls.Certificate{expired}}, ofExpired, "certificate of redis was refused"},
-		"that of another authority":  {&tls.Config{Certificates: []tls.Certificate{good}}, ofExpired, "certificate of redis was refused"},
+		"an expired one":             {&tls.Config{Certificates: []tls.Certificate{expired}}, ofExpired, "certificate of redis was refused: it has expired, or is not valid yet"},
+		"that of another authority":  {&tls.Config{Certificates: []tls.Certificate{good}}, ofExpired, "certificate of redis was refused: it is signed by an authority that is not trusted"},
 		"TLS 1.0":                    {&tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, trusted, "failed"},
 		"no TLS":                     {nil, trusted, "redis"},
-		"a certificate of elsewhere": {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, "certificate of redis was refused"},
+		"a certificate of elsewhere": {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, "certificate of redis was refused: it is for another host"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -114,6 +114,9 @@ func TestTLS(t *testing.T) {
 			c := newCache(t, o)
 			eventually(t, "it is refused", func() bool { return strings.Contains(c.Health().Reason, test.reason) && connections.Load() > 0 })
 			require.Equal(t, aside.StateDegraded, c.Health().State)
+			for _, name := range []string{host, "another.test", "127.0.0.1"} { // a health check that asks for no key shows the reason
+				require.NotContains(t, c.Health().Reason, name)
+			}
 			requireLoaded(t, c, items.Key("a"))
 			require.NotContains(t, strings.ToUpper(seen.String()), "HELLO", "nothing is sent but a handshake")
 			for _, text := range []string{log.String(), seen.String(), fmt.Sprintf("%+v %+v %+v", o, c, c.Health())} {

@@ -41,8 +41,9 @@ import (
 // What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given
 // back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
 // whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
-// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated". The
-// server's WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
+// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated"; two of
+// them count at a time, and one whose wait is over before its turn has counted nothing and is not complete. The server's
+// WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
 //
 // Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
 // (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
@@ -50,7 +51,7 @@ import (
 // 503 (the cache is closed, or Redis is away and a dry run cannot count). No answer may be stored by anyone (Cache-Control:
 // no-store).
 func Handler(c *aside.Cache, o Options) http.Handler {
-	h := &handler{cache: c, gate: newGate(o)}
+	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
 		switch r.Method {
 		case http.MethodGet, http.MethodHead:
@@ -63,8 +64,17 @@ func Handler(c *aside.Cache, o Options) http.Handler {
 }
 
 type handler struct {
-	cache *aside.Cache
-	gate  *gate
+	cache    *aside.Cache
+	gate     *gate
+	counting chan struct{} // holds one for each request that goes over keys
+}
+
+// mostCounting is how many requests go over keys at once. They share what Redis has time for with the sweeps and the patterns
+// that are carried out, which must not wait for everybody who looks on.
+const mostCounting = 2
+
+func newHandler(c *aside.Cache, o Options) *handler {
+	return &handler{cache: c, gate: newGate(o), counting: make(chan struct{}, mostCounting)}
 }
 
 // A gate lets those in who have a key.

@@ -471,8 +471,13 @@ func TestKeysArePrintedByNoVerb(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
 		fmt.Fprintf(&log, verb+verb+verb, o, &o, o.Keys)
 	}
+	log.logger().Info("x", "a configuration", struct {
+		Admin asidehttp.Options
+		Keys  []asidehttp.Key
+	}{o, o.Keys})
 	require.NotContains(t, log.String(), "canary")
 	require.NotContains(t, log.String(), hex.EncodeToString([]byte("canary")))
+	require.Contains(t, log.String(), `"Admin":"asidehttp.Options{5 keys}"`)
 	require.Equal(t, "asidehttp.Options{5 keys}", fmt.Sprint(o))
 	require.Equal(t, `asidehttp.Key{"dashboard" ["read"]}`, fmt.Sprint(o.Keys[0]))
 }

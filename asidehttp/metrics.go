@@ -16,11 +16,11 @@ import (
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…},
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
-// It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for 5 s at most:
-// complete is false if that was not enough, or if Redis failed, and error then says how. In memory mode it is "memory" in place
-// of "redis". The same is to be had from Handler, with ?metrics=true.
+// It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for two requests at
+// a time, while others wait for their turn, and for 5 s at most: complete is false if that was not enough, or if Redis failed, and
+// error then says how. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
-	h := &handler{cache: c, gate: newGate(o)}
+	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
 		if !reads(r) {
 			return notAllowed(w, "GET, HEAD", "use GET, with ?pattern=models:* to see keys too")
@@ -100,8 +100,14 @@ func (h *handler) list(ctx context.Context, pattern aside.Pattern) *keys {
 	return list
 }
 
-// count adds up what is cached under a pattern and counts.
+// count adds up what is cached under a pattern and counts, when it is its turn.
 func (h *handler) count(ctx context.Context, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
+	select {
+	case h.counting <- struct{}{}:
+		defer func() { <-h.counting }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for info, err := range h.cache.Keys(ctx, pattern) {
 		if err != nil {
 			return err
@@ -123,18 +129,22 @@ func (h *handler) matched(ctx context.Context, s selection) (*count, *problem) {
 	case byKeys:
 		patterns = patterns[:0]
 		var categories []string
-		wanted := make(map[string]bool)
-		for i, key := range s.keys {
-			wanted[key.String()] = true
+		wanted := setOf(s.keys, aside.Key.String)
+		for i := range s.keys {
 			if name := s.policies[i].Category; !slices.Contains(categories, name) {
 				categories = append(categories, name)
 				patterns = append(patterns, s.policies[i].Match(aside.Wildcard))
 			}
 		}
-		counts = func(info aside.KeyInfo) bool { return wanted[info.Key] }
-	case byTags:
 		counts = func(info aside.KeyInfo) bool {
-			return slices.ContainsFunc(info.Tags, func(tag string) bool { return slices.Contains(s.tags, tag) })
+			found := wanted[info.Key]
+			delete(wanted, info.Key) // Redis may show it again
+			return found
+		}
+	case byTags:
+		wanted := setOf(s.tags, func(tag string) string { return tag })
+		counts = func(info aside.KeyInfo) bool {
+			return slices.ContainsFunc(info.Tags, func(tag string) bool { return wanted[tag] })
 		}
 	}
 	var n int64
@@ -149,6 +159,14 @@ func (h *handler) matched(ctx context.Context, s selection) (*count, *problem) {
 		}
 	}
 	return h.counted(n, true, nil), nil
+}
+
+func setOf[T any](list []T, name func(T) string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, v := range list {
+		set[name(v)] = true
+	}
+	return set
 }
 
 // HealthOptions configures Health. The zero value works.

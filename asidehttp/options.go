@@ -83,6 +83,9 @@ func (o Options) Format(f fmt.State, _ rune) {
 // LogValue is Format for slog's handlers.
 func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
 
+// MarshalText is Format for encoding/json, by which slog's JSONHandler writes a struct that the options are a field of.
+func (o Options) MarshalText() ([]byte, error) { return fmt.Append(nil, o), nil }
+
 // Format writes name and scopes, whatever the verb.
 func (k Key) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "asidehttp.Key{%q %q}", k.Name, k.Scopes)
@@ -90,6 +93,9 @@ func (k Key) Format(f fmt.State, _ rune) {
 
 // LogValue is Format for slog's handlers.
 func (k Key) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
+
+// MarshalText is Format for encoding/json.
+func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
 func (o Options) logger() *slog.Logger {
 	if o.Logger == nil {

@@ -107,6 +107,12 @@ type Revalidator struct {
 	stats    RevalidatorStats
 }
 
+// Format does not write the secret, whatever the verb.
+func (r *Revalidator) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "asidehttp.Revalidator{%v}", r.o) }
+
+// LogValue is Format for slog's handlers.
+func (r *Revalidator) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
+
 // A delivery is one target on its way.
 type delivery struct {
 	target   Target

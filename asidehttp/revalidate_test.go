@@ -496,6 +496,10 @@ func TestWrongOptionsOfARevalidator(t *testing.T) {
 	var log output
 	log.logger().Info("x", "options", good)
 	fmt.Fprintf(&log, "%v %+v %#v %s %x", good, good, &good, good, good)
+	r := revalidator(t, good)
+	require.NoError(t, r.Close(t.Context()))
+	log.logger().Info("x", "revalidator", r)
+	fmt.Fprintf(&log, "%v %+v %#v %s %x %+v", r, r, r, r, r, struct{ R *asidehttp.Revalidator }{r})
 	require.NotContains(t, log.String(), "canary")
 	require.Contains(t, log.String(), "www.example.com")
 }

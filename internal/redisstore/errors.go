@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"os"
 	"strings"
@@ -93,11 +94,25 @@ func Describe(err error) string {
 	case errors.Is(err, ErrSlow):
 		return ErrSlow.Error()
 	case errors.As(err, &cert):
-		return "the certificate of redis was refused: " + cert.Err.Error()
+		return "the certificate of redis was refused: " + describeCertificate(cert.Err)
 	case isTLS(err):
 		return "redis and this process cannot agree on TLS"
 	case IsTimeout(err):
 		return "redis did not answer in time"
 	}
 	return "the connection to redis failed"
+}
+
+// describeCertificate says what is wrong with a certificate, and not whose it is: a health check shows it to whoever asks.
+func describeCertificate(err error) string {
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, new(x509.HostnameError)):
+		return "it is for another host"
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "it is signed by an authority that is not trusted"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "it has expired, or is not valid yet"
+	}
+	return "it is not valid"
 }

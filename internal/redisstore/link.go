@@ -85,6 +85,9 @@ type link struct {
 	lost  chan struct{} // wakes the background goroutine, with room for one
 	cause error         // why lost was signalled; guarded by mu
 
+	turn chan struct{} // holds one, of whom sends a portion: see portion
+	busy time.Duration // that portions have taken since the last rest; of whose turn it is
+
 	stop       context.CancelFunc
 	done       chan struct{} // closed when the background goroutine has ended
 	background sync.WaitGroup

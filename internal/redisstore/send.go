@@ -18,7 +18,7 @@ type batch struct {
 	cached func(c rueidis.Client, i int) rueidis.CacheableTTL
 	most   int  // commands that are sent to a node at once, pipeline unless set
 	bulk   bool // by the second client
-	slow   bool // not in a hurry: see rest
+	slow   bool // not in a hurry: see portion
 	// answered, unless nil, is told of each answer and who gave it. Of answers to different commands it may be told at the same
 	// time.
 	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
@@ -124,38 +124,41 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 	}
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
-		now := l.session.Load()
-		err := ctx.Err()
-		if err == nil && now == nil {
-			err = ErrUnavailable
-		}
-		if err != nil {
-			return unsent(results, n, err)
-		}
 		from, to := len(results), min(n, len(results)+most)
-		limited, cancel := ctx, func() {}
-		if b.slow {
-			limited, cancel = context.WithTimeout(ctx, portionTime)
-		}
-		sent := time.Now()
+		var now *session
 		var answers []rueidis.RedisResult
-		switch {
-		case asking:
-			answers = sendAsking(limited, now.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
-		case b.cached != nil:
-			answers = sendTracked(limited, now.client, from, to, func(c rueidis.Client, j int) rueidis.CacheableTTL { return b.cached(c, at(j)) })
-		default:
-			c := now.client
-			if b.bulk {
-				c = now.inBulk()
+		var sent time.Time
+		next := func(ctx context.Context) error {
+			if now = l.session.Load(); now == nil {
+				return ErrUnavailable
 			}
-			answers = sendPlain(limited, c, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+			sent = time.Now()
+			switch {
+			case asking:
+				answers = sendAsking(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+			case b.cached != nil:
+				answers = sendTracked(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.CacheableTTL { return b.cached(c, at(j)) })
+			default:
+				c := now.client
+				if b.bulk {
+					c = now.inBulk()
+				}
+				answers = sendPlain(ctx, c, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+			}
+			return nil
 		}
-		cancel()
-		if b.slow {
-			s.rest(ctx, time.Since(sent))
-		} else {
-			l.note(ctx, now, time.Since(sent), answers)
+		err := ctx.Err()
+		switch {
+		case err != nil:
+		case b.slow:
+			err = l.portion(ctx, next)
+		default:
+			if err = next(ctx); err == nil {
+				l.note(ctx, now, time.Since(sent), answers)
+			}
+		}
+		if err != nil && answers == nil {
+			return unsent(results, n, err)
 		}
 		if b.answered != nil {
 			for j, r := range answers {

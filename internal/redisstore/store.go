@@ -156,7 +156,6 @@ type Store struct {
 	opTimeout     time.Duration
 	changed       func(key string)
 	marked        func(uint64)
-	busy          atomic.Int64 // nanoseconds that portions have taken since the last pause: see rest
 	leaseMS       string
 	format        []string // as the scripts take it: see formatFrom
 	layout        []string // likewise: offsets of the length of the tags and of the tags
@@ -198,7 +197,7 @@ func Open(o Options) *Store {
 
 // linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
-	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire}
+	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1)}
 	if owned != nil {
 		l.owned.Store(owned)
 	} else {

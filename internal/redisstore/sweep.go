@@ -11,11 +11,11 @@ import (
 )
 
 // What goes over many keys is sent in small portions, with pauses between them, and on its own account: callers wait for one
-// portion at most, the server is busy with it for less than half of its time, and a portion that fails or takes long says
-// nothing to the breaker.
+// portion at most, a server is busy with it for less than half of its time, however many go over keys at once, and a portion
+// that fails or takes long says nothing to the breaker.
 const (
 	scanCount   = 500 // places of the server's table that one SCAN looks at
-	portion     = 64  // commands in one round trip
+	portionSize = 64  // commands in one round trip
 	portionTime = 2 * time.Second
 	burst       = time.Millisecond // of portions without a pause between them
 )
@@ -165,7 +165,7 @@ func (w *walk) unmoved(now *table) bool {
 func (w *walk) pass(ctx context.Context, match string) error {
 	for i, l := range w.table.nodes {
 		for cursor := uint64(0); ; {
-			page, err := w.page(ctx, l, cursor, match)
+			page, err := l.page(ctx, cursor, match)
 			if err == nil {
 				if keys := w.namespace.ownOf(page.Elements); len(keys) > 0 {
 					err = w.visit(keys)
@@ -200,47 +200,63 @@ func (l *link) standing() time.Time {
 	return time.Time{}
 }
 
-func (s *Store) page(ctx context.Context, l *link, cursor uint64, match string) (rueidis.ScanEntry, error) {
-	session := l.session.Load()
-	if session == nil {
-		return rueidis.ScanEntry{}, ErrUnavailable
-	}
-	node := session.client
-	limited, cancel := context.WithTimeout(ctx, portionTime)
-	defer cancel()
-	sent := time.Now()
-	var cmd rueidis.Completed
-	if match == "" {
-		cmd = node.B().Scan().Cursor(cursor).Count(scanCount).Build()
-	} else {
-		cmd = node.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
-	}
-	entry, err := node.Do(limited, cmd).AsScanEntry()
-	s.rest(ctx, time.Since(sent))
+func (l *link) page(ctx context.Context, cursor uint64, match string) (rueidis.ScanEntry, error) {
+	var entry rueidis.ScanEntry
+	err := l.portion(ctx, func(ctx context.Context) (err error) {
+		session := l.session.Load()
+		if session == nil {
+			return ErrUnavailable
+		}
+		var cmd rueidis.Completed
+		if match == "" {
+			cmd = session.client.B().Scan().Cursor(cursor).Count(scanCount).Build()
+		} else {
+			cmd = session.client.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
+		}
+		entry, err = session.client.Do(ctx, cmd).AsScanEntry()
+		return err
+	})
 	return entry, err
 }
 
-// rest pauses after some portions for as long as they have taken.
-func (s *Store) rest(ctx context.Context, took time.Duration) {
-	if s.busy.Add(int64(took)) < int64(burst) {
-		return
+// portion sends one portion when it is its turn, and rests after some of them for as long as they have taken. The turn is given
+// back after the rest: else many would have the server work while one of them rests.
+func (l *link) portion(ctx context.Context, send func(context.Context) error) error {
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	t := time.NewTimer(time.Duration(s.busy.Swap(0)))
+	limited, cancel := context.WithTimeout(ctx, portionTime)
+	defer cancel()
+	sent := time.Now()
+	err := send(limited)
+	if l.busy += time.Since(sent); l.busy < burst {
+		return err
+	}
+	rest := l.busy
+	l.busy = 0
+	if err != nil || limited.Err() != nil {
+		return err // who repeats it pauses before, and others need not wait for that
+	}
+	t := time.NewTimer(rest)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
 	}
+	return err
 }
 
 // slowly sends a command for each name in portions.
 func (s *Store) slowly(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{names: names, plain: build, most: portion, slow: true})
+	return s.each(ctx, batch{names: names, plain: build, most: portionSize, slow: true})
 }
 
 // runSlowly is run, in portions.
 func (s *Store) runSlowly(ctx context.Context, calls []call) []rueidis.RedisResult {
-	return s.runAs(ctx, calls, batch{most: portion, slow: true})
+	return s.runAs(ctx, calls, batch{most: portionSize, slow: true})
 }
 
 // named are what keys are called.

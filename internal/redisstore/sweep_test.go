@@ -182,10 +182,33 @@ func TestWhatGoesOverManyKeysIsSentInSmallPortions(t *testing.T) {
 	done := make(chan error)
 	go func() { _, err := s.Heads(t.Context(), 10, keys...); done <- err }()
 	gate.Wait(t)
-	proxy.Await(t, "the rest of the portion", func() bool { return len(proxy.Log()) >= portion })
-	require.Len(t, proxy.Log(), portion, "and no more while it is not answered")
+	proxy.Await(t, "the rest of the portion", func() bool { return len(proxy.Log()) >= portionSize })
+	require.Len(t, proxy.Log(), portionSize, "and no more while it is not answered")
 	gate.Release()
 	require.NoError(t, <-done)
+}
+
+// However many go over keys, the server works for one of them at a time, and rests in between.
+func TestOnePortionIsSentAtATime(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	s := connected(t, proxy.Addr())
+	gate := proxy.HoldReplies(func(args []string) bool { return strings.EqualFold(args[0], "GETRANGE") })
+	proxy.ResetCounts()
+	done := make(chan error)
+	go func() { _, err := s.Heads(t.Context(), 10, "a"); done <- err }()
+	gate.Wait(t)
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := s.Heads(short, 10, "b", "c")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorIs(t, s.Scan(short, func([]string) error { return nil }, ""), context.DeadlineExceeded)
+	require.Len(t, proxy.Log(), 1)
+	gate.Release()
+	require.NoError(t, <-done)
+	_, err = s.Heads(t.Context(), 10, "b", "c")
+	require.NoError(t, err)
 }
 
 func TestAPortionThatFailsSaysNothingToTheBreaker(t *testing.T) {
