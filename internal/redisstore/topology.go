@@ -67,8 +67,8 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 // settle has one server for everything.
 func (t *topology) settle(opt rueidis.ClientOption) {
 	l := t.newLink(nil)
-	t.table.Store(&table{nodes: []*link{l}})
 	l.open(opt, t.onState)
+	t.table.Store(&table{nodes: []*link{l}})
 }
 
 // Close ends all connections and the background work.
@@ -269,7 +269,7 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 	sent := time.Now()
 	answers := s.client.DoMulti(ctx,
 		s.client.B().ClusterNodes().Build(),
-		s.client.B().Getrange().Key(l.ownName(probeName)).Start(0).End(0).Build(),
+		s.client.B().Exists().Key(l.ownName(probeName)).Build(),
 	)
 	if ctx.Err() == nil {
 		l.note(ctx, s, min(time.Since(sent), l.opTimeout), answers[1:])
