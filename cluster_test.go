@@ -394,3 +394,34 @@ func TestNothingStaysStaleThroughTheChangesOfACluster(t *testing.T) {
 	require.Less(t, st.worst, 3*time.Second)
 	require.Positive(t, writes.Load())
 }
+
+func TestAReceiptWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	c := connected(t, inClusterOf(cluster))
+	key := items.Key("a")
+	stored(t, c, key, "v")
+	replica := cluster.ReplicaOf(cluster.NodeOf(key.String()))
+	cluster.WaitReplicated()
+	replica.Pause()
+	receipt, err := c.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, receipt.Replicated(short, 1), context.DeadlineExceeded)
+	require.NoError(t, receipt.Replicated(t.Context(), 0))
+	replica.Resume()
+	require.NoError(t, receipt.Replicated(t.Context(), 1))
+	require.Equal(t, int64(0), replica.MustDo(t, "EXISTS", key.String()))
+	requireCode(t, receipt.Replicated(t.Context(), -1), aside.CodeInvalidArgument)
+
+	retired, err := c.InvalidateCategory(t.Context(), "items")
+	require.NoError(t, err)
+	require.NoError(t, retired.Replicated(t.Context(), 1))
+	done := make(chan error, 1)
+	go func() { done <- retired.Replicated(context.Background(), 2) }() // which there are not
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, <-done, aside.ErrClosed)
+	require.NoError(t, aside.Receipt{Confirmed: true}.Replicated(t.Context(), 1), "in memory mode")
+}
