@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,14 +188,9 @@ func TestAnInvalidationIsCarriedOutWhileItsSlotMoves(t *testing.T) {
 			key := items.Key("moves", where)
 			inMemory(t, a, key, value("old"))
 			inMemory(t, b, key, value("never"))
-			from := cluster.NodeOf(key.String())
-			var to *redistest.Server
-			for _, p := range cluster.Primaries() {
-				if p != from {
-					to = p
-				}
-			}
-			m := cluster.BeginMigration(redistest.Slot(key.String()), to)
+			primaries := cluster.Primaries()
+			at := slices.Index(primaries, cluster.NodeOf(key.String()))
+			m := cluster.BeginMigration(redistest.Slot(key.String()), primaries[(at+1)%len(primaries)])
 			if where == "after it has moved" {
 				m.Move(key.String())
 			}
@@ -373,8 +369,11 @@ func TestNothingStaysStaleThroughTheChangesOfACluster(t *testing.T) {
 			eventually(t, "nothing stays stale after "+what, func() bool { return read(reader, i, false) && read(writer, i, true) })
 		}
 	}
-	for range migrations {
-		cluster.MigrateSlots(1)
+	for n := range migrations {
+		slot := redistest.Slot(keys[n%len(keys)].String())
+		primaries := cluster.Primaries()
+		at := slices.Index(primaries, cluster.OwnerOf(slot))
+		cluster.MigrateSlot(slot, primaries[(at+1)%len(primaries)])
 	}
 	settled("migrations")
 	for n := range promotions {
