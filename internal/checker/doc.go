@@ -1,0 +1,2 @@
+// Checker runs real processes under faults and checks what they saw.
+package main

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+func main() {
+	redistest.MaybeSubprocess(map[string]func(){"worker": workerProcess})
+	var o options
+	flag.StringVar(&o.topology, "topology", "single", "what the caches are on")
+	flag.IntVar(&o.schedules, "schedules", 10, "how many schedules there are at least")
+	flag.IntVar(&o.operations, "ops", 0, "how many operations are checked at least")
+	flag.Uint64Var(&o.seed, "seed", 0, "of the first schedule; the next ones count up. 0: a random one")
+	flag.StringVar(&o.out, "out", ".", "the directory for the histories of schedules that fail")
+	flag.StringVar(&o.broken, "broken", "", "a way in which the workers are broken on purpose: forgets, hoards or weak")
+	only := flag.String("faults", "", "only these faults, separated by commas")
+	file := flag.String("check", "", "check a saved history, and do nothing else")
+	flag.Parse()
+	if *only != "" {
+		o.only = strings.Split(*only, ",")
+	}
+	if o.seed == 0 {
+		o.seed = rand.Uint64() >> 32
+	}
+	ok := false
+	if *file != "" {
+		ok = checkFile(os.Stdout, *file)
+	} else {
+		ok = repeat(os.Stdout, o)
+	}
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	topology   string
+	schedules  int
+	operations int
+	seed       uint64
+	out        string
+	broken     string
+	only       []string
+}
+
+// How many goroutines of a worker read and write, at the same time.
+const (
+	readersOfEach = 6
+	writersOfEach = 2
+)
+
+// fewSchedules is how many may leave out an interleaving that should occur.
+const fewSchedules = 3
+
+// repeat carries out schedules and checks them, until there are enough. It reports whether all were right.
+func repeat(w io.Writer, o options) (ok bool) {
+	ok = true
+	var sum tally
+	var checked searched
+	var worst [2]time.Duration
+	var reads [strengths]int
+	began := time.Now()
+	n := 0
+	for ; n < o.schedules || sum.operations() < uint64(o.operations); n++ {
+		p := plan{topology: o.topology, seed: o.seed + uint64(n), broken: o.broken, only: o.only, quiet: defaultQuiet, readers: readersOfEach, writers: writersOfEach}
+		var h *history
+		var counted tally
+		start := time.Now()
+		var failed error
+		if err := during(func(t testing.TB) { h, counted, failed = perform(t, p) }); err != nil && failed == nil {
+			failed = err
+		}
+		ran := time.Since(start)
+		if h == nil {
+			fmt.Fprintf(w, "schedule %d, seed %d: %v\n", n+1, p.seed, failed)
+			return false
+		}
+		r := check(h)
+		sum.add(counted)
+		for i, d := range worst {
+			worst[i] = max(d, r.verdict.worst[i].excess)
+		}
+		for s, count := range r.verdict.reads {
+			reads[s] += count
+		}
+		checked.pieces += r.searched.pieces
+		checked.reads += r.searched.reads
+		fmt.Fprintf(w, "schedule %d, seed %d: %v, checked in %v; %s\n", n+1, p.seed, ran.Round(10*time.Millisecond), r.took.Round(10*time.Millisecond), summaryOf(h, counted, r.verdict))
+		if failed != nil {
+			r.problems = append(r.problems, failed.Error())
+		}
+		if len(r.problems) > 0 {
+			ok = false
+			path := filepath.Join(o.out, fmt.Sprintf("history-%s-%d.jsonl", o.topology, p.seed))
+			err := os.MkdirAll(o.out, 0o755)
+			if err == nil {
+				err = h.save(path)
+			}
+			fmt.Fprintf(w, "FAILED, its history is in %s (%v):\n%s\n", path, err, strings.Join(r.problems, "\n"))
+			break
+		}
+	}
+	took := time.Since(began)
+	fmt.Fprintf(w, "\n%d schedules from seed %d in %v, %.0f operations a second\n", n, o.seed, took.Round(time.Second), float64(sum.operations())/took.Seconds())
+	sum.print(w)
+	for s := range strengths {
+		fmt.Fprintf(w, "%d reads held to %q", reads[s], s)
+		if s >= quiet {
+			fmt.Fprintf(w, ": smallest delta that passes %v", worst[s-quiet])
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "porcupine: %d reads in %d pieces\n", checked.reads, checked.pieces)
+	if missing := sum.missing(); ok && n >= fewSchedules && len(o.only) == 0 && len(missing) > 0 {
+		fmt.Fprintf(w, "FAILED: what should have occurred has not: %s\n", strings.Join(missing, ", "))
+		ok = false
+	}
+	return ok
+}
+
+func summaryOf(h *history, counted tally, v *verdict) string {
+	text := fmt.Sprintf("%d operations, %d refused fills, %d unconfirmed", counted.operations(), counted.RefusedFills, counted.unconfirmed)
+	if counted.lost > 0 {
+		text += fmt.Sprintf(" (%d lost)", counted.lost)
+	}
+	text += fmt.Sprintf(", %d gaps; DegradedTTL %v; delta %v quiet, %v faulted; %s", counted.Gaps, h.DegradedTTL, v.delta(quiet), v.delta(faulted), countsOf(counted.faults))
+	return text
+}
+
+// checkFile checks a saved history.
+func checkFile(w io.Writer, path string) (ok bool) {
+	h, err := load(path)
+	if err != nil {
+		fmt.Fprintln(w, err)
+		return false
+	}
+	r := check(h)
+	fmt.Fprintf(w, "%s: seed %d, %s\n", path, h.Seed, summaryOf(h, countHistory(h), r.verdict))
+	if len(r.problems) > 0 {
+		fmt.Fprintf(w, "FAILED:\n%s\n", strings.Join(r.problems, "\n"))
+	}
+	return len(r.problems) == 0
+}

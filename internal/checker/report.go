@@ -1,0 +1,150 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A tally counts what happened.
+type tally struct {
+	// What workers count.
+	Loads, RefusedFills, MemoryHits, RedisHits, StaleHits, Fallbacks, Gaps, Pushes uint64
+
+	reads, updates, invalidations uint64
+	unconfirmed                   uint64 // of the invalidations, when they returned
+	lost                          uint64 // of those, how many died with their process
+	exempt                        uint64 // keys whose last version died likewise, before it was invalidated
+	processes                     uint64
+	doors                         [len(doorNames)]uint64
+	faults                        map[string]uint64
+}
+
+func (a *tally) add(b tally) {
+	a.Loads += b.Loads
+	a.RefusedFills += b.RefusedFills
+	a.MemoryHits += b.MemoryHits
+	a.RedisHits += b.RedisHits
+	a.StaleHits += b.StaleHits
+	a.Fallbacks += b.Fallbacks
+	a.Gaps += b.Gaps
+	a.Pushes += b.Pushes
+	a.reads += b.reads
+	a.updates += b.updates
+	a.invalidations += b.invalidations
+	a.unconfirmed += b.unconfirmed
+	a.lost += b.lost
+	a.exempt += b.exempt
+	a.processes += b.processes
+	for i := range a.doors {
+		a.doors[i] += b.doors[i]
+	}
+	if a.faults == nil {
+		a.faults = map[string]uint64{}
+	}
+	for name, n := range b.faults {
+		a.faults[name] += n
+	}
+}
+
+func (a *tally) operations() uint64 { return a.reads + a.updates + a.invalidations }
+
+func countHistory(h *history) tally {
+	sum := tally{
+		reads: uint64(len(h.reads)), invalidations: uint64(len(h.invalidations)), unconfirmed: uint64(h.unconfirmed),
+		lost: uint64(h.lost()), exempt: uint64(h.uncovered().count()), processes: uint64(len(h.processes)), faults: map[string]uint64{},
+	}
+	for _, u := range h.updates {
+		sum.updates += uint64(len(u))
+	}
+	for _, r := range h.reads {
+		sum.doors[r.door]++
+	}
+	for _, i := range h.invalidations {
+		sum.doors[i.door]++
+	}
+	for _, f := range h.faults {
+		sum.faults[f.name]++
+	}
+	return sum
+}
+
+// missing says what should have occurred in a run of several schedules, and has not: what was checked would be worth less
+// than it seems.
+func (a *tally) missing() (list []string) {
+	for name, n := range map[string]uint64{
+		"refused fills": a.RefusedFills, "loads": a.Loads, "hits in memory": a.MemoryHits, "hits in Redis": a.RedisHits,
+		"fallbacks": a.Fallbacks, "gaps": a.Gaps, "pushes": a.Pushes, "unconfirmed invalidations": a.unconfirmed,
+	} {
+		if n == 0 {
+			list = append(list, name)
+		}
+	}
+	for d, n := range a.doors {
+		if n == 0 {
+			list = append(list, door(d).String())
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func (a *tally) print(w io.Writer) {
+	fmt.Fprintf(w, "operations %d: %d reads, %d updates, %d invalidations (%d not confirmed at once, %d of them lost with their process)\n",
+		a.operations(), a.reads, a.updates, a.invalidations, a.unconfirmed, a.lost)
+	fmt.Fprintf(w, "loads %d, refused fills %d, hits in memory %d, in Redis %d, stale %d, fallbacks %d, pushes %d, gaps %d, processes %d, keys exempt at the end %d\n",
+		a.Loads, a.RefusedFills, a.MemoryHits, a.RedisHits, a.StaleHits, a.Fallbacks, a.Pushes, a.Gaps, a.processes, a.exempt)
+	var doors []string
+	for d, n := range a.doors {
+		doors = append(doors, fmt.Sprintf("%s %d", door(d), n))
+	}
+	fmt.Fprintf(w, "doors: %s\n", strings.Join(doors, ", "))
+	fmt.Fprintf(w, "faults: %s\n", countsOf(a.faults))
+}
+
+func countsOf(counts map[string]uint64) string {
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Compare(a, b) })
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", name, counts[name])
+	}
+	return strings.Join(names, ", ")
+}
+
+// A result is what checking one history came to.
+type result struct {
+	verdict  *verdict
+	searched searched
+	took     time.Duration
+	problems []string
+}
+
+// check judges a history by the rule itself, and by porcupine with the delta that was found.
+func check(h *history) result {
+	began := time.Now()
+	v := judgeHistory(h)
+	delta := [2]time.Duration{v.delta(quiet), v.delta(faulted)}
+	r := result{verdict: v, searched: search(h, delta)}
+	for _, f := range v.violations {
+		r.problems = append(r.problems, h.explain(f))
+	}
+	if n := v.count - len(v.violations); n > 0 {
+		r.problems = append(r.problems, fmt.Sprintf("and %d more", n))
+	}
+	for _, p := range r.searched.illegal {
+		r.problems = append(r.problems, fmt.Sprintf("porcupine finds no order for %d operations of %s and process %d, held to %q", len(p.operations), keyName(p.key), p.proc, p.strength))
+	}
+	if r.searched.unknown > 0 {
+		r.problems = append(r.problems, fmt.Sprintf("porcupine could not judge %d of %d pieces in %v", r.searched.unknown, r.searched.pieces, pieceTimeout))
+	}
+	for _, w := range v.worst {
+		if w.by != nil && v.count == 0 && !smaller(h, w) {
+			r.problems = append(r.problems, fmt.Sprintf("porcupine accepts less than the delta of %v that was found", w.excess))
+		}
+	}
+	r.took = time.Since(began)
+	return r
+}
