@@ -62,8 +62,11 @@ func (t *tape) someDoor() door {
 func (w *worker) readAlong(t *tape) {
 	defer t.flush()
 	for {
-		for range 1 + t.random.IntN(64) {
-			t.read(t.someDoor(), t.random.IntN(keyCount))
+		for range 1 + t.random.IntN(8) {
+			// The same key several times: who looks often sees a change at once.
+			for key, n := t.random.IntN(keyCount), t.random.IntN(16); n >= 0; n-- {
+				t.read(t.someDoor(), key)
+			}
 		}
 		if now()-t.sent > int64(20*time.Millisecond) {
 			t.flush()
@@ -203,7 +206,7 @@ func (t *tape) flush() {
 // writeAlong changes keys in the source, then invalidates them, until the worker stops.
 func (w *worker) writeAlong(t *tape) {
 	defer t.flush()
-	for w.rest(rand.N(40*time.Millisecond)) {
+	for w.rest(rand.N(40 * time.Millisecond)) {
 		t.write()
 	}
 }

@@ -55,7 +55,7 @@ type options struct {
 
 // How many goroutines of a worker read and write, at the same time.
 const (
-	readersOfEach = 6
+	readersOfEach = 64
 	writersOfEach = 2
 )
 
