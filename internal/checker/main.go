@@ -56,7 +56,7 @@ type options struct {
 // How many goroutines of a worker read and write, at the same time.
 const (
 	readersOfEach = 64
-	writersOfEach = 2
+	writersOfEach = 3
 )
 
 // fewSchedules is how many may leave out an interleaving that should occur.

@@ -72,7 +72,8 @@ func workerProcess() {
 		Redis:       rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Single},
 		Policies:    []aside.Policy{items, things, large},
 		DegradedTTL: w.DegradedTTL,
-		LeaseTTL:    time.Second, // of a process that is killed or stopped, others wait for no longer
+		OpTimeout:   250 * time.Millisecond, // all workers share a few processors: one that waits for its turn is not a fault
+		LeaseTTL:    time.Second,            // of a process that is killed or stopped, others wait for no longer
 		ChunkFrom:   chunkFrom,
 		Logger:      slog.New(slog.DiscardHandler),
 	})
@@ -179,12 +180,13 @@ func (w *worker) final(exempt keySet) {
 	}
 }
 
-// pause waits as long as sources take: mostly no time, now and then up to 30 ms.
+// pause waits as long as sources take: a few milliseconds, now and then up to 30.
 func pause() {
 	switch n := rand.IntN(10); {
-	case n < 5:
+	case n < 4:
+		time.Sleep(rand.N(time.Millisecond))
 	case n < 9:
-		time.Sleep(rand.N(3 * time.Millisecond))
+		time.Sleep(rand.N(10 * time.Millisecond))
 	default:
 		time.Sleep(rand.N(30 * time.Millisecond))
 	}
