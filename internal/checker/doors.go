@@ -63,10 +63,7 @@ func (w *worker) readAlong(t *tape) {
 	defer t.flush()
 	for {
 		for range 1 + t.random.IntN(8) {
-			// The same key several times: who looks often sees a change at once.
-			for key, n := t.random.IntN(keyCount), t.random.IntN(16); n >= 0; n-- {
-				t.read(t.someDoor(), key)
-			}
+			t.burst(t.random.IntN(keyCount))
 		}
 		if now()-t.sent > int64(20*time.Millisecond) {
 			t.flush()
@@ -74,6 +71,14 @@ func (w *worker) readAlong(t *tape) {
 		if !w.rest(rand.N(2 * time.Millisecond)) {
 			return
 		}
+	}
+}
+
+// burst reads one key again and again, as long as it is at hand: who looks often sees a change at once.
+func (t *tape) burst(key int) {
+	began := now()
+	for n := t.random.IntN(64); n >= 0 && now()-began < int64(time.Millisecond); n-- {
+		t.read(t.someDoor(), key)
 	}
 }
 
@@ -290,9 +295,7 @@ func (t *tape) write() {
 		w.receipts.Go(func() { w.awaitReceipt(receipt, i.door, seq) })
 	}
 	// Nobody is as likely to see the old value as who asks at once.
-	for range 2 {
-		t.read(t.someDoor(), t.pick(changed).first())
-	}
+	t.read(t.someDoor(), t.pick(changed).first())
 }
 
 // longestOutage is longer than all faults of a schedule together.

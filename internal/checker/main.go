@@ -68,6 +68,7 @@ func repeat(w io.Writer, o options) (ok bool) {
 	var sum tally
 	var checked searched
 	var worst [2]time.Duration
+	var how [2]string // they came about
 	var reads [strengths]int
 	began := time.Now()
 	n := 0
@@ -87,8 +88,10 @@ func repeat(w io.Writer, o options) (ok bool) {
 		}
 		r := check(h)
 		sum.add(counted)
-		for i, d := range worst {
-			worst[i] = max(d, r.verdict.worst[i].excess)
+		for i, f := range r.verdict.worst {
+			if f.excess > worst[i] {
+				worst[i], how[i] = f.excess, fmt.Sprintf("  Seed %d: %s", p.seed, h.explain(f))
+			}
 		}
 		for s, count := range r.verdict.reads {
 			reads[s] += count
@@ -116,7 +119,7 @@ func repeat(w io.Writer, o options) (ok bool) {
 	for s := range strengths {
 		fmt.Fprintf(w, "%d reads held to %q", reads[s], s)
 		if s >= quiet {
-			fmt.Fprintf(w, ": smallest delta that passes %v", worst[s-quiet])
+			fmt.Fprintf(w, ": smallest delta that passes %v\n%s", worst[s-quiet], how[s-quiet])
 		}
 		fmt.Fprintln(w)
 	}

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -74,78 +73,93 @@ var model = porcupine.Model{
 }
 
 const (
-	pieceReads   = 256 // of one piece of history
-	pieceTimeout = 20 * time.Second
+	pieceReads   = 128 // of one piece of history
+	pieceTimeout = time.Second
 )
 
-// A piece is some of the reads of one process and one key that are held to the same strength, in order, and all the writes
-// that are not over before the first of them, nor begin after the last. Reads do not change the register, so that pieces can
-// be judged apart.
+// A piece is some of the reads of one process and one key that are held to the same strength, and all the writes that are not
+// over before the first of them, nor begin after the last. Reads do not change the register, so that pieces can be judged
+// apart.
 type piece struct {
-	operations []porcupine.Operation
-	strength   strength
-	key        int
-	proc       uint16
+	*track
+	reads []read // by their call
+}
+
+// A track is what the pieces of one key and process have in common.
+type track struct {
+	key      int
+	proc     uint16
+	strength strength
+	updates  []update
+	floors   []write
+	stops    []stoppage
+}
+
+// A write is an invalidation as a process may see it: below its version nothing is read any more, from then on.
+type write struct {
+	at      int64
+	version uint32
 }
 
 // searched is what porcupine has found.
 type searched struct {
 	pieces, reads int
-	illegal       []piece
-	unknown       int // pieces that it could not judge in time
+	illegal       []piece // of one read each
+	unknown       int     // pieces of one read that it could not judge in time
 }
 
 // search has porcupine look for an order of each piece that the register allows. delta is by how much later, for a read that
 // is not Strong, what another process has invalidated is complete, of quiet and faulted.
 func search(h *history, delta [2]time.Duration) searched {
 	pieces := make(chan piece)
-	var result searched
+	var sum searched
 	var mu sync.Mutex
-	var unknown, count atomic.Int64
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
+			var own searched
 			for p := range pieces {
-				count.Add(1)
-				switch porcupine.CheckOperationsTimeout(model, p.operations, pieceTimeout) {
-				case porcupine.Illegal:
-					mu.Lock()
-					result.illegal = append(result.illegal, p)
-					mu.Unlock()
-				case porcupine.Unknown:
-					unknown.Add(1)
-				}
+				own.pieces++
+				own.reads += len(p.reads)
+				own.judge(p)
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			sum.pieces += own.pieces
+			sum.reads += own.reads
+			sum.unknown += own.unknown
+			sum.illegal = append(sum.illegal, own.illegal...)
 		})
 	}
-	cut(h, delta, nil, func(p piece) {
-		for _, o := range p.operations {
-			if o.Input.(step).kind == stepRead {
-				result.reads++
-			}
-		}
-		pieces <- p
-	})
+	cut(h, delta, nil, func(p piece) { pieces <- p })
 	close(pieces)
 	wg.Wait()
-	result.pieces, result.unknown = int(count.Load()), int(unknown.Load())
-	return result
+	return sum
+}
+
+// judge has porcupine judge a piece. One that it refuses, or has no answer for in time, it is given again in two halves, down
+// to single reads: an order that does not exist can take for ever to look for.
+func (s *searched) judge(p piece) {
+	switch outcome := porcupine.CheckOperationsTimeout(model, p.operations(), pieceTimeout); {
+	case outcome == porcupine.Ok || len(s.illegal) >= mostViolations:
+	case len(p.reads) > 1:
+		half := len(p.reads) / 2
+		s.judge(piece{p.track, p.reads[:half]})
+		s.judge(piece{p.track, p.reads[half:]})
+	case outcome == porcupine.Illegal:
+		s.illegal = append(s.illegal, p)
+	default:
+		s.unknown++
+	}
 }
 
 // smaller reports whether porcupine refuses a delta that is one nanosecond smaller than what a finding has measured.
-func smaller(h *history, f finding) (refused bool) {
+func smaller(h *history, f finding) bool {
 	var delta [2]time.Duration
 	delta[f.strength-quiet] = f.excess - 1
-	cut(h, delta, &f.read, func(p piece) {
-		refused = refused || porcupine.CheckOperationsTimeout(model, p.operations, pieceTimeout) == porcupine.Illegal
-	})
-	return refused
-}
-
-// A write as a process may see it: of a version, it is complete at some time.
-type write struct {
-	earliest, latest int64
-	version          uint32
+	var s searched
+	cut(h, delta, &f.read, s.judge)
+	return len(s.illegal) > 0
 }
 
 // cut makes the pieces of a history, or only the one of one read.
@@ -158,6 +172,9 @@ func cut(h *history, delta [2]time.Duration, only *read, each func(piece)) {
 	near, stops := nearFaults(h), h.stoppages()
 	byClass := map[class][]read{}
 	for _, r := range h.reads {
+		if only != nil && *only != r {
+			continue
+		}
 		c := class{r.key, r.proc, quiet}
 		switch {
 		case r.door.strong():
@@ -165,71 +182,68 @@ func cut(h *history, delta [2]time.Duration, only *read, each func(piece)) {
 		case near.has(r.call):
 			c.strength = faulted
 		}
-		if only == nil || *only == r {
-			byClass[c] = append(byClass[c], r)
-		}
+		byClass[c] = append(byClass[c], r)
 	}
 	for c, reads := range byClass {
-		key, own := int(c.key), stops[c.proc]
-		at := func(t int64) int64 { return running(own, t) }
-		var writes []write
+		t := &track{key: int(c.key), proc: c.proc, strength: c.strength, updates: h.updates[c.key], stops: stops[c.proc]}
 		for n := range h.invalidations {
 			i := &h.invalidations[n]
-			version := h.floor(key, i)
+			w := write{version: h.floor(t.key, i)}
 			switch {
-			case !i.keys.has(key) || version == 0:
-			case i.proc == c.proc:
-				writes = append(writes, write{at(i.call), at(i.ret), version})
+			case !i.keys.has(t.key) || w.version == 0:
+				continue
+			case i.proc == t.proc:
+				w.at = t.own(i.ret)
 			case i.confirmed == 0:
-				// It may take effect at any time or never, so it forbids nothing.
-			case c.strength == byStrong:
-				writes = append(writes, write{at(i.confirmed), at(i.confirmed), version})
+				continue // it may take effect at any time or never, so it forbids nothing
+			case t.strength == byStrong:
+				w.at = t.own(i.confirmed)
 			default:
-				t := at(i.confirmed) + int64(delta[c.strength-quiet])
-				writes = append(writes, write{t, t, version})
+				w.at = t.own(i.confirmed) + int64(delta[t.strength-quiet])
 			}
+			t.floors = append(t.floors, w)
 		}
-		// What is allowed to be latest is what counts: an earlier effect would only forbid more.
-		slices.SortFunc(writes, func(a, b write) int { return cmp.Compare(a.latest, b.latest) })
+		slices.SortFunc(t.floors, func(a, b write) int { return cmp.Compare(a.at, b.at) })
 		slices.SortFunc(reads, func(a, b read) int { return cmp.Compare(a.call, b.call) })
 		for some := range slices.Chunk(reads, pieceReads) {
-			each(piece{pieceOf(h.updates[key], writes, some, at), c.strength, key, c.proc})
+			each(piece{t, some})
 		}
 	}
 }
 
-func pieceOf(updates []update, writes []write, reads []read, at func(int64) int64) []porcupine.Operation {
-	first, last := at(reads[0].call), int64(math.MinInt64)
-	for _, r := range reads {
-		last = max(last, at(r.ret))
+// own is a time on the process's own clock.
+func (t *track) own(at int64) int64 { return running(t.stops, at) }
+
+// operations writes a piece down for porcupine.
+func (p piece) operations() (list []porcupine.Operation) {
+	first, last := p.own(p.reads[0].call), int64(math.MinInt64)
+	for _, r := range p.reads {
+		last = max(last, p.own(r.ret))
 	}
-	var before register
-	var list []porcupine.Operation
 	note := func(client int, kind stepKind, version uint32, call, ret int64) {
 		list = append(list, porcupine.Operation{ClientId: client, Input: step{kind, version}, Call: call, Return: ret})
 	}
-	for n, u := range updates {
+	var before register
+	for n, u := range p.updates {
 		version := uint32(n + 1)
 		switch {
-		case at(u.done) < first:
+		case p.own(u.done) < first:
 			before.high = version
-		case at(u.began) <= last:
-			note(0, stepUpdate, version, at(u.began), at(u.done))
+		case p.own(u.began) <= last:
+			note(0, stepUpdate, version, p.own(u.began), p.own(u.done))
 		}
 	}
-	past, _ := slices.BinarySearchFunc(writes, first, func(w write, t int64) int { return cmp.Compare(w.latest, t) })
-	for _, w := range writes[:past] {
-		before.low = max(before.low, w.version)
-	}
-	before.high = max(before.high, before.low)
-	for _, w := range writes[past:] {
-		if w.earliest <= last && w.version > before.low {
-			note(1, stepComplete, w.version, w.earliest, w.latest)
+	for _, w := range p.floors {
+		switch {
+		case w.at < first:
+			before.low = max(before.low, w.version)
+		case w.at <= last:
+			note(1, stepComplete, w.version, w.at, w.at)
 		}
 	}
-	for n, r := range reads {
+	for n, r := range p.reads {
 		list = append(list, porcupine.Operation{
-			ClientId: 2 + n%8, Input: step{kind: stepRead}, Output: r.version, Call: at(r.call), Return: at(r.ret),
+			ClientId: 2 + n%64, Input: step{kind: stepRead}, Output: r.version, Call: p.own(r.call), Return: p.own(r.ret),
 		})
 	}
 	// Before everything else, and over before anything else begins.

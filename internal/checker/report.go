@@ -135,10 +135,11 @@ func check(h *history) result {
 		r.problems = append(r.problems, fmt.Sprintf("and %d more", n))
 	}
 	for _, p := range r.searched.illegal {
-		r.problems = append(r.problems, fmt.Sprintf("porcupine finds no order for %d operations of %s and process %d, held to %q", len(p.operations), keyName(p.key), p.proc, p.strength))
+		r.problems = append(r.problems, fmt.Sprintf("porcupine finds no place for version %d that process %d read of %s through %s, held to %q",
+			p.reads[0].version, p.proc, keyName(p.key), p.reads[0].door, p.strength))
 	}
 	if r.searched.unknown > 0 {
-		r.problems = append(r.problems, fmt.Sprintf("porcupine could not judge %d of %d pieces in %v", r.searched.unknown, r.searched.pieces, pieceTimeout))
+		r.problems = append(r.problems, fmt.Sprintf("porcupine could not judge %d reads in %v", r.searched.unknown, pieceTimeout))
 	}
 	for _, w := range v.worst {
 		if w.by != nil && v.count == 0 && !smaller(h, w) {

@@ -58,11 +58,17 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 	r.config = workerConfig{
 		Seed: p.seed, Single: r.topology.single(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
 	}
+	r.config.Connected = true
 	for role := range roles {
-		if err := r.hire(role); err != nil {
-			return nil, tally{}, err
-		}
+		r.team[role] = r.hire(role)
 	}
+	if err := together(r.team[:], func(e *employee) error { return e.await("ready") }); err != nil {
+		return nil, tally{}, err
+	}
+	if err := together(r.team[:], func(e *employee) error { return e.tell("start") }); err != nil {
+		return nil, tally{}, err
+	}
+	r.config.Connected = false // who is started later finds what there is
 	r.strike(random)
 	err := r.settle()
 	r.judge.source.addTo(r.judge.history)
@@ -74,20 +80,28 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 }
 
 // hire starts a worker for a role. Only the first one is behind the proxy: what goes through it is slower.
-func (r *run) hire(role int) error {
+func (r *run) hire(role int) *employee {
 	c := r.config
 	c.Redis = r.topology.addresses()
 	if role == 0 {
 		c.Redis = []string{r.proxy.Addr()}
 	}
-	e := r.judge.hire(role, c)
-	r.mu.Lock()
-	r.team[role] = e
-	r.mu.Unlock()
-	if err := e.await("ready"); err != nil {
-		return err
+	return r.judge.hire(role, c)
+}
+
+// replace starts a worker in place of another one, and has it begin.
+func (r *run) replace(old *employee) {
+	e := r.hire(old.role)
+	err := e.await("ready")
+	if err == nil {
+		err = e.tell("start")
 	}
-	return e.tell("start")
+	if err != nil {
+		r.t.Errorf("checker: %v", err)
+	}
+	r.mu.Lock()
+	r.team[old.role] = e
+	r.mu.Unlock()
 }
 
 func (r *run) someone(random *rand.Rand) *employee {
@@ -102,11 +116,7 @@ func (r *run) ways() []nemesis {
 		{"process killed", 200 * time.Millisecond, func(random *rand.Rand) func() {
 			e := r.someone(random)
 			r.judge.kill(e)
-			return func() {
-				if err := r.hire(e.role); err != nil {
-					r.t.Errorf("checker: %v", err)
-				}
-			}
+			return func() { r.replace(e) }
 		}},
 		{faultStopped, 4 * time.Second, nil}, // its times are those of the process: see stop
 		{"partition", 4 * time.Second, func(*rand.Rand) func() {

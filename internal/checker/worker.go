@@ -32,6 +32,7 @@ type workerConfig struct {
 	DegradedTTL time.Duration //
 	Readers     int           // goroutines
 	Writers     int           //
+	Connected   bool          // whether it begins when Redis is in use, and not before
 	Broken      string        // a way in which this worker is broken, for tests of the check itself
 }
 
@@ -92,6 +93,9 @@ func workerProcess() {
 			return w.loadMany(ctx, g, ids)
 		})
 	}
+	if w.Connected {
+		w.awaitRedis()
+	}
 	w.session.say("ready")
 	for in := bufio.NewScanner(conn); in.Scan(); {
 		words := strings.Fields(in.Text())
@@ -149,9 +153,13 @@ func (w *worker) drain() {
 	close(w.stop)
 	w.busy.Wait()
 	w.receipts.Wait()
+	w.awaitRedis()
+}
+
+func (w *worker) awaitRedis() {
 	for end := time.Now().Add(patience); w.cache.Health().State != aside.StateConnected; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.session.fail("Redis is not in use again: %v", w.cache.Health())
+			w.session.fail("Redis is not in use after %v: %+v", patience, w.cache.Health())
 			return
 		}
 	}
