@@ -126,7 +126,7 @@ type result struct {
 func check(h *history) result {
 	began := time.Now()
 	v := judgeHistory(h)
-	delta := [2]time.Duration{v.delta(quiet), v.delta(faulted)}
+	delta := [2]time.Duration{min(v.delta(quiet), h.bound()), min(v.delta(faulted), h.bound())}
 	r := result{verdict: v, searched: search(h, delta)}
 	for _, f := range v.violations {
 		r.problems = append(r.problems, h.explain(f))

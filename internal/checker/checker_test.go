@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+func TestMain(m *testing.M) {
+	redistest.MaybeSubprocess(map[string]func(){"worker": workerProcess})
+	os.Exit(m.Run())
+}
+
+// The short form of what `go run ./internal/checker` does at length.
+func TestProcessesUnderFaultsReadWhatTheyMay(t *testing.T) {
+	var out bytes.Buffer
+	ok := repeat(&out, options{topology: "single", schedules: fewSchedules, seed: 21, out: t.TempDir(), quiet: 300 * time.Millisecond})
+	t.Log(out.String())
+	require.True(t, ok)
+}
+
+// A check that accepts what a broken cache does would be worth nothing.
+func TestABrokenCacheIsCaught(t *testing.T) {
+	for broken, held := range map[string]string{
+		brokenForgets: strengthNames[ownProcess],
+		brokenHoards:  strengthNames[ownProcess],
+		brokenWeak:    strengthNames[byStrong],
+	} {
+		t.Run(broken, func(t *testing.T) {
+			dir := t.TempDir()
+			var out bytes.Buffer
+			ok := repeat(&out, options{
+				topology: "single", schedules: 1, seed: 1, out: dir, quiet: time.Second, broken: broken, only: []string{"slow"},
+			})
+			require.False(t, ok)
+			require.Contains(t, out.String(), held, "by the rule")
+			require.Contains(t, out.String(), "porcupine finds no place", "and by porcupine")
+
+			saved, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+			require.NoError(t, err)
+			require.Len(t, saved, 1, "the history is kept")
+			var again bytes.Buffer
+			require.False(t, checkFile(&again, saved[0]), "and can be checked again")
+			require.Equal(t, violationsIn(out.String()), violationsIn(again.String()))
+		})
+	}
+}
+
+func violationsIn(out string) (list []string) {
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "Held to") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+func TestAnUnknownTopologyIsRefused(t *testing.T) {
+	var out bytes.Buffer
+	require.False(t, repeat(&out, options{topology: "none", schedules: 1}))
+	require.Contains(t, out.String(), "single")
+}
