@@ -15,7 +15,7 @@ type tape struct {
 	random  *rand.Rand
 	records []byte
 	sent    int64            // when records were sent last
-	hoard   [keyCount]uint32 // what a broken worker has seen once
+	hoard   [keyCount]uint32 // what a broken worker has seen once, plus one
 	loads   [keyCount]func(context.Context) (value, error)
 	keys    [keyCount]aside.Key
 	tags    [len(groups)][]aside.CallOption
@@ -152,11 +152,11 @@ func (t *tape) note(r read, v value, err error) (version uint32, ok bool) {
 		t.w.session.fail("%s of %s gave a value of %s", r.door, keyName(key), keyName(v.Key))
 		return 0, false
 	}
-	if t.w.Broken == brokenHoards && r.door == doorLoad && t.random.IntN(50) == 0 {
+	if t.w.Broken == brokenHoards && r.door == doorLoad && t.random.IntN(5) == 0 {
 		if t.hoard[key] == 0 {
-			t.hoard[key] = v.Version
+			t.hoard[key] = 1 + v.Version
 		}
-		v.Version = t.hoard[key]
+		v.Version = t.hoard[key] - 1
 	}
 	r.version = v.Version
 	if t.records = appendRead(t.records, &r); len(t.records) > 16<<10 {

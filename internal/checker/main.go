@@ -16,7 +16,7 @@ import (
 
 func main() {
 	redistest.MaybeSubprocess(map[string]func(){"worker": workerProcess})
-	o := options{quiet: defaultQuiet}
+	o := options{quiet: defaultQuiet, longest: 1}
 	flag.StringVar(&o.topology, "topology", "single", "what the caches are on")
 	flag.IntVar(&o.schedules, "schedules", 10, "how many schedules there are at least")
 	flag.IntVar(&o.operations, "ops", 0, "how many operations are checked at least")
@@ -51,7 +51,8 @@ type options struct {
 	out        string
 	broken     string
 	only       []string
-	quiet      time.Duration // before the faults of each schedule
+	quiet      time.Duration // see plan
+	longest    float64       // likewise
 }
 
 // How many goroutines of a worker read and write, at the same time.
@@ -74,7 +75,7 @@ func repeat(w io.Writer, o options) (ok bool) {
 	began := time.Now()
 	n := 0
 	for ; n < o.schedules || sum.operations() < uint64(o.operations); n++ {
-		p := plan{topology: o.topology, seed: o.seed + uint64(n), broken: o.broken, only: o.only, quiet: o.quiet, readers: readersOfEach, writers: writersOfEach}
+		p := plan{topology: o.topology, seed: o.seed + uint64(n), broken: o.broken, only: o.only, quiet: o.quiet, longest: o.longest, readers: readersOfEach, writers: writersOfEach}
 		var h *history
 		var counted tally
 		start := time.Now()

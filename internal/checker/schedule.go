@@ -20,6 +20,7 @@ type plan struct {
 	broken   string        // see workerConfig
 	only     []string      // faults by name; all where there is none
 	quiet    time.Duration // before the first fault
+	longest  float64       // how long faults last at most, as a share of their own limits
 	readers  int           // of each worker
 	writers  int
 }
@@ -128,7 +129,7 @@ func (r *run) ways() []nemesis {
 			return func() { r.proxy.BlackholeReplies(false) }
 		}},
 		{"slow", 2 * time.Second, func(random *rand.Rand) func() {
-			r.proxy.SetDelay(time.Duration(random.Int64N(int64(300 * time.Millisecond))))
+			r.proxy.SetDelay(time.Duration(1+random.Int64N(300)) * time.Millisecond)
 			return func() { r.proxy.SetDelay(0) }
 		}},
 		{"cut", 0, func(*rand.Rand) func() { r.proxy.CloseConnections(); return nil }},
@@ -177,7 +178,7 @@ func (r *run) cause(n nemesis, random *rand.Rand) {
 	length := time.Duration(0)
 	if n.most > 0 {
 		share := random.Float64()
-		length = time.Duration(float64(n.most) * (0.05 + 0.95*share*share*share))
+		length = time.Duration(r.longest * float64(n.most) * (0.05 + 0.95*share*share*share))
 	}
 	f := fault{name: n.name, began: now()}
 	if n.name == faultStopped {
