@@ -73,3 +73,15 @@ func TestAnUnknownTopologyIsRefused(t *testing.T) {
 	require.False(t, repeat(&out, options{topology: "none", schedules: 1}))
 	require.Contains(t, out.String(), "single")
 }
+
+// Whether a server that was killed comes back with what it had makes a difference to what has to be done then.
+func TestOnlyAPersistentServerComesBackWithWhatItHad(t *testing.T) {
+	t.Parallel()
+	for persistent, left := range map[bool]int64{true: 1, false: 0} {
+		s := newSingle(t, persistent).(*single)
+		s.must("SET", "k", "v")
+		s.server.Kill()
+		s.restart()
+		require.Equal(t, left, s.must("EXISTS", "k"))
+	}
+}

@@ -59,15 +59,6 @@ func newHistory(info scheduleInfo) *history {
 	return &history{scheduleInfo: info, waiting: map[waiting]int{}}
 }
 
-// operations is how many there are.
-func (h *history) operations() int {
-	n := len(h.reads) + len(h.invalidations)
-	for _, u := range h.updates {
-		n += len(u)
-	}
-	return n
-}
-
 // floor is the version of a key that was current when an invalidation was called: what was loaded before is not to be seen
 // any more when it is complete.
 func (h *history) floor(key int, i *invalidation) uint32 {

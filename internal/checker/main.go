@@ -133,13 +133,16 @@ func repeat(w io.Writer, o options) (ok bool) {
 	return ok
 }
 
+// summaryOf is for one line.
 func summaryOf(h *history, counted tally, v *verdict) string {
-	text := fmt.Sprintf("%d operations, %d refused fills, %d unconfirmed", counted.operations(), counted.RefusedFills, counted.unconfirmed)
+	text := fmt.Sprintf("%d operations, %d invalidations, %d of them not confirmed at once", counted.operations(), counted.invalidations, counted.unconfirmed)
 	if counted.lost > 0 {
 		text += fmt.Sprintf(" (%d lost)", counted.lost)
 	}
-	text += fmt.Sprintf(", %d gaps; DegradedTTL %v; delta %v quiet, %v faulted; %s", counted.Gaps, h.DegradedTTL, v.delta(quiet), v.delta(faulted), countsOf(counted.faults))
-	return text
+	if counted.Loads > 0 { // a saved history has none of these
+		text += fmt.Sprintf(", %d loads, %d refused fills, %d gaps", counted.Loads, counted.RefusedFills, counted.Gaps)
+	}
+	return text + fmt.Sprintf("; DegradedTTL %v; delta %v quiet, %v faulted; %s", h.DegradedTTL, v.delta(quiet), v.delta(faulted), countsOf(counted.faults))
 }
 
 // checkFile checks a saved history.

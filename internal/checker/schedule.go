@@ -9,8 +9,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // A plan says how one schedule is to be.
@@ -36,7 +34,6 @@ type run struct {
 	t        testing.TB
 	judge    *judge
 	topology topology
-	proxy    *redistest.Proxy // before it is the first worker's Redis
 	config   workerConfig
 
 	mu   sync.Mutex
@@ -55,7 +52,6 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 		info.DegradedTTL = 100*time.Millisecond + time.Duration(random.Int64N(int64(900*time.Millisecond)))
 	}
 	r := &run{plan: p, t: t, judge: newJudge(t, info), topology: make(t, info.Persistent)}
-	r.proxy = redistest.StartProxy(t, r.topology.addresses()[0])
 	r.config = workerConfig{
 		Seed: p.seed, Single: r.topology.single(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
 	}
@@ -80,13 +76,9 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 	return r.judge.history, sum, err
 }
 
-// hire starts a worker for a role. Only the first one is behind the proxy: what goes through it is slower.
 func (r *run) hire(role int) *employee {
 	c := r.config
-	c.Redis = r.topology.addresses()
-	if role == 0 {
-		c.Redis = []string{r.proxy.Addr()}
-	}
+	c.Redis = r.topology.addresses(role)
 	return r.judge.hire(role, c)
 }
 
@@ -111,8 +103,8 @@ func (r *run) someone(random *rand.Rand) *employee {
 	return r.team[random.IntN(roles)]
 }
 
-// ways are what can happen to a worker, and to the way between one and Redis.
-func (r *run) ways() []nemesis {
+// upheavals are what can happen to a worker.
+func (r *run) upheavals() []nemesis {
 	return []nemesis{
 		{"process killed", 200 * time.Millisecond, func(random *rand.Rand) func() {
 			e := r.someone(random)
@@ -120,26 +112,13 @@ func (r *run) ways() []nemesis {
 			return func() { r.replace(e) }
 		}},
 		{faultStopped, 4 * time.Second, nil}, // its times are those of the process: see stop
-		{"partition", 4 * time.Second, func(*rand.Rand) func() {
-			r.proxy.Blackhole(true)
-			return func() { r.proxy.Blackhole(false) }
-		}},
-		{"replies lost", 4 * time.Second, func(*rand.Rand) func() {
-			r.proxy.BlackholeReplies(true)
-			return func() { r.proxy.BlackholeReplies(false) }
-		}},
-		{"slow", 2 * time.Second, func(random *rand.Rand) func() {
-			r.proxy.SetDelay(time.Duration(1+random.Int64N(300)) * time.Millisecond)
-			return func() { r.proxy.SetDelay(0) }
-		}},
-		{"cut", 0, func(*rand.Rand) func() { r.proxy.CloseConnections(); return nil }},
 	}
 }
 
 // strike lets the workers run for a while, and then causes faults, 3 to 10 of different kinds: those of Redis one after the
 // other, and at the same time those of workers and of the way to Redis.
 func (r *run) strike(random *rand.Rand) {
-	lanes := [2][]nemesis{r.topology.faults(), r.ways()}
+	lanes := [2][]nemesis{r.topology.faults(), append(r.upheavals(), r.topology.ways()...)}
 	for i := range lanes {
 		if len(r.only) > 0 {
 			lanes[i] = slices.DeleteFunc(lanes[i], func(n nemesis) bool { return !slices.Contains(r.only, n.name) })
@@ -168,7 +147,7 @@ func (r *run) strike(random *rand.Rand) {
 		case <-done:
 			return
 		case <-time.After(100 * time.Millisecond):
-			r.proxy.ResetCounts() // it remembers every command
+			r.topology.tidy()
 		}
 	}
 }

@@ -14,9 +14,11 @@ import (
 
 // A topology is what of Redis the caches are on.
 type topology interface {
-	addresses() []string
-	single() bool
-	faults() []nemesis // what can be done to it
+	addresses(role int) []string // for the worker in a role
+	single() bool                // whether that is one server, not a cluster
+	faults() []nemesis           // what can be done to Redis: one at a time
+	ways() []nemesis             // and to the way between a worker and Redis: likewise, beside the others
+	tidy()                       // is called every now and then
 }
 
 // A nemesis is something that can be done, for some time.
@@ -35,6 +37,7 @@ var topologies = map[string]func(t testing.TB, persistent bool) topology{
 type single struct {
 	t          testing.TB
 	server     *redistest.Server
+	proxy      *redistest.Proxy // only before the first worker: what goes through it is slower
 	dir        string
 	persistent bool
 }
@@ -46,11 +49,20 @@ func newSingle(t testing.TB, persistent bool) topology {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
 	}
 	s.server = redistest.Start(t, args...)
+	s.proxy = redistest.StartProxy(t, s.server.Addr())
 	return s
 }
 
-func (s *single) addresses() []string { return []string{s.server.Addr()} }
-func (s *single) single() bool        { return true }
+func (s *single) addresses(role int) []string {
+	if role == 0 {
+		return []string{s.proxy.Addr()}
+	}
+	return []string{s.server.Addr()}
+}
+
+func (s *single) single() bool { return true }
+
+func (s *single) tidy() { s.proxy.ResetCounts() } // it remembers every command
 
 func (s *single) must(args ...string) any {
 	v, err := s.server.Do(args...)
@@ -79,6 +91,24 @@ func (s *single) faults() []nemesis {
 			s.must("REPLICAOF", "127.0.0.1", "1")
 			return func() { s.must("REPLICAOF", "NO", "ONE") }
 		}},
+	}
+}
+
+func (s *single) ways() []nemesis {
+	return []nemesis{
+		{"partition", 4 * time.Second, func(*rand.Rand) func() {
+			s.proxy.Blackhole(true)
+			return func() { s.proxy.Blackhole(false) }
+		}},
+		{"replies lost", 4 * time.Second, func(*rand.Rand) func() {
+			s.proxy.BlackholeReplies(true)
+			return func() { s.proxy.BlackholeReplies(false) }
+		}},
+		{"slow", 2 * time.Second, func(random *rand.Rand) func() {
+			s.proxy.SetDelay(time.Duration(1+random.Int64N(300)) * time.Millisecond)
+			return func() { s.proxy.SetDelay(0) }
+		}},
+		{"cut", 0, func(*rand.Rand) func() { s.proxy.CloseConnections(); return nil }},
 	}
 }
 
