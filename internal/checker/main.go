@@ -64,73 +64,59 @@ const (
 // fewSchedules is how many may leave out an interleaving that should occur.
 const fewSchedules = 3
 
-// repeat carries out schedules and checks them, until there are enough. It reports whether all were right.
+// repeat carries out schedules and checks them, until there are enough or one fails. It reports whether all were right.
 func repeat(w io.Writer, o options) (ok bool) {
-	ok = true
-	var sum tally
-	var checked searched
-	var worst [2]time.Duration
-	var how [2]string // they came about
-	var reads [strengths]int
-	began := time.Now()
-	n := 0
-	for ; n < o.schedules || sum.operations() < uint64(o.operations); n++ {
-		p := plan{topology: o.topology, seed: o.seed + uint64(n), broken: o.broken, only: o.only, quiet: o.quiet, longest: o.longest, readers: readersOfEach, writers: writersOfEach}
-		var h *history
-		var counted tally
-		start := time.Now()
-		var failed error
-		if err := during(func(t testing.TB) { h, counted, failed = perform(t, p) }); err != nil && failed == nil {
-			failed = err
-		}
-		ran := time.Since(start)
-		if h == nil {
-			fmt.Fprintf(w, "schedule %d, seed %d: %v\n", n+1, p.seed, failed)
-			return false
-		}
-		r := check(h)
-		sum.add(counted)
-		for i, f := range r.verdict.worst {
-			if f.excess > worst[i] {
-				worst[i], how[i] = f.excess, fmt.Sprintf("  Seed %d: %s", p.seed, h.explain(f))
-			}
-		}
-		for s, count := range r.verdict.reads {
-			reads[s] += count
-		}
-		checked.pieces += r.searched.pieces
-		checked.reads += r.searched.reads
-		fmt.Fprintf(w, "schedule %d, seed %d: %v, checked in %v; %s\n", n+1, p.seed, ran.Round(10*time.Millisecond), r.took.Round(10*time.Millisecond), summaryOf(h, counted, r.verdict))
-		if failed != nil {
-			r.problems = append(r.problems, failed.Error())
-		}
-		if len(r.problems) > 0 {
-			ok = false
-			path := filepath.Join(o.out, fmt.Sprintf("history-%s-%d.jsonl", o.topology, p.seed))
-			err := os.MkdirAll(o.out, 0o755)
-			if err == nil {
-				err = h.save(path)
-			}
-			fmt.Fprintf(w, "FAILED, its history is in %s (%v):\n%s\n", path, err, strings.Join(r.problems, "\n"))
-			break
-		}
+	sum := total{began: time.Now(), seed: o.seed}
+	for ok = true; ok && (sum.schedules < o.schedules || sum.operations() < uint64(o.operations)); {
+		ok = once(w, o, &sum)
 	}
-	took := time.Since(began)
-	fmt.Fprintf(w, "\n%d schedules from seed %d in %v, %.0f operations a second\n", n, o.seed, took.Round(time.Second), float64(sum.operations())/took.Seconds())
+	fmt.Fprintln(w)
 	sum.print(w)
-	for s := range strengths {
-		fmt.Fprintf(w, "%d reads held to %q", reads[s], s)
-		if s >= quiet {
-			fmt.Fprintf(w, ": smallest delta that passes %v\n%s", worst[s-quiet], how[s-quiet])
-		}
-		fmt.Fprintln(w)
-	}
-	fmt.Fprintf(w, "porcupine: %d reads in %d pieces\n", checked.reads, checked.pieces)
-	if missing := sum.missing(); ok && n >= fewSchedules && len(o.only) == 0 && len(missing) > 0 {
+	if missing := sum.missing(); ok && sum.schedules >= fewSchedules && len(o.only) == 0 && len(missing) > 0 {
 		fmt.Fprintf(w, "FAILED: what should have occurred has not: %s\n", strings.Join(missing, ", "))
 		ok = false
 	}
 	return ok
+}
+
+// once carries out the next schedule and checks it.
+func once(w io.Writer, o options, sum *total) (ok bool) {
+	p := plan{
+		topology: o.topology, seed: o.seed + uint64(sum.schedules), broken: o.broken, only: o.only,
+		quiet: o.quiet, longest: o.longest, readers: readersOfEach, writers: writersOfEach,
+	}
+	var h *history
+	var counted tally
+	var failed error
+	start := time.Now()
+	if err := during(func(t testing.TB) { h, counted, failed = perform(t, p) }); err != nil && failed == nil {
+		failed = err
+	}
+	ran := time.Since(start)
+	if h == nil {
+		fmt.Fprintf(w, "schedule %d, seed %d: %v\n", sum.schedules+1, p.seed, failed)
+		return false
+	}
+	r := check(h)
+	sum.addSchedule(h, counted, r)
+	fmt.Fprintf(w, "schedule %d, seed %d: %v, checked in %v; %s\n",
+		sum.schedules, p.seed, ran.Round(10*time.Millisecond), r.took.Round(10*time.Millisecond), summaryOf(h, counted, r.verdict))
+	if failed != nil {
+		r.problems = append(r.problems, failed.Error())
+	}
+	if len(r.problems) == 0 {
+		return true
+	}
+	path := filepath.Join(o.out, fmt.Sprintf("history-%s-%d.jsonl", o.topology, p.seed))
+	err := os.MkdirAll(o.out, 0o755)
+	if err == nil {
+		err = h.save(path)
+	}
+	if err != nil {
+		r.problems = append(r.problems, err.Error())
+	}
+	fmt.Fprintf(w, "FAILED, the history is in %s:\n%s\n", path, strings.Join(r.problems, "\n"))
+	return false
 }
 
 // summaryOf is for one line.

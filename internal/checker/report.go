@@ -114,6 +114,59 @@ func countsOf(counts map[string]uint64) string {
 	return strings.Join(names, ", ")
 }
 
+// A total is what a run of schedules comes to.
+type total struct {
+	tally
+	began          time.Time
+	seed           uint64
+	schedules      int
+	pieces, judged int               // by porcupine: reads, in so many pieces
+	held           [2][strengths]int // reads, in schedules without DegradedTTL and in those with one
+	worst          [2][2]struct {    // of those, for quiet and faulted
+		delta time.Duration
+		how   string // it came about
+	}
+}
+
+func (t *total) addSchedule(h *history, counted tally, r result) {
+	t.schedules++
+	t.tally.add(counted)
+	t.pieces += r.searched.pieces
+	t.judged += r.searched.reads
+	with := 0
+	if h.DegradedTTL > 0 {
+		with = 1
+	}
+	for s, count := range r.verdict.reads {
+		t.held[with][s] += count
+	}
+	for s, f := range r.verdict.worst {
+		if w := &t.worst[with][s]; f.excess > w.delta {
+			w.delta, w.how = f.excess, fmt.Sprintf("  Seed %d: %s", h.Seed, h.explain(f))
+		}
+	}
+}
+
+func (t *total) print(w io.Writer) {
+	took := time.Since(t.began)
+	fmt.Fprintf(w, "%d schedules from seed %d in %v, %.0f operations a second\n", t.schedules, t.seed, took.Round(time.Second), float64(t.operations())/took.Seconds())
+	t.tally.print(w)
+	fmt.Fprintf(w, "reads held to %q: %d\n", ownProcess, t.held[0][ownProcess]+t.held[1][ownProcess])
+	fmt.Fprintf(w, "reads held to %q: %d\n", byStrong, t.held[0][byStrong]+t.held[1][byStrong])
+	for with, name := range []string{"without DegradedTTL", "with DegradedTTL"} {
+		for s := quiet; s < strengths; s++ {
+			if n := t.held[with][s]; n > 0 {
+				worst := t.worst[with][s-quiet]
+				fmt.Fprintf(w, "reads held to %q, %s: %d, smallest delta that passes %v\n", s, name, n, worst.delta)
+				if worst.how != "" {
+					fmt.Fprintln(w, worst.how)
+				}
+			}
+		}
+	}
+	fmt.Fprintf(w, "porcupine: %d reads in %d pieces\n", t.judged, t.pieces)
+}
+
 // A result is what checking one history came to.
 type result struct {
 	verdict  *verdict
