@@ -85,9 +85,9 @@ func (w *worker) readAlong(t *tape) {
 func (t *tape) burst(key int) {
 	t.read(t.someDoor(), key)
 	began := now()
-	for n := t.random.IntN(64); n > 0 && now()-began < int64(time.Millisecond); n-- {
+	for n := t.random.IntN(200); n > 0 && now()-began < int64(time.Millisecond); n-- {
 		t.read(t.quickDoor(), key)
-		if n%4 == 0 {
+		if n%8 == 0 {
 			runtime.Gosched() // nobody's reply is to wait behind all those who read
 		}
 	}

@@ -57,8 +57,8 @@ type options struct {
 
 // How many goroutines of a worker read and write, at the same time.
 const (
-	readersOfEach = 64
-	writersOfEach = 5
+	readersOfEach = 96
+	writersOfEach = 10
 )
 
 // fewSchedules is how many may leave out an interleaving that should occur.
