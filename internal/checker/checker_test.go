@@ -18,10 +18,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// short is for machines that have a race detector and other tests to run.
+func short(o options) options {
+	o.topology, o.quiet, o.longest, o.readers, o.writers = "single", 300*time.Millisecond, 0.3, 24, 4
+	return o
+}
+
 // The short form of what `go run ./internal/checker` does at length.
 func TestProcessesUnderFaultsReadWhatTheyMay(t *testing.T) {
 	var out bytes.Buffer
-	ok := repeat(&out, options{topology: "single", schedules: fewSchedules, seed: 21, out: t.TempDir(), quiet: 300 * time.Millisecond, longest: 0.3})
+	ok := repeat(&out, short(options{schedules: fewSchedules, seed: 21, out: t.TempDir()}))
 	t.Log(out.String())
 	require.True(t, ok)
 }
@@ -41,9 +47,9 @@ func TestABrokenCacheIsCaught(t *testing.T) {
 			t.Parallel() // they mostly wait
 			dir := t.TempDir()
 			var out bytes.Buffer
-			ok := repeat(&out, options{
-				topology: "single", schedules: 10, seed: 1, out: dir, quiet: 500 * time.Millisecond, longest: 1, broken: c.broken, only: c.faults,
-			})
+			o := short(options{schedules: 20, seed: 1, out: dir, broken: c.broken, only: c.faults})
+			o.longest = 1
+			ok := repeat(&out, o)
 			require.False(t, ok)
 			require.Contains(t, out.String(), c.held.String(), "by the rule")
 			require.Contains(t, out.String(), "porcupine finds no place", "and by porcupine")

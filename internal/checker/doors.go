@@ -46,7 +46,7 @@ func (w *worker) newTape(random *rand.Rand) *tape {
 
 // often is how often each of the doors is taken, of a thousand times.
 var often = [readDoors]int{
-	doorLoad: 200, doorMany: 180, doorLoader: 100, doorLoaderMany: 170, doorLookup: 100, doorGet: 30, doorRefresh: 10, doorStrong: 180, doorStrongMany: 30,
+	doorLoad: 240, doorMany: 100, doorLoader: 200, doorLoaderMany: 90, doorLookup: 200, doorGet: 30, doorRefresh: 5, doorStrong: 120, doorStrongMany: 15,
 }
 
 func (t *tape) someDoor() door {
@@ -80,12 +80,18 @@ func (w *worker) readAlong(t *tape) {
 	}
 }
 
-// burst reads a key through any door, and then again and again through those that memory can answer, for as long as it does:
-// who looks often sees a change at once.
+// burst reads a key again and again: who looks often sees a change at once. Every other time it takes any door and waits for
+// what that takes, so that it often joins those who wait already; otherwise it goes on for as long as memory answers.
 func (t *tape) burst(key int) {
 	t.read(t.someDoor(), key)
+	if t.random.IntN(2) == 0 {
+		for range t.random.IntN(12) {
+			t.read(t.someDoor(), key)
+		}
+		return
+	}
 	began := now()
-	for n := t.random.IntN(200); n > 0 && now()-began < int64(time.Millisecond); n-- {
+	for n := t.random.IntN(400); n > 0 && now()-began < int64(time.Millisecond); n-- {
 		t.read(t.quickDoor(), key)
 		if n%8 == 0 {
 			runtime.Gosched() // nobody's reply is to wait behind all those who read

@@ -16,7 +16,7 @@ import (
 
 func main() {
 	redistest.MaybeSubprocess(map[string]func(){"worker": workerProcess})
-	o := options{quiet: defaultQuiet, longest: 1}
+	o := options{quiet: 1200 * time.Millisecond, longest: 1, readers: 96, writers: 10}
 	flag.StringVar(&o.topology, "topology", "single", "what the caches are on")
 	flag.IntVar(&o.schedules, "schedules", 10, "how many schedules there are at least")
 	flag.IntVar(&o.operations, "ops", 0, "how many operations are checked at least")
@@ -53,13 +53,9 @@ type options struct {
 	only       []string
 	quiet      time.Duration // see plan
 	longest    float64       // likewise
+	readers    int           // likewise
+	writers    int           // likewise
 }
-
-// How many goroutines of a worker read and write, at the same time.
-const (
-	readersOfEach = 96
-	writersOfEach = 10
-)
 
 // fewSchedules is how many may leave out an interleaving that should occur.
 const fewSchedules = 3
@@ -83,7 +79,7 @@ func repeat(w io.Writer, o options) (ok bool) {
 func once(w io.Writer, o options, sum *total) (ok bool) {
 	p := plan{
 		topology: o.topology, seed: o.seed + uint64(sum.schedules), broken: o.broken, only: o.only,
-		quiet: o.quiet, longest: o.longest, readers: readersOfEach, writers: writersOfEach,
+		quiet: o.quiet, longest: o.longest, readers: o.readers, writers: o.writers,
 	}
 	var h *history
 	var counted tally

@@ -23,10 +23,7 @@ type plan struct {
 	writers  int
 }
 
-const (
-	roles        = 4 // workers at a time
-	defaultQuiet = 1200 * time.Millisecond
-)
+const roles = 4 // workers at a time
 
 // A run is a schedule while it runs.
 type run struct {
