@@ -42,6 +42,9 @@ type single struct {
 	persistent bool
 }
 
+// distance is how far Redis is from the first worker, one way: what it reads and what it invalidates overlap for longer.
+const distance = 2 * time.Millisecond
+
 func newSingle(t testing.TB, persistent bool) topology {
 	s := &single{t: t, dir: t.TempDir(), persistent: persistent}
 	args := []string{"--dir", s.dir}
@@ -50,6 +53,7 @@ func newSingle(t testing.TB, persistent bool) topology {
 	}
 	s.server = redistest.Start(t, args...)
 	s.proxy = redistest.StartProxy(t, s.server.Addr())
+	s.proxy.SetDelay(distance)
 	return s
 }
 
@@ -106,7 +110,7 @@ func (s *single) ways() []nemesis {
 		}},
 		{"slow", 2 * time.Second, func(random *rand.Rand) func() {
 			s.proxy.SetDelay(time.Duration(1+random.Int64N(300)) * time.Millisecond)
-			return func() { s.proxy.SetDelay(0) }
+			return func() { s.proxy.SetDelay(distance) }
 		}},
 		{"cut", 0, func(*rand.Rand) func() { s.proxy.CloseConnections(); return nil }},
 	}
