@@ -1,7 +1,7 @@
 // Checker shows whether the cache keeps its promises where they are hardest to keep: in several operating-system processes on
 // one Redis, while something is always going wrong. Nothing in it knows how the cache works. From the root of the repository:
 //
-//	go run ./internal/checker [-topology single] [-schedules n] [-ops n] [-seed s] [-out dir]
+//	go run ./internal/checker [-topology single] [-schedules n] [-ops n] [-seed s] [-out dir] [-faults names]
 //	go run ./internal/checker -check dir/history-single-7.jsonl
 //
 // It prints a line for each schedule and then a summary, and it ends with status 1 when a promise was broken: it explains the
@@ -15,13 +15,13 @@
 // write: they raise the versions of one to three keys in the source, and then invalidate them, by themselves, by tag, by category,
 // by pattern or all. Others read, through every door that there is: GetOrLoad, GetOrLoadMany, Loader.Get, Loader.GetMany,
 // Lookup, Get, with Strong and with Refresh. The keys are few, so that all this meets. Some carry tags, some have tags that their
-// loader names, some are large and stored in chunks, some are private copies. Loaders take up to 60 ms, before they read the
+// loader names, some are large and stored in chunks, some are private copies. Loaders take up to 80 ms, before they read the
 // source and after it.
 //
 // After a quiet time, 3 to 10 faults are caused, chosen by the seed: to Redis (connections killed, all or one; FLUSHALL; SIGSTOP;
 // SIGKILL and restart, in a third of the schedules with everything it had confirmed, otherwise empty; eviction and out of memory;
 // a full tracking table; read-only), and at the same time to one worker (SIGKILL, and another one in its place; SIGSTOP) and to the
-// way between one worker and Redis (partition, replies lost, slow, cut). In a quarter of the schedules values are served for a
+// way between one worker, which is always some milliseconds off, and Redis (partition, replies lost, slow, cut). In a quarter of the schedules values are served for a
 // short DegradedTTL without Redis' word, in the others never. In the end everything is healed, and each worker reads each key
 // through each door until it has the last version: where that is too late, the rule below says so.
 //

@@ -251,16 +251,16 @@ func (t *tape) write() {
 	i := invalidation{door: doorAll, keys: everyKey, proc: w.Proc}
 	invalidate := func() (aside.Receipt, error) { return w.cache.InvalidateAll(ctx) }
 	switch n := t.random.IntN(1000); {
-	case n < 600:
+	case n < 500:
 		key := t.random.IntN(keyCount)
 		i.keys = one(key)
-		if i.door = doorKey; n < 250 {
+		if i.door = doorKey; n < 200 {
 			i.door = doorLoaderInval
 			invalidate = func() (aside.Receipt, error) { return w.loaders[key/groupSize].Invalidate(ctx, idOf(key)) }
 		} else {
 			invalidate = func() (aside.Receipt, error) { return w.cache.Invalidate(ctx, t.keys[key]) }
 		}
-	case n < 700:
+	case n < 600:
 		i.door, i.keys = doorKeys, t.pick(everyKey)
 		invalidate = func() (aside.Receipt, error) {
 			var keys []aside.Key
@@ -312,7 +312,6 @@ func (t *tape) write() {
 		w.receipts.Go(func() { w.awaitReceipt(receipt, i.door, seq) })
 	}
 	// Nobody is as likely to see the old value as who asks at once.
-	changed.each(func(k int) { t.read(t.quickDoor(), k) })
 	t.read(t.someDoor(), t.pick(changed).first())
 }
 

@@ -188,15 +188,16 @@ func (w *worker) final(exempt keySet) {
 	}
 }
 
-// pause waits as long as sources take: a few milliseconds, now and then up to 30.
-func pause() {
-	switch n := rand.IntN(10); {
-	case n < 4:
+// pause waits as long as sources take: mostly a few milliseconds, but one time in so many up to 40, in which
+// an invalidation can begin and end.
+func pause(longOneIn int) {
+	switch {
+	case rand.IntN(longOneIn) == 0:
+		time.Sleep(rand.N(40 * time.Millisecond))
+	case rand.IntN(2) == 0:
 		time.Sleep(rand.N(time.Millisecond))
-	case n < 9:
-		time.Sleep(rand.N(10 * time.Millisecond))
 	default:
-		time.Sleep(rand.N(30 * time.Millisecond))
+		time.Sleep(rand.N(8 * time.Millisecond))
 	}
 }
 
@@ -221,12 +222,12 @@ func (w *worker) loadMany(ctx context.Context, g *group, ids []string) (map[stri
 // loadKeys is what all loaders do. There is a pause before the source is read, and one after it, in which what was read can
 // grow old.
 func (w *worker) loadKeys(ctx context.Context, g *group, keys keySet) (map[int]value, error) {
-	pause()
+	pause(10)
 	versions, err := w.source.ask(askRead, keys)
 	if err != nil {
 		return nil, err
 	}
-	pause()
+	pause(4)
 	aside.Loading(ctx).Tag(g.late...)
 	values := make(map[int]value, len(versions))
 	keys.each(func(k int) {
