@@ -20,10 +20,11 @@
 //
 // After a quiet time, 3 to 10 faults are caused, chosen by the seed: to Redis (connections killed, all or one; FLUSHALL; SIGSTOP;
 // SIGKILL and restart, in a third of the schedules with everything it had confirmed, otherwise empty; eviction and out of memory;
-// a full tracking table; read-only), and at the same time to one worker (SIGKILL, and another one in its place; SIGSTOP) and to the
-// way between one worker, which is always some milliseconds off, and Redis (partition, replies lost, slow, cut). In a quarter of the schedules values are served for a
-// short DegradedTTL without Redis' word, in the others never. In the end everything is healed, and each worker reads each key
-// through each door until it has the last version: where that is too late, the rule below says so.
+// a full tracking table; read-only), and at the same time to one worker (SIGKILL, and another one in its place; SIGSTOP) and to
+// the way between Redis and one worker, which is always some milliseconds off (partition, replies lost, slow, cut). In a quarter
+// of the schedules values are served for a short DegradedTTL without Redis' word, in the others never. In the end everything is
+// healed, and each worker reads each key through each door until it has the last version: where that is too late, the rule below
+// says so.
 //
 // Every operation is noted with when it was called and when it returned, on CLOCK_MONOTONIC, which all processes of a host share.
 // What a killed process had not sent by then is not judged. A run of several schedules also fails where an interleaving that
