@@ -331,7 +331,7 @@ type outcome struct {
 	reason     string
 	loadedAt   int64 // when the load began, on the cache's clock
 	freshUntil int64
-	late       bool   // the loader has named tags
+	late       bool   // it has tags that its callers have not named
 	lateTags   uint64 // the cache's, when the flight began
 }
 
@@ -423,8 +423,8 @@ func (c *Cache) join(ctx context.Context, s *slot) {
 	}
 }
 
-// tooLate reports whether s has joined a load that turned out to have a tag which may have been invalidated before s came.
-// Nobody could know: a loader names such tags when it has loaded.
+// tooLate reports whether s has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
+// before s came. Nobody could know: a loader names such tags when it has loaded, and what is in Redis when it is read.
 func (s *slot) tooLate(out outcome) bool { return !s.led && out.late && out.lateTags != s.lateTags }
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
