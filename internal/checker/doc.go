@@ -1,7 +1,7 @@
 // Checker shows whether the cache keeps its promises where they are hardest to keep: in several operating-system processes on
 // one Redis, while something is always going wrong. Nothing in it knows how the cache works. From the root of the repository:
 //
-//	go run ./internal/checker [-topology single] [-schedules n] [-ops n] [-seed s] [-out dir] [-faults names]
+//	go run ./internal/checker [-topology single|cluster] [-schedules n] [-ops n] [-seed s] [-out dir] [-faults names]
 //	go run ./internal/checker -check dir/history-single-7.jsonl
 //
 // It prints a line for each schedule and then a summary, and it ends with status 1 when a promise was broken: it explains the
@@ -53,6 +53,9 @@
 //
 //   - An invalidation that was not confirmed when its process was killed is never complete for other processes, and neither
 //     is a version that its process was killed before invalidating. At the end, those keys are not waited for ("exempt").
+//   - Replication is asynchronous: a node that takes over may not have been told of what was confirmed just before. What was
+//     confirmed from a second before a failover to three seconds after it is complete for others at the end of that time, when
+//     the process that has called it has found the other node and sent it again; and never if the process was killed before.
 //   - A process that is stopped cannot hear. Its delta counts in time in which it ran. For its own invalidations, and for
 //     Strong, this is no excuse.
 //

@@ -19,6 +19,7 @@ type history struct {
 	faults        []fault
 	processes     []process
 
+	excused     int             // invalidations that a failover may have lost: see excuse
 	unconfirmed int             // of the invalidations, when they returned
 	waiting     map[waiting]int // those of them that are not confirmed yet, by their place
 }

@@ -121,6 +121,9 @@ func summaryOf(h *history, counted tally, v *verdict) string {
 	if counted.lost > 0 {
 		text += fmt.Sprintf(" (%d lost)", counted.lost)
 	}
+	if h.excused > 0 {
+		text += fmt.Sprintf(" (%d near a failover)", h.excused)
+	}
 	if counted.Loads > 0 { // a saved history has none of these
 		text += fmt.Sprintf(", %d loads, %d refused fills, %d gaps", counted.Loads, counted.RefusedFills, counted.Gaps)
 	}

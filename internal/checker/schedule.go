@@ -66,6 +66,9 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 	r.strike(random)
 	err := r.settle()
 	r.judge.source.addTo(r.judge.history)
+	r.judge.mu.Lock()
+	r.judge.history.excuse()
+	r.judge.mu.Unlock()
 	sum := r.sum()
 	if err == nil {
 		err = r.judge.troubled()
@@ -75,7 +78,7 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 
 func (r *run) hire(role int) *employee {
 	c := r.config
-	c.Redis = r.topology.addresses(role)
+	c.Redis, c.Detours = r.topology.addresses(role), r.topology.detours(role)
 	return r.judge.hire(role, c)
 }
 
@@ -196,6 +199,7 @@ func (r *run) settle() error {
 	}
 	r.judge.mu.Lock()
 	r.judge.source.addTo(r.judge.history)
+	r.judge.history.excuse()
 	exempt := r.judge.history.uncovered()
 	r.judge.mu.Unlock()
 	if err := said("final", "final", uint64(exempt)); err != nil {

@@ -14,11 +14,12 @@ import (
 
 // A topology is what of Redis the caches are on.
 type topology interface {
-	addresses(role int) []string // for the worker in a role
-	single() bool                // whether that is one server, not a cluster
-	faults() []nemesis           // what can be done to Redis: one at a time
-	ways() []nemesis             // and to the way between a worker and Redis: likewise, beside the others
-	tidy()                       // is called every now and then
+	addresses(role int) []string        // for the worker in a role
+	detours(role int) map[string]string // likewise: what it dials in place of an address
+	single() bool                       // whether that is one server, not a cluster
+	faults() []nemesis                  // what can be done to Redis: one at a time
+	ways() []nemesis                    // and to the way between a worker and Redis: likewise, beside the others
+	tidy()                              // is called every now and then
 }
 
 // A nemesis is something that can be done, for some time.
@@ -30,7 +31,8 @@ type nemesis struct {
 
 // topologies make one each.
 var topologies = map[string]func(t testing.TB, persistent bool) topology{
-	"single": newSingle,
+	"single":  newSingle,
+	"cluster": newCluster,
 }
 
 // single is one server.
@@ -63,6 +65,8 @@ func (s *single) addresses(role int) []string {
 	}
 	return []string{s.server.Addr()}
 }
+
+func (s *single) detours(int) map[string]string { return nil }
 
 func (s *single) single() bool { return true }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -24,16 +26,17 @@ import (
 const workerEnv = "ASIDE_CHECKER_WORKER"
 
 type workerConfig struct {
-	Socket      string        // where the source and the judge are
-	Proc        uint16        // the number of this process
-	Seed        uint64        //
-	Redis       []string      // addresses
-	Single      bool          // one server, not a cluster
-	DegradedTTL time.Duration //
-	Readers     int           // goroutines
-	Writers     int           //
-	Connected   bool          // whether it begins when Redis is in use, and not before
-	Broken      string        // a way in which this worker is broken, for tests of the check itself
+	Socket      string            // where the source and the judge are
+	Proc        uint16            // the number of this process
+	Seed        uint64            //
+	Redis       []string          // addresses
+	Single      bool              // one server, not a cluster
+	Detours     map[string]string // what is dialed in place of an address
+	DegradedTTL time.Duration     //
+	Readers     int               // goroutines
+	Writers     int               //
+	Connected   bool              // whether it begins when Redis is in use, and not before
+	Broken      string            // a way in which this worker is broken, for tests of the check itself
 }
 
 // Ways to be broken.
@@ -69,8 +72,14 @@ func workerProcess() {
 	}
 	w.session = &session{conn: conn}
 	w.source = newRemote(w.Socket, w.Proc)
+	redis := rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Single}
+	if len(w.Detours) > 0 {
+		redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", cmp.Or(w.Detours[addr], addr))
+		}
+	}
 	w.cache, err = aside.New(aside.Options{
-		Redis:       rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Single},
+		Redis:       redis,
 		Policies:    []aside.Policy{items, things, large},
 		DegradedTTL: w.DegradedTTL,
 		OpTimeout:   250 * time.Millisecond, // all workers share a few processors: one that waits for its turn is not a fault
