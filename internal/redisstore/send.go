@@ -15,7 +15,7 @@ type batch struct {
 	plain func(c rueidis.Client, i int) rueidis.Completed
 	// cached, unless nil, is how a read is sent whose name the server is to watch. What is asked of a node that is only about to
 	// get the name is not watched.
-	cached func(c rueidis.Client, i int) rueidis.CacheableTTL
+	cached func(to *session, i int) rueidis.CacheableTTL
 	most   int  // commands that are sent to a node at once, pipeline unless set
 	bulk   bool // by the second client
 	slow   bool // not in a hurry: see portion
@@ -137,7 +137,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			case asking:
 				answers = sendAsking(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			case b.cached != nil:
-				answers = sendTracked(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.CacheableTTL { return b.cached(c, at(j)) })
+				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
 			default:
 				c := now.client
 				if b.bulk {
@@ -188,16 +188,16 @@ func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(r
 	return c.DoMulti(ctx, cmds...)
 }
 
-func sendTracked(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
+func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.CacheableTTL) []rueidis.RedisResult {
 	if to-from == 1 {
-		ct := build(c, from)
-		return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
+		ct := build(from)
+		return []rueidis.RedisResult{s.client.DoCache(ctx, ct.Cmd, ct.TTL)}
 	}
 	cmds := make([]rueidis.CacheableTTL, to-from)
 	for i := range cmds {
-		cmds[i] = build(c, from+i)
+		cmds[i] = build(from + i)
 	}
-	return c.DoMultiCache(ctx, cmds...)
+	return s.client.DoMultiCache(ctx, cmds...)
 }
 
 // sendAsking is sendPlain to a node that does not have the slot yet. ASKING is good for the one command behind it.

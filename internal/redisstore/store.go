@@ -459,12 +459,15 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	results := s.each(ctx, batch{
 		names: names,
 		plain: func(c rueidis.Client, i int) rueidis.Completed {
+			s.sending(under[i], nil)
 			if head := int64(looks[i].Head); head > 0 {
 				return c.B().Getrange().Key(names[i]).Start(0).End(head - 1).Build()
 			}
 			return c.B().Get().Key(names[i]).Build()
 		},
-		cached: func(c rueidis.Client, i int) rueidis.CacheableTTL {
+		cached: func(to *session, i int) rueidis.CacheableTTL {
+			s.sending(under[i], to)
+			c := to.client
 			if head := int64(looks[i].Head); head > 0 {
 				return rueidis.CT(c.B().Getrange().Key(names[i]).Start(0).End(head-1).Cache().ToStaticTTL(), time.Hour)
 			}

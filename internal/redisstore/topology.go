@@ -262,6 +262,8 @@ func (t *topology) look(ctx context.Context) {
 func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err error) {
 	s := l.session.Load()
 	if s == nil {
+		// Its connection may be sound, and it serves nobody: it may have been replaced, as far as this process can tell.
+		l.doubtAgain()
 		return view{}, ErrUnavailable
 	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
@@ -275,7 +277,7 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 		l.note(ctx, s, min(time.Since(sent), l.opTimeout), answers[1:])
 	}
 	if c := code(answers[1].Error()); c == "CLUSTERDOWN" || c == "MOVED" {
-		l.doubt()
+		l.doubtAgain()
 	}
 	text, err := answers[0].ToString()
 	if err != nil {
