@@ -104,6 +104,12 @@ type session struct {
 	wires []*wire // guarded by mu
 }
 
+// idle reports whether it is to the node of a cluster that has no slots yet.
+func (l *link) idle() bool {
+	owned := l.owned.Load()
+	return owned != nil && owned.empty()
+}
+
 // doubt ends what the connections have vouched for so far, though none has broken.
 func (l *link) doubt() {
 	for _, w := range l.wires() {

@@ -49,7 +49,7 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	}
 	for redirects := 0; ; redirects++ {
 		s.sendAll(ctx, groups, &b, results)
-		if groups = s.redirected(t, results); len(groups) == 0 || redirects == mostRedirects {
+		if groups = s.redirected(results); len(groups) == 0 || redirects == mostRedirects {
 			return results
 		}
 	}
@@ -81,7 +81,8 @@ func (s *Store) sendAll(ctx context.Context, groups map[destination][]int, b *ba
 }
 
 // redirected are those commands that a node has sent elsewhere.
-func (s *Store) redirected(t *table, results []rueidis.RedisResult) map[destination][]int {
+func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int {
+	t := s.table.Load()
 	var groups map[destination][]int
 	for i, r := range results {
 		e, ok := rueidis.IsRedisErr(r.Error())
@@ -98,7 +99,7 @@ func (s *Store) redirected(t *table, results []rueidis.RedisResult) map[destinat
 		if moved {
 			signal(s.outdated) // the table is out of date
 		}
-		if l := t.byAddr(addr); l != nil {
+		if l := t.pointedTo(addr); l != nil {
 			if groups == nil {
 				groups = make(map[destination][]int)
 			}
@@ -214,15 +215,18 @@ func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(
 	return results
 }
 
-// onEach sends one command to each node, and returns the first error.
-func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) error {
+// onEach sends one command to each node that has slots, and returns its errors.
+func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) []error {
 	t := s.table.Load()
 	if len(t.nodes) == 0 {
-		return ErrUnavailable
+		return []error{ErrUnavailable}
 	}
 	errs := make([]error, len(t.nodes))
 	var all sync.WaitGroup
 	for i, l := range t.nodes {
+		if l.idle() {
+			continue
+		}
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
 				names: make([]string, 1), slow: slow,
@@ -231,12 +235,7 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 		})
 	}
 	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return errs
 }
 
 // A call is one run of a script. Its first key says which node runs it.

@@ -251,7 +251,7 @@ func readTracked(ctx context.Context, l *link, c rueidis.Client) error {
 		if i > 0 {
 			key += strconv.Itoa(i)
 		}
-		if owned != nil && !owned.has(slotOf(key)) {
+		if owned != nil && !owned.empty() && !owned.has(slotOf(key)) {
 			continue
 		}
 		if cmd := c.B().Get().Key(key).Cache().ToStaticTTL(); !seen[cmd.Slot()%wires] {
@@ -260,11 +260,17 @@ func readTracked(ctx context.Context, l *link, c rueidis.Client) error {
 		}
 	}
 	for _, r := range c.DoMultiCache(ctx, reads...) {
-		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
+		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) && !isElsewhere(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// isElsewhere reports whether the node of a cluster answers, and does not have the key, or not any more.
+func isElsewhere(err error) bool {
+	c := code(err)
+	return c == "MOVED" || c == "ASK"
 }
 
 // probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
@@ -307,6 +313,9 @@ func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
 
 // readMark tells Marked what the server knows of.
 func (s *Store) readMark(ctx context.Context, l *link, c rueidis.Client) error {
+	if l.idle() {
+		return nil // it has nothing that it could have forgotten
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	r := c.Do(ctx, c.B().Get().Key(l.ownName(markName)).Build())
@@ -330,9 +339,14 @@ const markLife = 4 * time.Hour
 // Mark has all servers know a number, which Marked is told when a connection to one is made. Numbers grow. A server that takes the
 // place of another one knows what that has passed on to it: replication keeps the order of writes.
 func (s *Store) Mark(ctx context.Context, mark uint64) error {
-	return s.onEach(ctx, false, func(c rueidis.Client, l *link) rueidis.Completed {
+	for _, err := range s.onEach(ctx, false, func(c rueidis.Client, l *link) rueidis.Completed {
 		return c.B().Set().Key(l.ownName(markName)).Value(strconv.FormatUint(mark, 10)).Px(markLife).Build()
-	})
+	}) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readClock asks for the time, which freshness is measured by.
