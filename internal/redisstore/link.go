@@ -73,11 +73,11 @@ type link struct {
 	opTimeout time.Duration
 	options   rueidis.ClientOption
 	greet     func(context.Context, rueidis.Client) error
-	touch     func(context.Context, rueidis.Client) error // makes a tracked read
-	recall    func(context.Context, rueidis.Client) error // finds out what the server remembers, before callers use it
-	sees      func(context.Context, rueidis.Client) error // finds out whether the server tells of changes
-	newWire   func(broken func(cause error)) *wire        // for each connection of a client that is told of changes
-	listen    func(context.Context, rueidis.Client)       // runs on a client of its own where it is not, until ctx ends; may be nil
+	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
+	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
+	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
+	newWire   func(of *session, broken func(cause error)) *wire // for each connection of a client that is told of changes
+	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends; may be nil
 	onState   func(State)
 
 	mu    sync.Mutex
@@ -104,18 +104,36 @@ type session struct {
 	wires []*wire // guarded by mu
 }
 
+// idle reports whether it is to the node of a cluster that has no slots yet.
+func (l *link) idle() bool {
+	owned := l.owned.Load()
+	return owned != nil && owned.empty()
+}
+
 // doubt ends what the connections have vouched for so far, though none has broken.
 func (l *link) doubt() {
-	s := l.latest.Load()
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	wires := slices.Clone(s.wires)
-	s.mu.Unlock()
-	for _, w := range wires {
+	for _, w := range l.wires() {
 		w.doubt()
 	}
+}
+
+// doubtAgain is doubt for what is found out again and again: nothing happens where nothing was vouched for since the last time.
+func (l *link) doubtAgain() {
+	for _, w := range l.wires() {
+		if w.vouches() {
+			w.doubt()
+		}
+	}
+}
+
+func (l *link) wires() []*wire {
+	s := l.latest.Load()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.wires)
 }
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
@@ -328,7 +346,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		})
 	} else {
 		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
-			w := l.newWire(func(cause error) { own.lost(l, cause) })
+			w := l.newWire(own, func(cause error) { own.lost(l, cause) })
 			own.mu.Lock()
 			defer own.mu.Unlock()
 			own.wires = append(own.wires, w)

@@ -75,7 +75,7 @@ func LeasePattern(match string) string { return leaseKey(match) }
 // ownName is a name of this process's that a node has: of a server that has everything the name itself, in a cluster the first of a row
 // that falls into a slot of the node.
 func ownName(owned *slotSet, name string) string {
-	if owned == nil {
+	if owned == nil || owned.empty() {
 		return name
 	}
 	for i := range mostNames {

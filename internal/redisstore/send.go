@@ -15,7 +15,7 @@ type batch struct {
 	plain func(c rueidis.Client, i int) rueidis.Completed
 	// cached, unless nil, is how a read is sent whose name the server is to watch. What is asked of a node that is only about to
 	// get the name is not watched.
-	cached func(c rueidis.Client, i int) rueidis.CacheableTTL
+	cached func(to *session, i int) rueidis.CacheableTTL
 	most   int  // commands that are sent to a node at once, pipeline unless set
 	bulk   bool // by the second client
 	slow   bool // not in a hurry: see portion
@@ -49,7 +49,7 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	}
 	for redirects := 0; ; redirects++ {
 		s.sendAll(ctx, groups, &b, results)
-		if groups = s.redirected(t, results); len(groups) == 0 || redirects == mostRedirects {
+		if groups = s.redirected(results); len(groups) == 0 || redirects == mostRedirects {
 			return results
 		}
 	}
@@ -81,7 +81,8 @@ func (s *Store) sendAll(ctx context.Context, groups map[destination][]int, b *ba
 }
 
 // redirected are those commands that a node has sent elsewhere.
-func (s *Store) redirected(t *table, results []rueidis.RedisResult) map[destination][]int {
+func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int {
+	t := s.table.Load()
 	var groups map[destination][]int
 	for i, r := range results {
 		e, ok := rueidis.IsRedisErr(r.Error())
@@ -98,7 +99,7 @@ func (s *Store) redirected(t *table, results []rueidis.RedisResult) map[destinat
 		if moved {
 			signal(s.outdated) // the table is out of date
 		}
-		if l := t.byAddr(addr); l != nil {
+		if l := t.pointedTo(addr); l != nil {
 			if groups == nil {
 				groups = make(map[destination][]int)
 			}
@@ -137,7 +138,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			case asking:
 				answers = sendAsking(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			case b.cached != nil:
-				answers = sendTracked(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.CacheableTTL { return b.cached(c, at(j)) })
+				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
 			default:
 				c := now.client
 				if b.bulk {
@@ -188,16 +189,16 @@ func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(r
 	return c.DoMulti(ctx, cmds...)
 }
 
-func sendTracked(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.CacheableTTL) []rueidis.RedisResult {
+func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.CacheableTTL) []rueidis.RedisResult {
 	if to-from == 1 {
-		ct := build(c, from)
-		return []rueidis.RedisResult{c.DoCache(ctx, ct.Cmd, ct.TTL)}
+		ct := build(from)
+		return []rueidis.RedisResult{s.client.DoCache(ctx, ct.Cmd, ct.TTL)}
 	}
 	cmds := make([]rueidis.CacheableTTL, to-from)
 	for i := range cmds {
-		cmds[i] = build(c, from+i)
+		cmds[i] = build(from + i)
 	}
-	return c.DoMultiCache(ctx, cmds...)
+	return s.client.DoMultiCache(ctx, cmds...)
 }
 
 // sendAsking is sendPlain to a node that does not have the slot yet. ASKING is good for the one command behind it.
@@ -214,15 +215,18 @@ func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(
 	return results
 }
 
-// onEach sends one command to each node, and returns the first error.
-func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) error {
+// onEach sends one command to each node that has slots, and returns its errors.
+func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) []error {
 	t := s.table.Load()
 	if len(t.nodes) == 0 {
-		return ErrUnavailable
+		return []error{ErrUnavailable}
 	}
 	errs := make([]error, len(t.nodes))
 	var all sync.WaitGroup
 	for i, l := range t.nodes {
+		if l.idle() {
+			continue
+		}
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
 				names: make([]string, 1), slow: slow,
@@ -231,12 +235,7 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 		})
 	}
 	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return errs
 }
 
 // A call is one run of a script. Its first key says which node runs it.

@@ -252,7 +252,7 @@ func readTracked(ctx context.Context, l *link, c rueidis.Client) error {
 		if i > 0 {
 			key += strconv.Itoa(i)
 		}
-		if owned != nil && !owned.has(slotOf(key)) {
+		if owned != nil && !owned.empty() && !owned.has(slotOf(key)) {
 			continue
 		}
 		if cmd := c.B().Get().Key(key).Cache().ToStaticTTL(); !seen[cmd.Slot()%wires] {
@@ -261,11 +261,17 @@ func readTracked(ctx context.Context, l *link, c rueidis.Client) error {
 		}
 	}
 	for _, r := range c.DoMultiCache(ctx, reads...) {
-		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
+		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) && !isElsewhere(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// isElsewhere reports whether the node of a cluster answers, and does not have the key, or not any more.
+func isElsewhere(err error) bool {
+	c := code(err)
+	return c == "MOVED" || c == "ASK"
 }
 
 // probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
@@ -308,6 +314,9 @@ func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
 
 // readMark tells Marked what the server knows of.
 func (s *Store) readMark(ctx context.Context, l *link, c rueidis.Client) error {
+	if l.idle() {
+		return nil // it has nothing that it could have forgotten
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	r := c.Do(ctx, c.B().Get().Key(l.ownName(markName)).Build())
@@ -331,9 +340,14 @@ const markLife = 4 * time.Hour
 // Mark has all servers know a number, which Marked is told when a connection to one is made. Numbers grow. A server that takes the
 // place of another one knows what that has passed on to it: replication keeps the order of writes.
 func (s *Store) Mark(ctx context.Context, mark uint64) error {
-	return s.onEach(ctx, false, func(c rueidis.Client, l *link) rueidis.Completed {
+	for _, err := range s.onEach(ctx, false, func(c rueidis.Client, l *link) rueidis.Completed {
 		return c.B().Set().Key(l.ownName(markName)).Value(strconv.FormatUint(mark, 10)).Px(markLife).Build()
-	})
+	}) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readClock asks for the time, which freshness is measured by.
@@ -460,12 +474,15 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	results := s.each(ctx, batch{
 		names: names,
 		plain: func(c rueidis.Client, i int) rueidis.Completed {
+			s.sending(under[i], nil)
 			if head := int64(looks[i].Head); head > 0 {
 				return c.B().Getrange().Key(names[i]).Start(0).End(head - 1).Build()
 			}
 			return c.B().Get().Key(names[i]).Build()
 		},
-		cached: func(c rueidis.Client, i int) rueidis.CacheableTTL {
+		cached: func(to *session, i int) rueidis.CacheableTTL {
+			s.sending(under[i], to)
+			c := to.client
 			if head := int64(looks[i].Head); head > 0 {
 				return rueidis.CT(c.B().Getrange().Key(names[i]).Start(0).End(head-1).Cache().ToStaticTTL(), time.Hour)
 			}

@@ -98,17 +98,15 @@ return 0
 // once. With a namespace, only what is in it is seen, by the names that it has there. An error means that it has not got to the end:
 // that of visit, of a server, or ErrMoved.
 func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patterns ...string) error {
-	if only := s.table.Load().only(); only == nil {
-		if err := s.refresh(ctx); err != nil {
-			return err
+	w := walk{Store: s, visit: visit}
+	err := w.begin()
+	if err == nil && w.table.only() == nil { // one that is not up is not looked at first: that may take long
+		if err = s.refresh(ctx); err == nil {
+			err = w.begin()
 		}
 	}
-	w := walk{Store: s, table: s.table.Load(), visit: visit}
-	for _, l := range w.table.nodes {
-		w.since = append(w.since, l.standing())
-	}
-	if len(w.since) == 0 || slices.ContainsFunc(w.since, time.Time.IsZero) || !w.table.complete() {
-		return ErrUnavailable
+	if err != nil {
+		return err
 	}
 	for _, match := range patterns {
 		match = s.namespace.pattern(match)
@@ -151,6 +149,18 @@ type walk struct {
 	visit func(keys []string) error
 }
 
+// begin notes what the walk begins with.
+func (w *walk) begin() error {
+	w.table, w.since = w.Store.table.Load(), nil
+	for _, l := range w.table.nodes {
+		w.since = append(w.since, l.standing())
+	}
+	if len(w.since) == 0 || slices.ContainsFunc(w.since, time.Time.IsZero) || !w.table.complete() {
+		return ErrUnavailable
+	}
+	return nil
+}
+
 // unmoved reports whether all slots are where they were when the walk began.
 func (w *walk) unmoved(now *table) bool {
 	if now == w.table {
@@ -187,9 +197,14 @@ func (w *walk) pass(ctx context.Context, match string) error {
 
 // Writable finds out whether all servers take writes: one that has become a replica has keys to go through too, but not all.
 func (s *Store) Writable(ctx context.Context) error {
-	return s.onEach(ctx, true, func(c rueidis.Client, l *link) rueidis.Completed {
+	for _, err := range s.onEach(ctx, true, func(c rueidis.Client, l *link) rueidis.Completed {
 		return c.B().Set().Key(l.ownName(probeName)).Value("").Px(probeLife).Build()
-	})
+	}) {
+		if err != nil && code(err) != "ASK" { // the slot of that name is on its way; a replica would not have said so
+			return err
+		}
+	}
+	return nil
 }
 
 // standing is since when the server has been in use without a break, zero if it is not.

@@ -1,6 +1,9 @@
 package redisstore
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // slots is how many parts a cluster divides its keys into. The Redis Cluster specification calls them hash slots.
 const slots = 16384
@@ -51,6 +54,8 @@ func (s *slotSet) full() bool {
 	return true
 }
 
+func (s *slotSet) empty() bool { return *s == slotSet{} }
+
 // less reports whether s lacks something that other has.
 func (s *slotSet) less(other *slotSet) bool {
 	for i := range s {
@@ -66,10 +71,11 @@ const nobody = ^uint16(0)
 
 // A table says which node has which slot. It is never changed: another one takes its place.
 type table struct {
-	nodes  []*link // those that have slots, or the one server that has all
+	nodes  []*link // those that have slots, or are about to get some, or the one server that has all
 	addrs  []string
-	slots  []uint16 // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
-	moving bool     // keys of some slots are on their way from one node to another
+	named  map[string]uint16 // the number of each node by what it is called when it is pointed to
+	slots  []uint16          // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
+	moving bool              // keys of some slots are on their way from one node to another
 }
 
 // only is the server that has all, nil in a cluster.
@@ -99,6 +105,14 @@ func (t *table) of(name string) *link {
 	return nil
 }
 
+// pointedTo is the node that another one has pointed to, nil if it is not known.
+func (t *table) pointedTo(addr string) *link {
+	if n, ok := t.named[addr]; ok {
+		return t.nodes[n]
+	}
+	return nil
+}
+
 // byAddr is the node with an address, nil if there is none.
 func (t *table) byAddr(addr string) *link {
 	for i, a := range t.addrs {
@@ -122,10 +136,15 @@ func (t *table) complete() bool {
 	return true
 }
 
-// same reports whether t and other say the same of every slot.
+// same reports whether t and other have the same nodes and say the same of every slot.
 func (t *table) same(other *table) bool {
-	if t.moving != other.moving || len(t.slots) != len(other.slots) {
+	if t.moving != other.moving || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
 		return false
+	}
+	for _, addr := range t.addrs {
+		if !slices.Contains(other.addrs, addr) {
+			return false
+		}
 	}
 	for slot, n := range t.slots {
 		m := other.slots[slot]

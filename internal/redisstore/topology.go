@@ -35,6 +35,8 @@ type topology struct {
 	options  rueidis.ClientOption
 	onState  func(State)
 
+	telling sync.Mutex // held while a state is told on, so that they are told in their order
+
 	mu    sync.Mutex
 	state State    // as it was told last; guarded by mu
 	cause error    // why nothing is known of the cluster; guarded by mu
@@ -68,7 +70,7 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 func (t *topology) settle(opt rueidis.ClientOption) {
 	l := t.newLink(nil)
 	l.open(opt, t.onState)
-	t.table.Store(&table{nodes: []*link{l}})
+	t.table.Store(&table{nodes: []*link{l}}) // not before: whoever finds it there uses it
 }
 
 // Close ends all connections and the background work.
@@ -109,11 +111,22 @@ var errNoNode = errors.New("some slots of the cluster have no node")
 
 // restate finds out how all nodes stand, and tells it on where that is another state than before.
 func (t *topology) restate() {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	if next, changed := t.newState(); changed && t.onState != nil {
+		t.onState(next)
+	}
+}
+
+func (t *topology) newState() (next State, changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.table.Load()
-	next := State{Up: len(now.nodes) > 0}
+	next = State{Up: len(now.nodes) > 0}
 	for _, l := range now.nodes {
+		if l.idle() {
+			continue // nobody is sent to it yet but by others
+		}
 		s := l.State()
 		switch {
 		case !s.Up && (next.Up || next.Cause == nil):
@@ -128,15 +141,13 @@ func (t *topology) restate() {
 		next = State{Since: time.Now(), Cause: errNoNode}
 	}
 	if !next.differs(t.state) {
-		return
+		return next, false
 	}
 	if next.Up == t.state.Up || next.Since.IsZero() {
 		next.Since = t.state.Since
 	}
 	t.state = next
-	if t.onState != nil {
-		t.onState(next)
-	}
+	return next, true
 }
 
 // keep finds out whether there is a cluster, and follows its changes.
@@ -205,10 +216,11 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 		opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
 		var text string
 		var none error
-		l := &link{greet: func(ctx context.Context, c rueidis.Client) (err error) {
-			text, err = c.Do(ctx, c.B().ClusterNodes().Build()).ToString()
-			// It does not know the command, or has switched its cluster off, or does not let us ask: then others cannot either.
-			if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" {
+		l := &link{greet: func(ctx context.Context, asked rueidis.Client) (err error) {
+			text, err = asked.Do(ctx, asked.B().ClusterNodes().Build()).ToString()
+			// It does not know the command, or has switched its cluster off. Or it does not let us ask, which matters where there is a
+			// cluster.
+			if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" && !isNode(ctx, asked) {
 				none, err = err, nil
 			}
 			return err
@@ -223,11 +235,26 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 			return at, nil, nil
 		}
 		var v view
-		if v, err = parseView(text, at, opt.TLSConfig != nil); err == nil {
+		switch v, err = parseView(text, at, opt.TLSConfig != nil); {
+		case err != nil:
+		case !v.knowsSlots():
+			err = errNoNode // it has not been told of the others, or has forgotten them
+		default:
 			return at, []view{v}, nil
 		}
 	}
 	return "", nil, err
+}
+
+// isNode reports whether a server that may not be asked about its cluster is part of one. To say so is part of its greeting.
+func isNode(ctx context.Context, c rueidis.Client) bool {
+	hello, err := c.Do(ctx, c.B().Arbitrary("HELLO").Build()).AsMap()
+	if err != nil {
+		return false
+	}
+	mode := hello["mode"]
+	text, _ := mode.ToString()
+	return text == "cluster"
 }
 
 // look asks each node of the cluster, or, if none answers, whoever else may know.
@@ -262,6 +289,8 @@ func (t *topology) look(ctx context.Context) {
 func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err error) {
 	s := l.session.Load()
 	if s == nil {
+		// Its connection may be sound, and it serves nobody: it may have been replaced, as far as this process can tell.
+		l.doubtAgain()
 		return view{}, ErrUnavailable
 	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
@@ -275,7 +304,7 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 		l.note(ctx, s, min(time.Since(sent), l.opTimeout), answers[1:])
 	}
 	if c := code(answers[1].Error()); c == "CLUSTERDOWN" || c == "MOVED" {
-		l.doubt()
+		l.doubtAgain()
 	}
 	text, err := answers[0].ToString()
 	if err != nil {
@@ -306,26 +335,40 @@ func (t *topology) refresh(ctx context.Context) error {
 
 // apply makes the table of what nodes say.
 func (t *topology) apply(views []view) {
-	claims, moving := merge(views)
-	old, next := t.table.Load(), &table{slots: make([]uint16, slots), moving: moving}
-	number := make(map[string]uint16)
+	claims, targets, moving := merge(views)
+	old, next := t.table.Load(), &table{slots: make([]uint16, slots), moving: moving, named: make(map[string]uint16)}
 	var owned []*slotSet
+	number := func(addr string) uint16 {
+		n, ok := next.named[addr]
+		if !ok {
+			n = uint16(len(next.addrs))
+			next.named[addr] = n
+			next.addrs, owned = append(next.addrs, addr), append(owned, new(slotSet))
+		}
+		return n
+	}
 	for slot, c := range claims {
 		if c.addr == "" {
 			next.slots[slot] = nobody
 			continue
 		}
-		n, ok := number[c.addr]
-		if !ok {
-			n = uint16(len(next.addrs))
-			number[c.addr] = n
-			next.addrs, owned = append(next.addrs, c.addr), append(owned, new(slotSet))
-		}
+		n := number(c.addr)
 		next.slots[slot] = n
 		owned[n].add(uint16(slot))
 	}
 	if len(next.addrs) == 0 {
 		return // a node that has forgotten the others, or was never told of them
+	}
+	// Who is about to get its first slots has keys already, and others point to it.
+	for _, addr := range targets {
+		number(addr)
+	}
+	for _, v := range views {
+		for _, m := range v.members {
+			if n, ok := next.named[m.addr]; ok && m.alias != "" && !slices.Contains(next.addrs, m.alias) {
+				next.named[m.alias] = n
+			}
+		}
 	}
 	t.mu.Lock()
 	t.known = t.known[:0]

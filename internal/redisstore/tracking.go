@@ -15,8 +15,8 @@ import (
 //
 // A read that is to be remembered is noted here before it is sent. Its connection is noted when the request goes out, and
 // when the reply comes by that very connection, the fence of the read is armed and the connection's voucher handed out. A
-// reply that has no request on its connection gets none: rueidis sends a redirected command again on another connection
-// in a way that the server does not track.
+// reply that has no request on its connection gets none: what is asked of the node of a cluster that is only about to get a key
+// is not tracked. Reads of one key can be under way to several servers; the reply of one says nothing of the others.
 type tracking struct {
 	pushed func(key string) // told each key that somebody has changed
 	gap    func()           // told when a connection has broken, or everything was flushed
@@ -30,6 +30,7 @@ type tracking struct {
 // A look is a tracked read under way.
 type look struct {
 	fence   *near.Fence
+	to      *session      // that it is being sent to
 	by      *wire         // that it was sent on
 	voucher *near.Voucher // once its reply has come
 }
@@ -47,6 +48,16 @@ func (t *tracking) begin(key string, f *near.Fence) *look {
 	l := &look{fence: f}
 	t.pending[key] = append(t.pending[key], l)
 	return l
+}
+
+// sending notes where a read is about to be sent, also when it has been sent elsewhere before: nil is where nothing is tracked.
+func (t *tracking) sending(l *look, to *session) {
+	if l == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l.to, l.by, l.voucher = to, nil, nil
 }
 
 // end gives the voucher of a read, if its reply has come in the right way.
@@ -95,23 +106,25 @@ func (t *tracking) expected(key string) bool {
 // wire listens to one connection.
 type wire struct {
 	t       *tracking
+	of      *session
 	broken  func(cause error)
 	mu      sync.Mutex
 	voucher *near.Voucher // until the next gap; guarded by mu
+	given   bool          // somebody has it; guarded by mu
 }
 
 // newWire is called for each connection that is made.
-func (t *tracking) newWire(broken func(cause error)) *wire {
-	return &wire{t: t, broken: broken, voucher: new(near.Voucher)}
+func (t *tracking) newWire(of *session, broken func(cause error)) *wire {
+	return &wire{t: t, of: of, broken: broken, voucher: new(near.Voucher)}
 }
 
 // Flight notes that a request for key goes out on this connection. It answers that nothing is cached here. Of several reads
-// of one key nobody knows whose request this is; they are noted in their order.
+// of one key by one client nobody knows whose request this is; they are noted in their order.
 func (w *wire) Flight(key, _ string, _ time.Duration, _ time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	for _, l := range w.t.pending[key] {
-		if l.by == nil {
+		if l.to == w.of && l.by == nil {
 			l.by = w
 			break
 		}
@@ -175,13 +188,21 @@ func (w *wire) Close(cause error) {
 func (w *wire) replace(next *near.Voucher, end func(*near.Voucher)) {
 	w.mu.Lock()
 	end(w.voucher)
-	w.voucher = next
+	w.voucher, w.given = next, false
 	w.mu.Unlock()
 	w.t.gap()
+}
+
+// vouches reports whether there is something that the connection vouches for.
+func (w *wire) vouches() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.given
 }
 
 func (w *wire) current() *near.Voucher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.given = true
 	return w.voucher
 }

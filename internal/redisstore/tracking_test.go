@@ -15,19 +15,27 @@ import (
 type listener struct {
 	*tracking
 	memory *near.Cache
+	client *session
 	gaps   int
 }
 
 func newListener(t *testing.T) *listener {
 	clock := near.NewClock()
 	t.Cleanup(clock.Stop)
-	l := &listener{memory: near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)}
+	l := &listener{memory: near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock), client: new(session)}
 	t.Cleanup(l.memory.Close)
 	l.tracking = &tracking{pushed: l.memory.Push, gap: func() { l.gaps++ }, now: clock.Now}
 	return l
 }
 
-func (l *listener) connect() *wire { return l.newWire(func(error) {}) }
+func (l *listener) connect() *wire { return l.newWire(l.client, func(error) {}) }
+
+// begin begins a read that is sent to the listener's client.
+func (l *listener) begin(key string, f *near.Fence) *look {
+	under := l.tracking.begin(key, f)
+	l.sending(under, l.client)
+	return under
+}
 
 // read plays a read of key up to its reply.
 func (l *listener) read(t *testing.T, on *wire) (*near.Fence, *near.Voucher) {
@@ -170,12 +178,60 @@ func TestAReadThatFailedOnOneConnectionIsVouchedForByTheNext(t *testing.T) {
 	under := l.begin(key, f)
 	send(first)
 	first.Cancel(key, "GET", errors.New("MOVED"))
+	l.sending(under, second.of)
 	send(second)
 	second.Update(key, "GET", rueidis.RedisMessage{})
 	first.Close(errors.New("gone"))
 	v := l.end(key, under)
 	require.Same(t, second.current(), v)
 	require.True(t, v.Valid())
+	require.Empty(t, l.pending)
+}
+
+// Hazards 6, 19 and 20: while the table changes, reads of one key are under way to its old node and to its new one. Which of the
+// requests goes out first, and which of the replies comes first, is anybody's guess.
+func TestReadsOfOneKeyAtTwoNodesAreNotMistakenForEachOther(t *testing.T) {
+	t.Parallel()
+	l := newListener(t)
+	old, next := l.newWire(new(session), func(error) {}), l.newWire(new(session), func(error) {})
+	fences, under := [2]*near.Fence{}, [2]*look{}
+	for i := range fences {
+		fences[i] = l.memory.Fence(key, nil)
+		defer fences[i].End()
+		under[i] = l.tracking.begin(key, fences[i])
+	}
+	l.sending(under[0], old.of)
+	l.sending(under[1], next.of)
+	send(next)
+	send(old)
+	next.Update(key, "GET", rueidis.RedisMessage{})
+	push(next)
+	old.Update(key, "GET", rueidis.RedisMessage{})
+	require.Same(t, old.current(), l.end(key, under[0]))
+	require.Same(t, next.current(), l.end(key, under[1]))
+	require.True(t, fences[1].Broken(), "what came after its own reply is about it, whatever came before that of the other")
+}
+
+// Hazard 6: a node that is only about to get a key answers, and does not track. Another read of the key is tracked there a little
+// later, and says nothing of what the first has read.
+func TestAReadThatWasSentOnIsNotVouchedForByAnother(t *testing.T) {
+	t.Parallel()
+	l := newListener(t)
+	old, next := l.newWire(new(session), func(error) {}), l.newWire(new(session), func(error) {})
+	first, second := l.memory.Fence(key, nil), l.memory.Fence(key, nil)
+	defer first.End()
+	defer second.End()
+	under := l.tracking.begin(key, first)
+	l.sending(under, old.of)
+	send(old)
+	old.Cancel(key, "GET", errors.New("ASK"))
+	l.sending(under, nil) // and it is answered
+	other := l.tracking.begin(key, second)
+	l.sending(other, next.of)
+	send(next)
+	next.Update(key, "GET", rueidis.RedisMessage{})
+	require.Nil(t, l.end(key, under))
+	require.Same(t, next.current(), l.end(key, other))
 	require.Empty(t, l.pending)
 }
 

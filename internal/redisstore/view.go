@@ -3,6 +3,7 @@ package redisstore
 import (
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,12 +11,19 @@ import (
 // A view is what one node of a cluster says of all: CLUSTER NODES, a line each, as its documentation describes it.
 type view struct {
 	members []member
-	moving  bool // keys of some slots are on their way to or from the node that was asked
+	moving  bool     // keys of some slots are on their way to or from the node that was asked
+	targets []string // the nodes that they go to, as far as their addresses are known
+}
+
+// knowsSlots reports whether any slot is anybody's.
+func (v *view) knowsSlots() bool {
+	return slices.ContainsFunc(v.members, func(m member) bool { return len(m.ranges) > 0 })
 }
 
 // A member is one node of a cluster.
 type member struct {
 	addr   string
+	alias  string // what it may be called when it is pointed to, where that is not addr
 	epoch  uint64 // its configuration epoch: of two nodes that claim a slot, the one with the larger epoch has it
 	ranges [][2]uint16
 }
@@ -23,13 +31,15 @@ type member struct {
 // parseView reads a view of the node at addr. Where nodes have names that they want to be called by and the connection is by TLS,
 // those are used: a certificate is made out to a name, as a rule.
 func parseView(text, addr string, byName bool) (v view, err error) {
+	var targets []string // by their ids
+	places := make(map[string]string)
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) < 8 {
 			return view{}, errors.New("malformed reply to CLUSTER NODES")
 		}
 		var m member
-		if m.addr, err = parseAddr(fields[1], addr, byName); err != nil {
+		if m.addr, m.alias, err = parseAddr(fields[1], addr, byName); err != nil {
 			return view{}, err
 		}
 		if m.epoch, err = strconv.ParseUint(fields[6], 10, 64); err != nil {
@@ -38,6 +48,11 @@ func parseView(text, addr string, byName bool) (v view, err error) {
 		for _, field := range fields[8:] {
 			if strings.HasPrefix(field, "[") { // [slot->-node] and [slot-<-node]
 				v.moving = true
+				if _, id, ok := strings.Cut(strings.TrimSuffix(field, "]"), "->-"); ok {
+					targets = append(targets, id)
+				} else {
+					targets = append(targets, fields[0])
+				}
 				continue
 			}
 			first, last, ok := strings.Cut(field, "-")
@@ -53,30 +68,40 @@ func parseView(text, addr string, byName bool) (v view, err error) {
 		}
 		if !strings.Contains(fields[2], "noaddr") {
 			v.members = append(v.members, m)
+			places[fields[0]] = m.addr
+		}
+	}
+	for _, id := range targets {
+		if at, ok := places[id]; ok {
+			v.targets = append(v.targets, at)
 		}
 	}
 	if len(v.members) == 1 {
-		v.members[0].addr = addr // who is alone is found where it was asked, whatever it is called
+		v.members[0].addr, v.targets = addr, nil // who is alone is found where it was asked, whatever it is called
 	}
 	return v, nil
 }
 
 // parseAddr reads ip:port@busport[,name]. A node that nobody has told its own address yet leaves it out: it is the one that was asked.
-func parseAddr(text, asked string, byName bool) (string, error) {
+// One with a name has an alias: whether nodes point to each other by addresses or by names is a setting of theirs.
+func parseAddr(text, asked string, byName bool) (addr, alias string, err error) {
 	text, names, _ := strings.Cut(text, ",")
 	text, _, _ = strings.Cut(text, "@")
 	i := strings.LastIndexByte(text, ':')
 	if i < 0 {
-		return "", errors.New("malformed address in a reply to CLUSTER NODES")
+		return "", "", errors.New("malformed address in a reply to CLUSTER NODES")
 	}
 	host, port := text[:i], text[i+1:]
-	if name, _, _ := strings.Cut(names, ","); byName && name != "" && !strings.Contains(name, "=") {
-		host = name
-	}
 	if host == "" {
 		host, _, _ = net.SplitHostPort(asked)
 	}
-	return net.JoinHostPort(host, port), nil
+	addr = net.JoinHostPort(host, port)
+	if name, _, _ := strings.Cut(names, ","); name != "" && !strings.Contains(name, "=") {
+		if alias = net.JoinHostPort(name, port); byName {
+			addr, alias = alias, addr
+		}
+	}
+	return addr, alias, nil
 }
 
 // A claim is the best that is known of who has a slot.
@@ -86,10 +111,10 @@ type claim struct {
 }
 
 // merge decides who has each slot, as the nodes themselves do when they hear of each other.
-func merge(views []view) (claims *[slots]claim, moving bool) {
+func merge(views []view) (claims *[slots]claim, targets []string, moving bool) {
 	claims = new([slots]claim)
 	for _, v := range views {
-		moving = moving || v.moving
+		moving, targets = moving || v.moving, append(targets, v.targets...)
 		for _, m := range v.members {
 			for _, r := range m.ranges {
 				for slot := int(r[0]); slot <= int(r[1]); slot++ {
@@ -100,5 +125,5 @@ func merge(views []view) (claims *[slots]claim, moving bool) {
 			}
 		}
 	}
-	return claims, moving
+	return claims, targets, moving
 }
