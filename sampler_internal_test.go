@@ -13,8 +13,8 @@ func TestEachKeyGetsItsShareOfChecksWhateverRhythmCallsHave(t *testing.T) {
 	for _, share := range []float64{0.01, 0.3, 1} {
 		var k sampler
 		k.start(Check{Share: share, Rate: -1})
-		for _, keys := range []int{1, 2, 3, 10, 89, 100, 144, 1000} {
-			const rounds = 50_000
+		for _, keys := range []int{1, 2, 3, 10, 89, 100} {
+			const rounds = 20_000
 			n := rand.Uint64()
 			drawn := make([]int, keys)
 			for range rounds {
@@ -26,7 +26,7 @@ func TestEachKeyGetsItsShareOfChecksWhateverRhythmCallsHave(t *testing.T) {
 				}
 			}
 			for i, d := range drawn {
-				require.InDelta(t, share*rounds, d, max(200, 0.05*share*rounds), "key %d of %d, share %v", i, keys, share)
+				require.InDelta(t, share*rounds, d, max(80, 0.05*share*rounds), "key %d of %d, share %v", i, keys, share)
 			}
 		}
 	}

@@ -197,6 +197,33 @@ func TestAnInvalidationByAnotherProcessThatArrivesInTimeIsNoInconsistency(t *tes
 	require.Equal(t, [3]uint64{1, 0, 0}, checked(b))
 }
 
+func TestAHitIsNotJudgedWhileRedisIsAway(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	o := at(server.Addr())
+	o.Check, o.DegradedTTL = aside.Check{Share: 1, Within: time.Second, Rate: -1}, time.Hour
+	c := connected(t, o)
+	src, key := &mutable[string]{value: "old"}, items.Key("a")
+	_, err := aside.GetOrLoad(t.Context(), c, key, src.load)
+	require.NoError(t, err)
+	eventually(t, "memory has it", func() bool {
+		r, err := aside.Lookup(t.Context(), c, key, src.load)
+		return err == nil && r.Tier == aside.TierMemory
+	})
+	hits := c.Metrics().Labels["items"].Hits
+	eventually(t, "these hits are checked", func() bool { return checked(c) == [3]uint64{hits, 0, 0} })
+	loads := src.calls()
+	src.set("new", nil)
+	require.Equal(t, "old", get(t, c, key, src.load))
+	eventually(t, "it is found to differ", func() bool { return src.calls() == loads+1 })
+	server.Kill()
+	eventually(t, "the check ends", func() bool { return checked(c) == [3]uint64{hits, 0, 1} })
+	r, err := aside.Lookup(t.Context(), c, key, src.load)
+	require.NoError(t, err)
+	require.Equal(t, aside.StatusStale, r.Status)
+	require.Equal(t, "old", r.Value)
+}
+
 func TestWhatALoaderMayReturnToACheck(t *testing.T) {
 	t.Parallel()
 	absent := fmt.Errorf("no row: %w", aside.ErrNotFound)
