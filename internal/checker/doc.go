@@ -53,9 +53,10 @@
 //
 //   - An invalidation that was not confirmed when its process was killed is never complete for other processes, and neither
 //     is a version that its process was killed before invalidating. At the end, those keys are not waited for ("exempt").
-//   - Replication is asynchronous: a node that takes over may not have been told of what was confirmed just before. What was
-//     confirmed from a second before a failover to three seconds after it is complete for others at the end of that time, when
-//     the process that has called it has found the other node and sent it again; and never if the process was killed before.
+//   - Replication is asynchronous: a node that takes over may not have been told of what the other one has confirmed just before.
+//     What that had confirmed, from a second before a failover on, is complete for others three seconds after it, when the process
+//     that has called it has found the other node and sent it again; and never if the process was killed before. Only
+//     invalidations that may have been confirmed by that node are left out so ("near a failover").
 //   - A process that is stopped cannot hear. Its delta counts in time in which it ran. For its own invalidations, and for
 //     Strong, this is no excuse.
 //

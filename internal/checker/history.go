@@ -41,6 +41,7 @@ type scheduleInfo struct {
 type fault struct {
 	name       string
 	proc       uint16 // for what was done to one, else 0
+	keys       keySet // for what was done to one node of a cluster: those that it had
 	began, end int64
 }
 
@@ -161,7 +162,7 @@ func (h *history) save(path string) error {
 		put(line{Op: "process", Proc: p.proc, Return: p.killed})
 	}
 	for _, f := range h.faults {
-		put(line{Op: "fault", Name: f.name, Proc: f.proc, Call: f.began, Return: f.end})
+		put(line{Op: "fault", Name: f.name, Proc: f.proc, Keys: f.keys.names(), Call: f.began, Return: f.end})
 	}
 	for k, list := range h.updates {
 		for n, u := range list {
@@ -210,6 +211,17 @@ func load(path string) (*history, error) {
 	}
 }
 
+func keysNamed(names []string) (s keySet, err error) {
+	for _, name := range names {
+		k, ok := keysByName[name]
+		if !ok {
+			return 0, fmt.Errorf("there is no key %q", name)
+		}
+		s |= one(k)
+	}
+	return s, nil
+}
+
 func (h *history) add(l line) error {
 	key, known := keysByName[l.Key]
 	if !known && l.Key != "" {
@@ -225,20 +237,21 @@ func (h *history) add(l line) error {
 	case "process":
 		h.processes = append(h.processes, process{l.Proc, l.Return})
 	case "fault":
-		h.faults = append(h.faults, fault{l.Name, l.Proc, l.Call, l.Return})
+		keys, err := keysNamed(l.Keys)
+		if err != nil {
+			return err
+		}
+		h.faults = append(h.faults, fault{l.Name, l.Proc, keys, l.Call, l.Return})
 	case "update":
 		if h.updates[key] = append(h.updates[key], update{l.Call, l.Return, l.Proc}); len(h.updates[key]) != int(l.Version) {
 			return fmt.Errorf("version %d of %s is not the one after the last", l.Version, l.Key)
 		}
 	case "invalidate":
-		i := invalidation{call: l.Call, ret: l.Return, confirmed: l.Confirmed, proc: l.Proc, door: door(at)}
-		for _, name := range l.Keys {
-			k, ok := keysByName[name]
-			if !ok {
-				return fmt.Errorf("there is no key %q", name)
-			}
-			i.keys |= one(k)
+		keys, err := keysNamed(l.Keys)
+		if err != nil {
+			return err
 		}
+		i := invalidation{call: l.Call, ret: l.Return, confirmed: l.Confirmed, keys: keys, proc: l.Proc, door: door(at)}
 		if i.confirmed != i.ret {
 			h.unconfirmed++
 		}

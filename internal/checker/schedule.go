@@ -164,6 +164,9 @@ func (r *run) cause(n nemesis, random *rand.Rand) {
 		f = r.stop(r.someone(random), length)
 	} else {
 		end := n.begin(random)
+		if slices.Contains(failovers, f.name) {
+			f.keys = r.topology.hit()
+		}
 		time.Sleep(length)
 		if end != nil {
 			end()

@@ -19,6 +19,7 @@ type topology interface {
 	single() bool                       // whether that is one server, not a cluster
 	faults() []nemesis                  // what can be done to Redis: one at a time
 	ways() []nemesis                    // and to the way between a worker and Redis: likewise, beside the others
+	hit() keySet                        // the keys at the node that the last fault was about
 	tidy()                              // is called every now and then
 }
 
@@ -67,6 +68,8 @@ func (s *single) addresses(role int) []string {
 }
 
 func (s *single) detours(int) map[string]string { return nil }
+
+func (s *single) hit() keySet { return 0 } // there is nobody who could take over
 
 func (s *single) single() bool { return true }
 
