@@ -27,7 +27,7 @@ func (h byHand) read(proc uint16, d door, version uint32, call, ret int64) {
 }
 
 func (h byHand) fault(name string, proc uint16, began, end int64) {
-	h.faults = append(h.faults, fault{name, proc, began * ms, end * ms})
+	h.faults = append(h.faults, fault{name: name, proc: proc, began: began * ms, end: end * ms})
 }
 
 // In each of them process 1 makes version 1 at 10 ms, and invalidates from then until 20 ms, where it does not say otherwise.

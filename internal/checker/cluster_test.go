@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The short form of what `go run ./internal/checker -topology cluster` does at length.
+func TestProcessesOnAClusterReadWhatTheyMay(t *testing.T) {
+	var out bytes.Buffer
+	o := short(options{schedules: 2, seed: 31, out: t.TempDir()})
+	o.topology = "cluster"
+	ok := repeat(&out, o)
+	t.Log(out.String())
+	require.True(t, ok)
+}
+
+func TestOnlyWhatAFailoverCanHaveLostIsExcused(t *testing.T) {
+	t.Parallel()
+	const at, other = 0, 1 // keys: one at the node that is replaced, one elsewhere
+	invalidated := func(confirmed int64, d door, keys keySet) invalidation {
+		return invalidation{call: confirmed*ms - 1, ret: confirmed * ms, confirmed: confirmed * ms, keys: keys, proc: 1, door: d}
+	}
+	again := int64(12_000*ms) + int64(settle)
+	for name, tc := range map[string]struct {
+		fault  string
+		killed int64
+		i      invalidation
+		want   int64
+	}{
+		"by the node that is replaced":        {faultTakeover, 0, invalidated(9_500, doorKey, one(at)), again},
+		"while another one takes over":        {faultTakeover, 0, invalidated(11_000, doorKey, one(at)), again},
+		"by whoever has a tag":                {faultTakeover, 0, invalidated(9_500, doorTag, one(other)), again},
+		"by a process that was killed before": {faultTakeover, 13_000 * ms, invalidated(9_500, doorKey, one(at)), 0},
+		"by one that was killed later":        {faultTakeover, 16_000 * ms, invalidated(9_500, doorKey, one(at)), again},
+		"by another node":                     {faultTakeover, 0, invalidated(9_500, doorKey, one(other)), 9_500 * ms},
+		"long before":                         {faultTakeover, 0, invalidated(8_900, doorKey, one(at)), 8_900 * ms},
+		"afterwards":                          {faultTakeover, 0, invalidated(12_100, doorKey, one(at)), 12_100 * ms},
+		"after the node had died":             {faultDead, 0, invalidated(10_500, doorKey, one(at)), 10_500 * ms},
+		"without a failover that loses":       {"promotion", 0, invalidated(9_500, doorKey, one(at)), 9_500 * ms},
+	} {
+		h := newHistory(scheduleInfo{DegradedTTL: -time.Nanosecond})
+		h.processes = []process{{proc: 1, killed: tc.killed}}
+		h.faults = []fault{{name: tc.fault, keys: one(at), began: 10_000 * ms, end: 12_000 * ms}}
+		h.invalidations = []invalidation{tc.i}
+		h.excuse()
+		require.Equal(t, tc.want, h.invalidations[0].confirmed, name)
+		h.excuse()
+		require.Equal(t, tc.want, h.invalidations[0].confirmed, "again: %s", name)
+	}
+}
