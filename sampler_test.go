@@ -380,7 +380,7 @@ func TestEveryCallWithALoaderHasItsHitsChecked(t *testing.T) {
 		step(2, func() error { _, err := batch.GetMany(ctx, []int{1, 2}); return err })
 		step(0, func() error { _, err := aside.Get[int](ctx, c, items.Key(1)); return err })
 		//lint:ignore SA1012 a hit in memory takes it, and a check has no use for it
-		step(0, func() error { _, err := aside.GetOrLoad(nil, c, items.Key(1), load); return err }) //nolint:staticcheck
+		step(0, func() error { _, err := aside.GetOrLoad(nil, c, items.Key(1), load); return err })
 	})
 }
 
