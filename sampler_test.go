@@ -531,7 +531,9 @@ func TestNothingIsCheckedUnlessAskedFor(t *testing.T) {
 		require.NoError(t, err)
 	}
 	stacks := make([]byte, 1<<20)
-	sampling := func() bool { return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Cache).sampling") }
+	sampling := func() bool {
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Cache).sampling")
+	}
 	require.False(t, sampling())
 	require.Equal(t, 1, src.calls())
 	require.Equal(t, [3]uint64{}, checked(c))
