@@ -8,7 +8,7 @@ import "github.com/gatewayz/aside/internal/wire"
 //	Marshal(v any) ([]byte, error)      // v is a pointer to the value
 //	Unmarshal(data []byte, v any) error // v is a pointer to a zero value; data must not be changed, but may be kept
 //
-// Memory keeps values as they are, so in memory mode no codec runs. A codec is used by many goroutines at once; one that
+// Memory keeps values as they are, so in memory mode no codec runs but for Policy.Private and Options.Check. A codec is used by many goroutines at once; one that
 // panics counts as having failed. Its Name is stored with every value: change it when the format changes, and values of the
 // old one become misses. "json", "msgpack" and "raw" are taken.
 type Codec = wire.Codec

@@ -96,7 +96,8 @@
 //
 // [Lookup] tells for one call whether it was a hit, where the value came from, how old it is and why. Cache.Metrics counts
 // hits, misses, loads and errors under the label of each policy; Cache.Health tells whether Redis is in use, since when and
-// why not. Package asidehttp serves both over HTTP, and invalidation too, and tells web front ends of what was invalidated.
+// why not. Options.Check has a small share of hits compared with what their loaders return now, and counts those that were wrong
+// for longer than an invalidation may take. Package asidehttp serves both over HTTP, and invalidation too, and tells web front ends of what was invalidated.
 //
 // # Limits today
 //

@@ -645,6 +645,31 @@ func ExampleCache_Keys() {
 	// Output: models:all:all 1h0m0s [catalogue]
 }
 
+func ExampleCheck() {
+	c, err := aside.New(aside.Options{
+		Check:  aside.Check{Share: 1, Within: 10 * time.Millisecond}, // in production 0.01, and the default of 10 s
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	ctx, price := context.Background(), 100
+	load := func(price int) func(context.Context) (int, error) {
+		return func(context.Context) (int, error) { return price, nil }
+	}
+	prices := aside.Policy{Category: "prices", TTL: time.Hour}
+	_, _ = aside.GetOrLoad(ctx, c, prices.Key(7), load(price))
+	price = 120 // and nobody invalidates prices:7
+	cached, _ := aside.GetOrLoad(ctx, c, prices.Key(7), load(price))
+	for c.Metrics().Labels["prices"].Checked == 0 {
+		time.Sleep(time.Millisecond) // checks run in the background
+	}
+	m := c.Metrics().Labels["prices"]
+	fmt.Println(cached, m.Checked, m.Inconsistent, m.InconsistentPerMillion())
+	// Output: 100 1 1 1e+06
+}
+
 func ExamplePolicy_Match() {
 	sessions := &aside.TTL.SessionsList
 	fmt.Println(sessions.Match("ABC", aside.Wildcard))

@@ -380,7 +380,7 @@ func TestEveryCallWithALoaderHasItsHitsChecked(t *testing.T) {
 		step(2, func() error { _, err := batch.GetMany(ctx, []int{1, 2}); return err })
 		step(0, func() error { _, err := aside.Get[int](ctx, c, items.Key(1)); return err })
 		//lint:ignore SA1012 a hit in memory takes it, and a check has no use for it
-		step(0, func() error { _, err := aside.GetOrLoad(nil, c, items.Key(1), load); return err }) //nolint:staticcheck
+		step(0, func() error { _, err := aside.GetOrLoad(nil, c, items.Key(1), load); return err })
 	})
 }
 
@@ -531,7 +531,9 @@ func TestNothingIsCheckedUnlessAskedFor(t *testing.T) {
 		require.NoError(t, err)
 	}
 	stacks := make([]byte, 1<<20)
-	sampling := func() bool { return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Cache).sampling") }
+	sampling := func() bool {
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Cache).sampling")
+	}
 	require.False(t, sampling())
 	require.Equal(t, 1, src.calls())
 	require.Equal(t, [3]uint64{}, checked(c))
