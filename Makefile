@@ -4,13 +4,14 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
-RACES     = TestNoStale|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs
+RACES     = TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs
 SOAK      = 10m
+SCHEDULES = 100
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
-SLOW      = TestFault|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
+SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test acl cluster races faults soak mutants lint fuzz bench gateway report cover tools
+.PHONY: help test acl cluster races faults soak consistency mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +33,10 @@ faults: tools ## cause each fault, and print the table of them: what is expected
 
 soak: tools ## random faults under load for SOAK (10m), from a seed that is printed; ASIDE_SEED repeats them
 	ASIDE_SOAK=$(SOAK) ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 2h -run '^TestRandomFaults' .
+
+consistency: tools ## check histories of processes under SCHEDULES (100) schedules of faults, on one Redis and on a cluster
+	go run ./internal/checker -topology single -schedules $(SCHEDULES) -out histories
+	go run ./internal/checker -topology cluster -schedules $(SCHEDULES) -out histories
 
 mutants: tools ## take each guard out of the code, one at a time, and show the test that then fails
 	go run ./internal/mutants -j 2
