@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside"
@@ -82,6 +83,28 @@ type gate struct {
 	keys  *keyring
 	limit *limiter
 	log   *slog.Logger
+
+	mu       sync.Mutex
+	refused  int       // requests without a valid key since the last line about them; guarded by mu
+	reported time.Time // when that was; guarded by mu
+}
+
+// refusedPause is how often requests without a valid key are written down: whoever tries out keys must not fill the log.
+const refusedPause = 10 * time.Second
+
+// refuse notes a request without a valid key.
+func (g *gate) refuse(client netip.Addr) {
+	g.mu.Lock()
+	g.refused++
+	n := g.refused
+	due := time.Since(g.reported) >= refusedPause
+	if due {
+		g.refused, g.reported = 0, time.Now()
+	}
+	g.mu.Unlock()
+	if due {
+		g.log.Warn("asidehttp: refused: no valid key", "client", client.String(), "requests", n)
+	}
 }
 
 func newGate(o Options) *gate {
@@ -115,6 +138,7 @@ func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *pro
 		}
 		who, ok := g.keys.find(r)
 		if !ok {
+			g.refuse(addr)
 			w.Header().Set("WWW-Authenticate", `Bearer realm="aside"`)
 			return newProblem(http.StatusUnauthorized, "send Authorization: Bearer with a key of this service")
 		}

@@ -506,7 +506,7 @@ func TestEveryChangeIsWrittenDown(t *testing.T) {
 	ask(h, "GET", "/?metrics=true", "", "Bearer "+keyAll)
 
 	got := lines()
-	require.Len(t, got, 3, "one for each change, and one for what a known key may not do")
+	require.Len(t, got, 4, "one for each change, for what a known key may not do, and for unknown keys")
 	first := got[0]
 	require.Equal(t, []any{"INFO", "deploy", "192.0.2.1", "pattern", []any{"sessions:ABC:*"}, 1.0, 200.0, 2.0, true, true},
 		[]any{first["level"], first["key"], first["client"], first["by"], first["names"], first["count"], first["status"], first["removed"], first["complete"], first["confirmed"]})
@@ -518,6 +518,31 @@ func TestEveryChangeIsWrittenDown(t *testing.T) {
 	require.Equal(t, "sha256:"+hex.EncodeToString(sum[:4]), second["key"])
 	third := got[2]
 	require.Equal(t, []any{"WARN", "deploy", "all"}, []any{third["level"], third["key"], third["scope"]})
+	require.Equal(t, []any{"WARN", "192.0.2.1", 1.0}, []any{got[3]["level"], got[3]["client"], got[3]["requests"]})
+	require.NotContains(t, log.String(), keyWrong)
+}
+
+// Whoever tries out keys is seen, and cannot fill the log.
+func TestRequestsWithoutAValidKeyAreWrittenDownNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log output
+		h := asidehttp.Handler(newCache(t, aside.Options{}), options(&log))
+		tried := func() (requests []any) {
+			for line := range strings.Lines(log.String()) {
+				var fields map[string]any
+				require.NoError(t, json.Unmarshal([]byte(line), &fields))
+				requests = append(requests, fields["requests"])
+			}
+			return requests
+		}
+		for range 50 {
+			ask(h, "POST", "/", `{"category":"all"}`, "Bearer "+keyWrong)
+		}
+		require.Equal(t, []any{1.0}, tried())
+		time.Sleep(11 * time.Second)
+		ask(h, "GET", "/?metrics=true", "")
+		require.Equal(t, []any{1.0, 50.0}, tried())
+	})
 }
 
 func TestADryRunCountsAndChangesNothing(t *testing.T) {

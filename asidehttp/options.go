@@ -33,8 +33,8 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
-	// went; one at level Warn for each request that its key's scopes do not allow; and what Validate finds. Default:
-	// slog.Default().
+	// went; one at level Warn for each request that its key's scopes do not allow, and at most every ten seconds for those
+	// without a valid key; and what Validate finds. Default: slog.Default().
 	Logger *slog.Logger
 }
 
