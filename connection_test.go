@@ -215,3 +215,17 @@ func TestAForbiddenInvalidationHoldsUpNoOther(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, receipt.Wait(ctx), context.Canceled, "the one that is not is still waited for")
 }
+
+func TestAServerThatIsNoClusterIsFoundOutAndHasOneConnection(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	o := at(server.Addr())
+	o.Redis.ForceSingleClient = false
+	c := connected(t, o)
+	require.True(t, c.Health().Tracking)
+	inMemory(t, c, items.Key("a"), value("v"))
+	eventually(t, "who has asked is gone", func() bool {
+		list := server.MustDo(t, "CLIENT", "LIST", "TYPE", "normal").(string)
+		return strings.Count(list, "id=") == 2 // and the one that asks here
+	})
+}

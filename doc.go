@@ -28,7 +28,7 @@
 // With Options.Redis, which [OptionsFromEnv] fills from the environment, values are in Redis, for all processes that name
 // the same server. Each process also keeps in its memory what it has read or loaded, decoded once. Redis' client tracking tells
 // it of every change; what was read by a connection that has broken, or before a flush, is not served from memory any more. A
-// server without tracking is found out at connect, and seen in [Health]: memory then keeps what was read for a second at most. A
+// Redis Cluster is found by itself, and each of its primaries connected to. A server without tracking is found out at connect, and seen in [Health]: memory then keeps what was read for a second at most. A
 // handler that serves JSON does best to cache the encoded bytes, as []byte, which are stored and returned as they are; other
 // types are stored as JSON, or by the policy's [Codec].
 //

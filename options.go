@@ -25,7 +25,9 @@ import (
 // Options configures a cache. The zero value is a cache in memory alone; every zero field stands for its default.
 type Options struct {
 	// Redis is where values are kept, shared by all processes that name the same server. Zero: in memory alone.
-	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. An option that would break what the
+	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. The first address that answers is asked whether
+	// it is part of a cluster, whose primaries are then all connected to, by the addresses that they have there; ForceSingleClient,
+	// a Sentinel, or a database other than 0 has it taken for one server. How often a cluster is looked at is up to the cache. An option that would break what the
 	// cache promises is refused: reading from replicas, rueidis' own client-side caching and its hooks, and a KeepAlive and
 	// ConnWriteTimeout with which a server that hangs would not be noticed within 3 s.
 	Redis rueidis.ClientOption
