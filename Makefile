@@ -7,7 +7,10 @@ BENCHTIME = 1s
 RACES     = TestNoStale|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs
 SOAK      = 10m
 
-.PHONY: help test acl races faults soak mutants lint fuzz bench gateway report cover tools
+# Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
+SLOW      = TestFault|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
+
+.PHONY: help test acl cluster races faults soak mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +23,9 @@ races: tools ## run the races at length, a million rounds and more, and show wha
 
 acl: tools ## run the root module's tests as a Redis user with the rules of the README alone; its password is a canary
 	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test $(TESTFLAGS) .
+
+cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node
+	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -race -parallel 6 -skip '$(SLOW)' $(TESTFLAGS) .
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh

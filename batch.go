@@ -93,7 +93,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 			out, ok = c.readDegraded(s)
 		}
 		if ok {
-			b.settle(c, s, out, nil)
+			b.settle(ctx, c, s, out, nil)
 			continue
 		}
 		if ours[s.key] {
@@ -119,7 +119,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 			again = append(again, s)
 			continue
 		}
-		b.settle(c, s, out, err)
+		b.settle(ctx, c, s, out, err)
 	}
 	return again
 }
@@ -155,8 +155,12 @@ func asBatchError[K comparable](err error) (*BatchError[K], bool) {
 }
 
 // settle notes the answer for one id.
-func (b *batch[K, T]) settle(c *Cache, s *slot, out outcome, err error) {
+func (b *batch[K, T]) settle(ctx context.Context, c *Cache, s *slot, out outcome, err error) {
 	s.plan.counts.count(out, err)
+	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
+		alone := &batch[K, T]{ids: b.ids[s.index : s.index+1], load: b.load}
+		c.sampler.take(newSample[T](ctx, s.key, s.plan, alone.run))
+	}
 	r, err := resultOf[T](c, out, err)
 	switch {
 	case err == nil:

@@ -16,6 +16,13 @@ type bulkhead struct {
 	free    int       // guarded by mu
 	room    int       // in the queue; guarded by mu
 	waiting list.List // of chan struct{}, closed when its place is free; guarded by mu
+	spared  list.List // of *spared; guarded by mu
+}
+
+// A spared is a place that spare has given.
+type spared struct {
+	end   func() // the load that has it
+	taken bool   // by a caller's load; guarded by the bulkhead's mu
 }
 
 func newBulkhead(places, queue int) *bulkhead { return &bulkhead{free: places, room: queue} }
@@ -34,6 +41,13 @@ func (b *bulkhead) enter(ctx context.Context, hurried <-chan struct{}) (leave fu
 		b.mu.Unlock()
 		return func() {}, true
 	default:
+	}
+	if first := b.spared.Front(); first != nil {
+		s := b.spared.Remove(first).(*spared)
+		s.taken = true
+		s.end()
+		b.mu.Unlock()
+		return b.leave, true
 	}
 	if b.waiting.Len() >= b.room {
 		b.mu.Unlock()
@@ -57,6 +71,28 @@ func (b *bulkhead) enter(ctx context.Context, hurried <-chan struct{}) (leave fu
 		b.waiting.Remove(place)
 		return func() {}, true
 	}
+}
+
+// spare takes a place for a load that no caller waits for, if one is free. A caller's load that finds none free later takes
+// it away by calling end, and does not wait until that load has come back: for that moment one more runs.
+func (b *bulkhead) spare(end func()) (leave func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.free == 0 {
+		return nil, false
+	}
+	b.free--
+	mine := &spared{end: end}
+	place := b.spared.PushBack(mine)
+	return func() {
+		b.mu.Lock()
+		taken := mine.taken
+		b.spared.Remove(place)
+		b.mu.Unlock()
+		if !taken {
+			b.leave()
+		}
+	}, true
 }
 
 // leave hands the place to whoever has waited longest.

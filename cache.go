@@ -28,6 +28,7 @@ type Cache struct {
 	clock   *near.Clock
 	near    *near.Cache
 	store   *redisstore.Store // nil in memory mode
+	sampler sampler
 	flights flight.Group[flightKey, outcome]
 	fills   sync.Map // key -> *filled
 	plans   plans
@@ -64,6 +65,10 @@ func New(opts Options) (*Cache, error) {
 	c.clock = near.NewClock()
 	c.health.start(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
+	if opts.Check.Share > 0 {
+		c.sampler.start(opts.Check)
+		c.background.Go(c.sampling)
+	}
 	if opts.OnInvalidated != nil {
 		c.told.wake = make(chan struct{}, 1)
 		c.background.Go(c.telling)
@@ -150,7 +155,9 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				counts.memoryHits.add()
+				if c.sampler.drawn(counts.memoryHits.add()) {
+					sampleHit(ctx, c, key, counts, load)
+				}
 				return *v, nil
 			}
 		}
@@ -219,13 +226,21 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		out, ok = c.readDegraded(s)
 	}
 	if !ok {
-		out, err = c.fly(ctx, s, func(ctx context.Context, slots []*slot) {
-			v, err := load(ctx)
-			hold(slots[0], v, err)
-		})
+		out, err = c.fly(ctx, s, loadsOne(load))
 	}
 	s.plan.counts.count(out, err)
+	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
+		c.sampler.take(newSample[T](ctx, s.key, s.plan, loadsOne(load)))
+	}
 	return resultOf[T](c, out, err)
+}
+
+// loadsOne is load as a flight calls it.
+func loadsOne[T any](load func(context.Context) (T, error)) loadFunc {
+	return func(ctx context.Context, slots []*slot) {
+		v, err := load(ctx)
+		hold(slots[0], v, err)
+	}
 }
 
 func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
@@ -233,7 +248,20 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	if err != nil {
 		return Result[T]{}, err
 	}
-	out, ok := c.readNear(s)
+	out, ok := c.peek(ctx, s)
+	if !ok {
+		err = ErrMiss
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}
+	s.plan.counts.count(out, err)
+	return resultOf[T](c, out, err)
+}
+
+// peek finds what is cached, without a load.
+func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
+	out, ok = c.readNear(s)
 	if !ok {
 		// A load that has just been shared may still be on its way to Redis.
 		out, ok = c.flights.Peek(s.flightKey())
@@ -251,14 +279,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 			out, ok = c.readStale(s)
 		}
 	}
-	if !ok {
-		err = ErrMiss
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-	}
-	s.plan.counts.count(out, err)
-	return resultOf[T](c, out, err)
+	return out, ok
 }
 
 // A slot is one key's way through the load path.
@@ -331,7 +352,7 @@ type outcome struct {
 	reason     string
 	loadedAt   int64 // when the load began, on the cache's clock
 	freshUntil int64
-	late       bool   // the loader has named tags
+	late       bool   // it has tags that its callers have not named
 	lateTags   uint64 // the cache's, when the flight began
 }
 
@@ -423,8 +444,8 @@ func (c *Cache) join(ctx context.Context, s *slot) {
 	}
 }
 
-// tooLate reports whether s has joined a load that turned out to have a tag which may have been invalidated before s came.
-// Nobody could know: a loader names such tags when it has loaded.
+// tooLate reports whether s has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
+// before s came. Nobody could know: a loader names such tags when it has loaded, and what is in Redis when it is read.
 func (s *slot) tooLate(out outcome) bool { return !s.led && out.late && out.lateTags != s.lateTags }
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,14 +188,9 @@ func TestAnInvalidationIsCarriedOutWhileItsSlotMoves(t *testing.T) {
 			key := items.Key("moves", where)
 			inMemory(t, a, key, value("old"))
 			inMemory(t, b, key, value("never"))
-			from := cluster.NodeOf(key.String())
-			var to *redistest.Server
-			for _, p := range cluster.Primaries() {
-				if p != from {
-					to = p
-				}
-			}
-			m := cluster.BeginMigration(redistest.Slot(key.String()), to)
+			primaries := cluster.Primaries()
+			at := slices.Index(primaries, cluster.NodeOf(key.String()))
+			m := cluster.BeginMigration(redistest.Slot(key.String()), primaries[(at+1)%len(primaries)])
 			if where == "after it has moved" {
 				m.Move(key.String())
 			}
@@ -373,8 +369,11 @@ func TestNothingStaysStaleThroughTheChangesOfACluster(t *testing.T) {
 			eventually(t, "nothing stays stale after "+what, func() bool { return read(reader, i, false) && read(writer, i, true) })
 		}
 	}
-	for range migrations {
-		cluster.MigrateSlots(1)
+	for n := range migrations {
+		slot := redistest.Slot(keys[n%len(keys)].String())
+		primaries := cluster.Primaries()
+		at := slices.Index(primaries, cluster.OwnerOf(slot))
+		cluster.MigrateSlot(slot, primaries[(at+1)%len(primaries)])
 	}
 	settled("migrations")
 	for n := range promotions {
@@ -393,4 +392,35 @@ func TestNothingStaysStaleThroughTheChangesOfACluster(t *testing.T) {
 		migrations, promotions, takeovers, writes.Load(), unconfirmed.Load(), reads.Load(), st.worst)
 	require.Less(t, st.worst, 3*time.Second)
 	require.Positive(t, writes.Load())
+}
+
+func TestAReceiptWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	c := connected(t, inClusterOf(cluster))
+	key := items.Key("a")
+	stored(t, c, key, "v")
+	replica := cluster.ReplicaOf(cluster.NodeOf(key.String()))
+	cluster.WaitReplicated()
+	replica.Pause()
+	receipt, err := c.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, receipt.Replicated(short, 1), context.DeadlineExceeded)
+	require.NoError(t, receipt.Replicated(t.Context(), 0))
+	replica.Resume()
+	require.NoError(t, receipt.Replicated(t.Context(), 1))
+	require.Empty(t, replica.MustDo(t, "KEYS", key.String()))
+	requireCode(t, receipt.Replicated(t.Context(), -1), aside.CodeInvalidArgument)
+
+	retired, err := c.InvalidateCategory(t.Context(), "items")
+	require.NoError(t, err)
+	require.NoError(t, retired.Replicated(t.Context(), 1))
+	done := make(chan error, 1)
+	go func() { done <- retired.Replicated(context.Background(), 2) }() // which there are not
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, <-done, aside.ErrClosed)
+	require.NoError(t, aside.Receipt{Confirmed: true}.Replicated(t.Context(), 1), "in memory mode")
 }

@@ -20,13 +20,14 @@ type Receipt struct {
 	pending []*pending
 	tallies []*tally // of what is removed in the background; nil where that is nothing
 	closes  <-chan struct{}
+	copied  func(ctx context.Context, replicas int) error // waits for replicas; nil in memory mode. No pointer that would be printed
 }
 
 func (c *Cache) receipt(removed int64, list []*pending) Receipt {
-	if list == nil {
-		return Receipt{Removed: removed, Confirmed: true}
+	r := Receipt{Removed: removed, Confirmed: list == nil, pending: list}
+	if c.store != nil {
+		r.closes, r.copied = c.closes, c.store.Replicated
 	}
-	r := Receipt{Removed: removed, pending: list, closes: c.closes}
 	for _, w := range list {
 		if w.tally != nil {
 			r.tallies = append(r.tallies, w.tally)
@@ -60,6 +61,43 @@ func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
 	case <-r.closes:
 		return ErrClosed
 	}
+}
+
+// Replicated waits until Redis has confirmed the invalidation, and then until as many replicas of each primary have it: one that
+// takes the place of its primary does not bring back what was invalidated. Without it that is possible for a moment, until the
+// process that has invalidated it finds the other primary and sends it again.
+//
+// Redis replicates in the background, and a primary that waits does not stop: this is about one failover, not a proof of
+// durability (see the documentation of WAIT). It makes a connection of its own to each primary, for this call alone, so it takes
+// some milliseconds more than a round trip. It returns nil in memory mode, ctx's error if that ends first (as it must where a
+// primary has fewer replicas), ErrClosed, and an *Error with CodeUnavailable if a primary was lost meanwhile: whether the replicas
+// have the invalidation is not known then.
+func (r Receipt) Replicated(ctx context.Context, replicas int) error {
+	if replicas < 0 {
+		return invalidArgument("Replicated was given " + strconv.Itoa(replicas) + " replicas: give a number that is not negative")
+	}
+	if err := r.Wait(ctx); err != nil || r.copied == nil || replicas == 0 {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-r.closes:
+			cancel(ErrClosed)
+		case <-over:
+		}
+	}()
+	err := r.copied(ctx, replicas)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return &Error{Code: CodeUnavailable, Message: "whether replicas have the invalidation is not known: " + redisstore.Describe(err), Err: err}
 }
 
 // Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it. What
@@ -243,7 +281,7 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 		}
 	}
 	receipt := c.receipt(0, doubted)
-	receipt.tallies, receipt.closes = append(receipt.tallies, own...), c.closes
+	receipt.tallies = append(receipt.tallies, own...)
 	c.tell(what)
 	return receipt
 }

@@ -343,7 +343,7 @@ func (j *journal) tasks() (list []task, upTo moment) {
 // replay calls once, which sends some of what Redis has not confirmed, as soon as there is something and Redis is there, until
 // ctx ends. It reports whether there was anything, and whether all of that is confirmed.
 func (c *Cache) replay(ctx context.Context, wake <-chan struct{}, once func(context.Context) (some, all bool)) {
-	const soonest, latest = 10 * time.Millisecond, time.Second
+	const soonest, latest, longest = 10 * time.Millisecond, time.Second, 5 * time.Second
 	for pause := soonest; ; {
 		select {
 		case <-ctx.Done():
@@ -351,7 +351,7 @@ func (c *Cache) replay(ctx context.Context, wake <-chan struct{}, once func(cont
 		case <-wake:
 		}
 		for ctx.Err() == nil {
-			up := c.store.Up()
+			up, began := c.store.Up(), time.Now()
 			some, all := once(ctx)
 			if !some {
 				break
@@ -360,7 +360,8 @@ func (c *Cache) replay(ctx context.Context, wake <-chan struct{}, once func(cont
 				pause = soonest
 				continue
 			}
-			t := time.NewTimer(jittered(pause))
+			// What takes long and fails, a pattern with a key that the user may not touch, say, is not all that Redis does.
+			t := time.NewTimer(max(jittered(pause), min(4*time.Since(began), longest)))
 			select {
 			case <-ctx.Done():
 			case <-t.C:

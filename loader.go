@@ -50,7 +50,9 @@ func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, er
 	if l != nil && passive(opts) && l.one != nil {
 		if value, counts := l.cache.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				counts.memoryHits.add()
+				if l.cache.sampler.drawn(counts.memoryHits.add()) {
+					sampleHit(ctx, l.cache, key, counts, l.loads(id))
+				}
 				return *v, nil
 			}
 		}
@@ -68,11 +70,15 @@ func (l *Loader[K, T]) lookup(ctx context.Context, key Key, id K, opts []CallOpt
 	if err := l.usable(); err != nil {
 		return Result[T]{}, err
 	}
-	var load func(context.Context) (T, error)
-	if l.one != nil {
-		load = func(ctx context.Context) (T, error) { return l.one(ctx, id) }
+	return lookup(ctx, l.cache, key, l.loads(id), opts)
+}
+
+// loads is the loader of an id, nil where there is none.
+func (l *Loader[K, T]) loads(id K) func(context.Context) (T, error) {
+	if l.one == nil {
+		return nil
 	}
-	return lookup(ctx, l.cache, key, load, opts)
+	return func(ctx context.Context) (T, error) { return l.one(ctx, id) }
 }
 
 // GetMany is GetOrLoadMany for ids.

@@ -42,6 +42,11 @@ type LabelMetrics struct {
 	LoadTime     time.Duration `json:"-"`            // spent in loaders, altogether
 	Overloads    uint64        `json:"overloads"`    // loads that were not begun, for want of room
 	RefusedFills uint64        `json:"refusedFills"` // loaded values not stored because they were invalidated meanwhile
+
+	// Of the hits that Options.Check has drawn; in the JSON only where there were any.
+	Checked      uint64 `json:"-"` // compared with what the loader returns
+	Inconsistent uint64 `json:"-"` // of these, still wrong and still served after Check.Within
+	Unchecked    uint64 `json:"-"` // not compared: too many, gone by then, or their load failed or had no place
 }
 
 // Requests is the number of calls.
@@ -55,6 +60,10 @@ func (m LabelMetrics) MissRate() float64 { return ratio(m.Misses, m.Requests()) 
 
 // ErrorRate is the number of errors for each call, 0 where there was no call. One call can meet several errors.
 func (m LabelMetrics) ErrorRate() float64 { return ratio(m.Errors, m.Requests()) }
+
+// InconsistentPerMillion is how many in a million of the hits that were checked were wrong for longer than Check.Within, 0 where
+// none was checked.
+func (m LabelMetrics) InconsistentPerMillion() float64 { return 1e6 * ratio(m.Inconsistent, m.Checked) }
 
 func ratio(part, whole uint64) float64 {
 	if whole == 0 {
@@ -70,13 +79,25 @@ func (m LabelMetrics) MarshalJSON() ([]byte, error) {
 	if m.Loads > 0 {
 		mean = float64(m.LoadTime.Microseconds()) / 1000 / float64(m.Loads)
 	}
+	var checks *checkFigures
+	if m.Checked+m.Unchecked > 0 {
+		checks = &checkFigures{m.Checked, m.Inconsistent, m.Unchecked, m.InconsistentPerMillion()}
+	}
 	return json.Marshal(struct {
 		counts
+		*checkFigures
 		HitRate    float64 `json:"hitRate"`
 		MissRate   float64 `json:"missRate"`
 		ErrorRate  float64 `json:"errorRate"`
 		MeanLoadMS float64 `json:"meanLoadMs"`
-	}{counts(m), m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
+	}{counts(m), checks, m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
+}
+
+type checkFigures struct {
+	Checked                uint64  `json:"checked"`
+	Inconsistent           uint64  `json:"inconsistent"`
+	Unchecked              uint64  `json:"unchecked"`
+	InconsistentPerMillion float64 `json:"inconsistentPerMillion"`
 }
 
 // Metrics returns the counters of every label that has any, as they stand. On a nil cache there are none.
@@ -110,9 +131,13 @@ func (m *metrics) label(name string) *counters {
 	return c.(*counters)
 }
 
-// counters are one label's. Only hits in memory are frequent enough for cores to fight over their cache line.
+// counters are one label's. Only hits in memory, and those of them that are drawn for a check, are frequent enough for cores to
+// fight over their cache line.
 type counters struct {
 	memoryHits   striped
+	unchecked    striped
+	checked      atomic.Uint64
+	inconsistent atomic.Uint64
 	redisHits    atomic.Uint64
 	negativeHits atomic.Uint64
 	staleHits    atomic.Uint64
@@ -144,6 +169,9 @@ func (c *counters) snapshot() LabelMetrics {
 		Loads:        c.loads.Load(),
 		LoadTime:     time.Duration(c.loadTime.Load()),
 		RefusedFills: c.refused.Load(),
+		Checked:      c.checked.Load(),
+		Inconsistent: c.inconsistent.Load(),
+		Unchecked:    c.unchecked.load(),
 	}
 	m.Hits = m.MemoryHits + m.RedisHits
 	m.Errors = m.LoadErrors + m.RedisErrors + m.DecodeErrors + m.EncodeErrors
@@ -171,6 +199,9 @@ func (c *counters) count(o outcome, err error) {
 	}
 }
 
+// golden is 2^64 divided by the golden ratio.
+const golden = 0x9e3779b97f4a7c15
+
 // striped is a counter that cores can raise at the same time without waiting for each other's cache line, as long as each
 // goroutine keeps to its own. A stripe chosen at random would not do: each would go back and forth between all cores.
 type striped [32]struct {
@@ -178,12 +209,13 @@ type striped [32]struct {
 	_ [56]byte
 }
 
-// add raises the stripe that the goroutine's stack points to. An address costs nothing to get, and goroutines that run at
+// add raises the stripe that the goroutine's stack points to, and returns a number that grows by one with each call, from a
+// beginning that is another one for each stack: calls of few goroutines do not get the same few numbers. An address costs nothing to get, and goroutines that run at
 // the same time have different stacks.
-func (s *striped) add() {
+func (s *striped) add() uint64 {
 	var here byte
 	stack := uint64(uintptr(unsafe.Pointer(&here)) >> 11) // the smallest stack has 2 KiB
-	s[stack*0x9e3779b97f4a7c15>>59].n.Add(1)              // the upper 5 bits of Fibonacci hashing
+	return stack + s[stack*golden>>59].n.Add(1)           // the upper 5 bits of Fibonacci hashing
 }
 
 func (s *striped) load() (sum uint64) {

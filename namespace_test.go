@@ -181,7 +181,7 @@ func TestAValueOfAnotherNamespaceIsAMiss(t *testing.T) {
 	stored(t, connected(t, o), items.Key("a"), "foreign")
 	o.Namespace = "shop"
 	c := connected(t, o)
-	server.MustDo(t, "COPY", "items:a", "shop%:items:a")
+	server.MustDo(t, "SET", "shop%:items:a", server.MustDo(t, "GET", "items:a").(string))
 	v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("own"))
 	require.NoError(t, err)
 	require.Equal(t, "own", v)

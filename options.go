@@ -106,8 +106,12 @@ type Options struct {
 	// back. It is told at least once: after a lost connection, invalidations of the last seconds are sent again, and told again. It
 	// runs in a goroutine of its own, one call at a time, in the order of confirmation, and holds up nothing else. Where it cannot
 	// keep up, and 65,536 invalidations wait for it, they are told as one that has All set. Close waits until it has been told of
-	// the rest. Default: nobody is told.
+	// the rest, so it must not call Close, and must return. Default: nobody is told.
 	OnInvalidated func(Invalidation)
+
+	// Check has a small share of hits compared with what their loaders return now, and counts how many were wrong. Default:
+	// none.
+	Check Check
 
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Default:
 	// slog.Default().
@@ -209,6 +213,9 @@ func (o Options) withDefaults() (Options, []error) {
 	if len(o.Secret) > 0 && len(o.Secret) < 16 {
 		bad("Secret has %d bytes: use at least 16 random ones, or none", len(o.Secret))
 	}
+	var wrong []error
+	o.Check, wrong = o.Check.withDefaults()
+	errs = append(errs, wrong...)
 	return o, append(errs, checkRedis(o.Redis)...)
 }
 

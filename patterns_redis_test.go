@@ -179,12 +179,17 @@ func TestAPatternReachesNoForeignKey(t *testing.T) {
 	r, err := c.InvalidatePattern(t.Context(), items.Match(aside.Wildcard))
 	require.NoError(t, err)
 	require.EqualValues(t, 1, r.Removed)
-	require.Equal(t, int64(3), server.MustDo(t, "EXISTS", "items:foreign", "items:list", "{items:a}!c:n:1"))
+	for _, foreign := range []string{"items:foreign", "items:list", "{items:a}!c:n:1"} {
+		require.Equal(t, int64(1), server.MustDo(t, "EXISTS", foreign), foreign)
+	}
 	require.Equal(t, []string(nil), listed(t, c, aside.Pattern{}))
 }
 
 func TestAServerThatHasBecomeAReplicaConfirmsNoPattern(t *testing.T) {
 	t.Parallel()
+	if inCluster {
+		t.Skip("nodes of a cluster take no REPLICAOF")
+	}
 	server, other := redistest.Start(t), redistest.Start(t)
 	c := connected(t, at(server.Addr()))
 	server.MustDo(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(other.Port()))

@@ -70,7 +70,7 @@ func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
 	require.NoError(t, err)
 	exists := func() bool { return server.MustDo(t, "EXISTS", key.String()) == int64(1) }
 	require.Eventually(t, exists, 20*time.Second, time.Millisecond)
-	server.MustDo(t, "RENAME", key.String(), "aside")
+	server.MustDo(t, "RENAME", key.String(), "{"+key.String()+"}aside")
 	server.MustDo(t, "SET", "{"+key.String()+"}!l", "another's", "PX", "60000")
 	leases := func() int {
 		stats, ok := server.MustDo(t, "INFO", "commandstats").(string)
@@ -92,6 +92,6 @@ func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
 	c.journal.entries[key.text] = &unconfirmed{}
 	c.journal.waiting.Store(1)
 	c.journal.mu.Unlock()
-	server.MustDo(t, "RENAME", "aside", key.String())
+	server.MustDo(t, "RENAME", "{"+key.String()+"}aside", key.String())
 	require.Equal(t, "new", <-got)
 }

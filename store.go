@@ -195,6 +195,11 @@ func (c *Cache) open(m *marks, v *sealed) (outcome, bool) {
 		loadedAt:   local - (now-v.header.LoadStart)*int64(time.Microsecond),
 		freshUntil: local + (v.header.FreshUntil-now)*int64(time.Microsecond),
 	}
+	for _, st := range stamps {
+		if !s.has(st.tag) { // nobody could know while it was read: see tooLate
+			out.late, out.lateTags = true, s.lateTags
+		}
+	}
 	if v.header.Negative {
 		out.absent = ErrNotFound
 	} else if out.value, ok = c.decode(s, v); !ok {

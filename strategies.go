@@ -86,6 +86,7 @@ type Load struct {
 	cache  *Cache
 	slots  []*slot
 	parent *Load
+	check  bool // nobody waits for it: its values are compared with those that are cached
 
 	mu      sync.Mutex
 	ttl     time.Duration // guarded by mu

@@ -29,15 +29,23 @@ func plainClient(t *testing.T, addr string) rueidis.Client {
 // fillCategory stores n values under items:bulk:0 and so on, as caches do, but faster.
 func fillCategory(t *testing.T, server *redistest.Server, n int) {
 	t.Helper()
-	inMemory(t, connected(t, at(server.Addr())), items.Key("first"), value("v"))
+	fillCategoryBy(t, plainClient(t, server.Addr()), at(server.Addr()), n)
+}
+
+// fillCategoryBy is fillCategory by a client of one server or of a cluster.
+func fillCategoryBy(t *testing.T, client rueidis.Client, o aside.Options, n int) {
+	t.Helper()
+	inMemory(t, connected(t, o), items.Key("first"), value("v"))
 	var tags []wire.Tag
 	for _, name := range []string{"%all", "%c:items"} {
-		g, err := strconv.ParseUint(server.MustDo(t, "GET", name).(string), 10, 64)
+		text, err := client.Do(t.Context(), client.B().Get().Key(name).Build()).ToString()
+		require.NoError(t, err)
+		g, err := strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)
 		tags = append(tags, wire.Tag{Name: name, Generation: g})
 	}
-	server.MustDo(t, "DEL", "items:first")
-	client, now := plainClient(t, server.Addr()), time.Now()
+	require.NoError(t, client.Do(t.Context(), client.B().Del().Key("items:first").Build()).Error())
+	now := time.Now()
 	for from := 0; from < n; from += 10_000 {
 		var cmds rueidis.Commands
 		for i := from; i < min(n, from+10_000); i++ {
@@ -58,17 +66,29 @@ func fillCategory(t *testing.T, server *redistest.Server, n int) {
 // A category is invalidated by one write, however much there is; then its memory is given back, and others hardly notice.
 func TestACategoryOfAnySizeIsInvalidatedAtOnceAndSweptInTheBackground(t *testing.T) {
 	t.Parallel()
+	t.Run("one server", func(t *testing.T) {
+		server := redistest.Start(t)
+		ofAnySize(t, at(server.Addr()), plainClient(t, server.Addr()))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		cluster := redistest.StartCluster(t)
+		other, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: cluster.Addrs(), DisableCache: true})
+		require.NoError(t, err)
+		t.Cleanup(other.Close)
+		ofAnySize(t, inClusterOf(cluster), other)
+	})
+}
+
+func ofAnySize(t *testing.T, o aside.Options, other rueidis.Client) {
 	n := rounds(20_000, 1_000_000)
-	server := redistest.Start(t)
-	fillCategory(t, server, n)
-	a, b := pair(t, server.Addr())
+	fillCategoryBy(t, other, o, n)
+	a, b := connected(t, o), connected(t, o)
 	for _, c := range []*aside.Cache{a, b} {
 		v, err := aside.Get[string](t.Context(), c, items.Key("bulk", n-1))
 		require.NoError(t, err)
 		require.Equal(t, "old", v)
 	}
-	other := plainClient(t, server.Addr())
-	server.MustDo(t, "SET", "other", "v")
+	require.NoError(t, other.Do(t.Context(), other.B().Set().Key("other").Value("v").Build()).Error())
 	began := time.Now()
 	receipt, err := a.InvalidateCategory(t.Context(), "items")
 	took := time.Since(began)
@@ -114,7 +134,7 @@ func TestACategoryOfAnySizeIsInvalidatedAtOnceAndSweptInTheBackground(t *testing
 	}
 	_, err = aside.Get[string](t.Context(), b, items.Key("bulk", n-1))
 	require.ErrorIs(t, err, aside.ErrMiss)
-	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "other"))
+	require.NoError(t, other.Do(t.Context(), other.B().Get().Key("other").Build()).Error())
 }
 
 // Hazard 14: what was stored after the invalidation stays.
@@ -168,7 +188,9 @@ func TestASweepLeavesWhatIsNewer(t *testing.T) {
 				want++ // and that, since the process has no policy for others
 			}
 			require.Equal(t, want, removed)
-			require.EqualValues(t, 2, server.MustDo(t, "EXISTS", "items:foreign", "{items:99}!l"))
+			for _, foreign := range []string{"items:foreign", "{items:99}!l"} {
+				require.EqualValues(t, 1, server.MustDo(t, "EXISTS", foreign), foreign)
+			}
 			for i := range n / 2 {
 				require.EqualValues(t, 1, server.MustDo(t, "EXISTS", items.Key(i).String()))
 			}

@@ -60,13 +60,13 @@ func (a *announcements) turn(next *near.Voucher) {
 
 // announce tells the other processes of a change, where the server does not.
 func (s *Store) announce(ctx context.Context, keys []string) {
-	only := s.table.Load().only()
-	if only == nil || only.Tracked() {
+	sole := s.table.Load().sole()
+	if sole == nil || sole.Tracked() {
 		return
 	}
 	// What becomes of it says nothing of the server that the write before it has not said.
 	for from := 0; from < len(keys); from += pipeline {
-		now := only.session.Load()
+		now := sole.session.Load()
 		if now == nil || ctx.Err() != nil {
 			return
 		}

@@ -200,8 +200,9 @@ func (s *Store) linkTo(owned *slotSet) *link {
 	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1)}
 	if owned != nil {
 		l.owned.Store(owned)
-	} else {
-		l.listen = s.hear
+	}
+	if owned == nil || owned.full() {
+		l.listen = s.hear // of several nodes none would vouch for what the others say
 	}
 	l.ownName = func(prefix string) string {
 		return ownName(l.owned.Load(), s.namespace.name(prefix+s.announcements.self[:16]))
@@ -458,8 +459,8 @@ func (s *Store) pair(key string) []string {
 // Look reads keys in one round trip.
 func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	under, names := make([]*look, len(looks)), make([]string, len(looks))
-	only := s.table.Load().only()
-	tracked := only == nil || only.Tracked() // a new connection to another server may change it on the way
+	sole := s.table.Load().sole()
+	tracked := sole == nil || sole.Tracked() // a new connection to another server may change it on the way
 	for i, l := range looks {
 		names[i] = s.namespace.name(l.Key)
 		if tracked {

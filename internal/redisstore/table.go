@@ -44,6 +44,16 @@ type slotSet [slots / 64]uint64
 func (s *slotSet) add(slot uint16)      { s[slot/64] |= 1 << (slot % 64) }
 func (s *slotSet) has(slot uint16) bool { return s[slot/64]&(1<<(slot%64)) != 0 }
 
+// full reports whether s has all slots.
+func (s *slotSet) full() bool {
+	for _, part := range s {
+		if part != ^uint64(0) {
+			return false
+		}
+	}
+	return true
+}
+
 func (s *slotSet) empty() bool { return *s == slotSet{} }
 
 // less reports whether s lacks something that other has.
@@ -71,6 +81,14 @@ type table struct {
 // only is the server that has all, nil in a cluster.
 func (t *table) only() *link {
 	if t.slots == nil && len(t.nodes) == 1 {
+		return t.nodes[0]
+	}
+	return nil
+}
+
+// sole is the only server there is, in a cluster or not; nil if there are several, or none is known.
+func (t *table) sole() *link {
+	if len(t.nodes) == 1 {
 		return t.nodes[0]
 	}
 	return nil

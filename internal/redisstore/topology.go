@@ -298,7 +298,7 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 	sent := time.Now()
 	answers := s.client.DoMulti(ctx,
 		s.client.B().ClusterNodes().Build(),
-		s.client.B().Getrange().Key(l.ownName(probeName)).Start(0).End(0).Build(),
+		s.client.B().Exists().Key(l.ownName(probeName)).Build(),
 	)
 	if ctx.Err() == nil {
 		l.note(ctx, s, min(time.Since(sent), l.opTimeout), answers[1:])

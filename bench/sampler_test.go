@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// BenchmarkSampledHit compares hits in memory with Options.Check at 1% with hits without it, by all processors at once. On a
+// machine that has other work, whole runs cannot be compared: so each round lets the caches take turns within milliseconds,
+// and the medians of the rounds' ratios are reported, with that of two caches without checks beside it, which is the noise. The
+// loader takes no time; Rate is the default, and what is drawn beyond it is dropped.
+func BenchmarkSampledHit(b *testing.B) {
+	ctx := context.Background()
+	keys := make([]aside.Key, items)
+	values := make([]*product, items)
+	loaders := make([]func(context.Context) (*product, error), items)
+	for i := range keys {
+		keys[i], values[i] = products.Key(i), newProduct(i)
+		loaders[i] = func(context.Context) (*product, error) { return values[i], nil }
+	}
+	open := func(check aside.Check) *aside.Cache {
+		c, err := aside.New(aside.Options{Policies: []aside.Policy{products}, Check: check})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		for i, key := range keys {
+			if err := aside.Set(ctx, c, key, values[i]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return c
+	}
+	off, again, on := open(aside.Check{}), open(aside.Check{}), open(aside.Check{Share: 0.01})
+
+	const hits = 1 << 14 // about a millisecond
+	var alone []float64
+	lap := func(c *aside.Cache) float64 {
+		var all sync.WaitGroup
+		began := time.Now()
+		for range runtime.GOMAXPROCS(0) {
+			all.Go(func() {
+				for n := range hits {
+					if i := skewed[n%len(skewed)]; must(aside.GetOrLoad(ctx, c, keys[i], loaders[i])).ID != i {
+						panic("another product")
+					}
+				}
+			})
+		}
+		all.Wait()
+		return float64(time.Since(began).Nanoseconds()) / float64(runtime.GOMAXPROCS(0)*hits)
+	}
+	var noise, cost []float64
+	for n := 0; b.Loop(); n++ {
+		caches := []*aside.Cache{off, again, on}
+		var took [3]float64
+		for turn := range caches {
+			i := (n + turn) % len(caches)
+			took[i] = lap(caches[i])
+		}
+		alone = append(alone, took[0])
+		noise, cost = append(noise, took[1]/took[0]), append(cost, took[2]/took[0])
+	}
+	b.ReportMetric(median(alone), "ns/hit-off")
+	b.ReportMetric(median(noise), "off/off")
+	b.ReportMetric(median(cost), "on/off")
+	if m := on.Metrics().Labels["products"]; m.Checked == 0 || m.Inconsistent > 0 {
+		b.Fatalf("%+v", m)
+	}
+}
+
+func must(p *product, err error) *product {
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+func median(all []float64) float64 {
+	slices.Sort(all)
+	return all[len(all)/2]
+}

@@ -1,0 +1,78 @@
+// Checker shows whether the cache keeps its promises where they are hardest to keep: in several operating-system processes on
+// one Redis, while something is always going wrong. Nothing in it knows how the cache works. From the root of the repository:
+//
+//	go run ./internal/checker [-topology single|cluster] [-schedules n] [-ops n] [-seed s] [-out dir] [-faults names]
+//	go run ./internal/checker -check dir/history-single-7.jsonl
+//
+// It prints a line for each schedule and then a summary, and it ends with status 1 when a promise was broken: it explains the
+// reads that show it, and keeps the raw history, which -check judges again. -schedules and -ops are both minima. The seeds of
+// the schedules count up from -seed. A seed repeats what is done, not when exactly it is done: that is up to the machine.
+//
+// # A schedule
+//
+// A source holds the true version of each of 48 keys. It lives in the judging process and is asked through a Unix socket,
+// which no fault concerns. Four workers, processes of their own, each have a cache on the same Redis. In each, some goroutines
+// write: they raise the versions of one to three keys in the source, and then invalidate them, by themselves, by tag, by category,
+// by pattern or all. Others read, through every door that there is: GetOrLoad, GetOrLoadMany, Loader.Get, Loader.GetMany,
+// Lookup, Get, with Strong and with Refresh. The keys are few, so that all this meets. Some carry tags, some have tags that their
+// loader names, some are large and stored in chunks, some are private copies. Loaders take up to 80 ms, before they read the
+// source and after it.
+//
+// After a quiet time, 3 to 10 faults are caused, chosen by the seed: to Redis (connections killed, all or one; FLUSHALL; SIGSTOP;
+// SIGKILL and restart, in a third of the schedules with everything it had confirmed, otherwise empty; eviction and out of memory;
+// a full tracking table; read-only), and at the same time to one worker (SIGKILL, and another one in its place; SIGSTOP) and to
+// the way between Redis and one worker, which is always some milliseconds off (partition, replies lost, slow, cut). In a quarter
+// of the schedules values are served for a short DegradedTTL without Redis' word, in the others never. In the end everything is
+// healed, and each worker reads each key through each door until it has the last version: where that is too late, the rule below
+// says so.
+//
+// Every operation is noted with when it was called and when it returned, on CLOCK_MONOTONIC, which all processes of a host share.
+// What a killed process had not sent by then is not judged. A run of several schedules also fails where an interleaving that
+// it is about has never occurred: a refused fill, an invalidation that was not confirmed at once, a gap, each door.
+//
+// # The rule
+//
+// A write spans from the start of the update to the return of the invalidation. A read may return any version that was
+// current since the last invalidation that completed before the read began: since that was called, to be exact, for
+// what was loaded before is not to be seen again. So for an invalidation I of a key, let its floor be the version that the
+// source had when I was called. A read that returns version v is wrong if
+//
+//   - v did not exist yet when the read returned, or
+//   - an invalidation with a floor above v was complete before the read was called.
+//
+// When an invalidation is complete depends on who reads:
+//
+//   - "own process": for the process that has called it, when it has returned, confirmed or not.
+//   - "Strong": for a Strong read in any process, when it was confirmed: when it has returned with Receipt.Confirmed, or else
+//     when Receipt.Wait has.
+//   - "other processes": for every other read, delta after it was confirmed. The smallest delta with which all is right is
+//     measured and printed: for reads that are called at quiet times, and for those near a fault, which is from its beginning to
+//     3 s after its end. A delta above 3 s and DegradedTTL is a violation: that is the bound that the cache declares.
+//
+// What is not promised is left out, and counted:
+//
+//   - An invalidation that was not confirmed when its process was killed is never complete for other processes, and neither
+//     is a version that its process was killed before invalidating. At the end, those keys are not waited for ("exempt").
+//   - Replication is asynchronous: a node that takes over may not have been told of what was confirmed just before. What was
+//     confirmed from a second before a failover to three seconds after it is complete for others at the end of that time, when
+//     the process that has called it has found the other node and sent it again; and never if the process was killed before.
+//   - A process that is stopped cannot hear. Its delta counts in time in which it ran. For its own invalidations, and for
+//     Strong, this is no excuse.
+//
+// # The two checks
+//
+// rule.go judges every read by the rule as it stands: with the floors of a key sorted by time, it is one binary search a
+// read. So that nobody has to believe that this search is right, model.go gives the same histories to porcupine
+// (https://github.com/anishathalye/porcupine), which knows nothing of the rule. It is given a register, and looks for an order of
+// operations that the register allows and that contradicts no times.
+//
+// A plain register will not do: while a write is under way, a read may give the new version and the next one the old version
+// again. So the register is a pair, the lowest version that may be read and the highest, and a write is two operations on it:
+// the update, over the interval in which the source made it, raises the highest; the completion raises the lowest to the floor.
+// A read gives anything in between, and changes nothing. A completion takes effect at the last moment that it may, as
+// a point: an earlier one would only forbid more, so that an order exists with the point if there is one at all, and porcupine
+// need not try the others. Because reads change nothing, any of them can be judged without the others: a history is cut into one
+// for each key, process and strength, and those into pieces of 128 reads with all writes that concern them; what came
+// before is the register's first state. The measured delta is used for the completions of other processes. With one that is
+// a nanosecond smaller, porcupine must refuse the read that it was measured from.
+package main

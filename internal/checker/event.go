@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// A door is a way into a cache.
+type door uint8
+
+const (
+	doorLoad       door = iota // GetOrLoad
+	doorMany                   // GetOrLoadMany
+	doorLoader                 // Loader.Get
+	doorLoaderMany             // Loader.GetMany
+	doorLookup                 // Lookup
+	doorGet                    // Get
+	doorRefresh                // GetOrLoad with Refresh
+	doorStrong                 // Lookup with Strong
+	doorStrongMany             // GetOrLoadMany with Strong
+
+	doorKey         // Invalidate
+	doorKeys        // Invalidate, for several
+	doorLoaderInval // Loader.Invalidate
+	doorTag         // InvalidateTags
+	doorCategory    // InvalidateCategory
+	doorPattern     // InvalidatePattern
+	doorAll         // InvalidateAll
+)
+
+var doorNames = [...]string{
+	"GetOrLoad", "GetOrLoadMany", "Loader.Get", "Loader.GetMany", "Lookup", "Get", "Refresh", "Strong", "Strong many",
+	"Invalidate", "Invalidate many", "Loader.Invalidate", "InvalidateTags", "InvalidateCategory", "InvalidatePattern", "InvalidateAll",
+}
+
+const readDoors = doorStrongMany + 1
+
+func (d door) String() string { return doorNames[d] }
+func (d door) strong() bool   { return d == doorStrong || d == doorStrongMany }
+
+// What a Lookup says of where its value was; the other doors do not say.
+var (
+	tierNames   = []string{"", "memory", "redis", "origin"}
+	statusNames = []string{"", "hit", "stale", "miss", "fallback"}
+)
+
+func indexOf(names []string, name string) uint8 {
+	for i, n := range names {
+		if n == name {
+			return uint8(i)
+		}
+	}
+	panic("no such name: " + name)
+}
+
+// A read is a value that somebody got for one key.
+type read struct {
+	call, ret int64
+	version   uint32
+	proc      uint16
+	key       uint8
+	door      door
+	tier      uint8
+	status    uint8
+}
+
+// An update is a version of a key in the source, which was not current before began, and was when done.
+type update struct {
+	began, done int64
+	proc        uint16
+}
+
+// An invalidation is one call, of whatever door.
+type invalidation struct {
+	call, ret int64
+	confirmed int64 // ret, or when Receipt.Wait has returned; 0 where it never has
+	keys      keySet
+	proc      uint16
+	door      door
+}
+
+// What a worker sends is a sequence of records of one size: reads, invalidations, and confirmations of those that were not
+// confirmed when they returned.
+const (
+	recordRead = iota
+	recordInvalidation
+	recordConfirmation
+	recordSize = 40
+)
+
+func appendRead(b []byte, r *read) []byte {
+	b = append(b, recordRead, r.key, byte(r.door), r.tier, r.status, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.call))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.ret))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.version))
+	return binary.LittleEndian.AppendUint64(b, 0)
+}
+
+// appendInvalidation writes seq too, by which a confirmation names it.
+func appendInvalidation(b []byte, i *invalidation, seq uint32, confirmed bool) []byte {
+	b = append(b, recordInvalidation, 0, byte(i.door), 0, 0, 0, 0, 0)
+	if confirmed {
+		b[len(b)-1] = 1
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(i.call))
+	b = binary.LittleEndian.AppendUint64(b, uint64(i.ret))
+	b = binary.LittleEndian.AppendUint64(b, uint64(i.keys))
+	return binary.LittleEndian.AppendUint64(b, uint64(seq))
+}
+
+func appendConfirmation(b []byte, seq uint32, at int64) []byte {
+	b = append(b, recordConfirmation, 0, 0, 0, 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint64(b, uint64(at))
+	b = binary.LittleEndian.AppendUint64(b, 0)
+	b = binary.LittleEndian.AppendUint64(b, 0)
+	return binary.LittleEndian.AppendUint64(b, uint64(seq))
+}
+
+// addRecords adds what a process has sent to its history.
+func (h *history) addRecords(proc uint16, b []byte) error {
+	if len(b)%recordSize != 0 {
+		return fmt.Errorf("process %d has sent %d bytes, not a number of whole records", proc, len(b))
+	}
+	for ; len(b) > 0; b = b[recordSize:] {
+		word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8*i:]) }
+		switch b[0] {
+		case recordRead:
+			h.reads = append(h.reads, read{
+				call: int64(word(1)), ret: int64(word(2)), version: uint32(word(3)),
+				proc: proc, key: b[1], door: door(b[2]), tier: b[3], status: b[4],
+			})
+		case recordInvalidation:
+			i := invalidation{call: int64(word(1)), ret: int64(word(2)), keys: keySet(word(3)), proc: proc, door: door(b[2])}
+			if b[7] == 1 {
+				i.confirmed = i.ret
+			} else {
+				h.unconfirmed++
+				h.waiting[waiting{proc, uint32(word(4))}] = len(h.invalidations)
+			}
+			h.invalidations = append(h.invalidations, i)
+		case recordConfirmation:
+			w := waiting{proc, uint32(word(4))}
+			i, ok := h.waiting[w]
+			if !ok {
+				return fmt.Errorf("process %d confirms what it has not told of", proc)
+			}
+			delete(h.waiting, w)
+			h.invalidations[i].confirmed = int64(word(1))
+		default:
+			return fmt.Errorf("process %d has sent a record of kind %d", proc, b[0])
+		}
+	}
+	return nil
+}

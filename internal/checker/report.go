@@ -1,0 +1,204 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A tally counts what happened.
+type tally struct {
+	// What workers count.
+	Loads, RefusedFills, MemoryHits, RedisHits, StaleHits, Fallbacks, Gaps, Pushes uint64
+
+	reads, updates, invalidations uint64
+	unconfirmed                   uint64 // of the invalidations, when they returned
+	lost                          uint64 // of those, how many died with their process
+	exempt                        uint64 // keys whose last version died likewise, before it was invalidated
+	processes                     uint64
+	doors                         [len(doorNames)]uint64
+	faults                        map[string]uint64
+}
+
+func (a *tally) add(b tally) {
+	a.Loads += b.Loads
+	a.RefusedFills += b.RefusedFills
+	a.MemoryHits += b.MemoryHits
+	a.RedisHits += b.RedisHits
+	a.StaleHits += b.StaleHits
+	a.Fallbacks += b.Fallbacks
+	a.Gaps += b.Gaps
+	a.Pushes += b.Pushes
+	a.reads += b.reads
+	a.updates += b.updates
+	a.invalidations += b.invalidations
+	a.unconfirmed += b.unconfirmed
+	a.lost += b.lost
+	a.exempt += b.exempt
+	a.processes += b.processes
+	for i := range a.doors {
+		a.doors[i] += b.doors[i]
+	}
+	if a.faults == nil {
+		a.faults = map[string]uint64{}
+	}
+	for name, n := range b.faults {
+		a.faults[name] += n
+	}
+}
+
+func (a *tally) operations() uint64 { return a.reads + a.updates + a.invalidations }
+
+func countHistory(h *history) tally {
+	sum := tally{
+		reads: uint64(len(h.reads)), invalidations: uint64(len(h.invalidations)), unconfirmed: uint64(h.unconfirmed),
+		lost: uint64(h.lost()), exempt: uint64(h.uncovered().count()), processes: uint64(len(h.processes)), faults: map[string]uint64{},
+	}
+	for _, u := range h.updates {
+		sum.updates += uint64(len(u))
+	}
+	for _, r := range h.reads {
+		sum.doors[r.door]++
+	}
+	for _, i := range h.invalidations {
+		sum.doors[i.door]++
+	}
+	for _, f := range h.faults {
+		sum.faults[f.name]++
+	}
+	return sum
+}
+
+// missing says what should have occurred in a run of several schedules, and has not: what was checked would be worth less
+// than it seems.
+func (a *tally) missing() (list []string) {
+	for name, n := range map[string]uint64{
+		"refused fills": a.RefusedFills, "loads": a.Loads, "hits in memory": a.MemoryHits, "hits in Redis": a.RedisHits,
+		"fallbacks": a.Fallbacks, "gaps": a.Gaps, "pushes": a.Pushes, "unconfirmed invalidations": a.unconfirmed,
+	} {
+		if n == 0 {
+			list = append(list, name)
+		}
+	}
+	for d, n := range a.doors {
+		if n == 0 {
+			list = append(list, door(d).String())
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func (a *tally) print(w io.Writer) {
+	fmt.Fprintf(w, "operations %d: %d reads, %d updates, %d invalidations (%d not confirmed at once, %d of them lost with their process)\n",
+		a.operations(), a.reads, a.updates, a.invalidations, a.unconfirmed, a.lost)
+	fmt.Fprintf(w, "loads %d, refused fills %d, hits in memory %d, in Redis %d, stale %d, fallbacks %d, pushes %d, gaps %d, processes %d, keys exempt at the end %d\n",
+		a.Loads, a.RefusedFills, a.MemoryHits, a.RedisHits, a.StaleHits, a.Fallbacks, a.Pushes, a.Gaps, a.processes, a.exempt)
+	var doors []string
+	for d, n := range a.doors {
+		doors = append(doors, fmt.Sprintf("%s %d", door(d), n))
+	}
+	fmt.Fprintf(w, "doors: %s\n", strings.Join(doors, ", "))
+	fmt.Fprintf(w, "faults: %s\n", countsOf(a.faults))
+}
+
+func countsOf(counts map[string]uint64) string {
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Compare(a, b) })
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", name, counts[name])
+	}
+	return strings.Join(names, ", ")
+}
+
+// A total is what a run of schedules comes to.
+type total struct {
+	tally
+	began          time.Time
+	seed           uint64
+	schedules      int
+	pieces, judged int               // by porcupine: reads, in so many pieces
+	held           [2][strengths]int // reads, in schedules without DegradedTTL and in those with one
+	worst          [2][2]struct {    // of those, for quiet and faulted
+		delta time.Duration
+		how   string // it came about
+	}
+}
+
+func (t *total) addSchedule(h *history, counted tally, r result) {
+	t.schedules++
+	t.tally.add(counted)
+	t.pieces += r.searched.pieces
+	t.judged += r.searched.reads
+	with := 0
+	if h.DegradedTTL > 0 {
+		with = 1
+	}
+	for s, count := range r.verdict.reads {
+		t.held[with][s] += count
+	}
+	for s, f := range r.verdict.worst {
+		if w := &t.worst[with][s]; f.excess > w.delta {
+			w.delta, w.how = f.excess, fmt.Sprintf("  Seed %d: %s", h.Seed, h.explain(f))
+		}
+	}
+}
+
+func (t *total) print(w io.Writer) {
+	took := time.Since(t.began)
+	fmt.Fprintf(w, "%d schedules from seed %d in %v, %.0f operations a second\n", t.schedules, t.seed, took.Round(time.Second), float64(t.operations())/took.Seconds())
+	t.tally.print(w)
+	fmt.Fprintf(w, "reads held to %q: %d\n", ownProcess, t.held[0][ownProcess]+t.held[1][ownProcess])
+	fmt.Fprintf(w, "reads held to %q: %d\n", byStrong, t.held[0][byStrong]+t.held[1][byStrong])
+	for with, name := range []string{"without DegradedTTL", "with DegradedTTL"} {
+		for s := quiet; s < strengths; s++ {
+			if n := t.held[with][s]; n > 0 {
+				worst := t.worst[with][s-quiet]
+				fmt.Fprintf(w, "reads held to %q, %s: %d, smallest delta that passes %v\n", s, name, n, worst.delta)
+				if worst.how != "" {
+					fmt.Fprintln(w, worst.how)
+				}
+			}
+		}
+	}
+	fmt.Fprintf(w, "porcupine: %d reads in %d pieces\n", t.judged, t.pieces)
+}
+
+// A result is what checking one history came to.
+type result struct {
+	verdict  *verdict
+	searched searched
+	took     time.Duration
+	problems []string
+}
+
+// check judges a history by the rule itself, and by porcupine with the delta that was found.
+func check(h *history) result {
+	began := time.Now()
+	v := judgeHistory(h)
+	delta := [2]time.Duration{min(v.delta(quiet), h.bound()), min(v.delta(faulted), h.bound())}
+	r := result{verdict: v, searched: search(h, delta)}
+	for _, f := range v.violations {
+		r.problems = append(r.problems, h.explain(f))
+	}
+	if n := v.count - len(v.violations); n > 0 {
+		r.problems = append(r.problems, fmt.Sprintf("and %d more", n))
+	}
+	for _, p := range r.searched.illegal {
+		r.problems = append(r.problems, fmt.Sprintf("porcupine finds no place for version %d that process %d read of %s through %s, held to %q",
+			p.reads[0].version, p.proc, keyName(p.key), p.reads[0].door, p.strength))
+	}
+	if r.searched.unknown > 0 {
+		r.problems = append(r.problems, fmt.Sprintf("porcupine could not judge %d reads in %v", r.searched.unknown, pieceTimeout))
+	}
+	for _, w := range v.worst {
+		if w.by != nil && v.count == 0 && !smaller(h, w) {
+			r.problems = append(r.problems, fmt.Sprintf("porcupine accepts less than the delta of %v that was found", w.excess))
+		}
+	}
+	r.took = time.Since(began)
+	return r
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"math/bits"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// A group is eight keys of one policy that carry the same tags.
+type group struct {
+	policy  aside.Policy
+	letter  string
+	tags    []string // by WithTags
+	late    []string // named by the loader
+	padding int      // bytes
+}
+
+const (
+	groupSize = 8
+	keyCount  = 48
+
+	// chunkFrom has the values of the last group stored in chunks, as large ones are.
+	chunkFrom = 1024
+)
+
+var (
+	items  = aside.Policy{Name: "items", Category: "items", TTL: time.Hour}
+	things = aside.Policy{Name: "things", Category: "things", TTL: time.Hour, Private: true}
+	large  = aside.Policy{Name: "large", Category: "things", TTL: time.Hour}
+
+	groups = [keyCount / groupSize]group{
+		{policy: items, letter: "a"},
+		{policy: items, letter: "b", tags: []string{"red"}},
+		{policy: items, letter: "c", tags: []string{"red", "blue"}},
+		{policy: items, letter: "d", late: []string{"green"}},
+		{policy: things, letter: "a"},
+		{policy: large, letter: "b", tags: []string{"blue"}, padding: 1500},
+	}
+	tags       = []string{"red", "blue", "green"}
+	categories = []string{"items", "things"}
+	patterns   = []string{"items:a*", "items:b*", "items:d*", "things:b*"}
+)
+
+// A keySet has bit k for key k.
+type keySet uint64
+
+func one(key int) keySet          { return 1 << key }
+func (s keySet) has(key int) bool { return s>>key&1 == 1 }
+func (s keySet) count() int       { return bits.OnesCount64(uint64(s)) }
+func (s keySet) first() int       { return bits.TrailingZeros64(uint64(s)) }
+func (s keySet) names() (l []string) {
+	s.each(func(k int) { l = append(l, keyName(k)) })
+	return l
+}
+
+func (s keySet) each(do func(key int)) {
+	for ; s != 0; s &= s - 1 {
+		do(s.first())
+	}
+}
+
+const everyKey keySet = 1<<keyCount - 1
+
+func groupOf(key int) *group { return &groups[key/groupSize] }
+func idOf(key int) string    { return fmt.Sprintf("%s%d", groupOf(key).letter, key%groupSize) }
+func keyName(key int) string { return groupOf(key).policy.Category + ":" + idOf(key) }
+
+var keysByName = func() map[string]int {
+	m := make(map[string]int, keyCount)
+	for k := range keyCount {
+		m[keyName(k)] = k
+	}
+	return m
+}()
+
+// those are the keys of the groups for which is says yes.
+func those(is func(g *group) bool) (s keySet) {
+	for i := range groups {
+		if is(&groups[i]) {
+			s |= (1<<groupSize - 1) << (i * groupSize)
+		}
+	}
+	return s
+}
+
+func tagged(tag string) keySet {
+	return those(func(g *group) bool {
+		for _, t := range append(append([]string(nil), g.tags...), g.late...) {
+			if t == tag {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func inCategory(name string) keySet {
+	return those(func(g *group) bool { return g.policy.Category == name })
+}
+
+// matching knows the patterns above: a category, a letter and an asterisk.
+func matching(pattern string) keySet {
+	return those(func(g *group) bool { return g.policy.Category+":"+g.letter+"*" == pattern })
+}
+
+// A value is what the source gives for a key, and caches keep.
+type value struct {
+	Key     int
+	Version uint32
+	Padding []byte `json:",omitempty"`
+}

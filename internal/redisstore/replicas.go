@@ -1,0 +1,66 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// replicasPause is how long a server is asked to wait for its replicas at a time: a connection that says nothing for longer is
+// taken for broken.
+const replicasPause = 100 * time.Millisecond
+
+// Replicated waits until n replicas of each server have all that the server has confirmed so far, or ctx ends, or a server is lost.
+func (s *Store) Replicated(ctx context.Context, n int) error {
+	t := s.table.Load()
+	if len(t.nodes) == 0 {
+		return ErrUnavailable
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for _, l := range t.nodes {
+		all.Go(func() {
+			if err := l.replicated(ctx, n); err != nil {
+				cancel(err) // the others need not go on
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// errLost means that a server was lost, or another one has taken its place, while it was waited for.
+var errLost = errors.New("redis was lost")
+
+// replicated waits by a connection of its own: WAIT is about what was written by the same one, and nobody else can use it
+// meanwhile. Replication keeps the order of writes, so a replica that has what is written here has all that came before.
+func (l *link) replicated(ctx context.Context, n int) error {
+	before := l.session.Load()
+	if before == nil {
+		return ErrUnavailable
+	}
+	opt := l.options
+	opt.DisableCache = true
+	own, err := l.try(ctx, opt, false)
+	if err != nil {
+		return err
+	}
+	defer own.client.Close()
+	c := own.client
+	if err := c.Do(ctx, c.B().Set().Key(l.ownName(probeName)).Value("").Px(probeLife).Build()).Error(); err != nil {
+		return err
+	}
+	for {
+		// As any command: what rueidis knows to block goes by yet another connection.
+		have, err := c.Do(ctx, c.B().Arbitrary("WAIT", strconv.Itoa(n), strconv.FormatInt(replicasPause.Milliseconds(), 10)).Build()).AsInt64()
+		if err == nil && l.session.Load() != before {
+			err = errLost
+		}
+		if err != nil || have >= int64(n) {
+			return err
+		}
+	}
+}
