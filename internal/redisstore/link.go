@@ -69,6 +69,7 @@ type link struct {
 	clock     serverClock
 	owned     atomic.Pointer[slotSet]    // what the node of a cluster has; nil for a server that has all
 	ownName   func(prefix string) string // a name of this process's that the server has
+	handed    atomic.Bool                // what the node has was handed over to it in full, and it has not been in use yet
 	latest    atomic.Pointer[session]    // the one in use, or, while there is none, the last one that was
 	opTimeout time.Duration
 	options   rueidis.ClientOption
@@ -204,6 +205,7 @@ func (l *link) use(ctx context.Context, s *session) {
 		}
 		l.latest.Store(s)
 		l.session.Store(s)
+		l.handed.Store(false)
 		if s.broken.Load() { // since the probe
 			l.trip(s, errBroken)
 		} else {

@@ -22,6 +22,9 @@ func (s *Store) Replicated(ctx context.Context, n int) error {
 	defer cancel(nil)
 	var all sync.WaitGroup
 	for _, l := range t.nodes {
+		if l.idle() {
+			continue // what is written for it is written to the node that has the slots
+		}
 		all.Go(func() {
 			if err := l.replicated(ctx, n); err != nil {
 				cancel(err) // the others need not go on

@@ -314,7 +314,7 @@ func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
 
 // readMark tells Marked what the server knows of.
 func (s *Store) readMark(ctx context.Context, l *link, c rueidis.Client) error {
-	if l.idle() {
+	if l.idle() || l.handed.Load() {
 		return nil // it has nothing that it could have forgotten
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)

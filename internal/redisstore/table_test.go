@@ -143,3 +143,46 @@ func TestTablesThatSayTheSame(t *testing.T) {
 		require.False(t, b.same(a), line)
 	}
 }
+
+// Hazard 8: a node that nobody has been at yet knows nothing of what it was told. It may have taken the place of one that was, and have
+// forgotten some of that; or it has got slots key by key, with all that was done to them, and then nothing is to be done again.
+func TestWhatANewNodeMayHaveForgotten(t *testing.T) {
+	t.Parallel()
+	const (
+		a     = "aaa 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-99"
+		other = "bbb 127.0.0.2:1@2 master - 0 0 2 connected 100-16383"
+	)
+	for name, c := range map[string]struct {
+		next   []string
+		handed bool
+	}{
+		"has got slots of two": {handed: true, next: []string{
+			"aaa 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-49", "bbb 127.0.0.2:1@2 master - 0 0 2 connected 200-16383",
+			"ccc 127.0.0.3:1@2 master - 0 0 3 connected 50-199",
+		}},
+		"has taken the place of one": {next: []string{
+			"aaa 127.0.0.1:1@2 myself,slave ccc 0 0 3 connected", other, "ccc 127.0.0.3:1@2 master - 0 0 3 connected 0-99",
+		}},
+		"has taken the place of one that believes it is about to get a slot": {next: []string{
+			"aaa 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-99 [100-<-bbb]", other, "ccc 127.0.0.3:1@2 master - 0 0 3 connected 0-99",
+		}},
+		"has got a slot, and another one has gone": {next: []string{
+			"aaa 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-49", "ccc 127.0.0.3:1@2 master - 0 0 3 connected 50-99",
+			"ddd 127.0.0.4:1@2 master - 0 0 4 connected 100-16383",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			topo, before := testTable(t, a, other)
+			for _, l := range before.nodes {
+				require.False(t, l.handed.Load(), "the first ones of all")
+			}
+			v, err := parseView(nodes(c.next...), "asked:6379", false)
+			require.NoError(t, err)
+			topo.apply([]view{v})
+			l := topo.table.Load().byAddr("127.0.0.3:1")
+			require.NotNil(t, l)
+			require.Equal(t, c.handed, l.handed.Load())
+		})
+	}
+}

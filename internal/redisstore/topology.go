@@ -384,10 +384,16 @@ func (t *topology) apply(views []view) {
 		return
 	}
 	var doubtful, gone []*link
+	for i, l := range old.nodes {
+		if !slices.Contains(next.addrs, old.addrs[i]) {
+			gone = append(gone, l)
+		}
+	}
 	for i, addr := range next.addrs {
 		l := old.byAddr(addr)
 		if l == nil {
 			l = t.newLink(owned[i])
+			l.handed.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
 			opt := t.options
 			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
 			l.open(opt, func(State) { t.restate() })
@@ -395,11 +401,6 @@ func (t *topology) apply(views []view) {
 			doubtful = append(doubtful, l)
 		}
 		next.nodes = append(next.nodes, l)
-	}
-	for _, l := range old.nodes {
-		if !slices.Contains(next.nodes, l) {
-			gone = append(gone, l)
-		}
 	}
 	t.table.Store(next)
 	// A slot that a node does not have any more may be changed at another one, and nobody is told. It is too late for what was
@@ -411,4 +412,24 @@ func (t *topology) apply(views []view) {
 		t.closing.Go(l.Close)
 	}
 	t.restate()
+}
+
+// handedOver reports whether all slots that a node has come from nodes that are still there and have kept others: they have moved key
+// by key, and nothing that was confirmed before is forgotten. A replica that has taken the place of its primary has all of its slots.
+func handedOver(old, next *table, node uint16) bool {
+	if old.slots == nil {
+		return false
+	}
+	kept := make(map[string]bool)
+	for _, n := range next.slots {
+		if n != nobody {
+			kept[next.addrs[n]] = true
+		}
+	}
+	for slot, n := range next.slots {
+		if before := old.slots[slot]; n == node && (before == nobody || !kept[old.addrs[before]]) {
+			return false
+		}
+	}
+	return true
 }

@@ -2,8 +2,12 @@ package redisstore
 
 import (
 	"context"
+	"io"
+	"net"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +49,66 @@ func TestWhoIsToldOfAStateMayAskForIt(t *testing.T) {
 	case <-time.After(bound):
 		t.Fatal("nobody was told")
 	}
+}
+
+// mute accepts connections, and says nothing. It returns its address, and how many there have been.
+func mute(t *testing.T) (addr string, accepted *atomic.Int64) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	accepted = new(atomic.Int64)
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			all.Go(func() { _, _ = io.Copy(io.Discard, conn); conn.Close() })
+		}
+	})
+	t.Cleanup(func() { listener.Close(); all.Wait() })
+	return listener.Addr().String(), accepted
+}
+
+func TestCloseCutsOffTheSearchForServers(t *testing.T) {
+	t.Parallel()
+	addr, accepted := mute(t)
+	s := Open(Options{Client: inCluster(addr).Client, OpTimeout: bound, Lease: time.Second})
+	require.Eventually(t, func() bool { return accepted.Load() > 0 }, bound, time.Millisecond)
+	began := time.Now()
+	s.Close()
+	require.Less(t, time.Since(began), 2*abandonAfter)
+}
+
+// Callers may be at work when a cluster's connections are closed, and what they ask for fails.
+func TestCloseWhileACallerReads(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	s := up(t, inCluster(cluster.Addrs()...))
+	var looks []Look
+	for i := range 30 {
+		looks = append(looks, Look{Key: "cat:" + strconv.Itoa(i)})
+	}
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			for _, r := range s.Look(context.Background(), looks...) {
+				if r.Err != nil {
+					failed <- r.Err
+					return
+				}
+			}
+		}
+	}()
+	s.Close()
+	select {
+	case <-failed:
+	case <-time.After(bound):
+		t.Fatal("it is still at work")
+	}
+	require.ErrorIs(t, s.Scan(t.Context(), func([]string) error { return nil }, ""), ErrUnavailable)
 }
 
 // lone starts a server that is part of no cluster yet.
@@ -142,6 +206,7 @@ func TestWhatHasGoneToANewNodeIsFoundAndRemoved(t *testing.T) {
 	require.True(t, s.State().Up, "nothing is amiss")
 	require.NoError(t, s.Mark(t.Context(), 7))
 	require.NoError(t, s.Writable(t.Context()))
+	require.NoError(t, s.Replicated(t.Context(), 0))
 	r := s.Look(t.Context(), Look{Key: key})[0]
 	require.NoError(t, r.Err)
 	require.NotEmpty(t, r.Value)

@@ -33,7 +33,8 @@ type member struct {
 func parseView(text, addr string, byName bool) (v view, err error) {
 	var targets []string // by their ids
 	places := make(map[string]string)
-	for line := range strings.Lines(text) {
+	// RESP3 has it as a verbatim string, whose kind rueidis leaves before it.
+	for line := range strings.Lines(strings.TrimPrefix(text, "txt:")) {
 		fields := strings.Fields(line)
 		if len(fields) < 8 {
 			return view{}, errors.New("malformed reply to CLUSTER NODES")

@@ -68,6 +68,12 @@ func TestAViewIsWhatCLUSTERNODESSays(t *testing.T) {
 				{addr: "one.example:7000", alias: "10.0.0.1:7000", epoch: 1, ranges: [][2]uint16{{0, 0}}}, at("10.0.0.2:7000", 2, [2]uint16{1, 1}),
 			}},
 		},
+		"by RESP3, and the first is the one that slots are on their way to": {
+			text: "txt:" + nodes("bbb 10.0.0.2:7000@17000 master - 0 0 0 connected", "aaa 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 0 [0->-bbb]"),
+			want: view{moving: true, targets: []string{"10.0.0.2:7000"}, members: []member{
+				at("10.0.0.2:7000", 0), at("10.0.0.1:7000", 1, [2]uint16{0, 0}),
+			}},
+		},
 		"slots on their way": {
 			text: nodes("aaa 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 0-9 [7->-bbb] [8->-ccc] [11-<-ddd]",
 				"bbb 10.0.0.2:7000@17000 master - 0 0 0 connected", "ccc :0@0 master,noaddr - 0 0 0 disconnected",
