@@ -75,6 +75,7 @@ var model = porcupine.Model{
 const (
 	pieceReads   = 128 // of one piece of history
 	pieceTimeout = time.Second
+	readTimeout  = 20 * time.Second // of a piece with one read, which cannot be halved
 )
 
 // A piece is some of the reads of one process and one key that are held to the same strength, and all the writes that are not
@@ -140,7 +141,11 @@ func search(h *history, delta [2]time.Duration) searched {
 // judge has porcupine judge a piece. One that it refuses, or has no answer for in time, it is given again in two halves, down
 // to single reads: an order that does not exist can take for ever to look for.
 func (s *searched) judge(p piece) {
-	switch outcome := porcupine.CheckOperationsTimeout(model, p.operations(), pieceTimeout); {
+	limit := pieceTimeout
+	if len(p.reads) == 1 {
+		limit = readTimeout
+	}
+	switch outcome := porcupine.CheckOperationsTimeout(model, p.operations(), limit); {
 	case outcome == porcupine.Ok || len(s.illegal) >= mostViolations:
 	case len(p.reads) > 1:
 		half := len(p.reads) / 2

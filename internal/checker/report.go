@@ -121,6 +121,7 @@ type total struct {
 	seed           uint64
 	schedules      int
 	pieces, judged int               // by porcupine: reads, in so many pieces
+	unknown        int               // of those reads, what it could not judge in time
 	held           [2][strengths]int // reads, in schedules without DegradedTTL and in those with one
 	worst          [2][2]struct {    // of those, for quiet and faulted
 		delta time.Duration
@@ -132,7 +133,8 @@ func (t *total) addSchedule(h *history, counted tally, r result) {
 	t.schedules++
 	t.tally.add(counted)
 	t.pieces += r.searched.pieces
-	t.judged += r.searched.reads
+	t.judged += r.searched.reads - r.searched.unknown
+	t.unknown += r.searched.unknown
 	with := 0
 	if h.DegradedTTL > 0 {
 		with = 1
@@ -164,7 +166,7 @@ func (t *total) print(w io.Writer) {
 			}
 		}
 	}
-	fmt.Fprintf(w, "porcupine: %d reads in %d pieces\n", t.judged, t.pieces)
+	fmt.Fprintf(w, "porcupine: %d reads in %d pieces, and %d that it could not judge in %v\n", t.judged, t.pieces, t.unknown, readTimeout)
 }
 
 // A result is what checking one history came to.
@@ -191,8 +193,9 @@ func check(h *history) result {
 		r.problems = append(r.problems, fmt.Sprintf("porcupine finds no place for version %d that process %d read of %s through %s, held to %q",
 			p.reads[0].version, p.proc, keyName(p.key), p.reads[0].door, p.strength))
 	}
-	if r.searched.unknown > 0 {
-		r.problems = append(r.problems, fmt.Sprintf("porcupine could not judge %d reads in %v", r.searched.unknown, pieceTimeout))
+	// An order that exists is found at once, as a rule; but to look for one can take for ever. One read in a million may go without.
+	if n := r.searched.unknown; n > max(1, r.searched.reads/1_000_000) {
+		r.problems = append(r.problems, fmt.Sprintf("porcupine could not judge %d reads in %v", n, readTimeout))
 	}
 	for _, w := range v.worst {
 		if w.by != nil && v.count == 0 && !smaller(h, w) {
