@@ -77,7 +77,7 @@ func TestAValueThatChangedBehindTheCachesBackIsFound(t *testing.T) {
 
 		src.set("secret-2", nil)
 		require.Equal(t, "secret-1", get(t, c, key, src.load))
-		time.Sleep(everyHit.Within - 1)
+		time.Sleep(everyHit.Within - time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, [3]uint64{2, 0, 0}, checked(c), "an invalidation may still be under way")
 		time.Sleep(time.Nanosecond)
