@@ -80,7 +80,7 @@ func TestACategoryOfAnySizeIsInvalidatedAtOnceAndSweptInTheBackground(t *testing
 }
 
 func ofAnySize(t *testing.T, o aside.Options, other rueidis.Client) {
-	n := rounds(20_000, 1_000_000)
+	n := rounds(5_000, 1_000_000)
 	fillCategoryBy(t, other, o, n)
 	a, b := connected(t, o), connected(t, o)
 	for _, c := range []*aside.Cache{a, b} {
