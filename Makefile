@@ -26,7 +26,7 @@ acl: tools ## run the root module's tests as a Redis user with the rules of the 
 	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test $(TESTFLAGS) .
 
 cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node
-	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -race -parallel 6 -skip '$(SLOW)' $(TESTFLAGS) .
+	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -parallel 6 -skip '$(SLOW)' $(TESTFLAGS) .
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh
