@@ -14,8 +14,8 @@ import (
 // portion at most, a server is busy with it for less than half of its time, however many go over keys at once, and a portion
 // that fails or takes long says nothing to the breaker.
 const (
-	scanCount   = 500 // places of the server's table that one SCAN looks at
-	portionSize = 64  // commands in one round trip
+	scanCount   = 250 // places of the server's table that one SCAN looks at
+	portionSize = 32  // commands in one round trip
 	portionTime = 2 * time.Second
 	burst       = time.Millisecond // of portions without a pause between them
 )
