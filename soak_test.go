@@ -132,7 +132,8 @@ func TestRandomFaultsBringNoWrongAnswer(t *testing.T) {
 	o.Logger = new(logbook).logger()
 	c := connected(t, o)
 	connections := func() int { return proxy.Connections() }
-	atStart := connections()
+	const atStart = 1
+	eventually(t, "an attempt to connect that has failed is gone", func() bool { return connections() == atStart })
 
 	var versions [keys]struct{ written, invalidated atomic.Int64 }
 	var wrong, reads, stale, changes, unconfirmed, late atomic.Int64

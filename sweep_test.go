@@ -150,7 +150,7 @@ func TestASweepLeavesWhatIsNewer(t *testing.T) {
 			server := redistest.Start(t)
 			c := connected(t, at(server.Addr()))
 			w := watch(t, server)
-			const n = 16 // few: what is done while the gate holds a message must not take long
+			const n = 16                                       // few: what is done while the gate holds a message must not take long
 			long := []string{"x", strings.Repeat("long", 100)} // more than the first look at a value brings
 			for i := range n {
 				inMemory(t, c, items.Key(i), value("old"), aside.WithTags(long...))

@@ -154,7 +154,7 @@ func (c *Cache) track(ctx context.Context, made []*mark) {
 func (m *marks) localGenerations() {
 	c := m.cache
 	for _, k := range m.unknown() {
-		k.gen = c.near.Learn(k.fence, c.generations.Add(1), nil)
+		k.gen = c.near.LearnFirst(k.fence, c.generations.Add(1))
 		if k.known = k.gen != nil; k.known {
 			k.value = k.gen.Value
 		}

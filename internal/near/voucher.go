@@ -94,6 +94,21 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Voucher) *Generation {
 	return c.note(s, f.key, &Generation{Voucher: own, Value: value, by: by})
 }
 
+// LearnFirst is Learn for tags whose generations this process makes by itself: where one is known already, that counts, and value
+// is not used. Of two loads that both find none, the second must not put what the first has stored out of date.
+func (c *Cache) LearnFirst(f *Fence, value uint64) *Generation {
+	s := f.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.Broken() {
+		return nil
+	}
+	if g := s.generations[f.key]; g != nil && g.Valid() {
+		return g
+	}
+	return c.note(s, f.key, &Generation{Voucher: new(Voucher), Value: value})
+}
+
 // Hold returns what ends when the tag is invalidated, whether or not its generation is known: the voucher for something
 // that carries the tag and that nobody else vouches for. It is nil if the tag was invalidated since the fence was taken.
 func (c *Cache) Hold(f *Fence) *Voucher {

@@ -330,3 +330,18 @@ func TestAnEntryThatHasLostAVoucherGivesBackItsMemoryUnasked(t *testing.T) {
 		require.NotNil(t, c.Get("kept"))
 	})
 }
+
+func TestTheFirstGenerationThatAProcessMakesCounts(t *testing.T) {
+	c, _ := newCache(t, Options{})
+	a, b := c.Fence("tag", nil), c.Fence("tag", nil)
+	defer a.End()
+	defer b.End()
+	first := c.LearnFirst(a, 1)
+	require.True(t, first == c.LearnFirst(b, 2), "what the first has stored stays right")
+	require.EqualValues(t, 1, first.Value)
+	c.Retire("tag")
+	require.Nil(t, c.LearnFirst(a, 3), "its fence is broken")
+	after := c.Fence("tag", nil)
+	defer after.End()
+	require.EqualValues(t, 4, c.LearnFirst(after, 4).Value)
+}
