@@ -332,7 +332,7 @@ func TestAnEntryThatHasLostAVoucherGivesBackItsMemoryUnasked(t *testing.T) {
 }
 
 func TestTheFirstGenerationThatAProcessMakesCounts(t *testing.T) {
-	c, _ := newCache(t, Options{})
+	c, _ := newCache(t, Options{MaxEntries: 10, MaxBytes: 1 << 20})
 	a, b := c.Fence("tag", nil), c.Fence("tag", nil)
 	defer a.End()
 	defer b.End()
