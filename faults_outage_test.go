@@ -139,9 +139,10 @@ func TestFault02AKilledServerIsTrustedAgain(t *testing.T) {
 			require.NotEqual(t, "old", v)
 			checked++
 		}
-		v, err := aside.Get[string](t.Context(), c, kept)
-		require.NoError(t, err)
-		require.Equal(t, "kept", v, "what Redis had before is there again, as the old value was")
+		eventually(t, "what Redis had before is there again, as the old value was", func() bool {
+			v, err := aside.Get[string](t.Context(), c, kept)
+			return err == nil && v == "kept" // a busy machine may take longer to answer than a call waits
+		})
 		// Tracking: another process changes what memory holds.
 		inMemory(t, c, watched, value("v1"))
 		eventually(t, "the other process is back too", func() bool { return other.invalidate(fmt.Sprint("watched", round)) })
