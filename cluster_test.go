@@ -425,3 +425,26 @@ func TestAReceiptWaitsForReplicas(t *testing.T) {
 	require.ErrorIs(t, <-done, aside.ErrClosed)
 	require.NoError(t, aside.Receipt{Confirmed: true}.Replicated(t.Context(), 1), "in memory mode")
 }
+
+// What the lost primary has confirmed, the replicas of the one in its place do not vouch for.
+func TestAReceiptFromBeforeAFailoverSaysNothingOfReplicas(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	c := connected(t, inClusterOf(cluster))
+	key := items.Key("a")
+	stored(t, c, key, "v")
+	primary := cluster.NodeOf(key.String())
+	replica := cluster.ReplicaOf(primary)
+	receipt, err := c.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	primary.Kill()
+	cluster.Takeover(replica)
+	primary.Restart()
+	cluster.WaitOK()
+	eventually(t, "it is connected", func() bool { return c.Health().State == aside.StateConnected })
+	requireCode(t, receipt.Replicated(t.Context(), 1), aside.CodeUnavailable)
+	again, err := c.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.NoError(t, again.Replicated(t.Context(), 1))
+}

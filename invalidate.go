@@ -20,13 +20,13 @@ type Receipt struct {
 	pending []*pending
 	tallies []*tally // of what is removed in the background; nil where that is nothing
 	closes  <-chan struct{}
-	copied  func(ctx context.Context, replicas int) error // waits for replicas; nil in memory mode. No pointer that would be printed
+	copied  func(ctx context.Context, replicas int) error // see copiedSince; nil in memory mode
 }
 
 func (c *Cache) receipt(removed int64, list []*pending) Receipt {
 	r := Receipt{Removed: removed, Confirmed: list == nil, pending: list}
 	if c.store != nil {
-		r.closes, r.copied = c.closes, c.store.Replicated
+		r.closes, r.copied = c.closes, c.copiedSince(r.Confirmed)
 	}
 	for _, w := range list {
 		if w.tally != nil {
@@ -34,6 +34,23 @@ func (c *Cache) receipt(removed int64, list []*pending) Receipt {
 		}
 	}
 	return r
+}
+
+// copiedSince returns what waits for replicas. A server that was lost since it has confirmed the invalidation may be another one
+// now, and its replicas say nothing of what that one knew. It is a function, since a receipt may be printed, and a cache not.
+func (c *Cache) copiedSince(confirmed bool) func(ctx context.Context, replicas int) error {
+	before := c.journal.now().losses
+	return func(ctx context.Context, replicas int) error {
+		before := before
+		if !confirmed {
+			before = c.journal.now().losses // it is by now, and has been sent again after every loss until then
+		}
+		err := c.store.Replicated(ctx, replicas)
+		if err == nil && c.journal.now().losses != before {
+			err = redisstore.ErrLost
+		}
+		return err
+	}
 }
 
 // Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
@@ -70,8 +87,8 @@ func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
 // Redis replicates in the background, and a primary that waits does not stop: this is about one failover, not a proof of
 // durability (see the documentation of WAIT). It makes a connection of its own to each primary, for this call alone, so it takes
 // some milliseconds more than a round trip. It returns nil in memory mode, ctx's error if that ends first (as it must where a
-// primary has fewer replicas), ErrClosed, and an *Error with CodeUnavailable if a primary was lost meanwhile: whether the replicas
-// have the invalidation is not known then.
+// primary has fewer replicas), ErrClosed, and an *Error with CodeUnavailable if a connection to Redis was lost, or slots of a
+// cluster have changed hands, since the invalidation was confirmed: whether the replicas have it is not known then, and it can be made again.
 func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if replicas < 0 {
 		return invalidArgument("Replicated was given " + strconv.Itoa(replicas) + " replicas: give a number that is not negative")

@@ -35,8 +35,8 @@ func (s *Store) Replicated(ctx context.Context, n int) error {
 	return context.Cause(ctx)
 }
 
-// errLost means that a server was lost, or another one has taken its place, while it was waited for.
-var errLost = errors.New("redis was lost")
+// ErrLost means that a server was lost, and that another one may have taken its place.
+var ErrLost = errors.New("redis was lost")
 
 // replicated waits by a connection of its own: WAIT is about what was written by the same one, and nobody else can use it
 // meanwhile. Replication keeps the order of writes, so a replica that has what is written here has all that came before.
@@ -60,7 +60,7 @@ func (l *link) replicated(ctx context.Context, n int) error {
 		// As any command: what rueidis knows to block goes by yet another connection.
 		have, err := c.Do(ctx, c.B().Arbitrary("WAIT", strconv.Itoa(n), strconv.FormatInt(replicasPause.Milliseconds(), 10)).Build()).AsInt64()
 		if err == nil && l.session.Load() != before {
-			err = errLost
+			err = ErrLost
 		}
 		if err != nil || have >= int64(n) {
 			return err
