@@ -111,9 +111,9 @@ func TestFault02AKilledServerIsTrustedAgain(t *testing.T) {
 	checked := 0
 	for round := range 5 {
 		gone, kept, watched := items.Key("gone", round), items.Key("kept", round), items.Key(fmt.Sprint("watched", round))
-		stored(t, c, gone, "old")
+		storedInRedis(t, c, server, gone, "old")
 		inMemory(t, c, gone, value("old"))
-		stored(t, c, kept, "kept")
+		storedInRedis(t, c, server, kept, "kept")
 		server.Kill()
 		eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
 		receipt, err := c.Invalidate(t.Context(), gone)

@@ -26,6 +26,15 @@ func stored[T any](t *testing.T, c *aside.Cache, key aside.Key, value T) {
 	require.NoError(t, aside.Set(t.Context(), c, key, value))
 }
 
+// storedInRedis stores a value until Redis has it: a busy machine may take longer to store it than a call waits.
+func storedInRedis[T any](t *testing.T, c *aside.Cache, server *redistest.Server, key aside.Key, value T) {
+	t.Helper()
+	eventually(t, "redis has "+key.String(), func() bool {
+		stored(t, c, key, value)
+		return server.MustDo(t, "EXISTS", key.String()).(int64) == 1
+	})
+}
+
 func TestKeysStandInRedisAsDocumented(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
