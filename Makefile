@@ -7,6 +7,7 @@ BENCHTIME = 1s
 RACES     = TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs
 SOAK      = 10m
 SCHEDULES = 100
+PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
@@ -17,16 +18,16 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 test: tools ## run every test of every module with the race detector; installs redis-server and gcc where they are missing
-	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
+	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) $(TESTFLAGS) ./...
 
 races: tools ## run the races at length, a million rounds and more, and show what they count
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 60m -run '$(RACES)' .
 
 acl: tools ## run the root module's tests as a Redis user with the rules of the README alone; its password is a canary
-	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test $(TESTFLAGS) .
+	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -parallel $(PARALLEL) $(TESTFLAGS) .
 
 cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node
-	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -parallel 6 -skip '$(SLOW)' $(TESTFLAGS) .
+	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -parallel $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) .
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh

@@ -24,21 +24,22 @@ import (
 // Values are shared: everyone who hits a value in memory, or waits for the same load, gets the same pointers, slices and
 // maps, and the cache may still be encoding them. Do not change what you got from a cache or gave to it.
 type Cache struct {
-	opts    Options
-	clock   *near.Clock
-	near    *near.Cache
-	store   *redisstore.Store // nil in memory mode
-	sampler sampler
-	flights flight.Group[flightKey, outcome]
-	fills   sync.Map // key -> *filled
-	plans   plans
-	metrics metrics
-	health  health
-	loads   *bulkhead
-	journal *journal // of invalidations; nil in memory mode
-	sweeps  sweeps
-	told    told
-	closes  chan struct{}
+	opts       Options
+	clock      *near.Clock
+	near       *near.Cache
+	store      *redisstore.Store // nil in memory mode
+	sampler    sampler
+	flights    flight.Group[flightKey, outcome]
+	fills      sync.Map // key -> *filled
+	plans      plans
+	metrics    metrics
+	health     health
+	loads      *bulkhead
+	journal    *journal // of invalidations; nil in memory mode
+	sweeps     sweeps
+	unreturned unreturned
+	told       told
+	closes     chan struct{}
 
 	generations atomic.Uint64 // the last one given to a tag in memory mode
 	lateTags    atomic.Uint64 // how often a named tag may have been invalidated, as far as this process has been told
@@ -76,7 +77,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.sweeps.wake = newJournal(), make(chan struct{}, 1)
+	c.journal, c.sweeps.wake, c.unreturned.wake = newJournal(), make(chan struct{}, 1), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -95,6 +96,7 @@ func New(opts Options) (*Cache, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
 	c.background.Go(func() { c.replay(ctx, c.journal.wakePatterns, c.replayPatterns) })
+	c.background.Go(func() { c.replay(ctx, c.unreturned.wake, c.giveBackAgain) })
 	c.background.Go(func() { c.sweep(ctx) })
 	c.background.Go(func() { c.keepMark(ctx) })
 	c.background.Go(func() { <-c.closes; stop() })

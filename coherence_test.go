@@ -339,7 +339,7 @@ func TestAHitInRedisModeAllocatesNothing(t *testing.T) {
 func TestAFailureIsBackedOff(t *testing.T) {
 	t.Parallel()
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
-		c, ctx := newCache(aside.Options{Backoff: 100 * time.Millisecond, MaxBackoff: 150 * time.Millisecond}), t.Context()
+		c, ctx := newCache(aside.Options{Backoff: time.Second, MaxBackoff: 1500 * time.Millisecond}), t.Context()
 		broken := errors.New("broken")
 		var loads atomic.Int64
 		load := func(context.Context) (string, error) { loads.Add(1); return "", broken }
@@ -352,7 +352,7 @@ func TestAFailureIsBackedOff(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			require.Equal(t, aside.CodeBackoff, e.Code)
 			require.Positive(t, e.RetryAfter)
-			require.LessOrEqual(t, e.RetryAfter, 125*time.Millisecond)
+			require.LessOrEqual(t, e.RetryAfter, 1250*time.Millisecond)
 		}
 		require.EqualValues(t, 1, loads.Load())
 		eventually(t, "another load is made", func() bool {

@@ -375,3 +375,50 @@ func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	require.Zero(t, c.Metrics().Labels["items"].RedisErrors, "it was not asked")
 	gate.Release()
 }
+
+// A load that ends while Redis is away cannot give its lease back. It is given back afterwards: nobody waits until it runs out.
+func TestALeaseIsGivenBackWhenRedisAnswersAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	o := at(proxy.Addr())
+	o.OpTimeout, o.LeaseTTL = time.Second, time.Hour
+	c, other := connected(t, o), connected(t, at(server.Addr()))
+	_, _ = aside.Get[string](t.Context(), c, items.Key("warm"))
+	leases := func() int { return len(server.MustDo(t, "KEYS", "*!l").([]any)) }
+	const loads = 1500 // more than are given back in one round trip
+	load := newHeld()
+	began := make(chan struct{}, loads)
+	ids := make([]int, loads)
+	for i := range ids {
+		ids[i] = i
+	}
+	got := make(chan map[int]string, 1)
+	go func() {
+		many, _ := aside.GetOrLoadMany(t.Context(), c, ids, func(id int) aside.Key { return items.Key(id) }, func(_ context.Context, ids []int) (map[int]string, error) {
+			began <- struct{}{}
+			<-load.release
+			values := make(map[int]string)
+			for _, id := range ids {
+				values[id] = "v"
+			}
+			return values, nil
+		})
+		got <- many
+	}()
+	<-began
+	require.Positive(t, leases())
+	proxy.Blackhole(true)
+	degraded(t, c, "")
+	failed := c.Metrics().Labels["items"].RedisErrors
+	close(load.release)
+	require.Len(t, <-got, loads)
+	eventually(t, "nothing is stored", func() bool { return c.Metrics().Labels["items"].RedisErrors >= failed+loads })
+	require.Equal(t, loads, leases(), "nobody could give them back")
+	proxy.Blackhole(false)
+	back(t, c)
+	eventually(t, "they are given back", func() bool { return leases() == 0 })
+	r, err := aside.Lookup(t.Context(), other, items.Key(0), value("w"))
+	require.NoError(t, err)
+	require.Equal(t, aside.TierOrigin, r.Tier)
+}

@@ -247,6 +247,7 @@ func (f fault) through(t *testing.T, drive func(*traffic, *testing.T)) (trafficS
 	var driven atomic.Pointer[traffic]
 	o := atOnce(p.Addr())
 	o.MaxLoads, o.MaxQueuedLoads = maxLoads, callersOfAFault
+	o.LeaseTTL = time.Minute // nobody is to wait until one runs out
 	o.Logger = slog.New(slog.NewTextHandler(noticing{&driven}, nil))
 	c := connected(t, o)
 	traffic := &traffic{cache: c, stop: make(chan struct{})}

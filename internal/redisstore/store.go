@@ -684,13 +684,14 @@ func (s *Store) Renew(ctx context.Context, reqs ...Request) error {
 	return firstError(s.run(ctx, calls))
 }
 
-// Release gives leases back, so that others may load at once, in one round trip.
-func (s *Store) Release(ctx context.Context, reqs ...Request) error {
+// Release gives leases back, so that others may load at once, in one round trip. It returns the error of each, or nil if none
+// failed.
+func (s *Store) Release(ctx context.Context, reqs ...Request) (errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
 		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce}}
 	}
-	return firstError(s.run(ctx, calls))
+	return errorsOf(s.run(ctx, calls))
 }
 
 func firstError(results []rueidis.RedisResult) error {
@@ -700,6 +701,19 @@ func firstError(results []rueidis.RedisResult) error {
 		}
 	}
 	return nil
+}
+
+// errorsOf is the error of each result, or nil if none failed.
+func errorsOf(results []rueidis.RedisResult) (errs []error) {
+	for i, r := range results {
+		if err := r.Error(); err != nil {
+			if errs == nil {
+				errs = make([]error, len(results))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
 }
 
 // Remove invalidates keys in one round trip: their values and their leases. It returns how many had a value, and the error of
@@ -712,17 +726,11 @@ func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs
 	results := s.run(ctx, calls)
 	s.removeApart(ctx, keys, results)
 	s.announce(ctx, keys)
-	for i, r := range results {
-		n, err := r.AsInt64()
-		if err != nil {
-			if errs == nil {
-				errs = make([]error, len(keys))
-			}
-			errs[i] = err
-		}
+	for _, r := range results {
+		n, _ := r.AsInt64()
 		removed += n
 	}
-	return removed, errs
+	return removed, errorsOf(results)
 }
 
 // Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
