@@ -34,9 +34,7 @@ var errMember = errors.New("the source is down")
 // memberProcess asks for one key from many goroutines at once, when its standard input is closed, and prints how often it
 // has loaded, and how long the slowest caller has waited.
 func memberProcess() {
-	o := at(getenv("ADDR"))
-	o.Logger, o.Backoff = quiet(), 0
-	c := open(o)
+	c := processCache()
 	defer c.Close()
 	fails := os.Getenv("FAILS") != ""
 	var loads, slowest atomic.Int64
@@ -65,7 +63,6 @@ func memberProcess() {
 		wg.Go(ask)
 	}
 	wg.Wait()
-	// The back-off is at least three quarters of a second.
 	for end := time.Now().Add(300 * time.Millisecond); fails && time.Now().Before(end); {
 		ask()
 	}

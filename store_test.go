@@ -457,7 +457,7 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 	stored(t, connected(t, o), items.Key("large"), value)
 
 	// Another process's cache, which has seen small values only and cannot read this one in the time that they take.
-	o.OpTimeout = 2 * time.Millisecond
+	o.OpTimeout = 5 * time.Millisecond
 	c := connected(t, o)
 	eventually(t, "small ones can be read", func() bool {
 		_, err := aside.GetOrLoad(t.Context(), c, items.Key("small"), func(context.Context) ([]byte, error) { return []byte("v"), nil })
