@@ -47,7 +47,7 @@ type Cache struct {
 
 	closing    sync.Once
 	closed     atomic.Bool
-	background sync.WaitGroup // renewals and releases of leases; flights are counted by their group
+	background sync.WaitGroup // all but flights, which are counted by their group
 	warnSecret sync.Once
 
 	scanComplaints complaints
@@ -833,6 +833,9 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 		switch {
 		case g.Err != nil:
 			c.redisFailed(ctx, s, g.Err)
+			if errors.Is(g.Err, redisstore.ErrUnavailable) {
+				s.nonce = wire.Nonce{} // nobody was asked
+			}
 			c.release(s) // in case it was granted all the same
 			mine = append(mine, s)
 		case g.Granted:

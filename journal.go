@@ -351,7 +351,7 @@ func (c *Cache) replay(ctx context.Context, wake <-chan struct{}, once func(cont
 		case <-wake:
 		}
 		for ctx.Err() == nil {
-			up, began := c.store.Up(), time.Now()
+			began := time.Now()
 			some, all := once(ctx)
 			if !some {
 				break
@@ -361,15 +361,17 @@ func (c *Cache) replay(ctx context.Context, wake <-chan struct{}, once func(cont
 				continue
 			}
 			// What takes long and fails, a pattern with a key that the user may not touch, say, is not all that Redis does.
-			t := time.NewTimer(max(jittered(pause), min(4*time.Since(began), longest)))
+			rest := max(jittered(pause), min(4*time.Since(began), longest))
+			pause = min(2*pause, latest)
+			if !c.store.Up() { // asking that costs nothing
+				rest, pause = jittered(soonest), soonest
+			}
+			t := time.NewTimer(rest)
 			select {
 			case <-ctx.Done():
 			case <-t.C:
 			}
 			t.Stop()
-			if pause = min(2*pause, latest); !up {
-				pause = soonest // asking whether it is up costs nothing
-			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package aside
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -68,75 +69,90 @@ func leaseRequests(slots []*slot, which func(*slot) bool) (reqs []redisstore.Req
 func (c *Cache) giveBack(reqs []redisstore.Request) {
 	ctx, cancel := c.store.Budget(context.Background(), 0, len(reqs))
 	defer cancel()
-	c.unreturned.add(0, reqs, c.store.Release(ctx, reqs...))
+	if errs := c.store.Release(ctx, reqs...); errs != nil {
+		leases := make([]unreturnedLease, len(reqs))
+		for i, r := range reqs {
+			leases[i].Request = r
+		}
+		c.unreturned.add(leases, errs)
+	}
 }
 
-// giveBackAgain sends some of the leases that could not be given back. It reports whether there were any, and whether they
-// were given back.
+// giveBackAgain sends the leases that could not be given back, in portions. It reports whether there were any, and whether
+// they were given back.
 func (c *Cache) giveBackAgain(ctx context.Context) (some, all bool) {
-	if !c.store.Up() {
-		return !c.unreturned.none(), false
+	left := c.unreturned.count()
+	some, all = left > 0, true
+	for ; left > 0; left -= replayAtOnce {
+		if ctx.Err() != nil || !c.store.Up() {
+			return some, false
+		}
+		leases := c.unreturned.take(min(left, replayAtOnce))
+		reqs := make([]redisstore.Request, len(leases))
+		for i, l := range leases {
+			reqs[i] = l.Request
+		}
+		budget, cancel := c.store.Budget(ctx, 0, len(reqs))
+		errs := c.store.Release(budget, reqs...)
+		cancel()
+		for i, err := range errs {
+			if !errors.Is(err, redisstore.ErrUnavailable) { // one node of a cluster may be away for longer
+				leases[i].tries++
+			}
+		}
+		c.unreturned.add(leases, errs)
+		all = all && errs == nil
 	}
-	reqs, tries := c.unreturned.take()
-	if len(reqs) == 0 {
-		return false, false
-	}
-	ctx, cancel := c.store.Budget(ctx, 0, len(reqs))
-	defer cancel()
-	errs := c.store.Release(ctx, reqs...)
-	c.unreturned.add(tries+1, reqs, errs)
-	return true, errs == nil
+	return some, all
 }
 
 const (
-	mostUnreturned = 65536 // leases; those for which there is no room end by themselves
-	mostTries      = 12    // to give one back to a Redis that answers others; they take longer than it lives, as a rule
+	mostUnreturned = 65536 // leases; beyond that the oldest are left to end by themselves
+	mostTries      = 12    // to give one back to a server that is used; they take about 5 s
 )
 
 // unreturned are leases that Redis may hold for loads that are over, because it did not say that it had them back: it has just
-// hung, say. Until they are given back, whoever asks for their keys waits for nothing, here and elsewhere.
+// hung, say. Until they are given back, whoever asks for their keys waits in vain, here and elsewhere.
 type unreturned struct {
 	wake chan struct{}
 
 	mu     sync.Mutex
-	leases [mostTries][]redisstore.Request // by how often they were tried again; guarded by mu
-	count  int                             // guarded by mu
+	leases []unreturnedLease // the first one is the next to be given back; guarded by mu
 }
 
-// add adds those of reqs that have an error.
-func (u *unreturned) add(tries int, reqs []redisstore.Request, errs []error) {
-	if errs == nil || tries >= mostTries {
-		return
-	}
+type unreturnedLease struct {
+	redisstore.Request
+	tries int // that have failed, of those after the first
+}
+
+// add adds those leases that have an error.
+func (u *unreturned) add(leases []unreturnedLease, errs []error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for i, r := range reqs {
-		if errs[i] != nil && u.count < mostUnreturned {
-			u.leases[tries] = append(u.leases[tries], r)
-			u.count++
+	for i, err := range errs {
+		if err != nil && leases[i].tries < mostTries {
+			u.leases = append(u.leases, leases[i])
 		}
 	}
-	wake(u.wake)
-}
-
-func (u *unreturned) none() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.count == 0
-}
-
-// take takes out as many as are sent in one round trip, of those that were tried least.
-func (u *unreturned) take() (reqs []redisstore.Request, tries int) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for tries, leases := range u.leases {
-		if n := min(len(leases), replayAtOnce); n > 0 {
-			u.leases[tries] = slices.Clone(leases[n:])
-			u.count -= n
-			return leases[:n], tries
-		}
+	u.leases = u.leases[max(0, len(u.leases)-mostUnreturned):]
+	if len(u.leases) > 0 {
+		wake(u.wake)
 	}
-	return nil, 0
+}
+
+func (u *unreturned) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.leases)
+}
+
+// take takes out the first n, or as many as there still are.
+func (u *unreturned) take(n int) (leases []unreturnedLease) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n = min(n, len(u.leases))
+	leases, u.leases = slices.Clone(u.leases[:n]), u.leases[n:]
+	return leases
 }
 
 // withBudget runs an operation whose failure needs no handling.

@@ -2,57 +2,93 @@ package aside
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 )
 
 func TestALeaseThatCannotBeGivenBackIsGivenUp(t *testing.T) {
 	t.Parallel()
 	u := unreturned{wake: make(chan struct{}, 1)}
-	reqs := []redisstore.Request{{Key: "a"}, {Key: "b"}}
-	u.add(0, reqs, nil)
-	require.True(t, u.none(), "they were given back")
+	leases := []unreturnedLease{{Request: redisstore.Request{Key: "a"}}, {Request: redisstore.Request{Key: "b"}}}
+	u.add(leases, nil)
+	require.Zero(t, u.count(), "they were given back")
 	failed := []error{nil, errors.New("broken")}
-	u.add(0, reqs, failed)
+	u.add(leases, failed)
 	<-u.wake
-	for again := range mostTries {
-		got, tries := u.take()
-		require.Equal(t, reqs[1:], got)
-		require.Equal(t, again, tries)
-		require.True(t, u.none())
-		u.add(tries+1, got, failed[1:])
+	for range mostTries {
+		require.Equal(t, leases[1:], u.take(2))
+		require.Zero(t, u.count())
+		leases[1].tries++
+		u.add(leases, failed)
 	}
-	require.True(t, u.none())
-	got, _ := u.take()
-	require.Empty(t, got)
+	require.Zero(t, u.count())
 }
 
-func TestLeasesToGiveBackAreBounded(t *testing.T) {
+func TestLeasesToGiveBackAreBoundedAndTakeTurns(t *testing.T) {
 	t.Parallel()
 	u := unreturned{wake: make(chan struct{}, 1)}
-	reqs := make([]redisstore.Request, 1024)
-	for i := range reqs {
-		reqs[i].Nonce = strconv.Itoa(i)
+	leases := make([]unreturnedLease, mostUnreturned+2)
+	for i := range leases {
+		leases[i].Key = strconv.Itoa(i)
 	}
-	failed := slices.Repeat([]error{errors.New("broken")}, len(reqs))
-	for range 2 * mostUnreturned / len(reqs) {
-		u.add(1, reqs, failed)
+	failed := slices.Repeat([]error{errors.New("broken")}, len(leases))
+	u.add(leases, failed)
+	require.Equal(t, mostUnreturned, u.count())
+	first := u.take(1)
+	require.Equal(t, leases[2:3], first, "those that have waited longest are left")
+	u.add(first, failed[:1])
+	require.Equal(t, append(slices.Clone(leases[3:]), first...), u.take(mostUnreturned))
+}
+
+// One node of a cluster is away: that the others answer is no reason to give up what it has.
+func TestLeasesOfANodeThatIsAwayWaitForIt(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	c, err := New(Options{Redis: rueidis.ClientOption{InitAddress: cluster.Addrs()}, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	key := "items:a"
+	lease := "{" + key + "}!l"
+	up := func() bool { return c.store.UpFor(key) }
+	require.Eventually(t, up, 20*time.Second, time.Millisecond)
+	cluster.MustDo(t, key, "SET", lease, "nonce")
+	cluster.WaitReplicated()
+	node := cluster.NodeOf(key)
+	node.Pause()
+	require.Eventually(t, func() bool { return !up() && c.store.Up() }, 20*time.Second, time.Millisecond)
+	c.giveBack([]redisstore.Request{{Key: key, Nonce: "nonce"}})
+	for range 2 * mostTries {
+		some, all := c.giveBackAgain(t.Context())
+		require.False(t, all)
+		require.True(t, some || c.unreturned.count() > 0) // the background may have it in hand
 	}
-	u.add(0, reqs[:1], failed)
-	n := 0
-	for {
-		got, tries := u.take()
-		if len(got) == 0 {
-			break
-		}
-		require.Equal(t, 1, tries)
-		require.LessOrEqual(t, len(got), replayAtOnce)
-		n += len(got)
+	node.Resume()
+	require.Eventually(t, func() bool {
+		n, err := cluster.Do(key, "EXISTS", lease)
+		return err == nil && n == int64(0)
+	}, 20*time.Second, 10*time.Millisecond)
+}
+
+func TestSetsWhileRedisIsAwayLeaveNoLeasesToGiveBack(t *testing.T) {
+	t.Parallel()
+	c, err := New(Options{
+		Redis:  rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}, ForceSingleClient: true}, // where nobody listens
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	key := (&Policy{Name: "items", Category: "items", TTL: time.Hour}).Key("a")
+	for range 100 {
+		require.NoError(t, Set(t.Context(), c, key, "v"))
 	}
-	require.Equal(t, mostUnreturned, n)
-	require.True(t, u.none())
+	require.NoError(t, c.Close()) // it waits for what they have begun
+	require.Zero(t, c.unreturned.count())
 }

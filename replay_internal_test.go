@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 )
@@ -14,11 +15,12 @@ import (
 func TestAReplayThatTakesLongAndFailsRests(t *testing.T) {
 	t.Parallel()
 	c, err := New(Options{
-		Redis:  rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}, ForceSingleClient: true}, // where nobody listens
+		Redis:  rueidis.ClientOption{InitAddress: []string{miniredis.RunT(t).Addr()}, ForceSingleClient: true},
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
+	require.Eventually(t, c.store.Up, 20*time.Second, time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	due := make(chan struct{}, 1)
