@@ -291,6 +291,9 @@ func TestFault07AServerThatRefuses(t *testing.T) {
 	} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
+			if inCluster && code != "CLUSTERDOWN" {
+				t.Skip("a cluster refuses REPLICAOF; what happens to its replicas is row 8")
+			}
 			server := redistest.Start(t, test.args...)
 			do := func(commands []command) {
 				for _, c := range commands {
@@ -447,8 +450,11 @@ func TestFault10AServerThatDoesNotLetUsIn(t *testing.T) {
 				longest = slices.Max(append(gaps[min(before, len(gaps)):], 0))
 				return longest > 1600*time.Millisecond
 			})
-			attempts := len(dialled.gaps()) - before
-			require.Less(t, attempts, 12)
+			attempts, most := len(dialled.gaps())-before, 12
+			if inCluster {
+				most *= 2 // another node might have been put in its place
+			}
+			require.Less(t, attempts, most)
 			said := strings.Count(log.String(), s.reason)
 			require.Equal(t, 1, said, log.String())
 			s.end(s)

@@ -206,7 +206,7 @@ func faultsUnderLoad() []fault {
 		user = redistest.User[0]
 	}
 	nothing := server(func(*redistest.Server) {})
-	return []fault{
+	list := []fault{
 		{2, "killed", server((*redistest.Server).Kill), server((*redistest.Server).Restart), true, "", nil},
 		{3, "hung", server((*redistest.Server).Pause), server((*redistest.Server).Resume), true, "", nil},
 		{4, "partition", proxy(func(p *redistest.Proxy) { p.Blackhole(true) }), proxy(func(p *redistest.Proxy) { p.Blackhole(false) }), true, "", nil},
@@ -220,6 +220,10 @@ func faultsUnderLoad() []fault {
 		{16, "tracking table full", command("CONFIG", "SET", "tracking-table-max-keys", "1"), command("CONFIG", "SET", "tracking-table-max-keys", "1000000"), false, "", nil},
 		{0, "clients killed", command("CLIENT", "KILL", "TYPE", "normal"), nothing, false, "", nil},
 	}
+	if inCluster { // which refuses REPLICAOF
+		list = slices.DeleteFunc(list, func(f fault) bool { return f.row == 7 })
+	}
+	return list
 }
 
 // A noticing writer is told when Redis is given up: the state is logged as soon as it changes.

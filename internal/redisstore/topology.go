@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,10 @@ type topology struct {
 	state State    // as it was told last; guarded by mu
 	cause error    // why nothing is known of the cluster; guarded by mu
 	known []string // addresses of all nodes, those without slots included; guarded by mu
+
+	// Of the background goroutine: where no node lets us in, scouts are sent out less and less often.
+	noScoutBefore time.Time
+	scoutPause    time.Duration
 
 	stop    context.CancelFunc
 	done    chan struct{}  // closed when the background goroutine has ended
@@ -273,11 +278,17 @@ func (t *topology) look(ctx context.Context) {
 			answers = append(answers, v)
 		}
 	}
-	if len(answers) == 0 {
+	if len(answers) == 0 && time.Now().After(t.noScoutBefore) {
 		t.mu.Lock()
 		addrs := slices.Concat(t.known, t.options.InitAddress)
 		t.mu.Unlock()
 		_, answers, _ = t.scout(ctx, addrs)
+		if slices.ContainsFunc(nodes.nodes, func(l *link) bool { return !needsSomebody(l.State().Cause) }) {
+			t.scoutPause = 0
+		} else {
+			t.scoutPause = min(max(2*t.scoutPause, heartbeat), slowRefused)
+			t.noScoutBefore = time.Now().Add(t.scoutPause/2 + rand.N(t.scoutPause))
+		}
 	}
 	if len(answers) > 0 && ctx.Err() == nil {
 		t.apply(answers)

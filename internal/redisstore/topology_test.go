@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"strconv"
@@ -239,4 +240,39 @@ func TestWhatIsReadAtANodeThatIsAboutToGetItIsNotVouchedFor(t *testing.T) {
 		require.Nil(t, r.Voucher)
 		return r.Err == nil && r.Value != nil
 	}, bound, 10*time.Millisecond)
+}
+
+// Where no node lets us in, others are asked less and less often; where one is only away, with every look.
+func TestScoutsAreSentOutSeldomWhereNoNodeLetsUsIn(t *testing.T) {
+	t.Parallel()
+	const looks = 20
+	noTLS := tls.RecordHeaderError{Msg: "the server speaks no TLS"}
+	for _, test := range []struct {
+		causes []error
+		scouts int64
+	}{
+		{[]error{errBroken, errBroken}, looks},
+		{[]error{errBroken, noTLS}, looks},
+		{[]error{noTLS, noTLS}, 1},
+	} {
+		var dials atomic.Int64
+		top := &topology{options: rueidis.ClientOption{
+			InitAddress: []string{"127.0.0.1:1"},
+			DialCtxFn: func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+				dials.Add(1)
+				return nil, errBroken
+			},
+		}}
+		table := new(table)
+		for _, cause := range test.causes {
+			l := new(link)
+			l.report(State{Cause: cause})
+			table.nodes, table.addrs = append(table.nodes, l), append(table.addrs, "")
+		}
+		top.table.Store(table)
+		for range looks {
+			top.look(t.Context())
+		}
+		require.Equal(t, test.scouts, dials.Load(), test.causes)
+	}
 }
