@@ -245,6 +245,8 @@ func TestAfterAnUnconfirmedInvalidationNoLoadThatNamesTheTagIsStored(t *testing.
 	receipt, err := c.InvalidateTags(t.Context(), "x")
 	require.NoError(t, err)
 	require.False(t, receipt.Confirmed)
+	sent := commands(t, server, "evalsha")
+	eventually(t, "it is sent again at long intervals", func() bool { return commands(t, server, "evalsha") >= sent+14 })
 	server.MustDo(t, "CONFIG", "SET", "min-replicas-to-write", "0")
 	close(old.release)
 	require.Equal(t, "old", <-first)
