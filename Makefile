@@ -18,7 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 test: tools ## run every test of every module with the race detector; installs redis-server and gcc where they are missing
-	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) $(TESTFLAGS) ./...
+	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
 
 races: tools ## run the races at length, a million rounds and more, and show what they count
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 60m -run '$(RACES)' .

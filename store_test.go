@@ -456,8 +456,12 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 	o.CompressFrom, o.ChunkFrom = -1, -1
 	stored(t, connected(t, o), items.Key("large"), value)
 
-	// Another process's cache, which has seen small values only and cannot read this one in the time that they take.
-	o.OpTimeout = 5 * time.Millisecond
+	// Another process's cache, which has seen small values only and cannot read this one in the time that they take: its
+	// connection is not the fastest.
+	proxy := redistest.StartProxy(t, server.Addr())
+	proxy.SetDelay(10 * time.Millisecond)
+	o = at(proxy.Addr())
+	o.CompressFrom, o.ChunkFrom, o.OpTimeout = -1, -1, 50*time.Millisecond
 	c := connected(t, o)
 	eventually(t, "small ones can be read", func() bool {
 		_, err := aside.GetOrLoad(t.Context(), c, items.Key("small"), func(context.Context) ([]byte, error) { return []byte("v"), nil })
