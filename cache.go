@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"runtime/debug"
 	"slices"
@@ -85,7 +86,7 @@ func New(opts Options) (*Cache, error) {
 		Lease:     opts.LeaseTTL,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
-			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
 		Clock:   c.clock,
 		OnState: c.health.onState,
@@ -300,7 +301,10 @@ type slot struct {
 	ownTags   uint64 // likewise
 
 	fence       *near.Fence         // taken before anything is read
-	voucher     *near.Voucher       // the connection's, for what was read last; nil if nobody vouches
+	notice                          // of its key, as it was read last
+	read        bool                // Redis was asked what it holds, or is not to be asked
+	unanswered  bool                // Redis did not say what it holds
+	began       int64               // when its fence was taken, on the cache's clock
 	stamps      []stamp             // the generations of its tags, from before the load
 	sequence    uint64              // that of all named tags, likewise
 	reject      redisstore.Rejected // the value in Redis that cannot be used
@@ -487,6 +491,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		return
 	}
 
+	began := c.clock.Now()
 	lookedAgain := false // at once, the last time: not twice, or a server that contradicts itself would be asked without a pause
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
 		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
@@ -496,6 +501,8 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		mine, held, again := c.takeLeases(after, m, pending)
 		cancelAfter()
 		cancel()
+		held, late := c.waitedEnough(held, began)
+		mine = append(mine, late...)
 		// What is led is loaded and shared before anything that another process loads is waited for: two batches that
 		// each hold a key of the other's would wait for each other.
 		c.loadAndShare(ctx, m, c.shareStale(mine), load)
@@ -517,6 +524,21 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		}
 		pending = held
 	}
+}
+
+// waitedEnough tells those slots apart that have waited for another process's lease for half of the time that a load may take. That
+// one may be stuck, or the lease nobody's; they are loaded without one while there is still time to.
+func (c *Cache) waitedEnough(held []*slot, began int64) (waiting, enough []*slot) {
+	waited := time.Duration(c.clock.Now() - began)
+	for _, s := range held {
+		if waited < s.plan.loadTimeout/2 {
+			waiting = append(waiting, s)
+			continue
+		}
+		s.keep, s.reason = false, "another process has held the lease for too long"
+		enough = append(enough, s)
+	}
+	return waiting, enough
 }
 
 const (
@@ -547,7 +569,8 @@ func (c *Cache) await(ctx context.Context, wake <-chan struct{}, pause time.Dura
 // change from joining its flight.
 func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 	s.fence.End()
-	s.fence, s.voucher, s.stamps = c.near.Fence(s.key, wake), nil, nil
+	s.began, s.read, s.unanswered = c.clock.Now(), false, false
+	s.fence, s.notice, s.stamps = c.near.Fence(s.key, wake), c.newNotice(s.key), nil
 	// After the fence: what is entered later breaks it.
 	s.quarantined = c.journal.holds(s.key)
 	for _, tag := range s.tags {
@@ -555,46 +578,6 @@ func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 	}
 	m.of(tagSequence)
 	s.guard(c, m)
-}
-
-// guard keeps later callers from joining s's flight once something has changed since it began to read: its key, or one of
-// its tags, here or elsewhere; or if Redis would not tell of it any more.
-func (s *slot) guard(c *Cache, m *marks) {
-	if s.call == nil { // a Get, or a Set
-		return
-	}
-	fence, voucher := s.fence, s.voucher
-	type watched struct {
-		fence *near.Fence
-		known bool // Redis tells of a change by the tag's generation; otherwise only by what breaks the fence
-	}
-	tags := make([]watched, len(s.tags))
-	var gens []*near.Generation
-	for i, tag := range s.tags {
-		tags[i] = watched{m.of(tag).fence, m.of(tag).gen != nil}
-	}
-	for _, st := range s.stamps {
-		if st.gen != nil {
-			gens = append(gens, st.gen)
-		}
-	}
-	late, lateTags := s.out.late, s.lateTags
-	s.call.Guard(func() bool {
-		if fence.Broken() || voucher != nil && !voucher.Valid() || late && c.lateTags.Load() != lateTags {
-			return false
-		}
-		for _, tag := range tags {
-			if tag.fence.BrokenHere() || !tag.known && tag.fence.Broken() {
-				return false
-			}
-		}
-		for _, g := range gens {
-			if !g.Valid() {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // shareHit gives what was found to those who wait, and to nobody who comes later: the flight may go on for other keys,
@@ -619,11 +602,19 @@ func (c *Cache) readNear(s *slot) (outcome, bool) {
 // readDegraded looks into memory for a value that nobody vouches for, while Redis is away. A Strong call is not answered with
 // one: it asks for what Redis holds, or what the loader finds.
 func (c *Cache) readDegraded(s *slot) (outcome, bool) {
-	if c.store == nil || c.store.UpFor(s.key) {
+	if c.store == nil || !c.away(s) {
 		return outcome{}, false
 	}
 	s.reason = redisstore.ErrUnavailable.Error()
 	return c.readStale(s)
+}
+
+// away reports whether a server is away that s cannot do without: that of its key, or of a tag.
+func (c *Cache) away(s *slot) bool {
+	if c.store.AllUp() {
+		return false
+	}
+	return !c.store.UpFor(s.key) || slices.ContainsFunc(s.tags, func(tag string) bool { return !c.store.UpFor(tag) })
 }
 
 // readStale looks into memory for a value that nobody vouches for, where Redis could not be asked for a better one.
@@ -640,10 +631,11 @@ func (c *Cache) readStale(s *slot) (outcome, bool) {
 }
 
 // shareStale gives those who wait what memory has, where Redis could not be asked for a better value, and passes the slots
-// that have to be loaded.
+// that have to be loaded. Where Redis has said what it holds, and would only not take a new value, what memory has without a word
+// from Redis is no better than that.
 func (c *Cache) shareStale(slots []*slot) (others []*slot) {
 	for _, s := range slots {
-		if s.status == StatusFallback {
+		if s.status == StatusFallback && (s.unanswered || c.away(s)) {
 			if out, ok := c.readStale(s); ok {
 				shareHit(s, out)
 				continue
@@ -699,22 +691,25 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		return nil
 	}
 	slots, pending = c.apart(m, slots)
-	if len(slots) == 0 {
+	if len(slots) == 0 && !slices.ContainsFunc(pending, func(s *slot) bool { return s.unasked == nil }) {
 		return pending
 	}
-	m.renew(!slots[0].strong)
-	values := c.look(ctx, m, slots)
+	if len(slots) > 0 {
+		m.renew(!slots[0].strong)
+	}
+	values := c.look(ctx, m, slots, pending)
 	var sealed []*sealed
 	for i, s := range slots {
 		r := values[i]
-		s.voucher, s.reject = r.Voucher, redisstore.Rejected{}
+		s.voucher, s.reject, s.unanswered = r.Voucher, redisstore.Rejected{}, false
 		switch {
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
+			s.unanswered = s.status == StatusFallback
 		case c.journal.holds(s.key): // what was confirmed is in doubt since: the reply may be another server's
 			s.quarantine()
 		case r.Value != nil && !s.supersede:
-			if v, ok := c.unseal(ctx, s, r.Value); ok {
+			if v, ok := c.unseal(ctx, s, r); ok {
 				sealed = append(sealed, v)
 				for _, tag := range v.header.Tags {
 					if k := m.of(tag.Name); !k.known && !s.strong {
@@ -728,17 +723,21 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 	}
 	if unknown := m.unknown(); len(unknown) > 0 && m.needed(unknown, sealed) {
 		after, cancel := c.store.More(ctx, 0, 1) // chunks may have taken longer than was foreseen
-		c.look(after, m, nil)
+		c.look(after, m, nil, nil)
 		cancel()
 	}
 	for _, v := range sealed {
-		if out, ok := c.open(m, v); ok {
+		if out, ok := c.open(ctx, m, v); ok {
 			found(v.slot, out)
 		} else {
 			pending = append(pending, v.slot)
 		}
 	}
 	for _, s := range pending {
+		s.read = true
+		if err := m.unansweredOf(s); err != nil && s.keep {
+			c.redisFailed(ctx, s, err)
+		}
 		m.capture(s)
 		s.guard(c, m)
 	}
@@ -764,7 +763,6 @@ func (c *Cache) apart(m *marks, slots []*slot) (readable, others []*slot) {
 			continue
 		}
 		others = append(others, s)
-		s.guard(c, m)
 	}
 	return readable, others
 }
@@ -773,10 +771,11 @@ func (s *slot) quarantine() {
 	s.status, s.keep, s.reason = StatusFallback, false, "redis has not confirmed an invalidation yet"
 }
 
-// look reads the values of slots, and the generations that m does not know.
-func (c *Cache) look(ctx context.Context, m *marks, slots []*slot) []redisstore.Read {
-	unknown := m.unknown()
-	looks := make([]redisstore.Look, 0, len(slots)+len(unknown))
+// look reads the values of slots, and the generations that m does not know. Of quarantined slots, whose values are not trusted, it
+// reads just enough for Redis to tell of their changes: what is loaded for them is kept and shared only if it does.
+func (c *Cache) look(ctx context.Context, m *marks, slots, quarantined []*slot) []redisstore.Read {
+	unread := m.unread()
+	looks := make([]redisstore.Look, 0, len(slots)+len(unread)+len(quarantined))
 	for _, s := range slots {
 		l := redisstore.Look{Key: s.key, Fence: s.fence}
 		if s.supersede {
@@ -784,12 +783,25 @@ func (c *Cache) look(ctx context.Context, m *marks, slots []*slot) []redisstore.
 		}
 		looks = append(looks, l)
 	}
-	for _, k := range unknown {
+	for _, k := range unread {
 		looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence})
 	}
+	var others []*slot
+	for _, s := range quarantined {
+		if s.unasked == nil {
+			others = append(others, s)
+			looks = append(looks, redisstore.Look{Key: s.key, Fence: s.fence, Head: 1})
+		}
+	}
+	if len(looks) == 0 {
+		return nil
+	}
 	reads := c.store.Look(ctx, looks...)
-	for i, k := range unknown {
+	for i, k := range unread {
 		c.learn(k, reads[len(slots)+i])
+	}
+	for i, s := range others {
+		s.voucher = reads[len(slots)+len(unread)+i].Voucher
 	}
 	return reads[:len(slots)]
 }
@@ -942,8 +954,8 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			}
 		default: // without a lease nothing is stored in Redis, and what a Refresh was to replace must go
 			kept = !s.supersede
-			if kept && s.status == StatusFallback {
-				c.keepUnvouched(m, s, start, ttl)
+			if kept {
+				c.keepWithoutLease(m, s, start, ttl)
 			}
 			if s.timedOut {
 				defer c.learnSize(s) // when the callers have their values

@@ -131,7 +131,7 @@ func TestABatchReadsAClusterInOneRoundTripPerNode(t *testing.T) {
 	}
 	reads := func(p *redistest.Proxy) (n int) {
 		for _, command := range p.Log() {
-			if command[0] == "GET" && strings.HasPrefix(command[1], "items:") {
+			if command[0] == "GETRANGE" && strings.HasPrefix(command[1], "items:") {
 				n++
 			}
 		}

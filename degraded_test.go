@@ -361,7 +361,7 @@ func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	o := at(proxy.Addr())
 	o.OpTimeout = 500 * time.Millisecond
 	c := connected(t, o)
-	gate := proxy.HoldRequests(func(args []string) bool { return args[0] == "GETRANGE" }) // by which a fill ends
+	gate := proxy.HoldRequests(func(args []string) bool { return isHead(args, "items:a") }) // by which a fill ends
 	_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("v"))
 	require.NoError(t, err)
 	gate.Wait(t)

@@ -378,7 +378,7 @@ func TestAChangeBeatsAFillOfTheSameProcessThatIsOnItsWay(t *testing.T) {
 					if frame == "the fill" {
 						return proxy.HoldRequests(nth(2, key.String())) // the lease comes first
 					}
-					return proxy.HoldRequests(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == key.String() })
+					return proxy.HoldRequests(func(args []string) bool { return isHead(args, key.String()) })
 				}, func(key aside.Key) error { return change(c, key) })
 				require.Equal(t, "new", inMemory(t, c, key, value("new")))
 				if frame == "the fill" {

@@ -142,6 +142,11 @@ func everyMode(t *testing.T, test func(t *testing.T, newCache func(aside.Options
 	t.Run("redis", on(func(t *testing.T) string { return redistest.Start(t).Addr() }))
 }
 
+// isHead reports whether a request reads only the head of the value of a key: the look by which a fill ends.
+func isHead(args []string, key string) bool {
+	return args[0] == "GETRANGE" && args[1] == key && args[3] == "63"
+}
+
 // A source is where loaders load from. It counts.
 type source struct{ loads atomic.Int64 }
 

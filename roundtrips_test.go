@@ -111,7 +111,7 @@ func TestABatchReadsRedisInOneRoundTrip(t *testing.T) {
 		require.Equal(t, id*id, v)
 	}
 	read := map[string]int{}
-	for _, args := range c.asked("GET") {
+	for _, args := range c.asked("GETRANGE") {
 		read[args[0]]++
 	}
 	for _, id := range ids {

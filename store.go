@@ -83,14 +83,17 @@ type sealed struct {
 }
 
 // unseal reads the envelope of what Redis holds, or notes why that cannot be used.
-func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bool) {
+func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed, bool) {
+	stored := r.Value
 	s.plan.met(int64(len(stored)))
 	var (
 		header  wire.Header
 		payload []byte
 		err     error
 	)
-	if wire.IsChunked(stored) {
+	if r.Cut {
+		err = wire.ErrTooLarge
+	} else if wire.IsChunked(stored) {
 		header, payload, err = c.readChunks(ctx, s, stored)
 	} else {
 		header, payload, err = wire.Decode(c.named(s.key), stored, c.limits())
@@ -101,7 +104,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bo
 		s.keep, s.reason = false, "stored by a newer build"
 		return nil, false
 	}
-	s.reject = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored))
+	s.reject = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored), r.Cut)
 	switch {
 	case errors.Is(err, errNoChunk):
 		s.reason = "a part of the stored value is gone"
@@ -154,30 +157,71 @@ func (m *marks) needed(unknown []*mark, values []*sealed) bool {
 	return false
 }
 
-// upToDate reports whether none of the value's tags was invalidated since it was loaded. A tag whose generation is not known
-// counts as invalidated, and so does a value without the tags that all values of its policy have.
-func (m *marks) upToDate(v *sealed) (stamps []stamp, ok bool) {
+// unansweredOf is why Redis did not say what the generation of one of s's tags is, nil where it did.
+func (m *marks) unansweredOf(s *slot) error {
+	for _, tag := range s.tags {
+		if k := m.of(tag); !k.known && k.unanswered != nil {
+			return k.unanswered
+		}
+	}
+	return nil
+}
+
+// A standing is what the generations of its tags say of a value.
+type standing int
+
+const (
+	outdated standing = iota // one of its tags was invalidated since it was loaded
+	current                  // none was
+	lapsed                   // none was as far as this process was told, and the server of one of them does not answer now
+	unknown                  // the server of one of them does not answer
+)
+
+// judge finds out whether one of the value's tags was invalidated since it was loaded. A tag that has no generation
+// counts as invalidated, and so does a value without the tags that all values of its policy have. A generation that cannot be read is
+// what a key is whose server is away: what memory knew of it counts for DegradedTTL.
+func (m *marks) judge(v *sealed) (stamps []stamp, is standing, why error) {
+	is = current
 	for _, tag := range v.header.Tags {
 		k := m.of(tag.Name)
-		if !k.known || k.value != tag.Generation {
-			return nil, false
+		switch {
+		case k.known && k.value == tag.Generation:
+			stamps = append(stamps, stamp{k.tag, k.value, k.gen})
+		case k.known || k.unanswered == nil:
+			return nil, outdated, nil
+		default:
+			why = k.unanswered
+			g := m.cache.near.Lapsed(k.tag, v.slot.plan.degradedTTL)
+			switch {
+			case g == nil || v.slot.strong || k.fence.BrokenHere():
+				is = unknown
+			case g.Value != tag.Generation:
+				return nil, outdated, nil
+			case is == current:
+				is = lapsed
+			}
+			stamps = append(stamps, stamp{k.tag, tag.Generation, g})
 		}
-		stamps = append(stamps, stamp{k.tag, k.value, k.gen})
 	}
 	for _, tag := range v.slot.plan.tags {
 		if !slices.ContainsFunc(stamps, func(st stamp) bool { return st.tag == tag }) {
-			return nil, false
+			return nil, outdated, nil
 		}
 	}
-	return stamps, true
+	return stamps, is, why
 }
 
 // open makes an outcome of what Redis holds, and keeps it in memory; or it notes why it cannot be used.
-func (c *Cache) open(m *marks, v *sealed) (outcome, bool) {
+func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 	s := v.slot
-	stamps, ok := m.upToDate(v)
-	if !ok {
+	stamps, is, why := m.judge(v)
+	switch is {
+	case outdated:
 		s.reason = "invalidated by a tag or its category"
+		return outcome{}, false
+	case unknown:
+		c.redisFailed(ctx, s, why)
+		s.unanswered = s.status == StatusFallback
 		return outcome{}, false
 	}
 	now, within, ok := c.store.Now(s.key)
@@ -206,6 +250,10 @@ func (c *Cache) open(m *marks, v *sealed) (outcome, bool) {
 		return outcome{}, false
 	}
 	c.keepRead(s, out, stamps)
+	if is == lapsed {
+		s.plan.counts.redisErrors.Add(1)
+		out.status, out.reason, out.freshUntil = StatusStale, redisstore.Describe(why), out.loadedAt
+	}
 	return out, true
 }
 
@@ -240,9 +288,10 @@ func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
 	if !ok || size > c.opts.MaxBytes {
 		return
 	}
-	c.near.Insert(s.key, &near.Entry{
-		Value: out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size,
-	}, s.fence)
+	e := &near.Entry{Value: out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size}
+	if !c.near.Insert(s.key, e, s.fence) {
+		c.near.Keep(s.key, e, s.fence) // as a stale one, where the server of a tag is away
+	}
 }
 
 // encoded is a value of a policy whose callers each get a copy of their own: they decode it.
@@ -369,7 +418,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 				s.plan.counts.redisErrors.Add(1)
 				failed = append(failed, s)
 				if !s.supersede {
-					c.keepUnvouched(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
+					c.keepWithoutLease(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
 				}
 			case outcomes[i] == redisstore.Refused:
 				s.plan.counts.refused.Add(1)

@@ -59,7 +59,10 @@ type mark struct {
 	value uint64           //
 	gen   *near.Generation // the same with a voucher; nil where nobody vouches
 
-	quarantined bool // what Redis says of it is not trusted
+	quarantined bool  // what Redis says of it is not trusted
+	unanswered  error // why Redis did not say what it holds
+
+	notice
 }
 
 // marks are those of a flight. All its keys share them.
@@ -80,7 +83,7 @@ func (m *marks) end() {
 func (m *marks) of(tag string) *mark {
 	k := m.byTag[tag]
 	if k == nil {
-		k = &mark{tag: tag, fence: m.cache.near.Fence(tag, nil)}
+		k = &mark{tag: tag, fence: m.cache.near.Fence(tag, nil), notice: m.cache.newNotice(tag)}
 		k.quarantined = m.cache.journal.holds(tag) // after the fence: what is entered later breaks it
 		m.byTag[tag] = k
 	}
@@ -95,7 +98,7 @@ func (m *marks) renew(trust bool) {
 			k.fence = m.cache.near.Fence(k.tag, nil)
 		}
 		k.quarantined = m.cache.journal.holds(k.tag)
-		k.known, k.gen = false, nil
+		k.known, k.gen, k.unanswered, k.notice = false, nil, nil, m.cache.newNotice(k.tag)
 		if trust {
 			k.recall(m.cache)
 		}
@@ -113,6 +116,17 @@ func (k *mark) recall(c *Cache) {
 	}
 }
 
+// unread are those of which memory does not know the generation. One in quarantine is read too, not for what Redis says, but so that
+// Redis tells of its changes.
+func (m *marks) unread() (list []*mark) {
+	for _, k := range m.byTag {
+		if !k.known {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
 // unknown are those that have to be asked for.
 func (m *marks) unknown() (list []*mark) {
 	for _, k := range m.byTag {
@@ -125,6 +139,7 @@ func (m *marks) unknown() (list []*mark) {
 
 // learn notes what Redis says of a tag's generation. A tag that has none stays unknown.
 func (c *Cache) learn(k *mark, r redisstore.Read) {
+	k.unanswered, k.voucher = r.Err, r.Voucher
 	value, err := redisstore.ParseGeneration(r.Value)
 	if r.Err != nil || r.Value == nil || err != nil || c.journal.holds(k.tag) {
 		return
@@ -144,7 +159,9 @@ func (c *Cache) track(ctx context.Context, made []*mark) {
 	}
 	for i, r := range c.store.Look(ctx, looks...) {
 		now := mark{tag: made[i].tag, fence: made[i].fence}
-		if c.learn(&now, r); now.known && now.value == made[i].value {
+		c.learn(&now, r)
+		made[i].voucher = now.voucher
+		if now.known && now.value == made[i].value {
 			made[i].gen = now.gen
 		}
 	}

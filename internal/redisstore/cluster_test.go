@@ -74,7 +74,7 @@ func TestAReadThatIsUnderWayWhenItsKeyMovesIsNotVouchedFor(t *testing.T) {
 	before := lookAt(t, s, memory, key)
 	require.NoError(t, before.Err)
 	require.True(t, before.Voucher.Valid())
-	held := cluster.Proxy(from).HoldReplies(func(args []string) bool { return args[0] == "GET" && args[1] == key })
+	held := cluster.Proxy(from).HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == key })
 	reads := make(chan Read, 1)
 	go func() { reads <- lookAt(t, s, memory, key) }()
 	held.Wait(t)

@@ -26,8 +26,8 @@ const (
 	abandonAfter = time.Second            // how long Close waits for an attempt to connect that has been cut off
 )
 
-func orElse(d, otherwise time.Duration) time.Duration {
-	if d == 0 {
+func orElse[T comparable](d, otherwise T) T {
+	if d == *new(T) {
 		return otherwise
 	}
 	return d
@@ -62,6 +62,7 @@ func (s State) differs(before State) bool {
 // broken, until a background probe has come back. No caller is ever the probe.
 type link struct {
 	session   atomic.Pointer[session] // nil while down
+	ups       atomic.Uint64           // how often it has come up
 	failed    atomic.Int32            // failures in a row
 	blind     atomic.Bool             // the server does not tell of changes
 	forbidden atomic.Int64            // when a command was last forbidden, and the client looked at for it: ns since began
@@ -76,7 +77,8 @@ type link struct {
 	greet     func(context.Context, rueidis.Client) error
 	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
 	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
-	sees      func(context.Context, rueidis.Client) error       // finds out whether the server tells of changes
+	watch     func(context.Context, *session)                   // tries the connections of a session that is told of changes, until ctx ends
+	sees      func(context.Context, *session) error             // finds out whether the server tells of changes
 	newWire   func(of *session, broken func(cause error)) *wire // for each connection of a client that is told of changes
 	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends; may be nil
 	onState   func(State)
@@ -100,6 +102,7 @@ type session struct {
 	broken  atomic.Bool // one of its connections has gone
 	tracked bool        // the server tells it of changes
 	bulk    bulk
+	trials  map[string]*trial // of whoever tries it: when it is made, then watch
 
 	mu    sync.Mutex
 	wires []*wire // guarded by mu
@@ -148,6 +151,9 @@ func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 
 // settled is opt as every client here is made.
 func settled(opt rueidis.ClientOption) rueidis.ClientOption {
+	if !opt.DisableCache {
+		opt.ClientTrackingOptions = []string{"OPTOUT"} // every read is tracked, and none opts out: see tracking
+	}
 	opt.DisableRetry = true // rueidis would retry until the context ends: one answer, or none
 	if opt.ClientSetInfo == nil {
 		opt.ClientSetInfo = rueidis.DisableClientSetInfo // one permission less to ask for
@@ -192,6 +198,9 @@ func (l *link) keep(ctx context.Context) {
 func (l *link) use(ctx context.Context, s *session) {
 	inUse, over := context.WithCancel(ctx)
 	l.background.Go(func() { l.keepBulk(inUse, &s.bulk) })
+	if s.tracked && l.watch != nil {
+		l.background.Go(func() { l.watch(inUse, s) })
+	}
 	defer func() {
 		over()
 		l.session.Store(nil)
@@ -204,6 +213,7 @@ func (l *link) use(ctx context.Context, s *session) {
 		default:
 		}
 		l.latest.Store(s)
+		l.ups.Add(1) // first: who finds it down by this count knows that it has not been up in between
 		l.session.Store(s)
 		l.handed.Store(false)
 		if s.broken.Load() { // since the probe
@@ -293,6 +303,7 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 	}
 	windUp := func(r made) {
 		if r.err == nil {
+			r.session.endTrials()
 			r.session.client.Close()
 		}
 	}
@@ -359,12 +370,13 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	if err == nil {
 		err = l.probe(ctx, s.client)
 		if err == nil && !opt.DisableCache {
-			err = l.probeTracking(ctx, s.client)
+			err = l.probeTracking(ctx, own)
 		}
 		if err == nil && first {
 			err = l.recall(ctx, s.client)
 		}
 		if err != nil {
+			own.endTrials()
 			s.client.Close()
 		}
 	}
@@ -413,10 +425,10 @@ func (c *closing) Close() error {
 // Tracked reports whether the server tells of changes of the keys that were read.
 func (l *link) Tracked() bool { return !l.blind.Load() }
 
-func (l *link) probeTracking(ctx context.Context, c rueidis.Client) error {
+func (l *link) probeTracking(ctx context.Context, own *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return l.sees(ctx, c)
+	return l.sees(ctx, own)
 }
 
 // dialer returns what rueidis would dial with.

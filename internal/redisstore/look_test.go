@@ -21,7 +21,7 @@ func TestAReadUnderWayWhenTrackingIsFoundMissingLeavesNothingBehind(t *testing.T
 	t.Cleanup(memory.Close)
 	f := memory.Fence(key, nil)
 	defer f.End()
-	held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GET" })
+	held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" })
 	reads := make(chan []Read, 1)
 	go func() { reads <- s.Look(context.Background(), Look{Key: key, Fence: f}) }()
 	held.Wait(t)

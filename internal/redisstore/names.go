@@ -69,6 +69,19 @@ func KeyOfLease(name string) (key string, ok bool) {
 	return name[len(before) : len(name)-len(after)], true
 }
 
+// isInternal reports whether a name is none of a key or a tag: that of a lease, of a chunk, or of what a process keeps for itself.
+// The server tells of changes of those too, since scripts read them.
+func (n namespace) isInternal(name string) bool {
+	if name == "" {
+		return true
+	}
+	if name[0] == '{' {
+		return strings.HasSuffix(name, "}!l") || strings.Contains(name, "}!c:")
+	}
+	own, _ := strings.CutPrefix(name, string(n))
+	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName)
+}
+
 // LeasePattern is the pattern of the leases of the keys that match a pattern.
 func LeasePattern(match string) string { return leaseKey(match) }
 

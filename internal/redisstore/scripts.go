@@ -14,22 +14,33 @@ import (
 // acquire looks at K and answers with what the caller can do.
 //
 //	KEYS  K, L
-//	ARGV  nonce, lease in ms, head and length of a value of K that the caller has rejected ("" and -1 for none)
+//	ARGV  nonce, lease in ms, head of a value of K that the caller has rejected, its length ("" for none, else "=" or, where it was
+//	      cut, ">" and the bytes that were read), the longest life in ms that a lease can have
 //
 // The reply is {0, now} while K has a value to be read, {1, now} with the lease granted, or {2, now} while another holds it;
-// now is the server's time in µs. A value that the caller rejected, or a key that holds no string, counts as absent: else
-// nobody could replace it before it expires.
+// now is the server's time in µs. A value that the caller rejected, an empty one, or a key that holds no string, counts as absent:
+// else nobody could replace it before it expires.
+//
+// A lease that lives for ever, or for longer than any, was written by somebody else, or the server's clock was set back: nobody
+// would come to fill, and everybody would wait. It is taken over; should it have a holder, that one's fill is refused.
 var acquire = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'string' then
-	local rejected = #value == tonumber(ARGV[4]) and string.sub(value, 1, #ARGV[3]) == ARGV[3]
+local length = redis.pcall('STRLEN', KEYS[1])
+if type(length) == 'number' and length > 0 then
+	local how, read = string.sub(ARGV[4], 1, 1), tonumber(string.sub(ARGV[4], 2))
+	local rejected = read and #ARGV[3] > 0 and (how == '=' and length == read or how == '>' and length >= read) and
+		redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3]
 	if not rejected then
 		return {0, now}
 	end
 end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+	return {1, now}
+end
+local left = redis.call('PTTL', KEYS[2])
+if left < 0 or left > tonumber(ARGV[5]) then
+	redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 	return {1, now}
 end
 return {2, now}
@@ -135,15 +146,18 @@ end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 `)
 
-// The server tells whoever has read a key that it was changed, and all processes that load a value or wait for one have
-// read K. Where K is missing, removing it would change nothing and tell nobody; so the lease takes K's place for a moment.
-// RENAME needs no memory, so this works when the server has none left.
+// The server tells whoever has read a key that it was changed, and all processes that load a value, wait for one, or have one in
+// memory that Redis could not take, have read K. Where K is missing, removing it would change nothing and tell nobody. So K is
+// written and removed again. Every script that does so has removed something before, or tried to: then the server lets it write
+// even though it has no memory left.
+const tellOfMissing = `
+redis.call('SET', KEYS[1], '', 'PX', 1)
+redis.call('DEL', KEYS[1])
+`
+
 const tellOfLease = `
-if redis.call('EXISTS', KEYS[1]) == 0 then
-	redis.call('RENAME', KEYS[2], KEYS[1])
-	redis.call('DEL', KEYS[1])
-else
-	redis.call('DEL', KEYS[2])
+redis.call('DEL', KEYS[2])
+if redis.call('EXISTS', KEYS[1]) == 0 then` + tellOfMissing + `
 end
 `
 
@@ -152,19 +166,21 @@ end
 //	KEYS  K, L
 //	ARGV  nonce
 var release = newScript(`
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end` + tellOfLease + `
 return 1
 `)
 
-// remove invalidates: value and lease go together, whoever has read K is told, and only a value counts as removed.
+// remove invalidates: value and lease go together, whoever has read K is told, also that it was missing, and only a value counts
+// as removed.
 //
 //	KEYS  K, L
 //	ARGV  the format
 var remove = newScript(formatFrom(1) + `
+redis.call('DEL', KEYS[2])
 local removed = drop(KEYS[1])
-if redis.call('EXISTS', KEYS[2]) == 1 then` + tellOfLease + `
+if removed == 0 then` + tellOfMissing + `
 end
 return removed
 `)

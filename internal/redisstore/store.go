@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -28,13 +29,17 @@ var ErrBudget = errors.New("redis did not answer within its budget")
 // A Rejected names a value that its reader could not use, so that Acquire may replace it. The zero value names none.
 type Rejected struct {
 	head   string
-	length int
-	set    bool
+	length string // as acquire takes it
 }
 
-// Reject names the value that has length bytes and begins with head: enough of it to hold what tells it from any other.
-func Reject(head []byte, length int) Rejected {
-	return Rejected{head: string(head), length: length, set: true}
+// Reject names a value by its head, enough of it to hold what tells it from any other, and by how much of it was read: all, or,
+// where it was cut, so many bytes of more.
+func Reject(head []byte, read int, cut bool) Rejected {
+	how := "="
+	if cut {
+		how = ">"
+	}
+	return Rejected{string(head), how + strconv.Itoa(read)}
 }
 
 // A Look asks what a key holds.
@@ -47,9 +52,11 @@ type Look struct {
 	Head int
 }
 
-// A Read is the answer to one Look: a value, nil where there is none, or the error of this key alone.
+// A Read is the answer to one Look: a value, nil where there is none or an empty one, or the error of this key alone.
 type Read struct {
 	Value []byte
+	// Cut is whether the value goes on behind what was read: it is longer than Format.Longest.
+	Cut bool
 	// Voucher is good until the server can no longer be trusted to tell of a change of the key. Nil: it never could.
 	Voucher *near.Voucher
 	Err     error
@@ -122,6 +129,7 @@ type Format struct {
 	Nonce     int  // where the 12 bytes of the nonce are, behind LoadStart
 	Chunked   byte // the flag of values in chunks; the last 12 bytes of those are a manifest
 	TagsLen   int  // where a uint32, likewise, says how many bytes the tags take
+	Longest   int  // bytes that a value has at most, without those in chunks
 	Tags      int  // where they begin: their number (2 bytes), then of each the length of its name (2), the name, its generation (8)
 }
 
@@ -157,6 +165,8 @@ type Store struct {
 	changed       func(key string)
 	marked        func(uint64)
 	leaseMS       string
+	longestLease  string // of any process, in ms
+	mostStored    int
 	format        []string // as the scripts take it: see formatFrom
 	layout        []string // likewise: offsets of the length of the tags and of the tags
 }
@@ -164,14 +174,16 @@ type Store struct {
 // Open returns at once; the connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
-		opTimeout: o.OpTimeout,
-		namespace: namespace(o.Namespace),
-		leaseMS:   strconv.FormatInt(o.Lease.Milliseconds(), 10),
+		opTimeout:    o.OpTimeout,
+		namespace:    namespace(o.Namespace),
+		leaseMS:      strconv.FormatInt(o.Lease.Milliseconds(), 10),
+		longestLease: strconv.FormatInt(max(10*o.Lease, 10*time.Minute).Milliseconds(), 10),
 		format: []string{
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
 			strconv.Itoa(o.Format.LoadStart), strconv.Itoa(o.Format.Nonce), strconv.Itoa(max(1, int(o.Format.Chunked))),
 		},
-		layout: []string{strconv.Itoa(o.Format.TagsLen), strconv.Itoa(o.Format.Tags)},
+		mostStored: orElse(o.Format.Longest, math.MaxInt32),
+		layout:     []string{strconv.Itoa(o.Format.TagsLen), strconv.Itoa(o.Format.Tags)},
 	}
 	s.changed, s.tracking.gap, s.marked = func(string) {}, func() {}, func(uint64) {}
 	if o.Marked != nil {
@@ -181,7 +193,7 @@ func Open(o Options) *Store {
 		s.changed = o.Pushed
 	}
 	s.tracking.pushed = func(name string) {
-		if key, ok := s.namespace.own(name); ok {
+		if key, ok := s.namespace.own(name); ok && !s.namespace.isInternal(name) {
 			s.changed(key)
 		}
 	}
@@ -208,74 +220,15 @@ func (s *Store) linkTo(owned *slotSet) *link {
 		return ownName(l.owned.Load(), s.namespace.name(prefix+s.announcements.self[:16]))
 	}
 	l.greet = func(ctx context.Context, c rueidis.Client) error { return s.prepare(ctx, l, c) }
-	l.touch = func(ctx context.Context, c rueidis.Client) error { return readTracked(ctx, l, c) }
+	l.touch = func(ctx context.Context, c rueidis.Client) error {
+		_, err := readTracked(ctx, c, l.probeNames())
+		return err
+	}
 	l.recall = func(ctx context.Context, c rueidis.Client) error { return s.readMark(ctx, l, c) }
-	l.sees = func(ctx context.Context, c rueidis.Client) error { return s.seesChanges(ctx, l, c) }
+	l.watch = func(ctx context.Context, now *session) { s.watch(ctx, l, now) }
+	l.sees = func(ctx context.Context, now *session) error { return s.seesChanges(ctx, l, now) }
 	return l
 }
-
-// seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
-// on, and then say nothing.
-func (s *Store) seesChanges(ctx context.Context, l *link, c rueidis.Client) error {
-	probe := l.ownName(probeName)
-	told := make(chan struct{})
-	defer s.expect(probe, told)()
-	if err := readTracked(ctx, l, c); err != nil {
-		return err
-	}
-	if err := c.Do(ctx, c.B().Set().Key(probe).Value("").Px(probeLife).Build()).Error(); err != nil {
-		if _, refused := rueidis.IsRedisErr(err); refused {
-			return nil // a server that stores nothing now may still tell
-		}
-		return err
-	}
-	t := time.NewTimer(probeLife)
-	defer t.Stop()
-	select {
-	case <-told:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return fmt.Errorf("%w: the server says nothing of a change", rueidis.ErrNoCache)
-	}
-}
-
-// readTracked reads what this process tries a server with, once on each connection: rueidis chooses one by the slot of the key.
-func readTracked(ctx context.Context, l *link, c rueidis.Client) error {
-	wires := uint16(1) << max(0, l.options.PipelineMultiplex)
-	var reads []rueidis.CacheableTTL
-	seen := make(map[uint16]bool)
-	owned, probe := l.owned.Load(), l.ownName(probeName)
-	for i := 0; len(seen) < int(wires) && i < mostNames; i++ {
-		key := probe
-		if i > 0 {
-			key += strconv.Itoa(i)
-		}
-		if owned != nil && !owned.empty() && !owned.has(slotOf(key)) {
-			continue
-		}
-		if cmd := c.B().Get().Key(key).Cache().ToStaticTTL(); !seen[cmd.Slot()%wires] {
-			seen[cmd.Slot()%wires] = true
-			reads = append(reads, rueidis.CT(cmd, time.Hour))
-		}
-	}
-	for _, r := range c.DoMultiCache(ctx, reads...) {
-		if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) && !isElsewhere(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-// isElsewhere reports whether the node of a cluster answers, and does not have the key, or not any more.
-func isElsewhere(err error) bool {
-	c := code(err)
-	return c == "MOVED" || c == "ASK"
-}
-
-// probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
-const probeLife = time.Second
 
 // prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
 // for one more round trip, and it is tried whether it lets this client write and run them. A server that is out of memory,
@@ -382,6 +335,29 @@ func (s *Store) UpFor(key string) bool {
 	return l != nil && l.Up()
 }
 
+// AllUp reports whether callers are sent to every server.
+func (s *Store) AllUp() bool {
+	t := s.table.Load()
+	return len(t.nodes) > 0 && !slices.ContainsFunc(t.nodes, func(l *link) bool { return !l.Up() }) && (t.slots == nil || t.complete())
+}
+
+// Contact reports how often the connection to the server that has key has come up, and whether it is up now. Where two answers
+// have the same count and the second one says that it is down, it has not come up in between.
+func (s *Store) Contact(key string) (ups uint64, up bool) {
+	l := s.table.Load().of(s.namespace.name(key))
+	if l == nil {
+		return 0, false
+	}
+	up = l.Up()
+	return l.ups.Load(), up
+}
+
+// Tracks reports whether the server that has key tells of its changes.
+func (s *Store) Tracks(key string) bool {
+	l := s.table.Load().of(s.namespace.name(key))
+	return l == nil || l.Tracked()
+}
+
 // bytesPerSecond is the transfer rate that an operation on a large value is given time for, on top of its limit. It is
 // a slow one on purpose: the limit exists to notice a server that hangs, not to race it.
 const bytesPerSecond = 32 << 20
@@ -464,7 +440,7 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	for i, l := range looks {
 		names[i] = s.namespace.name(l.Key)
 		if tracked {
-			under[i] = s.begin(names[i], l.Fence)
+			under[i] = s.begin(l.Fence)
 		}
 	}
 	if !tracked {
@@ -474,37 +450,25 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	results := s.each(ctx, batch{
 		names: names,
 		plain: func(c rueidis.Client, i int) rueidis.Completed {
-			s.sending(under[i], nil)
-			if head := int64(looks[i].Head); head > 0 {
-				return c.B().Getrange().Key(names[i]).Start(0).End(head - 1).Build()
-			}
-			return c.B().Get().Key(names[i]).Build()
+			s.untracked(under[i])
+			return c.B().Getrange().Key(names[i]).Start(0).End(s.lastByte(looks[i])).Build()
 		},
 		cached: func(to *session, i int) rueidis.CacheableTTL {
-			s.sending(under[i], to)
-			c := to.client
-			if head := int64(looks[i].Head); head > 0 {
-				return rueidis.CT(c.B().Getrange().Key(names[i]).Start(0).End(head-1).Cache().ToStaticTTL(), time.Hour)
-			}
-			return rueidis.CT(c.B().Get().Key(names[i]).Cache().ToStaticTTL(), time.Hour)
+			start := trackedStart(s.sending(under[i]))
+			return rueidis.CT(to.client.B().Getrange().Key(names[i]).Start(start).End(s.lastByte(looks[i])).Cache().ToStaticTTL(), time.Hour)
 		},
 		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { by[i] = l },
 	})
 	now := s.table.Load()
 	out := make([]Read, len(looks))
 	for i, r := range results {
-		value, err := r.AsBytes()
-		switch {
-		case rueidis.IsRedisNil(err):
-		case err != nil:
-			out[i].Err = err
-		case value == nil && looks[i].Head == 0:
-			out[i].Value = []byte{} // an empty value is there, and foreign
-		default:
-			out[i].Value = value
+		out[i].Value, out[i].Err = r.AsBytes()
+		if len(out[i].Value) == 0 {
+			out[i].Value = nil // GETRANGE answers so for a key that is missing
 		}
+		out[i].Cut = looks[i].Head == 0 && len(out[i].Value) > s.mostStored
 		if tracked {
-			out[i].Voucher = s.end(names[i], under[i])
+			out[i].Voucher = s.end(under[i])
 		} else if looks[i].Fence != nil {
 			out[i].Voucher = s.announcements.voucher()
 		}
@@ -516,15 +480,19 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	return out
 }
 
+// lastByte is the place of the last byte to read. A value that is too long to be one of ours is read up to the byte that shows it.
+func (s *Store) lastByte(l Look) int64 {
+	if l.Head > 0 {
+		return int64(l.Head) - 1
+	}
+	return int64(s.mostStored)
+}
+
 // Acquire asks for the leases of reqs, and before that for the generations of tags, in one round trip. A tag that has no
 // generation is given one.
 func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
-		length := -1
-		if r.Rejected.set {
-			length = r.Rejected.length
-		}
-		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseMS, r.Rejected.head, strconv.Itoa(length)}}
+		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseMS, r.Rejected.head, r.Rejected.length, s.longestLease}}
 	})
 }
 

@@ -1,7 +1,7 @@
 package redisstore
 
 import (
-	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,94 +13,99 @@ import (
 // tracking listens to what the server says of the keys that were read through it. rueidis hands the messages of each
 // connection to a CacheStore of its own, in the order in which they came; the ones given to it here store nothing.
 //
-// A read that is to be remembered is noted here before it is sent. Its connection is noted when the request goes out, and
-// when the reply comes by that very connection, the fence of the read is armed and the connection's voucher handed out. A
-// reply that has no request on its connection gets none: what is asked of the node of a cluster that is only about to get a key
-// is not tracked. Reads of one key can be under way to several servers; the reply of one says nothing of the others.
+// A read that is to be remembered has a number of its own, which travels in its request: see trackedStart. rueidis shows the
+// request beside its reply, so it is known which read a reply belongs to, and by which connection it came. In the place of the
+// reply the fence of the read is armed, and the connection's voucher handed out.
+//
+// Every connection is in the mode in which the server remembers each key that is read (CLIENT TRACKING ON OPTOUT, and no read is
+// ever opted out), so a reply that has come is one that the server will tell of. With OPTIN, the request that switches it on for
+// one read can be refused while the read behind it is answered, and rueidis does not show that.
 type tracking struct {
 	pushed func(key string) // told each key that somebody has changed
 	gap    func()           // told when a connection has broken, or everything was flushed
 	now    func() int64
 
 	mu      sync.Mutex
-	pending map[string][]*look       // guarded by mu
-	probes  map[string]chan struct{} // keys whose change is waited for, and what is closed when it has come; guarded by mu
+	pending map[uint64]*look    // by their numbers; guarded by mu
+	last    uint64              // the number of the last read; guarded by mu
+	probes  map[string][]*probe // by the names of keys that servers are tried with; guarded by mu
 }
 
 // A look is a tracked read under way.
 type look struct {
+	number  uint64 // of the request that was sent last, 0 where it is not tracked
 	fence   *near.Fence
-	to      *session      // that it is being sent to
-	by      *wire         // that it was sent on
 	voucher *near.Voucher // once its reply has come
 }
 
 // begin notes a read that is about to be sent. Without a fence there is nothing to note.
-func (t *tracking) begin(key string, f *near.Fence) *look {
+func (t *tracking) begin(f *near.Fence) *look {
 	if f == nil {
 		return nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.pending == nil {
-		t.pending = make(map[string][]*look)
-	}
-	l := &look{fence: f}
-	t.pending[key] = append(t.pending[key], l)
-	return l
+	return &look{fence: f}
 }
 
-// sending notes where a read is about to be sent, also when it has been sent elsewhere before: nil is where nothing is tracked.
-func (t *tracking) sending(l *look, to *session) {
+// sending gives a read that is about to be sent its number, another one each time that it is sent.
+func (t *tracking) sending(l *look) (number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	if l == nil {
+		return t.last
+	}
+	delete(t.pending, l.number)
+	if t.pending == nil {
+		t.pending = make(map[uint64]*look)
+	}
+	l.number, l.voucher = t.last, nil
+	t.pending[l.number] = l
+	return l.number
+}
+
+// untracked notes that a read is sent where the server does not remember it.
+func (t *tracking) untracked(l *look) {
 	if l == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l.to, l.by, l.voucher = to, nil, nil
+	delete(t.pending, l.number)
+	l.number, l.voucher = 0, nil
 }
 
 // end gives the voucher of a read, if its reply has come in the right way.
-func (t *tracking) end(key string, l *look) *near.Voucher {
+func (t *tracking) end(l *look) *near.Voucher {
 	if l == nil {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rest := slices.DeleteFunc(t.pending[key], func(other *look) bool { return other == l })
-	if t.pending[key] = rest; len(rest) == 0 {
-		delete(t.pending, key)
-	}
+	delete(t.pending, l.number)
 	return l.voucher
 }
 
-// expect has told closed when key is pushed, until calledOff.
-func (t *tracking) expect(key string, told chan struct{}) (calledOff func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.probes == nil {
-		t.probes = make(map[string]chan struct{})
-	}
-	t.probes[key] = told
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.probes[key] == told {
-			delete(t.probes, key)
-		}
-	}
-}
+// A tracked read is a GETRANGE whose start is so far before the beginning of every value that the server takes it for 0: the
+// number of the read is in its lower digits. All starts have the same length, since rueidis shows the arguments without a
+// separator.
+const (
+	startBase   = 100_000_000_000_000_000
+	startDigits = 18
+)
 
-// expected reports whether key is one that a server is tried with.
-func (t *tracking) expected(key string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	told, ok := t.probes[key]
-	if told != nil {
-		close(told)
-		t.probes[key] = nil // later changes of the key are none of a user's either
+func trackedStart(number uint64) int64 { return -startBase - int64(number) }
+
+// numberOf reads the number of a read from its command as rueidis shows it: the name, then all arguments but the key.
+func numberOf(cmd string) (number uint64, ok bool) {
+	const before = "GETRANGE-"
+	if len(cmd) < len(before)+startDigits || cmd[:len(before)] != before {
+		return 0, false
 	}
-	return ok
+	n, err := strconv.ParseUint(cmd[len(before):len(before)+startDigits], 10, 64)
+	if err != nil || n <= startBase {
+		return 0, false
+	}
+	return n - startBase, true
 }
 
 // wire listens to one connection.
@@ -118,58 +123,45 @@ func (t *tracking) newWire(of *session, broken func(cause error)) *wire {
 	return &wire{t: t, of: of, broken: broken, voucher: new(near.Voucher)}
 }
 
-// Flight notes that a request for key goes out on this connection. It answers that nothing is cached here. Of several reads
-// of one key by one client nobody knows whose request this is; they are noted in their order.
-func (w *wire) Flight(key, _ string, _ time.Duration, _ time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
-	w.t.mu.Lock()
-	defer w.t.mu.Unlock()
-	for _, l := range w.t.pending[key] {
-		if l.to == w.of && l.by == nil {
-			l.by = w
-			break
-		}
-	}
+// Flight is called when a request goes out. It answers that nothing is cached here.
+func (w *wire) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	return rueidis.RedisMessage{}, nil
 }
 
-// Update is called in the place of a reply. Nor does anyone know whose reply this is: it counts for all reads of the key on
-// this connection. One whose own reply is still to come is armed too early, which costs it its voucher if the key changes in
-// between, and does no harm else.
-func (w *wire) Update(key, _ string, _ rueidis.RedisMessage) int64 {
+// Update is called in the place of a reply that is no error.
+func (w *wire) Update(_, cmd string, _ rueidis.RedisMessage) int64 {
+	number, ok := numberOf(cmd)
+	if !ok {
+		return 0
+	}
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	for _, l := range w.t.pending[key] {
-		if l.by == w && l.voucher == nil {
-			l.fence.Arm()
-			l.voucher = w.current()
-		}
+	if l := w.t.pending[number]; l != nil {
+		l.fence.Arm()
+		l.voucher = w.current()
 	}
 	return 0
 }
 
-// Cancel is called when a request has failed, or its reply was an error.
-func (w *wire) Cancel(key, _ string, _ error) {
-	w.t.mu.Lock()
-	defer w.t.mu.Unlock()
-	for _, l := range w.t.pending[key] {
-		if l.by == w {
-			l.by, l.voucher = nil, nil
-		}
-	}
-}
+// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read has no voucher.
+func (w *wire) Cancel(string, string, error) {}
 
 // Delete is called in the place of a push, with nil for a push that is about all keys.
 func (w *wire) Delete(keys []rueidis.RedisMessage) {
 	if keys == nil { // FLUSHALL and FLUSHDB: what was read is out of date, not merely in doubt
-		w.replace(new(near.Voucher), (*near.Voucher).Withdraw)
+		w.t.flushed()
+		w.withdraw()
 		return
 	}
 	for _, k := range keys {
-		if key, err := k.ToString(); err == nil && !w.t.expected(key) {
+		if key, err := k.ToString(); err == nil && !w.t.probed(key) {
 			w.t.pushed(key)
 		}
 	}
 }
+
+// withdraw ends all that the connection has vouched for so far, and has it be out of date.
+func (w *wire) withdraw() { w.replace(new(near.Voucher), (*near.Voucher).Withdraw) }
 
 // doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
 func (w *wire) doubt() {

@@ -11,6 +11,9 @@ const PeekLen = 256
 
 const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8)
 
+// MaxOverhead is how many bytes a value can have beside its payload.
+const MaxOverhead = HeaderLen + maxTagsLen
+
 // Peek reads the header of a value of key of which only the first bytes are at hand, and how long the value is, with its chunks.
 // Where those bytes do not hold all tags and the manifest, need is how many would. The checksum is over the whole value, and so
 // nothing here is checked but that it could be a header, and that it is this key's.

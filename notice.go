@@ -1,0 +1,157 @@
+package aside
+
+import (
+	"time"
+
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+)
+
+// A notice is how this process hears of a change of one name, the key or a tag of a load: Redis tells of it by the connection that
+// the name was read by, or, while Redis is away, nobody does. Where neither is so, Redis can confirm to another process an
+// invalidation that nobody here is told of, so nothing may be kept or shared that rests on the name.
+type notice struct {
+	voucher *near.Voucher // of that connection, also where the name was missing; nil where nobody tells
+	ups     uint64        // how often the connection to the name's server had come up before it was asked
+}
+
+func (c *Cache) newNotice(name string) notice {
+	if c.store == nil {
+		return notice{}
+	}
+	ups, _ := c.store.Contact(name)
+	return notice{ups: ups}
+}
+
+// told reports whether Redis tells of a change.
+func (n *notice) told() bool { return n.voucher != nil && n.voucher.Valid() }
+
+// cutOff reports whether the server of the name is away, and has been since it was asked: then it has answered nobody here.
+func (c *Cache) cutOff(name string, n *notice) bool {
+	ups, up := c.store.Contact(name)
+	return !up && ups == n.ups
+}
+
+// tellsOf reports whether this process is told of changes of the tag: by its generation, or because it was read.
+func (k *mark) tellsOf() bool { return k.gen != nil && k.gen.Valid() || k.told() }
+
+// hears reports whether this process is told of changes of the key and of all tags of s; if not, whether Redis is away for all
+// those that it is not told of.
+func (c *Cache) hears(m *marks, s *slot) (all, away bool) {
+	all, away = s.told(), s.told() || c.cutOff(s.key, &s.notice)
+	for _, tag := range s.tags {
+		k := m.of(tag)
+		told := k.tellsOf()
+		all, away = all && told, away && (told || c.cutOff(tag, &k.notice))
+	}
+	return all, away
+}
+
+// untoldJoin is for how long a load is joined that nobody is told of any change of, where DegradedTTL is less: as long as it may take
+// until this process finds out that Redis does not tell it of changes.
+const untoldJoin = redisstore.Takeover
+
+// guard keeps later callers from joining s's flight once something has changed since it began to read: its key, or one of
+// its tags, here or elsewhere; or once something could have changed without a word to this process. Redis tells only of what was
+// read. So a load that has come about without that is joined while Redis has been away ever since, and not for longer than an entry is
+// served then; once Redis is back, other processes may have invalidated what it loads.
+func (s *slot) guard(c *Cache, m *marks) {
+	if s.call == nil { // a Get, or a Set
+		return
+	}
+	type watched struct {
+		tag    string
+		fence  *near.Fence
+		gen    *near.Generation // by which Redis tells of a change; nil: by the fence
+		notice notice
+	}
+	fence, own, key, read := s.fence, s.notice, s.key, s.read
+	tags := make([]watched, len(s.tags))
+	var gens []*near.Generation
+	for i, tag := range s.tags {
+		k := m.of(tag)
+		tags[i] = watched{tag, k.fence, k.gen, k.notice}
+	}
+	for _, st := range s.stamps {
+		if st.gen != nil {
+			gens = append(gens, st.gen)
+		}
+	}
+	late, lateTags := s.out.late, s.lateTags
+	until := s.began + int64(max(s.plan.degradedTTL, untoldJoin))
+	if c.store != nil && !c.store.Tracks(key) {
+		until = s.began + int64(redisstore.UntrackedLife)
+	}
+	untold := func(name string, n *notice) bool {
+		if !c.clock.Before(until) {
+			return true
+		}
+		return c.store.Tracks(name) && !c.cutOff(name, n)
+	}
+	s.call.Guard(func() bool {
+		if fence.Broken() || own.voucher != nil && !own.voucher.Valid() || late && c.lateTags.Load() != lateTags {
+			return false
+		}
+		read := read && c.store != nil // before that, what is read is as new as who joins
+		if read && own.voucher == nil && untold(key, &own) {
+			return false
+		}
+		for i := range tags {
+			t := &tags[i]
+			switch {
+			case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
+				return false
+			case t.gen != nil, !read:
+			case t.notice.voucher == nil:
+				if untold(t.tag, &t.notice) {
+					return false
+				}
+			case !t.notice.voucher.Valid():
+				return false
+			}
+		}
+		for _, g := range gens {
+			if !g.Valid() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// keepWithoutLease keeps in memory what was loaded without a lease, or could not be stored under it. Where Redis tells of every change
+// that the value could be out of date for, it is as good as one that is in Redis. Where Redis is away, it is kept as what
+// nobody tells of: for DegradedTTL. Otherwise Redis was there and it is not known what it would tell, so it is not kept.
+func (c *Cache) keepWithoutLease(m *marks, s *slot, start int64, ttl time.Duration) {
+	switch all, away := c.hears(m, s); {
+	case all && len(s.lateNames) == 0:
+		c.keepHeard(m, s, start, ttl)
+	case away:
+		c.keepUnvouched(m, s, start, ttl)
+	}
+}
+
+func (c *Cache) keepHeard(m *marks, s *slot, start int64, ttl time.Duration) {
+	list := []*near.Voucher{s.voucher}
+	for _, tag := range s.tags {
+		k := m.of(tag)
+		if k.gen != nil {
+			list = k.gen.Vouchers(list)
+			continue
+		}
+		v := c.near.Hold(k.fence)
+		if v == nil {
+			s.plan.counts.refused.Add(1)
+			return
+		}
+		list = append(list, v, k.voucher)
+	}
+	fresh := s.out.freshUntil
+	s.out.freshUntil = start + int64(ttl)
+	e := s.asEntry(list)
+	s.out.freshUntil = fresh
+	if e.Size <= min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) && !c.near.Insert(s.key, e, s.fence) {
+		s.plan.counts.refused.Add(1)
+	}
+	c.closedMeanwhile(s)
+}
