@@ -124,7 +124,7 @@ func TestAReadIsTrackedWhateverElseTheServerRefuses(t *testing.T) {
 				local began = redis.call('TIME')
 				repeat
 					local now = redis.call('TIME')
-				until (now[1] - began[1]) * 1000000 + now[2] - began[2] > 400000`, "0")
+				until (now[1] - began[1]) * 1000000 + now[2] - began[2] > 1500000`, "0")
 			over <- err
 		}()
 		busy := func() bool {
@@ -137,10 +137,8 @@ func TestAReadIsTrackedWhateverElseTheServerRefuses(t *testing.T) {
 		wasBusy := busy()
 		require.NoError(t, <-over)
 		held.Release()
-		v := <-got
-		if !wasBusy || v != "old" {
-			t.Skip("this machine was too slow for it")
-		}
+		require.Equal(t, "old", <-got)
+		require.True(t, wasBusy, "the server was busy while the read was on its way")
 		require.Equal(t, "old", inMemory(t, b, items.Key("a"), value("not this one")))
 		requireFollows(t, b, a, items.Key("a"))
 	})
@@ -291,6 +289,74 @@ func TestALoadOfAnOutageIsNotJoinedWhenRedisIsBack(t *testing.T) {
 	}
 }
 
+// Hazard 55.
+func TestALoadOfAnOutageIsNotJoinedInTheNextOne(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	a, b := connected(t, at(server.Addr())), connected(t, at(proxy.Addr()))
+	cut := func() {
+		proxy.Refuse(true)
+		proxy.CloseConnections()
+		eventually(t, "Redis is away", func() bool { return b.Health().State == aside.StateDegraded })
+	}
+	cut()
+	doomed := newHeld()
+	first := background(t, b, items.Key("a"), doomed.load("old"))
+	<-doomed.began
+	proxy.Refuse(false)
+	eventually(t, "Redis is back", func() bool { return b.Health().State == aside.StateConnected })
+	receipt, err := a.Invalidate(t.Context(), items.Key("a"))
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	cut()
+	require.Equal(t, "new", <-background(t, b, items.Key("a"), value("new")))
+	close(doomed.release)
+	require.Equal(t, "old", <-first)
+	require.NotEqual(t, "old", <-background(t, b, items.Key("a"), value("new")), "it is not kept in place of the newer one")
+}
+
+// Hazard 53: Redis has said that it does not hold the value, and only not taken a new one.
+func TestWhatWasKeptInAnOutageIsNotServedOnceRedisHasAnswered(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	a, b := connected(t, at(server.Addr())), connected(t, at(proxy.Addr()))
+	proxy.Refuse(true)
+	proxy.CloseConnections()
+	eventually(t, "Redis is away", func() bool { return b.Health().State == aside.StateDegraded })
+	require.Equal(t, "old", <-background(t, b, items.Key("a"), value("old")))
+	require.Equal(t, "old", <-background(t, b, items.Key("a"), value("loaded again")), "it is kept")
+	server.MustDo(t, "CONFIG", "SET", "maxmemory", "1")
+	proxy.Refuse(false)
+	eventually(t, "Redis is back", func() bool { return b.Health().State == aside.StateConnected })
+	receipt, err := a.Invalidate(t.Context(), items.Key("a"))
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	require.Equal(t, "new", <-background(t, b, items.Key("a"), value("new")))
+}
+
+// Hazard 53: a single read that is not answered in time is no outage, and says nothing of changes.
+func TestAValueThatRedisCouldNotBeAskedForIsNotKeptWhileRedisIsThere(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	o := at(proxy.Addr())
+	o.OpTimeout = 100 * time.Millisecond
+	a, b := connected(t, at(server.Addr())), connected(t, o)
+	unanswered := func(v string) string {
+		gate := proxy.HoldReplies(func(args []string) bool { return isRead(args, "items:a") })
+		defer gate.Release()
+		return <-background(t, b, items.Key("a"), value(v))
+	}
+	require.Equal(t, "old", unanswered("old"))
+	eventually(t, "Redis is there", func() bool { return b.Health().State == aside.StateConnected })
+	receipt, err := a.Invalidate(t.Context(), items.Key("a"))
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	require.Equal(t, "new", unanswered("new"))
+}
+
 // Hazard 55: one failed read is no outage.
 func TestALoadThatCouldNotReadRedisIsNotJoinedWhileRedisIsThere(t *testing.T) {
 	t.Parallel()
@@ -338,6 +404,11 @@ func TestALeaseOfNobodyIsTakenOver(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "v", v)
 			require.Equal(t, "v", inMemory(t, c, short.Key(name), value("loaded again")))
+			if name != "that stands" {
+				eventually(t, "the value is stored under the lease", func() bool {
+					return server.MustDo(t, "EXISTS", short.Key(name).String()) == int64(1)
+				})
+			}
 		})
 	}
 }
