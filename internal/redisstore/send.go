@@ -141,7 +141,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
 			default:
 				c := now.client
-				if b.bulk {
+				if b.bulk || b.slow { // what goes over many keys is not to be remembered by the server
 					c = now.inBulk()
 				}
 				answers = sendPlain(ctx, c, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
