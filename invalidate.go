@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -257,10 +256,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 // deleteMatching removes what matches from memory, and has no load under way stored. It reports how many values there were.
 func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
 	removed = c.near.DeleteMatching(pattern.matches)
-	c.near.DeleteMatching(func(name string) bool {
-		key, ok := strings.CutPrefix(name, failureKey(""))
-		return ok && pattern.matches(key)
-	})
+	c.failures.forgetMatching(pattern.matches)
 	return removed
 }
 
@@ -344,7 +340,7 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
-		c.forgetFailure(s.key)
+		c.failures.forget(s.key)
 		if c.near.Delete(s.key) {
 			removed++
 		}

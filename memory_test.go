@@ -2,8 +2,10 @@ package aside_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -70,6 +72,34 @@ func TestNoSweepOfMemoryIsWaitedForBeyondClose(t *testing.T) {
 		require.NoError(t, c.Close())
 		if _, err = r.Swept(ctx); err != nil { // it can be over already
 			require.ErrorIs(t, err, aside.ErrClosed)
+		}
+	})
+}
+
+func TestFailuresPushNoValuesOutOfMemory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, ctx := newCache(t, aside.Options{MaxEntries: 1000, Backoff: time.Hour}), t.Context()
+		const values, failing = 500, 20_000
+		for i := range values {
+			require.NoError(t, aside.Set(ctx, c, items.Key("value", i), i))
+		}
+		down := errors.New("the database is down")
+		load := func(context.Context) (int, error) { return 0, down }
+		for i := range failing {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("failing", i), load)
+			require.ErrorIs(t, err, down)
+		}
+		synctest.Wait()
+		for i := range values {
+			v, err := aside.Get[int](ctx, c, items.Key("value", i))
+			require.NoError(t, err, "%d of %d", i, values)
+			require.Equal(t, i, v)
+		}
+		for i := range failing {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("failing", i), load)
+			requireCode(t, err, aside.CodeBackoff)
+			require.ErrorIs(t, err, down)
 		}
 	})
 }
