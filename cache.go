@@ -32,6 +32,7 @@ type Cache struct {
 	sampler    sampler
 	flights    flight.Group[flightKey, outcome]
 	fills      sync.Map // key -> *filled
+	failures   failures
 	plans      plans
 	metrics    metrics
 	health     health
@@ -65,6 +66,7 @@ func New(opts Options) (*Cache, error) {
 	}
 	c.loads = newBulkhead(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
+	c.failures.clock = c.clock
 	c.health.start(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
 	if opts.Check.Share > 0 {
@@ -1019,7 +1021,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 			if s.err != nil && !errors.Is(s.err, ErrNotFound) {
 				c.loadFailed(s, s.err)
 			} else {
-				c.forgetFailure(s.key)
+				c.failures.forget(s.key)
 			}
 		}
 	}()

@@ -521,14 +521,14 @@ func ExampleWithTags() {
 		fmt.Println(p, err)
 	}
 	receipt, err := c.InvalidateTags(ctx, "supplier 3")
-	fmt.Println(receipt.Removed, receipt.Confirmed, err)
+	fmt.Println(receipt.Confirmed, err)
 	p, err := aside.GetOrLoad(ctx, c, products.Key(7), load, tags)
 	fmt.Println(p, err)
 	// Output:
 	// loading
 	// a lamp <nil>
 	// a lamp <nil>
-	// 1 true <nil>
+	// true <nil>
 	// loading
 	// a lamp <nil>
 }
@@ -544,8 +544,8 @@ func ExampleLoad_Tag() {
 		return "a lamp", nil
 	})
 	receipt, _ := c.InvalidateTags(ctx, "supplier 3")
-	fmt.Println(receipt.Removed)
-	// Output: 1
+	fmt.Println(receipt.Swept(ctx)) // which waits for the memory to be given back, where somebody wants to know
+	// Output: 1 <nil>
 }
 
 func ExampleCache_InvalidateCategory() {
@@ -558,15 +558,15 @@ func ExampleCache_InvalidateCategory() {
 	_ = aside.Set(ctx, c, products.Key(8), "a chair")
 	_ = aside.Set(ctx, c, users.Key(1), "Ada")
 
-	receipt, err := c.InvalidateCategory(ctx, "products")
-	fmt.Println(receipt.Removed, err)
-	_, err = aside.Get[string](ctx, c, products.Key(7))
-	fmt.Println(err)
-	receipt, err = c.InvalidateAll(ctx)
-	fmt.Println(receipt.Removed, err)
+	receipt, _ := c.InvalidateCategory(ctx, "products")
+	_, err := aside.Get[string](ctx, c, products.Key(7))
+	fmt.Println(err) // at once: the memory is given back in the background
+	fmt.Println(receipt.Swept(ctx))
+	receipt, _ = c.InvalidateAll(ctx)
+	fmt.Println(receipt.Swept(ctx))
 	// Output:
-	// 2 <nil>
 	// aside: not cached
+	// 2 <nil>
 	// 1 <nil>
 }
 

@@ -4,14 +4,14 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // A Receipt tells what an invalidation did.
 type Receipt struct {
-	// Removed is how many values were removed: those in memory, or those in Redis where a cache has one.
+	// Removed is how many values were removed before the call returned: those in memory, or those in Redis where a cache has one.
+	// What InvalidateCategory, InvalidateTags and InvalidateAll put out of date is removed after that: see Swept.
 	Removed int64
 	// Confirmed is whether Redis has carried it out for all keys. It is always true in memory mode. Where it is not, the
 	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
@@ -120,8 +120,8 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 // Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it. What
 // Invalidate and InvalidatePattern are about is removed by themselves, and Swept waits no longer than Wait. After
 // InvalidateCategory, InvalidateTags and InvalidateAll, whose values are out of date at once, they are removed in the background;
-// those that have expired or were replaced before are not counted. Several invalidations of one tag at the same time share one
-// count, and so do those of one pattern.
+// those that have expired or were replaced before are not counted. Several invalidations of one tag at the same time can share one
+// count, and so can those of one pattern; in memory mode a value counts for the first of them.
 //
 // When ctx ends first, Swept returns how many there were so far and ctx's error, and when the cache is closed first, ErrClosed.
 // What Invalidate could remove only after an outage is not counted.
@@ -256,20 +256,20 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 // deleteMatching removes what matches from memory, and has no load under way stored. It reports how many values there were.
 func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
 	removed = c.near.DeleteMatching(pattern.matches)
-	c.near.DeleteMatching(func(name string) bool {
-		key, ok := strings.CutPrefix(name, failureKey(""))
-		return ok && pattern.matches(key)
-	})
+	c.failures.forgetMatching(pattern.matches)
 	return removed
 }
 
 // retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
 func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) Receipt {
-	c.retireHere(tags)
 	if c.store == nil {
+		c.countOwn(tags)
+		t := newTally()
+		c.near.RetireAll(tags, &t.removed, t.done)
 		c.tell(what)
-		return Receipt{Removed: c.near.Sweep(), Confirmed: true}
+		return Receipt{Confirmed: true, tallies: []*tally{t}, closes: c.closes}
 	}
+	c.retireHere(tags)
 	defer c.retireHere(tags)
 	before := c.journal.now()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
@@ -304,12 +304,17 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 }
 
 func (c *Cache) retireHere(tags []string) {
+	c.countOwn(tags)
+	for _, tag := range tags {
+		c.near.Retire(tag)
+	}
+}
+
+// countOwn comes before the tags are retired: see stampLate.
+func (c *Cache) countOwn(tags []string) {
 	if tags[0] == tagSequence {
 		c.ownTags.Add(1)
 		c.lateTags.Add(1)
-	}
-	for _, tag := range tags {
-		c.near.Retire(tag)
 	}
 }
 
@@ -335,7 +340,7 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
-		c.forgetFailure(s.key)
+		c.failures.forget(s.key)
 		if c.near.Delete(s.key) {
 			removed++
 		}

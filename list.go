@@ -55,7 +55,7 @@ func (c *Cache) listMemory(ctx context.Context, pattern Pattern, yield func(KeyI
 			yield(KeyInfo{}, ctx.Err())
 			return
 		}
-		if strings.HasPrefix(key, "%") || !pattern.matches(key) {
+		if !pattern.matches(key) {
 			continue
 		}
 		if !yield(c.infoOf(key, e), nil) {

@@ -656,7 +656,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 		err = c.write(ctx, m, s)
 		c.near.Delete(s.key)
 	}
-	c.forgetFailure(s.key)
+	c.failures.forget(s.key)
 	if err == nil {
 		return nil
 	}

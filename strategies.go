@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/gatewayz/aside/internal/near"
 )
 
 // A CallOption changes one call. Calls without one allocate nothing for it, and a hit allocates nothing for one that was
@@ -205,28 +203,11 @@ func (c *Cache) reentrant(ctx context.Context, key string) error {
 
 // A failure is what a load has left behind that failed, so that the next one is not begun at once.
 type failure struct {
+	key   string
 	err   error
 	until int64 // when the next load may begin, on the cache's clock
+	over  int64 // when it is forgotten, likewise: a failure after that is the first in a row
 	pause time.Duration
-}
-
-// noScope is that of failures.
-var noScope near.Scope
-
-// failureKey is where memory keeps the failure of a key. No key of a policy looks like it.
-func failureKey(key string) string { return "%f:" + key }
-
-func (c *Cache) failureOf(key string) *failure {
-	if e := c.near.Get(failureKey(key)); e != nil {
-		return e.Value.(*failure)
-	}
-	return nil
-}
-
-func (c *Cache) forgetFailure(key string) {
-	if c.failureOf(key) != nil {
-		c.near.Delete(failureKey(key))
-	}
 }
 
 // loadFailed counts a load that has failed, and holds back the next ones: for twice as long as the last time, if that was not
@@ -237,20 +218,19 @@ func (c *Cache) loadFailed(s *slot, err error) {
 		return
 	}
 	pause := c.opts.Backoff
-	if last := c.failureOf(s.key); last != nil {
+	if last := c.failures.of(s.key); last != nil {
 		pause = min(2*last.pause, max(c.opts.MaxBackoff, pause))
 	}
-	now := c.clock.Now()
-	f := &failure{err: flightError(err, s.key), pause: pause, until: now + int64(pause*3/4+rand.N(pause/2+1))}
-	c.near.Put(failureKey(s.key), &near.Entry{
-		Value: f, Scope: &noScope, LoadedAt: now, FreshUntil: f.until + int64(max(c.opts.MaxBackoff, pause)), Size: 512,
+	until := c.clock.Now() + int64(pause*3/4+rand.N(pause/2+1))
+	c.failures.note(&failure{
+		key: s.key, err: flightError(err, s.key), until: until, over: until + int64(max(c.opts.MaxBackoff, pause)), pause: pause,
 	})
 }
 
 // holdBack fails those slots whose last load has failed not long ago, and passes the others. A Refresh is not held back.
 func (c *Cache) holdBack(slots []*slot) (others []*slot) {
 	for _, s := range slots {
-		f := c.failureOf(s.key)
+		f := c.failures.of(s.key)
 		if f == nil || s.supersede || !c.clock.Before(f.until) {
 			others = append(others, s)
 			continue

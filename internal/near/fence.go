@@ -14,7 +14,7 @@ const shards = 64
 type shard struct {
 	mu          sync.Mutex
 	watches     map[string]*watch // the keys that have a fence which is neither broken nor ended
-	generations map[string]*Generation
+	generations generations
 }
 
 // A watch is what the fences of a key have in common that were taken between the same two breaks. It leaves the map when it

@@ -8,7 +8,6 @@ import (
 	"hash/maphash"
 	"math"
 	"runtime"
-	"sync"
 	"time"
 	"weak"
 
@@ -68,30 +67,28 @@ type Options struct {
 
 // Cache is safe for concurrent use.
 type Cache struct {
-	store          *otter.Cache[string, *Entry]
-	clock          *Clock
-	seed           maphash.Seed
-	shards         [shards]shard
-	maxGenerations int // of a shard
-	sweeper        *sweeper
+	store   *otter.Cache[string, *Entry]
+	clock   *Clock
+	seed    maphash.Seed
+	shards  [shards]shard
+	sweeper *sweeper
 }
-
-// sweepEvery is how often the memory is given back of what can be served no more. otter could do that by itself, but keeping
-// times of its own for it makes every hit a tenth slower.
-const sweepEvery = time.Minute
 
 // New makes an empty cache on clock.
 func New(o Options, clock *Clock) *Cache {
 	// otter bounds either the number or the weight. A floor on the weight bounds both: no more than MaxEntries floors fit.
 	floor := max(1, o.MaxBytes/int64(o.MaxEntries))
-	c := &Cache{clock: clock, seed: maphash.MakeSeed(), maxGenerations: 2*o.MaxEntries/shards + 1024}
+	c := &Cache{clock: clock, seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i].generations.most = 2*o.MaxEntries/shards + 1024
+	}
 	c.store = otter.Must(&otter.Options[string, *Entry]{
 		MaximumWeight: uint64(max(floor, o.MaxBytes)),
 		Weigher: func(key string, e *Entry) uint32 {
 			return uint32(min(max(floor, e.Size+int64(len(key))), math.MaxUint32))
 		},
 	})
-	c.sweeper = &sweeper{stop: make(chan struct{}), stopped: make(chan struct{})}
+	c.sweeper = newSweeper()
 	go c.sweeper.run(weak.Make(c))
 	runtime.AddCleanup(c, (*sweeper).end, c.sweeper) // for who drops a cache without closing it, as otter does for its own
 	return c
@@ -222,50 +219,6 @@ func (c *Cache) breakFences(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.breakFences(key)
-}
-
-// A sweeper sweeps a cache every now and then, without keeping it from being collected.
-type sweeper struct {
-	ending        sync.Once
-	stop, stopped chan struct{}
-}
-
-func (s *sweeper) end() { s.ending.Do(func() { close(s.stop) }) }
-
-func (s *sweeper) run(cache weak.Pointer[Cache]) {
-	defer close(s.stopped)
-	t := time.NewTicker(sweepEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-t.C:
-			if c := cache.Value(); c != nil {
-				c.Sweep()
-			}
-		}
-	}
-}
-
-// Sweep removes every entry that cannot be served any more, not even as a stale one, and reports how many of them were
-// within their time.
-func (c *Cache) Sweep() (removed int64) {
-	for key, e := range c.store.All() {
-		if c.presentable(e) {
-			continue
-		}
-		c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
-			if !found || there != e {
-				return nil, otter.CancelOp
-			}
-			if c.clock.Before(e.FreshUntil) {
-				removed++
-			}
-			return nil, otter.InvalidateOp
-		})
-	}
-	return removed
 }
 
 // Len is about how many entries there are, expired ones included until they are swept.

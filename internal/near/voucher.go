@@ -7,6 +7,7 @@ import "sync/atomic"
 // that. It can end in two ways. The zero value is good.
 type Voucher struct {
 	ended atomic.Int64 // 0: good; withdrawn; never; else when it was lost, on the clock of whoever lost it
+	of    *Generation  // so that who holds the voucher of a tag holds its generation; nobody reads it
 }
 
 const (
@@ -63,7 +64,7 @@ func (g *Generation) Vouchers(list []*Voucher) []*Voucher {
 func (c *Cache) Generation(tag string) *Generation {
 	s := c.shard(tag)
 	s.mu.Lock()
-	g := s.generations[tag]
+	g := s.generations.find(tag)
 	s.mu.Unlock()
 	if g == nil || !g.Valid() {
 		return nil
@@ -81,7 +82,7 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Voucher) *Generation {
 		return nil
 	}
 	own := new(Voucher)
-	if old := s.generations[f.key]; old != nil {
+	if old := s.generations.find(f.key); old != nil {
 		switch {
 		case old.Value != value:
 			old.Withdraw()
@@ -91,7 +92,7 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Voucher) *Generation {
 			own = old.Voucher
 		}
 	}
-	return c.note(s, f.key, &Generation{Voucher: own, Value: value, by: by})
+	return s.note(f.key, &Generation{Voucher: own, Value: value, by: by})
 }
 
 // LearnFirst is Learn for tags whose generations this process makes by itself: where one is known already, that counts, and value
@@ -103,10 +104,10 @@ func (c *Cache) LearnFirst(f *Fence, value uint64) *Generation {
 	if f.Broken() {
 		return nil
 	}
-	if g := s.generations[f.key]; g != nil && g.Valid() {
+	if g := s.generations.find(f.key); g != nil && g.Valid() {
 		return g
 	}
-	return c.note(s, f.key, &Generation{Voucher: new(Voucher), Value: value})
+	return s.note(f.key, &Generation{Voucher: new(Voucher), Value: value})
 }
 
 // Hold returns what ends when the tag is invalidated, whether or not its generation is known: the voucher for something
@@ -118,26 +119,16 @@ func (c *Cache) Hold(f *Fence) *Voucher {
 	if f.Broken() {
 		return nil
 	}
-	if g := s.generations[f.key]; g != nil && g.Voucher.Valid() {
+	if g := s.generations.find(f.key); g != nil && g.Voucher.Valid() {
 		return g.Voucher
 	}
 	// No generation in Redis is 0: as soon as the real one is learned, this one is found to be another.
-	return c.note(s, f.key, &Generation{Voucher: new(Voucher), by: Unvouched}).Voucher
+	return s.note(f.key, &Generation{Voucher: new(Voucher), by: Unvouched}).Voucher
 }
 
 // note is called with the shard's lock held.
-func (c *Cache) note(s *shard, tag string, g *Generation) *Generation {
-	if s.generations == nil {
-		s.generations = make(map[string]*Generation)
-	} else if len(s.generations) >= c.maxGenerations {
-		// Forgetting one costs misses only. Which one it is is left to the map's order.
-		for other, g := range s.generations {
-			g.Withdraw()
-			delete(s.generations, other)
-			break
-		}
-	}
-	s.generations[tag] = g
+func (s *shard) note(tag string, g *Generation) *Generation {
+	s.generations.note(tag, g)
 	return g
 }
 
@@ -153,8 +144,7 @@ func (c *Cache) Retire(tag string) {
 
 // retire is called with the lock held.
 func (s *shard) retire(tag string) {
-	if g := s.generations[tag]; g != nil {
+	if g := s.generations.take(tag); g != nil {
 		g.Withdraw()
-		delete(s.generations, tag)
 	}
 }

@@ -2,7 +2,6 @@ package near
 
 import (
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -181,55 +180,6 @@ func TestWhatIsLearntAheadOfTheReplyOutlivesAnOlderPush(t *testing.T) {
 	g := c.Learn(f, 7, nil)
 	require.NotNil(t, g)
 	require.Same(t, g, c.Generation("tag"))
-}
-
-func TestTheNumberOfGenerationsIsBoundedAndOneThatIsForgottenIsWithdrawn(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		o    Options
-		most int // for each shard
-	}{
-		"a small cache": {Options{MaxEntries: 1, MaxBytes: 1 << 20}, 1 << 10},
-		"a large cache": {Options{MaxEntries: 64_000, MaxBytes: 1 << 20}, 2000 + 1<<10},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c, _ := newCache(t, test.o)
-			s := c.shard("0")
-			known := make(map[string]*Generation)
-			valid := func() (n int) {
-				for tag, g := range known {
-					if g.Valid() {
-						n++
-						require.Same(t, g, c.Generation(tag))
-					} else {
-						require.Nil(t, c.Generation(tag))
-					}
-				}
-				return n
-			}
-			for i := 0; len(known) < test.most+500; i++ {
-				tag := strconv.Itoa(i)
-				if c.shard(tag) != s {
-					continue
-				}
-				g := learn(c, tag, uint64(i), nil)
-				require.Same(t, g, c.Generation(tag), "the newest one is kept")
-				known[tag] = g
-				require.LessOrEqual(t, len(s.generations), test.most)
-				if len(known) == test.most {
-					require.Equal(t, test.most, valid(), "room that is there is used")
-				}
-			}
-			require.Equal(t, test.most, valid())
-			for tag := range known {
-				c.Retire(tag)
-			}
-			require.Zero(t, valid())
-			require.Empty(t, s.generations, "a tag that was retired takes no memory")
-		})
-	}
 }
 
 func TestTheVouchersOfAnEntryAreListedOnce(t *testing.T) {
