@@ -95,6 +95,9 @@ func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bo
 	} else {
 		header, payload, err = wire.Decode(c.named(s.key), stored, c.limits())
 	}
+	if err == nil && !onlyTags(header.Tags) {
+		err = errForeignTag
+	}
 	if errors.Is(err, wire.ErrNewer) {
 		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
 		// gives way.
@@ -116,6 +119,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, stored []byte) (*sealed, bo
 }
 
 var (
+	errForeignTag   = errors.New("it names a key as a tag that is none")
 	errNoChunk      = errors.New("a chunk is gone")
 	errChunksUnread = errors.New("chunks not delivered by Redis") // and this was noted
 )
@@ -424,6 +428,12 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 	}
 	var f redisstore.Filling
 	if err == nil {
+		if unmoved, lifeErr := c.outlive(s); lifeErr != nil {
+			s.plan.counts.redisErrors.Add(1)
+			return f, lifeErr
+		} else if !unmoved {
+			return f, errOutdated
+		}
 		f, err = c.seal(s, payload, codec, took)
 	}
 	if err != nil {

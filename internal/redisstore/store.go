@@ -55,7 +55,8 @@ type Read struct {
 	Err     error
 }
 
-// A Tag names what has a generation: a key, and how long that lives after its last change. Zero is for ever.
+// A Tag names what has a generation: a key, and how long Ensure has it live at least from now on. Zero is for ever. To Bump, the
+// life is only whether there is one: what exists keeps the time that it has left, and what does not is not made.
 type Tag struct {
 	Key  string
 	Life time.Duration
@@ -591,7 +592,7 @@ func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
 func (s *Store) ofTags(script *script, tags []Tag) []call {
 	calls := make([]call, len(tags))
 	for i, t := range tags {
-		calls[i] = call{script, []string{s.namespace.name(t.Key)}, []string{strconv.FormatInt(t.Life.Milliseconds(), 10)}}
+		calls[i] = call{script, []string{s.namespace.name(t.Key)}, lifeArgs(script, t.Life)}
 	}
 	return calls
 }
@@ -606,14 +607,6 @@ func generations(results []rueidis.RedisResult) []Generation {
 		out[i].Err = err
 	}
 	return out
-}
-
-// ParseGeneration reads what the key of a tag holds.
-func ParseGeneration(text []byte) (uint64, error) {
-	if len(text) > 16 {
-		return 0, errors.New("no generation: too long")
-	}
-	return strconv.ParseUint(string(text), 10, 64)
 }
 
 func parseGrant(r rueidis.RedisResult) (g Grant) {
