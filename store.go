@@ -133,7 +133,7 @@ func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.
 	}
 	ctx, cancel := c.store.More(ctx, int64(m.Size), m.Chunks)
 	defer cancel()
-	chunks, ok, err := c.store.Chunks(ctx, s.key, m.Nonce.String(), m.Chunks)
+	chunks, ok, err := c.store.Chunks(ctx, s.key, m.Nonce.String(), m.Lengths())
 	switch {
 	case err != nil:
 		c.redisFailed(ctx, s, err)

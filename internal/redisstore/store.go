@@ -644,6 +644,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 // there is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
+	chunks := make(map[*Filling]int) // of those fills that have any in Redis and no manifest
 	for _, large := range []bool{false, true} { // those without chunks do not wait for those of others
 		var calls []call
 		var filling []int
@@ -651,8 +652,15 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			if large != (len(f.Chunks) > 0) {
 				continue
 			}
-			if errs[i] = s.putChunks(ctx, f); errs[i] != nil {
-				continue
+			if large {
+				var held bool
+				var sent int
+				if held, sent, errs[i] = s.putChunks(ctx, f); sent > 0 {
+					chunks[&fills[i]] = sent
+				}
+				if !held {
+					continue
+				}
 			}
 			args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
 			calls = append(calls, call{fill, s.pair(f.Key), append(args, s.format...)})
@@ -662,9 +670,12 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			i := filling[j]
 			var n int64
 			n, errs[i] = r.AsInt64()
-			outcomes[i] = Outcome(n)
+			if outcomes[i] = Outcome(n); errs[i] == nil && outcomes[i] == Stored {
+				delete(chunks, &fills[i])
+			}
 		}
 	}
+	s.forgetChunks(ctx, chunks)
 	return outcomes, errs
 }
 
