@@ -786,7 +786,7 @@ func (c *Cache) look(ctx context.Context, m *marks, slots, quarantined []*slot) 
 		looks = append(looks, l)
 	}
 	for _, k := range unread {
-		looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence})
+		looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence, Head: redisstore.GenerationLen})
 	}
 	var others []*slot
 	for _, s := range quarantined {
@@ -830,18 +830,9 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 	if asking[0].supersede {
 		ask = c.store.Seize
 	}
-	unknown := m.unknown()
-	tags := make([]redisstore.Tag, len(unknown))
-	for i, k := range unknown {
-		tags[i] = tagOf(k.tag)
-	}
+	list, tags := m.toEnsure(asking)
 	grants, gens := ask(ctx, tags, reqs...)
-	for i, k := range unknown {
-		if gens[i].Err == nil && !c.journal.holds(k.tag) {
-			k.known, k.value = true, gens[i].Value
-		}
-	}
-	c.track(ctx, unknown)
+	c.ensured(ctx, list, gens)
 	for i, g := range grants {
 		s := asking[i]
 		switch {

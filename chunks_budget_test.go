@@ -32,7 +32,7 @@ func TestWhatIsAskedAfterChunksHasTime(t *testing.T) {
 				return o
 			})
 			last := func(args []string) bool {
-				return strings.EqualFold(args[0], "GET") && strings.HasSuffix(args[1], ":79")
+				return strings.EqualFold(args[0], "GETRANGE") && strings.HasSuffix(args[1], ":79")
 			}
 			gate := w.proxy.HoldRequests(last)
 			if want == aside.StatusMiss {

@@ -274,12 +274,12 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	before := c.journal.now()
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
-	bumped := make([]redisstore.Tag, len(tags))
+	next := make([]redisstore.Tag, len(tags))
 	for i, tag := range tags {
-		bumped[i] = tagOf(tag)
+		next[i] = bumped(tag)
 	}
 	confirmed := true
-	generations := c.store.Bump(ctx, bumped...)
+	generations := c.store.Bump(ctx, next...)
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false

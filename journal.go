@@ -386,11 +386,11 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 	ctx, cancel := c.store.Budget(ctx, 0, len(tags)+len(keys))
 	defer cancel()
 	if len(tags) > 0 {
-		bumped := make([]redisstore.Tag, len(tags))
+		next := make([]redisstore.Tag, len(tags))
 		for i, tag := range tags {
-			bumped[i] = tagOf(tag)
+			next[i] = bumped(tag)
 		}
-		for i, g := range c.store.Bump(ctx, bumped...) {
+		for i, g := range c.store.Bump(ctx, next...) {
 			all = g.Err == nil && c.confirmed(upTo, tags[i], g.Value) && all
 		}
 	}

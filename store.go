@@ -98,6 +98,9 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 	} else {
 		header, payload, err = wire.Decode(c.named(s.key), stored, c.limits())
 	}
+	if err == nil && !onlyTags(header.Tags) {
+		err = errForeignTag
+	}
 	if errors.Is(err, wire.ErrNewer) {
 		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
 		// gives way.
@@ -119,6 +122,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 }
 
 var (
+	errForeignTag   = errors.New("it names a key as a tag that is none")
 	errNoChunk      = errors.New("a chunk is gone")
 	errChunksUnread = errors.New("chunks not delivered by Redis") // and this was noted
 )
@@ -132,7 +136,7 @@ func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.
 	}
 	ctx, cancel := c.store.More(ctx, int64(m.Size), m.Chunks)
 	defer cancel()
-	chunks, ok, err := c.store.Chunks(ctx, s.key, m.Nonce.String(), m.Chunks)
+	chunks, ok, err := c.store.Chunks(ctx, s.key, m.Nonce.String(), m.Lengths())
 	switch {
 	case err != nil:
 		c.redisFailed(ctx, s, err)
@@ -473,6 +477,12 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 	}
 	var f redisstore.Filling
 	if err == nil {
+		if unmoved, lifeErr := c.outlive(s); lifeErr != nil {
+			s.plan.counts.redisErrors.Add(1)
+			return f, lifeErr
+		} else if !unmoved {
+			return f, errOutdated
+		}
 		f, err = c.seal(s, payload, codec, took)
 	}
 	if err != nil {

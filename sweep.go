@@ -187,7 +187,7 @@ func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string
 			want(tagAll)
 		} else if heads[i] != nil {
 			for _, tag := range heads[i].Tags {
-				if tag.Generation < targets[tag.Name].generation {
+				if tag.Generation < targets[tag.Name].generation || !redisstore.IsGeneration(tag.Generation) {
 					want(tag.Name)
 				}
 			}
@@ -230,7 +230,7 @@ func (c *Cache) headers(ctx context.Context, keys []string) (headers []*wire.Hea
 				continue // it was replaced in between, or is cut short
 			}
 		}
-		if err == nil {
+		if err == nil && onlyTags(h.Tags) {
 			headers[i], sizes[i] = &h, size
 		}
 	}

@@ -2,6 +2,9 @@ package aside
 
 import (
 	"context"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,15 +24,37 @@ const (
 	tagSequence = "%tags" // is on no entry: it changes before any tag of the third kind does
 )
 
-// tagLife is how long the generation of a tag lives that nobody changes: longer than what carries it, as a rule. A lost
-// one costs misses, never a hit on what is out of date.
-const tagLife = 30 * 24 * time.Hour
+// tagMargin is how much longer than what carries it the generation of a named tag lives at least. A lost one costs misses, never
+// a hit on what is out of date.
+const tagMargin = time.Minute
 
-func tagOf(name string) redisstore.Tag {
+// tagOf is a tag whose generation lives for so long at least from now on, if it does not live for ever.
+func tagOf(name string, life time.Duration) redisstore.Tag {
 	if strings.HasPrefix(name, tagNamed) {
-		return redisstore.Tag{Key: name, Life: tagLife}
+		return redisstore.Tag{Key: name, Life: life}
 	}
 	return redisstore.Tag{Key: name} // these are few
+}
+
+// bumped is a tag to be given its next generation.
+func bumped(name string) redisstore.Tag { return tagOf(name, tagMargin) }
+
+// tagLife is how long the generations of s's tags have to live from now on: as long as what is stored with them, and until the
+// load is over.
+func (s *slot) tagLife() time.Duration {
+	longest := max(s.ttl, s.plan.negativeTTL, s.plan.loadTimeout)
+	return min(longest, math.MaxInt64-tagMargin) + tagMargin
+}
+
+// isTag reports whether a name is one that an entry can carry, or that changes with those. Only such a name is ever read as a
+// tag: an entry may be forged, and name any key of the server.
+func isTag(name string) bool {
+	return name == tagAll || name == tagSequence || strings.HasPrefix(name, tagCategory) || strings.HasPrefix(name, tagNamed)
+}
+
+// onlyTags reports whether an entry names no key as a tag that is none.
+func onlyTags(tags []wire.Tag) bool {
+	return !slices.ContainsFunc(tags, func(t wire.Tag) bool { return !isTag(t.Name) })
 }
 
 // tagNames makes tags of what users call them.
@@ -137,6 +162,46 @@ func (m *marks) unknown() (list []*mark) {
 	return list
 }
 
+// toEnsure are the marks of the slots' own tags whose generations are to be asked for together with the leases: those that are
+// unknown, and those whose keys have to live as long as what is about to be stored. Tags that only a stored entry has named are not
+// among them: they may be read, but nothing is written for them.
+func (m *marks) toEnsure(slots []*slot) (list []*mark, tags []redisstore.Tag) {
+	lives := make(map[string]time.Duration)
+	if m.byTag[tagSequence] != nil {
+		lives[tagSequence] = 0
+	}
+	for _, s := range slots {
+		for _, tag := range s.tags {
+			lives[tag] = max(lives[tag], s.tagLife())
+		}
+	}
+	for name, life := range lives {
+		if k := m.of(name); !k.quarantined && (!k.known || strings.HasPrefix(name, tagNamed)) {
+			list, tags = append(list, k), append(tags, tagOf(name, life))
+		}
+	}
+	return list, tags
+}
+
+// ensured notes what has come of toEnsure. One whose key was changed, be it to live longer, is read again: nobody vouches any more
+// for what was known before.
+func (c *Cache) ensured(ctx context.Context, list []*mark, gens []redisstore.Generation) {
+	var changed []*mark
+	for i, k := range list {
+		if gens[i].Err != nil || c.journal.holds(k.tag) {
+			continue
+		}
+		if k.known && k.value == gens[i].Value && k.gen != nil && k.gen.Valid() {
+			continue
+		}
+		k.known, k.value, k.gen = true, gens[i].Value, nil
+		changed = append(changed, k)
+	}
+	if len(changed) > 0 {
+		c.track(ctx, changed)
+	}
+}
+
 // learn notes what Redis says of a tag's generation. A tag that has none stays unknown.
 func (c *Cache) learn(k *mark, r redisstore.Read) {
 	k.unanswered, k.voucher = r.Err, r.Voucher
@@ -155,7 +220,7 @@ func (c *Cache) learn(k *mark, r redisstore.Read) {
 func (c *Cache) track(ctx context.Context, made []*mark) {
 	looks := make([]redisstore.Look, len(made))
 	for i, k := range made {
-		looks[i] = redisstore.Look{Key: k.tag, Fence: k.fence}
+		looks[i] = redisstore.Look{Key: k.tag, Fence: k.fence, Head: redisstore.GenerationLen}
 	}
 	for i, r := range c.store.Look(ctx, looks...) {
 		now := mark{tag: made[i].tag, fence: made[i].fence}
@@ -225,13 +290,20 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 	if err != nil {
 		return false, err
 	}
-	var late []*mark
+	all := s.tags[:len(s.tags):len(s.tags)]
 	for _, tag := range tags {
-		if !s.has(tag) {
-			late = append(late, m.of(tag))
-			s.tags = append(s.tags[:len(s.tags):len(s.tags)], tag)
+		if !slices.Contains(all, tag) {
+			all = append(all, tag)
 		}
 	}
+	if len(all) > wire.MaxTags { // before anything is written for one of them
+		return false, invalidArgument(strconv.Itoa(len(all)-2) + " tags, at most " + strconv.Itoa(maxTags) + " allowed")
+	}
+	var late []*mark
+	for _, tag := range all[len(s.tags):] {
+		late = append(late, m.of(tag))
+	}
+	s.tags = all
 	if c.store == nil {
 		m.localGenerations()
 		m.capture(s)
@@ -239,9 +311,9 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 	}
 	asked := make([]redisstore.Tag, 0, len(late)+1)
 	for _, k := range late {
-		asked = append(asked, tagOf(k.tag))
+		asked = append(asked, tagOf(k.tag, max(s.tagLife(), time.Duration(s.out.freshUntil-s.out.loadedAt)+tagMargin)))
 	}
-	sequence := tagOf(tagSequence)
+	sequence := tagOf(tagSequence, 0)
 	gens := c.store.Ensure(ctx, append(asked, sequence)...)
 	for i, k := range late {
 		if err := gens[i].Err; err != nil {
@@ -259,6 +331,33 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 	last := gens[len(late)]
 	// Redis may not have been told of one that was made here.
 	return last.Value == s.sequence && c.ownTags.Load() == s.ownTags, last.Err
+}
+
+// outlive has the tags of s live as long as its value, where the loader has given that a longer TTL than it was asked for with. It
+// reports false if one of them has another generation by now.
+func (c *Cache) outlive(s *slot) (unmoved bool, err error) {
+	life := time.Duration(s.out.freshUntil-s.out.loadedAt) + tagMargin
+	if life <= s.tagLife() {
+		return true, nil
+	}
+	var asked []redisstore.Tag
+	var carried []uint64
+	for _, st := range s.stamps {
+		if strings.HasPrefix(st.tag, tagNamed) {
+			asked, carried = append(asked, tagOf(st.tag, life)), append(carried, st.value)
+		}
+	}
+	if len(asked) == 0 {
+		return true, nil
+	}
+	ctx, cancel := c.store.Budget(context.Background(), 0, len(asked))
+	defer cancel()
+	for i, g := range c.store.Ensure(ctx, asked...) {
+		if g.Err != nil || g.Value != carried[i] {
+			return false, g.Err
+		}
+	}
+	return true, nil
 }
 
 func (s *slot) has(tag string) bool {

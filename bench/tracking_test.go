@@ -113,7 +113,9 @@ func number(b *testing.B, server *redistest.Server, section, field string) int64
 	return 0
 }
 
-func memory(b *testing.B, server *redistest.Server) int64 { return number(b, server, "memory", "used_memory") }
+func memory(b *testing.B, server *redistest.Server) int64 {
+	return number(b, server, "memory", "used_memory")
+}
 
 // serverTime is the processor time that the server has used.
 func serverTime(b *testing.B, server *redistest.Server) time.Duration {

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -25,32 +26,89 @@ const (
 	chunkWindow = 4                // how many are on their way at a time: a mebibyte
 )
 
-// Chunks reads n chunks of the value of key that has this nonce. It returns false if one of them is gone.
-func (s *Store) Chunks(ctx context.Context, key, nonce string, n int) (chunks [][]byte, ok bool, err error) {
+// Chunks reads the chunks of the value of key that has this nonce, which have these lengths. It returns false if one of them is gone.
+// Of one that is longer, no more is read than shows that it is, and none is read behind one that has another length: the last chunk
+// that is returned is that one.
+func (s *Store) Chunks(ctx context.Context, key, nonce string, lengths []int) (chunks [][]byte, ok bool, err error) {
 	name := s.namespace.name(key)
-	results := s.eachInBulk(ctx, name, n, func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Get().Key(chunkKey(name, nonce, i)).Build()
-	})
-	chunks = make([][]byte, n)
-	for i, r := range results {
-		chunks[i], err = r.AsBytes()
-		if rueidis.IsRedisNil(err) {
-			return nil, false, nil
-		}
-		if err != nil {
-			return nil, false, err
+	chunks = make([][]byte, 0, len(lengths))
+	for len(chunks) < len(lengths) {
+		from := len(chunks)
+		for i, r := range s.eachInBulk(ctx, name, min(chunkWindow, len(lengths)-from), func(c rueidis.Client, i int) rueidis.Completed {
+			return c.B().Getrange().Key(chunkKey(name, nonce, from+i)).Start(0).End(int64(lengths[from+i])).Build()
+		}) {
+			chunk, err := r.AsBytes()
+			if err != nil {
+				return nil, false, err
+			}
+			if len(chunk) == 0 {
+				return nil, false, nil
+			}
+			if chunks = append(chunks, chunk); len(chunk) != lengths[from+i] {
+				return chunks, true, nil
+			}
 		}
 	}
 	return chunks, true, nil
 }
 
-// putChunks stores the chunks of f, for as long as it takes to store the manifest.
-func (s *Store) putChunks(ctx context.Context, f Filling) error {
+// putChunks stores the chunks of f, for as long as it takes to store the manifest. The lease is looked at before the first of them is
+// sent, and again with each few: where it is lost, the fill would be refused, and what is sent until then takes memory for nothing.
+// It returns whether the lease is held, and how many chunks may have been stored.
+func (s *Store) putChunks(ctx context.Context, f Filling) (held bool, sent int, err error) {
 	name := s.namespace.name(f.Key)
-	return firstError(s.eachInBulk(ctx, name, len(f.Chunks), func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Set().Key(chunkKey(name, f.Nonce, i)).Value(rueidis.BinaryString(f.Chunks[i])).Px(chunkUpload).Build()
-	}))
+	for of := f.Chunks[:0]; ; of = f.Chunks[sent:min(sent+chunkWindow, len(f.Chunks))] {
+		results := s.eachInBulk(ctx, name, 1+len(of), func(c rueidis.Client, i int) rueidis.Completed {
+			if i == 0 {
+				return c.B().Get().Key(leaseKey(name)).Build()
+			}
+			i--
+			return c.B().Set().Key(chunkKey(name, f.Nonce, sent+i)).Value(rueidis.BinaryString(of[i])).Px(chunkUpload).Build()
+		})
+		sent += len(of)
+		holder, err := results[0].ToString()
+		switch {
+		case rueidis.IsRedisNil(err) || err == nil && holder != f.Nonce:
+			return false, sent, nil
+		case err == nil:
+			err = firstError(results[1:])
+		}
+		if err != nil || sent == len(f.Chunks) {
+			return err == nil, sent, err
+		}
+	}
 }
+
+// forgetChunks removes the chunks of values whose manifests were not stored. Should a fill have been carried out though nobody has
+// heard of it, its chunks stay; and one that comes later finds no chunks, and is refused. What cannot be removed lives for a minute.
+func (s *Store) forgetChunks(ctx context.Context, stored map[*Filling]int) {
+	if len(stored) == 0 {
+		return
+	}
+	ctx, cancel := s.Budget(context.WithoutCancel(ctx), 0, len(stored))
+	defer cancel()
+	var calls []call
+	for f, n := range stored {
+		args := append([]string{f.Nonce, strconv.Itoa(n)}, s.format...)
+		calls = append(calls, call{forget, []string{s.namespace.name(f.Key)}, args})
+	}
+	s.run(ctx, calls)
+}
+
+// forget removes the chunks of a fill, unless its manifest is there.
+//
+//	KEYS  K
+//	ARGV  nonce, number of chunks, and the format
+var forget = newScript(formatFrom(3) + `
+local nonce = chunksOf(KEYS[1])
+if nonce == ARGV[1] then
+	return 0
+end
+for i = 0, tonumber(ARGV[2]) - 1 do
+	redis.call('UNLINK', chunkKey(KEYS[1], ARGV[1], i))
+end
+return 1
+`)
 
 // A bulk is the second client of a session. It is made when it is first wanted, which for most users is never.
 type bulk struct {
@@ -72,7 +130,7 @@ func signal(c chan struct{}) {
 
 // eachInBulk is each for n commands that carry much, and belong to one name.
 func (s *Store) eachInBulk(ctx context.Context, name string, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{names: slices.Repeat([]string{name}, n), plain: build, most: chunkWindow, bulk: true})
+	return s.each(ctx, batch{names: slices.Repeat([]string{name}, n), plain: build, most: 1 + chunkWindow, bulk: true})
 }
 
 // inBulk is the client for what carries much. Until there is a second one it is the first: no caller waits for a connection to be

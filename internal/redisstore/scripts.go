@@ -185,51 +185,90 @@ end
 return removed
 `)
 
+// withGeneration reads a tag's generation. A generation is what the scripts write: a decimal number from 1 to 2^53-1, without a
+// sign or zeros before it. Lua's numbers are exact up to there, which is µs until the year 2255; from 2^53 on, adding 1 changes
+// nothing, and an invalidation would change nothing either. Any other content of the key counts as none: a damaged value, or what
+// somebody else has written. ParseGeneration has the same rule. A longer text is no generation, so no more than 17 bytes are read.
+const withGeneration = `
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local text = redis.pcall('GETRANGE', KEYS[1], 0, 16)
+local generation = 0
+if type(text) == 'string' and #text <= 16 and string.match(text, '^[1-9]%d*$') and tonumber(text) < 9007199254740992 then
+	generation = tonumber(text)
+end
+`
+
 // bump gives a tag its next generation, one that it never had before: even where the key was lost, the server's time is
 // beyond every generation that it ever had.
 //
 //	KEYS  the tag's key
-//	ARGV  life of the key in ms, 0 for ever
+//	ARGV  life of the key in ms where the server does not say how long it has left, 0 for ever
 //
-// The reply is the generation in decimal. Lua's numbers hold µs exactly until the year 2255. A server without memory for it
-// drops the last one, which invalidates as much: what carries it then carries one that is not known.
-var bump = repeatable(newScript(`
-local time = redis.call('TIME')
-local value = redis.pcall('GET', KEYS[1])
-local previous = type(value) == 'string' and string.match(value, '^%d+$') and #value <= 16 and tonumber(value) or 0
-local put = redis.pcall
-` + putGeneration))
-
-// ensure answers with a tag's generation, as bump does, and gives it one where it has none.
+// The reply is the generation in decimal. A key that lives for a while keeps the time that it has left. Where there is none, no
+// entry carries a generation that counts, so none is left behind; but the key is written and removed, which tells those who have
+// read that it is missing. The next generation is the server's time, unless the last one is beyond that, and below 2^53 in any case.
 //
-//	KEYS  the tag's key
-//	ARGV  life of the key in ms, 0 for ever
-var ensure = repeatable(newScript(`
-local time = redis.call('TIME')
-local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'string' and string.match(value, '^%d+$') and #value <= 16 then
-	return value
+// A server without memory refuses the first write of a script if that takes memory, but not the second one. UNLINK takes none.
+// Should SET be refused all the same, the last generation is gone, which invalidates as much: an entry that carries it then carries
+// one that is not known.
+var bump = repeatable(newScript(withGeneration + `
+local life, exists = ARGV[1], redis.call('EXISTS', KEYS[1]) == 1
+if life ~= '0' and exists then
+	local left = redis.pcall('PTTL', KEYS[1])
+	if type(left) == 'number' and left > 0 then
+		life = string.format('%.0f', left)
+	end
 end
-local previous = 0
-local put = redis.call
-` + putGeneration))
-
-const putGeneration = `
-local text = string.format('%.0f', math.max(previous + 1, time[1] * 1000000 + time[2]))
+local following = math.max(generation + 1, now)
+if following >= 9007199254740992 then
+	following = now
+end
+following = string.format('%.0f', following)
+redis.call('UNLINK', KEYS[1])
 local done
-if ARGV[1] == '0' then
-	done = put('SET', KEYS[1], text)
+if life == '0' then
+	done = redis.pcall('SET', KEYS[1], following)
 else
-	done = put('SET', KEYS[1], text, 'PX', ARGV[1])
+	done = redis.pcall('SET', KEYS[1], following, 'PX', life)
 end
 if done.err then
 	if string.sub(done.err, 1, 3) ~= 'OOM' then
 		return done
 	end
+elseif life ~= '0' and not exists then
 	redis.call('UNLINK', KEYS[1])
 end
-return text
-`
+return following
+`))
+
+// ensure answers with a tag's generation, as bump does, and gives it one where it has none.
+//
+//	KEYS  the tag's key
+//	ARGV  how long the key must live in ms, 0 for ever, and how long it lives that has less left or none
+//
+// The second life is longer than the first one, so that the key is not changed each time: a change makes every process drop what
+// it has in memory with that tag. A user who may not ask for the time left gives keys a long life instead.
+var ensure = repeatable(newScript(withGeneration + `
+local least, life = tonumber(ARGV[1]), ARGV[2]
+local left = least > 0 and redis.pcall('PTTL', KEYS[1]) or 0
+if generation > 0 then
+	if type(left) == 'number' and left >= 0 and left < least then
+		redis.call('PEXPIRE', KEYS[1], life)
+	end
+	return text
+end
+if type(left) ~= 'number' then
+	life = '` + strconv.FormatInt(unknownLife.Milliseconds(), 10) + `'
+end
+local first = string.format('%.0f', now)
+if least == 0 then
+	redis.call('SET', KEYS[1], first)
+else
+	redis.call('SET', KEYS[1], first, 'PX', life)
+end
+return first
+`))
 
 // discard removes K unless its load began late enough. The lease stays: whoever holds it now will store what is newer.
 //

@@ -62,7 +62,8 @@ type Read struct {
 	Err     error
 }
 
-// A Tag names what has a generation: a key, and how long that lives after its last change. Zero is for ever.
+// A Tag names what has a generation: a key, and how long Ensure has it live at least from now on. Zero is for ever. To Bump, the
+// life is only whether there is one: what exists keeps the time that it has left, and what does not is not made.
 type Tag struct {
 	Key  string
 	Life time.Duration
@@ -559,7 +560,7 @@ func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
 func (s *Store) ofTags(script *script, tags []Tag) []call {
 	calls := make([]call, len(tags))
 	for i, t := range tags {
-		calls[i] = call{script, []string{s.namespace.name(t.Key)}, []string{strconv.FormatInt(t.Life.Milliseconds(), 10)}}
+		calls[i] = call{script, []string{s.namespace.name(t.Key)}, lifeArgs(script, t.Life)}
 	}
 	return calls
 }
@@ -574,14 +575,6 @@ func generations(results []rueidis.RedisResult) []Generation {
 		out[i].Err = err
 	}
 	return out
-}
-
-// ParseGeneration reads what the key of a tag holds.
-func ParseGeneration(text []byte) (uint64, error) {
-	if len(text) > 16 {
-		return 0, errors.New("no generation: too long")
-	}
-	return strconv.ParseUint(string(text), 10, 64)
 }
 
 func parseGrant(r rueidis.RedisResult) (g Grant) {
@@ -619,6 +612,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 // there is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
+	chunks := make(map[*Filling]int)            // of those fills that have any in Redis and no manifest
 	for _, large := range []bool{false, true} { // those without chunks do not wait for those of others
 		var calls []call
 		var filling []int
@@ -626,8 +620,15 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			if large != (len(f.Chunks) > 0) {
 				continue
 			}
-			if errs[i] = s.putChunks(ctx, f); errs[i] != nil {
-				continue
+			if large {
+				var held bool
+				var sent int
+				if held, sent, errs[i] = s.putChunks(ctx, f); sent > 0 {
+					chunks[&fills[i]] = sent
+				}
+				if !held {
+					continue
+				}
 			}
 			args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
 			calls = append(calls, call{fill, s.pair(f.Key), append(args, s.format...)})
@@ -637,9 +638,12 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			i := filling[j]
 			var n int64
 			n, errs[i] = r.AsInt64()
-			outcomes[i] = Outcome(n)
+			if outcomes[i] = Outcome(n); errs[i] == nil && outcomes[i] == Stored {
+				delete(chunks, &fills[i])
+			}
 		}
 	}
+	s.forgetChunks(ctx, chunks)
 	return outcomes, errs
 }
 

@@ -18,6 +18,7 @@ const (
 	portionSize = 32  // commands in one round trip
 	portionTime = 2 * time.Second
 	burst       = time.Millisecond // of portions without a pause between them
+	longestTags = 1 << 16          // bytes of the tags of a value that are looked at: more than any build writes
 )
 
 // ErrMoved means that the server was lost, or another one has taken its place, while its keys were gone through: what was seen
@@ -48,7 +49,8 @@ return removed
 //	KEYS  K
 //	ARGV  the format, offset of the length of the tags, offset of the tags; then tag, generation, …
 //
-// The reply is the number of the tag that it was removed for, 0 where it stays: as it does where this build cannot read it.
+// The reply is the number of the tag that it was removed for, 0 where it stays: as it does where this build cannot read it. A number
+// that is no generation is older than any.
 var sweep = newScript(formatFrom(1) + `
 local tags = tonumber(ARGV[8])
 local head = redis.pcall('GETRANGE', KEYS[1], 0, tags - 1)
@@ -67,6 +69,9 @@ local function number(text, at, bytes)
 	return n
 end
 local length = number(head, tonumber(ARGV[7]) + 1, 4)
+if length > ` + strconv.Itoa(longestTags) + ` then
+	return 0
+end
 local section = redis.call('GETRANGE', KEYS[1], tags, tags + length - 1)
 if #section < length or length < 2 then
 	return 0
@@ -83,9 +88,12 @@ for _ = 1, number(section, 1, 2) do
 	end
 	local name = string.sub(section, from, to)
 	for i = 9, #ARGV, 2 do
-		if ARGV[i] == name and number(section, to + 1, 8) < tonumber(ARGV[i + 1]) then
-			drop(KEYS[1])
-			return (i - 7) / 2
+		if ARGV[i] == name then
+			local carried = number(section, to + 1, 8)
+			if carried < tonumber(ARGV[i + 1]) or carried >= 9007199254740992 then
+				drop(KEYS[1])
+				return (i - 7) / 2
+			end
 		end
 	end
 	at = to + 9
@@ -360,16 +368,13 @@ func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte,
 // denied reports whether the user may not use a key: it is somebody else's then, whose keys begin as ours do.
 func denied(err error) bool { return code(err) == "NOPERM" }
 
-// Values reads short values, such as generations, without being told of their changes. What is missing or no string is empty.
+// Values reads what the keys of tags hold, as far as it takes to see whether that is a generation, without being told of
+// changes. What is missing or no string is empty.
 func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {
-	values, names := make([]string, len(keys)), s.named(keys)
-	for i, r := range s.slowly(ctx, names, func(c rueidis.Client, i int) rueidis.Completed {
-		return c.B().Get().Key(names[i]).Build()
-	}) {
-		var err error
-		if values[i], err = r.ToString(); err != nil && !rueidis.IsRedisNil(err) && !IsWrongType(err) {
-			return nil, err
-		}
+	heads, err := s.Heads(ctx, GenerationLen, keys...)
+	values := make([]string, len(heads))
+	for i, head := range heads {
+		values[i] = string(head)
 	}
-	return values, nil
+	return values, err
 }

@@ -82,13 +82,24 @@ func ReadManifest(key string, value []byte, lim Limits) (Manifest, error) {
 	}, nil
 }
 
+// Lengths are those of the chunks, in their order.
+func (m Manifest) Lengths() []int {
+	lengths := make([]int, m.Chunks)
+	for i := range lengths {
+		lengths[i] = m.length(i)
+	}
+	return lengths
+}
+
+func (m Manifest) length(i int) int { return min(m.chunk, m.Size-i*m.chunk) }
+
 // Join is Decode for a value with a manifest and its chunks.
 func (m Manifest) Join(key string, value []byte, chunks [][]byte, lim Limits) (Header, []byte, error) {
 	le := binary.LittleEndian
 	head := len(value) - ManifestLen
 	whole := append(make([]byte, 0, head+m.Size), value[:head]...)
 	for i, c := range chunks {
-		if len(c) != min(m.chunk, m.Size-i*m.chunk) {
+		if len(c) != m.length(i) {
 			return Header{}, nil, fmt.Errorf("%w: length of a chunk", ErrCorrupt)
 		}
 		whole = append(whole, c...)
