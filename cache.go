@@ -311,8 +311,9 @@ type slot struct {
 	reason      string              // why it is none of the better ones
 	timedOut    bool                // Redis did not answer in time
 
-	nonce   wire.Nonce // of the lease that was asked for; zero if none was
-	granted int64      // the server's time when it was granted, µs; 0 without one
+	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
+	granted int64       // the server's time when it was granted, µs; 0 without one
+	lost    atomic.Bool // Redis has said that it is not held any more
 
 	value any         // what the loader gave: a pointer to the typed value
 	entry *near.Entry // for it, in the same allocation
