@@ -47,7 +47,7 @@ type Cache struct {
 
 	closing    sync.Once
 	closed     atomic.Bool
-	background sync.WaitGroup // all but flights, which are counted by their group
+	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
 	scanComplaints complaints
@@ -103,25 +103,30 @@ func New(opts Options) (*Cache, error) {
 	return c, nil
 }
 
-// closeGrace is how long Close waits for loaders that ignore the end of their context.
+// closeGrace is how long Close waits for functions of the program's that do not come back: loaders that ignore the end of their
+// context, say.
 const closeGrace = 10 * time.Second
 
 // Close ends the cache: later calls and those that wait for a load return ErrClosed, contexts of loaders end, and
-// background work, stores included, is waited for; only loaders that go on regardless of their context for 10 s are left
-// behind, and logged. It can be called more than once and always returns nil, also on a nil cache.
+// background work, stores included, is waited for, as are the calls that are under way; only functions of the program's that go on
+// for 10 s, such as a loader regardless of its context, are left behind, and logged. It can be called more than once and always
+// returns nil, also on a nil cache.
 func (c *Cache) Close() error {
 	if c == nil || c.clock == nil {
 		return nil
 	}
 	c.closing.Do(func() {
 		c.closed.Store(true)
+		c.background.close()
 		close(c.closes)
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
-		if c.flights.Close(ctx, ErrClosed) == nil {
-			c.background.Wait()
-		} else {
+		flying, others := c.flights.Close(ctx, ErrClosed), c.background.wait(ctx)
+		switch {
+		case flying != nil:
 			c.opts.Logger.Warn("aside: closed while loaders still run; they ignore the end of their context")
+		case others != nil:
+			c.opts.Logger.Warn("aside: closed while calls or OnInvalidated still run; a codec, or OnInvalidated itself, does not return")
 		}
 		if c.store != nil {
 			c.store.Close()
@@ -194,6 +199,10 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	if o.refresh || o.strong {
 		return invalidArgument("Set takes neither Refresh nor Strong: it always replaces what is cached")
 	}
+	if !c.background.enter() {
+		return ErrClosed
+	}
+	defer c.background.leave()
 	hold(s, value, nil)
 	return c.set(ctx, s)
 }
@@ -253,8 +262,11 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	out, ok := c.peek(ctx, s)
 	if !ok {
 		err = ErrMiss
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = ctx.Err()
+		case c.closed.Load():
+			err = ErrClosed
 		}
 	}
 	s.plan.counts.count(out, err)
@@ -269,17 +281,24 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 		out, ok = c.flights.Peek(s.flightKey())
 		out.status, out.tier = StatusHit, TierMemory
 	}
-	if !ok && c.store != nil {
-		budget, cancel := c.budget(ctx, s)
-		m := c.newMarks()
-		c.fence(s, m, nil)
-		ok = len(c.readStore(budget, m, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
-		s.fence.End()
-		m.end()
-		cancel()
-		if !ok && s.status == StatusFallback {
-			out, ok = c.readStale(s)
-		}
+	if !ok && c.store != nil && c.background.enter() {
+		defer c.background.leave()
+		out, ok = c.peekStore(ctx, s)
+	}
+	return out, ok
+}
+
+// peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
+func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
+	budget, cancel := c.budget(ctx, s)
+	defer cancel()
+	m := c.newMarks()
+	defer m.end()
+	defer func() { s.fence.End() }()
+	c.fence(s, m, nil)
+	ok = len(c.readStore(budget, m, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
+	if !ok && s.status == StatusFallback {
+		out, ok = c.readStale(s)
 	}
 	return out, ok
 }
@@ -377,6 +396,17 @@ func (c *Cache) usableWith(ctx context.Context) error {
 	}
 	if ctx == nil {
 		return invalidArgument("the context is nil: use context.Background() where there is none")
+	}
+	return nil
+}
+
+// arrive is usableWith for a call that Close waits for. It ends with c.background.leave.
+func (c *Cache) arrive(ctx context.Context) error {
+	if err := c.usableWith(ctx); err != nil {
+		return err
+	}
+	if !c.background.enter() {
+		return ErrClosed
 	}
 	return nil
 }

@@ -3,7 +3,7 @@ package aside_test
 import (
 	"context"
 	"encoding/hex"
-		"testing"
+	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -32,7 +32,7 @@ func TestALoadThatHasLostItsLeaseIsNotJoined(t *testing.T) {
 			o := at(server.Addr())
 			o.LeaseTTL = 300 * time.Millisecond
 			a, b := connected(t, o), connected(t, at(server.Addr()))
-			doomed, old := newHeld(), hex.EncodeToString(large(1 << 20)) // so large that its chunks would be sent before its lease is compared
+			doomed, old := newHeld(), hex.EncodeToString(large(1<<20)) // so large that its chunks would be sent before its lease is compared
 			first := background(t, a, items.Key("a"), doomed.load(old))
 			<-doomed.began
 			lose(t, server, "{items:a}!l")
