@@ -432,7 +432,10 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 		return f, err
 	}
 	// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
-	if s.fence.BrokenHere() || s.lost.Load() {
+	if s.fence.BrokenHere() {
+		return f, errOutdated
+	}
+	if s.lost.Load() {
 		return f, errOutdated
 	}
 	for _, tag := range s.tags {
