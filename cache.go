@@ -305,18 +305,21 @@ func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // A slot is one key's way through the load path.
 type slot struct {
-	key       string
-	plan      *plan
-	typ       reflect.Type // of the value
-	index     int          // of its id, in a batch
-	ttl       time.Duration
-	tags      []string // what it can be invalidated by, beside its key
-	strong    bool     // nothing that memory holds is good enough
-	supersede bool     // a Set or a Refresh: loads under way must not be stored over it
-	call      *flight.Call[flightKey, outcome]
-	led       bool   // by this caller, not joined
-	lateTags  uint64 // the cache's, when the slot joined its flight, or began it
-	ownTags   uint64 // likewise
+	key          string
+	plan         *plan
+	typ          reflect.Type // of the value
+	index        int          // of its id, in a batch
+	ttl          time.Duration
+	tags         []string // what it can be invalidated by, beside its key
+	strong       bool     // nothing that memory holds is good enough
+	supersede    bool     // a Set or a Refresh: loads under way must not be stored over it
+	call         *flight.Call[flightKey, outcome]
+	led          bool                             // by this caller, not joined
+	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
+	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
+	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
+	lateTags     uint64                           // the cache's, when the slot joined its flight, or began it
+	ownTags      uint64                           // likewise
 
 	fence       *near.Fence         // taken before anything is read
 	voucher     *near.Voucher       // the connection's, for what was read last; nil if nobody vouches
@@ -445,7 +448,15 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 		return outcome{}, err
 	}
 	for {
-		c.join(ctx, s)
+		switch ended, err := c.join(ctx, s); {
+		case err != nil:
+			return outcome{}, err
+		case ended != nil:
+			if err := c.outwait(ctx, s, ended); err != nil {
+				return outcome{}, err
+			}
+			continue
+		}
 		if s.led {
 			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
 		}
@@ -464,17 +475,20 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 }
 
 // join joins the flight of s's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
-// the source before: it is not joined.
-func (c *Cache) join(ctx context.Context, s *slot) {
+// the source before: it is not joined. Where that is such a call too, join returns what is closed when it has ended: see outwait.
+//
+// No code of the program's runs after the flight is led: what ended the goroutine there would leave a flight that never runs.
+func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err error) {
+	l := loadOf(ctx)
 	s.lateTags = c.lateTags.Load()
 	if s.supersede || s.strong {
-		s.call, s.led = c.flights.JoinNew(s.flightKey())
+		if s.call, s.led, ended = c.joinFresh(s, l == nil); ended != nil {
+			return ended, nil
+		}
 	} else {
 		s.call, s.led = c.flights.Join(s.flightKey())
 	}
-	if l := loadOf(ctx); l != nil && l.cache == c {
-		s.call.Hurry() // the load that waits for this one has a place
-	}
+	return nil, c.awaited(l, s)
 }
 
 // tooLate reports whether s has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
@@ -483,10 +497,15 @@ func (s *slot) tooLate(out outcome) bool { return !s.led && out.late && out.late
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
 func (s *slot) wait(ctx context.Context) (outcome, error) {
-	if s.led {
+	defer s.forgo()
+	if s.led && s.waitingSince.IsZero() {
 		return s.call.Wait(ctx)
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.plan.loadTimeout)
+	left := s.plan.loadTimeout
+	if !s.waitingSince.IsZero() {
+		left -= time.Since(s.waitingSince)
+	}
+	bounded, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	out, err := s.call.Wait(bounded)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
@@ -1045,7 +1064,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	for _, s := range l.slots {
 		s.err = flight.ErrGoexit // stands unless the loader says otherwise
 	}
-	load(context.WithValue(ctx, loadKey{}, l), l.slots)
+	inLoader(func() { load(context.WithValue(ctx, loadKey{}, l), l.slots) })
 	return start, took
 }
 

@@ -51,7 +51,9 @@ func TestALoadThatHasLostItsLeaseIsNotJoined(t *testing.T) {
 			close(doomed.release)
 			require.Equal(t, old, <-first, "those who were waiting get it")
 			eventually(t, "it is not stored", func() bool { return refused(a) > 0 })
-			require.Empty(t, server.MustDo(t, "KEYS", "*!c:*"), "nothing was sent")
+			if name != "taken over" { // that lease is there to be removed, so this process is told before it asks
+				require.Empty(t, server.MustDo(t, "KEYS", "*!c:*"), "nothing was sent")
+			}
 			v, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), value("another"))
 			require.NoError(t, err)
 			require.Equal(t, "new", v)
