@@ -81,10 +81,24 @@ type batch[K comparable, T any] struct {
 }
 
 // round answers slots from memory, or joins or leads their flights. It returns those that must go round again, because they
-// joined a load that turned out to be too old for them.
+// joined a load that turned out to be too old for them, or waited for the end of one that they do not share.
 func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again []*slot) {
-	var led, waiting []*slot
+	var led, joined, busy []*slot
 	var calls []*flight.Call[flightKey, outcome]
+	var ends []<-chan struct{} // of those that are busy
+	var answers []func()       // of those that need no flight
+	waited := 0                // of those that have joined
+	// A codec that is run for the answers may end the goroutine, and so may a context. Whoever waits for a flight of this batch
+	// must not wait for one that never runs.
+	defer func() {
+		for _, s := range joined[waited:] {
+			if s.led {
+				s.call.Forsake(flight.ErrGoexit)
+			}
+			s.forgo()
+			s.call.Leave()
+		}
+	}()
 	timeout := slots[0].plan.loadTimeout
 	ours := make(map[string]bool)
 	for _, s := range slots {
@@ -93,25 +107,37 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 			out, ok = c.readDegraded(s)
 		}
 		if ok {
-			b.settle(ctx, c, s, out, nil)
+			answers = append(answers, func() { b.settle(ctx, c, s, out, nil) })
 			continue
 		}
 		if ours[s.key] {
 			s.supersede, s.strong = false, false // two ids with one key: the second shares what the first one begins now
 		}
-		c.join(ctx, s)
+		ended, err := c.join(ctx, s)
+		switch {
+		case err != nil:
+			answers = append(answers, func() { b.settle(ctx, c, s, outcome{}, err) })
+			continue
+		case ended != nil:
+			busy, ends = append(busy, s), append(ends, ended)
+			continue
+		}
+		joined = append(joined, s)
 		if s.led {
 			ours[s.key] = true
 			led, calls = append(led, s), append(calls, s.call)
 			timeout = max(timeout, s.plan.loadTimeout)
 		}
-		waiting = append(waiting, s)
 	}
 	if len(led) > 0 {
 		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.lead(ctx, led, b.run) }, calls...)
 	}
-	for _, s := range waiting {
+	for _, answer := range answers {
+		answer()
+	}
+	for _, s := range joined {
 		out, err := s.wait(ctx)
+		waited++
 		switch {
 		case err != nil:
 			err = flightError(err, s.key)
@@ -121,6 +147,14 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 		}
 		b.settle(ctx, c, s, out, err)
 	}
+	for i, s := range busy {
+		if err := c.outwait(ctx, s, ends[i]); err != nil {
+			b.settle(ctx, c, s, outcome{}, err)
+			continue
+		}
+		again = append(again, s)
+	}
+	slices.SortFunc(again, func(s, t *slot) int { return s.index - t.index })
 	return again
 }
 

@@ -73,6 +73,13 @@ func (b *bulkhead) enter(ctx context.Context, hurried <-chan struct{}) (leave fu
 	}
 }
 
+// full reports whether a load that came now would have to wait.
+func (b *bulkhead) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.free == 0
+}
+
 // spare takes a place for a load that no caller waits for, if one is free. A caller's load that finds none free later takes
 // it away by calling end, and does not wait until that load has come back: for that moment one more runs.
 func (b *bulkhead) spare(end func()) (leave func(), ok bool) {

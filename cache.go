@@ -49,7 +49,7 @@ type Cache struct {
 
 	closing    sync.Once
 	closed     atomic.Bool
-	background sync.WaitGroup // all but flights, which are counted by their group
+	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
 	scanComplaints complaints
@@ -106,25 +106,30 @@ func New(opts Options) (*Cache, error) {
 	return c, nil
 }
 
-// closeGrace is how long Close waits for loaders that ignore the end of their context.
+// closeGrace is how long Close waits for functions of the program's that do not come back: loaders that ignore the end of their
+// context, say.
 const closeGrace = 10 * time.Second
 
 // Close ends the cache: later calls and those that wait for a load return ErrClosed, contexts of loaders end, and
-// background work, stores included, is waited for; only loaders that go on regardless of their context for 10 s are left
-// behind, and logged. It can be called more than once and always returns nil, also on a nil cache.
+// background work, stores included, is waited for, as are the calls that are under way; only functions of the program's that go on
+// for 10 s, such as a loader regardless of its context, are left behind, and logged. It can be called more than once and always
+// returns nil, also on a nil cache.
 func (c *Cache) Close() error {
 	if c == nil || c.clock == nil {
 		return nil
 	}
 	c.closing.Do(func() {
 		c.closed.Store(true)
+		c.background.close()
 		close(c.closes)
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
-		if c.flights.Close(ctx, ErrClosed) == nil {
-			c.background.Wait()
-		} else {
+		flying, others := c.flights.Close(ctx, ErrClosed), c.background.wait(ctx)
+		switch {
+		case flying != nil:
 			c.opts.Logger.Warn("aside: closed while loaders still run; they ignore the end of their context")
+		case others != nil:
+			c.opts.Logger.Warn("aside: closed while calls or OnInvalidated still run; a codec, or OnInvalidated itself, does not return")
 		}
 		if c.store != nil {
 			c.store.Close()
@@ -197,6 +202,10 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	if o.refresh || o.strong {
 		return invalidArgument("Set takes neither Refresh nor Strong: it always replaces what is cached")
 	}
+	if !c.background.enter() {
+		return ErrClosed
+	}
+	defer c.background.leave()
 	hold(s, value, nil)
 	return c.set(ctx, s)
 }
@@ -256,8 +265,11 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	out, ok := c.peek(ctx, s)
 	if !ok {
 		err = ErrMiss
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = ctx.Err()
+		case c.closed.Load():
+			err = ErrClosed
 		}
 	}
 	s.plan.counts.count(out, err)
@@ -272,35 +284,45 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 		out, ok = c.flights.Peek(s.flightKey())
 		out.status, out.tier = StatusHit, TierMemory
 	}
-	if !ok && c.store != nil {
-		budget, cancel := c.budget(ctx, s)
-		m := c.newMarks()
-		c.fence(s, m, nil)
-		ok = len(c.readStore(budget, m, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
-		s.fence.End()
-		m.end()
-		cancel()
-		if !ok && s.status == StatusFallback {
-			out, ok = c.readStale(s)
-		}
+	if !ok && c.store != nil && c.background.enter() {
+		defer c.background.leave()
+		out, ok = c.peekStore(ctx, s)
+	}
+	return out, ok
+}
+
+// peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
+func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
+	budget, cancel := c.budget(ctx, s)
+	defer cancel()
+	m := c.newMarks()
+	defer m.end()
+	defer func() { s.fence.End() }()
+	c.fence(s, m, nil)
+	ok = len(c.readStore(budget, m, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
+	if !ok && s.status == StatusFallback {
+		out, ok = c.readStale(s)
 	}
 	return out, ok
 }
 
 // A slot is one key's way through the load path.
 type slot struct {
-	key       string
-	plan      *plan
-	typ       reflect.Type // of the value
-	index     int          // of its id, in a batch
-	ttl       time.Duration
-	tags      []string // what it can be invalidated by, beside its key
-	strong    bool     // nothing that memory holds is good enough
-	supersede bool     // a Set or a Refresh: loads under way must not be stored over it
-	call      *flight.Call[flightKey, outcome]
-	led       bool   // by this caller, not joined
-	lateTags  uint64 // the cache's, when the slot joined its flight, or began it
-	ownTags   uint64 // likewise
+	key          string
+	plan         *plan
+	typ          reflect.Type // of the value
+	index        int          // of its id, in a batch
+	ttl          time.Duration
+	tags         []string // what it can be invalidated by, beside its key
+	strong       bool     // nothing that memory holds is good enough
+	supersede    bool     // a Set or a Refresh: loads under way must not be stored over it
+	call         *flight.Call[flightKey, outcome]
+	led          bool                             // by this caller, not joined
+	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
+	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
+	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
+	lateTags     uint64                           // the cache's, when the slot joined its flight, or began it
+	ownTags      uint64                           // likewise
 
 	fence       *near.Fence         // taken before anything is read
 	notice                          // of its key, as it was read last
@@ -317,8 +339,9 @@ type slot struct {
 	reason      string              // why it is none of the better ones
 	timedOut    bool                // Redis did not answer in time
 
-	nonce   wire.Nonce // of the lease that was asked for; zero if none was
-	granted int64      // the server's time when it was granted, µs; 0 without one
+	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
+	granted int64       // the server's time when it was granted, µs; 0 without one
+	lost    atomic.Bool // Redis has said that it is not held any more
 
 	value any         // what the loader gave: a pointer to the typed value
 	entry *near.Entry // for it, in the same allocation
@@ -386,6 +409,17 @@ func (c *Cache) usableWith(ctx context.Context) error {
 	return nil
 }
 
+// arrive is usableWith for a call that Close waits for. It ends with c.background.leave.
+func (c *Cache) arrive(ctx context.Context) error {
+	if err := c.usableWith(ctx); err != nil {
+		return err
+	}
+	if !c.background.enter() {
+		return ErrClosed
+	}
+	return nil
+}
+
 func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (*slot, callOptions, error) {
 	if err := c.usableWith(ctx); err != nil {
 		return nil, callOptions{}, err
@@ -420,7 +454,15 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 		return outcome{}, err
 	}
 	for {
-		c.join(ctx, s)
+		switch ended, err := c.join(ctx, s); {
+		case err != nil:
+			return outcome{}, err
+		case ended != nil:
+			if err := c.outwait(ctx, s, ended); err != nil {
+				return outcome{}, err
+			}
+			continue
+		}
 		if s.led {
 			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
 		}
@@ -439,17 +481,20 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 }
 
 // join joins the flight of s's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
-// the source before: it is not joined.
-func (c *Cache) join(ctx context.Context, s *slot) {
+// the source before: it is not joined. Where that is such a call too, join returns what is closed when it has ended: see outwait.
+//
+// No code of the program's runs after the flight is led: what ended the goroutine there would leave a flight that never runs.
+func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err error) {
+	l := loadOf(ctx)
 	s.lateTags = c.lateTags.Load()
 	if s.supersede || s.strong {
-		s.call, s.led = c.flights.JoinNew(s.flightKey())
+		if s.call, s.led, ended = c.joinFresh(s, l == nil); ended != nil {
+			return ended, nil
+		}
 	} else {
 		s.call, s.led = c.flights.Join(s.flightKey())
 	}
-	if l := loadOf(ctx); l != nil && l.cache == c {
-		s.call.Hurry() // the load that waits for this one has a place
-	}
+	return nil, c.awaited(l, s)
 }
 
 // tooLate reports whether s has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
@@ -458,10 +503,15 @@ func (s *slot) tooLate(out outcome) bool { return !s.led && out.late && out.late
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
 func (s *slot) wait(ctx context.Context) (outcome, error) {
-	if s.led {
+	defer s.forgo()
+	if s.led && s.waitingSince.IsZero() {
 		return s.call.Wait(ctx)
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.plan.loadTimeout)
+	left := s.plan.loadTimeout
+	if !s.waitingSince.IsZero() {
+		left -= time.Since(s.waitingSince)
+	}
+	bounded, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	out, err := s.call.Wait(bounded)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
@@ -1019,7 +1069,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	for _, s := range l.slots {
 		s.err = flight.ErrGoexit // stands unless the loader says otherwise
 	}
-	load(context.WithValue(ctx, loadKey{}, l), l.slots)
+	inLoader(func() { load(context.WithValue(ctx, loadKey{}, l), l.slots) })
 	return start, took
 }
 

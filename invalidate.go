@@ -147,9 +147,10 @@ func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
 // not an error: the receipt is then not confirmed. This process reads no older value all the same; other processes may, until
 // Redis is back and the invalidation, which is sent again until it is confirmed, has got there. An invalidation is carried out even if ctx has ended, since what it is about has changed all the same; it is bounded by Options.OpTimeout.
 func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
-	if err := c.usableWith(ctx); err != nil {
+	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
+	defer c.background.leave()
 	slots := make([]*slot, len(keys))
 	for i, key := range keys {
 		s, _, err := newSlot[any](ctx, c, key, nil)
@@ -175,9 +176,10 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 // InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
 // Promises, error and context are those of Invalidate.
 func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receipt, error) {
-	if err := c.usableWith(ctx); err != nil {
+	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
+	defer c.background.leave()
 	if category == "" || !plain(category) {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
@@ -187,9 +189,10 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
 // and context are those of InvalidateCategory.
 func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, error) {
-	if err := c.usableWith(ctx); err != nil {
+	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
+	defer c.background.leave()
 	names, err := tagNames(tags)
 	if err != nil {
 		return Receipt{}, err
@@ -205,9 +208,10 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
 func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
-	if err := c.usableWith(ctx); err != nil {
+	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
+	defer c.background.leave()
 	return c.retire(ctx, Invalidation{All: true}, tagAll), nil
 }
 
@@ -219,9 +223,10 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 // cases the receipt is not confirmed, and the work goes on in the background. Until it is done, this process reads nothing in
 // Redis that matches.
 func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt, error) {
-	if err := c.usableWith(ctx); err != nil {
+	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
+	defer c.background.leave()
 	if err := pattern.Err(); err != nil {
 		return Receipt{}, err
 	}

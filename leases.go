@@ -18,13 +18,25 @@ type leaseKeeper struct{ loaded, stored chan struct{} }
 // fleet.
 func (c *Cache) keepLeases(ctx context.Context, slots []*slot) leaseKeeper {
 	k := leaseKeeper{make(chan struct{}), make(chan struct{})}
-	if reqs := leaseRequests(slots, (*slot).leased); len(reqs) > 0 {
-		c.background.Go(func() { c.renew(ctx, k, reqs) })
+	var held []*keptLease
+	for _, s := range slots {
+		if s.leased() {
+			held = append(held, &keptLease{slot: s, until: time.Now().Add(c.opts.LeaseTTL)})
+		}
+	}
+	if len(held) > 0 {
+		c.background.Go(func() { c.renew(ctx, k, held) })
 	}
 	return k
 }
 
-func (c *Cache) renew(ctx context.Context, k leaseKeeper, reqs []redisstore.Request) {
+// A keptLease is one that is renewed.
+type keptLease struct {
+	slot  *slot
+	until time.Time // when it ends, as far as Redis has said
+}
+
+func (c *Cache) renew(ctx context.Context, k leaseKeeper, held []*keptLease) {
 	renewals := time.NewTicker(c.opts.LeaseTTL / 3)
 	defer renewals.Stop()
 	loaded, ended := k.loaded, ctx.Done()
@@ -40,29 +52,65 @@ func (c *Cache) renew(ctx context.Context, k leaseKeeper, reqs []redisstore.Requ
 				continue // both at once
 			default:
 			}
-			c.giveBack(reqs)
+			c.giveBack(requestsOf(held))
 			return
 		case <-renewals.C:
-			// A renewal that fails is no reason to stop: the next one may come in time.
-			c.withBudget(len(reqs), func(ctx context.Context) error { return c.store.Renew(ctx, reqs...) })
+			if held = c.renewOnce(held); len(held) == 0 {
+				renewals.Stop()
+			}
 		}
 	}
+}
+
+// renewOnce renews leases, and returns those that may still be held. Whoever removes a lease, by an invalidation, say, does not
+// know of the load, and Redis does not always tell of a lease that is gone: it tells of changes of the key, which was missing
+// before and still is. So without the following the next callers would join the load:
+//
+//  1. a load of K runs here under the lease L;
+//  2. Redis evicts L, or L ends while this process is stopped;
+//  3. another process changes the source and invalidates K: there is nothing to remove, and nobody is told;
+//  4. a caller comes here. It must not get what was loaded before step 3.
+func (c *Cache) renewOnce(held []*keptLease) (left []*keptLease) {
+	ctx, cancel := c.store.Budget(context.Background(), 0, len(held))
+	defer cancel()
+	asked := time.Now()
+	renewed, errs := c.store.Renew(ctx, requestsOf(held)...)
+	for i, l := range held {
+		switch {
+		case errs[i] == nil && !renewed[i]:
+			l.slot.lost.Store(true) // nothing is sent that would be refused
+			l.slot.call.Drop()
+			continue
+		case errs[i] == nil:
+			l.until = asked.Add(c.opts.LeaseTTL)
+		case !time.Now().Before(l.until):
+			// A renewal that fails is no reason to stop: it may have been carried out, or the next one may come in time, and
+			// the fill finds out. But it may also be too late by now.
+			l.slot.call.Drop()
+		}
+		left = append(left, l)
+	}
+	return left
+}
+
+func requestsOf(held []*keptLease) (reqs []redisstore.Request) {
+	for _, l := range held {
+		reqs = append(reqs, redisstore.Request{Key: l.slot.key, Nonce: l.slot.nonce.String()})
+	}
+	return reqs
 }
 
 // release gives back, in the background, the leases that slots hold or may have been granted.
 func (c *Cache) release(slots ...*slot) {
-	if reqs := leaseRequests(slots, (*slot).asked); len(reqs) > 0 {
-		c.background.Go(func() { c.giveBack(reqs) })
-	}
-}
-
-func leaseRequests(slots []*slot, which func(*slot) bool) (reqs []redisstore.Request) {
+	var reqs []redisstore.Request
 	for _, s := range slots {
-		if which(s) {
+		if s.asked() {
 			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
 		}
 	}
-	return reqs
+	if len(reqs) > 0 {
+		c.background.Go(func() { c.giveBack(reqs) })
+	}
 }
 
 // giveBack gives leases back, now or when Redis answers again.

@@ -172,7 +172,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 				}
 				<-places
 			}()
-			value, err = load(apart(i), id)
+			inLoader(func() { value, err = load(apart(i), id) })
 		})
 	}
 	wg.Wait()

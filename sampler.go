@@ -323,7 +323,7 @@ func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 	l := &Load{cache: c, slots: []*slot{sl}, check: true}
 	defer l.end()
 	sl.err = flight.ErrGoexit
-	s.load(context.WithValue(ctx, loadKey{}, l), l.slots)
+	inLoader(func() { s.load(context.WithValue(ctx, loadKey{}, l), l.slots) })
 	switch {
 	case !l.decision(0).keep:
 		return errNotToSay // of a value that is not to be cached

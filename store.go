@@ -421,7 +421,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 			case errs[i] != nil:
 				s.plan.counts.redisErrors.Add(1)
 				failed = append(failed, s)
-				if !s.supersede {
+				if !s.supersede && !s.lost.Load() {
 					c.keepWithoutLease(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
 				}
 			case outcomes[i] == redisstore.Refused:
@@ -492,6 +492,9 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 	}
 	// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
 	if s.fence.BrokenHere() {
+		return f, errOutdated
+	}
+	if s.lost.Load() {
 		return f, errOutdated
 	}
 	for _, tag := range s.tags {

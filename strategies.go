@@ -182,25 +182,6 @@ func (l *Load) decision(i int) decision {
 	return d
 }
 
-// reentrant finds out whether ctx is that of a loader of this cache, or of a load inside one, that is loading key: to wait
-// for that load would be to wait for oneself.
-func (c *Cache) reentrant(ctx context.Context, key string) error {
-	for l := loadOf(ctx); l != nil; l = l.parent {
-		l.mu.Lock()
-		over := l.ended || l.cache != c
-		l.mu.Unlock()
-		if over {
-			continue
-		}
-		for _, s := range l.slots {
-			if s.key == key {
-				return &Error{Code: CodeReentrant, Key: key, Message: "a loader asked for the key that it is loading: it would wait for itself"}
-			}
-		}
-	}
-	return nil
-}
-
 // A failure is what a load has left behind that failed, so that the next one is not begun at once.
 type failure struct {
 	key   string

@@ -201,10 +201,10 @@ func TestWhoLeavesAtTheMomentOfTheResultIsNotMissedTwice(t *testing.T) {
 			<-ctx.Done()
 		}, calls...)
 		synctest.Wait()
-		calls[0].leave() // Wait had its choice between the result and an ended context, and took the latter
-		calls[1].leave()
+		calls[0].Leave() // Wait had its choice between the result and an ended context, and took the latter
+		calls[1].Leave()
 		require.NoError(t, seen.Err(), "c is wanted")
-		calls[2].leave()
+		calls[2].Leave()
 		require.ErrorIs(t, seen.Err(), context.Canceled)
 	})
 }

@@ -49,10 +49,11 @@ type Group[K comparable, V any] struct {
 	calls   map[K]*Call[K, V]      // what Join finds; guarded by mu
 	flights map[*trip[K, V]]func() // ends each running flight's wait at Close; guarded by mu
 	closed  error                  // set by Close; guarded by mu
+	begun   Ticket                 // how many calls have begun; guarded by mu
 	running sync.WaitGroup         // goroutines of Run
 }
 
-// A Call is one key's share of a flight. Everyone who got it from Join waits for it, or leaves, exactly once, by Wait.
+// A Call is one key's share of a flight. Everyone who got it from Join waits for it or leaves exactly once, by Wait or Leave.
 type Call[K comparable, V any] struct {
 	group *Group[K, V]
 	key   K
@@ -63,9 +64,13 @@ type Call[K comparable, V any] struct {
 	guard    func() bool // guarded by group.mu
 	hurried  bool        // before Run; guarded by group.mu
 
-	done chan struct{} // closed when resolved
-	val  V             // written once, before done is closed
-	err  error         // likewise
+	began Ticket        // its number among the group's calls
+	grade int           // see JoinFresh; guarded by group.mu
+	ended chan struct{} // likewise, nil where nobody waits for that; guarded by group.mu
+
+	awaited
+	val V     // written once, before done is closed
+	err error // likewise
 }
 
 // A trip is the goroutine that loads one or more calls.
@@ -75,10 +80,11 @@ type trip[K comparable, V any] struct {
 	hurry  chan struct{}
 	late   bool // hurry is closed; guarded by group.mu
 	cancel context.CancelCauseFunc
+	waiter
 }
 
 // Join returns the call of key that callers may share, and whether the caller leads it. A leader must hand the call to
-// Run. Leader or not, it must call Wait once. A call whose guard is down is not shared any more.
+// Run, or Forsake it. Leader or not, it must call Wait or Leave once. A call whose guard is down is not shared any more.
 func (g *Group[K, V]) Join(key K) (call *Call[K, V], lead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -103,7 +109,9 @@ func (g *Group[K, V]) join(key K) (call *Call[K, V], lead bool) {
 		}
 		return c, false
 	}
-	c := &Call[K, V]{group: g, key: key, waiters: 1, done: make(chan struct{})}
+	g.begun++
+	c := &Call[K, V]{group: g, key: key, waiters: 1, began: g.begun}
+	c.done = make(chan struct{})
 	if g.closed != nil {
 		c.settle(*new(V), g.closed)
 		return c, false
@@ -181,6 +189,7 @@ func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(co
 	g.mu.Lock()
 	for _, c := range calls {
 		c.trip = t
+		c.by.Store(&t.waiter)
 		if c.hurried {
 			t.hasten()
 		}
@@ -260,6 +269,7 @@ func (c *Call[K, V]) Drop() {
 func (c *Call[K, V]) settle(val V, err error) {
 	c.resolved, c.val, c.err = true, val, err
 	close(c.done)
+	c.over()
 }
 
 // Wait returns the call's result, or ctx's error if ctx ends first. When the last caller of a flight leaves like that,
@@ -274,12 +284,20 @@ func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
 	case <-c.done:
 		return c.val, c.err
 	case <-ctx.Done():
-		c.leave()
+		c.Leave()
 		return *new(V), ctx.Err()
 	}
 }
 
-func (c *Call[K, V]) leave() {
+// Forsake ends a call that will not be run, with an error. It does nothing to one that was run.
+func (c *Call[K, V]) Forsake(err error) {
+	if c.by.Load() == nil {
+		c.Resolve(*new(V), err)
+	}
+}
+
+// Leave is for a caller who does not wait for the call any more.
+func (c *Call[K, V]) Leave() {
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -363,4 +381,5 @@ func (g *Group[K, V]) drop(c *Call[K, V]) {
 	if g.calls[c.key] == c {
 		delete(g.calls, c.key)
 	}
+	c.over()
 }

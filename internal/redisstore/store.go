@@ -647,13 +647,20 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 	return outcomes, errs
 }
 
-// Renew gives leases their full life again, where the caller still holds them, in one round trip.
-func (s *Store) Renew(ctx context.Context, reqs ...Request) error {
+// Renew gives leases their full life again, where the caller still holds them, in one round trip. It reports for each whether
+// the caller holds it, which counts where there is no error.
+func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
 		calls[i] = call{renew, s.pair(r.Key), []string{r.Nonce, s.leaseMS}}
 	}
-	return firstError(s.run(ctx, calls))
+	held, errs = make([]bool, len(reqs)), make([]error, len(reqs))
+	for i, r := range s.run(ctx, calls) {
+		var n int64
+		n, errs[i] = r.AsInt64()
+		held[i] = n == 1
+	}
+	return held, errs
 }
 
 // Release gives leases back, so that others may load at once, in one round trip. It returns the error of each, or nil if none

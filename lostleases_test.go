@@ -1,0 +1,87 @@
+package aside_test
+
+import (
+	"context"
+	"encoding/hex"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// Hazard 54. The lease of a load goes without anybody's doing, and so without a message; then the key is invalidated, which
+// changes nothing in Redis. Whoever comes after that must not join the load.
+func TestALoadThatHasLostItsLeaseIsNotJoined(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(t *testing.T, server *redistest.Server, lease string){
+		"deleted": func(t *testing.T, server *redistest.Server, lease string) { server.MustDo(t, "DEL", lease) },
+		"expired": func(t *testing.T, server *redistest.Server, lease string) {
+			server.MustDo(t, "PEXPIRE", lease, "1")
+			eventually(t, "it has ended", func() bool { return server.MustDo(t, "EXISTS", lease) == int64(0) })
+		},
+		"taken over": func(t *testing.T, server *redistest.Server, lease string) {
+			server.MustDo(t, "SET", lease, "another", "PX", "50")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			o := at(server.Addr())
+			o.LeaseTTL = 300 * time.Millisecond
+			a, b := connected(t, o), connected(t, at(server.Addr()))
+			doomed, old := newHeld(), hex.EncodeToString(large(1<<20)) // so large that its chunks would be sent before its lease is compared
+			first := background(t, a, items.Key("a"), doomed.load(old))
+			<-doomed.began
+			lose(t, server, "{items:a}!l")
+			receipt, err := b.Invalidate(t.Context(), items.Key("a"))
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+
+			fresh := newHeld()
+			close(fresh.release)
+			var last <-chan string
+			eventually(t, "somebody loads anew", func() bool {
+				last = background(t, a, items.Key("a"), fresh.load("new"))
+				return fresh.loads.Load() > 0
+			})
+			require.Equal(t, "new", <-last)
+			close(doomed.release)
+			require.Equal(t, old, <-first, "those who were waiting get it")
+			eventually(t, "it is not stored", func() bool { return refused(a) > 0 })
+			if name != "taken over" { // that lease is there to be removed, so this process is told before it asks
+				require.Empty(t, server.MustDo(t, "KEYS", "*!c:*"), "nothing was sent")
+			}
+			v, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), value("another"))
+			require.NoError(t, err)
+			require.Equal(t, "new", v)
+		})
+	}
+}
+
+// Redis cannot be asked for as long as a lease lives: nobody knows any more whether it is held. A server without tracking shows it,
+// since there the connection's loss alone keeps nobody from joining.
+func TestALoadWhoseLeaseMayHaveEndedIsNotJoined(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, mini(t))
+	o := at(proxy.Addr())
+	o.LeaseTTL = 300 * time.Millisecond
+	c := connected(t, o)
+	doomed := newHeld()
+	first := background(t, c, items.Key("a"), doomed.load("old"))
+	<-doomed.began
+	proxy.Blackhole(true)
+	fresh := newHeld()
+	close(fresh.release)
+	eventually(t, "somebody loads anew", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, _ = aside.GetOrLoad(ctx, c, items.Key("a"), fresh.load("new"))
+		return fresh.loads.Load() > 0
+	})
+	proxy.Blackhole(false)
+	close(doomed.release)
+	require.Equal(t, "old", <-first)
+}
