@@ -38,6 +38,11 @@ func (c *cluster) detours(role int) map[string]string {
 	return nil
 }
 
+func (c *cluster) login() string { return "" }
+
+// foreign is what concerns no server.
+func (c *cluster) foreign(s *source) []nemesis { return []nemesis{slowSource(s)} }
+
 func (c *cluster) hit() keySet { return c.struck }
 
 func (c *cluster) single() bool { return false }
@@ -81,30 +86,30 @@ func (c *cluster) faults() []nemesis {
 		}
 	}
 	return []nemesis{
-		{"clients killed", 0, at(func(*rand.Rand) { all("CLIENT", "KILL", "TYPE", "normal") })},
-		{"flushed", 0, at(func(*rand.Rand) { all("FLUSHALL") })},
-		{"slots moved", 0, at(c.moveSlots)},
-		{"slots moved again", 0, at(c.moveSlots)},
-		{"slot slow to move", time.Second, c.moveSlowly},
-		{"promotion", 0, at(func(random *rand.Rand) {
+		{name: "clients killed", begin: at(func(*rand.Rand) { all("CLIENT", "KILL", "TYPE", "normal") })},
+		{name: "flushed", begin: at(func(*rand.Rand) { all("FLUSHALL") })},
+		{name: "slots moved", begin: at(c.moveSlots)},
+		{name: "slots moved again", begin: at(c.moveSlots)},
+		{name: "slot slow to move", most: time.Second, begin: c.moveSlowly},
+		{name: "promotion", begin: at(func(random *rand.Rand) {
 			c.nodes.Promote(c.nodes.ReplicaOf(primary(random)))
 			c.nodes.WaitOK()
 		})},
-		{faultTakeover, 0, at(func(random *rand.Rand) {
+		{name: faultTakeover, begin: at(func(random *rand.Rand) {
 			c.nodes.Takeover(c.nodes.ReplicaOf(primary(random)))
 			c.nodes.WaitOK()
 		})},
-		{faultDead, 3 * time.Second, func(random *rand.Rand) func() {
+		{name: faultDead, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
 			s := primary(random)
 			s.Kill()
 			return func() { s.Restart(); c.nodes.WaitOK() }
 		}},
-		{faultHung, 4 * time.Second, func(random *rand.Rand) func() {
+		{name: faultHung, most: 4 * time.Second, begin: func(random *rand.Rand) func() {
 			s := primary(random)
 			s.Pause()
 			return func() { s.Resume(); c.nodes.WaitOK() }
 		}},
-		{"tracking table full", time.Second, func(*rand.Rand) func() {
+		{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
 			all("CONFIG", "SET", "tracking-table-max-keys", "1")
 			return func() { all("CONFIG", "SET", "tracking-table-max-keys", "1000000") }
 		}},
@@ -138,26 +143,45 @@ func (c *cluster) ways() []nemesis {
 			do(p)
 		}
 	}
+	sum := func(count func(p *redistest.Proxy) int) func() int {
+		return func() (n int) {
+			each(func(p *redistest.Proxy) { n += count(p) })
+			return n
+		}
+	}
 	return []nemesis{
-		{"partition", 4 * time.Second, func(*rand.Rand) func() {
+		{name: "partition", most: 4 * time.Second, begin: func(*rand.Rand) func() {
 			each(func(p *redistest.Proxy) { p.Blackhole(true) })
 			return func() { each(func(p *redistest.Proxy) { p.Blackhole(false) }) }
 		}},
-		{"partition from one node", 4 * time.Second, func(random *rand.Rand) func() {
+		{name: "partition from one node", most: 4 * time.Second, begin: func(random *rand.Rand) func() {
 			p := c.proxies[random.IntN(len(c.proxies))]
 			p.Blackhole(true)
 			return func() { p.Blackhole(false) }
 		}},
-		{"replies lost", 4 * time.Second, func(*rand.Rand) func() {
+		{name: "replies lost", most: 4 * time.Second, begin: func(*rand.Rand) func() {
 			each(func(p *redistest.Proxy) { p.BlackholeReplies(true) })
 			return func() { each(func(p *redistest.Proxy) { p.BlackholeReplies(false) }) }
 		}},
-		{"slow", 2 * time.Second, func(random *rand.Rand) func() {
+		{name: "slow", most: 2 * time.Second, begin: func(random *rand.Rand) func() {
 			delay := time.Duration(1+random.Int64N(300)) * time.Millisecond
 			each(func(p *redistest.Proxy) { p.SetDelay(delay) })
 			return func() { each(func(p *redistest.Proxy) { p.SetDelay(distance) }) }
 		}},
-		{"cut", 0, func(*rand.Rand) func() { each((*redistest.Proxy).CloseConnections); return nil }},
+		{name: "cut", begin: func(*rand.Rand) func() { each((*redistest.Proxy).CloseConnections); return nil }},
+		{name: faultHeldBack, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
+			by := time.Duration(5+random.IntN(45)) * time.Millisecond
+			each(func(p *redistest.Proxy) { p.SetJitter(0, by) })
+			return func() { each(func(p *redistest.Proxy) { p.SetJitter(0, 0) }) }
+		}, effects: sum((*redistest.Proxy).Jittered)},
+		{name: faultReordered, most: 3 * time.Second, begin: func(*rand.Rand) func() {
+			each(func(p *redistest.Proxy) { p.SetJitter(20*time.Millisecond, 20*time.Millisecond) })
+			return func() { each(func(p *redistest.Proxy) { p.SetJitter(0, 0) }) }
+		}, effects: sum((*redistest.Proxy).Jittered)},
+		{name: faultSplit, most: 3 * time.Second, begin: func(*rand.Rand) func() {
+			each(func(p *redistest.Proxy) { p.SendApart(apart) })
+			return func() { each(func(p *redistest.Proxy) { p.SendApart(nil) }) }
+		}, effects: sum((*redistest.Proxy).Cuts)},
 	}
 }
 
@@ -195,4 +219,5 @@ func (h *history) excuse() {
 		}
 	}
 	h.excused += excused
+	h.excuseRestored()
 }

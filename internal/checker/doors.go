@@ -16,6 +16,7 @@ type tape struct {
 	random  *rand.Rand
 	records []byte
 	sent    int64            // when records were sent last
+	ctx     context.Context  // of the reads, for now
 	hoard   [keyCount]uint32 // what a broken worker has seen once, plus one
 	loads   [keyCount]func(context.Context) (value, error)
 	keys    [keyCount]aside.Key
@@ -25,7 +26,7 @@ type tape struct {
 }
 
 func (w *worker) newTape(random *rand.Rand) *tape {
-	t := &tape{w: w, random: rand.New(rand.NewPCG(random.Uint64(), random.Uint64()))}
+	t := &tape{w: w, ctx: context.Background(), random: rand.New(rand.NewPCG(random.Uint64(), random.Uint64()))}
 	for k := range keyCount {
 		g := groupOf(k)
 		t.keys[k] = g.policy.Key(idOf(k))
@@ -49,7 +50,10 @@ var often = [readDoors]int{
 	doorLoad: 240, doorMany: 100, doorLoader: 200, doorLoaderMany: 90, doorLookup: 200, doorGet: 30, doorRefresh: 5, doorStrong: 120, doorStrongMany: 15,
 }
 
-func (t *tape) someDoor() door {
+func (t *tape) someDoor(key int) door {
+	if t.w.Apart && shunned(key) {
+		return [...]door{doorLoad, doorLoader, doorLookup, doorLoaderMany, doorMany}[t.random.IntN(5)]
+	}
 	n := t.random.IntN(1000)
 	for d, share := range often {
 		if n -= share; n < 0 {
@@ -60,7 +64,10 @@ func (t *tape) someDoor() door {
 }
 
 // quickDoor is one of those that memory can answer.
-func (t *tape) quickDoor() door {
+func (t *tape) quickDoor(key int) door {
+	if t.w.Apart && shunned(key) {
+		return [...]door{doorLoad, doorLoader, doorLookup}[t.random.IntN(3)]
+	}
 	return [...]door{doorLoad, doorLoader, doorLookup, doorGet}[t.random.IntN(4)]
 }
 
@@ -83,16 +90,17 @@ func (w *worker) readAlong(t *tape) {
 // burst reads a key again and again: who looks often sees a change at once. Every other time it takes any door and waits for
 // what that takes, so that it often joins those who wait already; otherwise it goes on for as long as memory answers.
 func (t *tape) burst(key int) {
-	t.read(t.someDoor(), key)
+	defer t.deadline()()
+	t.read(t.someDoor(key), key)
 	if t.random.IntN(2) == 0 {
-		for range t.random.IntN(12) {
-			t.read(t.someDoor(), key)
+		for n := t.random.IntN(12); n > 0 && t.ctx.Err() == nil; n-- {
+			t.read(t.someDoor(key), key)
 		}
 		return
 	}
 	began := now()
-	for n := t.random.IntN(400); n > 0 && now()-began < int64(time.Millisecond); n-- {
-		t.read(t.quickDoor(), key)
+	for n := t.random.IntN(400); n > 0 && now()-began < int64(time.Millisecond) && t.ctx.Err() == nil; n-- {
+		t.read(t.quickDoor(key), key)
 		if n%8 == 0 {
 			runtime.Gosched() // nobody's reply is to wait behind all those who read
 		}
@@ -127,7 +135,7 @@ func (t *tape) read(d door, key int) (version uint32, ok bool) {
 	if d == doorMany || d == doorLoaderMany || d == doorStrongMany {
 		return t.readMany(d, key)
 	}
-	w, ctx, g := t.w, context.Background(), key/groupSize
+	w, ctx, g := t.w, t.ctx, key/groupSize
 	r := read{key: uint8(key), door: d, call: now()}
 	var v value
 	var err error
@@ -162,6 +170,9 @@ func (t *tape) read(d door, key int) (version uint32, ok bool) {
 func (t *tape) note(r read, v value, err error) (version uint32, ok bool) {
 	key := int(r.key)
 	switch {
+	case err != nil && t.ctx.Err() != nil && errors.Is(err, t.ctx.Err()):
+		t.w.left.Add(1)
+		return 0, false
 	case err != nil:
 		t.w.session.fail("%s of %s: %v", r.door, keyName(key), err)
 		return 0, false
@@ -184,10 +195,17 @@ func (t *tape) note(r read, v value, err error) (version uint32, ok bool) {
 
 // readMany reads some keys of the group together, the one that was asked for among them.
 func (t *tape) readMany(d door, key int) (version uint32, ok bool) {
-	w, ctx, g := t.w, context.Background(), key/groupSize
+	w, ctx, g := t.w, t.ctx, key/groupSize
 	keys := one(key)
 	for range 1 + t.random.IntN(3) {
 		keys |= one(g*groupSize + t.random.IntN(groupSize))
+	}
+	if w.Apart && d == doorStrongMany {
+		keys.each(func(k int) {
+			if shunned(k) {
+				keys &^= one(k)
+			}
+		})
 	}
 	var ids []string
 	keys.each(func(k int) { ids = append(ids, idOf(k)) })
@@ -228,7 +246,11 @@ func (t *tape) flush() {
 // writeAlong changes keys in the source, then invalidates them, until the worker stops.
 func (w *worker) writeAlong(t *tape) {
 	defer t.flush()
-	for w.rest(rand.N(40 * time.Millisecond)) {
+	longest := 40 * time.Millisecond
+	if w.Apart {
+		longest *= 25 // what went wrong once is to be seen before the next write mends it
+	}
+	for w.rest(rand.N(longest)) {
 		t.write()
 	}
 }
@@ -236,23 +258,31 @@ func (w *worker) writeAlong(t *tape) {
 // pick takes one to three of some keys.
 func (t *tape) pick(from keySet) (some keySet) {
 	for range 1 + t.random.IntN(3) {
-		for k := t.random.IntN(keyCount); ; k = (k + 1) % keyCount {
-			if from.has(k) {
-				some |= one(k)
-				break
-			}
-		}
+		some |= one(t.one(from))
 	}
 	return some
+}
+
+// one takes one of some keys.
+func (t *tape) one(from keySet) int {
+	for k := t.random.IntN(keyCount); ; k = (k + 1) % keyCount {
+		if from.has(k) {
+			return k
+		}
+	}
 }
 
 func (t *tape) write() {
 	w, ctx := t.w, context.Background()
 	i := invalidation{door: doorAll, keys: everyKey, proc: w.Proc}
 	invalidate := func() (aside.Receipt, error) { return w.cache.InvalidateAll(ctx) }
-	switch n := t.random.IntN(1000); {
+	from, n := everyKey, t.random.IntN(1000)
+	if w.Apart {
+		from, n = ownedBy(w.Role), t.random.IntN(600)
+	}
+	switch {
 	case n < 500:
-		key := t.random.IntN(keyCount)
+		key := t.one(from)
 		i.keys = one(key)
 		if i.door = doorKey; n < 200 {
 			i.door = doorLoaderInval
@@ -261,7 +291,7 @@ func (t *tape) write() {
 			invalidate = func() (aside.Receipt, error) { return w.cache.Invalidate(ctx, t.keys[key]) }
 		}
 	case n < 600:
-		i.door, i.keys = doorKeys, t.pick(everyKey)
+		i.door, i.keys = doorKeys, t.pick(from)
 		invalidate = func() (aside.Receipt, error) {
 			var keys []aside.Key
 			i.keys.each(func(k int) { keys = append(keys, t.keys[k]) })
@@ -312,7 +342,8 @@ func (t *tape) write() {
 		w.receipts.Go(func() { w.awaitReceipt(receipt, i.door, seq) })
 	}
 	// Nobody is as likely to see the old value as who asks at once.
-	t.read(t.someDoor(), t.pick(changed).first())
+	key := t.one(changed)
+	t.read(t.someDoor(key), key)
 }
 
 // longestOutage is longer than all faults of a schedule together.

@@ -74,10 +74,14 @@ type update struct {
 type invalidation struct {
 	call, ret int64
 	confirmed int64 // ret, or when Receipt.Wait has returned; 0 where it never has
+	restored  int64 // when it is complete in its own process too, where its server was put back to what was before; else 0
 	keys      keySet
 	proc      uint16
 	door      door
 }
+
+// here is when it is complete in its own process.
+func (i *invalidation) here() int64 { return max(i.ret, i.restored) }
 
 // What a worker sends is a sequence of records of one size: reads, invalidations, and confirmations of those that were not
 // confirmed when they returned.
@@ -85,6 +89,7 @@ const (
 	recordRead = iota
 	recordInvalidation
 	recordConfirmation
+	recordHealth
 	recordSize = 40
 )
 
@@ -116,6 +121,19 @@ func appendConfirmation(b []byte, seq uint32, at int64) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(seq))
 }
 
+// appendHealth notes that Redis is in use, or is not, since a moment.
+func appendHealth(b []byte, inUse bool, since int64) []byte {
+	b = append(b, recordHealth, 0, 0, 0, 0, 0, 0, 0)
+	if inUse {
+		b[len(b)-1] = 1
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(since))
+	return append(b, make([]byte, 24)...)
+}
+
+// forGood is when an outage ends whose end nobody has told of.
+const forGood = 1 << 62
+
 // addRecords adds what a process has sent to its history.
 func (h *history) addRecords(proc uint16, b []byte) error {
 	if len(b)%recordSize != 0 {
@@ -146,6 +164,13 @@ func (h *history) addRecords(proc uint16, b []byte) error {
 			}
 			delete(h.waiting, w)
 			h.invalidations[i].confirmed = int64(word(1))
+		case recordHealth:
+			list, inUse := h.outages[proc], b[7] == 1
+			if last := len(list) - 1; inUse && last >= 0 {
+				list[last].end = min(list[last].end, int64(word(1)))
+			} else if !inUse {
+				h.outages[proc] = append(list, stoppage{int64(word(1)), forGood})
+			}
 		default:
 			return fmt.Errorf("process %d has sent a record of kind %d", proc, b[0])
 		}

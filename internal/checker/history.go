@@ -18,8 +18,10 @@ type history struct {
 	invalidations []invalidation
 	faults        []fault
 	processes     []process
+	outages       map[uint16][]stoppage // when a process has said that Redis was not in use
 
 	excused     int             // invalidations that a failover may have lost: see excuse
+	restored    int             // invalidations that were undone with their server: likewise
 	unconfirmed int             // of the invalidations, when they returned
 	waiting     map[waiting]int // those of them that are not confirmed yet, by their place
 }
@@ -35,6 +37,7 @@ type scheduleInfo struct {
 	Seed        uint64        `json:"seed"`
 	DegradedTTL time.Duration `json:"degradedTTL"`
 	Persistent  bool          `json:"persistent"` // whether a restarted server had what it was told before
+	Apart       bool          `json:"apart"`      // see workerConfig
 }
 
 // A fault is something that was done to servers, to the way there, or to a process.
@@ -43,6 +46,8 @@ type fault struct {
 	proc       uint16 // for what was done to one, else 0
 	keys       keySet // for what was done to one node of a cluster: those that it had
 	began, end int64
+	seen       int    // how often it was seen to have had an effect
+	detail     string // which of its kinds it was
 }
 
 // A process is one operating-system process. One that was started again is another.
@@ -53,12 +58,19 @@ type process struct {
 
 const faultStopped = "process stopped"
 
+const faultPaused = "process paused" // again and again, for a moment
+
 // bound is what aside declares for how long another process may serve what was invalidated: the 3 s within which a broken
-// or silent connection is noticed, and then for DegradedTTL.
-func (h *history) bound() time.Duration { return 3*time.Second + max(0, h.DegradedTTL) }
+// or silent connection is noticed, and then, where there was such a connection, for DegradedTTL.
+func (h *history) bound(s strength) time.Duration {
+	if s == faulted {
+		return settle + max(0, h.DegradedTTL)
+	}
+	return settle
+}
 
 func newHistory(info scheduleInfo) *history {
-	return &history{scheduleInfo: info, waiting: map[waiting]int{}}
+	return &history{scheduleInfo: info, waiting: map[waiting]int{}, outages: map[uint16][]stoppage{}}
 }
 
 // floor is the version of a key that was current when an invalidation was called: what was loaded before is not to be seen
@@ -108,7 +120,7 @@ type stoppage struct{ began, end int64 }
 func (h *history) stoppages() map[uint16][]stoppage {
 	m := map[uint16][]stoppage{}
 	for _, f := range h.faults {
-		if f.name == faultStopped {
+		if f.name == faultStopped || f.name == faultPaused {
 			m[f.proc] = append(m[f.proc], stoppage{f.began, f.end})
 		}
 	}
@@ -128,7 +140,7 @@ func running(stops []stoppage, t int64) int64 {
 
 // A line of a saved history.
 type line struct {
-	Op string `json:"op"` // schedule, process, fault, update, invalidate or read
+	Op string `json:"op"` // schedule, process, outage, fault, update, invalidate or read
 	*scheduleInfo
 	Proc      uint16   `json:"proc,omitempty"`
 	Door      string   `json:"door,omitempty"`
@@ -138,9 +150,12 @@ type line struct {
 	Call      int64    `json:"call,omitempty"`      // ns of CLOCK_MONOTONIC
 	Return    int64    `json:"return,omitempty"`    //
 	Confirmed int64    `json:"confirmed,omitempty"` // when
+	Here      int64    `json:"here,omitempty"`      // when in its own process, unless on return
 	Tier      string   `json:"tier,omitempty"`
 	Status    string   `json:"status,omitempty"`
 	Name      string   `json:"name,omitempty"` // of a fault
+	Detail    string   `json:"detail,omitempty"`
+	Seen      int      `json:"seen,omitempty"`
 }
 
 // save writes the history as JSON, an object a line.
@@ -161,8 +176,13 @@ func (h *history) save(path string) error {
 	for _, p := range h.processes {
 		put(line{Op: "process", Proc: p.proc, Return: p.killed})
 	}
+	for proc, list := range h.outages {
+		for _, o := range list {
+			put(line{Op: "outage", Proc: proc, Call: o.began, Return: o.end})
+		}
+	}
 	for _, f := range h.faults {
-		put(line{Op: "fault", Name: f.name, Proc: f.proc, Keys: f.keys.names(), Call: f.began, Return: f.end})
+		put(line{Op: "fault", Name: f.name, Proc: f.proc, Keys: f.keys.names(), Call: f.began, Return: f.end, Detail: f.detail, Seen: f.seen})
 	}
 	for k, list := range h.updates {
 		for n, u := range list {
@@ -170,7 +190,7 @@ func (h *history) save(path string) error {
 		}
 	}
 	for _, i := range h.invalidations {
-		put(line{Op: "invalidate", Proc: i.proc, Door: i.door.String(), Keys: i.keys.names(), Call: i.call, Return: i.ret, Confirmed: i.confirmed})
+		put(line{Op: "invalidate", Proc: i.proc, Door: i.door.String(), Keys: i.keys.names(), Call: i.call, Return: i.ret, Confirmed: i.confirmed, Here: i.restored})
 	}
 	for _, r := range h.reads {
 		put(line{
@@ -236,12 +256,14 @@ func (h *history) add(l line) error {
 		h.scheduleInfo = *l.scheduleInfo
 	case "process":
 		h.processes = append(h.processes, process{l.Proc, l.Return})
+	case "outage":
+		h.outages[l.Proc] = append(h.outages[l.Proc], stoppage{l.Call, l.Return})
 	case "fault":
 		keys, err := keysNamed(l.Keys)
 		if err != nil {
 			return err
 		}
-		h.faults = append(h.faults, fault{l.Name, l.Proc, keys, l.Call, l.Return})
+		h.faults = append(h.faults, fault{name: l.Name, proc: l.Proc, keys: keys, began: l.Call, end: l.Return, seen: l.Seen, detail: l.Detail})
 	case "update":
 		if h.updates[key] = append(h.updates[key], update{l.Call, l.Return, l.Proc}); len(h.updates[key]) != int(l.Version) {
 			return fmt.Errorf("version %d of %s is not the one after the last", l.Version, l.Key)
@@ -251,7 +273,7 @@ func (h *history) add(l line) error {
 		if err != nil {
 			return err
 		}
-		i := invalidation{call: l.Call, ret: l.Return, confirmed: l.Confirmed, keys: keys, proc: l.Proc, door: door(at)}
+		i := invalidation{call: l.Call, ret: l.Return, confirmed: l.Confirmed, restored: l.Here, keys: keys, proc: l.Proc, door: door(at)}
 		if i.confirmed != i.ret {
 			h.unconfirmed++
 		}

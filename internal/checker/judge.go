@@ -174,6 +174,7 @@ func (j *judge) kill(e *employee) {
 	<-e.gone
 }
 
+// faulted notes a fault.
 func (j *judge) faulted(f fault) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -110,8 +110,8 @@ type searched struct {
 }
 
 // search has porcupine look for an order of each piece that the register allows. delta is by how much later, for a read that
-// is not Strong, what another process has invalidated is complete, of quiet and faulted.
-func search(h *history, delta [2]time.Duration) searched {
+// is not Strong, what another process has invalidated is complete, from quiet on.
+func search(h *history, delta [measured]time.Duration) searched {
 	pieces := make(chan piece)
 	var sum searched
 	var mu sync.Mutex
@@ -160,7 +160,7 @@ func (s *searched) judge(p piece) {
 
 // smaller reports whether porcupine refuses a delta that is one nanosecond smaller than what a finding has measured.
 func smaller(h *history, f finding) bool {
-	var delta [2]time.Duration
+	var delta [measured]time.Duration
 	delta[f.strength-quiet] = f.excess - 1
 	var s searched
 	cut(h, delta, &f.read, s.judge)
@@ -168,24 +168,21 @@ func smaller(h *history, f finding) bool {
 }
 
 // cut makes the pieces of a history, or only the one of one read.
-func cut(h *history, delta [2]time.Duration, only *read, each func(piece)) {
+func cut(h *history, delta [measured]time.Duration, only *read, each func(piece)) {
 	type class struct {
 		key      uint8
 		proc     uint16
 		strength strength
 	}
-	near, stops := nearFaults(h), h.stoppages()
+	near, stops := h.surroundings(), h.stoppages()
 	byClass := map[class][]read{}
 	for _, r := range h.reads {
 		if only != nil && *only != r {
 			continue
 		}
-		c := class{r.key, r.proc, quiet}
-		switch {
-		case r.door.strong():
-			c.strength = byStrong
-		case near.has(r.call):
-			c.strength = faulted
+		c := class{r.key, r.proc, byStrong}
+		if !r.door.strong() {
+			c.strength = near.of(r)
 		}
 		byClass[c] = append(byClass[c], r)
 	}
@@ -198,7 +195,7 @@ func cut(h *history, delta [2]time.Duration, only *read, each func(piece)) {
 			case !i.keys.has(t.key) || w.version == 0:
 				continue
 			case i.proc == t.proc:
-				w.at = t.own(i.ret)
+				w.at = t.own(i.here())
 			case i.confirmed == 0:
 				continue // it may take effect at any time or never, so it forbids nothing
 			case t.strength == byStrong:

@@ -15,6 +15,11 @@ type tally struct {
 	// What workers count.
 	Loads, RefusedFills, MemoryHits, RedisHits, StaleHits, Fallbacks, Gaps, Pushes uint64
 
+	Hasty, Left                   uint64 // calls with a deadline of some milliseconds; calls that ended at their deadline
+	Batches, Ids                  uint64 // batches of more than a thousand ids, and those
+	Pauses                        uint64 // in a codec, between the reply and what becomes of it
+	unseen                        map[string]uint64
+	restored                      uint64 // invalidations that were undone with their server
 	reads, updates, invalidations uint64
 	unconfirmed                   uint64 // of the invalidations, when they returned
 	lost                          uint64 // of those, how many died with their process
@@ -49,6 +54,18 @@ func (a *tally) add(b tally) {
 	for name, n := range b.faults {
 		a.faults[name] += n
 	}
+	if a.unseen == nil {
+		a.unseen = map[string]uint64{}
+	}
+	for name, n := range b.unseen {
+		a.unseen[name] += n
+	}
+	a.Hasty += b.Hasty
+	a.Left += b.Left
+	a.Batches += b.Batches
+	a.Ids += b.Ids
+	a.Pauses += b.Pauses
+	a.restored += b.restored
 }
 
 func (a *tally) operations() uint64 { return a.reads + a.updates + a.invalidations }
@@ -56,7 +73,7 @@ func (a *tally) operations() uint64 { return a.reads + a.updates + a.invalidatio
 func countHistory(h *history) tally {
 	sum := tally{
 		reads: uint64(len(h.reads)), invalidations: uint64(len(h.invalidations)), unconfirmed: uint64(h.unconfirmed),
-		lost: uint64(h.lost()), exempt: uint64(h.uncovered().count()), processes: uint64(len(h.processes)), faults: map[string]uint64{},
+		lost: uint64(h.lost()), exempt: uint64(h.uncovered().count()), processes: uint64(len(h.processes)), faults: map[string]uint64{}, unseen: map[string]uint64{}, restored: uint64(h.restored),
 	}
 	for _, u := range h.updates {
 		sum.updates += uint64(len(u))
@@ -69,6 +86,9 @@ func countHistory(h *history) tally {
 	}
 	for _, f := range h.faults {
 		sum.faults[f.name]++
+		if f.seen == 0 {
+			sum.unseen[f.name]++
+		}
 	}
 	return sum
 }
@@ -79,6 +99,8 @@ func (a *tally) missing() (list []string) {
 	for name, n := range map[string]uint64{
 		"refused fills": a.RefusedFills, "loads": a.Loads, "hits in memory": a.MemoryHits, "hits in Redis": a.RedisHits,
 		"fallbacks": a.Fallbacks, "gaps": a.Gaps, "pushes": a.Pushes, "unconfirmed invalidations": a.unconfirmed,
+		"calls in a hurry": a.Hasty, "calls that ended at their deadline": a.Left, "batches of more than a thousand": a.Batches,
+		"pauses in a codec": a.Pauses,
 	} {
 		if n == 0 {
 			list = append(list, name)
@@ -87,6 +109,11 @@ func (a *tally) missing() (list []string) {
 	for d, n := range a.doors {
 		if n == 0 {
 			list = append(list, door(d).String())
+		}
+	}
+	for name, n := range a.unseen {
+		if n == a.faults[name] {
+			list = append(list, name+" (was tried, and had no effect)")
 		}
 	}
 	slices.Sort(list)
@@ -103,7 +130,15 @@ func (a *tally) print(w io.Writer) {
 		doors = append(doors, fmt.Sprintf("%s %d", door(d), n))
 	}
 	fmt.Fprintf(w, "doors: %s\n", strings.Join(doors, ", "))
+	fmt.Fprintf(w, "calls in a hurry %d, calls that ended at their deadline %d, batches of more than a thousand %d with %d ids, pauses in a codec %d\n",
+		a.Hasty, a.Left, a.Batches, a.Ids, a.Pauses)
 	fmt.Fprintf(w, "faults: %s\n", countsOf(a.faults))
+	if len(a.unseen) > 0 {
+		fmt.Fprintf(w, "of these, without an effect that was seen: %s\n", countsOf(a.unseen))
+	}
+	if a.restored > 0 {
+		fmt.Fprintf(w, "invalidations undone with their server, and left out for 3 s: %d\n", a.restored)
+	}
 }
 
 func countsOf(counts map[string]uint64) string {
@@ -120,10 +155,10 @@ type total struct {
 	began          time.Time
 	seed           uint64
 	schedules      int
-	pieces, judged int               // by porcupine: reads, in so many pieces
-	unknown        int               // of those reads, what it could not judge in time
-	held           [2][strengths]int // reads, in schedules without DegradedTTL and in those with one
-	worst          [2][2]struct {    // of those, for quiet and faulted
+	pieces, judged int                   // by porcupine: reads, in so many pieces
+	unknown        int                   // of those reads, what it could not judge in time
+	held           [2][strengths]int     // reads, in schedules without DegradedTTL and in those with one
+	worst          [2][measured]struct { // of those, from quiet on
 		delta time.Duration
 		how   string // it came about
 	}
@@ -181,7 +216,10 @@ type result struct {
 func check(h *history) result {
 	began := time.Now()
 	v := judgeHistory(h)
-	delta := [2]time.Duration{min(v.delta(quiet), h.bound()), min(v.delta(faulted), h.bound())}
+	var delta [measured]time.Duration
+	for s := quiet; s < strengths; s++ {
+		delta[s-quiet] = min(v.delta(s), h.bound(s))
+	}
 	r := result{verdict: v, searched: search(h, delta)}
 	for _, f := range v.violations {
 		r.problems = append(r.problems, h.explain(f))

@@ -15,11 +15,15 @@ const (
 	ownProcess strength = iota // what this process has invalidated: strict, confirmed or not
 	byStrong                   // what any process has confirmed, for a Strong read: strict
 	quiet                      // what another process has confirmed, while no fault was near: delta is measured
-	faulted                    // the same, near a fault: delta is measured, and has a declared bound
+	answered                   // the same, near a fault that leaves connections and answers alone: likewise
+	faulted                    // the same, near one that does not: delta is measured, and has a declared bound
 	strengths
 )
 
-var strengthNames = []string{"own process", "Strong", "other processes, quiet", "other processes, faults"}
+// measured is how many of them have a delta.
+const measured = strengths - quiet
+
+var strengthNames = []string{"own process", "Strong", "other processes, quiet", "other processes, gentle faults", "other processes, faults"}
 
 func (s strength) String() string { return strengthNames[s] }
 
@@ -83,10 +87,10 @@ type finding struct {
 
 // A verdict is what the check of a history comes to.
 type verdict struct {
-	reads      [strengths]int // which were held to what: one read can be held to two
-	worst      [2]finding     // of quiet and faulted: their excess is the smallest delta that passes
-	violations []finding      // the first ones
-	count      int            // of violations
+	reads      [strengths]int    // which were held to what: one read can be held to two
+	worst      [measured]finding // from quiet on: their excess is the smallest delta that passes
+	violations []finding         // the first ones
+	count      int               // of violations
 }
 
 const mostViolations = 20
@@ -97,7 +101,7 @@ func (v *verdict) delta(s strength) time.Duration { return v.worst[s-quiet].exce
 func judgeHistory(h *history) *verdict {
 	v := new(verdict)
 	stops := h.stoppages()
-	near := nearFaults(h)
+	near := h.surroundings()
 	procs := map[uint16]bool{}
 	byKey := make([][]read, keyCount)
 	for _, r := range h.reads {
@@ -108,7 +112,7 @@ func judgeHistory(h *history) *verdict {
 		confirmed := makeFloors(h, key, func(i *invalidation) (int64, bool) { return i.confirmed, i.confirmed != 0 })
 		own, others := map[uint16]floors{}, map[uint16]floors{}
 		for p := range procs {
-			own[p] = makeFloors(h, key, func(i *invalidation) (int64, bool) { return i.ret, i.proc == p })
+			own[p] = makeFloors(h, key, func(i *invalidation) (int64, bool) { return i.here(), i.proc == p })
 			others[p] = makeFloors(h, key, func(i *invalidation) (int64, bool) { return i.confirmed, i.proc != p && i.confirmed != 0 })
 		}
 		for _, r := range reads {
@@ -128,10 +132,7 @@ func judgeHistory(h *history) *verdict {
 				}
 				continue
 			}
-			s := quiet
-			if near.has(r.call) {
-				s = faulted
-			}
+			s := near.of(r)
 			v.reads[s]++
 			f, ok := others[r.proc].broken(r.version)
 			if !ok {
@@ -142,7 +143,7 @@ func judgeHistory(h *history) *verdict {
 			if found.excess > v.delta(s) {
 				v.worst[s-quiet] = found
 			}
-			if found.excess > h.bound() {
+			if found.excess > h.bound(s) {
 				v.violated(found)
 			}
 		}
@@ -159,12 +160,43 @@ func (v *verdict) violated(f finding) {
 // spans are times, in order, that do not overlap.
 type spans []stoppage
 
-// nearFaults are the times of faults, and the time that they need to settle.
-func nearFaults(h *history) (list spans) {
-	var all []stoppage
+// surroundings say what was going on around a read.
+type surroundings struct {
+	any, hard spans            // faults, and those of them that break or hold up connections; with the time that they need to settle
+	outages   map[uint16]spans // when a process has said itself that Redis was not in use; likewise
+}
+
+func (h *history) surroundings() surroundings {
+	var all, hard []stoppage
 	for _, f := range h.faults {
-		all = append(all, stoppage{f.began, f.end + int64(settle)})
+		span := stoppage{f.began, f.end + int64(settle)}
+		if all = append(all, span); !gentle[f.name] {
+			hard = append(hard, span)
+		}
 	}
+	s := surroundings{any: merged(all), hard: merged(hard), outages: map[uint16]spans{}}
+	for proc, list := range h.outages {
+		var own []stoppage
+		for _, o := range list {
+			own = append(own, stoppage{o.began, o.end + int64(settle)})
+		}
+		s.outages[proc] = merged(own)
+	}
+	return s
+}
+
+// of tells what another process's invalidations are held to, for a read that is not Strong.
+func (s *surroundings) of(r read) strength {
+	switch {
+	case s.hard.has(r.call), s.outages[r.proc].has(r.call):
+		return faulted
+	case s.any.has(r.call):
+		return answered
+	}
+	return quiet
+}
+
+func merged(all []stoppage) (list spans) {
 	slices.SortFunc(all, func(a, b stoppage) int { return cmp.Compare(a.began, b.began) })
 	for _, s := range all {
 		if n := len(list); n > 0 && s.began <= list[n-1].end {
@@ -177,12 +209,8 @@ func nearFaults(h *history) (list spans) {
 }
 
 func (list spans) has(t int64) bool {
-	for _, s := range list {
-		if t >= s.began && t <= s.end {
-			return true
-		}
-	}
-	return false
+	n, found := slices.BinarySearchFunc(list, t, func(s stoppage, t int64) int { return cmp.Compare(s.began, t) })
+	return found || n > 0 && t <= list[n-1].end
 }
 
 // explain tells of a finding what happened, in times since the start of the history.
@@ -219,6 +247,9 @@ func (h *history) explain(f finding) string {
 	for _, x := range h.faults {
 		if x.began <= r.call && x.end+int64(settle) >= i.call {
 			fmt.Fprintf(&b, "\n  Near it: %s", x.name)
+			if x.detail != "" {
+				fmt.Fprintf(&b, " (%s)", x.detail)
+			}
 			if x.proc != 0 {
 				fmt.Fprintf(&b, " (%d)", x.proc)
 			}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,13 +18,17 @@ type plan struct {
 	seed     uint64
 	broken   string        // see workerConfig
 	only     []string      // faults by name; all where there is none
+	forced   []string      // faults that there must be, beside those
 	quiet    time.Duration // before the first fault
 	longest  float64       // how long faults last at most, as a share of their own limits
 	readers  int           // of each worker
 	writers  int
 }
 
-const roles = 4 // workers at a time
+const (
+	roles = 4 // workers at a time
+	lanes = 3 // of what goes on at the same time: what is done to Redis; to workers and the way there; and by others
+)
 
 // A run is a schedule while it runs.
 type run struct {
@@ -45,12 +50,18 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 	}
 	random := rand.New(rand.NewPCG(p.seed, 0))
 	info := scheduleInfo{Topology: p.topology, Seed: p.seed, DegradedTTL: -1, Persistent: random.IntN(3) == 0}
-	if random.IntN(4) == 0 {
+	switch random.IntN(8) {
+	case 0, 1:
 		info.DegradedTTL = 100*time.Millisecond + time.Duration(random.Int64N(int64(900*time.Millisecond)))
+	case 2: // longer than what has to be noticed takes
+		info.DegradedTTL = 5*time.Second + time.Duration(random.Int64N(int64(2*time.Second)))
 	}
+	info.Apart = random.IntN(2) == 0
+	connections := 1 << (2 * random.IntN(2))
 	r := &run{plan: p, t: t, judge: newJudge(t, info), topology: make(t, info.Persistent)}
 	r.config = workerConfig{
 		Seed: p.seed, Single: r.topology.single(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
+		Apart: info.Apart, User: r.topology.login(), Connections: connections,
 	}
 	r.config.Connected = true
 	for role := range roles {
@@ -63,8 +74,10 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 		return nil, tally{}, err
 	}
 	r.config.Connected = false // who is started later finds what there is
-	r.strike(random)
-	err := r.settle()
+	err := r.strike(random)
+	if err == nil {
+		err = r.settle()
+	}
 	r.judge.source.addTo(r.judge.history)
 	r.judge.mu.Lock()
 	r.judge.history.excuse()
@@ -78,7 +91,7 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 
 func (r *run) hire(role int) *employee {
 	c := r.config
-	c.Redis, c.Detours = r.topology.addresses(role), r.topology.detours(role)
+	c.Role, c.Redis, c.Detours = role, r.topology.addresses(role), r.topology.detours(role)
 	return r.judge.hire(role, c)
 }
 
@@ -106,80 +119,127 @@ func (r *run) someone(random *rand.Rand) *employee {
 // upheavals are what can happen to a worker.
 func (r *run) upheavals() []nemesis {
 	return []nemesis{
-		{"process killed", 200 * time.Millisecond, func(random *rand.Rand) func() {
+		{name: "process killed", most: 200 * time.Millisecond, begin: func(random *rand.Rand) func() {
 			e := r.someone(random)
 			r.judge.kill(e)
 			return func() { r.replace(e) }
 		}},
-		{faultStopped, 4 * time.Second, nil}, // its times are those of the process: see stop
+		{name: faultStopped, most: 4 * time.Second}, // its times are those of the process: see stop
+		{name: faultPaused, most: 2 * time.Second},  // likewise: see pauses
 	}
 }
 
 // strike lets the workers run for a while, and then causes faults, 3 to 10 of different kinds: those of Redis one after the
-// other, and at the same time those of workers and of the way to Redis.
-func (r *run) strike(random *rand.Rand) {
-	lanes := [2][]nemesis{r.topology.faults(), append(r.upheavals(), r.topology.ways()...)}
-	for i := range lanes {
-		if len(r.only) > 0 {
-			lanes[i] = slices.DeleteFunc(lanes[i], func(n nemesis) bool { return !slices.Contains(r.only, n.name) })
+// other, and at the same time those of workers and of the way to Redis, and one to three of what others do.
+func (r *run) strike(random *rand.Rand) error {
+	all := [lanes][]nemesis{r.topology.faults(), append(r.upheavals(), r.topology.ways()...), r.topology.foreign(&r.judge.source)}
+	names := namesOf(all[:]...)
+	for _, name := range append(slices.Clone(r.only), r.forced...) {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no fault %q: there are %s", name, strings.Join(names, ", "))
 		}
-		random.Shuffle(len(lanes[i]), func(a, b int) { lanes[i][a], lanes[i][b] = lanes[i][b], lanes[i][a] })
+	}
+	var forced [lanes][]nemesis
+	for i := range all {
+		for _, n := range all[i] {
+			if slices.Contains(r.forced, n.name) {
+				forced[i] = append(forced[i], n)
+			}
+		}
+		all[i] = slices.DeleteFunc(all[i], func(n nemesis) bool {
+			return len(r.only) > 0 && !slices.Contains(r.only, n.name) || slices.Contains(r.forced, n.name) || len(r.forced) > 0 && len(r.only) == 0
+		})
+		random.Shuffle(len(all[i]), func(a, b int) { all[i][a], all[i][b] = all[i][b], all[i][a] })
 	}
 	of := 3 + random.IntN(8)
-	first := min(len(lanes[0]), 1+random.IntN(of-1))
-	lanes[0], lanes[1] = lanes[0][:first], lanes[1][:min(len(lanes[1]), of-first)]
+	first := min(len(all[0]), 1+random.IntN(of-1))
+	all[0], all[1], all[2] = all[0][:first], all[1][:min(len(all[1]), of-first)], all[2][:min(len(all[2]), 1+random.IntN(3))]
 	var wg sync.WaitGroup
 	done := make(chan struct{})
 	time.Sleep(r.quiet) // the load
-	for _, lane := range lanes {
+	for i, lane := range all {
 		own := rand.New(rand.NewPCG(random.Uint64(), 0))
 		wg.Go(func() {
+			for _, n := range forced[i] {
+				r.cause(n, own, n.most)
+			}
 			for _, n := range lane {
 				time.Sleep(time.Duration(own.Int64N(int64(300 * time.Millisecond))))
-				r.cause(n, own)
+				// Mostly a short one, now and then the longest.
+				share := own.Float64()
+				r.cause(n, own, time.Duration(r.longest*float64(n.most)*(0.05+0.95*share*share*share)))
 			}
 			time.Sleep(200 * time.Millisecond)
 		})
 	}
-	go func() { wg.Wait(); close(done) }()
+	looked := make(chan struct{})
+	inspecting := rand.New(rand.NewPCG(random.Uint64(), 0))
+	go func() { r.inspect(inspecting, done); close(looked) }()
+	go func() { wg.Wait(); r.look(nil); close(done) }()
 	for {
 		select {
 		case <-done:
-			return
+			<-looked
+			return nil
 		case <-time.After(100 * time.Millisecond):
 			r.topology.tidy()
 		}
 	}
 }
 
-// cause lets one fault last for its time: mostly a short one, now and then the longest.
-func (r *run) cause(n nemesis, random *rand.Rand) {
-	length := time.Duration(0)
-	if n.most > 0 {
-		share := random.Float64()
-		length = time.Duration(r.longest * float64(n.most) * (0.05 + 0.95*share*share*share))
+// cause lets one fault last for its time.
+func (r *run) cause(n nemesis, random *rand.Rand, length time.Duration) {
+	f := fault{name: n.name, began: now(), seen: 1}
+	switch n.name {
+	case faultStopped:
+		r.judge.faulted(r.stop(r.someone(random), length))
+		return
+	case faultPaused:
+		r.pauses(random, length)
+		return
 	}
-	f := fault{name: n.name, began: now()}
-	if n.name == faultStopped {
-		f = r.stop(r.someone(random), length)
-	} else {
-		end := n.begin(random)
-		if slices.Contains(failovers, f.name) {
-			f.keys = r.topology.hit()
+	before := 0
+	if n.effects != nil {
+		before = n.effects()
+		f.began = now()
+	}
+	end := n.begin(random)
+	if slices.Contains(failovers, f.name) {
+		f.keys = r.topology.hit()
+	}
+	if n.detail != nil {
+		f.detail = n.detail()
+	}
+	time.Sleep(length)
+	if end != nil {
+		end()
+	}
+	f.end = now()
+	if n.effects != nil {
+		if f.seen = n.effects(); f.seen >= before { // else they are counted anew
+			f.seen -= before
 		}
-		time.Sleep(length)
-		if end != nil {
-			end()
-		}
-		f.end = now()
 	}
 	r.judge.faulted(f)
+}
+
+// pauses stops workers for a moment each, several times.
+func (r *run) pauses(random *rand.Rand, length time.Duration) {
+	for end := time.Now().Add(length); ; {
+		f := r.stop(r.someone(random), 50*time.Millisecond+time.Duration(random.Int64N(int64(450*time.Millisecond))))
+		f.name = faultPaused
+		r.judge.faulted(f)
+		if time.Now().After(end) {
+			return
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(200 * time.Millisecond))))
+	}
 }
 
 // stop stops a worker for some time. What it notes lies within the time for which the process did not run.
 func (r *run) stop(e *employee, length time.Duration) fault {
 	e.sub.Pause()
-	f := fault{name: faultStopped, proc: e.proc, began: now()}
+	f := fault{name: faultStopped, proc: e.proc, began: now(), seen: 1}
 	time.Sleep(length)
 	f.end = now()
 	e.sub.Resume()

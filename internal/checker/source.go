@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // A source is what caches stand before: it has the true version of each key. It lives in the process that judges, so that no
@@ -15,6 +17,37 @@ type source struct {
 	keys [keyCount]struct {
 		mu      sync.Mutex
 		updates []update // guarded by mu
+	}
+	still sync.RWMutex // held by who wants nothing to change for a while
+
+	slow slowness
+}
+
+// A slowness is for how long a source keeps back its answers about some keys.
+type slowness struct {
+	mu   sync.Mutex
+	keys keySet        // guarded by mu
+	by   time.Duration // guarded by mu
+	held atomic.Int64  // answers
+}
+
+func (s *slowness) set(keys keySet, by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys, s.by = keys, by
+}
+
+// keepBack waits with an answer that has been made.
+func (s *slowness) keepBack(keys keySet) {
+	s.mu.Lock()
+	by := s.by
+	if s.keys&keys == 0 || keys == everyKey {
+		by = 0
+	}
+	s.mu.Unlock()
+	if by > 0 {
+		s.held.Add(1)
+		time.Sleep(by)
 	}
 }
 
@@ -27,6 +60,8 @@ func (s *source) version(key int) uint32 {
 
 // update makes the next version.
 func (s *source) update(key int, proc uint16) uint32 {
+	s.still.RLock()
+	defer s.still.RUnlock()
 	k := &s.keys[key]
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -68,6 +103,9 @@ func (s *source) serve(conn io.ReadWriter, proc uint16) {
 			}
 			answer = binary.LittleEndian.AppendUint32(answer, v(key))
 		})
+		if question[0] == askRead {
+			s.slow.keepBack(keySet(binary.LittleEndian.Uint64(question[1:])))
+		}
 		if _, err := conn.Write(answer); err != nil {
 			return
 		}

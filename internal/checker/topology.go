@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,7 +18,9 @@ type topology interface {
 	addresses(role int) []string        // for the worker in a role
 	detours(role int) map[string]string // likewise: what it dials in place of an address
 	single() bool                       // whether that is one server, not a cluster
+	login() string                      // as whom workers log in, with that for a password; "" for nobody
 	faults() []nemesis                  // what can be done to Redis: one at a time
+	foreign(s *source) []nemesis        // what others who use the same Redis can do: likewise, beside the others
 	ways() []nemesis                    // and to the way between a worker and Redis: likewise, beside the others
 	hit() keySet                        // the keys at the node that the last fault was about
 	tidy()                              // is called every now and then
@@ -28,6 +31,9 @@ type nemesis struct {
 	name  string
 	most  time.Duration                        // how long it lasts at most; 0 for what is over at once
 	begin func(random *rand.Rand) (end func()) // end is nil for what is over at once
+	// effects, unless nil, counts what shows that it really happens: those before it began are taken off.
+	effects func() int
+	detail  func() string // which of its kinds it is this time; may be nil
 }
 
 // topologies make one each.
@@ -43,6 +49,8 @@ type single struct {
 	proxy      *redistest.Proxy // only before the first worker: what goes through it is slower
 	dir        string
 	persistent bool
+	swaps      int    // databases that were swapped
+	rule       string // that was taken from the workers' user last
 }
 
 // distance is how far Redis is from the first worker, one way: what it reads and what it invalidates overlap for longer.
@@ -50,7 +58,7 @@ const distance = 2 * time.Millisecond
 
 func newSingle(t testing.TB, persistent bool) topology {
 	s := &single{t: t, dir: t.TempDir(), persistent: persistent}
-	args := []string{"--dir", s.dir}
+	args := []string{"--dir", s.dir, "--user", workerUser, "on", ">" + workerUser, "~*", "&*", "+@all"}
 	if persistent {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
 	}
@@ -67,6 +75,8 @@ func (s *single) addresses(role int) []string {
 	return []string{s.server.Addr()}
 }
 
+func (s *single) login() string { return workerUser }
+
 func (s *single) detours(int) map[string]string { return nil }
 
 func (s *single) hit() keySet { return 0 } // there is nobody who could take over
@@ -75,12 +85,22 @@ func (s *single) single() bool { return true }
 
 func (s *single) tidy() { s.proxy.ResetCounts() } // it remembers every command
 
+// must repeats a command that the server cannot run just now, since something else is done to it.
 func (s *single) must(args ...string) any {
 	v, err := s.server.Do(args...)
+	for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end) && passing(err); v, err = s.server.Do(args...) {
+		time.Sleep(5 * time.Millisecond)
+	}
 	if err != nil {
 		s.t.Errorf("checker: %s: %v", strings.Join(args, " "), err)
 	}
 	return v
+}
+
+// passing reports whether an error says nothing of what was asked for.
+func passing(err error) bool {
+	var refusal redistest.Error
+	return !errors.As(err, &refusal) || strings.HasPrefix(err.Error(), "BUSY") || strings.HasPrefix(err.Error(), "LOADING")
 }
 
 func (s *single) faults() []nemesis {
@@ -88,38 +108,60 @@ func (s *single) faults() []nemesis {
 		return func(random *rand.Rand) func() { do(random); return nil }
 	}
 	return []nemesis{
-		{"clients killed", 0, at(func(*rand.Rand) { s.must("CLIENT", "KILL", "TYPE", "normal") })},
-		{"one client killed", 0, at(s.killOne)},
-		{"flushed", 0, at(func(*rand.Rand) { s.must("FLUSHALL") })},
-		{"hung", 4 * time.Second, func(*rand.Rand) func() { s.server.Pause(); return s.server.Resume }},
-		{"killed", time.Second, func(*rand.Rand) func() { s.server.Kill(); return s.restart }},
-		{"evicting", time.Second, s.evict},
-		{"tracking table full", time.Second, func(*rand.Rand) func() {
+		{name: "clients killed", begin: at(func(*rand.Rand) { s.must("CLIENT", "KILL", "TYPE", "normal") })},
+		{name: "one client killed", begin: at(s.killOne)},
+		{name: "flushed", begin: at(func(*rand.Rand) { s.must("FLUSHALL") })},
+		{name: "hung", most: 4 * time.Second, begin: func(*rand.Rand) func() { s.server.Pause(); return s.server.Resume }},
+		{name: "killed", most: time.Second, begin: func(*rand.Rand) func() { s.server.Kill(); return s.restart }},
+		{name: "evicting", most: time.Second, begin: s.evict},
+		{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
 			s.must("CONFIG", "SET", "tracking-table-max-keys", "1")
 			return func() { s.must("CONFIG", "SET", "tracking-table-max-keys", "1000000") }
 		}},
-		{"read-only", time.Second, func(*rand.Rand) func() {
+		{name: "read-only", most: time.Second, begin: func(*rand.Rand) func() {
 			s.must("REPLICAOF", "127.0.0.1", "1")
 			return func() { s.must("REPLICAOF", "NO", "ONE") }
+		}},
+		{name: faultFull, most: 5 * time.Second, begin: s.fill, effects: s.errors("OOM")},
+		{name: "permissions taken", most: time.Second, begin: s.forbid, effects: s.errors("NOPERM"), detail: func() string { return s.rule }},
+		{name: faultSwapped, most: 2 * time.Second, begin: func(*rand.Rand) func() {
+			s.swap()
+			return nil
+		}},
+		{name: faultRestored, most: 2 * time.Second, begin: func(*rand.Rand) func() {
+			n := s.swap()
+			return func() { s.must("SWAPDB", "0", n) }
 		}},
 	}
 }
 
 func (s *single) ways() []nemesis {
 	return []nemesis{
-		{"partition", 4 * time.Second, func(*rand.Rand) func() {
+		{name: "partition", most: 4 * time.Second, begin: func(*rand.Rand) func() {
 			s.proxy.Blackhole(true)
 			return func() { s.proxy.Blackhole(false) }
 		}},
-		{"replies lost", 4 * time.Second, func(*rand.Rand) func() {
+		{name: "replies lost", most: 4 * time.Second, begin: func(*rand.Rand) func() {
 			s.proxy.BlackholeReplies(true)
 			return func() { s.proxy.BlackholeReplies(false) }
 		}},
-		{"slow", 2 * time.Second, func(random *rand.Rand) func() {
+		{name: "slow", most: 2 * time.Second, begin: func(random *rand.Rand) func() {
 			s.proxy.SetDelay(time.Duration(1+random.Int64N(300)) * time.Millisecond)
 			return func() { s.proxy.SetDelay(distance) }
 		}},
-		{"cut", 0, func(*rand.Rand) func() { s.proxy.CloseConnections(); return nil }},
+		{name: "cut", begin: func(*rand.Rand) func() { s.proxy.CloseConnections(); return nil }},
+		{name: faultHeldBack, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
+			s.proxy.SetJitter(0, time.Duration(5+random.IntN(45))*time.Millisecond)
+			return func() { s.proxy.SetJitter(0, 0) }
+		}, effects: s.proxy.Jittered},
+		{name: faultReordered, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
+			s.proxy.SetJitter(time.Duration(2+random.IntN(20))*time.Millisecond, time.Duration(2+random.IntN(20))*time.Millisecond)
+			return func() { s.proxy.SetJitter(0, 0) }
+		}, effects: s.proxy.Jittered},
+		{name: faultSplit, most: 3 * time.Second, begin: func(*rand.Rand) func() {
+			s.proxy.SendApart(apart)
+			return func() { s.proxy.SendApart(nil) }
+		}, effects: s.proxy.Cuts},
 	}
 }
 

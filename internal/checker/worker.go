@@ -28,10 +28,14 @@ const workerEnv = "ASIDE_CHECKER_WORKER"
 type workerConfig struct {
 	Socket      string            // where the source and the judge are
 	Proc        uint16            // the number of this process
+	Role        int               // of its kind there is one at a time
 	Seed        uint64            //
 	Redis       []string          // addresses
 	Single      bool              // one server, not a cluster
 	Detours     map[string]string // what is dialed in place of an address
+	User        string            // and its password; none where it is ""
+	Connections int               // to each server
+	Apart       bool              // each key is changed by one process only, by itself and seldom; and half of them are read only through doors that join loads
 	DegradedTTL time.Duration     //
 	Readers     int               // goroutines
 	Writers     int               //
@@ -54,7 +58,14 @@ type worker struct {
 	loaders [len(groups)]*aside.Loader[string, value]
 	session *session
 
+	left         atomic.Uint64 // calls that ended at their deadline
+	hasty        atomic.Uint64 // calls with a short one
+	batches, ids atomic.Uint64 // large ones
+	passing      chan *tape    // of those who come by: see visits
+
 	stop     chan struct{}
+	ended    chan struct{} // when everything was read for the last time
+	watching sync.WaitGroup
 	busy     sync.WaitGroup // readers and writers
 	receipts sync.WaitGroup // those who wait for one
 	seq      atomic.Uint32  // of invalidations
@@ -62,7 +73,7 @@ type worker struct {
 
 // workerProcess is the whole of a worker's process: it is told "start", "stop", "final" and "exit", in this order.
 func workerProcess() {
-	w := &worker{stop: make(chan struct{})}
+	w := &worker{stop: make(chan struct{}), ended: make(chan struct{})}
 	if err := json.Unmarshal([]byte(os.Getenv(workerEnv)), &w.workerConfig); err != nil {
 		panic(err)
 	}
@@ -72,7 +83,10 @@ func workerProcess() {
 	}
 	w.session = &session{conn: conn}
 	w.source = newRemote(w.Socket, w.Proc)
-	redis := rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Single}
+	redis := rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Single, Username: w.User, Password: w.User}
+	for n := w.Connections; n > 1; n /= 2 {
+		redis.PipelineMultiplex++
+	}
 	if len(w.Detours) > 0 {
 		redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			return d.DialContext(ctx, "tcp", cmp.Or(w.Detours[addr], addr))
@@ -83,6 +97,7 @@ func workerProcess() {
 		Policies:    []aside.Policy{items, things, large},
 		DegradedTTL: w.DegradedTTL,
 		OpTimeout:   250 * time.Millisecond, // all workers share a few processors: one that waits for its turn is not a fault
+		LoadTimeout: 25 * time.Second,       // no load takes nearly that long
 		LeaseTTL:    time.Second,            // of a process that is killed or stopped, others wait for no longer
 		ChunkFrom:   chunkFrom,
 		Logger:      slog.New(slog.DiscardHandler),
@@ -102,6 +117,7 @@ func workerProcess() {
 			return w.loadMany(ctx, g, ids)
 		})
 	}
+	w.watching.Go(w.watchHealth)
 	if w.Connected {
 		w.awaitRedis()
 	}
@@ -122,7 +138,9 @@ func workerProcess() {
 			w.final(exempt)
 			w.session.say("final")
 		case "exit":
-			w.session.metrics(w.cache.Metrics())
+			close(w.ended)
+			w.watching.Wait()
+			w.metrics()
 			w.cache.Close()
 			return
 		}
@@ -136,6 +154,8 @@ func (w *worker) start() {
 		t := w.newTape(random)
 		w.busy.Go(func() { w.readAlong(t) })
 	}
+	w.visits(random)
+	w.largeBatches(random)
 	for range w.Writers {
 		t := w.newTape(random)
 		w.busy.Go(func() { w.writeAlong(t) })
@@ -148,7 +168,7 @@ func (w *worker) start() {
 			case <-w.stop:
 				return
 			case <-tick.C:
-				w.session.metrics(w.cache.Metrics())
+				w.metrics()
 			}
 		}
 	})
@@ -217,11 +237,18 @@ func (w *worker) load(ctx context.Context, key int) (value, error) {
 
 func (w *worker) loadMany(ctx context.Context, g *group, ids []string) (map[string]value, error) {
 	var keys keySet
+	named := make(map[string]value, len(ids))
 	for _, id := range ids {
-		keys |= one(keysByName[g.policy.Category+":"+id])
+		if isOther(id) {
+			named[id] = value{Key: -1}
+		} else {
+			keys |= one(keysByName[g.policy.Category+":"+id])
+		}
+	}
+	if keys == 0 {
+		return named, nil
 	}
 	values, err := w.loadKeys(ctx, g, keys)
-	named := make(map[string]value, len(values))
 	for k, v := range values {
 		named[idOf(k)] = v
 	}
@@ -284,8 +311,12 @@ func (s *session) fail(format string, args ...any) {
 	s.send(frameTrouble, fmt.Appendf(nil, format, args...))
 }
 
-func (s *session) metrics(m aside.Metrics) {
-	sum := tally{Gaps: m.Gaps, Pushes: m.Pushes}
+func (w *worker) metrics() {
+	m := w.cache.Metrics()
+	sum := tally{
+		Gaps: m.Gaps, Pushes: m.Pushes, Hasty: w.hasty.Load(), Left: w.left.Load(), Batches: w.batches.Load(), Ids: w.ids.Load(),
+		Pauses: pauses.count.Load(),
+	}
 	for _, l := range m.Labels {
 		sum.Loads += l.Loads
 		sum.RefusedFills += l.RefusedFills
@@ -298,5 +329,5 @@ func (s *session) metrics(m aside.Metrics) {
 	if err != nil {
 		panic(err)
 	}
-	s.send(frameMetrics, text)
+	w.session.send(frameMetrics, text)
 }

@@ -26,9 +26,9 @@ const (
 )
 
 var (
-	items  = aside.Policy{Name: "items", Category: "items", TTL: time.Hour}
-	things = aside.Policy{Name: "things", Category: "things", TTL: time.Hour, Private: true}
-	large  = aside.Policy{Name: "large", Category: "things", TTL: time.Hour}
+	items  = aside.Policy{Name: "items", Category: "items", TTL: time.Hour, Codec: pauses}
+	things = aside.Policy{Name: "things", Category: "things", TTL: time.Hour, Private: true, Codec: pauses}
+	large  = aside.Policy{Name: "large", Category: "things", TTL: time.Hour, Codec: pauses}
 
 	groups = [keyCount / groupSize]group{
 		{policy: items, letter: "a"},
@@ -104,6 +104,17 @@ func inCategory(name string) keySet {
 func matching(pattern string) keySet {
 	return those(func(g *group) bool { return g.policy.Category+":"+g.letter+"*" == pattern })
 }
+
+// ownedBy are the keys that only the worker in a role changes, in a schedule that has it so.
+func ownedBy(role int) (s keySet) {
+	for k := role; k < keyCount; k += roles {
+		s |= one(k)
+	}
+	return s
+}
+
+// shunned reports whether a key is one that, in such a schedule, is read only through doors that join a load where there is one.
+func shunned(key int) bool { return key%2 == 1 }
 
 // A value is what the source gives for a key, and caches keep.
 type value struct {

@@ -39,6 +39,9 @@ func Raw(t testing.TB, addr string) *Conn {
 	return c
 }
 
+// Dial is [Raw] for who has no test, or whose server may be away.
+func Dial(addr string) (*Conn, error) { return dial(addr) }
+
 func dial(addr string) (*Conn, error) {
 	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {

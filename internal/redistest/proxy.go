@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -51,6 +52,10 @@ type Proxy struct {
 	dropped int
 
 	delay            time.Duration
+	jitter           [2]time.Duration             // to the server, to the client
+	jittered         int                          // bursts that left later for it
+	apart            func([]string) time.Duration // see SendApart; may be nil
+	cuts             int                          // commands behind which it has paused
 	blackhole        bool
 	blackholeReplies bool
 	refuse           bool
@@ -160,6 +165,44 @@ func (p *Proxy) BlackholeReplies(on bool) { p.set(func() { p.blackholeReplies = 
 // SetDelay makes everything that arrives from now on, from either end, leave that much later. It adds to the latency,
 // not to the time between one command and the next, and it changes no order.
 func (p *Proxy) SetDelay(upDown time.Duration) { p.set(func() { p.delay = upDown }) }
+
+// SetJitter makes each burst that arrives from now on leave later by chance: by up to toServer, or toClient. It adds to the
+// delay. The order on one connection stays as it was, that between connections does not.
+func (p *Proxy) SetJitter(toServer, toClient time.Duration) {
+	p.set(func() { p.jitter = [2]time.Duration{toServer, toClient} })
+}
+
+// Jittered returns how many bursts have been kept back by [Proxy.SetJitter].
+func (p *Proxy) Jittered() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.jittered
+}
+
+// SendApart has what is behind a command on its connection leave later than the command does, by what pause returns for it: the
+// server gets the two in packets of their own, and may do other things in between. 0 leaves them together, and so does a nil
+// pause everything.
+func (p *Proxy) SendApart(pause func(args []string) time.Duration) { p.set(func() { p.apart = pause }) }
+
+// Cuts returns behind how many commands [Proxy.SendApart] has paused.
+func (p *Proxy) Cuts() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cuts
+}
+
+// later is by how much a burst leaves later than it arrived. It wants mu.
+func (p *Proxy) later(down bool) time.Duration {
+	most := p.jitter[0]
+	if down {
+		most = p.jitter[1]
+	}
+	if most <= 0 {
+		return p.delay
+	}
+	p.jittered++
+	return p.delay + rand.N(most)
+}
 
 func (p *Proxy) set(change func()) {
 	p.mu.Lock()
@@ -602,7 +645,7 @@ func (s *stream) arrived(frames []frame, err error) {
 		return
 	}
 	// An earlier, longer delay still counts: nothing overtakes.
-	if due := time.Now().Add(p.delay); due.After(s.due) {
+	if due := time.Now().Add(p.later(s.down)); due.After(s.due) {
 		s.due = due
 	}
 	for _, f := range frames {
@@ -614,6 +657,12 @@ func (s *stream) arrived(frames []frame, err error) {
 			it.kind, it.args = c.classify(f)
 		default:
 			it.kind, it.args = request, f.args()
+			if p.apart != nil && len(it.args) > 0 {
+				if pause := p.apart(it.args); pause > 0 {
+					s.due = s.due.Add(pause) // of what is behind it
+					p.cuts++
+				}
+			}
 		}
 		if slices.ContainsFunc(p.drops, func(d *drop) bool { return it.matches(push, d.match) }) {
 			p.dropped++

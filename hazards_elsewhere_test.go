@@ -1,0 +1,352 @@
+package aside_test
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// The tests of this file are about changes that are made elsewhere, and confirmed, and that a process must not miss.
+
+// reads returns a match for reads of a key.
+func reads(key string) func(args []string) bool {
+	return func(args []string) bool {
+		return len(args) > 1 && (strings.EqualFold(args[0], "GET") || strings.EqualFold(args[0], "GETRANGE")) && args[1] == key
+	}
+}
+
+// optsIn reports whether a command has the server remember the read behind it.
+func optsIn(args []string) bool {
+	return len(args) > 1 && strings.EqualFold(args[0], "CLIENT") && strings.EqualFold(args[1], "CACHING")
+}
+
+// awaitReads waits until n reads of a key have gone to the server.
+func awaitReads(t *testing.T, p *redistest.Proxy, key string, n int) {
+	t.Helper()
+	p.Await(t, "the server is asked for "+key, func() bool {
+		found := 0
+		for _, args := range p.Log() {
+			if reads(key)(args) {
+				found++
+			}
+		}
+		return found == n
+	})
+}
+
+// changedElsewhere has a invalidate a key, which Redis must confirm.
+func changedElsewhere(t *testing.T, a *aside.Cache, key aside.Key) {
+	t.Helper()
+	receipt, err := a.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+}
+
+// Hazard 51: two reads of one key are under way, and one of them is given up.
+//
+//  1. A batch of three portions reads the key in the first one. The reply, with the old value, is on its way.
+//  2. A second read of the key is sent, and its caller leaves.
+//  3. Another process changes the key. The push is behind both replies.
+//  4. The replies and the push arrive. The batch has two portions to go.
+//  5. A third read of the key is sent and answered, with what is new.
+//  6. The batch ends. Its value is older than the push.
+func TestHazard51AReadIsNotTakenForAnotherOneOfItsKey(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, a *aside.Cache, key aside.Key){
+		"invalidated": changedElsewhere,
+		"set": func(t *testing.T, a *aside.Cache, key aside.Key) {
+			require.NoError(t, aside.Set(t.Context(), a, key, "new"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			a, b := connected(t, at(server.Addr())), watch(t, server)
+			key := items.Key("k")
+			require.NoError(t, aside.Set(t.Context(), a, key, "old"))
+			ids := []string{"k"}
+			for i := range 2500 {
+				ids = append(ids, "other"+strconv.Itoa(i))
+			}
+			first := b.proxy.HoldReplies(reads("items:k"))
+			second := b.proxy.HoldReplies(reads("items:other1500"))
+			third := b.proxy.HoldReplies(reads("items:other2300"))
+			batch := make(chan string, 1)
+			go func() {
+				values, err := aside.GetOrLoadMany(t.Context(), b.Cache, ids, func(id string) aside.Key { return items.Key(id) },
+					func(_ context.Context, ids []string) (map[string]string, error) {
+						values := make(map[string]string, len(ids))
+						for _, id := range ids {
+							values[id] = "loaded"
+						}
+						return values, nil
+					})
+				if err != nil {
+					values = map[string]string{"k": err.Error()}
+				}
+				batch <- values["k"]
+			}()
+			first.Wait(t)
+
+			hasty, leave := context.WithCancel(t.Context())
+			left := make(chan error, 1)
+			go func() {
+				_, err := aside.Get[string](hasty, b.Cache, key)
+				left <- err
+			}()
+			awaitReads(t, b.proxy, "items:k", 2)
+			leave()
+			require.ErrorIs(t, <-left, context.Canceled)
+
+			change(t, a, key)
+			first.Release()
+			second.Wait(t)
+			again := make(chan error, 1)
+			go func() {
+				v, err := aside.Get[string](t.Context(), b.Cache, key)
+				if err == nil && v != "new" {
+					err = aside.ErrNotFound
+				}
+				again <- err
+			}()
+			awaitReads(t, b.proxy, "items:k", 3)
+			second.Release()
+			if name == "set" {
+				require.NoError(t, <-again)
+			} else {
+				require.ErrorIs(t, <-again, aside.ErrMiss)
+			}
+			third.Wait(t)
+			third.Release()
+			require.Equal(t, "old", <-batch, "it was waiting")
+
+			v, err := aside.GetOrLoad(t.Context(), b.Cache, key, value("new"))
+			require.NoError(t, err)
+			require.Equal(t, "new", v)
+		})
+	}
+}
+
+// Hazard 52: the server refuses to remember what a client reads, and answers the read all the same.
+func TestHazard52AReadThatTheServerDoesNotRememberIsNotVouchedFor(t *testing.T) {
+	t.Parallel()
+	// follows reads a key, has it changed elsewhere, and reads it again.
+	follows := func(t *testing.T, a *aside.Cache, b *aside.Cache, read func(load func(context.Context) (string, error)) string) {
+		t.Helper()
+		require.Equal(t, "old", read(value("old")))
+		changedElsewhere(t, a, items.Key("a"))
+		allTold(t, b)
+		require.Equal(t, "new", read(value("new")))
+	}
+	get := func(t *testing.T, c *aside.Cache) func(load func(context.Context) (string, error)) string {
+		return func(load func(context.Context) (string, error)) string {
+			v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), load)
+			require.NoError(t, err)
+			return v
+		}
+	}
+	t.Run("the permission is taken away", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t)
+		server.MustDo(t, "ACL", "SETUSER", "member", "on", ">"+canary, "~*", "&*", "+@all")
+		o := anonymously(server.Addr())
+		o.Redis.Username, o.Redis.Password = "member", canary
+		a, b := connected(t, at(server.Addr())), connected(t, o)
+		inMemory(t, b, items.Key("other"), value("v")) // so that b knows the generations
+		require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), "old"))
+		server.MustDo(t, "ACL", "SETUSER", "member", "-client|caching")
+		follows(t, a, b, get(t, b))
+	})
+	t.Run("a script keeps the server busy", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t)
+		a, b := connected(t, at(server.Addr())), watch(t, server)
+		inMemory(t, b.Cache, items.Key("other"), value("v"))
+		require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), "old"))
+
+		server.MustDo(t, "CONFIG", "SET", "lua-time-limit", "1")
+		foreign := redistest.Raw(t, server.Addr())
+		foreign.Timeout = time.Minute
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			_, _ = foreign.Do("EVAL", "while true do end", "0")
+		}()
+		eventually(t, "the server is busy", func() bool {
+			_, err := server.Do("PING")
+			return err != nil && strings.HasPrefix(err.Error(), "BUSY")
+		})
+		// The two commands travel apart.
+		optIn, read := b.proxy.HoldRequests(optsIn), b.proxy.HoldRequests(reads("items:a"))
+		refused := b.proxy.HoldReplies(optsIn)
+		first := waiting(t, b.Cache, items.Key("a"), value("old"))
+		read.Wait(t)
+		if optIn.Held() > 0 {
+			optIn.Release()
+			refused.Wait(t)
+		}
+		optIn.Release()
+		refused.Release()
+		_, _ = server.Do("SCRIPT", "KILL") // it has no answer to it at times: the script may be over before
+		<-over
+		read.Release()
+		require.Equal(t, "old", <-first)
+		eventually(t, "it is in use again", func() bool { return b.Health().State == aside.StateConnected })
+		follows(t, a, b.Cache, func() func(load func(context.Context) (string, error)) string {
+			once := true
+			return func(load func(context.Context) (string, error)) string {
+				if once {
+					once = false
+					return "old" // by the read above
+				}
+				return get(t, b.Cache)(load)
+			}
+		}())
+	})
+}
+
+// Hazard 53: the server has neither a value nor a lease of the key, and no memory for either.
+func TestHazard53AnInvalidationIsHeardThoughThereWasNothingToRemove(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	o := at(server.Addr())
+	o.DegradedTTL = time.Minute
+	a, b := connected(t, at(server.Addr())), connected(t, o)
+	inMemory(t, b, items.Key("other"), value("v"))
+	inMemory(t, a, items.Key("other"), value("v"))
+	server.MustDo(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+	server.MustDo(t, "CONFIG", "SET", "maxmemory", "1")
+	v, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), value("old"))
+	require.NoError(t, err)
+	require.Equal(t, "old", v)
+	require.Zero(t, server.MustDo(t, "EXISTS", "items:a", "{items:a}!l"))
+	require.Equal(t, aside.StateConnected, b.Health().State)
+
+	changedElsewhere(t, a, items.Key("a"))
+	allTold(t, b)
+	v, err = aside.GetOrLoad(t.Context(), b, items.Key("a"), value("new"))
+	require.NoError(t, err)
+	require.Equal(t, "new", v, "it is connected, and Redis has confirmed")
+}
+
+// Hazard 53: the same while a load without a lease runs.
+func TestHazard53ALoadWithoutALeaseIsNotJoinedAfterAnInvalidationElsewhere(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	a, b := pair(t, server.Addr())
+	inMemory(t, b, items.Key("other"), value("v"))
+	inMemory(t, a, items.Key("other"), value("v"))
+	server.MustDo(t, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+	server.MustDo(t, "CONFIG", "SET", "maxmemory", "1")
+	old, fresh := newHeld(), newHeld()
+	close(fresh.release)
+	first := waiting(t, b, items.Key("a"), old.load("old"))
+	<-old.began
+	require.Zero(t, server.MustDo(t, "EXISTS", "items:a", "{items:a}!l"))
+
+	changedElsewhere(t, a, items.Key("a"))
+	allTold(t, b)
+	second := waiting(t, b, items.Key("a"), fresh.load("new"))
+	close(old.release)
+	require.Equal(t, "old", <-first, "it was waiting")
+	require.Equal(t, "new", <-second)
+}
+
+// Hazard 54: the lease of a load is lost, so an invalidation finds neither it nor a value, and tells nobody.
+func TestHazard54ALoadThatHasLostItsLeaseIsNotJoinedAfterAnInvalidationElsewhere(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	a, b := pair(t, server.Addr())
+	inMemory(t, b, items.Key("other"), value("v"))
+	old, fresh := newHeld(), newHeld()
+	close(fresh.release)
+	first := waiting(t, b, items.Key("a"), old.load("old"))
+	<-old.began
+	require.EqualValues(t, 1, server.MustDo(t, "DEL", "{items:a}!l"))
+
+	changedElsewhere(t, a, items.Key("a"))
+	allTold(t, b)
+	second := waiting(t, b, items.Key("a"), fresh.load("new"))
+	close(old.release)
+	require.Equal(t, "old", <-first, "it was waiting")
+	require.Equal(t, "new", <-second)
+}
+
+// Hazard 55: a load begins while Redis is away, and is still running when it is back and an invalidation elsewhere is confirmed.
+func TestHazard55ALoadThatOutlivesAnOutageIsNotJoinedAfterAnInvalidationElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+		"key":      func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(t.Context(), items.Key("a")) },
+		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(t.Context(), "items") },
+		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(t.Context(), "x") },
+		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			a, b := connected(t, at(server.Addr())), watch(t, server)
+			tags := aside.WithTags("x")
+			inMemory(t, b.Cache, items.Key("other"), value("v"), tags)
+			b.proxy.Refuse(true)
+			b.proxy.CloseConnections()
+			eventually(t, "it is degraded", func() bool { return b.Health().State != aside.StateConnected })
+			old, fresh := newHeld(), newHeld()
+			close(fresh.release)
+			first := waiting(t, b.Cache, items.Key("a"), old.load("old"), tags)
+			<-old.began
+			b.proxy.Refuse(false)
+			eventually(t, "it is connected again", func() bool { return b.Health().State == aside.StateConnected })
+
+			receipt, err := change(a)
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+			allTold(t, b.Cache)
+			second := waiting(t, b.Cache, items.Key("a"), fresh.load("new"), tags)
+			close(old.release)
+			require.Equal(t, "old", <-first, "it was waiting")
+			require.Equal(t, "new", <-second)
+		})
+	}
+}
+
+// Hazard 57: a generation that no number of a script can be greater than.
+func TestHazard57AGenerationBeyondWhatScriptsCanCountIsNone(t *testing.T) {
+	t.Parallel()
+	for _, generation := range []string{"9007199254740992", "9007199254740993", "9999999999999999", "9223372036854775808", "abc"} {
+		for _, tag := range []string{"%all", "%c:items", "%t:x"} {
+			t.Run(tag+" "+generation, func(t *testing.T) {
+				t.Parallel()
+				server := redistest.Start(t)
+				a, b := pair(t, server.Addr())
+				server.MustDo(t, "SET", tag, generation)
+				tags := aside.WithTags("x")
+				inMemory(t, b, items.Key("a"), value("old"), tags)
+				change := map[string]func() (aside.Receipt, error){
+					"%all":     func() (aside.Receipt, error) { return a.InvalidateAll(t.Context()) },
+					"%c:items": func() (aside.Receipt, error) { return a.InvalidateCategory(t.Context(), "items") },
+					"%t:x":     func() (aside.Receipt, error) { return a.InvalidateTags(t.Context(), "x") },
+				}[tag]
+				for _, now := range []string{"new", "newest"} {
+					receipt, err := change()
+					require.NoError(t, err)
+					require.True(t, receipt.Confirmed)
+					allTold(t, b)
+					for _, opts := range [][]aside.CallOption{{tags, aside.Strong()}, {tags}} {
+						v, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), value(now), opts...)
+						require.NoError(t, err)
+						require.Equal(t, now, v)
+					}
+					eventually(t, "it is stored", func() bool { return slices.Contains([]any{int64(1)}, server.MustDo(t, "EXISTS", "items:a")) })
+				}
+			})
+		}
+	}
+}

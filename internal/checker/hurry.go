@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// hurry is how long those wait who are in one.
+func hurry(random *rand.Rand) time.Duration {
+	return 5*time.Millisecond + time.Duration(random.Int64N(int64(15*time.Millisecond)))
+}
+
+// deadline gives the next reads a context: one in eight times a short one, one in four times one without a deadline, and otherwise
+// one that is longer than reads take, so that nobody waits for a source that hangs for as long as it does.
+func (t *tape) deadline() (over func()) {
+	limit := time.Second
+	switch n := t.random.IntN(8); {
+	case n == 0:
+		t.w.hasty.Add(1)
+		limit = hurry(t.random)
+	case n < 3:
+		t.ctx = context.Background()
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t.ctx = ctx
+	return func() {
+		cancel()
+		t.ctx = context.Background()
+	}
+}
+
+const (
+	visitors   = 48 // at a time, of a process
+	visitEvery = 4 * time.Millisecond
+)
+
+// visits has somebody come by every now and then who asks for one key, whatever those do who came before.
+func (w *worker) visits(random *rand.Rand) {
+	w.passing = make(chan *tape, visitors)
+	for range visitors {
+		w.passing <- w.newTape(random)
+	}
+	own := rand.New(rand.NewPCG(random.Uint64(), 0))
+	w.busy.Go(func() {
+		for w.rest(rand.N(2 * visitEvery)) {
+			key := own.IntN(keyCount)
+			w.visit(func(t *tape) { t.read(t.quickDoor(key), key) })
+		}
+		for range visitors {
+			<-w.passing
+		}
+	})
+}
+
+// visit does something on a tape of its own, if there is one left.
+func (w *worker) visit(do func(t *tape)) {
+	select {
+	case t := <-w.passing:
+		w.busy.Go(func() {
+			defer func() {
+				t.flush()
+				w.passing <- t
+			}()
+			if t.random.IntN(3) == 0 {
+				w.hasty.Add(1)
+				ctx, cancel := context.WithTimeout(context.Background(), hurry(t.random))
+				t.ctx = ctx
+				defer func() {
+					cancel()
+					t.ctx = context.Background()
+				}()
+			}
+			do(t)
+		})
+	default:
+	}
+}
+
+const (
+	leastBatch = 1100 // ids
+	mostBatch  = 4000
+	others     = 4000 // ids that nobody judges, of each group that has large batches
+	batchEvery = 300 * time.Millisecond
+)
+
+// isOther reports whether an id is one that nobody judges.
+func isOther(id string) bool { return strings.HasPrefix(id, "x") }
+
+// largeBatches reads some keys together with thousands of others, for which Redis is asked in several portions, and meanwhile some
+// of them alone, in a hurry. In a schedule in which everything is invalidated again and again, so many values cost more than they
+// show: there are few then.
+func (w *worker) largeBatches(random *rand.Rand) {
+	t := w.newTape(random)
+	every := batchEvery
+	if !w.Apart {
+		every *= 5
+	}
+	w.busy.Go(func() {
+		defer t.flush()
+		for w.rest(every/2 + rand.N(every)) {
+			w.largeBatch(t)
+		}
+	})
+}
+
+func (w *worker) largeBatch(t *tape) {
+	g := &groups[t.random.IntN(2)]
+	var keys keySet
+	for range 1 + t.random.IntN(4) {
+		keys |= one(keysByName[g.policy.Category+":"+g.letter+strconv.Itoa(t.random.IntN(groupSize))])
+	}
+	d := doorMany
+	if !w.Apart || t.random.IntN(4) > 0 {
+		d = doorStrongMany // so that Redis is asked for all of them
+		if w.Apart {
+			keys.each(func(k int) {
+				if shunned(k) {
+					keys &^= one(k)
+				}
+			})
+			if keys == 0 {
+				return
+			}
+		}
+	}
+	n := leastBatch
+	if !w.Apart {
+		n += t.random.IntN(400)
+	} else if t.random.IntN(4) > 0 {
+		n += t.random.IntN(mostBatch - leastBatch)
+	}
+	ids := make([]string, 0, n)
+	for at := t.random.IntN(others); len(ids) < n; at++ {
+		ids = append(ids, "x"+g.letter+strconv.Itoa(at%others))
+	}
+	keys.each(func(k int) { // mostly in the first portion
+		ids[t.random.IntN(1000)] = idOf(k)
+		keys |= one(k)
+	})
+	w.batches.Add(1)
+	w.ids.Add(uint64(n))
+	over := make(chan struct{})
+	defer close(over)
+	if !w.Apart || keys&^ownedBy(1)&^ownedBy(3) != 0 {
+		for range 3 {
+			w.alone(t, keys, over)
+		}
+	}
+	opts := t.tags[keys.first()/groupSize]
+	if d == doorStrongMany {
+		opts = t.strong[keys.first()/groupSize]
+	}
+	policy := &g.policy
+	call := now()
+	values, err := aside.GetOrLoadMany(t.ctx, w.cache, ids, func(id string) aside.Key { return policy.Key(id) },
+		func(ctx context.Context, ids []string) (map[string]value, error) { return w.loadMany(ctx, g, ids) }, opts...)
+	ret := now()
+	keys.each(func(k int) {
+		if v, ok := values[idOf(k)]; ok || err != nil {
+			t.note(read{key: uint8(k), door: d, call: call, ret: ret}, v, err)
+		}
+	})
+}
+
+// alone reads some keys, each by itself and with a short deadline, until a batch with them is over.
+func (w *worker) alone(of *tape, keys keySet, over <-chan struct{}) {
+	key := of.one(keys)
+	if w.Apart && shunned(key) {
+		return
+	}
+	w.visit(func(t *tape) {
+		for {
+			ctx, cancel := context.WithTimeout(context.Background(), hurry(t.random))
+			before := t.ctx
+			t.ctx = ctx
+			w.hasty.Add(1)
+			t.read(doorGet, key)
+			cancel()
+			t.ctx = before
+			select {
+			case <-over:
+				return
+			case <-time.After(rand.N(6 * time.Millisecond)):
+			}
+		}
+	})
+}
+
+// watchHealth notes when the cache says that Redis is not in use.
+func (w *worker) watchHealth() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	inUse, last, since := true, now(), time.Time{}
+	for {
+		h := w.cache.Health()
+		at := now()
+		up := h.State == aside.StateConnected
+		switch {
+		case up && !inUse:
+			w.session.send(frameRecords, appendHealth(nil, true, at))
+		case !up && inUse:
+			w.session.send(frameRecords, appendHealth(nil, false, last))
+		case up && !since.IsZero() && !h.Since.Equal(since): // it was away in between
+			w.session.send(frameRecords, appendHealth(appendHealth(nil, false, last), true, at))
+		}
+		inUse, last, since = up, at, h.Since
+		select {
+		case <-w.ended:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// pauses is JSON that now and then takes its time, as when a process is not scheduled between a reply and what it does with it.
+var pauses = &pausing{}
+
+type pausing struct {
+	next  atomic.Int64 // when
+	count atomic.Uint64
+}
+
+// Name implements aside.Codec.
+func (*pausing) Name() string { return "pausing" }
+
+// Marshal implements aside.Codec.
+func (*pausing) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+// Unmarshal implements aside.Codec.
+func (p *pausing) Unmarshal(data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	if next, at := p.next.Load(), now(); at > next && p.next.CompareAndSwap(next, at+int64(50*time.Millisecond+rand.N(300*time.Millisecond))) && next > 0 {
+		p.count.Add(1)
+		time.Sleep(10*time.Millisecond + rand.N(150*time.Millisecond))
+	}
+	return err
+}
