@@ -201,7 +201,7 @@ func (c *Cache) codecOf(h *wire.Header) string {
 	if codec, ok := wire.Builtin(h.Codec); ok {
 		return codec.Name()
 	}
-	for _, pl := range *c.plans.byName.Load() {
+	for _, pl := range c.plans.all() {
 		if own := pl.policy.Codec; own != nil && wire.ID(own) == h.Codec {
 			return pl.policy.codecName()
 		}

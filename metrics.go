@@ -117,15 +117,27 @@ func (c *Cache) Metrics() Metrics {
 }
 
 type metrics struct {
-	labels      sync.Map // label -> *counters
+	labels      sync.Map     // label -> *counters
+	met         atomic.Int64 // labels, in calls
 	pushes      atomic.Uint64
 	gaps        atomic.Uint64
 	redisErrors atomic.Uint64
 }
 
-func (m *metrics) label(name string) *counters {
+// mostLabels is how many labels come from calls. A label takes over four kilobytes, for good, since what it has counted is not to
+// be lost.
+const mostLabels = 1024
+
+// otherLabels is what those beyond are counted under.
+const otherLabels = "(others)"
+
+// label returns the counters of a label: one that New was given, or one that was met in a call.
+func (m *metrics) label(name string, listed bool) *counters {
 	if c, ok := m.labels.Load(name); ok {
 		return c.(*counters)
+	}
+	if !listed && m.met.Add(1) > mostLabels {
+		name = otherLabels
 	}
 	c, _ := m.labels.LoadOrStore(name, new(counters))
 	return c.(*counters)

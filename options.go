@@ -28,7 +28,8 @@ type Options struct {
 	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. The first address that answers is asked whether
 	// it is part of a cluster, whose primaries are then all connected to, by the addresses that they have there; ForceSingleClient,
 	// a Sentinel, or a database other than 0 has it taken for one server. How often a cluster is looked at is up to the cache. An option that would break what the
-	// cache promises is refused: reading from replicas, rueidis' own client-side caching and its hooks, and a KeepAlive and
+	// cache promises is refused: reading from replicas, rueidis' own client-side caching, its hooks and DisableCache, ClientNoTouch,
+	// redirects of a standalone server, sizes and delays without measure, and a KeepAlive and
 	// ConnWriteTimeout with which a server that hangs would not be noticed within 3 s.
 	Redis rueidis.ClientOption
 
@@ -241,17 +242,32 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(r.NewCacheStoreFn != nil, "NewCacheStoreFn", tracking)
 	refuse(r.ClientTrackingOptions != nil, "ClientTrackingOptions", tracking)
 	refuse(r.OnInvalidations != nil, "OnInvalidations", tracking)
+	refuse(r.DisableCache, "DisableCache", tracking+" (a server without tracking is noticed)")
+	refuse(r.ClientNoTouch, "ClientNoTouch", "a server that is full would evict first what is read most: leave it unset")
+	refuse(r.Standalone.EnableRedirect, "Standalone.EnableRedirect", "the cache would not know which server it reads: leave it unset, and name a Sentinel or a cluster")
 	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
 	// With these rueidis opens further connections as commands come, in the time of whoever sends them.
 	const dials = "a caller would wait for a connection to be made: leave it unset"
 	refuse(r.DisableAutoPipelining, "DisableAutoPipelining", dials)
-	refuse(r.BlockingPipeline > 0, "BlockingPipeline", dials)
+	refuse(r.BlockingPipeline != 0, "BlockingPipeline", dials)
 	refuse(r.SelectDB < 0, "SelectDB", "a database has a number from 0 up")
 	refuse(r.ConnWriteTimeout < 0, "ConnWriteTimeout", "set a positive duration, or 0 for the default")
 	silence := redisstore.Silence(r)
 	refuse(silence < 0 || silence > longestSilence, "Dialer.KeepAlive",
 		"a server that hangs must be noticed within 3s: let twice KeepAlive (default 250ms) and ConnWriteTimeout (default 500ms) not come to more")
 	refuse(r.Dialer.Timeout < 0, "Dialer.Timeout", "set a positive duration, or 0 for the default")
+	const forEver = "no connection would be made after that time: leave it unset"
+	refuse(!r.Dialer.Deadline.IsZero(), "Dialer.Deadline", forEver)
+	refuse(!r.Sentinel.Dialer.Deadline.IsZero(), "Sentinel.Dialer.Deadline", forEver)
+	refuse(r.ConnLifetime != 0 && r.ConnLifetime < time.Second, "ConnLifetime",
+		"when a connection ends, Redis is away until the next one is made: set at least 1s, or 0 for no end")
+	refuse(r.MaxFlushDelay < 0 || r.MaxFlushDelay > mostFlushDelay, "MaxFlushDelay", "every command would wait for so long: set at most "+mostFlushDelay.String())
+	refuse(r.RingScaleEachConn > mostRingScale, "RingScaleEachConn", fmt.Sprintf("each connection takes memory for as many commands as 2 to the power of it: set at most %d", mostRingScale))
+	refuse(r.ReadBufferEachConn > mostBuffer, "ReadBufferEachConn", fmt.Sprintf("set at most %d bytes", mostBuffer))
+	refuse(r.WriteBufferEachConn > mostBuffer, "WriteBufferEachConn", fmt.Sprintf("set at most %d bytes", mostBuffer))
+	const names = "Redis takes names of printable ASCII characters without spaces"
+	refuse(!isClientName(r.ClientName), "ClientName", names)
+	refuse(!isClientName(r.Sentinel.ClientName), "Sentinel.ClientName", names)
 	refuse(r.ClusterOption.ShardsRefreshInterval < 0, "ClusterOption.ShardsRefreshInterval", "set a positive duration, or 0 for none")
 	refuse(r.Sentinel.TopologyRefreshInterval < 0, "Sentinel.TopologyRefreshInterval", "set a positive duration, or 0 for none")
 	// A dialer of the user's own may give addresses another meaning. The address is not shown: it may be a whole URL.
@@ -265,6 +281,16 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 		refuse(set, "InitAddress", "it is empty although other fields of Redis are set: name the server as host:port, or leave all of Redis unset for memory alone")
 	}
 	return errs
+}
+
+const (
+	mostFlushDelay = 5 * time.Millisecond
+	mostRingScale  = 16
+	mostBuffer     = 64 << 20
+)
+
+func isClientName(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < '!' || r > '~' })
 }
 
 // isHostPort reports whether a server can be dialled under addr.

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Policies returns what the cache knows by name: the rows of the TTL table, Options.Policies, and those met in calls so far. They
-// are sorted by name, and copies. On a nil cache there are none.
+// Policies returns what the cache knows by name: the rows of the TTL table, Options.Policies, and those met in calls so far, as
+// far as it keeps them in mind: see Policy. They are sorted by name, and copies. On a nil cache there are none.
 func (c *Cache) Policies() []Policy {
 	if c == nil || c.clock == nil {
 		return nil
 	}
-	known := *c.plans.byName.Load()
+	known := c.plans.all()
 	list := make([]Policy, 0, len(known))
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		list = append(list, known[name].policy)

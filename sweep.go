@@ -239,7 +239,7 @@ func (c *Cache) headers(ctx context.Context, keys []string) (headers []*wire.Hea
 
 // categories are those of all policies that the cache knows.
 func (c *Cache) categories() (names []string) {
-	for _, pl := range *c.plans.byName.Load() {
+	for _, pl := range c.plans.all() {
 		names = append(names, pl.policy.Category)
 	}
 	return names

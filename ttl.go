@@ -10,23 +10,27 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/weakmap"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A Policy is a row of the TTL table: how one kind of value is cached. Name, Category and TTL are enough; every other
 // field's zero value stands for the cache's default. Declare policies as package variables, list them in
 // Options.Policies, so that New checks them and Options.TTLs can override them, and do not change them afterwards. A
-// policy that is not listed is checked at its first use.
+// policy that is not listed is checked at its first use. Policies are for kinds of values, and few: of those that are not listed,
+// a cache keeps in mind the first 256, and others while it has something of them in memory. Where each tenant has its own TTL, use
+// one policy and WithTTL.
 type Policy struct {
 	// Name identifies the policy within a cache, for Options.TTLs and in messages. Default: the category. Two
 	// policies of one cache cannot have one name.
 	Name string
 
 	// Category is the first part of every key. It must not be empty or hold a character that a key would have to escape,
-	// such as a colon.
+	// such as a colon. It has at most 509 bytes.
 	Category string
 
-	// Label is what metrics are counted under. Default: the category.
+	// Label is what metrics are counted under. Default: the category. Beyond 1,024 labels of policies that are not listed, all
+	// further ones are counted under "(others)".
 	Label string
 
 	// TTL is how long a value may be served, counted from the start of its load: a value that took three seconds to
@@ -134,6 +138,8 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q has no Category: set the first part of its keys", p.Name)
 	case !plain(p.Category):
 		return invalidOption("policy %q: Category %q holds a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
+	case len(tagCategory)+len(p.Category) > wire.MaxTagName:
+		return invalidOption("policy %.40q: its Category has %d bytes: use at most %d", p.name(), len(p.Category), wire.MaxTagName-len(tagCategory))
 	case p.TTL <= 0:
 		return invalidOption("policy %q: TTL is %v: set a positive duration", p.name(), p.TTL)
 	case p.TTL < time.Millisecond:
@@ -197,11 +203,20 @@ func (pl *plan) met(size int64) {
 	}
 }
 
-// plans is the table of a cache's policies, by name. Reading it takes no lock.
+// plans is the table of a cache's policies, by name. A program that makes a policy for each tenant does not fill it: beyond a
+// number, those that were met in calls are in it for as long as something in memory is theirs, and the newest of them otherwise.
 type plans struct {
-	mu     sync.Mutex // for writers
-	byName atomic.Pointer[map[string]*plan]
+	byName atomic.Pointer[map[string]*plan] // those that stay; reading it takes no lock
+
+	mu       sync.Mutex // for writers, too
+	met      int        // of byName, in calls; guarded by mu
+	fleeting weakmap.Map[plan]
 }
+
+const (
+	mostPlansMet  = 256  // that stay
+	mostPlansHeld = 1024 // of the others
+)
 
 // planOf finds the plan of a key's policy, and registers one that was never seen before.
 func (c *Cache) planOf(p *Policy) (*plan, error) {
@@ -210,20 +225,51 @@ func (c *Cache) planOf(p *Policy) (*plan, error) {
 		pl.source.CompareAndSwap(nil, p)
 		return pl, nil
 	}
-	return c.register(p)
+	return c.register(p, false)
+}
+
+// all are the plans in the table.
+func (t *plans) all() map[string]*plan {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := maps.Clone(*t.byName.Load())
+	maps.Insert(list, t.fleeting.All())
+	return list
+}
+
+// find is called with mu held.
+func (t *plans) find(name string) *plan {
+	if pl := (*t.byName.Load())[name]; pl != nil {
+		return pl
+	}
+	return t.fleeting.Find(name)
+}
+
+// add is called with mu held.
+func (t *plans) add(pl *plan, listed bool) {
+	if !listed && t.met >= mostPlansMet {
+		t.fleeting.Note(pl.policy.name(), pl)
+		return
+	}
+	if !listed {
+		t.met++
+	}
+	byName := maps.Clone(*t.byName.Load())
+	byName[pl.policy.name()] = pl
+	t.byName.Store(&byName)
 }
 
 // is reports whether the plan is p's.
 func (pl *plan) is(p *Policy) bool { return pl.source.Load() == p || pl.policy.equal(p) }
 
-func (c *Cache) register(p *Policy) (*plan, error) {
+// register adds a policy to the table: one that New was given, or one that was met in a call.
+func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
 	c.plans.mu.Lock()
 	defer c.plans.mu.Unlock()
-	old := *c.plans.byName.Load()
-	if pl, ok := old[p.name()]; ok {
+	if pl := c.plans.find(p.name()); pl != nil {
 		if pl.policy.equal(p) {
 			return pl, nil
 		}
@@ -236,15 +282,13 @@ func (c *Cache) register(p *Policy) (*plan, error) {
 		negativeTTL: pick(p.NegativeTTL, c.opts.NegativeTTL),
 		degradedTTL: min(pick(p.DegradedTTL, c.opts.DegradedTTL), longest),
 		loadTimeout: pick(p.LoadTimeout, c.opts.LoadTimeout),
-		counts:      c.metrics.label(p.label()),
+		counts:      c.metrics.label(p.label(), listed),
 	}
 	if d, ok := c.opts.TTLs[p.name()]; ok {
 		pl.ttl = d
 	}
 	pl.negativeTTL, pl.degradedTTL = max(pl.negativeTTL, 0), max(pl.degradedTTL, 0)
-	byName := maps.Clone(old)
-	byName[p.name()] = pl
-	c.plans.byName.Store(&byName)
+	c.plans.add(pl, listed)
 	return pl, nil
 }
 
@@ -252,13 +296,14 @@ func (c *Cache) register(p *Policy) (*plan, error) {
 func (c *Cache) registerAll() []error {
 	var errs []error
 	c.plans.byName.Store(&map[string]*plan{})
+	c.plans.fleeting = weakmap.New[plan](mostPlansHeld)
 	for _, p := range predeclared() {
-		if _, err := c.register(p); err != nil {
+		if _, err := c.register(p, true); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	for i := range c.opts.Policies {
-		if _, err := c.register(&c.opts.Policies[i]); err != nil {
+		if _, err := c.register(&c.opts.Policies[i], true); err != nil {
 			errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
 		}
 	}

@@ -1,8 +1,11 @@
 package aside
 
 import (
+	"context"
 	"log/slog"
 	"reflect"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -51,4 +54,83 @@ func TestEqualKnowsEveryFieldOfAPolicy(t *testing.T) {
 		reflect.ValueOf(&changed).Elem().Field(i).Set(reflect.ValueOf(other[name]))
 		require.False(t, base.equal(&changed), name)
 	}
+}
+
+// tenant is one of very many policies.
+func tenant(i int) *Policy {
+	name := "tenant " + strconv.Itoa(i)
+	return &Policy{Name: name, Category: name, TTL: time.Hour}
+}
+
+func TestAPolicyForEachTenantFillsNoTable(t *testing.T) {
+	t.Parallel()
+	const tenants, entries = 20_000, 100
+	c, err := New(Options{MaxEntries: entries, Policies: []Policy{{Name: "listed", Category: "l", TTL: time.Hour}}})
+	require.NoError(t, err)
+	defer c.Close()
+	for i := range tenants {
+		require.NoError(t, Set(t.Context(), c, tenant(i).Key("x"), i))
+		if i%5000 == 0 {
+			runtime.GC()
+		}
+	}
+	runtime.GC()
+	runtime.GC()                       // what a collection under way has marked before
+	for i := range 2 * mostPlansHeld { // the table is looked through when it has grown
+		require.NoError(t, Set(t.Context(), c, tenant(tenants+i).Key("x"), i))
+	}
+	require.LessOrEqual(t, len(c.Policies()), 20+mostPlansMet+4*mostPlansHeld)
+	require.LessOrEqual(t, len(c.Metrics().Labels), mostLabels+1)
+	require.EqualValues(t, 0, c.Metrics().Labels[otherLabels].Hits)
+
+	names := make(map[string]bool)
+	for _, p := range c.Policies() {
+		names[p.Name] = true
+	}
+	for _, p := range []*Policy{tenant(0), tenant(mostPlansMet - 1), &TTL.UserProfile, {Name: "listed"}} {
+		require.True(t, names[p.Name], "%s stays", p.Name)
+	}
+}
+
+func TestAPolicyIsKeptInMindWhileMemoryHasSomethingOfIt(t *testing.T) {
+	t.Parallel()
+	const tenants = 5000
+	c, err := New(Options{})
+	require.NoError(t, err)
+	defer c.Close()
+	for i := range tenants {
+		require.NoError(t, Set(t.Context(), c, tenant(i).Key("x"), i))
+	}
+	runtime.GC()
+	runtime.GC()
+	for i := range tenants {
+		p := tenant(i)
+		r, err := Lookup(t.Context(), c, p.Key("x"), func(context.Context) (int, error) { return -1, nil })
+		require.NoError(t, err)
+		require.Equal(t, StatusHit, r.Status, "%d", i)
+		require.Equal(t, i, r.Value)
+		p.TTL = time.Minute
+		require.ErrorIs(t, Set(t.Context(), c, p.Key("y"), i), &Error{Code: CodeInvalidOption}, "another policy of that name")
+	}
+	labels := c.Metrics().Labels
+	require.Len(t, labels, mostLabels+1)
+	require.EqualValues(t, 1, labels["tenant 0"].Hits)
+	require.EqualValues(t, tenants-mostLabels, labels[otherLabels].Hits)
+}
+
+func TestListedPoliciesHaveTheirOwnLabels(t *testing.T) {
+	t.Parallel()
+	var o Options
+	for i := range 2 * mostLabels {
+		o.Policies = append(o.Policies, *tenant(i))
+	}
+	c, err := New(o)
+	require.NoError(t, err)
+	defer c.Close()
+	for i := range 2*mostLabels + 1 {
+		require.NoError(t, Set(t.Context(), c, tenant(i).Key("x"), i))
+		_, err := Get[int](t.Context(), c, tenant(i).Key("x"))
+		require.NoError(t, err)
+	}
+	require.Len(t, c.Metrics().Labels, 2*mostLabels+1)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,12 +151,29 @@ func badPolicies() map[string]struct {
 		"jitter of infinity":       of(func(p *aside.Policy) { p.Jitter = math.Inf(1) }, "Jitter", "from 0 to less than 1"),
 		"jitter that is no number": of(func(p *aside.Policy) { p.Jitter = math.NaN() }, "Jitter", "from 0 to less than 1"),
 		"codec without a name":     of(func(p *aside.Policy) { p.Codec = renamed{aside.JSON, ""} }, "Codec", "empty Name"),
+		"category too long":        of(func(p *aside.Policy) { p.Category = strings.Repeat("c", 510) }, "Category", "510 bytes", "at most 509"),
 		"codec named json":         of(func(p *aside.Policy) { p.Codec = renamed{aside.MessagePack, "json"} }, "Codec", `"json"`, "give it another"),
 	}
 	for _, category := range []string{"a:b", ":", "a*", "a?", "[a", "a]", `a\`, "{a", "a}", "50%", "a\nb", "\x00", "a\u0085", "a\xff"} {
 		all[fmt.Sprintf("category %q", category)] = of(func(p *aside.Policy) { p.Category = category }, "Category", "leave it out")
 	}
 	return all
+}
+
+func TestTheLongestCategoryIsCachedLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, ctx := newCache(aside.Options{Namespace: strings.Repeat("n", 64)}), t.Context()
+		p := aside.Policy{Name: "longest", Category: strings.Repeat("c", 509), TTL: time.Hour}
+		require.NoError(t, aside.Set(ctx, c, p.Key(1), "v"))
+		v, err := aside.Get[string](ctx, c, p.Key(1))
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+		_, err = c.InvalidateCategory(ctx, p.Category)
+		require.NoError(t, err)
+		_, err = aside.Get[string](ctx, c, p.Key(1))
+		require.ErrorIs(t, err, aside.ErrMiss)
+	})
 }
 
 // renamed is a codec under another name.

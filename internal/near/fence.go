@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
+
+	"github.com/gatewayz/aside/internal/weakmap"
 )
 
 // shards is how many locks the keys with a fence share. They are held for a map access at a time.
@@ -13,8 +15,8 @@ const shards = 64
 // of otter's, never the other way round.
 type shard struct {
 	mu          sync.Mutex
-	watches     map[string]*watch // the keys that have a fence which is neither broken nor ended
-	generations generations
+	watches     map[string]*watch       // the keys that have a fence which is neither broken nor ended
+	generations weakmap.Map[Generation] // that nobody holds any more, nothing rests on
 }
 
 // A watch is what the fences of a key have in common that were taken between the same two breaks. It leaves the map when it

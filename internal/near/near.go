@@ -12,6 +12,8 @@ import (
 	"weak"
 
 	"github.com/maypok86/otter/v2"
+
+	"github.com/gatewayz/aside/internal/weakmap"
 )
 
 // An Entry is one value in memory. It is not changed once stored, and its value is shared between all who read it.
@@ -80,7 +82,7 @@ func New(o Options, clock *Clock) *Cache {
 	floor := max(1, o.MaxBytes/int64(o.MaxEntries))
 	c := &Cache{clock: clock, seed: maphash.MakeSeed()}
 	for i := range c.shards {
-		c.shards[i].generations.most = 2*o.MaxEntries/shards + 1024
+		c.shards[i].generations = weakmap.New[Generation](2*o.MaxEntries/shards + 1024)
 	}
 	c.store = otter.Must(&otter.Options[string, *Entry]{
 		MaximumWeight: uint64(max(floor, o.MaxBytes)),

@@ -74,7 +74,7 @@ func (c *Cache) RetireAll(tags []string, removed *atomic.Int64, done chan<- stru
 	for _, tag := range tags {
 		s := c.shard(tag)
 		s.mu.Lock()
-		if g := s.generations.find(tag); g != nil {
+		if g := s.generations.Find(tag); g != nil {
 			c.sweeper.expect(g.Voucher, n) // before a sweep that is under way can come upon what has lost it
 		}
 		s.retire(tag)

@@ -64,7 +64,7 @@ func (g *Generation) Vouchers(list []*Voucher) []*Voucher {
 func (c *Cache) Generation(tag string) *Generation {
 	s := c.shard(tag)
 	s.mu.Lock()
-	g := s.generations.find(tag)
+	g := s.generations.Find(tag)
 	s.mu.Unlock()
 	if g == nil || !g.Valid() {
 		return nil
@@ -82,7 +82,7 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Voucher) *Generation {
 		return nil
 	}
 	own := new(Voucher)
-	if old := s.generations.find(f.key); old != nil {
+	if old := s.generations.Find(f.key); old != nil {
 		switch {
 		case old.Value != value:
 			old.Withdraw()
@@ -104,7 +104,7 @@ func (c *Cache) LearnFirst(f *Fence, value uint64) *Generation {
 	if f.Broken() {
 		return nil
 	}
-	if g := s.generations.find(f.key); g != nil && g.Valid() {
+	if g := s.generations.Find(f.key); g != nil && g.Valid() {
 		return g
 	}
 	return s.note(f.key, &Generation{Voucher: new(Voucher), Value: value})
@@ -119,7 +119,7 @@ func (c *Cache) Hold(f *Fence) *Voucher {
 	if f.Broken() {
 		return nil
 	}
-	if g := s.generations.find(f.key); g != nil && g.Voucher.Valid() {
+	if g := s.generations.Find(f.key); g != nil && g.Voucher.Valid() {
 		return g.Voucher
 	}
 	// No generation in Redis is 0: as soon as the real one is learned, this one is found to be another.
@@ -128,7 +128,8 @@ func (c *Cache) Hold(f *Fence) *Voucher {
 
 // note is called with the shard's lock held.
 func (s *shard) note(tag string, g *Generation) *Generation {
-	s.generations.note(tag, g)
+	g.Voucher.of = g // an entry holds its voucher, and so g
+	s.generations.Note(tag, g)
 	return g
 }
 
@@ -144,7 +145,7 @@ func (c *Cache) Retire(tag string) {
 
 // retire is called with the lock held.
 func (s *shard) retire(tag string) {
-	if g := s.generations.take(tag); g != nil {
+	if g := s.generations.Take(tag); g != nil {
 		g.Withdraw()
 	}
 }
