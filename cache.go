@@ -53,6 +53,7 @@ type Cache struct {
 	warnSecret sync.Once
 
 	scanComplaints complaints
+	refusals       complaints // of Redis, to carry out an invalidation
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
@@ -134,6 +135,7 @@ func (c *Cache) Close() error {
 		if c.store != nil {
 			c.store.Close()
 		}
+		c.health.stop()
 		c.near.Close()
 		c.clock.Stop()
 	})

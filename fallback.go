@@ -1,7 +1,6 @@
 package aside
 
 import (
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -39,9 +38,13 @@ func (c *Cache) Health() Health {
 	case c.store == nil:
 		return Health{State: StateMemory, Since: c.health.began}
 	}
-	h := healthOf(c.store.State())
+	state := c.store.State()
+	h := healthOf(state)
 	if h.Tracking = h.State == StateConnected && c.store.Tracked(); h.State == StateConnected && !h.Tracking {
 		h.Reason = "the server has no client tracking: memory keeps values for " + redisstore.UntrackedLife.String() + " at most"
+		if state.Silent {
+			h.Reason += ", and other processes follow a change only then, since the server refuses PUBLISH"
+		}
 	}
 	return h
 }
@@ -55,22 +58,6 @@ func healthOf(s redisstore.State) Health {
 		}
 	}
 	return h
-}
-
-// health logs each change of state once.
-type health struct {
-	began  time.Time
-	logger *slog.Logger
-}
-
-func (h *health) start(logger *slog.Logger) { h.began, h.logger = time.Now(), logger }
-
-func (h *health) onState(s redisstore.State) {
-	if now := healthOf(s); s.Up {
-		h.logger.Info("aside: connected to redis")
-	} else {
-		h.logger.Warn("aside: redis is away; values are kept in memory for DegradedTTL until it is back", "reason", now.Reason)
-	}
 }
 
 // complaints keeps trouble that can come with every call from being logged with every call.

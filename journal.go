@@ -391,11 +391,15 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 			next[i] = bumped(tag)
 		}
 		for i, g := range c.store.Bump(ctx, next...) {
+			c.refused(g.Err)
 			all = g.Err == nil && c.confirmed(upTo, tags[i], g.Value) && all
 		}
 	}
 	if len(keys) > 0 {
 		_, errs := c.store.Remove(ctx, keys...)
+		for _, err := range errs {
+			c.refused(err)
+		}
 		done := succeeded(keys, errs)
 		if len(done) == 0 {
 			return some, false
@@ -405,6 +409,14 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 		c.tell(Invalidation{Keys: done})
 	}
 	return some, all
+}
+
+// refused logs an invalidation that Redis does not permit: it waits until that is mended, and meanwhile nobody else is told of it.
+func (c *Cache) refused(err error) {
+	if redisstore.IsForbidden(err) && c.refusals.due(c.clock) {
+		c.opts.Logger.Warn("aside: an invalidation is refused by redis: other processes are not told of it, and it is sent again until it is permitted",
+			"reason", redisstore.Describe(err))
+	}
 }
 
 // confirmed notes that Redis has given a tag its next generation. It reports false if that is in doubt already.

@@ -7,7 +7,7 @@ import "time"
 func (c *Cache) Lapsed(tag string, within time.Duration) *Generation {
 	s := c.shard(tag)
 	s.mu.Lock()
-	g := s.generations.find(tag)
+	g := s.generations.Find(tag)
 	s.mu.Unlock()
 	if g == nil || g.by == nil || !g.Voucher.Valid() {
 		return nil

@@ -70,9 +70,15 @@ func (s *Store) announce(ctx context.Context, keys []string) {
 		if now == nil || ctx.Err() != nil {
 			return
 		}
-		sendPlain(ctx, now.client, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
-			return c.B().Publish().Channel(s.channel()).Message(s.announcements.self + keys[i]).Build()
+		said, _ := now.within(ctx, func(c rueidis.Client) []rueidis.RedisResult {
+			said, _ := sendPlain(ctx, c, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
+				return c.B().Publish().Channel(s.channel()).Message(s.announcements.self + keys[i]).Build()
+			})
+			return said
 		})
+		if isUnusual(firstError(said)) {
+			signal(now.suspect)
+		}
 	}
 }
 

@@ -133,14 +133,14 @@ func (s *Store) eachInBulk(ctx context.Context, name string, n int, build func(r
 	return s.each(ctx, batch{names: slices.Repeat([]string{name}, n), plain: build, most: 1 + chunkWindow, bulk: true})
 }
 
-// inBulk is the client for what carries much. Until there is a second one it is the first: no caller waits for a connection to be
+// inBulk is the session for what carries much. Until there is a second one it is the first: no caller waits for a connection to be
 // made.
-func (s *session) inBulk() rueidis.Client {
+func (s *session) inBulk() *session {
 	if second := s.bulk.session.Load(); second != nil && !second.broken.Load() {
-		return second.client
+		return second
 	}
 	signal(s.bulk.wanted)
-	return s.client
+	return s
 }
 
 // keepBulk makes the second client when it is wanted, and another one when its connection has broken.
@@ -157,12 +157,15 @@ func (l *link) keepBulk(ctx context.Context, b *bulk) {
 		if !ok {
 			return
 		}
+		inUse, over := context.WithCancel(ctx)
+		l.background.Go(func() { l.clear(inUse, second) })
 		b.session.Store(second)
 		select {
 		case <-ctx.Done():
 		case <-second.bulk.gone:
 		}
 		b.session.Store(nil)
+		over()
 		second.client.Close()
 	}
 }

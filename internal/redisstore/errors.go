@@ -25,21 +25,26 @@ func classOf(err error) class {
 	if err == nil || rueidis.IsRedisNil(err) {
 		return answer
 	}
+	if errors.As(err, new(*refusal)) {
+		return refused
+	}
 	if _, ok := rueidis.IsRedisErr(err); !ok {
 		return failure
 	}
 	switch code(err) {
 	case "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY":
 		return down
-	case "READONLY", "NOAUTH", "WRONGPASS", "NOPERM":
-		return refused
+	case "READONLY", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "NOREPLICAS":
+		return refused // the last two: it takes no writes, removals included, until it can save, or has its replicas
 	}
 	return answer
 }
 
-// needsSomebody reports whether a person has to mend what err tells of. A server that is read-only may cease to be by itself.
+// needsSomebody reports whether a person has to mend what err tells of. A server that is read-only, or lacks its replicas, may
+// cease to be so by itself.
 func needsSomebody(err error) bool {
-	return classOf(err) == refused && code(err) != "READONLY" || isTLS(err)
+	c := code(err)
+	return classOf(err) == refused && c != "READONLY" && c != "NOREPLICAS" || isTLS(err)
 }
 
 // isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
@@ -55,6 +60,9 @@ func IsWrongType(err error) bool {
 	return ok && strings.HasPrefix(e.Error(), "WRONGTYPE")
 }
 
+// IsForbidden reports whether err means that the user may not run the command, or not on this key.
+func IsForbidden(err error) bool { return code(err) == "NOPERM" }
+
 // IsTimeout reports whether err means that Redis did not answer in time.
 func IsTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
@@ -62,6 +70,10 @@ func IsTimeout(err error) bool {
 
 // code is that of a server's own error.
 func code(err error) string {
+	var r *refusal
+	if errors.As(err, &r) {
+		err = r.err
+	}
 	e, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return ""
@@ -80,7 +92,10 @@ func code(err error) string {
 // server's own error it gives the code alone: the text behind it may quote what was sent.
 func Describe(err error) string {
 	var cert *tls.CertificateVerificationError
+	var r *refusal
 	switch c := code(err); {
+	case errors.As(err, &r):
+		return r.describe(c)
 	case c == "NOAUTH" || c == "WRONGPASS":
 		return "redis answered " + c + ": check the user name and the password"
 	case c == "NOPERM":

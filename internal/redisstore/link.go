@@ -19,10 +19,11 @@ const (
 	firstRetry   = 50 * time.Millisecond  // after a failed attempt; doubles up to
 	slowestRetry = time.Second            // or, after a refusal that takes somebody to mend it, to
 	slowRefused  = 5 * time.Second        //
-	lookAgain    = time.Minute            // how often a lack of permission is taken for one of the whole client
+	lookAgain    = 5 * time.Second        // how often a command that is refused has the server examined
 	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
 	keepAlive    = 250 * time.Millisecond // how often an idle connection is tried
 	tripAfter    = 3                      // failures in a row that stop the asking
+	steady       = 10 * time.Second       // a session that was in use for so long has settled: see keep
 	abandonAfter = time.Second            // how long Close waits for an attempt to connect that has been cut off
 )
 
@@ -48,11 +49,14 @@ type State struct {
 	Up    bool
 	Since time.Time
 	Cause error // why it is not up; nil before the first attempt has failed
+	// Silent is that the server, which does not track, does not let this process announce what it changes: other processes follow
+	// when what they have read is UntrackedLife old.
+	Silent bool
 }
 
 // differs reports whether a state says something that the one before does not.
 func (s State) differs(before State) bool {
-	return s.Up != before.Up || s.Cause != nil &&
+	return s.Up != before.Up || s.Silent != before.Silent || s.Cause != nil &&
 		(before.Cause == nil || classOf(s.Cause) != classOf(before.Cause) || isTLS(s.Cause) && !isTLS(before.Cause))
 }
 
@@ -65,8 +69,8 @@ type link struct {
 	ups       atomic.Uint64           // how often it has come up
 	failed    atomic.Int32            // failures in a row
 	blind     atomic.Bool             // the server does not tell of changes
-	forbidden atomic.Int64            // when a command was last forbidden, and the client looked at for it: ns since began
-	began     time.Time
+	silent    atomic.Bool             // the server does not track, and does not let this process announce changes either
+	scans     atomic.Bool             // to go through keys was refused: it is examined too
 	clock     serverClock
 	owned     atomic.Pointer[slotSet]    // what the node of a cluster has; nil for a server that has all
 	ownName   func(prefix string) string // a name of this process's that the server has
@@ -74,6 +78,9 @@ type link struct {
 	latest    atomic.Pointer[session]    // the one in use, or, while there is none, the last one that was
 	opTimeout time.Duration
 	options   rueidis.ClientOption
+	addrs     []string     // of the one server, where it has several; empty: as the options say
+	at        atomic.Int32 // the number of the one in use, or to be tried next, modulo their number
+	unreached unreached    // Sentinels
 	greet     func(context.Context, rueidis.Client) error
 	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
 	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
@@ -99,10 +106,14 @@ type link struct {
 // A session is one client, and what was noticed about it.
 type session struct {
 	client  rueidis.Client
-	broken  atomic.Bool // one of its connections has gone
+	primary string      // where its connections to the server go, which a Sentinel may have named; empty: they all do
+	broken  atomic.Bool // one of them has gone
 	tracked bool        // the server tells it of changes
+	places  places
+	suspect chan struct{} // wakes who examines whether the server still carries out what is needed, with room for one
+	silence chan struct{} // likewise: whether it lets this process announce changes has changed
 	bulk    bulk
-	trials  map[string]*trial // of whoever tries it: when it is made, then watch
+	vigils  map[string]*vigil // of whoever tries it: when it is made, then watch
 
 	mu    sync.Mutex
 	wires []*wire // guarded by mu
@@ -143,8 +154,7 @@ func (l *link) wires() []*wire {
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	ctx, stop := context.WithCancel(context.Background())
 	l.options, l.onState, l.stop = settled(opt), onState, stop
-	l.began = time.Now()
-	l.state = State{Since: l.began}
+	l.state = State{Since: time.Now()}
 	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
 	go l.keep(ctx)
 }
@@ -164,6 +174,9 @@ func settled(opt rueidis.ClientOption) rueidis.ClientOption {
 	opt.ConnWriteTimeout = orElse(opt.ConnWriteTimeout, writeTimeout)
 	opt.Dialer.KeepAlive = orElse(opt.Dialer.KeepAlive, keepAlive)
 	opt.Dialer.Timeout = orElse(opt.Dialer.Timeout, dialTimeout)
+	// Sentinels are dialled with a Dialer of their own. Without KeepAlive, one that hangs would be waited for without end.
+	opt.Sentinel.Dialer.KeepAlive = orElse(opt.Sentinel.Dialer.KeepAlive, keepAlive)
+	opt.Sentinel.Dialer.Timeout = orElse(opt.Sentinel.Dialer.Timeout, dialTimeout)
 	return opt
 }
 
@@ -172,6 +185,7 @@ func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
 	defer l.background.Wait()
 	listening := false
+	pause := firstRetry
 	for {
 		s, ok := l.connect(ctx, l.options, true)
 		if !ok {
@@ -179,31 +193,79 @@ func (l *link) keep(ctx context.Context) {
 		}
 		if !listening && !l.Tracked() && l.listen != nil {
 			listening = true
-			l.background.Go(func() {
-				// Not every server takes commands on a connection that has subscribed to something.
-				deaf := l.options
-				deaf.DisableCache = true
-				if own, ok := l.connect(ctx, deaf, false); ok {
-					defer own.client.Close()
-					l.listen(ctx, own.client)
-				}
-			})
+			l.background.Go(func() { l.keepListening(ctx) })
 		}
-		l.use(ctx, s)
+		began := time.Now()
+		for s != nil {
+			s = l.use(ctx, s)
+		}
+		l.at.Store(0) // so that a fleet comes together again
+		// A session that was lost as soon as it was there may be lost again as soon.
+		if time.Since(began) >= steady {
+			pause = firstRetry
+		}
+		if !rest(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, slowestRetry)
+	}
+}
+
+// keepListening has a client of its own that listens, since not every server takes commands on a connection that has subscribed to
+// something, and another one when its connection has broken, until ctx ends.
+func (l *link) keepListening(ctx context.Context) {
+	deaf := l.options
+	deaf.DisableCache = true
+	for {
+		own, ok := l.connect(ctx, deaf, false)
+		if !ok {
+			return
+		}
+		listening, over := context.WithCancel(ctx)
+		l.background.Go(func() {
+			select {
+			case <-listening.Done():
+			case <-own.bulk.gone:
+				over()
+			}
+		})
+		l.listen(listening, own.client)
+		over()
+		own.client.Close()
+		if !rest(ctx, firstRetry) {
+			return
+		}
+	}
+}
+
+// rest waits for about as long as pause, and reports false when ctx ended first. It varies, so that a fleet that has lost its
+// server together does not come back together.
+func rest(ctx context.Context, pause time.Duration) bool {
+	t := time.NewTimer(pause/2 + rand.N(pause))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
 // use sends callers to a session, and after each loss waits for the server to answer again, until ctx ends or only another
-// session can help.
-func (l *link) use(ctx context.Context, s *session) {
+// session can help. It returns the session that takes its place as planned, nil where it was lost.
+func (l *link) use(ctx context.Context, s *session) (next *session) {
 	inUse, over := context.WithCancel(ctx)
 	l.background.Go(func() { l.keepBulk(inUse, &s.bulk) })
 	if s.tracked && l.watch != nil {
 		l.background.Go(func() { l.watch(inUse, s) })
 	}
+	l.background.Go(func() { l.clear(inUse, s) })
+	l.background.Go(func() { l.examine(inUse, s) })
+	renewal := newRenewal(l.options.ConnLifetime)
+	defer renewal.Stop()
 	defer func() {
 		over()
-		l.session.Store(nil)
+		l.session.CompareAndSwap(s, next)
 		l.background.Go(s.client.Close) // which waits for a server that hangs
 	}()
 	for {
@@ -219,12 +281,10 @@ func (l *link) use(ctx context.Context, s *session) {
 		if s.broken.Load() { // since the probe
 			l.trip(s, errBroken)
 		} else {
-			l.report(State{Up: true, Since: time.Now()})
+			l.report(State{Up: true, Since: time.Now(), Silent: l.silent.Load()})
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.lost:
+		if next = l.lostOrRenewed(ctx, s, renewal); next != nil || ctx.Err() != nil {
+			return next
 		}
 		l.mu.Lock()
 		cause := l.cause
@@ -233,7 +293,7 @@ func (l *link) use(ctx context.Context, s *session) {
 		// A client whose connection has broken makes no other one, and where the server did not tell of changes it is asked
 		// anew whether it does.
 		if classOf(cause) == refused || !s.tracked || s.broken.Load() {
-			return
+			return nil
 		}
 		over := false
 		ok := retry(ctx, l.down, func() error {
@@ -250,7 +310,7 @@ func (l *link) use(ctx context.Context, s *session) {
 			return err
 		})
 		if !ok || over {
-			return
+			return nil
 		}
 	}
 }
@@ -276,7 +336,10 @@ func (l *link) trip(s *session, cause error) {
 func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool) (s *session, ok bool) {
 	failed := func(error) {}
 	if first {
-		failed = l.down
+		failed = func(cause error) {
+			l.at.Add(1)
+			l.down(cause)
+		}
 	}
 	ok = retry(ctx, failed, func() (err error) {
 		s, err = l.try(ctx, opt, first)
@@ -303,7 +366,7 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 	}
 	windUp := func(r made) {
 		if r.err == nil {
-			r.session.endTrials()
+			r.session.endVigils()
 			r.session.client.Close()
 		}
 	}
@@ -328,17 +391,23 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		made.Store(err == nil)
 		over() // in any case, or ctx would hold on to the connections of every client that there ever was
 	}()
-	own := &session{tracked: !opt.DisableCache, bulk: newBulk()}
+	own := &session{tracked: !opt.DisableCache, places: newPlaces(opt), bulk: newBulk()}
+	own.suspect, own.silence = make(chan struct{}, 1), make(chan struct{}, 1)
 	s = own
 	dial := dialer(opt)
 	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-		if made.Load() && own.client.Mode() == rueidis.ClientModeStandalone {
+		// What a client of Sentinels dials by itself, Sentinels and the server that they name next, has no deadline; nor has the
+		// connection that subscribes where the protocol has one of its own for that.
+		if _, inACall := dialing.Deadline(); made.Load() && (inACall || first && own.client.Mode() == rueidis.ClientModeStandalone) {
 			return nil, errBroken // a caller has come upon a broken connection, and would wait for another one
 		}
-		dialing, cancel := context.WithCancel(dialing)
+		dialing, cancel := context.WithTimeout(dialing, atLeast(d.Timeout))
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		conn, err := dial(dialing, dst, d, config)
+		if opt.Sentinel.MasterSet != "" {
+			l.unreached.note(dst, err)
+		}
 		if err == nil && !made.Load() {
 			context.AfterFunc(trying, func() {
 				if !made.Load() {
@@ -349,11 +418,15 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		return conn, err
 	}
 	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
-	opt.InitAddress = slices.Clone(opt.InitAddress)
+	opt.InitAddress = l.unreached.last(opt.InitAddress)
+	if n := len(l.addrs); n > 0 {
+		opt.InitAddress = []string{l.addrs[int(l.at.Load())%n]}
+	}
+	opt.ConnLifetime = 0 // see renewal.go
 	if !own.tracked {
 		// Nobody else tells that a connection has broken.
-		opt.DialCtxFn = told(opt.DialCtxFn, func() {
-			if made.Load() {
+		opt.DialCtxFn = told(opt.DialCtxFn, func(dst string) {
+			if made.Load() && (own.primary == "" || own.primary == dst) {
 				own.lost(l, nil)
 			}
 		})
@@ -363,10 +436,15 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 			own.mu.Lock()
 			defer own.mu.Unlock()
 			own.wires = append(own.wires, w)
-			return w
+			return &carrier{wire: w}
 		}
 	}
 	s.client, err = rueidis.NewClient(opt)
+	if err == nil && s.client.Mode() == rueidis.ClientModeSentinel {
+		for s.primary = range s.client.Nodes() { // the one that they have named
+			break
+		}
+	}
 	if err == nil {
 		err = l.probe(ctx, s.client)
 		if err == nil && !opt.DisableCache {
@@ -376,7 +454,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 			err = l.recall(ctx, s.client)
 		}
 		if err != nil {
-			own.endTrials()
+			own.endVigils()
 			s.client.Close()
 		}
 	}
@@ -398,30 +476,6 @@ func (s *session) lost(l *link, cause error) {
 	l.trip(s, errors.Join(errBroken, cause))
 }
 
-type dialFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
-
-// told is dial with connections that tell when they are closed.
-func told(dial dialFn, closed func()) dialFn {
-	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-		conn, err := dial(ctx, dst, d, config)
-		if err != nil {
-			return nil, err
-		}
-		return &closing{conn, closed}, nil
-	}
-}
-
-// A closing connection tells when it is closed.
-type closing struct {
-	net.Conn
-	closed func()
-}
-
-func (c *closing) Close() error {
-	c.closed()
-	return c.Conn.Close()
-}
-
 // Tracked reports whether the server tells of changes of the keys that were read.
 func (l *link) Tracked() bool { return !l.blind.Load() }
 
@@ -429,22 +483,6 @@ func (l *link) probeTracking(ctx context.Context, own *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	return l.sees(ctx, own)
-}
-
-// dialer returns what rueidis would dial with.
-func dialer(opt rueidis.ClientOption) dialFn {
-	if opt.DialCtxFn != nil {
-		return opt.DialCtxFn
-	}
-	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-		switch {
-		case opt.DialFn != nil:
-			return opt.DialFn(dst, d, config)
-		case config != nil:
-			return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, "tcp", dst)
-		}
-		return d.DialContext(ctx, "tcp", dst)
-	}
 }
 
 // probe asks the server to greet, with a deadline that leaves time for a dial, and on the connection that reads are tracked on
@@ -477,13 +515,8 @@ func retry(ctx context.Context, failed func(error), try func() error) bool {
 		if needsSomebody(err) {
 			slowest = slowRefused
 		}
-		// Jitter, so that a fleet that lost its server together does not come back together.
-		t := time.NewTimer(pause/2 + rand.N(pause))
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if !rest(ctx, pause) {
 			return false
-		case <-t.C:
 		}
 		pause = min(2*pause, slowest)
 	}
@@ -519,21 +552,26 @@ func (l *link) Close() {
 // ErrSlow means that the server answers, but later than callers could wait.
 var ErrSlow = errors.New("redis answers later than the limit of one operation")
 
+// inBulk stands for the time of what has travelled on the second connection. That much takes long, or longer than its sender can
+// wait, says something of the way there, and nothing of a server that answers everybody else. If it hangs, its connections break.
+const inBulk time.Duration = -1
+
 // note counts failures of the server, not the ends of callers' patience, and gives the link up after a few, or after one that
-// says enough. Answers that have taken too long count as failures.
-func (l *link) note(ctx context.Context, s *session, took time.Duration, results []rueidis.RedisResult) {
+// says enough. Answers that have taken too long for the bytes that were sent and received count as failures.
+func (l *link) note(ctx context.Context, s *session, took time.Duration, sent int64, results []rueidis.RedisResult) {
 	ok := false
 	for _, r := range results {
 		err := r.Error()
 		switch c := classOf(err); {
-		case code(err) == "NOPERM" && !l.doubtful():
-			ok = true // it answers, and does not let this client do that
+		case isUnusual(err):
+			ok = true // it answers, and does not do that: whether it would for any key is found out without this one
+			signal(s.suspect)
 		case c == down || c == refused:
 			l.trip(s, err)
 			return
 		case c == answer:
 			ok = true
-		case CallersOwn(ctx) || rueidis.IsParseErr(err):
+		case CallersOwn(ctx) || rueidis.IsParseErr(err) || took == inBulk:
 			// The callers have left, or the reply was not of the expected kind: says nothing of the server.
 		default:
 			l.fail(s, err)
@@ -541,20 +579,11 @@ func (l *link) note(ctx context.Context, s *session, took time.Duration, results
 		}
 	}
 	switch {
-	case took > l.opTimeout && took > l.opTimeout+allowance(bytesOf(results), len(results)):
+	case took > l.opTimeout && took > l.opTimeout+allowance(sent+bytesOf(results), len(results)):
 		l.fail(s, ErrSlow)
-	case ok && l.failed.Load() != 0:
+	case ok && took != inBulk && l.failed.Load() != 0:
 		l.failed.Store(0)
 	}
-}
-
-// doubtful reports whether a command that is forbidden may mean that all are. The client is then connected anew and looked at.
-// If it may do what a client must, only some keys can be meant, and until some time has passed others like it mean no more than
-// that: else those would take the connection from all callers again and again.
-func (l *link) doubtful() bool {
-	now := int64(time.Since(l.began)) + 1
-	last := l.forbidden.Load()
-	return (last == 0 || now-last > int64(lookAgain)) && l.forbidden.CompareAndSwap(last, now)
 }
 
 func (l *link) fail(s *session, err error) {

@@ -79,7 +79,7 @@ func (n namespace) isInternal(name string) bool {
 		return strings.HasSuffix(name, "}!l") || strings.Contains(name, "}!c:")
 	}
 	own, _ := strings.CutPrefix(name, string(n))
-	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName)
+	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
 }
 
 // LeasePattern is the pattern of the leases of the keys that match a pattern.

@@ -11,6 +11,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// watchName is what the names begin with of the keys that connections are tried with.
+const watchName = "%watch:"
+
 // probeEvery is how often each connection is tried that is told of changes: whether the server still tells it, and whether it
 // still has the data that it had.
 const probeEvery = time.Second
@@ -132,7 +135,7 @@ func (s *Store) touch(ctx context.Context, c rueidis.Client, name, value string)
 func (l *link) probeNames() (names []string) {
 	wires := uint16(1) << max(0, l.options.PipelineMultiplex)
 	seen := make(map[uint16]bool)
-	owned, first := l.owned.Load(), l.ownName(probeName)
+	owned, first := l.owned.Load(), l.ownName(watchName)
 	for i := 0; len(seen) < int(wires) && i < mostNames; i++ {
 		name := first
 		if i > 0 {
@@ -170,8 +173,8 @@ func isElsewhere(err error) bool {
 	return c == "MOVED" || c == "ASK"
 }
 
-// A trial is what is known of one key that a connection is tried with.
-type trial struct {
+// A vigil is what is known of one key that a connection is tried with.
+type vigil struct {
 	*probe
 	value string // that was written and read last; "" where that is not known
 	heard uint64 // the changes that were told before it was read
@@ -180,14 +183,14 @@ type trial struct {
 // seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
 // on, and then say nothing. What it has written is what the first round of watch expects.
 func (s *Store) seesChanges(ctx context.Context, l *link, now *session) error {
-	now.trials = make(map[string]*trial)
+	now.vigils = make(map[string]*vigil)
 	return s.try(ctx, l, now)
 }
 
 // watch tries the connections of a session again and again until ctx ends. A server, or what is between it and this process, may
 // cease to tell of changes while it goes on answering; or its data may be exchanged without a word to anybody, by SWAPDB.
 func (s *Store) watch(ctx context.Context, l *link, now *session) {
-	defer now.endTrials()
+	defer now.endVigils()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
@@ -223,20 +226,20 @@ func (s *Store) try(ctx context.Context, l *link, now *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	names := l.probeNames()
-	for name, t := range now.trials {
+	for name, t := range now.vigils {
 		if !slices.Contains(names, name) { // its slot has moved
 			t.stop()
-			delete(now.trials, name)
+			delete(now.vigils, name)
 		}
 	}
 	for _, name := range names {
-		t := now.trials[name]
+		t := now.vigils[name]
 		if t == nil {
 			if _, err := readTracked(ctx, now.client, []string{name}); err != nil {
 				return err
 			}
-			t = &trial{probe: s.listen(name)}
-			now.trials[name] = t
+			t = &vigil{probe: s.listen(name)}
+			now.vigils[name] = t
 		}
 		if err := s.tryOne(ctx, now.client, t); err != nil {
 			return err
@@ -245,7 +248,7 @@ func (s *Store) try(ctx context.Context, l *link, now *session) error {
 	return nil
 }
 
-func (s *Store) tryOne(ctx context.Context, c rueidis.Client, t *trial) error {
+func (s *Store) tryOne(ctx context.Context, c rueidis.Client, t *vigil) error {
 	value, before, last, heard := crypto.Text(), t.count(), t.value, t.heard
 	t.value = ""
 	was, err := s.touch(ctx, c, t.name, value)
@@ -268,8 +271,8 @@ func (s *Store) tryOne(ctx context.Context, c rueidis.Client, t *trial) error {
 	return err
 }
 
-func (s *session) endTrials() {
-	for _, t := range s.trials {
+func (s *session) endVigils() {
+	for _, t := range s.vigils {
 		t.stop()
 	}
 }

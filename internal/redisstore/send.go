@@ -129,23 +129,29 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		var now *session
 		var answers []rueidis.RedisResult
 		var sent time.Time
+		var size int64
+		var by *session
 		next := func(ctx context.Context) error {
 			if now = l.session.Load(); now == nil {
 				return ErrUnavailable
 			}
+			by = now
+			if b.bulk || b.slow { // what goes over many keys is not to be remembered by the server
+				by = now.inBulk()
+			}
+			if err := l.place(ctx, now, by); err != nil {
+				return err
+			}
 			sent = time.Now()
 			switch {
 			case asking:
-				answers = sendAsking(ctx, now.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			case b.cached != nil:
 				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
 			default:
-				c := now.client
-				if b.bulk || b.slow { // what goes over many keys is not to be remembered by the server
-					c = now.inBulk()
-				}
-				answers = sendPlain(ctx, c, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			}
+			by.places.give(answers)
 			return nil
 		}
 		err := ctx.Err()
@@ -155,7 +161,11 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			err = l.portion(ctx, next)
 		default:
 			if err = next(ctx); err == nil {
-				l.note(ctx, now, time.Since(sent), answers)
+				took := time.Since(sent)
+				if by != now {
+					took = inBulk
+				}
+				l.note(ctx, now, took, size, answers)
 			}
 		}
 		if err != nil && answers == nil {
@@ -178,15 +188,44 @@ func unsent(results []rueidis.RedisResult, n int, err error) []rueidis.RedisResu
 	return results
 }
 
-func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+// place waits for a place on the connection of by. Where a server has said nothing for as long as somebody may wait for it, it
+// counts as one that does not answer, though it was not asked.
+func (l *link) place(ctx context.Context, now, by *session) error {
+	silent, err := by.places.take(ctx)
+	switch {
+	case err != nil:
+		if silent && !CallersOwn(ctx) {
+			l.fail(now, err)
+		}
+		return err
+	case l.session.Load() != now: // it was lost while we waited
+		by.places.give(nil)
+		return ErrUnavailable
+	}
+	return nil
+}
+
+// sendPlain also returns how many bytes it has sent.
+func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (answers []rueidis.RedisResult, size int64) {
 	if to-from == 1 {
-		return []rueidis.RedisResult{c.Do(ctx, build(c, from))}
+		cmd := build(c, from)
+		size = sizeOf(cmd)
+		return []rueidis.RedisResult{c.Do(ctx, cmd)}, size
 	}
 	cmds := make(rueidis.Commands, to-from)
 	for i := range cmds {
 		cmds[i] = build(c, from+i)
+		size += sizeOf(cmds[i])
 	}
-	return c.DoMulti(ctx, cmds...)
+	return c.DoMulti(ctx, cmds...), size
+}
+
+// sizeOf is how many bytes a command has, which rueidis takes back once it is sent.
+func sizeOf(cmd rueidis.Completed) (size int64) {
+	for _, arg := range cmd.Commands() {
+		size += int64(len(arg))
+	}
+	return size
 }
 
 func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.CacheableTTL) []rueidis.RedisResult {
@@ -202,17 +241,19 @@ func sendTracked(ctx context.Context, s *session, from, to int, build func(int) 
 }
 
 // sendAsking is sendPlain to a node that does not have the slot yet. ASKING is good for the one command behind it.
-func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (results []rueidis.RedisResult, size int64) {
 	cmds := make(rueidis.Commands, 0, 2*(to-from))
 	for i := from; i < to; i++ {
-		cmds = append(cmds, c.B().Asking().Build(), build(c, i))
+		cmd := build(c, i)
+		size += sizeOf(cmd)
+		cmds = append(cmds, c.B().Asking().Build(), cmd)
 	}
 	answers := c.DoMulti(ctx, cmds...)
-	results := make([]rueidis.RedisResult, 0, to-from)
+	results = make([]rueidis.RedisResult, 0, to-from)
 	for i := 1; i < len(answers); i += 2 {
 		results = append(results, answers[i])
 	}
-	return results
+	return results, size
 }
 
 // onEach sends one command to each node that has slots, and returns its errors.

@@ -232,8 +232,8 @@ func (s *Store) linkTo(owned *slotSet) *link {
 }
 
 // prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
-// for one more round trip, and it is tried whether it lets this client write and run them. A server that is out of memory,
-// or that refuses writes for a while, still has values to read.
+// for one more round trip, and it is tried whether it carries them out. A server that is out of memory still has values to
+// read, and takes removals.
 func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
 	err := l.readClock(ctx, c)
 	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
@@ -254,16 +254,7 @@ func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
 			}
 		}
 	}
-	probe, nonce := l.ownName(probeName), "none"
-	for _, r := range c.DoMulti(ctx,
-		c.B().Set().Key(probe).Value("").Px(probeLife).Build(),
-		c.B().Eval().Script(renew.text).Numkeys(2).Key(probe, probe).Arg(nonce, s.leaseMS).Build(),
-	) {
-		if err := r.Error(); classOf(err) != answer {
-			return err
-		}
-	}
-	return nil
+	return s.carriesOut(ctx, l, c)
 }
 
 // readMark tells Marked what the server knows of.

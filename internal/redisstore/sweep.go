@@ -236,7 +236,14 @@ func (l *link) page(ctx context.Context, cursor uint64, match string) (rueidis.S
 		} else {
 			cmd = session.client.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
 		}
-		entry, err = session.client.Do(ctx, cmd).AsScanEntry()
+		found, err := session.within(ctx, func(c rueidis.Client) []rueidis.RedisResult { return []rueidis.RedisResult{c.Do(ctx, cmd)} })
+		if err == nil {
+			entry, err = found[0].AsScanEntry()
+		}
+		if isUnusual(err) {
+			l.scans.Store(true) // it is needed here, so whether it is carried out belongs to what is examined
+			signal(session.suspect)
+		}
 		return err
 	})
 	return entry, err

@@ -2,9 +2,9 @@ package redisstore
 
 import (
 	"context"
-	"slices"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"

@@ -43,6 +43,8 @@ type topology struct {
 	cause error    // why nothing is known of the cluster; guarded by mu
 	known []string // addresses of all nodes, those without slots included; guarded by mu
 
+	renamed atomic.Bool // nodes want to be reached by other addresses than those that they have among themselves
+
 	// Of the background goroutine: where no node lets us in, scouts are sent out less and less often.
 	noScoutBefore time.Time
 	scoutPause    time.Duration
@@ -61,7 +63,7 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	t.state = State{Since: time.Now()}
 	t.table.Store(&table{})
 	if opt.ForceSingleClient || opt.Sentinel.MasterSet != "" || opt.SelectDB != 0 {
-		t.settle(opt)
+		t.settle(opt, 0)
 		go func() {
 			defer close(t.done)
 			<-ctx.Done()
@@ -71,9 +73,11 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	go t.keep(ctx)
 }
 
-// settle has one server for everything.
-func (t *topology) settle(opt rueidis.ClientOption) {
+// settle has one server for everything. Where several addresses of it are known, it was found at the one with this number.
+func (t *topology) settle(opt rueidis.ClientOption, found int, addrs ...string) {
 	l := t.newLink(nil)
+	l.addrs = addrs
+	l.at.Store(int32(found))
 	l.open(opt, t.onState)
 	t.table.Store(&table{nodes: []*link{l}}) // not before: whoever finds it there uses it
 }
@@ -167,8 +171,8 @@ func (t *topology) keep(ctx context.Context) {
 		case views == nil:
 			alone = true
 			opt := t.options
-			opt.ForceSingleClient, opt.InitAddress = true, []string{at}
-			t.settle(opt)
+			opt.ForceSingleClient = true
+			t.settle(opt, slices.Index(opt.InitAddress, at), opt.InitAddress...)
 		default:
 			t.apply(views)
 		}
@@ -221,8 +225,12 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 		opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
 		var text string
 		var none error
+		var wanted endpoints
 		l := &link{greet: func(ctx context.Context, asked rueidis.Client) (err error) {
 			text, err = asked.Do(ctx, asked.B().ClusterNodes().Build()).ToString()
+			if err == nil {
+				wanted = parseEndpoints(asked.Do(ctx, asked.B().ClusterSlots().Build()), at)
+			}
 			// It does not know the command, or has switched its cluster off. Or it does not let us ask, which matters where there is a
 			// cluster.
 			if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" && !isNode(ctx, asked) {
@@ -240,7 +248,11 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 			return at, nil, nil
 		}
 		var v view
-		switch v, err = parseView(text, at, opt.TLSConfig != nil); {
+		if v, err = parseView(text, at, opt.TLSConfig != nil); err == nil && wanted.differ(v) {
+			t.renamed.Store(true)
+			v, err = parseViewOf(text, at, opt.TLSConfig != nil, wanted)
+		}
+		switch {
 		case err != nil:
 		case !v.knowsSlots():
 			err = errNoNode // it has not been told of the others, or has forgotten them
@@ -307,12 +319,13 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
 	sent := time.Now()
-	answers := s.client.DoMulti(ctx,
-		s.client.B().ClusterNodes().Build(),
-		s.client.B().Exists().Key(l.ownName(probeName)).Build(),
-	)
+	cmds := rueidis.Commands{s.client.B().ClusterNodes().Build(), s.client.B().Exists().Key(l.ownName(probeName)).Build()}
+	if t.renamed.Load() {
+		cmds = append(cmds, s.client.B().ClusterSlots().Build())
+	}
+	answers := s.client.DoMulti(ctx, cmds...)
 	if ctx.Err() == nil {
-		l.note(ctx, s, min(time.Since(sent), l.opTimeout), answers[1:])
+		l.note(ctx, s, min(time.Since(sent), l.opTimeout), 0, answers[1:2])
 	}
 	if c := code(answers[1].Error()); c == "CLUSTERDOWN" || c == "MOVED" {
 		l.doubtAgain()
@@ -321,7 +334,14 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 	if err != nil {
 		return view{}, err
 	}
-	return parseView(text, addr, t.options.TLSConfig != nil)
+	var wanted endpoints
+	if len(answers) > 2 {
+		if err := answers[2].Error(); err != nil {
+			return view{}, err // without it the others would be taken for nodes that are not known yet
+		}
+		wanted = parseEndpoints(answers[2], addr)
+	}
+	return parseViewOf(text, addr, t.options.TLSConfig != nil, wanted)
 }
 
 // refresh waits until the cluster has been looked at, from the beginning, after it was called.
@@ -376,8 +396,14 @@ func (t *topology) apply(views []view) {
 	}
 	for _, v := range views {
 		for _, m := range v.members {
-			if n, ok := next.named[m.addr]; ok && m.alias != "" && !slices.Contains(next.addrs, m.alias) {
-				next.named[m.alias] = n
+			n, ok := next.named[m.addr]
+			if !ok {
+				continue
+			}
+			for _, alias := range append(m.others, m.alias) {
+				if alias != "" && !slices.Contains(next.addrs, alias) {
+					next.named[alias] = n
+				}
 			}
 		}
 	}

@@ -23,14 +23,20 @@ func (v *view) knowsSlots() bool {
 // A member is one node of a cluster.
 type member struct {
 	addr   string
-	alias  string // what it may be called when it is pointed to, where that is not addr
-	epoch  uint64 // its configuration epoch: of two nodes that claim a slot, the one with the larger epoch has it
+	alias  string   // what it may be called when it is pointed to, where that is not addr
+	others []string // what else
+	epoch  uint64   // its configuration epoch: of two nodes that claim a slot, the one with the larger epoch has it
 	ranges [][2]uint16
 }
 
 // parseView reads a view of the node at addr. Where nodes have names that they want to be called by and the connection is by TLS,
 // those are used: a certificate is made out to a name, as a rule.
 func parseView(text, addr string, byName bool) (v view, err error) {
+	return parseViewOf(text, addr, byName, endpoints{})
+}
+
+// parseViewOf is parseView where the nodes may want to be reached by other addresses than those that they have among themselves.
+func parseViewOf(text, addr string, byName bool, wanted endpoints) (v view, err error) {
 	var targets []string // by their ids
 	places := make(map[string]string)
 	// RESP3 has it as a verbatim string, whose kind rueidis leaves before it.
@@ -43,6 +49,7 @@ func parseView(text, addr string, byName bool) (v view, err error) {
 		if m.addr, m.alias, err = parseAddr(fields[1], addr, byName); err != nil {
 			return view{}, err
 		}
+		wanted.apply(&m, fields[0], addr, byName)
 		if m.epoch, err = strconv.ParseUint(fields[6], 10, 64); err != nil {
 			return view{}, errors.New("malformed epoch in a reply to CLUSTER NODES")
 		}

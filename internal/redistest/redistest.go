@@ -62,7 +62,8 @@ type Server struct {
 	port int // written by Start only, before anybody else has the server
 
 	mayDeny atomic.Bool
-	alone   bool // a cluster of its own
+	alone   bool   // a cluster of its own
+	conf    string // the file that it is configured by, and writes to: of a Sentinel
 
 	mu     sync.Mutex // guards what follows, and is held while a process starts
 	proc   *process   // nil while no process runs
@@ -315,7 +316,11 @@ func (s *Server) start() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.bin, append([]string{"--port", strconv.Itoa(s.port)}, s.args...)...)
+	args := append([]string{"--port", strconv.Itoa(s.port)}, s.args...)
+	if s.conf != "" {
+		args = append([]string{s.conf, "--sentinel"}, args...)
+	}
+	cmd := exec.Command(s.bin, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if s.proc, err = startProcess(cmd); err != nil {
 		return err
@@ -375,7 +380,7 @@ func (s *Server) ready() (bool, error) {
 	if !strings.Contains(text, "\r\nprocess_id:"+strconv.Itoa(s.proc.pid())+"\r\n") {
 		return false, errors.New("another server answers on the port")
 	}
-	if !strings.Contains(text, "\r\nloading:0\r\n") {
+	if s.conf == "" && !strings.Contains(text, "\r\nloading:0\r\n") {
 		return false, errors.New("still loading its data")
 	}
 	return true, nil

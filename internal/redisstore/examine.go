@@ -1,0 +1,211 @@
+package redisstore
+
+import (
+	"context"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// A server can answer, and yet refuse for good what a cache cannot do without: a command that is renamed, or that its user may not
+// run, by itself or in a script. An invalidation that is refused reaches nobody, and others go on with the old value as if nothing
+// was amiss. So everything that is sent is tried on names of this process's before a server is used, as it will be sent; and
+// again when a call is refused later. A call may be refused for its key alone, which is nothing to the others.
+
+// A refusal is that a server does not carry out what is needed.
+type refusal struct {
+	command string
+	err     error // the server's
+}
+
+func (r *refusal) Error() string { return r.command + ": " + r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// describe is for whoever has to mend it. The command is one of this package's, and so no secret.
+func (r *refusal) describe(code string) string {
+	text := "redis answered " + code + " to " + r.command
+	switch code {
+	case "NOPERM":
+		return text + ": its user lacks a permission that the README lists"
+	case "MISCONF":
+		return text + ": it takes no writes, removals included, since it cannot save; its log says why"
+	case "NOREPLICAS":
+		return text + ": it takes no writes, removals included, while it has too few replicas (min-replicas-to-write)"
+	case "READONLY":
+		return text + ": it is a replica"
+	}
+	return text + ": the command is renamed or switched off there, and a cache cannot do without it; the README lists all of them"
+}
+
+// isUnusual reports whether an answer may mean that a command is refused whatever its key. Those that are known to be about a key,
+// or about a moment, do not.
+func isUnusual(err error) bool {
+	c := code(err)
+	return c == "NOPERM" || c != "" && classOf(err) == answer && !slices.Contains(usual, c)
+}
+
+// usual are the errors of a server that carries out what it is asked to: out of memory it still removes.
+var usual = []string{"OOM", "NOSCRIPT", "WRONGTYPE", "NOCHUNK", "MOVED", "ASK", "TRYAGAIN", "CROSSSLOT"}
+
+// lookOften is how often that is done where nothing was refused: who only reads what is in memory would not find out that others
+// cannot tell of changes any more.
+const lookOften = time.Minute
+
+// examine finds out, when a command was refused, whether it would be for any key, until ctx ends. If so, nobody is sent to the
+// server until that is mended.
+func (l *link) examine(ctx context.Context, s *session) {
+	for {
+		often := time.NewTimer(lookOften/2 + rand.N(lookOften/2))
+		select {
+		case <-ctx.Done():
+			often.Stop()
+			return
+		case <-s.suspect:
+		case <-often.C:
+		}
+		often.Stop()
+		silent := l.silent.Load()
+		trying, over := context.WithTimeout(ctx, dialTimeout)
+		err := l.greet(trying, s.client)
+		over()
+		if classOf(err) == refused {
+			l.trip(s, err)
+		}
+		if l.silent.Load() != silent {
+			signal(s.silence)
+		}
+		t := time.NewTimer(lookAgain)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// A trial is something that is tried.
+type trial struct {
+	command string // what is to be told of it; of a script it is found out
+	script  *script
+	cmd     rueidis.Completed
+}
+
+// carriesOut finds out whether a server carries out all that is sent to one: each script on names of this process's, and what is
+// sent by itself. It takes one round trip, or two where the server does not keep scripts.
+func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error {
+	for _, sha := range []bool{true, false} {
+		trials := s.trials(l, c.B(), sha)
+		cmds := make(rueidis.Commands, len(trials))
+		for i, t := range trials {
+			cmds[i] = t.cmd
+		}
+		again, silent := false, false
+		for i, r := range c.DoMulti(ctx, cmds...) {
+			err := r.Error()
+			switch known := code(err); {
+			case known == "NOSCRIPT":
+				again = true
+			case trials[i].command == publish && known != "":
+				// Others learn of changes when what they have read has become too old, which takes a second: that is said, and
+				// no reason to do without the server.
+				silent = true
+			case known == "MISCONF", known == "NOREPLICAS", classOf(err) == answer && known != "" && !slices.Contains(usual, known):
+				return &refusal{trials[i].refused(err), err}
+			case known == "NOPERM":
+				return &refusal{trials[i].refused(err), err}
+			case classOf(err) != answer:
+				return err
+			}
+		}
+		l.silent.Store(silent)
+		if !again {
+			break
+		}
+	}
+	return nil
+}
+
+const publish = "PUBLISH"
+
+// trials are all commands, in an order in which each script does all that it can do: seize and fill bring about what the others
+// find. The scripts go by their hashes, as they are sent, or in full where the server has none of them.
+func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
+	k := l.ownName(probeName)
+	pair := []string{k, s.partner(k)}
+	const nonce, life = "none", probeLife
+	ms := strconv.FormatInt(life.Milliseconds(), 10)
+	now, _, _ := l.clock.Now()
+	until := strconv.FormatInt(now+life.Microseconds(), 10)
+	seizes := call{seize, pair, []string{nonce, ms}}
+	list := []trial{
+		{command: "SET", cmd: b.Set().Key(k).Value("").Px(life).Build()},
+		{command: "GETRANGE", cmd: b.Getrange().Key(k).Start(0).End(0).Build()},
+		{command: "EVAL", script: renew, cmd: b.Eval().Script(renew.text).Numkeys(2).Key(pair...).Arg(nonce, ms).Build()},
+	}
+	for _, run := range []call{
+		seizes,
+		{renew, pair, []string{nonce, ms}},
+		{fill, pair, append([]string{nonce, "", until, "0"}, s.format...)},
+		{discard, pair[:1], append([]string{"9007199254740991"}, s.format...)},
+		{bump, pair[:1], []string{ms}},
+		{ensure, pair[:1], []string{ms, ms}},
+		{sweep, pair[:1], slices.Concat(s.format, s.layout)},
+		{remove, pair, s.format},
+		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},
+		{release, pair, []string{nonce}},
+		seizes,
+		{erase, pair, s.format},
+		seizes,
+		{remove, pair, s.format},
+	} {
+		t := trial{command: "EVALSHA", script: run.script}
+		if sha {
+			t.cmd = b.Evalsha().Sha1(run.script.sha1).Numkeys(int64(len(run.keys))).Key(run.keys...).Arg(run.args...).Build()
+		} else {
+			t.command = "EVAL"
+			t.cmd = b.Eval().Script(run.script.text).Numkeys(int64(len(run.keys))).Key(run.keys...).Arg(run.args...).Build()
+		}
+		list = append(list, t)
+	}
+	if l.scans.Load() {
+		list = append(list, trial{command: "SCAN", cmd: b.Scan().Cursor(0).Match(k).Count(1).Build()})
+	}
+	if l.ownerOfAll() && !l.Tracked() {
+		// Nobody takes it for an announcement: it names no key.
+		list = append(list, trial{command: publish, cmd: b.Publish().Channel(s.channel()).Message(s.announcements.self).Build()})
+	}
+	return list
+}
+
+// ownerOfAll reports whether the server is the only one, whose clients may have to announce changes.
+func (l *link) ownerOfAll() bool { return l.listen != nil }
+
+// partner is a name of this process's in the slot of another one, as the lease of a key is in that of the key.
+func (s *Store) partner(name string) string { return s.namespace.name("%{" + name + "}") }
+
+// The servers' words for what went wrong inside of a script name the place, and from version 7 on not always the command.
+var (
+	inScript = regexp.MustCompile(`user_script:(\d+)`)
+	calls    = regexp.MustCompile(`redis\.p?call\('(\w+)'`)
+)
+
+// refused is the command that a server has refused.
+func (t *trial) refused(err error) string {
+	at := inScript.FindStringSubmatch(err.Error())
+	if t.script == nil || at == nil {
+		return t.command
+	}
+	lines := strings.Split(t.script.text, "\n")
+	if n, _ := strconv.Atoi(at[1]); n >= 1 && n <= len(lines) {
+		if found := calls.FindStringSubmatch(lines[n-1]); found != nil {
+			return found[1] + " in a script"
+		}
+	}
+	return t.command
+}

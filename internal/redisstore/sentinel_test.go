@@ -1,0 +1,190 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+const watched = "watched"
+
+func bySentinels(addrs ...string) Options {
+	o := Options{Client: rueidis.ClientOption{InitAddress: addrs}, Format: format}
+	o.Client.Sentinel.MasterSet = watched
+	return o
+}
+
+// A Sentinel that knows nothing of the primary is passed over, and that its connection is closed again is nothing to the others.
+func TestASentinelThatErrsIsPassedOver(t *testing.T) {
+	t.Parallel()
+	primary := redistest.Start(t)
+	errs := redistest.StartProxy(t, redistest.StartSentinel(t, "another", primary, 1).Addr())
+	knows := redistest.StartProxy(t, redistest.StartSentinel(t, watched, primary, 1).Addr())
+	for name, change := range map[string]func(*rueidis.ClientOption){
+		"tracked":   func(*rueidis.ClientOption) {},
+		"untracked": func(o *rueidis.ClientOption) { o.AlwaysRESP2 = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			states := make(chan State, 1000)
+			o := bySentinels(errs.Addr(), knows.Addr())
+			change(&o.Client)
+			o.OnState = func(s State) { states <- s }
+			s := up(t, o)
+			first := only(s).session.Load()
+			for range 100 {
+				require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+			}
+			require.Same(t, first, only(s).session.Load())
+			require.Len(t, states, 1, "it came up once")
+			require.Less(t, len(errs.Commands()), 100)
+			errs.ResetCounts()
+		})
+	}
+}
+
+// The connection to the primary is what counts. Those to Sentinels come and go.
+func TestSentinelsThatAreLostCostNothing(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*rueidis.ClientOption){
+		"tracked":   func(*rueidis.ClientOption) {},
+		"untracked": func(o *rueidis.ClientOption) { o.AlwaysRESP2 = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			primary := redistest.Start(t)
+			sentinels := []*redistest.Server{redistest.StartSentinel(t, watched, primary, 2), redistest.StartSentinel(t, watched, primary, 2)}
+			redistest.AwaitSentinels(t, watched, 0, sentinels...)
+			var proxies []*redistest.Proxy
+			var addrs []string
+			for _, sentinel := range sentinels {
+				p := redistest.StartProxy(t, sentinel.Addr())
+				proxies, addrs = append(proxies, p), append(addrs, p.Addr())
+			}
+			var gaps atomic.Int64
+			o := bySentinels(addrs...)
+			change(&o.Client)
+			o.Gap = func() { gaps.Add(1) }
+			s := up(t, o)
+			first, before := only(s).session.Load(), gaps.Load()
+			for i, sentinel := range sentinels {
+				sentinel.Kill()
+				require.Eventually(t, func() bool { return proxies[i].Connections() == 0 }, bound, time.Millisecond)
+				for range 100 {
+					require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+				}
+			}
+			require.Same(t, first, only(s).session.Load())
+			require.True(t, s.State().Up)
+			require.Equal(t, before, gaps.Load())
+		})
+	}
+}
+
+// A primary that is lost is replaced, and the one in its place is found.
+func TestThePrimaryThatSentinelsHaveChosenIsFound(t *testing.T) {
+	t.Parallel()
+	primary := redistest.Start(t)
+	replica := redistest.Start(t, "--replicaof", "127.0.0.1 "+strings.TrimPrefix(primary.Addr(), "127.0.0.1:"))
+	var addrs []string
+	var sentinels []*redistest.Server
+	for range 3 {
+		sentinel := redistest.StartSentinel(t, watched, primary, 2)
+		sentinels, addrs = append(sentinels, sentinel), append(addrs, sentinel.Addr())
+	}
+	redistest.AwaitSentinels(t, watched, 1, sentinels...)
+	s := up(t, bySentinels(addrs...))
+	primary.Kill()
+	sentinels[0].Kill() // on the same host, as it may be
+	require.Eventually(t, func() bool { return !s.State().Up }, bound, time.Millisecond)
+	require.Eventually(t, func() bool { return s.State().Up }, 2*bound, time.Millisecond)
+	acquireOne(t, s, "n1", Rejected{})
+	require.EqualValues(t, 1, replica.MustDo(t, "EXISTS", lease))
+}
+
+// A host that is gone swallows what is sent to it. It is waited for as long as a dial may take, and tried last the next time.
+func TestASentinelThatSwallowsPacketsHoldsUpNobodyForLong(t *testing.T) {
+	t.Parallel()
+	primary := redistest.Start(t)
+	knows := redistest.StartSentinel(t, watched, primary, 1)
+	const gone = "192.0.2.1:26379" // TEST-NET-1
+	for name, change := range map[string]func(o *rueidis.ClientOption, dial func(context.Context, string) (net.Conn, error)){
+		"DialCtxFn": func(o *rueidis.ClientOption, dial func(context.Context, string) (net.Conn, error)) {
+			o.DialCtxFn = func(ctx context.Context, dst string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				return dial(ctx, dst)
+			}
+		},
+		"DialFn": func(o *rueidis.ClientOption, dial func(context.Context, string) (net.Conn, error)) {
+			o.DialFn = func(dst string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				return dial(context.Background(), dst)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var swallowed atomic.Int64
+			over := make(chan struct{})
+			t.Cleanup(func() { close(over) })
+			o := bySentinels(gone, knows.Addr())
+			o.Client.Sentinel.Dialer.Timeout = 100 * time.Millisecond
+			change(&o.Client, func(ctx context.Context, dst string) (net.Conn, error) {
+				if dst == gone {
+					swallowed.Add(1)
+					<-over // whatever its context says
+					return nil, net.ErrClosed
+				}
+				return (&net.Dialer{}).DialContext(ctx, "tcp", dst)
+			})
+			s := up(t, o)
+			require.EqualValues(t, 1, swallowed.Load())
+			before := only(s).session.Load()
+			primary.MustDo(t, "CLIENT", "KILL", "TYPE", "normal")
+			require.Eventually(t, func() bool { now := only(s).session.Load(); return now != nil && now != before }, bound, time.Millisecond)
+			require.EqualValues(t, 1, swallowed.Load())
+		})
+	}
+	o := settled(rueidis.ClientOption{})
+	require.Equal(t, dialTimeout, o.Sentinel.Dialer.Timeout)
+	require.Equal(t, keepAlive, o.Sentinel.Dialer.KeepAlive, "or one that hangs is waited for without end")
+	require.Equal(t, dialTimeout, atLeast(0))
+}
+
+// A Sentinel that hangs must not hold up Close either.
+func TestCloseDoesNotWaitForASentinelThatHangs(t *testing.T) {
+	t.Parallel()
+	primary := redistest.Start(t)
+	sentinel := redistest.StartSentinel(t, watched, primary, 1)
+	s := Open(Options{Client: bySentinels(sentinel.Addr()).Client, OpTimeout: bound, Lease: time.Second})
+	require.Eventually(t, func() bool { return s.State().Up }, bound, time.Millisecond)
+	sentinel.Pause()
+	defer sentinel.Resume()
+	closed := make(chan struct{})
+	go func() { s.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(bound):
+		t.Fatal("Close waits for the Sentinel")
+	}
+}
+
+func TestWhoCouldNotBeReachedIsTriedLast(t *testing.T) {
+	t.Parallel()
+	var u unreached
+	given := []string{"a", "b", "c"}
+	u.note("a", net.ErrClosed)
+	u.note("b", nil)
+	require.Equal(t, []string{"b", "c", "a"}, u.last(given))
+	require.Equal(t, []string{"a", "b", "c"}, given)
+	u.note("a", nil)
+	require.Equal(t, given, u.last(given))
+	require.True(t, slices.Equal(given, u.last(given)))
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package aside_test
+
+const raceDetector = false

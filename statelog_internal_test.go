@@ -1,0 +1,83 @@
+package aside
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redisstore"
+)
+
+// A connection that comes and goes is a few lines, and then one in five seconds, which says how it stands by then.
+func TestAConnectionThatComesAndGoesIsNotALineEachTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out lockedBuffer
+		var h health
+		h.start(slog.New(slog.NewTextHandler(&out, nil)))
+		lines := func() []string {
+			synctest.Wait()
+			return strings.Split(strings.TrimSpace(out.take()), "\n")
+		}
+		up, down := redisstore.State{Up: true}, redisstore.State{Cause: errors.New("gone")}
+		flap := func(times int) {
+			for range times {
+				h.onState(down)
+				time.Sleep(time.Millisecond)
+				h.onState(up)
+				time.Sleep(time.Millisecond)
+			}
+		}
+		flap(500)
+		require.Len(t, lines(), stateLogBurst)
+		time.Sleep(stateLogPause)
+		late := lines()
+		require.Len(t, late, 1)
+		require.Contains(t, late[0], "connected to redis")
+		require.Contains(t, late[0], "changes_not_logged=995")
+		flap(1000) // 2 s
+		h.onState(down)
+		time.Sleep(2 * stateLogPause)
+		late = lines()
+		require.Len(t, late, 1)
+		require.Contains(t, late[0], "redis is away")
+		require.Contains(t, late[0], "changes_not_logged=2000")
+		time.Sleep(time.Hour)
+		h.onState(up)
+		late = lines()
+		require.Contains(t, late[0], "connected to redis")
+		require.NotContains(t, late[0], "not_logged")
+		flap(500)
+		h.stop()
+		lines()
+		time.Sleep(time.Hour)
+		require.Equal(t, []string{""}, lines(), "nothing after Close")
+	})
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// take returns what was written, and forgets it.
+func (b *lockedBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	text := b.buf.String()
+	b.buf.Reset()
+	return text
+}
