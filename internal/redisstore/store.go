@@ -644,7 +644,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 // there is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
-	chunks := make(map[*Filling]int) // of those fills that have any in Redis and no manifest
+	chunks := make(map[*Filling]int)            // of those fills that have any in Redis and no manifest
 	for _, large := range []bool{false, true} { // those without chunks do not wait for those of others
 		var calls []call
 		var filling []int
