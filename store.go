@@ -122,6 +122,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 }
 
 var (
+	errTooWide      = errors.New("decoded, it would take far more memory than MaxValueBytes allows for")
 	errForeignTag   = errors.New("it names a key as a tag that is none")
 	errNoChunk      = errors.New("a chunk is gone")
 	errChunksUnread = errors.New("chunks not delivered by Redis") // and this was noted
@@ -270,6 +271,10 @@ func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
 		c.undecodable(s, errors.New("stored by a codec that the policy does not name"))
 		return nil, false
 	}
+	if !c.limits().Fits(codec, s.typ, v.payload) {
+		c.undecodable(s, errTooWide)
+		return nil, false
+	}
 	value := reflect.New(s.typ).Interface()
 	if err := wire.Unmarshal(codec, v.payload, value); err != nil {
 		c.undecodable(s, err)
@@ -350,6 +355,9 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 	tags := make([]wire.Tag, len(s.stamps))
 	for i, st := range s.stamps {
 		tags[i] = wire.Tag{Name: st.tag, Generation: st.value}
+	}
+	if own, ok := wire.Builtin(codec); ok && s.out.value != nil && !c.limits().Fits(own, s.typ, payload) {
+		return redisstore.Filling{}, errTooWide // no reader would take it
 	}
 	value, err := wire.Encode(c.named(s.key), wire.Header{
 		Codec:        codec,

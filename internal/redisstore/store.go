@@ -603,6 +603,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 // there is no error.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
+	var changed []string
 	chunks := make(map[*Filling]int)            // of those fills that have any in Redis and no manifest
 	for _, large := range []bool{false, true} { // those without chunks do not wait for those of others
 		var calls []call
@@ -623,7 +624,7 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			}
 			args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
 			calls = append(calls, call{fill, s.pair(f.Key), append(args, s.format...)})
-			filling = append(filling, i)
+			filling, changed = append(filling, i), append(changed, f.Key)
 		}
 		for j, r := range s.run(ctx, calls) {
 			i := filling[j]
@@ -634,6 +635,7 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			}
 		}
 	}
+	s.announce(ctx, changed) // a fill that is refused may have removed something too
 	s.forgetChunks(ctx, chunks)
 	return outcomes, errs
 }

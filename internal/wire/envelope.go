@@ -210,7 +210,7 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	if compress {
 		stored = len(s2.Encode(value[head:], payload))
 	}
-	if compress && stored < len(payload) {
+	if compress && stored < len(payload) && plausible(uint64(len(payload)), uint64(stored)) {
 		flags |= flagCompressed
 	} else {
 		stored = copy(value[head:], payload)
@@ -258,6 +258,9 @@ func Decode(key string, value []byte, lim Limits) (Header, []byte, error) {
 		return Header{}, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, e.raw, lim.MaxValue)
 	}
 	if e.flags&flagCompressed != 0 {
+		if !plausible(e.raw, uint64(len(e.payload))) {
+			return Header{}, nil, fmt.Errorf("%w: %d bytes from %d", ErrCorrupt, e.raw, len(e.payload))
+		}
 		e.payload, err = decompress(e.payload, int(e.raw))
 		if err != nil {
 			return Header{}, nil, err
@@ -355,6 +358,15 @@ func recognize(value []byte) error {
 	}
 	return nil
 }
+
+// An s2 block of thirty bytes can hold 64 MiB of zeros. A payload above freeLen is stored as it is where it would shrink to less than
+// its mostRatio'th part, and one that claims to have shrunk so far is refused: so few bytes do not make a reader allocate so many.
+const (
+	freeLen   = 4 << 20
+	mostRatio = 1024
+)
+
+func plausible(raw, stored uint64) bool { return raw <= freeLen || raw/mostRatio <= stored }
 
 // decompress compares the length that the block promises with the one that was admitted before it allocates: a block of
 // a hundred bytes can promise 4 GiB.

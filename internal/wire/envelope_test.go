@@ -435,10 +435,12 @@ func bomb(size int) []byte {
 
 // No t.Parallel here: what others allocate would count.
 func TestDecompressionBombIsRefusedInAFixedAmountOfMemory(t *testing.T) {
-	small := bomb(32 << 20)
-	_, payload, err := Decode("k", forge("k", flagCompressed, 32<<20, noTags, small), roomy)
+	small := bomb(4 << 20)
+	_, payload, err := Decode("k", forge("k", flagCompressed, 4<<20, noTags, small), roomy)
 	require.NoError(t, err, "it does expand")
-	require.Len(t, payload, 32<<20)
+	require.Len(t, payload, 4<<20)
+	_, _, err = Decode("k", forge("k", flagCompressed, 32<<20, noTags, bomb(32<<20)), roomy)
+	require.ErrorIs(t, err, ErrCorrupt, "so few bytes are never that many")
 
 	block := bomb(1 << 30)
 	require.Less(t, len(block), 8<<10)
@@ -458,6 +460,24 @@ func TestDecompressionBombIsRefusedInAFixedAmountOfMemory(t *testing.T) {
 		require.ErrorIs(t, err, tt.want, name)
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<10), name)
 	}
+}
+
+// What shrinks to next to nothing is stored as it is, for no reader would believe it.
+func TestALargePayloadThatShrinksToNextToNothingIsStoredAsItIs(t *testing.T) {
+	for _, n := range []int{freeLen, freeLen + 1, 16 << 20} {
+		payload := make([]byte, n)
+		value := encode(t, "k", fixedHeader(), payload, roomy)
+		require.Equal(t, n <= freeLen, len(value) < n/2)
+		_, got, err := Decode("k", value, roomy)
+		require.NoError(t, err)
+		require.Equal(t, payload, got)
+	}
+	mixed := make([]byte, 16<<20)
+	for i := range 64 << 10 {
+		mixed[i*256] = byte(i * 31)
+	}
+	value := encode(t, "k", fixedHeader(), mixed, roomy)
+	require.Less(t, len(value), len(mixed)/10, "what shrinks less is compressed")
 }
 
 func TestEntryWithoutTagsCostsOneAllocationToEncodeAndNoneToDecode(t *testing.T) {

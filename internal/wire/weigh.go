@@ -1,0 +1,437 @@
+package wire
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"math"
+	"reflect"
+	"strings"
+	"sync"
+)
+
+// A few bytes of JSON or MessagePack can take a lot of memory as Go values: each {} in a list is an element of the list's type, however
+// large that is. So what a payload becomes is bounded too. A payload that cannot reach the bound whatever it holds, as far as
+// its length and its type tell, is not looked at; of one that could, brackets and commas are counted, which takes a small part of
+// the time of decoding it; and only what could still reach it is gone through value by value.
+
+// decodedFactor is how many times Limits.MaxValue the values of a payload may take in memory. Numbers and short strings in lists and
+// maps of any take about twelve times their JSON, small maps of any about eighteen.
+const decodedFactor = 32
+
+// Fits reports whether what data becomes in memory is within bounds, as far as that can be estimated: decoded by a codec of this
+// package, as a value of type typ. Of a user's own codec nothing is known.
+func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
+	packed := false
+	switch c.(type) {
+	case jsonCodec:
+	case msgpackCodec:
+		packed = true
+	default:
+		return true
+	}
+	limit := int64(math.MaxInt64)
+	if int64(l.MaxValue) < math.MaxInt64/decodedFactor {
+		limit = int64(l.MaxValue) * decodedFactor
+	}
+	s := shapeOf(typ, c.Name())
+	left := limit - s.size - 2*int64(len(data)) // the texts in it, and what they are put together in
+	values := int64(len(data)/2 + 1)            // at most: a digit and a comma each
+	if packed {
+		values = int64(len(data))
+	}
+	if values <= left/s.most {
+		return true
+	}
+	w := weigher{left: limit - s.size, root: s}
+	switch {
+	case packed:
+		w.messagePack(data)
+	case int64(1+bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'})) > left/s.most:
+		w.json(data)
+	}
+	return w.left >= 0
+}
+
+// A shape is what matters of a type here.
+type shape struct {
+	kind   kind
+	size   int64             // of a value
+	elem   *shape            // of a list, an array, a map or a pointer
+	key    int64             // size of a map's keys
+	fields map[string]*shape // of a struct, by their names in the format, and by those in lower case
+	own    bool              // the type decodes itself: what does not fit it may become anything
+	most   int64             // what one value of the format can add at most, anywhere in a value of the type
+}
+
+type kind int
+
+const (
+	scalarKind kind = iota
+	textKind        // what holds the bytes of a string
+	listKind
+	arrayKind
+	mapKind
+	structKind
+	pointerKind
+	anyKind // an interface without methods: what the format itself has
+)
+
+const (
+	mapHeader  = 48
+	mapSlots   = 8 // of a small map
+	inlineElem = 128
+	anySize    = 16
+)
+
+// slot is what an entry of a map takes in it, and out is what it takes beside it.
+func (s *shape) slot() (in, out int64) {
+	if s.elem.size > inlineElem {
+		return s.key + 8, s.elem.size
+	}
+	return s.key + s.elem.size, 0
+}
+
+type shapeKey struct {
+	typ    reflect.Type
+	format string
+}
+
+var shapes sync.Map // shapeKey -> *shape
+
+func shapeOf(typ reflect.Type, format string) *shape {
+	k := shapeKey{typ, format}
+	if s, ok := shapes.Load(k); ok {
+		return s.(*shape)
+	}
+	made := make(map[reflect.Type]*shape)
+	s := makeShape(typ, format, made)
+	s.most = 1
+	for _, other := range made {
+		s.most = max(s.most, other.step())
+	}
+	shapes.Store(k, s)
+	return s
+}
+
+// step is what one value of the format, inside of a value of the shape, can add at most.
+func (s *shape) step() int64 {
+	switch s.kind {
+	case listKind:
+		return 2 * s.elem.size
+	case mapKind:
+		in, out := s.slot()
+		return mapHeader + mapSlots*in + out
+	case pointerKind:
+		return s.elem.size
+	case anyKind:
+		return mapHeader + mapSlots*2*anySize + 2*anySize
+	}
+	return 0
+}
+
+var (
+	unmarshalsJSON = reflect.TypeFor[json.Unmarshaler]()
+	unmarshalsText = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *shape {
+	if s := made[t]; s != nil {
+		return s
+	}
+	s := &shape{size: int64(t.Size())}
+	made[t] = s
+	p := reflect.PointerTo(t)
+	s.own = p.Implements(unmarshalsJSON) || p.Implements(unmarshalsText)
+	switch t.Kind() {
+	case reflect.String:
+		s.kind = textKind
+	case reflect.Slice:
+		s.kind, s.elem = listKind, makeShape(t.Elem(), format, made)
+	case reflect.Array:
+		s.kind, s.elem = arrayKind, makeShape(t.Elem(), format, made)
+	case reflect.Map:
+		s.kind, s.elem, s.key = mapKind, makeShape(t.Elem(), format, made), int64(t.Key().Size())
+	case reflect.Pointer:
+		s.kind, s.elem = pointerKind, makeShape(t.Elem(), format, made)
+	case reflect.Interface:
+		if t.NumMethod() == 0 {
+			s.kind, s.elem, s.key = anyKind, s, anySize
+		}
+	case reflect.Struct:
+		s.kind, s.fields = structKind, make(map[string]*shape)
+		depths := make(map[string]int)
+		for _, f := range reflect.VisibleFields(t) { // with those of embedded structs
+			name, _, _ := strings.Cut(f.Tag.Get(format), ",")
+			if name == "-" || !f.IsExported() && !f.Anonymous {
+				continue
+			}
+			if name == "" {
+				name = f.Name
+			}
+			of := makeShape(f.Type, format, made)
+			for _, n := range []string{name, strings.ToLower(name)} {
+				there, depth := s.fields[n], len(f.Index)
+				if there == nil || depth < depths[n] || depth == depths[n] && of.size > there.size {
+					s.fields[n], depths[n] = of, depth
+				}
+			}
+			if f.Anonymous && f.Type.Kind() == reflect.Pointer {
+				s.size += int64(f.Type.Elem().Size()) // made for the sake of a field in it
+			}
+		}
+	}
+	if s.own {
+		makeShape(reflect.TypeFor[any](), format, made)
+	}
+	return s
+}
+
+// field is the shape of what has a name in a struct, nil for what is passed over.
+func (s *shape) field(name []byte) *shape {
+	if f := s.fields[string(name)]; f != nil {
+		return f
+	}
+	return s.fields[string(bytes.ToLower(name))]
+}
+
+// anything is the shape of any.
+var anything = func() *shape {
+	s := &shape{kind: anyKind, size: anySize, key: anySize}
+	s.elem = s
+	return s
+}()
+
+// A weigher takes what values add from what is left, until that is below zero. It is told what a format holds.
+type weigher struct {
+	left  int64
+	root  *shape
+	stack []frame
+}
+
+// A frame is a list or an object that has not ended.
+type frame struct {
+	shape   *shape // nil: it is passed over
+	object  bool
+	started bool
+	next    *shape // the member whose name was last
+}
+
+// enter is told of a value, and returns its shape, nil where it is passed over.
+func (w *weigher) enter() *shape {
+	s := w.root
+	if n := len(w.stack); n > 0 {
+		f := &w.stack[n-1]
+		s = f.next
+		if !f.object {
+			if s = nil; f.shape != nil {
+				if s = f.shape.elem; f.shape.kind != arrayKind {
+					w.left -= 2 * s.size // lists grow by up to their length
+				}
+			}
+		}
+	}
+	for s != nil && s.kind == pointerKind {
+		w.left -= s.elem.size
+		s = s.elem
+	}
+	return s
+}
+
+func (w *weigher) begin(object bool) {
+	s := w.enter()
+	fits := s != nil && (s.kind == anyKind || object && (s.kind == mapKind || s.kind == structKind) || !object && (s.kind == listKind || s.kind == arrayKind))
+	if !fits && s != nil && s.own {
+		s, fits = anything, true
+	}
+	if !fits {
+		s = nil
+	} else if s.kind == anyKind && !object {
+		w.left -= 24 // the header of a slice
+	} else if s.kind == anyKind || s.kind == mapKind {
+		w.left -= mapHeader
+	}
+	w.stack = append(w.stack, frame{shape: s, object: object})
+}
+
+// key is told of the name of a member, nil for what is no text.
+func (w *weigher) key(name []byte) {
+	f := &w.stack[len(w.stack)-1]
+	switch s := f.shape; {
+	case s == nil:
+		f.next = nil
+	case s.kind == structKind:
+		if f.next = s.field(name); f.next == nil && s.own {
+			f.next = anything
+		}
+	default:
+		in, out := s.slot()
+		if w.left -= out + int64(len(name)); f.started {
+			w.left -= 2 * in // maps grow by their size
+		} else {
+			w.left -= mapSlots * in
+		}
+		f.started, f.next = true, s.elem
+	}
+}
+
+// value is told of a value that holds no other, and is as many bytes long, if it is a text.
+func (w *weigher) value(bytes int) {
+	s := w.enter()
+	if s == nil {
+		return
+	}
+	switch {
+	case s.kind == anyKind:
+		w.left -= int64(bytes) + anySize
+	case s.kind == textKind || s.kind == listKind || s.own:
+		w.left -= int64(bytes)
+	}
+}
+
+func (w *weigher) end() { w.stack = w.stack[:len(w.stack)-1] }
+
+// deepest is how deep values are looked at; the decoders refuse deeper ones.
+const deepest = 10_001
+
+// json goes through a JSON text. Where that is malformed, it stops anywhere: the decoder looks at all of it before it makes anything.
+func (w *weigher) json(data []byte) {
+	named := false // a member's name has come, and its value is next
+	for i := 0; i < len(data) && w.left >= 0; i++ {
+		inObject := len(w.stack) > 0 && w.stack[len(w.stack)-1].object
+		switch c := data[i]; c {
+		case '{', '[':
+			if len(w.stack) > deepest {
+				return
+			}
+			w.begin(c == '{')
+			named = false
+		case '}', ']':
+			if len(w.stack) == 0 {
+				return
+			}
+			w.end()
+		case ',':
+			named = false
+		case ' ', '\t', '\r', '\n', ':':
+		case '"':
+			n := textLen(data[i+1:])
+			if n < 0 {
+				return
+			}
+			if inObject && !named {
+				w.key(data[i+1 : i+1+n])
+				named = true
+			} else {
+				w.value(n)
+			}
+			i += n + 1
+		default:
+			if c != 'n' { // null
+				w.value(0)
+			} else if len(w.stack) > 0 && !inObject {
+				w.null()
+			}
+			for i+1 < len(data) && data[i+1] != ',' && data[i+1] != ']' && data[i+1] != '}' {
+				i++
+			}
+		}
+	}
+}
+
+// null is told of an element that is none, and takes its place all the same.
+func (w *weigher) null() {
+	if f := w.stack[len(w.stack)-1]; f.shape != nil && f.shape.kind != arrayKind {
+		w.left -= 2 * f.shape.elem.size
+	}
+}
+
+// textLen is how long a JSON string is whose opening quotation mark is before data, negative where it does not end.
+func textLen(data []byte) int {
+	for from := 0; ; {
+		n := bytes.IndexByte(data[from:], '"')
+		if n < 0 {
+			return -1
+		}
+		at := from + n
+		escapes := 0
+		for escapes < at && data[at-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return at
+		}
+		from = at + 1
+	}
+}
+
+// messagePack goes through a MessagePack object, and stops where it is malformed: checkMessagePack finds that too.
+func (w *weigher) messagePack(data []byte) {
+	var missing []uint64 // objects, in each list or map that has not ended
+	pos, end := uint64(0), uint64(len(data))
+	for first := true; w.left >= 0; first = false {
+		for len(missing) > 0 && missing[len(missing)-1] == 0 {
+			missing = missing[:len(missing)-1]
+			w.end()
+		}
+		if len(missing) == 0 && !first || pos >= end || len(missing) > maxNesting {
+			return
+		}
+		named := false
+		if n := len(missing); n > 0 {
+			named = w.stack[n-1].object && missing[n-1]%2 == 0
+			missing[n-1]--
+		}
+		c := data[pos]
+		pos++
+		var length, objects uint64
+		container, object, isText := false, false, false
+		switch {
+		case c <= 0x7f || c >= 0xe0:
+		case c <= 0x8f:
+			container, object, objects = true, true, 2*uint64(c&0x0f)
+		case c <= 0x9f:
+			container, objects = true, uint64(c&0x0f)
+		case c <= 0xbf:
+			isText, length = true, uint64(c&0x1f)
+		default:
+			f := formats[c-0xc0]
+			if f.never || end-pos < uint64(f.lengthSize) {
+				return
+			}
+			for _, b := range data[pos : pos+uint64(f.lengthSize)] {
+				length = length<<8 | uint64(b)
+			}
+			pos += uint64(f.lengthSize)
+			if f.perLength > 0 {
+				container, object, objects, length = true, f.perLength == 2, length*uint64(f.perLength), 0
+			} else {
+				isText = f.lengthSize > 0
+				length += uint64(f.fixed)
+			}
+		}
+		if end-pos < max(length, objects) {
+			return
+		}
+		if named {
+			var name []byte
+			if isText {
+				name = data[pos : pos+length]
+			}
+			w.key(name)
+		}
+		switch {
+		case container:
+			w.begin(object)
+			missing = append(missing, objects)
+		case named:
+		case isText:
+			w.value(int(length))
+		case c != 0xc0:
+			w.value(0)
+		case len(w.stack) > 0 && !w.stack[len(w.stack)-1].object:
+			w.null()
+		}
+		pos += length
+	}
+}
