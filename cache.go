@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
@@ -60,6 +61,7 @@ type Cache struct {
 // but never because Redis is away: it returns at once and connects in the background.
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
+	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guardHooks(opts.Redis)
 	c := &Cache{opts: opts, closes: make(chan struct{})}
 	errs = append(errs, c.registerAll()...)
 	if len(errs) > 0 {
@@ -1056,6 +1058,9 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 			for _, s := range l.slots {
 				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
 			}
+		}
+		for _, s := range l.slots {
+			s.err = sound(s.err)
 		}
 		if !settled() || ctx.Err() != nil && !errors.Is(context.Cause(ctx), flight.ErrTimeout) {
 			return // counted above, or nobody waited any more: the loader can hear of that before settled does

@@ -109,16 +109,17 @@ type Options struct {
 	// InvalidateCategory, InvalidatePattern or InvalidateAll, once it is confirmed; where Redis was away, that is when it has come
 	// back. It is told at least once: after a lost connection, invalidations of the last seconds are sent again, and told again. It
 	// runs in a goroutine of its own, one call at a time, in the order of confirmation, and holds up nothing else. Where it cannot
-	// keep up, and 65,536 invalidations wait for it, they are told as one that has All set. Close waits until it has been told of
-	// the rest, so it must not call Close, and must return. Default: nobody is told.
+	// keep up, and 65,536 invalidations wait for it, they are told as one that has All set. A panic in it is logged. Close waits until it
+	// has been told of the rest, up to 10 s, so it must not call Close, and must return. Default: nobody is told.
 	OnInvalidated func(Invalidation)
 
 	// Check has a small share of hits compared with what their loaders return now, and counts how many were wrong. Default:
 	// none.
 	Check Check
 
-	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Default:
-	// slog.Default().
+	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Its handler runs on
+	// a goroutine of its own and holds up nothing: lines that it does not take, because it panics or is too slow, are lost, and
+	// the next one that it takes is followed by their number. Default: slog.Default().
 	Logger *slog.Logger
 }
 

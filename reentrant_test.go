@@ -121,6 +121,7 @@ func TestLoadsThatWaitForOthersInNoCircleGoOn(t *testing.T) {
 				defer cancel()
 				_, err := aside.GetOrLoad(hurried, c, items.Key("b"), func(context.Context) (int, error) { panic("it is under way") })
 				require.ErrorIs(t, err, context.DeadlineExceeded)
+				time.Sleep(5 * time.Second)
 				return 1, nil
 			})
 			require.NoError(t, err)

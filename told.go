@@ -48,20 +48,36 @@ func (c *Cache) tell(list ...Invalidation) {
 
 // telling tells of what is confirmed until the cache is closed and everything is told.
 func (c *Cache) telling() {
+	over := false
+	defer func() {
+		if !over { // it was the function that ended the goroutine
+			wake(c.told.wake)
+			c.background.Go(c.telling)
+		}
+	}()
 	for closed := false; !closed; {
 		select {
 		case <-c.told.wake:
 		case <-c.closes:
 			closed = true
 		}
-		c.told.mu.Lock()
-		list := c.told.list
-		c.told.list = nil
-		c.told.mu.Unlock()
-		for _, i := range list {
+		for i, ok := c.told.next(); ok; i, ok = c.told.next() {
 			c.tellOne(i)
 		}
 	}
+	over = true
+}
+
+// next takes out what is to be told first.
+func (t *told) next() (i Invalidation, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.list) == 0 {
+		t.list = nil
+		return i, false
+	}
+	i, t.list = t.list[0], t.list[1:]
+	return i, true
 }
 
 func (c *Cache) tellOne(i Invalidation) {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/logs"
 )
 
 // A Target is what a web front end is asked to make anew: what carries a tag, or a path. One of the two is set.
@@ -151,6 +152,7 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	setDefault(&o.MaxBackoff, max(30*time.Second, o.Backoff))
 	setDefault(&o.GiveUpAfter, 15*time.Minute)
 	setDefault(&o.Logger, slog.Default())
+	o.Logger = logs.Guard(o.Logger) // it is called on the sender's goroutine, under its lock
 	if strings.ContainsFunc(o.SecretHeader, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r) }) {
 		bad("SecretHeader %q is not the name of a header", o.SecretHeader)
 	}

@@ -1,0 +1,83 @@
+package aside
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/flight"
+)
+
+// What the program brings runs where a panic would end the process: dialers and errors here, codecs in internal/wire, the Logger's
+// handler in internal/logs, loaders in internal/flight, OnInvalidated in told.go.
+
+// sound returns err, or an error that stands for it where its methods panic, as those of a nil pointer in the interface do. It is
+// for errors that are looked at later, on a goroutine where nobody expects that.
+func sound(err error) (good error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if recover() == nil {
+			return
+		}
+		if panicked, ok := err.(*flight.PanicError); ok {
+			good = &flight.PanicError{Value: fmt.Sprintf("a %T whose methods panic", panicked.Value), Stack: panicked.Stack}
+			return
+		}
+		good = &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose methods panic: is it a nil pointer?", err), Stack: debug.Stack()}
+	}()
+	// As what follows may look at it: through the whole chain.
+	var own *Error
+	_, _ = errors.Is(err, ErrNotFound), errors.As(err, &own)
+	_ = err.Error()
+	return err
+}
+
+// apart runs a function of the program's on a goroutine of its own, which it may end.
+func apart[T any](f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("it ended its goroutine")}
+		defer func() {
+			if p := recover(); p != nil {
+				r = result{err: sound(&flight.PanicError{Value: p, Stack: debug.Stack()})}
+			}
+			done <- r
+		}()
+		value, err := f()
+		r = result{value, sound(err)}
+	}()
+	r := <-done
+	return r.value, r.err
+}
+
+// guardHooks has what the program brings for connections fail where it panics. It is called on goroutines of rueidis and of the
+// connector.
+func guardHooks(r rueidis.ClientOption) rueidis.ClientOption {
+	if dial := r.DialFn; dial != nil {
+		r.DialFn = func(addr string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
+			return apart(func() (net.Conn, error) { return dial(addr, d, c) })
+		}
+	}
+	if dial := r.DialCtxFn; dial != nil {
+		r.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
+			return apart(func() (net.Conn, error) { return dial(ctx, addr, d, c) })
+		}
+	}
+	if credentials := r.AuthCredentialsFn; credentials != nil {
+		r.AuthCredentialsFn = func(of rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
+			return apart(func() (rueidis.AuthCredentials, error) { return credentials(of) })
+		}
+	}
+	return r
+}
