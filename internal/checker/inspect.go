@@ -13,7 +13,7 @@ func (r *run) inspect(random *rand.Rand, over <-chan struct{}) {
 		select {
 		case <-over:
 			return
-		case <-time.After(400*time.Millisecond + time.Duration(random.Int64N(int64(800*time.Millisecond)))):
+		case <-time.After(200*time.Millisecond + time.Duration(random.Int64N(int64(400*time.Millisecond)))):
 			r.look(over)
 		}
 	}

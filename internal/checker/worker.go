@@ -117,10 +117,10 @@ func workerProcess() {
 			return w.loadMany(ctx, g, ids)
 		})
 	}
-	w.watching.Go(w.watchHealth)
 	if w.Connected {
 		w.awaitRedis()
 	}
+	w.watching.Go(w.watchHealth)
 	w.session.say("ready")
 	for in := bufio.NewScanner(conn); in.Scan(); {
 		words := strings.Fields(in.Text())
