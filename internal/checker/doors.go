@@ -77,7 +77,7 @@ func (w *worker) readAlong(t *tape) {
 	defer t.flush()
 	for {
 		for range 1 + t.random.IntN(8) {
-			if key := t.random.IntN(keyCount); !w.Apart || !batchOnly(key, w.Role) || t.random.IntN(20) == 0 {
+			if key := t.random.IntN(keyCount); !w.Apart || !batchOnly(key, w.Role) || w.looking.Load() || t.random.IntN(20) == 0 {
 				t.burst(key)
 			}
 		}
@@ -203,8 +203,12 @@ func (t *tape) readMany(d door, key int) (version uint32, ok bool) {
 	for range 1 + t.random.IntN(3) {
 		keys |= one(g*groupSize + t.random.IntN(groupSize))
 	}
-	if w.Apart && d == doorStrongMany {
-		keys &^= shunnedKeys &^ one(key)
+	if w.Apart {
+		keys.each(func(k int) {
+			if k != key && (batchOnly(k, w.Role) || d == doorStrongMany && shunned(k)) {
+				keys &^= one(k)
+			}
+		})
 	}
 	var ids []string
 	keys.each(func(k int) { ids = append(ids, idOf(k)) })

@@ -90,9 +90,9 @@ func (w *worker) visit(do func(t *tape)) {
 const (
 	leastBatch = 1100 // ids
 	mostBatch  = 4000
-	hugeBatch  = 9000 // of the worker whose replies can be held back
-	others     = 9000 // ids that nobody judges, of each group that has large batches
-	batchEvery = 300 * time.Millisecond
+	hugeBatch  = 6000 // of the worker whose replies can be held back
+	others     = 6000 // ids that nobody judges, of each group that has large batches
+	batchEvery = 200 * time.Millisecond
 )
 
 // isOther reports whether an id is one that nobody judges.
@@ -108,7 +108,7 @@ func (w *worker) largeBatches(random *rand.Rand) {
 	case !w.Apart:
 		every *= 5
 	case w.Role == 0: // whose replies can be held back
-		every /= 5
+		every /= 10
 	}
 	w.busy.Go(func() {
 		defer t.flush()
@@ -122,11 +122,10 @@ func (w *worker) largeBatch(t *tape) {
 	g := t.random.IntN(batchGroups)
 	var keys keySet
 	for range 1 + t.random.IntN(6) {
-		key := g*groupSize + t.random.IntN(groupSize)
-		if w.Apart && t.random.IntN(2) == 0 {
-			key = g*groupSize + 2 + 4*t.random.IntN(2) // see batchOnly
-		}
-		keys |= one(key)
+		keys |= one(g*groupSize + t.random.IntN(groupSize))
+	}
+	if w.Apart {
+		keys = (1<<groupSize - 1) << (g * groupSize)
 	}
 	d, opts, n := doorMany, t.tags[g], leastBatch
 	if t.random.IntN(4) > 0 {

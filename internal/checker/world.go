@@ -127,16 +127,6 @@ func batchOnly(key, role int) bool { return role == 0 && key%4 == 2 && key < bat
 // batchKeys are those of the groups that are read in large batches.
 const batchKeys keySet = 1<<(batchGroups*groupSize) - 1
 
-// shunnedKeys are those.
-var shunnedKeys = func() (s keySet) {
-	for k := range keyCount {
-		if shunned(k) {
-			s |= one(k)
-		}
-	}
-	return s
-}()
-
 // A value is what the source gives for a key, and caches keep.
 type value struct {
 	Key     int
