@@ -17,6 +17,7 @@ type tape struct {
 	records []byte
 	sent    int64            // when records were sent last
 	ctx     context.Context  // of the reads, for now
+	again   keySet           // what is to be changed once more
 	hoard   [keyCount]uint32 // what a broken worker has seen once, plus one
 	loads   [keyCount]func(context.Context) (value, error)
 	keys    [keyCount]aside.Key
@@ -76,7 +77,9 @@ func (w *worker) readAlong(t *tape) {
 	defer t.flush()
 	for {
 		for range 1 + t.random.IntN(8) {
-			t.burst(t.random.IntN(keyCount))
+			if key := t.random.IntN(keyCount); !w.Apart || !batchOnly(key, w.Role) || w.looking.Load() || t.random.IntN(20) == 0 {
+				t.burst(key)
+			}
 		}
 		if now()-t.sent > int64(20*time.Millisecond) {
 			t.flush()
@@ -200,9 +203,9 @@ func (t *tape) readMany(d door, key int) (version uint32, ok bool) {
 	for range 1 + t.random.IntN(3) {
 		keys |= one(g*groupSize + t.random.IntN(groupSize))
 	}
-	if w.Apart && d == doorStrongMany {
+	if w.Apart {
 		keys.each(func(k int) {
-			if shunned(k) {
+			if k != key && (batchOnly(k, w.Role) || d == doorStrongMany && shunned(k)) {
 				keys &^= one(k)
 			}
 		})
@@ -279,10 +282,21 @@ func (t *tape) write() {
 	from, n := everyKey, t.random.IntN(1000)
 	if w.Apart {
 		from, n = ownedBy(w.Role), t.random.IntN(600)
+		if t.again != 0 {
+			n = t.random.IntN(500)
+		}
 	}
 	switch {
 	case n < 500:
 		key := t.one(from)
+		switch {
+		case t.again != 0:
+			key = t.again.first()
+		case w.Apart && t.random.IntN(2) == 0: // batches are few
+			if batch := from & batchKeys; batch != 0 {
+				key = t.one(batch)
+			}
+		}
 		i.keys = one(key)
 		if i.door = doorKey; n < 200 {
 			i.door = doorLoaderInval
@@ -344,6 +358,11 @@ func (t *tape) write() {
 	// Nobody is as likely to see the old value as who asks at once.
 	key := t.one(changed)
 	t.read(t.someDoor(key), key)
+	if t.again == 0 && w.Apart && t.random.IntN(2) == 0 && w.rest(rand.N(40*time.Millisecond)) {
+		t.again = one(key) // what is changed is often changed twice
+		t.write()
+		t.again = 0
+	}
 }
 
 // longestOutage is longer than all faults of a schedule together.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -40,17 +39,21 @@ var gentle = map[string]bool{
 // workerUser is as whom workers log in to a single server, and the password.
 const workerUser = "worker"
 
-// apart is for how long what follows a command waits for it: now and then, and most often between what makes the server remember a
-// read and that read.
+// nextCut is when apart may pause again.
+var nextCut atomic.Int64
+
+// apart is for how long what follows a command waits for it: often between what makes the server remember a read and that read, now
+// and then elsewhere, and never twice within a few milliseconds, for a batch is to be answered too.
 func apart(args []string) time.Duration {
-	oneIn := 200
-	if len(args) > 1 && strings.EqualFold(args[0], "CLIENT") && strings.EqualFold(args[1], "CACHING") {
-		oneIn = 40
-	}
-	if rand.IntN(oneIn) > 0 {
+	optIn := len(args) > 1 && strings.EqualFold(args[0], "CLIENT") && strings.EqualFold(args[1], "CACHING")
+	if !optIn && rand.IntN(20) > 0 {
 		return 0
 	}
-	return rand.N(10 * time.Millisecond)
+	at, next := now(), nextCut.Load()
+	if at < next || !nextCut.CompareAndSwap(next, at+int64(4*time.Millisecond)) {
+		return 0
+	}
+	return rand.N(6 * time.Millisecond)
 }
 
 // errors returns what counts the errors of a kind that the server has answered with.
@@ -64,6 +67,27 @@ func (s *single) errors(code string) func() int {
 		}
 		return n
 	}
+}
+
+// denials counts what the server has not let workers do, by its log of that.
+func (s *single) denials() (n int) {
+	list, _ := s.must("ACL", "LOG", "128").([]any)
+	for _, entry := range list {
+		fields, _ := entry.([]any)
+		count, by := int64(0), ""
+		for i := 0; i+1 < len(fields); i += 2 {
+			switch fields[i] {
+			case "count":
+				count, _ = fields[i+1].(int64)
+			case "username":
+				by, _ = fields[i+1].(string)
+			}
+		}
+		if by == workerUser {
+			n += int(count)
+		}
+	}
+	return n
 }
 
 // fill leaves the server no memory: by a limit below what it has, or by so many values of others that it has reached one.
@@ -206,7 +230,12 @@ func (s *single) foreign(source *source) []nemesis {
 // slowDown has some loads take longer than what is noticed within 3 s.
 func (s *source) slowDown(random *rand.Rand) (keys keySet) {
 	for range 4 {
-		keys |= one(random.IntN(keyCount/2)*2 + 1)
+		for k := random.IntN(keyCount); ; k = (k + 1) % keyCount {
+			if shunned(k) {
+				keys |= one(k)
+				break
+			}
+		}
 	}
 	s.slow.set(keys, 6500*time.Millisecond)
 	return keys
@@ -313,11 +342,26 @@ func writeGeneration(c *redistest.Conn, random *rand.Rand) error {
 	return err
 }
 
+// untilScript runs for so many microseconds.
+const untilScript = `
+local function at()
+	local time = redis.call('TIME')
+	return time[1] * 1000000 + time[2]
+end
+local began = at()
+while at() - began < tonumber(ARGV[1]) do end
+`
+
 // busy has a script run now and then for so long that others are refused meanwhile.
 func (s *single) busy(random *rand.Rand) func() {
-	s.must("CONFIG", "SET", "lua-time-limit", "5")
-	end := s.repeat(40*time.Millisecond, func(c *redistest.Conn) {
-		_, _ = c.Do("EVAL", "local began = os.clock() while os.clock() - began < "+fmt.Sprint(0.05+0.25*random.Float64())+" do end", "0")
+	s.must("CONFIG", "SET", "lua-time-limit", "1")
+	// Long ones, after which nobody asks any more, and short ones, which end while somebody asks.
+	end := s.repeat(20*time.Millisecond, func(c *redistest.Conn) {
+		length := 3_000 + random.IntN(12_000)
+		if random.IntN(6) == 0 {
+			length = 50_000 + random.IntN(250_000)
+		}
+		_, _ = c.Do("EVAL", untilScript, "0", strconv.Itoa(length))
 	}, nil)
 	return func() {
 		end()

@@ -52,6 +52,9 @@ func (w *worker) visits(random *rand.Rand) {
 	w.busy.Go(func() {
 		for w.rest(rand.N(2 * visitEvery)) {
 			key := own.IntN(keyCount)
+			if w.Apart && batchOnly(key, w.Role) {
+				continue
+			}
 			w.visit(func(t *tape) { t.read(t.quickDoor(key), key) })
 		}
 		for range visitors {
@@ -87,21 +90,25 @@ func (w *worker) visit(do func(t *tape)) {
 const (
 	leastBatch = 1100 // ids
 	mostBatch  = 4000
-	others     = 4000 // ids that nobody judges, of each group that has large batches
-	batchEvery = 300 * time.Millisecond
+	hugeBatch  = 6000 // of the worker whose replies can be held back
+	others     = 6000 // ids that nobody judges, of each group that has large batches
+	batchEvery = 200 * time.Millisecond
 )
 
 // isOther reports whether an id is one that nobody judges.
 func isOther(id string) bool { return strings.HasPrefix(id, "x") }
 
-// largeBatches reads some keys together with thousands of others, for which Redis is asked in several portions, and meanwhile some
-// of them alone, in a hurry. In a schedule in which everything is invalidated again and again, so many values cost more than they
+// largeBatches reads some keys together with thousands of others, for which Redis is asked in several portions, and meanwhile those
+// alone too, some in a hurry. In a schedule in which everything is invalidated again and again, so many values cost more than they
 // show: there are few then.
 func (w *worker) largeBatches(random *rand.Rand) {
 	t := w.newTape(random)
 	every := batchEvery
-	if !w.Apart {
+	switch {
+	case !w.Apart:
 		every *= 5
+	case w.Role == 0: // whose replies can be held back
+		every /= 10
 	}
 	w.busy.Go(func() {
 		defer t.flush()
@@ -112,85 +119,76 @@ func (w *worker) largeBatches(random *rand.Rand) {
 }
 
 func (w *worker) largeBatch(t *tape) {
-	g := &groups[t.random.IntN(2)]
+	g := t.random.IntN(batchGroups)
 	var keys keySet
-	for range 1 + t.random.IntN(4) {
-		keys |= one(keysByName[g.policy.Category+":"+g.letter+strconv.Itoa(t.random.IntN(groupSize))])
+	for range 1 + t.random.IntN(6) {
+		keys |= one(g*groupSize + t.random.IntN(groupSize))
 	}
-	d := doorMany
-	if !w.Apart || t.random.IntN(4) > 0 {
-		d = doorStrongMany // so that Redis is asked for all of them
-		if w.Apart {
-			keys.each(func(k int) {
-				if shunned(k) {
-					keys &^= one(k)
-				}
-			})
-			if keys == 0 {
-				return
-			}
-		}
+	if w.Apart {
+		keys = (1<<groupSize - 1) << (g * groupSize)
 	}
-	n := leastBatch
-	if !w.Apart {
+	d, opts, n := doorMany, t.tags[g], leastBatch
+	if t.random.IntN(4) > 0 {
+		d, opts = doorStrongMany, t.strong[g] // so that Redis is asked for all of them
+	}
+	switch {
+	case !w.Apart:
 		n += t.random.IntN(400)
-	} else if t.random.IntN(4) > 0 {
+	case w.Role == 0 && t.random.IntN(2) == 0:
+		n = mostBatch + t.random.IntN(hugeBatch-mostBatch)
+	case t.random.IntN(4) > 0:
 		n += t.random.IntN(mostBatch - leastBatch)
 	}
 	ids := make([]string, 0, n)
 	for at := t.random.IntN(others); len(ids) < n; at++ {
-		ids = append(ids, "x"+g.letter+strconv.Itoa(at%others))
+		ids = append(ids, "x"+groups[g].letter+strconv.Itoa(at%others))
 	}
-	keys.each(func(k int) { // mostly in the first portion
-		ids[t.random.IntN(1000)] = idOf(k)
-		keys |= one(k)
-	})
+	keys.each(func(k int) { ids[t.random.IntN(1000)] = idOf(k) }) // in the first portion
 	w.batches.Add(1)
 	w.ids.Add(uint64(n))
 	over := make(chan struct{})
 	defer close(over)
-	if !w.Apart || keys&^ownedBy(1)&^ownedBy(3) != 0 {
-		for range 3 {
-			w.alone(t, keys, over)
-		}
-	}
-	opts := t.tags[keys.first()/groupSize]
-	if d == doorStrongMany {
-		opts = t.strong[keys.first()/groupSize]
-	}
-	policy := &g.policy
+	keys.each(func(k int) { w.alone(k, over) })
+	policy := &groups[g].policy
 	call := now()
 	values, err := aside.GetOrLoadMany(t.ctx, w.cache, ids, func(id string) aside.Key { return policy.Key(id) },
-		func(ctx context.Context, ids []string) (map[string]value, error) { return w.loadMany(ctx, g, ids) }, opts...)
+		func(ctx context.Context, ids []string) (map[string]value, error) {
+			return w.loadMany(ctx, &groups[g], ids)
+		}, opts...)
 	ret := now()
 	keys.each(func(k int) {
-		if v, ok := values[idOf(k)]; ok || err != nil {
+		if v, ok := values[idOf(k)]; ok || err != nil { // one that another one has taken the place of is not in it
 			t.note(read{key: uint8(k), door: d, call: call, ret: ret}, v, err)
 		}
 	})
 }
 
-// alone reads some keys, each by itself and with a short deadline, until a batch with them is over.
-func (w *worker) alone(of *tape, keys keySet, over <-chan struct{}) {
-	key := of.one(keys)
-	if w.Apart && shunned(key) {
-		return
-	}
+// alone reads a key by itself while a batch with it is under way: with short deadlines until one ends before the answer, then once
+// without, and no more, so that what the batch brings is not mended by others.
+func (w *worker) alone(key int, over <-chan struct{}) {
 	w.visit(func(t *tape) {
-		for {
+		before := t.ctx
+		defer func() { t.ctx = before }()
+		for left := false; !left; {
 			ctx, cancel := context.WithTimeout(context.Background(), hurry(t.random))
-			before := t.ctx
 			t.ctx = ctx
 			w.hasty.Add(1)
 			t.read(doorGet, key)
+			left = ctx.Err() != nil
 			cancel()
-			t.ctx = before
 			select {
 			case <-over:
 				return
 			case <-time.After(rand.N(6 * time.Millisecond)):
 			}
 		}
+		select {
+		case <-over:
+			return
+		case <-time.After(rand.N(30 * time.Millisecond)):
+		}
+		t.ctx = context.Background()
+		t.read(doorGet, key)
 	})
 }
 

@@ -13,7 +13,7 @@ func (r *run) inspect(random *rand.Rand, over <-chan struct{}) {
 		select {
 		case <-over:
 			return
-		case <-time.After(400*time.Millisecond + time.Duration(random.Int64N(int64(800*time.Millisecond)))):
+		case <-time.After(200*time.Millisecond + time.Duration(random.Int64N(int64(400*time.Millisecond)))):
 			r.look(over)
 		}
 	}
@@ -28,10 +28,25 @@ func (r *run) mostStill() time.Duration {
 	return most
 }
 
+// tellAll tells all workers something that has no answer.
+func (r *run) tellAll(word string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.team {
+		select {
+		case <-e.joins:
+			_ = e.tell(word) // who was killed just now needs to be told no more
+		default:
+		}
+	}
+}
+
 func (r *run) look(over <-chan struct{}) {
 	source := &r.judge.source
 	source.still.Lock()
 	defer source.still.Unlock()
+	r.tellAll("look")
+	defer r.tellAll("leave")
 	began := now()
 	var last [keyCount]uint32
 	for k := range keyCount {

@@ -123,7 +123,7 @@ func (s *single) faults() []nemesis {
 			return func() { s.must("REPLICAOF", "NO", "ONE") }
 		}},
 		{name: faultFull, most: 5 * time.Second, begin: s.fill, effects: s.errors("OOM")},
-		{name: "permissions taken", most: time.Second, begin: s.forbid, effects: s.errors("NOPERM"), detail: func() string { return s.rule }},
+		{name: faultForbidden, most: time.Second, begin: s.forbid, effects: s.denials, detail: func() string { return s.rule }},
 		{name: faultSwapped, most: 2 * time.Second, begin: func(*rand.Rand) func() {
 			s.swap()
 			return nil
@@ -150,7 +150,7 @@ func (s *single) ways() []nemesis {
 			return func() { s.proxy.SetDelay(distance) }
 		}},
 		{name: "cut", begin: func(*rand.Rand) func() { s.proxy.CloseConnections(); return nil }},
-		{name: faultHeldBack, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
+		{name: faultHeldBack, most: 5 * time.Second, begin: func(random *rand.Rand) func() {
 			s.proxy.SetJitter(0, time.Duration(5+random.IntN(45))*time.Millisecond)
 			return func() { s.proxy.SetJitter(0, 0) }
 		}, effects: s.proxy.Jittered},

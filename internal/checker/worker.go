@@ -62,6 +62,7 @@ type worker struct {
 	hasty        atomic.Uint64 // calls with a short one
 	batches, ids atomic.Uint64 // large ones
 	passing      chan *tape    // of those who come by: see visits
+	looking      atomic.Bool   // nothing changes just now, and all keys are to be read
 
 	stop     chan struct{}
 	ended    chan struct{} // when everything was read for the last time
@@ -71,7 +72,8 @@ type worker struct {
 	seq      atomic.Uint32  // of invalidations
 }
 
-// workerProcess is the whole of a worker's process: it is told "start", "stop", "final" and "exit", in this order.
+// workerProcess is the whole of a worker's process: it is told "start", "stop", "final" and "exit", in this order, and between
+// the first two "look" and "leave", again and again.
 func workerProcess() {
 	w := &worker{stop: make(chan struct{}), ended: make(chan struct{})}
 	if err := json.Unmarshal([]byte(os.Getenv(workerEnv)), &w.workerConfig); err != nil {
@@ -117,16 +119,20 @@ func workerProcess() {
 			return w.loadMany(ctx, g, ids)
 		})
 	}
-	w.watching.Go(w.watchHealth)
 	if w.Connected {
 		w.awaitRedis()
 	}
+	w.watching.Go(w.watchHealth)
 	w.session.say("ready")
 	for in := bufio.NewScanner(conn); in.Scan(); {
 		words := strings.Fields(in.Text())
 		switch words[0] {
 		case "start":
 			w.start()
+		case "look":
+			w.looking.Store(true)
+		case "leave":
+			w.looking.Store(false)
 		case "stop":
 			w.drain()
 			w.session.say("stopped")

@@ -19,7 +19,11 @@ type group struct {
 
 const (
 	groupSize = 8
-	keyCount  = 48
+
+	// batchGroups is how many groups, from the first one on, are read in large batches too.
+	batchGroups = 2
+
+	keyCount = 48
 
 	// chunkFrom has the values of the last group stored in chunks, as large ones are.
 	chunkFrom = 1024
@@ -114,7 +118,14 @@ func ownedBy(role int) (s keySet) {
 }
 
 // shunned reports whether a key is one that, in such a schedule, is read only through doors that join a load where there is one.
-func shunned(key int) bool { return key%2 == 1 }
+func shunned(key int) bool { return key%2 == 1 && key >= batchGroups*groupSize }
+
+// batchOnly reports whether a key is one that the worker in a role reads little but in large batches and beside them, in such a
+// schedule: what they do to its value is not mended by other reads.
+func batchOnly(key, role int) bool { return role == 0 && key%4 == 2 && key < batchGroups*groupSize }
+
+// batchKeys are those of the groups that are read in large batches.
+const batchKeys keySet = 1<<(batchGroups*groupSize) - 1
 
 // A value is what the source gives for a key, and caches keep.
 type value struct {
