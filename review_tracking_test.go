@@ -1,6 +1,10 @@
 package aside_test
 
 import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -148,4 +152,76 @@ func TestTheEvictionOfAKeyThatAConnectionIsTriedWithIsNoExchangeOfTheData(t *tes
 // isTouch reports whether a request writes a key that connections are tried with.
 func isTouch(args []string) bool {
 	return args[0] == "EVALSHA" && args[2] == "1" && len(args[3]) > 7 && args[3][:7] == "%probe:"
+}
+
+// With several connections, what is written to try one of them may be told by another one too: the one by which the script was
+// sent that has read the key before it wrote it. That says nothing of the one that is tried.
+func TestASilentConnectionIsFoundOutAmongSeveral(t *testing.T) {
+	t.Parallel()
+	if inCluster {
+		t.Skip("a cluster's nodes are dialed by their addresses")
+	}
+	server := redistest.Start(t)
+	a := connected(t, at(server.Addr()))
+	o := at(server.Addr())
+	o.Redis.PipelineMultiplex = 3
+	var mu sync.Mutex
+	var proxies []*redistest.Proxy
+	o.Redis.DialCtxFn = func(ctx context.Context, _ string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		p := redistest.StartProxy(t, server.Addr())
+		proxies = append(proxies, p)
+		return d.DialContext(ctx, "tcp", p.Addr())
+	}
+	b := connected(t, o)
+	key := items.Key("a")
+	stored(t, a, key, "old")
+	require.Equal(t, "old", inMemory(t, b, key, value("not this one")))
+	mu.Lock()
+	for _, p := range proxies {
+		for _, args := range p.Log() {
+			if isRead(args, key.String()) {
+				defer p.DropPushes(nil)()
+				t.Log("one of", len(proxies), "connections is silent")
+				break
+			}
+		}
+	}
+	mu.Unlock()
+	stored(t, a, key, "new")
+	require.Less(t, staysOld(t, b, key, 20*time.Second), 3500*time.Millisecond)
+}
+
+// Other data are made ready in a database that is emptied first, and then put in place. What is told of that, as of any FLUSHDB,
+// says nothing of the data that are in use.
+func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T) {
+	t.Parallel()
+	if inCluster {
+		t.Skip("nodes of a cluster have one database")
+	}
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	b := connected(t, at(proxy.Addr()))
+	key := items.Key("a")
+	inMemory(t, b, key, value("old"))
+	time.Sleep(1500 * time.Millisecond) // it was tried
+	other := redistest.Raw(t, server.Addr())
+	do := func(args ...string) {
+		_, err := other.Do(args...)
+		require.NoError(t, err)
+	}
+	do("SELECT", "1")
+	gate := proxy.HoldRequests(isTouch)
+	gate.Wait(t)
+	gate.Release()
+	time.Sleep(100 * time.Millisecond)
+	began := time.Now()
+	do("FLUSHDB")
+	do("SET", "something", "else")
+	time.Sleep(100 * time.Millisecond) // everybody is told
+	inMemory(t, b, key, value("loaded again"))
+	do("SWAPDB", "0", "1")
+	require.Less(t, time.Since(began), 800*time.Millisecond, "within one round")
+	require.Less(t, staysOld(t, b, key, 8*time.Second), 3500*time.Millisecond)
 }
