@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -147,6 +148,30 @@ func TestTheEvictionOfAKeyThatAConnectionIsTriedWithIsNoExchangeOfTheData(t *tes
 	r, err := aside.Lookup(t.Context(), b, items.Key("a"), value("loaded again"))
 	require.NoError(t, err)
 	require.Equal(t, aside.TierMemory, r.Tier)
+}
+
+// The same, by Receipt.Replicated, which writes such a key by a connection of its own.
+func TestReplicatedIsNoExchangeOfTheData(t *testing.T) {
+	t.Parallel()
+	if inCluster {
+		t.Skip("a replica in a cluster is made otherwise")
+	}
+	server, replica := redistest.Start(t), redistest.Start(t)
+	replica.MustDo(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(server.Port()))
+	proxy := redistest.StartProxy(t, server.Addr())
+	b := connected(t, at(proxy.Addr()))
+	inMemory(t, b, items.Key("a"), value("v"))
+	receipt, err := b.Invalidate(t.Context(), items.Key("another"))
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	require.NoError(t, receipt.Replicated(t.Context(), 1)) // the replica is there
+	time.Sleep(1500 * time.Millisecond)                    // it was tried
+	gaps := b.Metrics().Gaps
+	gate := proxy.HoldRequests(isTouch)
+	gate.Wait(t)
+	require.NoError(t, receipt.Replicated(t.Context(), 1))
+	gate.Release()
+	require.Never(t, func() bool { return b.Metrics().Gaps != gaps }, 2*time.Second, 10*time.Millisecond)
 }
 
 // isTouch reports whether a request writes a key that connections are tried with.
