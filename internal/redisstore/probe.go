@@ -170,6 +170,13 @@ func isElsewhere(err error) bool {
 	return c == "MOVED" || c == "ASK"
 }
 
+// isReplica reports whether a server says that it is no primary, or not any more. It tells of no change that it has not been told of,
+// and the connection to it looks sound.
+func isReplica(err error) bool {
+	c := code(err)
+	return c == "READONLY" || c == "MASTERDOWN"
+}
+
 // A trial is what is known of one key that a connection is tried with.
 type trial struct {
 	*probe
@@ -211,6 +218,9 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		case errors.Is(err, errSilent):
 			now.lost(l, err)
 			return
+		case isReplica(err):
+			l.doubt()
+			l.trip(now, err)
 		}
 		// Whoever asks for something finds out about other errors too, and sees to it.
 	}
@@ -250,7 +260,7 @@ func (s *Store) tryOne(ctx context.Context, c rueidis.Client, t *trial) error {
 	t.value = ""
 	was, err := s.touch(ctx, c, t.name, value)
 	if err != nil {
-		if _, refused := rueidis.IsRedisErr(err); refused {
+		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
 			return nil // a server that stores nothing now may still tell
 		}
 		return err
