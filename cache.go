@@ -892,6 +892,7 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 		switch {
 		case g.Err != nil:
 			c.redisFailed(ctx, s, g.Err)
+			s.guard(c, m)
 			if errors.Is(g.Err, redisstore.ErrUnavailable) {
 				s.nonce = wire.Nonce{} // nobody was asked
 			}

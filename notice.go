@@ -13,6 +13,7 @@ import (
 type notice struct {
 	voucher *near.Voucher // of that connection, also where the name was missing; nil where nobody tells
 	ups     uint64        // how often the connection to the name's server had come up before it was asked
+	moving  bool          // the slot of a cluster that it is in changes hands
 }
 
 func (c *Cache) newNotice(name string) notice {
@@ -54,7 +55,8 @@ const untoldJoin = redisstore.Takeover
 // guard keeps later callers from joining s's flight once something has changed since it began to read: its key, or one of
 // its tags, here or elsewhere; or once something could have changed without a word to this process. Redis tells only of what was
 // read. So a load that has come about without that is joined while Redis has been away ever since, and not for longer than an entry is
-// served then; once Redis is back, other processes may have invalidated what it loads.
+// served then; once Redis is back, other processes may have invalidated what it loads. Where servers do not tell of
+// changes, or a slot changes hands, a load is joined for a second: so much later a change there may be noticed anyway.
 func (s *slot) guard(c *Cache, m *marks) {
 	if s.call == nil { // a Get, or a Set
 		return
@@ -79,14 +81,14 @@ func (s *slot) guard(c *Cache, m *marks) {
 	}
 	late, lateTags := s.out.late, s.lateTags
 	until := s.began + int64(max(s.plan.degradedTTL, untoldJoin))
-	if c.store != nil && !c.store.Tracks(key) {
+	if c.store != nil && (own.moving || !c.store.Tracks(key)) {
 		until = s.began + int64(redisstore.UntrackedLife)
 	}
 	untold := func(name string, n *notice) bool {
 		if !c.clock.Before(until) {
 			return true
 		}
-		return c.store.Tracks(name) && !c.cutOff(name, n)
+		return !n.moving && c.store.Tracks(name) && !c.cutOff(name, n)
 	}
 	s.call.Guard(func() bool {
 		if fence.Broken() || own.voucher != nil && !own.voucher.Valid() || late && c.lateTags.Load() != lateTags {

@@ -262,7 +262,7 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(!r.Dialer.Deadline.IsZero(), "Dialer.Deadline", forEver)
 	refuse(!r.Sentinel.Dialer.Deadline.IsZero(), "Sentinel.Dialer.Deadline", forEver)
 	refuse(r.ConnLifetime != 0 && r.ConnLifetime < time.Second, "ConnLifetime",
-		"when a connection ends, Redis is away until the next one is made: set at least 1s, or 0 for no end")
+		"set at least 1s, or 0 for no end")
 	refuse(r.MaxFlushDelay < 0 || r.MaxFlushDelay > mostFlushDelay, "MaxFlushDelay", "every command would wait for so long: set at most "+mostFlushDelay.String())
 	refuse(r.RingScaleEachConn > mostRingScale, "RingScaleEachConn", fmt.Sprintf("each connection takes memory for as many commands as 2 to the power of it: set at most %d", mostRingScale))
 	refuse(r.ReadBufferEachConn > mostBuffer, "ReadBufferEachConn", fmt.Sprintf("set at most %d bytes", mostBuffer))

@@ -52,6 +52,9 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 		return // the caller has left: says nothing of Redis
 	}
 	s.plan.counts.redisErrors.Add(1)
+	if redisstore.IsMoving(err) {
+		s.voucher, s.moving = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
+	}
 	s.status, s.reason, s.keep = StatusFallback, redisstore.Describe(err), false
 	s.timedOut = redisstore.IsTimeout(err)
 }
@@ -429,7 +432,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 			case errs[i] != nil:
 				s.plan.counts.redisErrors.Add(1)
 				failed = append(failed, s)
-				if !s.supersede && !s.lost.Load() {
+				if !s.supersede && !s.lost.Load() && !redisstore.IsMoving(errs[i]) {
 					c.keepWithoutLease(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
 				}
 			case outcomes[i] == redisstore.Refused:

@@ -17,6 +17,9 @@ func isApart(err error) bool {
 	return ok && (e.IsTryAgain() || strings.Contains(e.Error(), "non local key"))
 }
 
+// IsMoving reports whether a command has failed since a slot of a cluster changes hands: what was read before may be at another node now.
+func IsMoving(err error) bool { return isApart(err) || isElsewhere(err) }
+
 // removeApart removes those of keys whose results say that they were not all at one node: first the leases, each by itself, and
 // then the values. Once its lease is gone, no load that began before stores its value, and what it has stored until then goes with
 // the second step. Nobody is told of a lease that goes where there is no value; those who wait for one poll.

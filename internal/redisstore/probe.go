@@ -30,27 +30,32 @@ var (
 	errOtherData = errors.New("the server has other data than before, as after SWAPDB")
 )
 
-// touch writes a value to a key that servers are tried with, and answers with the one before. Once a script has written, the
+// touch writes a value to a key that connections are tried with. Once a script has written, the
 // server lets it go on writing though it has no memory left, so the removal comes first.
 //
 //	KEYS  the key
 //	ARGV  the value, its life in ms
 var touch = newScript(`
-local before = redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return before or ''
+return 1
 `)
 
-// A probe counts the changes of one key that servers are tried with.
+// A probe is a key that one connection is tried with. Only what comes by the connection that has read the key says anything of it.
 type probe struct {
-	t     *tracking
-	name  string
-	heard uint64        // how often the server has told of one; guarded by t.mu
-	wake  chan struct{} // with room for one
+	t    *tracking
+	name string
+	wake chan struct{} // with room for one
+
+	// All guarded by t.mu.
+	by    *wire  // that has read it last
+	value string // what it read
+	at    uint64 // named, in the place of that reply
+	named uint64 // how often the server has named it as changed
+	told  uint64 // the same, and how often it has said that everything was flushed
 }
 
-// listen counts the changes of a key from now on, until stop.
+// listen notes what is told of a key from now on, until stop.
 func (t *tracking) listen(name string) *probe {
 	p := &probe{t: t, name: name, wake: make(chan struct{}, 1)}
 	t.mu.Lock()
@@ -71,10 +76,18 @@ func (p *probe) stop() {
 	}
 }
 
+// count is how often the server has told of a change.
 func (p *probe) count() uint64 {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
-	return p.heard
+	return p.told
+}
+
+// last is what was read last, and how often the key had been named by then.
+func (p *probe) last() (value string, named uint64) {
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	return p.value, p.at
 }
 
 // await waits until more changes were told than before, at most for probeLife.
@@ -96,39 +109,51 @@ func (p *probe) await(ctx context.Context, before uint64) error {
 	return nil
 }
 
-// probed notes a change of a key, and reports whether it is one that servers are tried with.
-func (t *tracking) probed(name string) bool {
+// probeRead notes the reply to a read of a key by w.
+func (t *tracking) probeRead(w *wire, name string, reply rueidis.RedisMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.probes[name] {
-		p.hear()
+		p.by, p.at = w, p.named
+		p.value, _ = reply.ToString()
+	}
+}
+
+// probed notes that w is told of a change of a key, and reports whether it is one that connections are tried with.
+func (t *tracking) probed(w *wire, name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.probes[name] {
+		if p.by == w {
+			p.named++
+			p.told++
+			signal(p.wake)
+		}
 	}
 	return t.probes[name] != nil
 }
 
-// flushed notes that all keys were changed.
-func (t *tracking) flushed() {
+// flushed notes that w is told of a change of all keys. That may be about another database, so it explains no other value.
+func (t *tracking) flushed(w *wire) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, list := range t.probes {
 		for _, p := range list {
-			p.hear()
+			if p.by == w {
+				p.told++
+				signal(p.wake)
+			}
 		}
 	}
 }
 
-func (p *probe) hear() {
-	p.heard++
-	signal(p.wake)
-}
-
-func (s *Store) touch(ctx context.Context, c rueidis.Client, name, value string) (before string, err error) {
+func (s *Store) touch(ctx context.Context, c rueidis.Client, name, value string) (err error) {
 	life := fmt.Sprint(probeKept.Milliseconds())
-	before, err = c.Do(ctx, c.B().Evalsha().Sha1(touch.sha1).Numkeys(1).Key(name).Arg(value, life).Build()).ToString()
+	err = c.Do(ctx, c.B().Evalsha().Sha1(touch.sha1).Numkeys(1).Key(name).Arg(value, life).Build()).Error()
 	if code(err) == "NOSCRIPT" {
-		before, err = c.Do(ctx, c.B().Eval().Script(touch.text).Numkeys(1).Key(name).Arg(value, life).Build()).ToString()
+		err = c.Do(ctx, c.B().Eval().Script(touch.text).Numkeys(1).Key(name).Arg(value, life).Build()).Error()
 	}
-	return before, err
+	return err
 }
 
 // probeNames are names of this process's that the server has, one for each connection: rueidis chooses one by the slot of the key.
@@ -173,11 +198,18 @@ func isElsewhere(err error) bool {
 	return c == "MOVED" || c == "ASK"
 }
 
+// isReplica reports whether a server says that it is no primary, or not any more. It tells of no change that it has not been told of,
+// and the connection to it looks sound.
+func isReplica(err error) bool {
+	c := code(err)
+	return c == "READONLY" || c == "MASTERDOWN"
+}
+
 // A vigil is what is known of one key that a connection is tried with.
 type vigil struct {
 	*probe
-	value string // that was written and read last; "" where that is not known
-	heard uint64 // the changes that were told before it was read
+	written string // the value that was written and read last; "" where that is not known
+	named   uint64 // how often the key had been named when it was read
 }
 
 // seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
@@ -199,29 +231,36 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			return
 		case <-tick.C:
 		}
-		if l.session.Load() != now { // the link is down, and finds out by itself when the server answers again
-			continue
+		if now.broken.Load() {
+			return
 		}
 		err := s.try(ctx, l, now)
 		switch {
 		case ctx.Err() != nil:
+			return
 		case errors.Is(err, errOtherData):
 			for _, w := range l.wires() {
 				w.withdraw()
 			}
-			now.lost(l, err)
-			return
+			// It may not know of the last invalidations.
+			if err := l.recall(ctx, now.client); err != nil {
+				now.lost(l, err)
+				return
+			}
 		case errors.Is(err, errSilent):
 			now.lost(l, err)
 			return
+		case isReplica(err):
+			l.doubtAgain()
+			l.trip(now, err)
 		}
 		// Whoever asks for something finds out about other errors too, and sees to it.
 	}
 }
 
-// try is one round. Every key is written. That the server must tell of, since the key was read before; and the value that was there
-// must be the one of the round before, unless a change of it was told since. Then the key is read for the next round. The reply of
-// that read comes behind the message about the write, so a process that was paused does not take its own pause for silence.
+// try is one round. Every key is read: unless the server has named it since, its value must be the one that was written in the round
+// before. Then it is written, which the server must tell of, and read for the next round. The reply of that read comes behind the
+// message about the write, so a process that was paused does not take its own pause for silence.
 func (s *Store) try(ctx context.Context, l *link, now *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -233,40 +272,45 @@ func (s *Store) try(ctx context.Context, l *link, now *session) error {
 		}
 	}
 	for _, name := range names {
-		t := now.vigils[name]
-		if t == nil {
+		v := now.vigils[name]
+		if v == nil {
+			v = &vigil{probe: s.listen(name)}
+			now.vigils[name] = v
 			if _, err := readTracked(ctx, now.client, []string{name}); err != nil {
 				return err
 			}
-			t = &vigil{probe: s.listen(name)}
-			now.vigils[name] = t
 		}
-		if err := s.tryOne(ctx, now.client, t); err != nil {
+		if err := s.tryOne(ctx, now.client, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) tryOne(ctx context.Context, c rueidis.Client, t *vigil) error {
-	value, before, last, heard := crypto.Text(), t.count(), t.value, t.heard
-	t.value = ""
-	was, err := s.touch(ctx, c, t.name, value)
-	if err != nil {
-		if _, refused := rueidis.IsRedisErr(err); refused {
+func (s *Store) tryOne(ctx context.Context, c rueidis.Client, v *vigil) error {
+	written := v.written
+	v.written = ""
+	if written != "" {
+		if _, err := readTracked(ctx, c, []string{v.name}); err != nil {
+			return err
+		}
+		if value, named := v.last(); value != written && named == v.named {
+			return errOtherData
+		}
+	}
+	value, before := crypto.Text(), v.count()
+	if err := s.touch(ctx, c, v.name, value); err != nil {
+		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
 			return nil // a server that stores nothing now may still tell
 		}
 		return err
 	}
-	if last != "" && was != last && before == heard {
-		return errOtherData
-	}
-	read, err := readTracked(ctx, c, []string{t.name})
+	_, err := readTracked(ctx, c, []string{v.name})
 	if err == nil {
-		err = t.await(ctx, before)
+		err = v.await(ctx, before)
 	}
-	if err == nil && read[0] == value {
-		t.value, t.heard = value, t.count()
+	if read, named := v.last(); err == nil && read == value {
+		v.written, v.named = value, named
 	}
 	return err
 }

@@ -123,6 +123,9 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 	if most == 0 {
 		most = pipeline
 	}
+	if asking {
+		most = min(most, pipeline/4) // which are twice as many commands, and rueidis sends very many of them by a connection of their own
+	}
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
 		from, to := len(results), min(n, len(results)+most)

@@ -465,7 +465,7 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 			out[i].Voucher = s.announcements.voucher()
 		}
 		// Who does not have the key any more is not told of its changes: see apply.
-		if out[i].Err != nil || by[i] != now.of(names[i]) {
+		if out[i].Err != nil || by[i] != now.of(names[i]) || out[i].Value == nil && now.gives(names[i]) {
 			out[i].Voucher = nil
 		}
 	}

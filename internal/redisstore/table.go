@@ -54,6 +54,15 @@ func (s *slotSet) full() bool {
 	return true
 }
 
+// of is what s and other have both.
+func (s *slotSet) of(other *slotSet) *slotSet {
+	both := new(slotSet)
+	for i := range s {
+		both[i] = s[i] & other[i]
+	}
+	return both
+}
+
 func (s *slotSet) empty() bool { return *s == slotSet{} }
 
 // less reports whether s lacks something that other has.
@@ -71,11 +80,12 @@ const nobody = ^uint16(0)
 
 // A table says which node has which slot. It is never changed: another one takes its place.
 type table struct {
-	nodes  []*link // those that have slots, or are about to get some, or the one server that has all
-	addrs  []string
-	named  map[string]uint16 // the number of each node by what it is called when it is pointed to
-	slots  []uint16          // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
-	moving bool              // keys of some slots are on their way from one node to another
+	nodes   []*link // those that have slots, or are about to get some, or the one server that has all
+	addrs   []string
+	named   map[string]uint16 // the number of each node by what it is called when it is pointed to
+	slots   []uint16          // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
+	leaving slotSet           // the slots whose keys their nodes give away
+	moving  bool              // keys of some slots are on their way from one node to another
 }
 
 // only is the server that has all, nil in a cluster.
@@ -104,6 +114,9 @@ func (t *table) of(name string) *link {
 	}
 	return nil
 }
+
+// gives reports whether the node that has name gives it away: if it does not have the key, another node has it, or makes it.
+func (t *table) gives(name string) bool { return t.moving && t.leaving.has(slotOf(name)) }
 
 // pointedTo is the node that another one has pointed to, nil if it is not known.
 func (t *table) pointedTo(addr string) *link {
@@ -138,7 +151,7 @@ func (t *table) complete() bool {
 
 // same reports whether t and other have the same nodes and say the same of every slot.
 func (t *table) same(other *table) bool {
-	if t.moving != other.moving || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
+	if t.moving != other.moving || t.leaving != other.leaving || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
 		return false
 	}
 	for _, addr := range t.addrs {

@@ -378,6 +378,11 @@ func (t *topology) apply(views []view) {
 		}
 		return n
 	}
+	for _, v := range views {
+		for _, slot := range v.leaving {
+			next.leaving.add(slot)
+		}
+	}
 	for slot, c := range claims {
 		if c.addr == "" {
 			next.slots[slot] = nobody
@@ -420,7 +425,7 @@ func (t *topology) apply(views []view) {
 	if next.same(old) {
 		return
 	}
-	var doubtful, gone []*link
+	var doubtful, giving, gone []*link
 	for i, l := range old.nodes {
 		if !slices.Contains(next.addrs, old.addrs[i]) {
 			gone = append(gone, l)
@@ -434,8 +439,13 @@ func (t *topology) apply(views []view) {
 			opt := t.options
 			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
 			l.open(opt, func(State) { t.restate() })
-		} else if before := l.owned.Swap(owned[i]); owned[i].less(before) {
-			doubtful = append(doubtful, l)
+		} else {
+			if before := l.owned.Swap(owned[i]); owned[i].less(before) {
+				doubtful = append(doubtful, l)
+			}
+			if old.leaving.less(next.leaving.of(owned[i])) {
+				giving = append(giving, l)
+			}
 		}
 		next.nodes = append(next.nodes, l)
 	}
@@ -444,6 +454,11 @@ func (t *topology) apply(views []view) {
 	// read before the table was changed; what is read after that is not taken from a node that the table does not name.
 	for _, l := range slices.Concat(doubtful, gone) {
 		l.doubt()
+	}
+	for _, l := range giving {
+		for _, w := range l.wires() {
+			w.doubtMissing()
+		}
 	}
 	for _, l := range gone {
 		t.closing.Go(l.Close)

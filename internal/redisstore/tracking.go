@@ -115,12 +115,13 @@ type wire struct {
 	broken  func(cause error)
 	mu      sync.Mutex
 	voucher *near.Voucher // until the next gap; guarded by mu
-	given   bool          // somebody has it; guarded by mu
+	missing *near.Voucher // likewise, for what was found missing; guarded by mu
+	given   bool          // somebody has one of them; guarded by mu
 }
 
 // newWire is called for each connection that is made.
 func (t *tracking) newWire(of *session, broken func(cause error)) *wire {
-	return &wire{t: t, of: of, broken: broken, voucher: new(near.Voucher)}
+	return &wire{t: t, of: of, broken: broken, voucher: new(near.Voucher), missing: new(near.Voucher)}
 }
 
 // Flight is called when a request goes out. It answers that nothing is cached here.
@@ -129,16 +130,18 @@ func (w *wire) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMe
 }
 
 // Update is called in the place of a reply that is no error.
-func (w *wire) Update(_, cmd string, _ rueidis.RedisMessage) int64 {
+func (w *wire) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	number, ok := numberOf(cmd)
 	if !ok {
+		w.t.probeRead(w, key, reply)
 		return 0
 	}
+	text, _ := reply.ToString()
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	if l := w.t.pending[number]; l != nil {
 		l.fence.Arm()
-		l.voucher = w.current()
+		l.voucher = w.current(text == "")
 	}
 	return 0
 }
@@ -149,38 +152,51 @@ func (w *wire) Cancel(string, string, error) {}
 // Delete is called in the place of a push, with nil for a push that is about all keys.
 func (w *wire) Delete(keys []rueidis.RedisMessage) {
 	if keys == nil { // FLUSHALL and FLUSHDB: what was read is out of date, not merely in doubt
-		w.t.flushed()
+		w.t.flushed(w)
 		w.withdraw()
 		return
 	}
 	for _, k := range keys {
-		if key, err := k.ToString(); err == nil && !w.t.probed(key) {
+		if key, err := k.ToString(); err == nil && !w.t.probed(w, key) {
 			w.t.pushed(key)
 		}
 	}
 }
 
 // withdraw ends all that the connection has vouched for so far, and has it be out of date.
-func (w *wire) withdraw() { w.replace(new(near.Voucher), (*near.Voucher).Withdraw) }
+func (w *wire) withdraw() { w.replace((*near.Voucher).Withdraw, false) }
 
 // doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
-func (w *wire) doubt() {
-	w.replace(new(near.Voucher), func(v *near.Voucher) { v.Lose(w.t.now()) })
+func (w *wire) doubt() { w.replace(w.lose, false) }
+
+// doubtMissing is doubt for what was found missing. While a node of a cluster gives a slot away, it tells of what happens to the keys
+// that it has. A key that it does not have is made at the other node.
+func (w *wire) doubtMissing() {
+	w.mu.Lock()
+	w.lose(w.missing)
+	w.missing = new(near.Voucher)
+	w.mu.Unlock()
+	w.t.gap()
 }
+
+func (w *wire) lose(v *near.Voucher) { v.Lose(w.t.now()) }
 
 // Close is called when the connection has broken.
 func (w *wire) Close(cause error) {
-	none := new(near.Voucher)
-	none.Lose(w.t.now())
-	w.replace(none, func(v *near.Voucher) { v.Lose(w.t.now()) })
+	w.replace(w.lose, true)
 	w.broken(cause)
 }
 
-// replace ends all that the connection has vouched for.
-func (w *wire) replace(next *near.Voucher, end func(*near.Voucher)) {
+// replace ends all that the connection has vouched for. One that is over vouches for nothing afterwards.
+func (w *wire) replace(end func(*near.Voucher), over bool) {
 	w.mu.Lock()
 	end(w.voucher)
-	w.voucher, w.given = next, false
+	end(w.missing)
+	w.voucher, w.missing, w.given = new(near.Voucher), new(near.Voucher), false
+	if over {
+		w.lose(w.voucher)
+		w.lose(w.missing)
+	}
 	w.mu.Unlock()
 	w.t.gap()
 }
@@ -192,9 +208,13 @@ func (w *wire) vouches() bool {
 	return w.given
 }
 
-func (w *wire) current() *near.Voucher {
+// current is what the connection vouches with for a reply now.
+func (w *wire) current(missing bool) *near.Voucher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.given = true
+	if missing {
+		return w.missing
+	}
 	return w.voucher
 }

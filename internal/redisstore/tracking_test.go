@@ -209,7 +209,7 @@ func TestAReadThatFailedOnOneConnectionIsVouchedForByTheNext(t *testing.T) {
 	reply(second, under.number)
 	first.Close(errors.New("gone"))
 	v := l.end(under)
-	require.Same(t, second.current(), v)
+	require.Same(t, second.current(true), v)
 	require.True(t, v.Valid())
 	require.Empty(t, l.pending)
 }

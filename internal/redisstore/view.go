@@ -12,6 +12,7 @@ import (
 type view struct {
 	members []member
 	moving  bool     // keys of some slots are on their way to or from the node that was asked
+	leaving []uint16 // the slots whose keys the node that was asked gives away
 	targets []string // the nodes that they go to, as far as their addresses are known
 }
 
@@ -56,8 +57,11 @@ func parseViewOf(text, addr string, byName bool, wanted endpoints) (v view, err 
 		for _, field := range fields[8:] {
 			if strings.HasPrefix(field, "[") { // [slot->-node] and [slot-<-node]
 				v.moving = true
-				if _, id, ok := strings.Cut(strings.TrimSuffix(field, "]"), "->-"); ok {
+				if slot, id, ok := strings.Cut(strings.Trim(field, "[]"), "->-"); ok {
 					targets = append(targets, id)
+					if n, err := strconv.ParseUint(slot, 10, 16); err == nil && n < slots {
+						v.leaving = append(v.leaving, uint16(n))
+					}
 				} else {
 					targets = append(targets, fields[0])
 				}
