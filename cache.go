@@ -153,11 +153,12 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // GetOrLoad returns the cached value of key, or loads and caches it. Of all callers that miss at the same time, in all
 // processes that share the Redis, one calls load, and the others wait for its result.
 //
-// load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx, and what load it is: it
-// should pass on that one, also to other calls of the cache, and not the caller's, which hides that they are made inside a load. It ends only with
+// load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
 // the policy's LoadTimeout, or when every caller that waits for it has left. Each caller returns when its own ctx ends. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
-// policy's NegativeTTL. A panic in load becomes an *Error.
+// policy's NegativeTTL. A panic in load becomes an *Error. To other calls of the cache, load passes on its own context: another
+// one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
+// not found out before their time is up.
 //
 // Trouble with Redis is not an error: load then answers. A hit in memory allocates nothing, if key and load
 // were made before.
