@@ -29,7 +29,9 @@ func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.E
 
 // GetOrLoadMany is GetOrLoad for many ids at once: key makes the key of each, memory and Redis are asked for all of them
 // in one round trip, and load is called once for those that neither has, without duplicates and in the order of ids. It
-// shares loads with single callers in both directions.
+// shares loads with single callers in both directions. Each id is settled as soon as it is known, without the others: who waits
+// for one alone does not wait for a large value beside it. A large value of which a part turns out to be missing is loaded by a call
+// of its own.
 //
 // An id that load leaves out of its map is not found: it is cached as such and missing in the result, without an error.
 // Ids that fail, because load did or because ctx ended, come as one *BatchError[K] beside the values that are there. If
@@ -130,7 +132,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 		}
 	}
 	if len(led) > 0 {
-		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.lead(ctx, led, b.run) }, calls...)
+		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.leadBatch(ctx, led, b.run) }, calls...)
 	}
 	for _, answer := range answers {
 		answer()

@@ -161,7 +161,9 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
 // the policy's LoadTimeout, or when every caller that waits for it has left. Each caller returns when its own ctx ends. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
-// policy's NegativeTTL. A panic in load becomes an *Error.
+// policy's NegativeTTL. A panic in load becomes an *Error. To other calls of the cache, load passes on its own context: another
+// one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
+// not found out before their time is up.
 //
 // Trouble with Redis is not an error: load then answers. A hit in memory allocates nothing, if key and load
 // were made before.
@@ -317,9 +319,11 @@ type slot struct {
 	typ          reflect.Type // of the value
 	index        int          // of its id, in a batch
 	ttl          time.Duration
-	tags         []string // what it can be invalidated by, beside its key
-	strong       bool     // nothing that memory holds is good enough
-	supersede    bool     // a Set or a Refresh: loads under way must not be stored over it
+	tags         []string      // what it can be invalidated by, beside its key
+	strong       bool          // nothing that memory holds is good enough
+	supersede    bool          // a Set or a Refresh: loads under way must not be stored over it
+	apart        func([]*slot) // leads other slots of the batch on a goroutine of their own; nil outside of one
+	outdated     bool          // what Redis has is out of date by its manifest
 	call         *flight.Call[flightKey, outcome]
 	led          bool                             // by this caller, not joined
 	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
@@ -754,6 +758,7 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		m.renew(!slots[0].strong)
 	}
 	values := c.look(ctx, m, slots, pending)
+	slots, values = c.setApart(m, slots, values)
 	var sealed []*sealed
 	for i, s := range slots {
 		r := values[i]
@@ -920,7 +925,8 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	if len(slots) == 0 {
 		return
 	}
-	if ctx.Err() != nil { // nobody waits any more
+	slices.SortStableFunc(slots, func(s, t *slot) int { return s.index - t.index }) // as the loader is promised them
+	if ctx.Err() != nil {                                                           // nobody waits any more
 		c.release(slots...)
 		return
 	}
@@ -965,8 +971,8 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	close(leases.loaded)
 
 	var store, unstored []*slot
-	for i, s := range slots {
-		d := l.decision(i)
+	for _, i := range smallFirst(slots) {
+		s, d := slots[i], l.decision(i)
 		s.out = outcome{
 			value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start,
 			late: len(d.tags) > 0, lateTags: s.lateTags,
@@ -1022,7 +1028,9 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		s.call.Resolve(s.out, nil)
 	}
 	c.release(unstored...)
-	c.fill(m, store, took)
+	for _, part := range c.parts(store) {
+		c.fill(m, part, took)
+	}
 	done = true
 }
 

@@ -35,7 +35,7 @@ const (
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
 	CodeBackoff         Code = "backoff"          // the last load failed a moment ago; Err is its error, RetryAfter when the next may begin
 	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads wait: this one was not begun
-	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading
+	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading, or for one whose load waits for it
 )
 
 // An Error is trouble that is not the loader's own error; that one is returned as it is.

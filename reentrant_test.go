@@ -303,7 +303,7 @@ func TestARefreshInsideALoadDoesNotWait(t *testing.T) {
 }
 
 // An exitingCodec ends the goroutine of whoever decodes with it.
-type exitingCodec struct{ slowCodec }
+type exitingCodec struct{}
 
 func (*exitingCodec) Name() string                { return "exiting" }
 func (*exitingCodec) Marshal(any) ([]byte, error) { return []byte("v"), nil }

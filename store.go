@@ -115,6 +115,9 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 	case errors.Is(err, errNoChunk):
 		s.reason = "a part of the stored value is gone"
 		return nil, false
+	case errors.Is(err, errOutdated):
+		s.reason = "invalidated by a tag or its category"
+		return nil, false
 	case errors.Is(err, errChunksUnread):
 		return nil, false
 	case err != nil:
@@ -137,6 +140,9 @@ func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.
 	m, err := wire.ReadManifest(c.named(s.key), stored, c.limits())
 	if err != nil {
 		return h, nil, err
+	}
+	if s.outdated {
+		return h, nil, errOutdated
 	}
 	ctx, cancel := c.store.More(ctx, int64(m.Size), m.Chunks)
 	defer cancel()
@@ -466,7 +472,8 @@ type filled struct {
 	err  error         // why Redis did not take it, or did not say that it has; written before over is closed
 }
 
-// errOutdated is what sealLoaded returns for a value that was invalidated while it was loaded.
+// errOutdated is what sealLoaded returns for a value that was invalidated while it was loaded, and readChunks for one that was
+// before.
 var errOutdated = errors.New("invalidated during the load")
 
 // sealLoaded makes what is to be stored of a loaded value.

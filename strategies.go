@@ -39,12 +39,14 @@ func WithTags(tags ...string) CallOption {
 }
 
 // Refresh loads even if the value is cached, and replaces it. It joins no load that began earlier; of those, none is
-// stored any more.
+// stored any more. While another Refresh of the key runs, it waits for the end of that, for a quarter of the LoadTimeout at most,
+// and shares the next load with all who have come meanwhile.
 func Refresh() CallOption { return CallOption{&callOptions{refresh: true}} }
 
 // Strong reads what Redis holds now, not what this process remembers, checks every tag of it there, and joins no load that
 // began before the call. An invalidation that another process has confirmed before this call began is seen by it, whether or
-// not Redis' message about it has come through. In memory mode it only keeps from joining a load.
+// not Redis' message about it has come through. In memory mode it only keeps from joining a load. Calls that come while another
+// Strong call of the key is under way wait for its end and share the next one, as with Refresh.
 func Strong() CallOption { return CallOption{&callOptions{strong: true}} }
 
 // passive reports whether opts change nothing about a hit.
