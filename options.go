@@ -99,7 +99,8 @@ type Options struct {
 
 	// Backoff is how long no load of a key begins after one has failed; callers get its error meanwhile, in one with
 	// CodeBackoff. It doubles with each failure in a row up to MaxBackoff, and is varied by a quarter either way. Default: 1 s.
-	// Negative: a failed load is repeated by the next caller.
+	// Negative: a failed load is repeated by the next caller. The last 32,768 keys are remembered whose load has failed, beside
+	// what MaxEntries and MaxBytes bound.
 	Backoff time.Duration
 
 	// MaxBackoff bounds Backoff. Default: 30 s, or Backoff where that is longer.
