@@ -26,8 +26,10 @@ import (
 type Options struct {
 	// Redis is where values are kept, shared by all processes that name the same server. Zero: in memory alone.
 	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. The first address that answers is asked whether
-	// it is part of a cluster, whose primaries are then all connected to, by the addresses that they have there; ForceSingleClient,
-	// a Sentinel, or a database other than 0 has it taken for one server. How often a cluster is looked at is up to the cache. An option that would break what the
+	// it is part of a cluster, whose primaries are then all connected to, by the addresses that they tell clients; if it is not,
+	// all addresses must lead to the same server, and the first that answers is used, whenever a connection is made. ForceSingleClient,
+	// a Sentinel, or a database other than 0 has it taken for one server. With a ConnLifetime, another connection takes the place of
+	// each before its life ends. How often a cluster is looked at is up to the cache. An option that would break what the
 	// cache promises is refused: reading from replicas, rueidis' own client-side caching, its hooks and DisableCache, ClientNoTouch,
 	// redirects of a standalone server, sizes and delays without measure, and a KeepAlive and
 	// ConnWriteTimeout with which a server that hangs would not be noticed within 3 s.

@@ -193,7 +193,15 @@ func (l *link) keep(ctx context.Context) {
 		}
 		if !listening && !l.Tracked() && l.listen != nil {
 			listening = true
-			l.background.Go(func() { l.keepListening(ctx) })
+			l.background.Go(func() {
+				// Not every server takes commands on a connection that has subscribed to something.
+				deaf := l.options
+				deaf.DisableCache = true
+				if own, ok := l.connect(ctx, deaf, false); ok {
+					defer own.client.Close()
+					l.listen(ctx, own.client)
+				}
+			})
 		}
 		began := time.Now()
 		for s != nil {
@@ -208,33 +216,6 @@ func (l *link) keep(ctx context.Context) {
 			return
 		}
 		pause = min(2*pause, slowestRetry)
-	}
-}
-
-// keepListening has a client of its own that listens, since not every server takes commands on a connection that has subscribed to
-// something, and another one when its connection has broken, until ctx ends.
-func (l *link) keepListening(ctx context.Context) {
-	deaf := l.options
-	deaf.DisableCache = true
-	for {
-		own, ok := l.connect(ctx, deaf, false)
-		if !ok {
-			return
-		}
-		listening, over := context.WithCancel(ctx)
-		l.background.Go(func() {
-			select {
-			case <-listening.Done():
-			case <-own.bulk.gone:
-				over()
-			}
-		})
-		l.listen(listening, own.client)
-		over()
-		own.client.Close()
-		if !rest(ctx, firstRetry) {
-			return
-		}
 	}
 }
 
