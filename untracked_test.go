@@ -13,7 +13,9 @@ import (
 )
 
 // startUntracked starts a server that cannot tell of changes.
-func startUntracked(t *testing.T) *redistest.Server { return redistest.Start(t, "--rename-command", "CLIENT", "") }
+func startUntracked(t *testing.T) *redistest.Server {
+	return redistest.Start(t, "--rename-command", "CLIENT", "")
+}
 
 // Hazard 58: where the server does not tell of changes, whoever makes one does, by whichever door.
 func TestWithoutTrackingEveryChangeIsAnnounced(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -74,6 +75,7 @@ type Cache struct {
 	shards         [shards]shard
 	maxGenerations int // of a shard
 	sweeper        *sweeper
+	lookedAt       atomic.Uint64 // the shard that SomeTags has begun with
 }
 
 // sweepEvery is how often the memory is given back of what can be served no more. otter could do that by itself, but keeping
