@@ -41,6 +41,7 @@ type Cache struct {
 	journal    *journal // of invalidations; nil in memory mode
 	sweeps     sweeps
 	unreturned unreturned
+	touches    touches
 	told       told
 	closes     chan struct{}
 
@@ -105,6 +106,7 @@ func New(opts Options) (*Cache, error) {
 	c.background.Go(func() { c.replay(ctx, c.unreturned.wake, c.giveBackAgain) })
 	c.background.Go(func() { c.sweep(ctx) })
 	c.background.Go(func() { c.keepMark(ctx) })
+	c.background.Go(func() { c.touching(ctx) })
 	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
 }

@@ -163,7 +163,7 @@ func (m *marks) unknown() (list []*mark) {
 }
 
 // toEnsure are the marks of the slots' own tags whose generations are to be asked for together with the leases: those that are
-// unknown, and those whose keys have to live as long as what is about to be stored. Tags that only a stored entry has named are not
+// unknown, those whose keys have to live as long as what is about to be stored, and those that were not used in Redis of late. Tags that only a stored entry has named are not
 // among them: they may be read, but nothing is written for them.
 func (m *marks) toEnsure(slots []*slot) (list []*mark, tags []redisstore.Tag) {
 	lives := make(map[string]time.Duration)
@@ -176,11 +176,24 @@ func (m *marks) toEnsure(slots []*slot) (list []*mark, tags []redisstore.Tag) {
 		}
 	}
 	for name, life := range lives {
-		if k := m.of(name); !k.quarantined && (!k.known || strings.HasPrefix(name, tagNamed)) {
+		if k := m.of(name); m.asksFor(k) {
 			list, tags = append(list, k), append(tags, tagOf(name, life))
 		}
 	}
 	return list, tags
+}
+
+// asksFor reports whether a load asks for the generation of one of its own tags.
+func (m *marks) asksFor(k *mark) bool {
+	switch {
+	case k.quarantined:
+		return false
+	case !k.known:
+		return true
+	case strings.HasPrefix(k.tag, tagNamed):
+		return true // its key may have to live longer
+	}
+	return m.cache.touches.due(k.tag, m.cache.clock.Now())
 }
 
 // ensured notes what has come of toEnsure. One whose key was changed, be it to live longer, is read again: nobody vouches any more

@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"math"
 	"runtime"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -69,11 +70,12 @@ type Options struct {
 
 // Cache is safe for concurrent use.
 type Cache struct {
-	store   *otter.Cache[string, *Entry]
-	clock   *Clock
-	seed    maphash.Seed
-	shards  [shards]shard
-	sweeper *sweeper
+	store    *otter.Cache[string, *Entry]
+	clock    *Clock
+	seed     maphash.Seed
+	shards   [shards]shard
+	sweeper  *sweeper
+	lookedAt atomic.Uint64 // the shard that SomeTags has begun with
 }
 
 // New makes an empty cache on clock.
