@@ -151,7 +151,11 @@ func (s *single) ways() []nemesis {
 		}},
 		{name: "cut", begin: func(*rand.Rand) func() { s.proxy.CloseConnections(); return nil }},
 		{name: faultHeldBack, most: 5 * time.Second, begin: func(random *rand.Rand) func() {
-			s.proxy.SetJitter(0, time.Duration(5+random.IntN(45))*time.Millisecond)
+			most := 50
+			if random.IntN(3) > 0 {
+				most = 20 // else what takes several round trips is given up
+			}
+			s.proxy.SetJitter(0, time.Duration(5+random.IntN(most-5))*time.Millisecond)
 			return func() { s.proxy.SetJitter(0, 0) }
 		}, effects: s.proxy.Jittered},
 		{name: faultReordered, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
