@@ -2,6 +2,9 @@ package aside_test
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"net"
 	"regexp"
 	"strconv"
 	"sync/atomic"
@@ -263,4 +266,146 @@ func TestOneLoadDoesForAValueThatTheServerHasNoRoomFor(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 	}
 	require.EqualValues(t, 1, loads.Load())
+}
+
+// What Redis has not confirmed is sent again tag by tag in one order: the sequence has to come before the tags that it is about. But
+// while the node of the first one is away, no other one is sent either, though their nodes are well.
+func TestATagIsInvalidatedThoughTheNodeOfAnotherOneIsAway(t *testing.T) {
+	t.Parallel()
+	for name, both := range map[string]bool{"alone": false, "beside another one": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster := redistest.StartCluster(t, "--cluster-require-full-coverage", "no")
+			lost := cluster.NodeOf("%c:a")
+			well := ""
+			for i := 0; well == ""; i++ {
+				if category := "b" + strconv.Itoa(i); cluster.NodeOf("%c:"+category) != lost {
+					well = category
+				}
+			}
+			policy := aside.Policy{Name: "well", Category: well, TTL: time.Hour}
+			key := policy.Key(0)
+			for i := 1; cluster.NodeOf(key.String()) == lost; i++ {
+				key = policy.Key(i)
+			}
+			o := inClusterOf(cluster)
+			o.OpTimeout = 200 * time.Millisecond
+			a := connected(t, o)
+			_, err := aside.GetOrLoad(t.Context(), a, key, value("old"))
+			require.NoError(t, err)
+			cluster.ReplicaOf(lost).Kill()
+			lost.Kill()
+			if both {
+				receipt, err := a.InvalidateCategory(t.Context(), "a")
+				require.NoError(t, err)
+				require.False(t, receipt.Confirmed)
+			}
+			node := cluster.NodeOf("%c:" + well)
+			node.Pause()
+			receipt, err := a.InvalidateCategory(t.Context(), well)
+			node.Resume()
+			require.NoError(t, err)
+			require.False(t, receipt.Confirmed)
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+			defer cancel()
+			require.NoError(t, receipt.Wait(ctx), "the node of this tag is there")
+			t.Log("confirmed after", time.Since(began))
+		})
+	}
+}
+
+// Who joins a load may get a value with a tag that only its loader has named. That such a tag was invalidated is told by the sequence
+// of all of them; nobody looks at whether this process is told of the sequence.
+func TestALoadIsNotJoinedForLongWhereNobodyTellsOfTagsThatLoadersName(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	lost := cluster.NodeOf("items:a")
+	for _, node := range cluster.Primaries() {
+		if node != cluster.NodeOf("%all") && node != cluster.NodeOf("%c:items") && node != cluster.NodeOf("items:a") {
+			lost = node
+		}
+	}
+	require.NotEqual(t, lost, cluster.NodeOf("items:a"), "there is a node that has neither the key nor one of its tags")
+	if cluster.NodeOf("%tags") != lost {
+		cluster.MigrateSlot(redistest.Slot("%tags"), lost)
+	}
+	proxy := cluster.Proxy(lost)
+	o := inClusterOf(cluster)
+	o.DegradedTTL = -1
+	var cut atomic.Bool
+	o.Redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		if addr == lost.Addr() && cut.Load() { // as where nobody answers
+			return nil, errors.New("no route to host")
+		}
+		return d.DialContext(ctx, "tcp", cluster.Via(addr))
+	}
+	a, b := connected(t, inClusterOf(cluster)), connected(t, o)
+	inMemory(t, b, items.Key("a"), value("v"))
+	_, err := b.Invalidate(t.Context(), items.Key("a"))
+	require.NoError(t, err)
+	cut.Store(true)
+	proxy.CloseConnections()
+	eventually(t, "the node is away, for b", func() bool { return b.Health().State == aside.StateDegraded })
+	late := func(load func(context.Context) (string, error)) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) {
+			aside.Loading(ctx).Tag("late")
+			return load(ctx)
+		}
+	}
+	doomed := newHeld()
+	first := background(t, b, items.Key("a"), late(doomed.load("old")))
+	<-doomed.began
+	receipt, err := a.InvalidateTags(t.Context(), "late")
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	time.Sleep(4 * time.Second) // longer than it may take to notice
+	later := waiting(t, b, items.Key("a"), late(value("new")))
+	time.Sleep(100 * time.Millisecond)
+	close(doomed.release)
+	require.Equal(t, "old", <-first)
+	require.Equal(t, "new", <-later, "it came long after the invalidation was confirmed")
+}
+
+// Redis answers, and does not let this process read some keys, or one of their tags. Nothing that is loaded is kept, and nobody shares
+// a load: many callers at once make as many loads, though those who wait could share the next one, as those do who Refresh.
+func TestCallersShareLoadsOfKeysThatRedisDoesNotLetThemRead(t *testing.T) {
+	t.Parallel()
+	for name, keys := range map[string][]string{
+		"the key": {"~%*", "~{*", "~others:*"},
+		"a tag":   {"~items:*", "~{*", "~%tags", "~%all", "~%probe*", "~%mark*", "~%c:others", "~others:*"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			server.MayDeny()
+			server.MustDo(t, append([]string{"ACL", "SETUSER", "some", "on", ">a-long-password", "+@all", "resetkeys", "&*"}, keys...)...)
+			o := anonymously(server.Addr())
+			o.Redis.Username, o.Redis.Password = "some", "a-long-password"
+			c := connected(t, o)
+			_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("v")) // the first refusal has the client looked at
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			eventually(t, "it is in use", func() bool { return c.Health().State == aside.StateConnected })
+			const callers = 40
+			var loads atomic.Int64
+			over := make(chan struct{}, callers)
+			for range callers {
+				time.Sleep(5 * time.Millisecond)
+				go func() {
+					defer func() { over <- struct{}{} }()
+					_, _ = aside.GetOrLoad(t.Context(), c, items.Key("c"), func(context.Context) (string, error) {
+						loads.Add(1)
+						time.Sleep(300 * time.Millisecond)
+						return "v", nil
+					})
+				}()
+			}
+			for range callers {
+				<-over
+			}
+			require.Equal(t, aside.StateConnected, c.Health().State)
+			require.Less(t, loads.Load(), int64(5), "for %d callers in 200 ms", callers)
+		})
+	}
 }
