@@ -103,7 +103,11 @@ func (s *slot) guard(c *Cache, m *marks) {
 			switch {
 			case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
 				return false
-			case t.gen != nil, !read:
+			case !read:
+			case t.gen != nil: // also where the generation of another tag is not known, so that the load has no stamps
+				if !t.gen.Valid() {
+					return false
+				}
 			case t.notice.voucher == nil:
 				if untold(t.tag, &t.notice) {
 					return false

@@ -107,7 +107,8 @@ redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
-	drop(KEYS[1]) -- under the lease, what is there can only be older
+	if drop(KEYS[1]) == 0 then -- under the lease, what is there can only be older, and so can what others keep in memory` + tellOfMissing + `
+	end
 	return 2
 end
 local head, itsVersion, itsFlags = headOf(KEYS[1])
@@ -279,7 +280,8 @@ return first
 //	ARGV  the earliest start to keep (µs, the server's time), and the format
 //
 // What this build cannot read, a newer build's value included, is removed: one load too many does no harm. Starts are
-// below 2^53 until the year 2255, so Lua's numbers hold them exactly.
+// below 2^53 until the year 2255, so Lua's numbers hold them exactly. Where K is missing, those are told who have read that: what
+// they keep in memory is older, too.
 var discard = newScript(formatFrom(2) + `
 local head, itsVersion, itsFlags = headOf(KEYS[1])
 if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags then
@@ -291,7 +293,10 @@ if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags
 		return 0
 	end
 end
-return drop(KEYS[1])
+local removed = drop(KEYS[1])
+if removed == 0 then` + tellOfMissing + `
+end
+return removed
 `)
 
 // A script is sent by its SHA-1, as EVALSHA wants it.
