@@ -349,6 +349,7 @@ type slot struct {
 	reason      string              // why it is none of the better ones
 	timedOut    bool                // Redis did not answer in time
 
+	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
 	lost    atomic.Bool // Redis has said that it is not held any more
@@ -395,6 +396,7 @@ type outcome struct {
 	freshUntil int64
 	late       bool   // it has tags that its callers have not named
 	lateTags   uint64 // the cache's, when the flight began
+	untold     bool   // nobody would have told this process of a change of those tags
 }
 
 // usable is nil for a cache that New made and that is not closed.
@@ -509,7 +511,9 @@ func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err e
 
 // tooLate reports whether s has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
 // before s came. Nobody could know: a loader names such tags when it has loaded, and what is in Redis when it is read.
-func (s *slot) tooLate(out outcome) bool { return !s.led && out.late && out.lateTags != s.lateTags }
+func (s *slot) tooLate(out outcome) bool {
+	return !s.led && out.late && (out.lateTags != s.lateTags || out.untold)
+}
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
 func (s *slot) wait(ctx context.Context) (outcome, error) {
@@ -563,7 +567,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		mine, held, again := c.takeLeases(after, m, pending)
 		cancelAfter()
 		cancel()
-		held, late := c.waitedEnough(held, began)
+		held, late := c.waitedEnough(m, held, began)
 		mine = append(mine, late...)
 		// What is led is loaded and shared before anything that another process loads is waited for: two batches that
 		// each hold a key of the other's would wait for each other.
@@ -590,7 +594,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 
 // waitedEnough tells those slots apart that have waited for another process's lease for half of the time that a load may take. That
 // one may be stuck, or the lease nobody's; they are loaded without one while there is still time to.
-func (c *Cache) waitedEnough(held []*slot, began int64) (waiting, enough []*slot) {
+func (c *Cache) waitedEnough(m *marks, held []*slot, began int64) (waiting, enough []*slot) {
 	waited := time.Duration(c.clock.Now() - began)
 	for _, s := range held {
 		if waited < s.plan.loadTimeout/2 {
@@ -598,6 +602,7 @@ func (c *Cache) waitedEnough(held []*slot, began int64) (waiting, enough []*slot
 			continue
 		}
 		s.keep, s.reason = false, "another process has held the lease for too long"
+		s.guard(c, m)
 		enough = append(enough, s)
 	}
 	return waiting, enough
@@ -754,6 +759,10 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 	}
 	slots, pending = c.apart(m, slots)
 	if len(slots) == 0 && !slices.ContainsFunc(pending, func(s *slot) bool { return s.unasked == nil }) {
+		for _, s := range pending {
+			s.read = true // for the time that the load takes, nobody tells this process of anything
+			s.guard(c, m)
+		}
 		return pending
 	}
 	if len(slots) > 0 {
@@ -994,6 +1003,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		}
 		s.lateNames = d.tags
 		if s.out.late {
+			s.out.untold = c.untoldOfLateTags(m, s)
 			s.guard(c, m)
 		}
 		kept := d.keep && ttl > 0

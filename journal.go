@@ -386,13 +386,15 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 	ctx, cancel := c.store.Budget(ctx, 0, len(tags)+len(keys))
 	defer cancel()
 	if len(tags) > 0 {
-		next := make([]redisstore.Tag, len(tags))
-		for i, tag := range tags {
-			next[i] = bumped(tag)
-		}
-		for i, g := range c.store.Bump(ctx, next...) {
-			c.refused(g.Err)
-			all = g.Err == nil && c.confirmed(upTo, tags[i], g.Value) && all
+		for _, group := range independent(tags) {
+			next := make([]redisstore.Tag, len(group))
+			for i, tag := range group {
+				next[i] = bumped(tag)
+			}
+			for i, g := range c.store.Bump(ctx, next...) {
+				c.refused(g.Err)
+				all = g.Err == nil && c.confirmed(upTo, group[i], g.Value) && all
+			}
 		}
 	}
 	if len(keys) > 0 {
@@ -409,6 +411,23 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 		c.tell(Invalidation{Keys: done})
 	}
 	return some, all
+}
+
+// independent parts tags into groups of which none waits for another: the named ones with the sequence, which must be raised before
+// them, and each of the others. In a cluster the server of one may be away, and those of the others are not.
+func independent(tags []string) (groups [][]string) {
+	var named []string
+	for _, tag := range tags {
+		if tag == tagSequence || strings.HasPrefix(tag, tagNamed) {
+			named = append(named, tag)
+		} else {
+			groups = append(groups, []string{tag})
+		}
+	}
+	if len(named) > 0 {
+		groups = append(groups, named)
+	}
+	return groups
 }
 
 // refused logs an invalidation that Redis does not permit: it waits until that is mended, and meanwhile nobody else is told of it.

@@ -105,7 +105,7 @@ func (c *Cache) release(slots ...*slot) {
 	var reqs []redisstore.Request
 	for _, s := range slots {
 		if s.asked() {
-			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String()})
+			reqs = append(reqs, redisstore.Request{Key: s.key, Nonce: s.nonce.String(), Quiet: s.quiet})
 		}
 	}
 	if len(reqs) > 0 {

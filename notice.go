@@ -11,9 +11,9 @@ import (
 // the name was read by, or, while Redis is away, nobody does. Where neither is so, Redis can confirm to another process an
 // invalidation that nobody here is told of, so nothing may be kept or shared that rests on the name.
 type notice struct {
-	voucher *near.Voucher // of that connection, also where the name was missing; nil where nobody tells
-	ups     uint64        // how often the connection to the name's server had come up before it was asked
-	moving  bool          // the slot of a cluster that it is in changes hands
+	voucher   *near.Voucher // of that connection, also where the name was missing; nil where nobody tells
+	ups       uint64        // how often the connection to the name's server had come up before it was asked
+	untracked bool          // its server does not tell of it: its slot of a cluster changes hands, or the user may not read it
 }
 
 func (c *Cache) newNotice(name string) notice {
@@ -40,12 +40,46 @@ func (k *mark) tellsOf() bool { return k.gen != nil && k.gen.Valid() || k.told()
 // those that it is not told of.
 func (c *Cache) hears(m *marks, s *slot) (all, away bool) {
 	all, away = s.told(), s.told() || c.cutOff(s.key, &s.notice)
-	for _, tag := range s.tags {
+	for _, tag := range s.restsOn() {
 		k := m.of(tag)
 		told := k.tellsOf()
 		all, away = all && told, away && (told || c.cutOff(tag, &k.notice))
 	}
 	return all, away
+}
+
+// restsOn are the tags that a value rests on which is not stored in Redis. A pattern changes only what Redis holds, and the sequence,
+// so that is one of them.
+func (s *slot) restsOn() []string { return append(s.tags[:len(s.tags):len(s.tags)], tagSequence) }
+
+// untoldOfLateTags reports whether a loader has named tags of whose changes nobody has told this process for too long to share its
+// value with those who have come since.
+func (c *Cache) untoldOfLateTags(m *marks, s *slot) bool {
+	if c.store == nil {
+		return false
+	}
+	k := m.of(tagSequence)
+	if k.tellsOf() {
+		return false
+	}
+	return !c.clock.Before(s.untoldUntil()) || c.store.Tracks(tagSequence) && !c.cutOff(tagSequence, &k.notice)
+}
+
+// untoldUntil is until when a load may be joined that nobody is told of any change of.
+func (s *slot) untoldUntil() int64 { return s.began + int64(max(s.plan.degradedTTL, untoldJoin)) }
+
+// awayFromLateTags reports whether Redis is away for the key and for all tags that its loader has named.
+func (c *Cache) awayFromLateTags(m *marks, s *slot) bool {
+	if !c.cutOff(s.key, &s.notice) || !c.cutOff(tagSequence, &m.of(tagSequence).notice) {
+		return false
+	}
+	names, err := tagNames(s.lateNames)
+	for _, tag := range names {
+		if _, up := c.store.Contact(tag); up {
+			return false
+		}
+	}
+	return err == nil
 }
 
 // untoldJoin is for how long a load is joined that nobody is told of any change of, where DegradedTTL is less: as long as it may take
@@ -55,8 +89,8 @@ const untoldJoin = redisstore.Takeover
 // guard keeps later callers from joining s's flight once something has changed since it began to read: its key, or one of
 // its tags, here or elsewhere; or once something could have changed without a word to this process. Redis tells only of what was
 // read. So a load that has come about without that is joined while Redis has been away ever since, and not for longer than an entry is
-// served then; once Redis is back, other processes may have invalidated what it loads. Where servers do not tell of
-// changes, or a slot changes hands, a load is joined for a second: so much later a change there may be noticed anyway.
+// served then; once Redis is back, other processes may have invalidated what it loads. Where a server does not tell of
+// changes, or not of those of a key, a load is joined for a second.
 func (s *slot) guard(c *Cache, m *marks) {
 	if s.call == nil { // a Get, or a Set
 		return
@@ -68,9 +102,13 @@ func (s *slot) guard(c *Cache, m *marks) {
 		notice notice
 	}
 	fence, own, key, read := s.fence, s.notice, s.key, s.read
-	tags := make([]watched, len(s.tags))
+	names := s.tags
+	if s.out.late || s.read && !s.keep { // the load of a value that is not stored
+		names = s.restsOn()
+	}
+	tags := make([]watched, len(names))
 	var gens []*near.Generation
-	for i, tag := range s.tags {
+	for i, tag := range names {
 		k := m.of(tag)
 		tags[i] = watched{tag, k.fence, k.gen, k.notice}
 	}
@@ -80,15 +118,15 @@ func (s *slot) guard(c *Cache, m *marks) {
 		}
 	}
 	late, lateTags := s.out.late, s.lateTags
-	until := s.began + int64(max(s.plan.degradedTTL, untoldJoin))
-	if c.store != nil && (own.moving || !c.store.Tracks(key)) {
+	until := s.untoldUntil()
+	if c.store != nil && (own.untracked || !c.store.Tracks(key)) {
 		until = s.began + int64(redisstore.UntrackedLife)
 	}
 	untold := func(name string, n *notice) bool {
 		if !c.clock.Before(until) {
 			return true
 		}
-		return !n.moving && c.store.Tracks(name) && !c.cutOff(name, n)
+		return !n.untracked && c.store.Tracks(name) && !c.cutOff(name, n)
 	}
 	s.call.Guard(func() bool {
 		if fence.Broken() || own.voucher != nil && !own.voucher.Valid() || late && c.lateTags.Load() != lateTags {
@@ -132,14 +170,14 @@ func (c *Cache) keepWithoutLease(m *marks, s *slot, start int64, ttl time.Durati
 	switch all, away := c.hears(m, s); {
 	case all && len(s.lateNames) == 0:
 		c.keepHeard(m, s, start, ttl)
-	case away:
+	case away && (len(s.lateNames) == 0 || c.awayFromLateTags(m, s)):
 		c.keepUnvouched(m, s, start, ttl)
 	}
 }
 
 func (c *Cache) keepHeard(m *marks, s *slot, start int64, ttl time.Duration) {
 	list := []*near.Voucher{s.voucher}
-	for _, tag := range s.tags {
+	for _, tag := range s.restsOn() {
 		k := m.of(tag)
 		if k.gen != nil {
 			list = k.gen.Vouchers(list)

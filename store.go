@@ -52,8 +52,8 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 		return // the caller has left: says nothing of Redis
 	}
 	s.plan.counts.redisErrors.Add(1)
-	if redisstore.IsMoving(err) {
-		s.voucher, s.moving = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
+	if redisstore.IsMoving(err) || redisstore.IsForbidden(err) {
+		s.voucher, s.untracked = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
 	}
 	s.status, s.reason, s.keep = StatusFallback, redisstore.Describe(err), false
 	s.timedOut = redisstore.IsTimeout(err)
@@ -439,6 +439,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 				s.plan.counts.redisErrors.Add(1)
 				failed = append(failed, s)
 				if !s.supersede && !s.lost.Load() && !redisstore.IsMoving(errs[i]) {
+					s.quiet = true
 					c.keepWithoutLease(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
 				}
 			case outcomes[i] == redisstore.Refused:

@@ -305,7 +305,16 @@ func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
 // carryOut removes what matches patterns of one category: first the leases, and in a second pass the values. In one pass, a load
 // could store its value behind the scan, and give back its lease before the scan gets there. As it is, a lease that is there at
 // the beginning is found by the first pass, or has been filled by the end of that, and then the second one finds the value.
+//
+// The sequence comes before all that. Where Redis holds neither value nor lease, nothing is found and nobody is told; what a process
+// has loaded and could not store rests on the sequence instead.
 func (c *Cache) carryOut(ctx context.Context, tasks []task) error {
+	budget, cancel := c.store.Budget(ctx, 0, 1)
+	raised := c.store.Bump(budget, bumped(tagSequence))
+	cancel()
+	if err := raised[0].Err; err != nil {
+		return err
+	}
 	var passes []string
 	if match, one := together(tasks); one {
 		// A key that is known needs no search: its value and its lease go at once.

@@ -217,7 +217,7 @@ func (c *Cache) ensured(ctx context.Context, list []*mark, gens []redisstore.Gen
 
 // learn notes what Redis says of a tag's generation. A tag that has none stays unknown.
 func (c *Cache) learn(k *mark, r redisstore.Read) {
-	k.unanswered, k.voucher = r.Err, r.Voucher
+	k.unanswered, k.voucher, k.untracked = r.Err, r.Voucher, r.Err != nil && redisstore.IsForbidden(r.Err)
 	value, err := redisstore.ParseGeneration(r.Value)
 	if r.Err != nil || r.Value == nil || err != nil || c.journal.holds(k.tag) {
 		return

@@ -158,7 +158,7 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 		{sweep, pair[:1], slices.Concat(s.format, s.layout)},
 		{remove, pair, s.format},
 		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},
-		{release, pair, []string{nonce}},
+		{release, pair, []string{nonce, ""}},
 		{forget, pair[:1], append([]string{nonce, "0"}, s.format...)},
 		{touch, pair[:1], []string{"", ms}},
 		{remove, pair, s.format},

@@ -168,10 +168,13 @@ end
 // release gives the caller's lease back without a value, and tells those who wait for one.
 //
 //	KEYS  K, L
-//	ARGV  nonce
+//	ARGV  nonce, "quiet" to tell nobody: they look again by themselves, a little later
 var release = newScript(`
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
+end
+if ARGV[2] == 'quiet' then
+	return redis.call('DEL', KEYS[2])
 end` + tellOfLease + `
 return 1
 `)

@@ -80,6 +80,7 @@ type Request struct {
 	Key      string
 	Nonce    string
 	Rejected Rejected
+	Quiet    bool // of a lease that is given back: whoever has read the key is not told, since it is in memory here, read as it is
 }
 
 // A Grant answers a Request: the lease, or neither that nor an error while another holds it.
@@ -661,7 +662,11 @@ func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs [
 func (s *Store) Release(ctx context.Context, reqs ...Request) (errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
-		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce}}
+		how := ""
+		if r.Quiet {
+			how = "quiet"
+		}
+		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce, how}}
 	}
 	return errorsOf(s.run(ctx, calls))
 }
