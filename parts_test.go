@@ -48,7 +48,7 @@ func TestASmallValueDoesNotWaitForALargeOneOfItsBatch(t *testing.T) {
 	stored(t, writer, items.Key("small"), []byte("small"))
 	eventually(t, "large values have a connection of their own", func() bool { return onTheirOwn(t, w, key) })
 	gate := w.proxy.HoldReplies(func(args []string) bool {
-		return strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey)
+		return args[0] == "GETRANGE" && strings.HasPrefix(args[1], largeKey)
 	})
 	var src named
 	got := make(chan map[string][]byte)
@@ -105,7 +105,7 @@ func TestLargeValuesOfABatchThatCannotBeUsedAreLoaded(t *testing.T) {
 	eventually(t, "the others follow", func() bool { _, err := aside.Get[[]byte](t.Context(), w.Cache, items.Key("a")); return err != nil })
 	fetched := func() (n int) {
 		for _, args := range w.proxy.Log() {
-			if strings.EqualFold(args[0], "GET") && strings.HasPrefix(args[1], largeKey) {
+			if args[0] == "GETRANGE" && strings.HasPrefix(args[1], largeKey) {
 				n++
 			}
 		}
