@@ -26,7 +26,7 @@ const (
 
 // tagMargin is how much longer than what carries it the generation of a named tag lives at least. A lost one costs misses, never
 // a hit on what is out of date.
-const tagMargin = time.Minute
+const tagMargin = 10 * time.Second
 
 // tagOf is a tag whose generation lives for so long at least from now on, if it does not live for ever.
 func tagOf(name string, life time.Duration) redisstore.Tag {

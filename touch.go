@@ -31,7 +31,7 @@ type touches struct{ last sync.Map }
 func (t *touches) due(tag string, now int64) bool {
 	last, ok := t.last.Load(tag)
 	if !ok {
-		last, ok = t.last.LoadOrStore(tag, newTouch(now))
+		_, ok = t.last.LoadOrStore(tag, newTouch(now))
 		return !ok
 	}
 	at := last.(*atomic.Int64)

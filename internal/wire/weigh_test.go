@@ -62,7 +62,7 @@ func TestWhatAPayloadTakesInMemoryIsEstimated(t *testing.T) {
 		}
 		return "{" + b.String()[1:] + "}"
 	}
-	const n = 20_000
+	const n = 5_000
 	for _, c := range []struct {
 		value any
 		json  string
@@ -149,15 +149,15 @@ func TestWhatIsPassedOverTakesNothing(t *testing.T) {
 // Hazard 64.
 func TestAPayloadThatWouldTakeTooMuchMemoryDoesNotFit(t *testing.T) {
 	t.Parallel()
-	lim := Limits{MaxValue: 1 << 20}
-	wide := "[" + strings.TrimSuffix(strings.Repeat("{},", 300_000), ",") + "]"
+	lim := Limits{MaxValue: 1 << 17}
+	wide := "[" + strings.TrimSuffix(strings.Repeat("{},", 40_000), ",") + "]"
 	type row struct {
 		ID    int64
 		Name  string
 		Price *big.Float
 		Tags  []string
 	}
-	rows := make([]row, 9000)
+	rows := make([]row, 1000)
 	for i := range rows {
 		rows[i] = row{ID: int64(i), Name: strings.Repeat("name, ", 10), Tags: []string{"a", "b"}}
 	}
