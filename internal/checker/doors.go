@@ -77,7 +77,7 @@ func (w *worker) readAlong(t *tape) {
 	defer t.flush()
 	for {
 		for range 1 + t.random.IntN(8) {
-			if key := t.random.IntN(keyCount); !w.Apart || !batchOnly(key, w.Role) || w.looking.Load() || t.random.IntN(20) == 0 {
+			if key := t.random.IntN(keyCount); !w.Apart || !batchOnly(key, w.Role) || w.looking.Load() {
 				t.burst(key)
 			}
 		}
@@ -358,8 +358,9 @@ func (t *tape) write() {
 	// Nobody is as likely to see the old value as who asks at once.
 	key := t.one(changed)
 	t.read(t.someDoor(key), key)
-	if t.again == 0 && w.Apart && t.random.IntN(2) == 0 && w.rest(rand.N(40*time.Millisecond)) {
-		t.again = one(key) // what is changed is often changed twice
+	// What is changed is often changed again at once.
+	if w.Apart && t.random.IntN(5) > 0 && w.rest(rand.N(30*time.Millisecond)) {
+		t.again = one(key)
 		t.write()
 		t.again = 0
 	}

@@ -135,7 +135,7 @@ func (w *worker) largeBatch(t *tape) {
 	case !w.Apart:
 		n += t.random.IntN(400)
 	case w.Role == 0 && t.random.IntN(2) == 0:
-		n = mostBatch + t.random.IntN(hugeBatch-mostBatch)
+		n = 2100 + t.random.IntN(hugeBatch-2100)
 	case t.random.IntN(4) > 0:
 		n += t.random.IntN(mostBatch - leastBatch)
 	}
@@ -163,32 +163,38 @@ func (w *worker) largeBatch(t *tape) {
 	})
 }
 
-// alone reads a key by itself while a batch with it is under way: with short deadlines until one ends before the answer, then once
-// without, and no more, so that what the batch brings is not mended by others.
+// alone reads a key by itself, again and again while a batch with it is under way: with short deadlines until one ends before the
+// answer, then once without, whose answer may be taken for the batch's.
 func (w *worker) alone(key int, over <-chan struct{}) {
 	w.visit(func(t *tape) {
 		before := t.ctx
 		defer func() { t.ctx = before }()
-		for left := false; !left; {
-			ctx, cancel := context.WithTimeout(context.Background(), hurry(t.random))
-			t.ctx = ctx
-			w.hasty.Add(1)
-			t.read(doorGet, key)
-			left = ctx.Err() != nil
-			cancel()
+		rest := func(most time.Duration) bool {
 			select {
 			case <-over:
-				return
-			case <-time.After(rand.N(6 * time.Millisecond)):
+				return false
+			case <-time.After(rand.N(most)):
+				return true
 			}
 		}
-		select {
-		case <-over:
-			return
-		case <-time.After(rand.N(30 * time.Millisecond)):
+		for {
+			for left := false; !left; {
+				ctx, cancel := context.WithTimeout(context.Background(), hurry(t.random))
+				t.ctx = ctx
+				w.hasty.Add(1)
+				t.read(doorGet, key)
+				left = ctx.Err() != nil
+				cancel()
+				if !rest(6 * time.Millisecond) {
+					return
+				}
+			}
+			t.ctx = context.Background()
+			t.read(doorGet, key)
+			if !rest(60 * time.Millisecond) {
+				return
+			}
 		}
-		t.ctx = context.Background()
-		t.read(doorGet, key)
 	})
 }
 

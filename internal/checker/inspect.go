@@ -19,6 +19,9 @@ func (r *run) inspect(random *rand.Rand, over <-chan struct{}) {
 	}
 }
 
+// lookAfter is when those keys are read too that are read little: what is under way when the source comes to a stop is to end first.
+const lookAfter = 700 * time.Millisecond
+
 // mostStill is how long the source stands still at most.
 func (r *run) mostStill() time.Duration {
 	most := settle + 600*time.Millisecond
@@ -45,9 +48,8 @@ func (r *run) look(over <-chan struct{}) {
 	source := &r.judge.source
 	source.still.Lock()
 	defer source.still.Unlock()
-	r.tellAll("look")
-	defer r.tellAll("leave")
 	began := now()
+	told := false
 	var last [keyCount]uint32
 	for k := range keyCount {
 		last[k] = source.version(k)
@@ -65,6 +67,11 @@ func (r *run) look(over <-chan struct{}) {
 		case <-over:
 			return
 		case <-time.After(30 * time.Millisecond):
+		}
+		if !told && now()-began > int64(lookAfter) {
+			told = true
+			r.tellAll("look")
+			defer r.tellAll("leave")
 		}
 		r.judge.mu.Lock()
 		source.addTo(r.judge.history)
