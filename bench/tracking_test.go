@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,7 +108,7 @@ func number(b *testing.B, server *redistest.Server, section, field string) int64
 			return int64(n)
 		}
 	}
-	b.Fatal(fmt.Sprintf("INFO %s has no %s", section, field))
+	b.Fatalf("INFO %s has no %s", section, field)
 	return 0
 }
 
