@@ -200,7 +200,9 @@ func TestWhatAnEntryNamesAsATagIsNeverWrittenAndReadOnlyIfItIsOne(t *testing.T) 
 				require.NoError(t, w.Close())
 				require.Equal(t, []any{"alice", "100"}, server.MustDo(t, "HGETALL", foreign))
 				require.Equal(t, "somebody else's", server.MustDo(t, "GET", "others:b"))
-				require.EqualValues(t, 0, server.MustDo(t, "EXISTS", "%t:late", "%c:other", "%mark:x"))
+				for _, name := range []string{"%t:late", "%c:other", "%mark:x"} {
+					require.EqualValues(t, 0, server.MustDo(t, "EXISTS", name))
+				}
 				asked := slices.ContainsFunc(w.proxy.Log(), func(command []string) bool { return slices.Contains(command, tag) })
 				require.False(t, asked && !strings.HasPrefix(tag, "%t:") && !strings.HasPrefix(tag, "%c:"), "it is not even read")
 			})

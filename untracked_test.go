@@ -80,13 +80,12 @@ func TestWithoutTrackingEveryChangeIsAnnounced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := startUntracked(t)
-			server.MayDeny() // the user may not publish, which is for servers without tracking
 			w := watchedAs(t, server, func(addr string) aside.Options {
-				o := at(addr)
+				o := anonymously(addr)
 				o.MaxValueBytes = 1000
 				return o
 			})
-			b := connected(t, at(server.Addr()))
+			b := connected(t, anonymously(server.Addr()))
 			require.False(t, w.Health().Tracking)
 			require.NoError(t, aside.Set(t.Context(), w.Cache, key, "old", tag))
 			require.Equal(t, "old", inMemory(t, b, key, value("new"), tag))
