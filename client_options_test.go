@@ -48,9 +48,9 @@ func TestAnOptionOfTheClientThatIsTakenBreaksNoPromise(t *testing.T) {
 				t.Skip("these ask for more than the README's user may do")
 			}
 			server := redistest.Start(t)
-			o := at(server.Addr())
+			o := anonymously(server.Addr())
 			change(&o.Redis)
-			c, other := connected(t, o), connected(t, at(server.Addr()))
+			c, other := connected(t, o), connected(t, anonymously(server.Addr()))
 			h := c.Health()
 			require.Equal(t, name != "AlwaysRESP2", h.Tracking, h.Reason)
 			for i, size := range []int{5, 1 << 20} { // one in chunks, too
@@ -101,9 +101,9 @@ func TestAnOptionOfTheClientThatIsTakenBreaksNoPromise(t *testing.T) {
 func TestAConnectionThatEndsOfItselfIsReplaced(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	o := at(server.Addr())
+	o := anonymously(server.Addr())
 	o.Redis.ConnLifetime = time.Second
-	c, other := connected(t, o), connected(t, at(server.Addr()))
+	c, other := connected(t, o), connected(t, anonymously(server.Addr()))
 	want := "old"
 	for gaps := uint64(1); gaps <= 2; gaps++ {
 		key := items.Key("a")

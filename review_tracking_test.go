@@ -160,7 +160,7 @@ func TestReplicatedIsNoExchangeOfTheData(t *testing.T) {
 	server, replica := redistest.Start(t), redistest.Start(t)
 	replica.MustDo(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(server.Port()))
 	proxy := redistest.StartProxy(t, server.Addr())
-	b := connected(t, at(proxy.Addr()))
+	b := connected(t, anonymously(proxy.Addr()))
 	inMemory(t, b, items.Key("a"), value("v"))
 	receipt, err := b.Invalidate(t.Context(), items.Key("another"))
 	require.NoError(t, err)
@@ -188,8 +188,8 @@ func TestASilentConnectionIsFoundOutAmongSeveral(t *testing.T) {
 		t.Skip("a cluster's nodes are dialed by their addresses")
 	}
 	server := redistest.Start(t)
-	a := connected(t, at(server.Addr()))
-	o := at(server.Addr())
+	a := connected(t, anonymously(server.Addr()))
+	o := anonymously(server.Addr())
 	o.Redis.PipelineMultiplex = 3
 	var mu sync.Mutex
 	var proxies []*redistest.Proxy
@@ -228,7 +228,7 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 	}
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
-	b := connected(t, at(proxy.Addr()))
+	b := connected(t, anonymously(proxy.Addr()))
 	key := items.Key("a")
 	inMemory(t, b, key, value("old"))
 	time.Sleep(1500 * time.Millisecond) // it was tried

@@ -288,7 +288,7 @@ func TestATagIsInvalidatedThoughTheNodeOfAnotherOneIsAway(t *testing.T) {
 			lost := cluster.NodeOf("%c:a")
 			well := ""
 			for i := 0; well == ""; i++ {
-				if category := "b" + strconv.Itoa(i); cluster.NodeOf("%c:"+category) != lost {
+				if category := lanePolicy(i).Category; cluster.NodeOf("%c:"+category) != lost {
 					well = category
 				}
 			}

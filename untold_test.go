@@ -149,7 +149,7 @@ func TestASilentConnectionIsFoundOut(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
-	a, b := connected(t, at(server.Addr())), connected(t, at(proxy.Addr()))
+	a, b := connected(t, anonymously(server.Addr())), connected(t, anonymously(proxy.Addr()))
 	inMemory(t, b, items.Key("a"), value("old"))
 	stop := proxy.DropPushes(func([]string) bool { return true })
 	defer stop()
@@ -168,7 +168,7 @@ func TestAnExchangeOfTheDatabasesIsNoticed(t *testing.T) {
 		t.Skip("nodes of a cluster have one database")
 	}
 	server := redistest.Start(t)
-	b, o := connected(t, at(server.Addr())), at(server.Addr())
+	b, o := connected(t, anonymously(server.Addr())), anonymously(server.Addr())
 	o.Redis.SelectDB = 1
 	stored(t, connected(t, o), items.Key("a"), "new")
 	inMemory(t, b, items.Key("a"), value("old"))
