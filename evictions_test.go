@@ -97,7 +97,8 @@ func (e *evicting) run(t *testing.T, policy string, keys int, room string, d tim
 		server.MustDo(t, "DEBUG", "POPULATE", strconv.Itoa(keys), "cold", "300")
 		eventually(t, "what is there has not been used for a while", func() bool {
 			idle, err := server.Do("OBJECT", "IDLETIME", "cold:"+strconv.Itoa(keys-1))
-			return err == nil && idle.(int64) >= 3
+			seconds, ok := idle.(int64)
+			return err == nil && ok && seconds >= 3
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), d)

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		"servant":  servantProcess,
 	})
 	if asUser {
-		redistest.User = append(append([]string{"aside"}, aclRules(canary, allCategories()...)...), "+asking", "+cluster|slots", "+wait") // these for clusters and replicas
+		redistest.User = append(append([]string{"aside"}, aclRules(canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas
 	}
 	redistest.Alone = inCluster
 	goleak.VerifyTestMain(m)
