@@ -164,23 +164,34 @@ func TestAServerThatHasBecomeAReplicaVouchesForNothing(t *testing.T) {
 // this process has counted the changes that it was told of, and before it writes the key itself.
 func TestTheEvictionOfAKeyThatAConnectionIsTriedWithIsNoExchangeOfTheData(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
-	b := connected(t, at(proxy.Addr()))
-	inMemory(t, b, items.Key("a"), value("v"))
-	tried(t, proxy, 1)
-	gaps := b.Metrics().Gaps
-	gate := proxy.HoldRequests(isTouch)
-	gate.Wait(t)
-	for _, name := range server.MustDo(t, "KEYS", "*%watch:*").([]any) {
-		server.MustDo(t, "DEL", name.(string)) // as an eviction does
+	for name, again := range map[string]bool{"before it is written": false, "when it is written and read": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			b := connected(t, at(proxy.Addr()))
+			inMemory(t, b, items.Key("a"), value("v"))
+			tried(t, proxy, 1)
+			gaps := b.Metrics().Gaps
+			gate := proxy.HoldRequests(isTouch)
+			gate.Wait(t)
+			if again {
+				read := proxy.HoldReplies(isTouchRead)
+				gate.Release()
+				read.Wait(t)
+				gate = read
+			}
+			for _, name := range server.MustDo(t, "KEYS", "*%watch:*").([]any) {
+				server.MustDo(t, "DEL", name.(string)) // as an eviction does
+			}
+			gate.Release()
+			tried(t, proxy, 3)
+			require.Equal(t, gaps, b.Metrics().Gaps)
+			r, err := aside.Lookup(t.Context(), b, items.Key("a"), value("loaded again"))
+			require.NoError(t, err)
+			require.Equal(t, aside.TierMemory, r.Tier)
+		})
 	}
-	gate.Release()
-	tried(t, proxy, 3)
-	require.Equal(t, gaps, b.Metrics().Gaps)
-	r, err := aside.Lookup(t.Context(), b, items.Key("a"), value("loaded again"))
-	require.NoError(t, err)
-	require.Equal(t, aside.TierMemory, r.Tier)
 }
 
 // The same, by Receipt.Replicated, which writes such a key by a connection of its own.
