@@ -47,7 +47,7 @@
 // What a killed process had not sent by then is not judged. A run of several schedules also fails where an interleaving that
 // it is about has never occurred: a refused fill, an invalidation that was not confirmed at once, a gap, each door, a call that ended at
 // its deadline, a large batch. Faults are counted with what shows that they had an effect (errors that the server has counted, packets
-// that were cut, leases that were there, answers that were kept back): one that had none is named, and a run in which one never had any fails.
+// that were cut, leases that were there, answers that were kept back): one that had none is named, and a run in which one was tried several times and never had any fails.
 //
 // # The rule
 //
