@@ -317,6 +317,60 @@ func TestHazard55ALoadThatOutlivesAnOutageIsNotJoinedAfterAnInvalidationElsewher
 	}
 }
 
+// Hazard 56: the databases are swapped, and swapped back.
+//
+//  1. The databases are swapped, which is noticed. What is invalidated now is confirmed by the other one.
+//  2. They are swapped back. The old value is there again.
+//  3. Before that is noticed, the next invalidation is confirmed, and how many there were is written down: in the database that does
+//     not know of the last but one.
+//  4. It is noticed. The database seems to know of all of them.
+func TestHazard56WhatTheOtherDatabaseHasConfirmedIsSentAgain(t *testing.T) {
+	t.Parallel()
+	if inCluster {
+		t.Skip("there is one database there")
+	}
+	server := redistest.Start(t)
+	a := connected(t, at(server.Addr()))
+	only := func(pattern, command string) any {
+		names := server.MustDo(t, "KEYS", pattern).([]any)
+		if len(names) == 0 {
+			return nil
+		}
+		return server.MustDo(t, command, names[0].(string))
+	}
+	confirmed := func(id string) {
+		receipt, err := a.Invalidate(t.Context(), items.Key(id))
+		require.NoError(t, err)
+		require.True(t, receipt.Confirmed)
+	}
+	noticed := func(gaps uint64) {
+		eventually(t, "it is noticed", func() bool { return a.Metrics().Gaps > gaps && a.Health().State == aside.StateConnected })
+	}
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), "old"))
+	confirmed("x")
+	eventually(t, "there is a mark", func() bool { return only("%mark:*", "GET") == "1" })
+	gaps := a.Metrics().Gaps
+	server.MustDo(t, "SWAPDB", "0", "1")
+	noticed(gaps)
+	confirmed("a")
+	for range 2 { // so that the next trial is some time away, and the next mark is not
+		var before int64
+		eventually(t, "it tries the server", func() bool {
+			left, _ := only("%watch:*", "PTTL").(int64)
+			tried := before > 0 && left > before
+			before = left
+			return tried
+		})
+	}
+	gaps = a.Metrics().Gaps
+	server.MustDo(t, "SWAPDB", "0", "1")
+	require.Equal(t, "1", only("%mark:*", "GET"))
+	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "items:a"))
+	confirmed("y")
+	noticed(gaps)
+	eventually(t, "what the other one had confirmed is sent again", func() bool { return server.MustDo(t, "EXISTS", "items:a") == int64(0) })
+}
+
 // Hazard 57: a generation that no number of a script can be greater than.
 func TestHazard57AGenerationBeyondWhatScriptsCanCountIsNone(t *testing.T) {
 	t.Parallel()

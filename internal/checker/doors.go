@@ -292,7 +292,7 @@ func (t *tape) write() {
 		switch {
 		case t.again != 0:
 			key = t.again.first()
-		case w.Apart && t.random.IntN(2) == 0: // batches are few
+		case w.Apart && t.random.IntN(4) == 0: // batches are few
 			if batch := from & batchKeys; batch != 0 {
 				key = t.one(batch)
 			}

@@ -14,7 +14,9 @@ func (r *run) inspect(random *rand.Rand, over <-chan struct{}) {
 		case <-over:
 			return
 		case <-time.After(200*time.Millisecond + time.Duration(random.Int64N(int64(400*time.Millisecond)))):
-			r.look(over)
+			if !r.judge.source.slow.on() { // else the loads that it holds up are to be overtaken first
+				r.look(over)
+			}
 		}
 	}
 }

@@ -37,6 +37,7 @@ var byHands = []struct {
 
 	violates string        // what a read was held to; "" for a legal history
 	quiet    time.Duration // the smallest delta
+	answered time.Duration
 	faulted  time.Duration
 }{
 	{name: "the new version", made: func(h byHand) {
@@ -78,6 +79,45 @@ var byHands = []struct {
 		h.read(2, doorLoad, 0, 3021, 3022)
 		h.fault("hung", 0, 21, 3000)
 	}, faulted: 3001 * time.Millisecond},
+	{name: "the same near a gentle fault: Redis answers", made: func(h byHand) {
+		h.DegradedTTL = time.Second
+		h.read(2, doorLoad, 0, 3021, 3022)
+		h.fault(faultFull, 0, 21, 3000)
+	}, violates: "gentle", answered: 3001 * time.Millisecond},
+	{name: "the same, and the process says that Redis is not in use", made: func(h byHand) {
+		h.DegradedTTL = time.Second
+		h.read(2, doorLoad, 0, 3021, 3022)
+		h.fault(faultFull, 0, 21, 3000)
+		h.outages[2] = []stoppage{{100 * ms, 200 * ms}}
+	}, faulted: 3001 * time.Millisecond},
+	{name: "the same with another process's outage", made: func(h byHand) {
+		h.DegradedTTL = time.Second
+		h.read(2, doorLoad, 0, 3021, 3022)
+		h.outages[1] = []stoppage{{100 * ms, 200 * ms}}
+	}, violates: "quiet", quiet: 3001 * time.Millisecond},
+	{name: "undone with its server: the old version for 3 s, by Strong and in the same process too", made: func(h byHand) {
+		h.fault(faultRestored, 0, 15, 30)
+		h.excuse()
+		h.read(1, doorLoad, 0, 31, 32)
+		h.read(1, doorStrong, 0, 3029, 3030)
+		h.read(2, doorStrong, 0, 3029, 3030)
+	}},
+	{name: "undone with its server: the old version in the same process after that", made: func(h byHand) {
+		h.fault(faultRestored, 0, 15, 30)
+		h.excuse()
+		h.read(1, doorLoad, 0, 3031, 3032)
+	}, violates: "own process"},
+	{name: "undone with its server, and the process was killed: never complete elsewhere", made: func(h byHand) {
+		h.processes = []process{{proc: 1, killed: 40 * ms}}
+		h.fault(faultRestored, 0, 15, 30)
+		h.excuse()
+		h.read(2, doorStrong, 0, 9000, 9001)
+	}},
+	{name: "confirmed before the databases were swapped", made: func(h byHand) {
+		h.fault(faultRestored, 0, 21, 30)
+		h.excuse()
+		h.read(2, doorStrong, 0, 40, 41)
+	}, violates: "Strong"},
 	{name: "a version that does not exist yet", made: func(h byHand) { h.read(1, doorLoad, 1, 5, 9) }, violates: "did not exist"},
 	{name: "a version that never exists", made: func(h byHand) { h.read(2, doorStrong, 2, 30, 31) }, violates: "did not exist"},
 	{name: "not confirmed: elsewhere the old version, also by Strong", made: func(h byHand) {
@@ -134,6 +174,7 @@ func TestBothChecksAgreeOnHistoriesWrittenByHand(t *testing.T) {
 			h := makeByHand(c.made)
 			v := judgeHistory(h)
 			require.Equal(t, c.quiet, v.delta(quiet))
+			require.Equal(t, c.answered, v.delta(answered))
 			require.Equal(t, c.faulted, v.delta(faulted))
 			r := check(h)
 			require.Equal(t, len(h.reads), r.searched.reads)
@@ -187,6 +228,7 @@ func TestASavedHistoryIsTheSame(t *testing.T) {
 		again, err := load(path)
 		require.NoError(t, err)
 		again.unconfirmed = h.unconfirmed // counted when records come in
+		again.restored = h.restored       // counted by excuse
 		require.Equal(t, h, again, c.name)
 	}
 }
@@ -210,6 +252,10 @@ func TestRecordsArriveAsTheyWereSent(t *testing.T) {
 	require.EqualValues(t, 9, h.invalidations[1].confirmed)
 	require.Zero(t, h.lost())
 	require.Error(t, h.addRecords(6, appendConfirmation(nil, 2, 9)), "once is enough")
+
+	require.NoError(t, h.addRecords(6, appendHealth(appendHealth(nil, false, 20), true, 30)))
+	require.NoError(t, h.addRecords(6, appendHealth(nil, false, 40)))
+	require.Equal(t, []stoppage{{20, 30}, {40, forGood}}, h.outages[6])
 	require.Error(t, h.addRecords(6, b[:recordSize-1]))
 }
 

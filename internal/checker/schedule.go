@@ -187,6 +187,9 @@ func (r *run) strike(random *rand.Rand) error {
 	}
 }
 
+// leastEffect is how long those last at least whose effect is counted.
+const leastEffect = 300 * time.Millisecond
+
 // cause lets one fault last for its time.
 func (r *run) cause(n nemesis, random *rand.Rand, length time.Duration) {
 	f := fault{name: n.name, began: now(), seen: 1}
@@ -201,6 +204,7 @@ func (r *run) cause(n nemesis, random *rand.Rand, length time.Duration) {
 	before := 0
 	if n.effects != nil {
 		before = n.effects()
+		length = max(length, leastEffect)
 		f.began = now()
 	}
 	end := n.begin(random)

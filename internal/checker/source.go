@@ -37,6 +37,12 @@ func (s *slowness) set(keys keySet, by time.Duration) {
 	s.keys, s.by = keys, by
 }
 
+func (s *slowness) on() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.by > 0
+}
+
 // keepBack waits with an answer that has been made.
 func (s *slowness) keepBack(keys keySet) {
 	s.mu.Lock()
