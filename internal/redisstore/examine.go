@@ -161,6 +161,7 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 		{release, pair, []string{nonce, ""}},
 		{forget, pair[:1], append([]string{nonce, "0"}, s.format...)},
 		{touch, pair[:1], []string{"", ms}},
+		{writeMark, pair[:1], []string{"0", "0", ms}},
 		{remove, pair, s.format},
 		seizes,
 		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},

@@ -67,6 +67,7 @@ func (s State) differs(before State) bool {
 type link struct {
 	session   atomic.Pointer[session] // nil while down
 	ups       atomic.Uint64           // how often it has come up
+	lastMark  atomic.Uint64           // that was written, or read, at the server: see Mark
 	failed    atomic.Int32            // failures in a row
 	blind     atomic.Bool             // the server does not tell of changes
 	silent    atomic.Bool             // the server does not track, and does not let this process announce changes either

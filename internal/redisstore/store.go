@@ -270,6 +270,7 @@ func (s *Store) readMark(ctx context.Context, l *link, c rueidis.Client) error {
 		return err
 	}
 	mark, _ := r.AsUint64() // without one, or with something else in its place, it knows of nothing
+	l.lastMark.Store(mark)
 	s.marked(mark)
 	return nil
 }
@@ -286,15 +287,57 @@ const markLife = 4 * time.Hour
 // Mark has all servers know a number, which Marked is told when a connection to one is made. Numbers grow. A server that takes the
 // place of another one knows what that has passed on to it: replication keeps the order of writes.
 func (s *Store) Mark(ctx context.Context, mark uint64) error {
-	for _, err := range s.onEach(ctx, false, func(c rueidis.Client, l *link) rueidis.Completed {
-		return c.B().Set().Key(l.ownName(markName)).Value(strconv.FormatUint(mark, 10)).Px(markLife).Build()
-	}) {
-		if err != nil {
+	t := s.table.Load()
+	if len(t.nodes) == 0 {
+		return ErrUnavailable
+	}
+	for _, l := range t.nodes {
+		if l.idle() {
+			continue
+		}
+		if err := s.markAt(ctx, l, mark); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// markAt writes a mark at one server, over the last one that was written or read there. Where there is another one, the server's data
+// was exchanged for what it had been before: it does not know of the invalidations in between.
+func (s *Store) markAt(ctx context.Context, l *link, mark uint64) error {
+	last, next := l.lastMark.Load(), strconv.FormatUint(mark, 10)
+	name := l.ownName(markName)
+	args := []string{next, strconv.FormatUint(last, 10), strconv.FormatInt(markLife.Milliseconds(), 10)}
+	there, err := s.run(ctx, []call{{writeMark, []string{name}, args}})[0].ToString()
+	if err != nil {
+		return err
+	}
+	if found, err := strconv.ParseUint(there, 10, 64); err == nil && found < last {
+		for _, w := range l.wires() {
+			w.withdraw()
+		}
+		l.lastMark.Store(found)
+		s.marked(found) // which has what it does not know sent again, and a mark written after that
+		return nil
+	}
+	l.lastMark.Store(mark)
+	return nil
+}
+
+// writeMark writes a mark and answers with the one before.
+//
+//	KEYS  the mark's key
+//	ARGV  the mark, the one that was written before it, its life in ms
+//
+// Where the server has an earlier one than that, it is left for now: whoever finds it has to send again what came later.
+var writeMark = newScript(`
+local there = redis.call('GET', KEYS[1])
+if there and tonumber(there) and tonumber(there) < tonumber(ARGV[2]) then
+	return there
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return there or ARGV[2]
+`)
 
 // readClock asks for the time, which freshness is measured by.
 func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
