@@ -390,3 +390,33 @@ func contains(t *testing.T, text, want string) {
 		t.Errorf("%q does not contain %q", text, want)
 	}
 }
+
+// docs/hazards.md has a row for each hazard that has a mutant named after it, and none without one.
+func TestThePageOfHazardsAndTheListAgree(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "hazards.md"))
+	check(t, err)
+	rows := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllSubmatch(page, -1) {
+		rows[string(m[1])] = true
+	}
+	held := map[string]bool{}
+	files, err := filepath.Glob(filepath.Join("list", "[0-9]*.mutant")) // the others are about rules that no interleaving breaks
+	check(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		check(t, err)
+		for _, m := range regexp.MustCompile(`(?m)^hazard: (\d+)`).FindAllSubmatch(text, -1) {
+			held[string(m[1])] = true
+		}
+	}
+	for n := range held {
+		if !rows[n] {
+			t.Errorf("docs/hazards.md has no row %s, which mutants are about", n)
+		}
+	}
+	for n := range rows {
+		if !held[n] {
+			t.Errorf("row %s of docs/hazards.md has no mutant", n)
+		}
+	}
+}
