@@ -344,17 +344,21 @@ func TestAValueThatRedisCouldNotBeAskedForIsNotKeptWhileRedisIsThere(t *testing.
 	o := at(proxy.Addr())
 	o.OpTimeout = 100 * time.Millisecond
 	a, b := connected(t, at(server.Addr())), connected(t, o)
-	unanswered := func(v string) string {
-		gate := proxy.HoldReplies(func(args []string) bool { return isRead(args, "items:a") })
+	// The request is held, and not the reply: a read that the server has carried out is one of whose changes it tells.
+	unanswered := func(v string, meanwhile func()) string {
+		gate := proxy.HoldRequests(func(args []string) bool { return isRead(args, "items:a") })
 		defer gate.Release()
-		return <-background(t, b, items.Key("a"), value(v))
+		got := <-background(t, b, items.Key("a"), value(v))
+		meanwhile()
+		return got
 	}
-	require.Equal(t, "old", unanswered("old"))
+	require.Equal(t, "old", unanswered("old", func() {
+		receipt, err := a.Invalidate(t.Context(), items.Key("a"))
+		require.NoError(t, err)
+		require.True(t, receipt.Confirmed)
+	}))
 	eventually(t, "Redis is there", func() bool { return b.Health().State == aside.StateConnected })
-	receipt, err := a.Invalidate(t.Context(), items.Key("a"))
-	require.NoError(t, err)
-	require.True(t, receipt.Confirmed)
-	require.Equal(t, "new", unanswered("new"))
+	require.Equal(t, "new", unanswered("new", func() {}))
 }
 
 // Hazard 55: one failed read is no outage.
