@@ -69,15 +69,14 @@ func (l *link) examine(ctx context.Context, s *session) {
 		case <-often.C:
 		}
 		often.Stop()
-		silent := l.silent.Load()
 		trying, over := context.WithTimeout(ctx, dialTimeout)
 		err := l.greet(trying, s.client)
 		over()
-		if classOf(err) == refused {
+		switch {
+		case classOf(err) == refused:
 			l.trip(s, err)
-		}
-		if l.silent.Load() != silent {
-			signal(s.silence)
+		case err != nil:
+			signal(s.suspect) // nothing was found out
 		}
 		t := time.NewTimer(lookAgain)
 		select {
@@ -123,12 +122,21 @@ func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error
 				return err
 			}
 		}
-		l.silent.Store(silent)
+		l.setSilent(silent)
 		if !again {
 			break
 		}
 	}
 	return nil
+}
+
+// setSilent notes whether the server lets this process announce changes. Each client that is made finds that out, the one in use
+// and those beside it: the state of the link follows all of them.
+func (l *link) setSilent(silent bool) {
+	l.silent.Store(silent)
+	if s := l.latest.Load(); s != nil {
+		signal(s.silence)
+	}
 }
 
 const publish = "PUBLISH"

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/redistest"
@@ -198,6 +200,41 @@ func TestWhoMayNotAnnounceChangesIsToldSo(t *testing.T) {
 		return s.State().Silent
 	}, bound, 10*time.Millisecond)
 	require.True(t, s.State().Up)
+}
+
+// The client that listens for what others announce, and any other one beside the one in use, may be the first to find it out.
+func TestWhoMayNotAnnounceChangesIsToldSoByAnyClient(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	server.MustDo(t, "ACL", "SETUSER", "default", "-client|tracking", "-publish")
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format})
+	require.True(t, s.State().Silent)
+	server.MustDo(t, "ACL", "SETUSER", "default", "+publish")
+	l := only(s)
+	require.NoError(t, l.greet(t.Context(), l.session.Load().client)) // as for one more client
+	require.Eventually(t, func() bool { return !s.State().Silent }, bound, time.Millisecond)
+	require.True(t, s.State().Up)
+}
+
+// A server that was too slow to be examined is examined again soon: nothing was found out.
+func TestAServerThatCouldNotBeExaminedIsExaminedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var asked []time.Duration
+		began := time.Now()
+		l := &link{greet: func(context.Context, rueidis.Client) error {
+			if asked = append(asked, time.Since(began)); len(asked) <= 2 {
+				return ErrSlow
+			}
+			return nil
+		}}
+		s := &session{suspect: make(chan struct{}, 1)}
+		signal(s.suspect)
+		ctx, end := context.WithTimeout(t.Context(), lookOften/2)
+		defer end()
+		l.examine(ctx, s)
+		require.Equal(t, []time.Duration{0, lookAgain, 2 * lookAgain}, asked)
+	})
 }
 
 func TestARefusalIsDescribedForWhoHasToMendIt(t *testing.T) {
