@@ -95,72 +95,86 @@ func (s *slot) guard(c *Cache, m *marks) {
 	if s.call == nil { // a Get, or a Set
 		return
 	}
-	type watched struct {
-		tag    string
-		fence  *near.Fence
-		gen    *near.Generation // by which Redis tells of a change; nil: by the fence
-		notice notice
-	}
-	fence, own, key, read := s.fence, s.notice, s.key, s.read
+	g := &guard{cache: c, key: s.key, fence: s.fence, notice: s.notice, read: s.read && c.store != nil, until: s.untoldUntil()}
+	g.late, g.lateTags = s.out.late, s.lateTags
 	names := s.tags
 	if s.out.late || s.read && !s.keep { // the load of a value that is not stored
 		names = s.restsOn()
 	}
-	tags := make([]watched, len(names))
-	var gens []*near.Generation
-	for i, tag := range names {
+	g.tags = g.few[:0]
+	for _, tag := range names {
 		k := m.of(tag)
-		tags[i] = watched{tag, k.fence, k.gen, k.notice}
+		g.tags = append(g.tags, watched{tag, k.fence, k.gen, k.notice})
 	}
-	for _, st := range s.stamps {
-		if st.gen != nil {
-			gens = append(gens, st.gen)
-		}
+	g.stamps = s.stamps
+	if c.store != nil && (g.notice.untracked || !c.store.Tracks(g.key)) {
+		g.until = s.began + int64(redisstore.UntrackedLife)
 	}
-	late, lateTags := s.out.late, s.lateTags
-	until := s.untoldUntil()
-	if c.store != nil && (own.untracked || !c.store.Tracks(key)) {
-		until = s.began + int64(redisstore.UntrackedLife)
-	}
-	untold := func(name string, n *notice) bool {
-		if !c.clock.Before(until) {
-			return true
-		}
-		return !n.untracked && c.store.Tracks(name) && !c.cutOff(name, n)
-	}
-	s.call.Guard(func() bool {
-		if fence.Broken() || own.voucher != nil && !own.voucher.Valid() || late && c.lateTags.Load() != lateTags {
-			return false
-		}
-		read := read && c.store != nil // before that, what is read is as new as who joins
-		if read && own.voucher == nil && untold(key, &own) {
-			return false
-		}
-		for i := range tags {
-			t := &tags[i]
-			switch {
-			case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
-				return false
-			case !read:
-			case t.gen != nil: // also where the generation of another tag is not known, so that the load has no stamps
-				if !t.gen.Valid() {
-					return false
-				}
-			case t.notice.voucher == nil:
-				if untold(t.tag, &t.notice) {
-					return false
-				}
-			case !t.notice.voucher.Valid():
-				return false
-			}
-		}
-		for _, g := range gens {
-			if !g.Valid() {
-				return false
-			}
-		}
+	s.call.Guard(g.holds)
+}
+
+// A guard is what a load rests on. It does not change, since who would join the load looks at any time.
+type guard struct {
+	cache    *Cache
+	key      string
+	fence    *near.Fence
+	notice   notice
+	read     bool  // Redis was read; before that, what is read is as new as who joins
+	until    int64 // until when the load is joined where nobody tells of a change
+	late     bool  // its loader names tags
+	lateTags uint64
+	tags     []watched
+	stamps   []stamp
+	few      [3]watched // room for tags
+}
+
+type watched struct {
+	tag    string
+	fence  *near.Fence
+	gen    *near.Generation // by which Redis tells of a change; nil: by the fence
+	notice notice
+}
+
+func (g *guard) untold(name string, n *notice) bool {
+	if !g.cache.clock.Before(g.until) {
 		return true
-	})
+	}
+	return !n.untracked && g.cache.store.Tracks(name) && !g.cache.cutOff(name, n)
+}
+
+// holds reports whether the load may be joined.
+func (g *guard) holds() bool {
+	own := &g.notice
+	if g.fence.Broken() || own.voucher != nil && !own.voucher.Valid() || g.late && g.cache.lateTags.Load() != g.lateTags {
+		return false
+	}
+	if g.read && own.voucher == nil && g.untold(g.key, own) {
+		return false
+	}
+	for i := range g.tags {
+		t := &g.tags[i]
+		switch {
+		case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
+			return false
+		case !g.read:
+		case t.gen != nil: // also where the generation of another tag is not known, so that the load has no stamps
+			if !t.gen.Valid() {
+				return false
+			}
+		case t.notice.voucher == nil:
+			if g.untold(t.tag, &t.notice) {
+				return false
+			}
+		case !t.notice.voucher.Valid():
+			return false
+		}
+	}
+	for _, st := range g.stamps {
+		if st.gen != nil && !st.gen.Valid() {
+			return false
+		}
+	}
+	return true
 }
 
 // keepWithoutLease keeps in memory what was loaded without a lease, or could not be stored under it. Where Redis tells of every change

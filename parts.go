@@ -105,7 +105,7 @@ func (m *marks) manifest(key string, value []byte) (size int64, outdated bool) {
 		return int64(len(value)), false // whoever reads it finds that too
 	}
 	for _, tag := range h.Tags {
-		if k := m.byTag[tag.Name]; k != nil && k.known && k.value != tag.Generation {
+		if k := m.find(tag.Name); k != nil && k.known && k.value != tag.Generation {
 			return size, true
 		}
 	}

@@ -93,31 +93,67 @@ type mark struct {
 // marks are those of a flight. All its keys share them.
 type marks struct {
 	cache *Cache
-	byTag map[string]*mark
+	list  []*mark
+	byTag map[string]*mark // of all in the list; nil while they are few
+	few   [3]mark          // the first ones
 }
 
-func (c *Cache) newMarks() *marks { return &marks{cache: c, byTag: make(map[string]*mark, 4)} }
+// manyMarks is from how many on they are looked up in a map.
+const manyMarks = 8
+
+func (c *Cache) newMarks() *marks { return &marks{cache: c} }
 
 func (m *marks) end() {
-	for _, k := range m.byTag {
+	for _, k := range m.list {
 		k.fence.End()
 	}
 }
 
+// find returns the mark of a tag, nil if it has none.
+func (m *marks) find(tag string) *mark {
+	if m.byTag != nil {
+		return m.byTag[tag]
+	}
+	for _, k := range m.list {
+		if k.tag == tag {
+			return k
+		}
+	}
+	return nil
+}
+
 // of returns the mark of a tag, and takes its fence if it is new.
 func (m *marks) of(tag string) *mark {
-	k := m.byTag[tag]
+	k := m.find(tag)
 	if k == nil {
-		k = &mark{tag: tag, fence: m.cache.near.Fence(tag, nil), notice: m.cache.newNotice(tag)}
+		if n := len(m.list); n < len(m.few) {
+			k = &m.few[n]
+		} else {
+			k = new(mark)
+		}
+		*k = mark{tag: tag, fence: m.cache.near.Fence(tag, nil), notice: m.cache.newNotice(tag)}
 		k.quarantined = m.cache.journal.holds(tag) // after the fence: what is entered later breaks it
-		m.byTag[tag] = k
+		m.add(k)
 	}
 	return k
 }
 
+func (m *marks) add(k *mark) {
+	m.list = append(m.list, k)
+	switch {
+	case m.byTag != nil:
+		m.byTag[k.tag] = k
+	case len(m.list) > manyMarks:
+		m.byTag = make(map[string]*mark, 2*manyMarks)
+		for _, k := range m.list {
+			m.byTag[k.tag] = k
+		}
+	}
+}
+
 // renew looks up in memory what is known now of each tag. Without trust, nothing is taken from memory.
 func (m *marks) renew(trust bool) {
-	for _, k := range m.byTag {
+	for _, k := range m.list {
 		if k.fence.BrokenHere() {
 			k.fence.End()
 			k.fence = m.cache.near.Fence(k.tag, nil)
@@ -144,7 +180,7 @@ func (k *mark) recall(c *Cache) {
 // unread are those of which memory does not know the generation. One in quarantine is read too, not for what Redis says, but so that
 // Redis tells of its changes.
 func (m *marks) unread() (list []*mark) {
-	for _, k := range m.byTag {
+	for _, k := range m.list {
 		if !k.known {
 			list = append(list, k)
 		}
@@ -154,7 +190,7 @@ func (m *marks) unread() (list []*mark) {
 
 // unknown are those that have to be asked for.
 func (m *marks) unknown() (list []*mark) {
-	for _, k := range m.byTag {
+	for _, k := range m.list {
 		if !k.known && !k.quarantined {
 			list = append(list, k)
 		}
@@ -167,7 +203,7 @@ func (m *marks) unknown() (list []*mark) {
 // among them: they may be read, but nothing is written for them.
 func (m *marks) toEnsure(slots []*slot) (list []*mark, tags []redisstore.Tag) {
 	lives := make(map[string]time.Duration)
-	if m.byTag[tagSequence] != nil {
+	if m.find(tagSequence) != nil {
 		lives[tagSequence] = 0
 	}
 	for _, s := range slots {
@@ -266,7 +302,7 @@ type stamp struct {
 // capture notes the generations of s's tags. It comes before the load: what is invalidated later makes the loaded value
 // out of date, whether or not the load has seen the change.
 func (m *marks) capture(s *slot) (complete bool) {
-	s.stamps = s.stamps[:0]
+	s.stamps = make([]stamp, 0, len(s.tags)) // not those of before: a guard may be looking at them
 	for _, tag := range s.tags {
 		k := m.of(tag)
 		if !k.known {
@@ -274,7 +310,7 @@ func (m *marks) capture(s *slot) (complete bool) {
 		}
 		s.stamps = append(s.stamps, stamp{tag, k.value, k.gen})
 	}
-	if k := m.byTag[tagSequence]; k != nil && k.known {
+	if k := m.find(tagSequence); k != nil && k.known {
 		s.sequence = k.value
 	}
 	return true

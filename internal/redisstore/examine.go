@@ -45,6 +45,9 @@ func (r *refusal) describe(code string) string {
 // isUnusual reports whether an answer may mean that a command is refused whatever its key. Those that are known to be about a key,
 // or about a moment, do not.
 func isUnusual(err error) bool {
+	if err == nil || rueidis.IsRedisNil(err) {
+		return false
+	}
 	c := code(err)
 	return c == "NOPERM" || c != "" && classOf(err) == answer && !slices.Contains(usual, c)
 }
