@@ -472,6 +472,32 @@ func TestACallerAfterAnInvalidationNeverJoinsAnOlderLoad(t *testing.T) {
 	})
 }
 
+func TestACallerAfterAnInvalidationOfATagNeverJoinsAnOlderLoad(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		for name, invalidate := range map[string]func(*aside.Cache) (aside.Receipt, error){
+			"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(t.Context(), "x") },
+			"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(t.Context(), "items") },
+			"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(t.Context()) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				c, key := newCache(aside.Options{}), items.Key(name)
+				old := newHeld()
+				first := waiting(t, c, key, old.load("old"), aside.WithTags("x"))
+				<-old.began
+				_, err := invalidate(c)
+				require.NoError(t, err)
+				require.Equal(t, "new", <-waiting(t, c, key, value("new"), aside.WithTags("x")))
+				close(old.release)
+				require.Equal(t, "old", <-first, "who was already waiting gets it")
+				v, err := aside.Get[string](t.Context(), c, key)
+				require.NoError(t, err)
+				require.Equal(t, "new", v)
+			})
+		}
+	})
+}
+
 func TestNoStaleReadAfterAnInvalidationThatRacesWithLoads(t *testing.T) {
 	t.Parallel()
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {

@@ -106,7 +106,6 @@ func (s *slot) guard(c *Cache, m *marks) {
 		k := m.of(tag)
 		g.tags = append(g.tags, watched{tag, k.fence, k.gen, k.notice})
 	}
-	g.stamps = s.stamps
 	if c.store != nil && (g.notice.untracked || !c.store.Tracks(g.key)) {
 		g.until = s.began + int64(redisstore.UntrackedLife)
 	}
@@ -124,7 +123,6 @@ type guard struct {
 	late     bool  // its loader names tags
 	lateTags uint64
 	tags     []watched
-	stamps   []stamp
 	few      [3]watched // room for tags
 }
 
@@ -166,11 +164,6 @@ func (g *guard) holds() bool {
 				return false
 			}
 		case !t.notice.voucher.Valid():
-			return false
-		}
-	}
-	for _, st := range g.stamps {
-		if st.gen != nil && !st.gen.Valid() {
 			return false
 		}
 	}

@@ -302,7 +302,7 @@ type stamp struct {
 // capture notes the generations of s's tags. It comes before the load: what is invalidated later makes the loaded value
 // out of date, whether or not the load has seen the change.
 func (m *marks) capture(s *slot) (complete bool) {
-	s.stamps = make([]stamp, 0, len(s.tags)) // not those of before: a guard may be looking at them
+	s.stamps = s.stamps[:0]
 	for _, tag := range s.tags {
 		k := m.of(tag)
 		if !k.known {

@@ -364,24 +364,32 @@ func TestAValueThatRedisCouldNotBeAskedForIsNotKeptWhileRedisIsThere(t *testing.
 // Hazard 55: one failed read is no outage.
 func TestALoadThatCouldNotReadRedisIsNotJoinedWhileRedisIsThere(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
-	o := at(proxy.Addr())
-	o.OpTimeout = 100 * time.Millisecond
-	a, b := connected(t, at(server.Addr())), connected(t, o)
-	gate := proxy.HoldReplies(func(args []string) bool { return isRead(args, "items:a") })
-	doomed := newHeld()
-	first := background(t, b, items.Key("a"), doomed.load("old"))
-	<-doomed.began
-	gate.Release()
-	eventually(t, "Redis is there", func() bool { return b.Health().State == aside.StateConnected })
-	receipt, err := a.Invalidate(t.Context(), items.Key("a"))
-	require.NoError(t, err)
-	require.True(t, receipt.Confirmed)
-	require.Equal(t, "new", <-background(t, b, items.Key("a"), value("new")))
-	close(doomed.release)
-	require.Equal(t, "old", <-first)
-	require.Equal(t, "new", inMemory(t, b, items.Key("a"), value("not this one")))
+	for name, known := range map[string]bool{"tags known": true, "tags not known": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			o := at(proxy.Addr())
+			o.OpTimeout = 100 * time.Millisecond
+			a, b := connected(t, at(server.Addr())), connected(t, o)
+			if known {
+				inMemory(t, b, items.Key("other"), naming("x", value("v")))
+			}
+			gate := proxy.HoldReplies(func(args []string) bool { return isRead(args, "items:a") })
+			doomed := newHeld()
+			first := background(t, b, items.Key("a"), doomed.load("old"))
+			<-doomed.began
+			gate.Release()
+			eventually(t, "Redis is there", func() bool { return b.Health().State == aside.StateConnected })
+			receipt, err := a.Invalidate(t.Context(), items.Key("a"))
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+			require.Equal(t, "new", <-background(t, b, items.Key("a"), value("new")))
+			close(doomed.release)
+			require.Equal(t, "old", <-first)
+			require.Equal(t, "new", inMemory(t, b, items.Key("a"), value("not this one")))
+		})
+	}
 }
 
 // Hazard 62: a lease that nobody will fill or give back keeps nobody waiting for long.
