@@ -209,7 +209,8 @@ func (h *history) excuse() {
 		for n := range h.invalidations {
 			i := &h.invalidations[n]
 			byKey := i.door == doorKey || i.door == doorKeys || i.door == doorLoaderInval
-			if i.confirmed < from || i.confirmed > to || byKey && i.keys&f.keys == 0 {
+			// The node may have confirmed it by then, though its answer came later.
+			if i.confirmed < from || i.call > to || i.confirmed >= again || byKey && i.keys&f.keys == 0 {
 				continue // else what was confirmed may have been at any node
 			}
 			excused++

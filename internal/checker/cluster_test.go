@@ -40,6 +40,7 @@ func TestOnlyWhatAFailoverCanHaveLostIsExcused(t *testing.T) {
 		"long before":                         {faultTakeover, 0, invalidated(8_900, doorKey, one(at)), 8_900 * ms},
 		"afterwards":                          {faultTakeover, 0, invalidated(12_100, doorKey, one(at)), 12_100 * ms},
 		"after the node had died":             {faultDead, 0, invalidated(10_500, doorKey, one(at)), 10_500 * ms},
+		"called before, answered afterwards":  {faultTakeover, 0, invalidation{call: 11_999 * ms, ret: 12_003 * ms, confirmed: 12_003 * ms, keys: one(at), proc: 1, door: doorKey}, again},
 		"without a failover that loses":       {"promotion", 0, invalidated(9_500, doorKey, one(at)), 9_500 * ms},
 	} {
 		h := newHistory(scheduleInfo{DegradedTTL: -time.Nanosecond})
@@ -50,5 +51,35 @@ func TestOnlyWhatAFailoverCanHaveLostIsExcused(t *testing.T) {
 		require.Equal(t, tc.want, h.invalidations[0].confirmed, name)
 		h.excuse()
 		require.Equal(t, tc.want, h.invalidations[0].confirmed, "again: %s", name)
+	}
+}
+
+func TestOnlyWhatIsUndoneWithItsServerIsExcused(t *testing.T) {
+	t.Parallel()
+	const settled = int64(12_000*ms) + int64(settle)
+	for name, tc := range map[string]struct {
+		fault                 string
+		killed                int64
+		call, confirmed, want int64
+	}{
+		"while the other database is there":           {faultRestored, 0, 10_500 * ms, 10_501 * ms, settled},
+		"called before and confirmed while it is":     {faultRestored, 0, 9_990 * ms, 10_001 * ms, settled},
+		"called while it is there, answered later":    {faultRestored, 0, 11_990 * ms, 12_003 * ms, settled},
+		"by a process that was killed before it knew": {faultRestored, 13_000 * ms, 10_500 * ms, 10_501 * ms, 0},
+		"before":                     {faultRestored, 0, 9_000 * ms, 9_900 * ms, 9_900 * ms},
+		"afterwards":                 {faultRestored, 0, 12_001 * ms, 12_002 * ms, 12_002 * ms},
+		"in a database that stays":   {faultSwapped, 0, 10_500 * ms, 10_501 * ms, 10_501 * ms},
+		"confirmed when it would be": {faultRestored, 0, 11_990 * ms, settled + 1, settled + 1},
+	} {
+		h := newHistory(scheduleInfo{DegradedTTL: -time.Nanosecond})
+		h.processes = []process{{proc: 1, killed: tc.killed}}
+		h.faults = []fault{{name: tc.fault, began: 10_000 * ms, end: 12_000 * ms}}
+		h.invalidations = []invalidation{{call: tc.call, ret: tc.confirmed, confirmed: tc.confirmed, keys: one(0), proc: 1, door: doorKey}}
+		h.excuse()
+		require.Equal(t, tc.want, h.invalidations[0].confirmed, name)
+		n := h.restored
+		h.excuse()
+		require.Equal(t, tc.want, h.invalidations[0].confirmed, "again: %s", name)
+		require.Equal(t, n, h.restored, "and not counted twice: %s", name)
 	}
 }

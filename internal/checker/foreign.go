@@ -158,10 +158,11 @@ func (h *history) excuseRestored() {
 		again := f.end + int64(settle)
 		for n := range h.invalidations {
 			i := &h.invalidations[n]
-			if i.ret >= f.began && i.ret <= f.end && i.restored == 0 {
+			// What was called before they were swapped back may have been done by then, though the answer came later.
+			if i.ret >= f.began && i.call <= f.end && i.restored == 0 {
 				i.restored = again
 			}
-			if i.confirmed < f.began || i.confirmed > f.end {
+			if i.confirmed < f.began || i.call > f.end || i.confirmed >= again {
 				continue
 			}
 			h.restored++
