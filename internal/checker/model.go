@@ -158,13 +158,14 @@ func (s *searched) judge(p piece) {
 	}
 }
 
-// smaller reports whether porcupine refuses a delta that is one nanosecond smaller than what a finding has measured.
-func smaller(h *history, f finding) bool {
+// smaller reports whether porcupine accepts a delta that is one nanosecond smaller than what a finding has measured, and whether it
+// could not tell in time: to find that there is no order can take longer than to find one.
+func smaller(h *history, f finding) (accepted, unknown bool) {
 	var delta [measured]time.Duration
 	delta[f.strength-quiet] = f.excess - 1
 	var s searched
 	cut(h, delta, &f.read, s.judge)
-	return len(s.illegal) > 0
+	return len(s.illegal) == 0 && s.unknown == 0, len(s.illegal) == 0 && s.unknown > 0
 }
 
 // cut makes the pieces of a history, or only the one of one read.
