@@ -951,6 +951,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		}
 	}()
 
+	parent := parentOf(ctx) // before there is a place that nobody would leave
 	leave, ok := c.loads.enter(ctx, slots[0].call.Hurried())
 	switch {
 	case !ok:
@@ -974,7 +975,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			}
 		}
 	}
-	l := &Load{cache: c, slots: slots, parent: loadOf(ctx)}
+	l := &Load{cache: c, slots: slots, parent: parent}
 	start, took := func() (int64, time.Duration) {
 		defer leave()
 		return c.callLoader(ctx, l, load)
