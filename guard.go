@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"slices"
 
 	"github.com/redis/rueidis"
 
@@ -32,11 +33,36 @@ func sound(err error) (good error) {
 		}
 		good = &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose methods panic: is it a nil pointer?", err), Stack: debug.Stack()}
 	}()
+	if left := mostCauses; !ends(err, deepestCause, &left) {
+		return &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose causes do not end: is it one of them?", err), Stack: debug.Stack()}
+	}
 	// As what follows may look at it: through the whole chain.
 	var own *Error
 	_, _ = errors.Is(err, ErrNotFound), errors.As(err, &own)
 	_ = err.Error()
+	if panicked, ok := err.(*flight.PanicError); ok && errors.Is(err, ErrNotFound) {
+		return &flight.PanicError{Value: fmt.Sprint(panicked.Value), Stack: panicked.Stack} // whatever it says: a panic is no answer
+	}
 	return err
+}
+
+const (
+	mostCauses   = 1 << 20
+	deepestCause = 1000
+)
+
+// ends reports whether the causes of an error come to an end. Where they do not, errors.Is would not, or would overflow the stack.
+func ends(err error, depth int, left *int) bool {
+	if *left--; err == nil || *left < 0 || depth == 0 {
+		return err == nil
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return ends(e.Unwrap(), depth-1, left)
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(cause error) bool { return !ends(cause, depth-1, left) })
+	}
+	return true
 }
 
 // apart runs a function of the program's on a goroutine of its own, which it may end.
