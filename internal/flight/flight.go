@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -35,7 +36,21 @@ type PanicError struct {
 }
 
 // Error gives the panic's value without its stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("loader panicked: %v", e.Value) }
+func (e *PanicError) Error() string { return "loader panicked: " + Text(e.Value) }
+
+// Text is what was given to panic, for a reader. What it holds is not gone into, since it may hold itself: to write that would
+// overflow the stack, which ends the process.
+func Text(panicked any) string {
+	switch panicked.(type) {
+	case error, fmt.Stringer:
+		return fmt.Sprint(panicked)
+	}
+	switch reflect.ValueOf(panicked).Kind() {
+	case reflect.Struct, reflect.Map, reflect.Slice, reflect.Array, reflect.Pointer:
+		return fmt.Sprintf("a value of type %T", panicked)
+	}
+	return fmt.Sprint(panicked)
+}
 
 // Unwrap returns the panic's value where that is an error.
 func (e *PanicError) Unwrap() error {
