@@ -525,13 +525,9 @@ func (s *slot) wait(ctx context.Context) (outcome, error) {
 	if !s.waitingSince.IsZero() {
 		left -= time.Since(s.waitingSince)
 	}
-	bounded, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
-	out, err := s.call.Wait(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		err = flight.ErrTimeout
-	}
-	return out, err
+	t := time.NewTimer(left)
+	defer t.Stop()
+	return s.call.WaitFor(ctx, t.C)
 }
 
 // lead takes the keys of one flight along the load path: near, read, lease, load, share, fill. Each step hands on only what

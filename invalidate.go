@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
@@ -74,7 +75,7 @@ func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return flight.EndOf(ctx)
 	case <-r.closes:
 		return ErrClosed
 	}

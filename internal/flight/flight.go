@@ -295,13 +295,30 @@ func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
 		return c.val, c.err
 	default:
 	}
+	return c.WaitFor(ctx, nil)
+}
+
+// WaitFor is Wait, but fails with ErrTimeout when over fires. A context of the program's own is not derived from for that: the standard
+// library panics, on a goroutine of its own, where one ends without an error.
+func (c *Call[K, V]) WaitFor(ctx context.Context, over <-chan time.Time) (V, error) {
 	select {
 	case <-c.done:
 		return c.val, c.err
 	case <-ctx.Done():
 		c.Leave()
-		return *new(V), ctx.Err()
+		return *new(V), EndOf(ctx)
+	case <-over:
+		c.Leave()
+		return *new(V), ErrTimeout
 	}
+}
+
+// EndOf is why a context has ended, also where its author has forgotten to say so: without an error it would be a success.
+func EndOf(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return context.Canceled
 }
 
 // Forsake ends a call that will not be run, with an error. It does nothing to one that was run.
