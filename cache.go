@@ -497,7 +497,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 //
 // No code of the program's runs after the flight is led: what ended the goroutine there would leave a flight that never runs.
 func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err error) {
-	l := loadOf(ctx)
+	l := loadOf(ctx).underWay()
 	s.lateTags = c.lateTags.Load()
 	if s.supersede || s.strong {
 		if s.call, s.led, ended = c.joinFresh(s, l == nil); ended != nil {

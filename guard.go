@@ -53,8 +53,11 @@ const (
 
 // ends reports whether the causes of an error come to an end. Where they do not, errors.Is would not, or would overflow the stack.
 func ends(err error, depth int, left *int) bool {
-	if *left--; err == nil || *left < 0 || depth == 0 {
-		return err == nil
+	if err == nil {
+		return true
+	}
+	if *left--; *left < 0 || depth == 0 {
+		return false
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:

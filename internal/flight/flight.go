@@ -290,17 +290,17 @@ func (c *Call[K, V]) settle(val V, err error) {
 // Wait returns the call's result, or ctx's error if ctx ends first. When the last caller of a flight leaves like that,
 // the flight's context is cancelled and the next caller of the key starts a new one.
 func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
-	select {
-	case <-c.done:
-		return c.val, c.err
-	default:
-	}
 	return c.WaitFor(ctx, nil)
 }
 
 // WaitFor is Wait, but fails with ErrTimeout when over fires. A context of the program's own is not derived from for that: the standard
 // library panics, on a goroutine of its own, where one ends without an error.
 func (c *Call[K, V]) WaitFor(ctx context.Context, over <-chan time.Time) (V, error) {
+	select {
+	case <-c.done:
+		return c.val, c.err
+	default:
+	}
 	select {
 	case <-c.done:
 		return c.val, c.err
