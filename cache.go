@@ -220,7 +220,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 
 // hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
 func (c *Cache) hit(key Key) (value any, counts *counters) {
-	if c == nil || c.near == nil || key.policy == nil {
+	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
 		return nil, nil
 	}
 	e := c.near.Get(key.text)
