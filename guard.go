@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -86,9 +87,20 @@ func apart[T any](f func() (T, error)) (T, error) {
 		value, err := f()
 		r = result{value, sound(err)}
 	}()
-	r := <-done
-	return r.value, r.err
+	t := time.NewTimer(hookTimeout)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-t.C:
+	}
+	var none T
+	return none, errors.New("it has not returned in time")
 }
+
+// hookTimeout is how long the connector waits for a function of the program's that knows no context: one that asks for credentials,
+// say. Another attempt is made then.
+const hookTimeout = 10 * time.Second
 
 // guardHooks has what the program brings for connections fail where it panics. It is called on goroutines of rueidis and of the
 // connector.
