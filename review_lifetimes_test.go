@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -478,9 +479,14 @@ func TestNothingIsServedThatCannotBeInvalidatedAnyMore(t *testing.T) {
 }
 
 // A hangingCodec does something else than to encode, or to decode, where it is told to.
-type hangingCodec struct{ encode, decode func() }
+type hangingCodec struct{ encode, decode, name func() }
 
-func (c *hangingCodec) Name() string { return "hanging" }
+func (c *hangingCodec) Name() string {
+	if c.name != nil {
+		c.name()
+	}
+	return "hanging"
+}
 
 func (c *hangingCodec) Marshal(v any) ([]byte, error) {
 	if c.encode != nil {
@@ -730,4 +736,39 @@ func TestABrokenConnectionIsNoticedThoughItCannotBeClosed(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, r.Status == aside.StatusHit && r.Value == "old", "an old value is a fresh hit: %+v", r)
 	eventually(t, "it connects again", func() bool { return c.Health().State == aside.StateConnected })
+}
+
+// The same for what reads Redis in the time of its caller.
+func TestAContextThatEndsWithoutAnErrorEndsNoProcessWhereRedisIsRead(t *testing.T) {
+	inItsOwnProcess(t, func(t *testing.T) {
+		proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+		c := connected(t, at(proxy.Addr()))
+		held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:a" })
+		ctx := &merged{context.Background(), make(chan struct{})}
+		time.AfterFunc(100*time.Millisecond, func() { close(ctx.done) })
+		_, err := aside.Get[string](ctx, c, items.Key("a"))
+		require.Error(t, err)
+		held.Release()
+	})
+}
+
+// A check runs in the background, where a panic is nobody's.
+func TestACheckWhoseCodecPanicsEndsNoProcess(t *testing.T) {
+	inItsOwnProcess(t, func(t *testing.T) {
+		var panicked atomic.Bool
+		policy := hanging(&hangingCodec{name: func() {
+			if stack := string(debug.Stack()); strings.Contains(stack, ".verdict(") && strings.Contains(stack, "wire.ID(") {
+				panicked.Store(true)
+				panic("oops")
+			}
+		}})
+		o := at(redistest.Start(t).Addr())
+		o.MaxBytes, o.Check = 1, aside.Check{Share: 1, Within: time.Millisecond, Rate: -1}
+		c := connected(t, o)
+		eventually(t, "a check has panicked", func() bool {
+			_, err := aside.GetOrLoad(t.Context(), c, policy.Key("k"), value("v"))
+			return err != nil || panicked.Load()
+		})
+		time.Sleep(100 * time.Millisecond)
+	})
 }
