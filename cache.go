@@ -301,7 +301,7 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
-	budget, cancel := c.budget(ctx, s)
+	budget, cancel := c.budget(steady{ctx}, s)
 	defer cancel()
 	m := c.newMarks()
 	defer m.end()

@@ -69,6 +69,39 @@ func ends(err error, depth int, left *int) bool {
 	return true
 }
 
+// A steady context is one of the program's own where the standard library derives another one from it: that looks at it on a goroutine
+// of its own, and panics there where the context does, or ends without an error.
+type steady struct{ context.Context }
+
+func (s steady) Done() (done <-chan struct{}) {
+	defer func() {
+		if recover() != nil {
+			done = ended
+		}
+	}()
+	return s.Context.Done()
+}
+
+func (s steady) Err() (err error) {
+	defer func() {
+		if recover() != nil {
+			err = context.Canceled
+		}
+	}()
+	select {
+	case <-s.Done():
+		return flight.EndOf(s.Context)
+	default:
+		return s.Context.Err()
+	}
+}
+
+var ended = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // apart runs a function of the program's on a goroutine of its own, which it may end.
 func apart[T any](f func() (T, error)) (T, error) {
 	type result struct {

@@ -97,7 +97,7 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if err := r.Wait(ctx); err != nil || r.copied == nil || replicas == 0 {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(steady{ctx})
 	defer cancel(nil)
 	over := make(chan struct{})
 	defer close(over)

@@ -44,7 +44,7 @@ func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, er
 		case c.store == nil:
 			c.listMemory(ctx, pattern, yield)
 		default:
-			c.listRedis(ctx, pattern, yield)
+			c.listRedis(steady{ctx}, pattern, yield)
 		}
 	}
 }

@@ -185,7 +185,12 @@ func (c *Cache) sampling() {
 			return
 		}
 		c.background.Go(func() {
-			defer func() { <-k.checks }()
+			defer func() {
+				<-k.checks
+				if recover() != nil { // a codec's Name, say
+					s.plan.counts.unchecked.add()
+				}
+			}()
 			c.check(s)
 		})
 		if k.pause > 0 && !c.pause(k.pause) {
