@@ -76,7 +76,7 @@ type steady struct{ context.Context }
 func (s steady) Done() (done <-chan struct{}) {
 	defer func() {
 		if recover() != nil {
-			done = ended
+			done = closedChannel
 		}
 	}()
 	return s.Context.Done()
@@ -96,7 +96,7 @@ func (s steady) Err() (err error) {
 	}
 }
 
-var ended = func() chan struct{} {
+var closedChannel = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
