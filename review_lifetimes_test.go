@@ -271,14 +271,14 @@ func TestAContextThatEndsWithoutAnErrorGivesNoValue(t *testing.T) {
 	inBubble(t, aside.Options{Logger: quiet()}, func(t *testing.T, c *aside.Cache) {
 		ctx := &merged{context.Background(), make(chan struct{})}
 		time.AfterFunc(time.Second, func() { close(ctx.done) })
-		slow := func(context.Context) (string, error) { time.Sleep(time.Minute); return "v", nil }
+		slow := func(context.Context) (string, error) { time.Sleep(5 * time.Second); return "v", nil }
 		v, err := aside.GetOrLoad(ctx, c, items.Key("a"), slow)
 		require.Error(t, err, "the value is %q", v)
 
 		ctx = &merged{context.Background(), make(chan struct{})}
 		time.AfterFunc(time.Second, func() { close(ctx.done) })
 		values, err := aside.GetOrLoadMany(ctx, c, []int{1}, itemKey, func(context.Context, []int) (map[int]string, error) {
-			time.Sleep(time.Minute)
+			time.Sleep(5 * time.Second)
 			return map[int]string{1: "v"}, nil
 		})
 		require.Error(t, err, "the values are %v", values)

@@ -39,6 +39,7 @@ func TestAClientThatPanicsIsARequestThatFails(t *testing.T) {
 			}
 			return status(200), nil
 		})}})
+		defer r.Close(t.Context())
 		r.Send(asidehttp.Target{Tag: "a"})
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 1, r.Stats().Delivered)
@@ -55,6 +56,7 @@ func TestAClientThatEndsItsGoroutineIsARequestThatFails(t *testing.T) {
 			}
 			return status(200), nil
 		})}})
+		defer r.Close(t.Context())
 		r.Send(asidehttp.Target{Tag: "a"})
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 1, r.Stats().Delivered)

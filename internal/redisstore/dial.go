@@ -25,11 +25,37 @@ func dialer(opt rueidis.ClientOption) dialFn {
 		})
 	}
 	return bounded(func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // which may call back too
-		if config != nil {
-			return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, "tcp", dst)
+		conn, err := d.DialContext(ctx, "tcp", dst)
+		if err == nil && opt.DisableTCPNoDelay { // which rueidis would see to, did it see the connection itself
+			if c, ok := conn.(*net.TCPConn); ok {
+				err = c.SetNoDelay(false)
+			}
 		}
-		return d.DialContext(ctx, "tcp", dst)
+		if err != nil || config == nil {
+			return conn, err
+		}
+		return shakeHands(ctx, conn, dst, config)
 	})
+}
+
+// shakeHands is what tls.Dialer does, but leaves no connection behind where a callback panics.
+func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Config) (net.Conn, error) {
+	done := false
+	defer func() {
+		if !done {
+			plain.Close()
+		}
+	}()
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName, _, _ = net.SplitHostPort(dst)
+	}
+	conn := tls.Client(plain, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	done = true
+	return conn, nil
 }
 
 // bounded is dial, but returns when its context ends, and fails where it panics, ends its goroutine, or returns nothing. A connection
