@@ -765,3 +765,52 @@ func TestACheckWhoseCodecPanicsEndsNoProcess(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	})
 }
+
+// A codec's error is looked at too.
+func TestAnErrorOfACodecThatIsItsOwnCauseEndsNoProcess(t *testing.T) {
+	inItsOwnProcess(t, func(t *testing.T) {
+		c := newCache(t, aside.Options{Logger: quiet()})
+		policy := hanging(&refusingCodec{circular{many: true}.error()})
+		policy.Private = true
+		require.Error(t, aside.Set(t.Context(), c, policy.Key("k"), "v"))
+		_, err := aside.GetOrLoad(t.Context(), c, policy.Key("k"), value("v"))
+		require.Error(t, err)
+	})
+}
+
+type refusingCodec struct{ err error }
+
+func (c *refusingCodec) Name() string                { return "refusing" }
+func (c *refusingCodec) Marshal(any) ([]byte, error) { return nil, c.err }
+func (c *refusingCodec) Unmarshal([]byte, any) error { return c.err }
+
+// A server, or what is between it and this process, answers what nobody has asked.
+func TestAReplyThatNobodyHasAskedForEndsNoProcess(t *testing.T) {
+	inItsOwnProcess(t, func(t *testing.T) {
+		var answer atomic.Bool
+		o := at(redistest.Start(t).Addr())
+		o.Redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			conn, err := d.DialContext(ctx, "tcp", addr)
+			return &answering{conn, &answer}, err
+		}
+		c := connected(t, o)
+		answer.Store(true)
+		_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("v"))
+		require.NoError(t, err)
+		eventually(t, "it connects again", func() bool { return !answer.Load() && c.Health().State == aside.StateConnected })
+	})
+}
+
+type answering struct {
+	net.Conn
+	once *atomic.Bool
+}
+
+func (c *answering) Read(p []byte) (int, error) {
+	const reply = "+OK\r\n"
+	n, err := c.Conn.Read(p)
+	if err == nil && n+len(reply) <= len(p) && c.once.Swap(false) {
+		n += copy(p[n:], reply)
+	}
+	return n, err
+}
