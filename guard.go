@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
 
+	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
 )
 
@@ -34,7 +34,7 @@ func sound(err error) (good error) {
 		}
 		good = &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose methods panic: is it a nil pointer?", err), Stack: debug.Stack()}
 	}()
-	if left := mostCauses; !ends(err, deepestCause, &left) {
+	if !causes.End(err) {
 		return &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose causes do not end: is it one of them?", err), Stack: debug.Stack()}
 	}
 	// As what follows may look at it: through the whole chain.
@@ -45,28 +45,6 @@ func sound(err error) (good error) {
 		return &flight.PanicError{Value: fmt.Sprint(panicked.Value), Stack: panicked.Stack} // whatever it says: a panic is no answer
 	}
 	return err
-}
-
-const (
-	mostCauses   = 1 << 20
-	deepestCause = 1000
-)
-
-// ends reports whether the causes of an error come to an end. Where they do not, errors.Is would not, or would overflow the stack.
-func ends(err error, depth int, left *int) bool {
-	if err == nil {
-		return true
-	}
-	if *left--; *left < 0 || depth == 0 {
-		return false
-	}
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		return ends(e.Unwrap(), depth-1, left)
-	case interface{ Unwrap() []error }:
-		return !slices.ContainsFunc(e.Unwrap(), func(cause error) bool { return !ends(cause, depth-1, left) })
-	}
-	return true
 }
 
 // A steady context is one of the program's own where the standard library derives another one from it: that looks at it on a goroutine
