@@ -104,6 +104,11 @@ func Unmarshal(c Codec, data []byte, v any) error {
 // errEndless stands for an error that is its own cause: whoever looked at it would never come back.
 var errEndless = errors.New("an error whose causes do not end")
 
+func ends(err error) (yes bool) {
+	defer func() { _ = recover() }() // of its own methods
+	return causes.End(err)
+}
+
 func guard(c Codec, op string, v any, call func() error) (err error) {
 	var name string
 	defer func() {
@@ -112,7 +117,7 @@ func guard(c Codec, op string, v any, call func() error) (err error) {
 			return
 		}
 		e := &CodecError{Codec: name, Op: op, Type: fmt.Sprintf("%T", v), Stack: debug.Stack()}
-		if e.Cause, _ = p.(error); !causes.End(e.Cause) {
+		if e.Cause, _ = p.(error); !ends(e.Cause) {
 			e.Cause = errEndless
 		}
 		e.text = fmt.Sprintf("panic of type %T", p)
@@ -124,7 +129,7 @@ func guard(c Codec, op string, v any, call func() error) (err error) {
 	}()
 	name = c.Name()
 	if cause := call(); cause != nil {
-		if !causes.End(cause) {
+		if !ends(cause) {
 			cause = errEndless
 		}
 		return &CodecError{Codec: name, Op: op, Type: fmt.Sprintf("%T", v), Cause: cause, text: reason(cause)}
