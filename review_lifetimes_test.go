@@ -814,3 +814,29 @@ func (c *answering) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// 1. A batch of a Loader loads 1 and 2, each by a call of its own. That for 1 hangs.
+// 2. Somebody else asks for 2 alone, and joins. Its loader has come back long ago.
+func TestWhoWaitsForOneIDOfALoaderIsNotHeldUpByAnother(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{Logger: quiet(), LoadTimeout: time.Minute}, func(t *testing.T, c *aside.Cache) {
+		release := make(chan struct{})
+		loader := aside.NewLoader(c, items, func(_ context.Context, id int) (string, error) {
+			if id == 1 {
+				<-release
+			}
+			time.Sleep(time.Second)
+			return "v", nil
+		})
+		var calls sync.WaitGroup
+		calls.Go(func() { _, _ = loader.GetMany(t.Context(), []int{1, 2}) })
+		synctest.Wait()
+		began := time.Now()
+		v, err := loader.Get(t.Context(), 2)
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+		require.Less(t, time.Since(began), 10*time.Second)
+		close(release)
+		calls.Wait()
+	})
+}
