@@ -68,7 +68,7 @@ func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 	now := c.clock.Now()
 	return KeyInfo{
 		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.FreshUntil-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
-		Size: e.Size, Tags: e.Scope.Tags, Negative: e.Value == nil,
+		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: e.Value == nil,
 	}
 }
 
