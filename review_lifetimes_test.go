@@ -829,6 +829,8 @@ func TestWhoWaitsForOneIDOfALoaderIsNotHeldUpByAnother(t *testing.T) {
 			return "v", nil
 		})
 		var calls sync.WaitGroup
+		defer calls.Wait()
+		defer close(release)
 		calls.Go(func() { _, _ = loader.GetMany(t.Context(), []int{1, 2}) })
 		synctest.Wait()
 		began := time.Now()
@@ -836,7 +838,5 @@ func TestWhoWaitsForOneIDOfALoaderIsNotHeldUpByAnother(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "v", v)
 		require.Less(t, time.Since(began), 10*time.Second)
-		close(release)
-		calls.Wait()
 	})
 }
