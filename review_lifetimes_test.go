@@ -462,19 +462,17 @@ func TestNothingIsServedThatCannotBeInvalidatedAnyMore(t *testing.T) {
 		_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("old"))
 		require.NoError(t, err)
 		release := make(chan struct{})
+		defer close(release)
 		go func() {
 			_, _ = aside.GetOrLoad(t.Context(), c, items.Key("busy"), func(context.Context) (string, error) { <-release; return "v", nil })
 		}()
 		synctest.Wait()
-		closed := make(chan struct{})
-		go func() { defer close(closed); c.Close() }()
+		go c.Close()
 		synctest.Wait()
 		_, err = c.Invalidate(t.Context(), items.Key("a"))
 		require.ErrorIs(t, err, aside.ErrClosed)
 		v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("new"))
 		require.ErrorIs(t, err, aside.ErrClosed, "the value is %q", v)
-		close(release)
-		<-closed
 	})
 }
 
