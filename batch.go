@@ -168,13 +168,14 @@ func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
 	}
 	values, err := b.load(ctx, ids)
 	each, perID := asBatchError[K](err)
-	for i, s := range slots {
-		v, found := values[ids[i]]
+	for _, s := range slots {
+		id := b.ids[s.index] // which the loader cannot have changed
+		v, found := values[id]
 		switch {
 		case found:
 			hold(s, v, nil)
-		case perID && each.Errors[ids[i]] != nil:
-			s.err = each.Errors[ids[i]]
+		case perID && each.Errors[id] != nil:
+			s.err = each.Errors[id]
 		case perID || err == nil:
 			s.err = ErrNotFound
 		default:

@@ -220,7 +220,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 
 // hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
 func (c *Cache) hit(key Key) (value any, counts *counters) {
-	if c == nil || c.near == nil || key.policy == nil {
+	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
 		return nil, nil
 	}
 	e := c.near.Get(key.text)
@@ -301,7 +301,7 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
-	budget, cancel := c.budget(ctx, s)
+	budget, cancel := c.budget(steady{ctx}, s)
 	defer cancel()
 	m := c.newMarks()
 	defer m.end()
@@ -497,7 +497,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 //
 // No code of the program's runs after the flight is led: what ended the goroutine there would leave a flight that never runs.
 func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err error) {
-	l := loadOf(ctx)
+	l := loadOf(ctx).underWay()
 	s.lateTags = c.lateTags.Load()
 	if s.supersede || s.strong {
 		if s.call, s.led, ended = c.joinFresh(s, l == nil); ended != nil {
@@ -525,13 +525,9 @@ func (s *slot) wait(ctx context.Context) (outcome, error) {
 	if !s.waitingSince.IsZero() {
 		left -= time.Since(s.waitingSince)
 	}
-	bounded, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
-	out, err := s.call.Wait(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		err = flight.ErrTimeout
-	}
-	return out, err
+	t := time.NewTimer(left)
+	defer t.Stop()
+	return s.call.WaitFor(ctx, t.C)
 }
 
 // lead takes the keys of one flight along the load path: near, read, lease, load, share, fill. Each step hands on only what
@@ -951,6 +947,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		}
 	}()
 
+	parent := parentOf(ctx) // before there is a place that nobody would leave
 	leave, ok := c.loads.enter(ctx, slots[0].call.Hurried())
 	switch {
 	case !ok:
@@ -974,7 +971,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			}
 		}
 	}
-	l := &Load{cache: c, slots: slots, parent: loadOf(ctx)}
+	l := &Load{cache: c, slots: slots, parent: parent}
 	start, took := func() (int64, time.Duration) {
 		defer leave()
 		return c.callLoader(ctx, l, load)

@@ -49,7 +49,7 @@ func (c *Cache) outwait(ctx context.Context, s *slot, ended <-chan struct{}) err
 	case <-ended:
 	case <-t.C:
 	case <-ctx.Done():
-		return ctx.Err()
+		return flight.EndOf(ctx)
 	}
 	return nil
 }

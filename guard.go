@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"time"
 
 	"github.com/redis/rueidis"
 
+	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
 )
 
@@ -32,12 +34,51 @@ func sound(err error) (good error) {
 		}
 		good = &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose methods panic: is it a nil pointer?", err), Stack: debug.Stack()}
 	}()
+	if !causes.End(err) {
+		return &flight.PanicError{Value: fmt.Sprintf("an error of type %T, whose causes do not end: is it one of them?", err), Stack: debug.Stack()}
+	}
 	// As what follows may look at it: through the whole chain.
 	var own *Error
 	_, _ = errors.Is(err, ErrNotFound), errors.As(err, &own)
 	_ = err.Error()
+	if panicked, ok := err.(*flight.PanicError); ok && errors.Is(err, ErrNotFound) {
+		return &flight.PanicError{Value: fmt.Sprint(panicked.Value), Stack: panicked.Stack} // whatever it says: a panic is no answer
+	}
 	return err
 }
+
+// A steady context is one of the program's own where the standard library derives another one from it: that looks at it on a goroutine
+// of its own, and panics there where the context does, or ends without an error.
+type steady struct{ context.Context }
+
+func (s steady) Done() (done <-chan struct{}) {
+	defer func() {
+		if recover() != nil {
+			done = closedChannel
+		}
+	}()
+	return s.Context.Done()
+}
+
+func (s steady) Err() (err error) {
+	defer func() {
+		if recover() != nil {
+			err = context.Canceled
+		}
+	}()
+	select {
+	case <-s.Done():
+		return flight.EndOf(s.Context)
+	default:
+		return s.Context.Err()
+	}
+}
+
+var closedChannel = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // apart runs a function of the program's on a goroutine of its own, which it may end.
 func apart[T any](f func() (T, error)) (T, error) {
@@ -57,9 +98,20 @@ func apart[T any](f func() (T, error)) (T, error) {
 		value, err := f()
 		r = result{value, sound(err)}
 	}()
-	r := <-done
-	return r.value, r.err
+	t := time.NewTimer(hookTimeout)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-t.C:
+	}
+	var none T
+	return none, errors.New("it has not returned in time")
 }
+
+// hookTimeout is how long the connector waits for a function of the program's that knows no context: one that asks for credentials,
+// say. Another attempt is made then.
+const hookTimeout = 10 * time.Second
 
 // guardHooks has what the program brings for connections fail where it panics. It is called on goroutines of rueidis and of the
 // connector.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
@@ -74,7 +75,7 @@ func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return flight.EndOf(ctx)
 	case <-r.closes:
 		return ErrClosed
 	}
@@ -96,7 +97,7 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if err := r.Wait(ctx); err != nil || r.copied == nil || replicas == 0 {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(steady{ctx})
 	defer cancel(nil)
 	over := make(chan struct{})
 	defer close(over)

@@ -40,12 +40,23 @@ func (c *Cache) renew(ctx context.Context, k leaseKeeper, held []*keptLease) {
 	renewals := time.NewTicker(c.opts.LeaseTTL / 3)
 	defer renewals.Stop()
 	loaded, ended := k.loaded, ctx.Done()
+	var late <-chan struct{}
 	for {
 		select {
 		case <-k.stored:
 			return
 		case <-loaded:
 			loaded, ended = nil, nil // from now on the end of the flight says nothing of its values
+			storing, cancel := c.timeToStore(held)
+			defer cancel()
+			late = storing.Done()
+		case <-late: // a codec hangs, which must not hold up the fleet either
+			for _, l := range held {
+				l.slot.lost.Store(true)
+				l.slot.call.Drop()
+			}
+			c.giveBack(requestsOf(held))
+			return
 		case <-ended:
 			select {
 			case <-loaded:
@@ -60,6 +71,18 @@ func (c *Cache) renew(ctx context.Context, k leaseKeeper, held []*keptLease) {
 			}
 		}
 	}
+}
+
+// timeToStore bounds how long the leases of loaded values are renewed: for as long as a load may take, and what the largest ones need.
+func (c *Cache) timeToStore(held []*keptLease) (context.Context, context.CancelFunc) {
+	var encoding time.Duration
+	for _, l := range held {
+		encoding = max(encoding, l.slot.plan.loadTimeout)
+	}
+	sending, cancel := c.store.Budget(context.Background(), int64(c.opts.MaxValueBytes)*int64(len(held)), len(held))
+	defer cancel()
+	until, _ := sending.Deadline()
+	return context.WithDeadline(context.Background(), until.Add(encoding))
 }
 
 // renewOnce renews leases, and returns those that may still be held. Whoever removes a lease, by an invalidation, say, does not

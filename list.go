@@ -44,7 +44,7 @@ func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, er
 		case c.store == nil:
 			c.listMemory(ctx, pattern, yield)
 		default:
-			c.listRedis(ctx, pattern, yield)
+			c.listRedis(steady{ctx}, pattern, yield)
 		}
 	}
 }
@@ -68,7 +68,7 @@ func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 	now := c.clock.Now()
 	return KeyInfo{
 		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.FreshUntil-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
-		Size: e.Size, Tags: e.Scope.Tags, Negative: e.Value == nil,
+		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: e.Value == nil,
 	}
 }
 

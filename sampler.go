@@ -185,7 +185,12 @@ func (c *Cache) sampling() {
 			return
 		}
 		c.background.Go(func() {
-			defer func() { <-k.checks }()
+			defer func() {
+				<-k.checks
+				if recover() != nil { // a codec's Name, say
+					s.plan.counts.unchecked.add()
+				}
+			}()
 			c.check(s)
 		})
 		if k.pause > 0 && !c.pause(k.pause) {
@@ -231,11 +236,17 @@ func (c *Cache) check(s *sample) {
 
 func (c *Cache) verdict(s *sample) (consistent bool, err error) {
 	began := c.clock.Now()
+	ours := true
+	defer func() { // a codec may end the goroutine
+		if ours {
+			<-c.sampler.loads
+		}
+	}()
 	out, err := c.peekFor(s)
 	if err != nil {
-		<-c.sampler.loads
 		return false, err
 	}
+	ours = false // compare leaves it
 	if err := c.compare(s, out.value); err != errDiffers {
 		return err == nil, err
 	}
@@ -359,7 +370,8 @@ func (s *sample) same(cached any, sl *slot) error {
 	}
 	// What was read from Redis has been through the codec, and maps may be encoded in any order.
 	a, b := reflect.New(s.typ).Interface(), reflect.New(s.typ).Interface()
-	if err := errors.Join(wire.Unmarshal(old.codec, old.payload, a), wire.Unmarshal(codec, fresh, b)); err != nil {
+	// Copies, as in copyTo: a method Equal may bring what it compares into another order.
+	if err := errors.Join(old.copyTo(a), (&encoded{fresh, codec}).copyTo(b)); err != nil {
 		return err
 	}
 	if reflect.DeepEqual(a, b) || s.equal(a, b) {

@@ -106,6 +106,26 @@ func loadOf(ctx context.Context) *Load {
 	return l
 }
 
+// parentOf is loadOf for a context whose caller may have left: one that must not be used any more, and panics, is in no load.
+func parentOf(ctx context.Context) (l *Load) {
+	defer func() { _ = recover() }()
+	return loadOf(ctx)
+}
+
+// underWay is l, or the load around it, that has not ended yet; nil where all have, which is what is left of a loader whose context is
+// used after it has returned.
+func (l *Load) underWay() *Load {
+	for ; l != nil; l = l.parent {
+		l.mu.Lock()
+		over := l.ended
+		l.mu.Unlock()
+		if !over {
+			break
+		}
+	}
+	return l
+}
+
 // TTL sets how long the loaded values are served, counted from the start of the load, in place of the policy's TTL. Zero or
 // less means that they are not stored. It has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {

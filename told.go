@@ -3,6 +3,8 @@ package aside
 import (
 	"sync"
 	"time"
+
+	"github.com/gatewayz/aside/internal/flight"
 )
 
 // An Invalidation tells Options.OnInvalidated what was invalidated: keys, or one of the others.
@@ -83,7 +85,7 @@ func (t *told) next() (i Invalidation, ok bool) {
 func (c *Cache) tellOne(i Invalidation) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.opts.Logger.Error("aside: Options.OnInvalidated panicked", "panic", p)
+			c.opts.Logger.Error("aside: Options.OnInvalidated panicked", "panic", flight.Text(p))
 		}
 	}()
 	c.opts.OnInvalidated(i)

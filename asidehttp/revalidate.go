@@ -334,7 +334,7 @@ func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next ti
 		d := heap.Pop(&r.queue).(*delivery)
 		delete(r.waiting, d.target)
 		r.sending++
-		sends.Go(func() { r.finish(d, r.post(ctx, d.target)) })
+		sends.Go(func() { r.finish(d, r.try(ctx, d.target)) })
 	}
 }
 
@@ -418,10 +418,39 @@ func (q *queue) Pop() any {
 	return d
 }
 
-// post sends one target, and returns nil once it is acknowledged.
-func (r *Revalidator) post(ctx context.Context, target Target) *failure {
+// try is post, whatever the client does: it may panic, end its goroutine, or not heed the end of its request.
+func (r *Revalidator) try(ctx context.Context, target Target) *failure {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
+	done := make(chan *failure, 1)
+	go func() {
+		f := &failure{text: "the Client has panicked, or ended its goroutine"}
+		defer func() {
+			_ = recover()
+			done <- f
+		}()
+		f = r.post(ctx, target)
+	}()
+	select {
+	case f := <-done:
+		return f
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(heedWait)
+	defer t.Stop()
+	select {
+	case f := <-done:
+		return f
+	case <-t.C:
+		return &failure{text: "the Client does not heed the end of its request"}
+	}
+}
+
+// heedWait is how long a client may take to come back from a request whose time is up.
+const heedWait = 100 * time.Millisecond
+
+// post sends one target, and returns nil once it is acknowledged.
+func (r *Revalidator) post(ctx context.Context, target Target) *failure {
 	name, value := "tag", target.Tag
 	if target.Path != "" {
 		name, value = "path", target.Path

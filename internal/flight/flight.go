@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -35,7 +36,21 @@ type PanicError struct {
 }
 
 // Error gives the panic's value without its stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("loader panicked: %v", e.Value) }
+func (e *PanicError) Error() string { return "loader panicked: " + Text(e.Value) }
+
+// Text is what was given to panic, for a reader. What it holds is not gone into, since it may hold itself: to write that would
+// overflow the stack, which ends the process.
+func Text(panicked any) string {
+	switch panicked.(type) {
+	case error, fmt.Stringer:
+		return fmt.Sprint(panicked)
+	}
+	switch reflect.ValueOf(panicked).Kind() {
+	case reflect.Struct, reflect.Map, reflect.Slice, reflect.Array, reflect.Pointer:
+		return fmt.Sprintf("a value of type %T", panicked)
+	}
+	return fmt.Sprint(panicked)
+}
 
 // Unwrap returns the panic's value where that is an error.
 func (e *PanicError) Unwrap() error {
@@ -275,6 +290,12 @@ func (c *Call[K, V]) settle(val V, err error) {
 // Wait returns the call's result, or ctx's error if ctx ends first. When the last caller of a flight leaves like that,
 // the flight's context is cancelled and the next caller of the key starts a new one.
 func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
+	return c.WaitFor(ctx, nil)
+}
+
+// WaitFor is Wait, but fails with ErrTimeout when over fires. A context of the program's own is not derived from for that: the standard
+// library panics, on a goroutine of its own, where one ends without an error.
+func (c *Call[K, V]) WaitFor(ctx context.Context, over <-chan time.Time) (V, error) {
 	select {
 	case <-c.done:
 		return c.val, c.err
@@ -285,8 +306,19 @@ func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
 		return c.val, c.err
 	case <-ctx.Done():
 		c.Leave()
-		return *new(V), ctx.Err()
+		return *new(V), EndOf(ctx)
+	case <-over:
+		c.Leave()
+		return *new(V), ErrTimeout
 	}
+}
+
+// EndOf is why a context has ended, also where its author has forgotten to say so: without an error it would be a success.
+func EndOf(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return context.Canceled
 }
 
 // Forsake ends a call that will not be run, with an error. It does nothing to one that was run.

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -23,15 +24,42 @@ func dialer(opt rueidis.ClientOption) dialFn {
 			return opt.DialFn(dst, d, config)
 		})
 	}
-	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-		if config != nil {
-			return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, "tcp", dst)
+	return bounded(func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // which may call back too
+		conn, err := d.DialContext(ctx, "tcp", dst)
+		if err == nil && opt.DisableTCPNoDelay { // which rueidis would see to, did it see the connection itself
+			if c, ok := conn.(*net.TCPConn); ok {
+				err = c.SetNoDelay(false)
+			}
 		}
-		return d.DialContext(ctx, "tcp", dst)
-	}
+		if err != nil || config == nil {
+			return conn, err
+		}
+		return shakeHands(ctx, conn, dst, config)
+	})
 }
 
-// bounded is dial, but returns when its context ends. A connection that comes later is closed.
+// shakeHands is what tls.Dialer does, but leaves no connection behind where a callback panics.
+func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Config) (net.Conn, error) {
+	done := false
+	defer func() {
+		if !done {
+			plain.Close()
+		}
+	}()
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName, _, _ = net.SplitHostPort(dst)
+	}
+	conn := tls.Client(plain, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	done = true
+	return conn, nil
+}
+
+// bounded is dial, but returns when its context ends, and fails where it panics, ends its goroutine, or returns nothing. A connection
+// that comes later is closed.
 func bounded(dial dialFn) dialFn {
 	type dialled struct {
 		conn net.Conn
@@ -40,8 +68,16 @@ func bounded(dial dialFn) dialFn {
 	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		result := make(chan dialled, 1)
 		go func() {
-			conn, err := dial(ctx, dst, d, config)
-			result <- dialled{conn, err}
+			r := dialled{err: errNoConnection}
+			defer func() {
+				if recover() != nil || r.conn == nil && r.err == nil {
+					r = dialled{err: errNoConnection}
+				} else if r.err == nil {
+					r.conn = &guarded{r.conn}
+				}
+				result <- r
+			}()
+			r.conn, r.err = dial(ctx, dst, d, config)
 		}()
 		select {
 		case r := <-result:
@@ -54,6 +90,56 @@ func bounded(dial dialFn) dialFn {
 			}
 		}()
 		return nil, ctx.Err()
+	}
+}
+
+var errNoConnection = errors.New("the dialer has panicked, or returned nothing")
+
+// closeWait is how long a connection may take to close.
+const closeWait = time.Second
+
+// A guarded connection is the program's own, or calls back what is. It fails where that panics, and is closed in time: the client
+// library tells nobody that a connection has broken before it has closed it.
+type guarded struct{ net.Conn }
+
+func (c *guarded) Read(p []byte) (n int, err error) {
+	defer caught(&n, len(p), &err)
+	return c.Conn.Read(p)
+}
+
+func (c *guarded) Write(p []byte) (n int, err error) {
+	defer caught(&n, len(p), &err)
+	return c.Conn.Write(p)
+}
+
+func (c *guarded) Close() error {
+	done := make(chan error, 2)
+	apart := func(do func() error) {
+		go func() {
+			err := errConnection
+			defer func() { done <- err }()
+			defer caught(new(int), 0, &err)
+			err = do()
+		}()
+	}
+	apart(c.Conn.Close)
+	t := time.NewTimer(closeWait)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+	}
+	apart(func() error { return c.SetDeadline(time.Now()) }) // so that at least whoever reads comes back
+	return errConnection
+}
+
+var errConnection = errors.New("the connection has panicked, or cannot be closed")
+
+// caught is deferred: a panic, or a number of bytes that makes no sense, is an error.
+func caught(n *int, most int, err *error) {
+	if recover() != nil || *n < 0 || *n > most {
+		*n, *err = 0, errConnection
 	}
 }
 

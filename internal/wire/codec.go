@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 
 	"github.com/shamaton/msgpack/v3"
+
+	"github.com/gatewayz/aside/internal/causes"
 )
 
 // Codec turns a value into the payload of an entry and back. It is called from many goroutines at once.
@@ -99,6 +101,14 @@ func Unmarshal(c Codec, data []byte, v any) error {
 	return guard(c, "decode", v, func() error { return c.Unmarshal(data, v) })
 }
 
+// errEndless stands for an error that is its own cause: whoever looked at it would never come back.
+var errEndless = errors.New("an error whose causes do not end")
+
+func ends(err error) (yes bool) {
+	defer func() { _ = recover() }() // of its own methods
+	return causes.End(err)
+}
+
 func guard(c Codec, op string, v any, call func() error) (err error) {
 	var name string
 	defer func() {
@@ -107,7 +117,9 @@ func guard(c Codec, op string, v any, call func() error) (err error) {
 			return
 		}
 		e := &CodecError{Codec: name, Op: op, Type: fmt.Sprintf("%T", v), Stack: debug.Stack()}
-		e.Cause, _ = p.(error)
+		if e.Cause, _ = p.(error); !ends(e.Cause) {
+			e.Cause = errEndless
+		}
 		e.text = fmt.Sprintf("panic of type %T", p)
 		if r, ok := p.(runtime.Error); ok {
 			// The runtime's own texts hold types and indexes, no contents.
@@ -117,6 +129,9 @@ func guard(c Codec, op string, v any, call func() error) (err error) {
 	}()
 	name = c.Name()
 	if cause := call(); cause != nil {
+		if !ends(cause) {
+			cause = errEndless
+		}
 		return &CodecError{Codec: name, Op: op, Type: fmt.Sprintf("%T", v), Cause: cause, text: reason(cause)}
 	}
 	return nil
