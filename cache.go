@@ -629,18 +629,30 @@ func (c *Cache) await(ctx context.Context, wake <-chan struct{}, pause time.Dura
 }
 
 // fence takes the fences of a slot, before anything is read that a change could overtake, and keeps those who come after a
-// change from joining its flight.
+// change from joining its flight. What is in quarantine is looked up last:
+//
+//  1. The flight is there, and has no guard yet: whoever comes may join it, since what it reads is as new as he is.
+//  2. An invalidation that Redis has not confirmed is entered. It breaks the fences that are taken already.
+//  3. A caller comes, and joins.
+//  4. The guard is up. It keeps out those who come from now on, but not him: the flight must not read what Redis still holds.
 func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 	s.fence.End()
 	s.began, s.read, s.unanswered = c.clock.Now(), false, false
 	s.fence, s.notice, s.stamps = c.near.Fence(s.key, wake), c.newNotice(s.key), nil
-	// After the fence: what is entered later breaks it.
-	s.quarantined = c.journal.holds(s.key)
 	for _, tag := range s.tags {
 		m.of(tag)
 	}
 	m.of(tagSequence)
 	s.guard(c, m)
+	c.seeQuarantine(s, m)
+}
+
+// seeQuarantine looks up which of s's names Redis must not be asked for.
+func (c *Cache) seeQuarantine(s *slot, m *marks) {
+	s.quarantined = c.journal.holds(s.key)
+	for _, tag := range s.tags {
+		m.of(tag).quarantined = c.journal.holds(tag)
+	}
 }
 
 // shareHit gives what was found to those who wait, and to nobody who comes later: the flight may go on for other keys,

@@ -3,7 +3,7 @@ package aside
 import (
 	"context"
 	"log/slog"
-	"strconv"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,84 +14,75 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// The invalidations that a server that fails has confirmed last are the ones that its successor is most likely not to know:
-// their answers and the end of the connection arrive together.
-func TestWhatIsConfirmedByAConnectionThatIsLostMeanwhileIsInDoubt(t *testing.T) {
+// Hazard 109. Nobody who comes after an invalidation that Redis has not confirmed is given what Redis held before.
+//
+//  1. A Strong call begins a load. It takes its fences; nothing keeps others from joining it yet.
+//  2. A key is invalidated. Redis does not confirm that yet. A caller comes, and joins the load.
+//  3. The guard of the load is up, and it reads.
+//  4. Redis confirms the invalidation. The reply from before comes to the load only now.
+func TestWhoJoinsALoadBeforeItsGuardIsUpGetsNothingInvalidated(t *testing.T) {
 	t.Parallel()
-	j := newJournal()
-	before := j.now() // then it is sent, and answered
-	j.doubt()         // the connection breaks before the caller has run on
-	_, again := j.confirm(before, "c:a")
-	require.Len(t, again, 1)
-	require.True(t, j.holds("c:a"), "it is sent again")
-}
-
-// What memory knows of a tag in quarantine is no more to be trusted than what Redis says: entering everything in its place, when
-// the journal is full, does not retire what memory knows.
-func TestNothingIsTakenFromMemoryForATagInQuarantine(t *testing.T) {
-	t.Parallel()
-	c, err := New(Options{})
-	require.NoError(t, err)
-	defer c.Close()
-	c.journal = newJournal()
-	m := c.newMarks()
-	defer m.end()
-	k := m.of(tagAll)
-	m.localGenerations()
-	require.True(t, k.known)
-	c.journal.enter(tagAll)
-	m.renew(true)
-	require.True(t, k.quarantined)
-	require.False(t, k.known)
-}
-
-// A flight that waits for another process's load looks again and again. What has come into quarantine since it began, without
-// breaking its fence, as when the server that had confirmed it is lost, it does not read either.
-func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
-	t.Parallel()
+	const patience = 20 * time.Second
 	server := redistest.Start(t)
-	open := func() *Cache {
-		c, err := New(Options{
-			Redis:     rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true},
-			OpTimeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		})
+	proxy := redistest.StartProxy(t, server.Addr())
+	cacheAt := func(addr string, user ...string) *Cache {
+		o := Options{Redis: rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true}, OpTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
+		if len(user) > 0 {
+			o.Redis.Username, o.Redis.Password = user[0], user[0]
+		}
+		c, err := New(o)
 		require.NoError(t, err)
 		t.Cleanup(func() { c.Close() })
-		require.Eventually(t, c.store.Up, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Health().State == StateConnected }, patience, time.Millisecond)
 		return c
 	}
-	policy := Policy{Name: "items", Category: "items", TTL: time.Hour}
+	// This user may write no value: what is entered stays in the journal.
+	server.MustDo(t, "ACL", "SETUSER", "reader", "on", ">reader", "&*", "+@all", "%R~*", "~%*", "~{*")
+	c := cacheAt(proxy.Addr(), "reader")
+	policy := &Policy{Name: "items", Category: "items", TTL: time.Hour}
 	key := policy.Key("a")
-	value := func(v string) func(context.Context) (string, error) {
-		return func(context.Context) (string, error) { return v, nil }
-	}
-	old, c := open(), open()
-	_, err := GetOrLoad(t.Context(), old, key, value("old"))
+	require.NoError(t, Set(t.Context(), cacheAt(server.Addr()), key, "old"))
+
+	s, _, err := newSlot[string](t.Context(), c, key, []CallOption{Strong()})
 	require.NoError(t, err)
-	exists := func() bool { return server.MustDo(t, "EXISTS", key.String()) == int64(1) }
-	require.Eventually(t, exists, 20*time.Second, time.Millisecond)
-	server.MustDo(t, "RENAME", key.String(), "{"+key.String()+"}aside")
-	server.MustDo(t, "SET", "{"+key.String()+"}!l", "another's", "PX", "60000")
-	leases := func() int {
-		stats, ok := server.MustDo(t, "INFO", "commandstats").(string)
-		require.True(t, ok)
-		_, stats, _ = strings.Cut(stats, "cmdstat_evalsha:calls=")
-		n, _, _ := strings.Cut(stats, ",")
-		calls, err := strconv.Atoi(n)
+	s.call, s.led = c.flights.Join(s.flightKey())
+	joined, led := c.flights.Join(s.flightKey()) // by the caller of step 2: the place of the guard is empty, so when does not matter
+	require.True(t, s.led && !led)
+	start := make(chan struct{})
+	c.flights.Run(t.Context(), patience, func(ctx context.Context) {
+		<-start
+		c.lead(ctx, []*slot{s}, func(_ context.Context, slots []*slot) { hold(slots[0], "new", nil) })
+	}, s.call)
+
+	// Whoever looks at the guard of another call keeps the guard of this one from being put up.
+	other := s.flightKey()
+	other.key += "another"
+	call, _ := c.flights.Join(other)
+	looking, look := make(chan struct{}), make(chan struct{})
+	call.Guard(func() bool { close(looking); <-look; return true })
+	done := make(chan struct{})
+	go func() { defer close(done); c.flights.Join(other) }()
+	<-looking
+	gate := proxy.HoldReplies(func(args []string) bool { return len(args) > 1 && args[0] == "GETRANGE" && args[1] == key.text })
+	close(start)
+	require.Eventually(t, func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "aside.(*slot).guard")
+	}, patience, time.Millisecond, "its fences are taken")
+	c.journal.enter(key.text)
+	c.near.Delete(key.text)
+	close(look)
+	<-done
+	gate.Wait(t)
+	_, again := c.journal.confirm(c.journal.now(), key.text)
+	require.Nil(t, again)
+	gate.Release()
+	for _, waiting := range []interface {
+		Wait(context.Context) (outcome, error)
+	}{joined, s.call} {
+		out, err := waiting.Wait(t.Context())
 		require.NoError(t, err)
-		return calls
+		require.Equal(t, "new", *out.value.(*string))
 	}
-	before := leases()
-	got := make(chan string, 1)
-	go func() {
-		v, _ := GetOrLoad(t.Context(), c, key, value("new"))
-		got <- v
-	}()
-	require.Eventually(t, func() bool { return leases() > before }, 20*time.Second, time.Millisecond, "it has seen whose turn it is")
-	c.journal.mu.Lock() // entered, and not sent yet
-	c.journal.entries[key.text] = &unconfirmed{}
-	c.journal.waiting.Store(1)
-	c.journal.mu.Unlock()
-	server.MustDo(t, "RENAME", "{"+key.String()+"}aside", key.String())
-	require.Equal(t, "new", <-got)
+	call.Forsake(ErrClosed)
 }
