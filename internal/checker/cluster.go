@@ -119,6 +119,7 @@ func (c *cluster) faults() []nemesis {
 	}
 	list := []nemesis{
 		{name: "clients killed", begin: at(func(*rand.Rand) { c.askEach(c.primaries(), "CLIENT", "KILL", "TYPE", "normal") })},
+		{name: "one client killed", begin: at(c.killOne)},
 		{name: "flushed", begin: at(func(*rand.Rand) { c.askEach(c.primaries(), "FLUSHALL") })},
 		{name: "slots moved", begin: at(c.moveSlots)},
 		{name: "slots moved again", begin: at(c.moveSlots)},
@@ -145,10 +146,14 @@ func (c *cluster) faults() []nemesis {
 	for i := range list {
 		list[i].turn = &c.turn
 	}
-	return append(append(list, nemesis{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
-		c.askEach(c.all, "CONFIG", "SET", "tracking-table-max-keys", "1")
-		return func() { c.askEach(c.all, "CONFIG", "SET", "tracking-table-max-keys", "1000000") }
-	}}), c.shared()...)
+	// A node that goes away or is replaced meanwhile does not matter to these.
+	return append(append(list, []nemesis{
+		{name: "evicting", most: time.Second, begin: c.evict},
+		{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
+			c.askEach(c.all, "CONFIG", "SET", "tracking-table-max-keys", "1")
+			return func() { c.askEach(c.all, "CONFIG", "SET", "tracking-table-max-keys", "1000000") }
+		}},
+	}...), c.shared()...)
 }
 
 // move is a slot that has a key, and a primary that is to get it.

@@ -145,8 +145,9 @@ func (s *servers) foreign(source *source, note func(fault)) []nemesis {
 			time.Sleep(100 * time.Millisecond)
 			o := s.outage(random)
 			s.last = o.kind
-			f := fault{name: o.name, keys: o.keys, began: now(), seen: 1, detail: o.kind}
+			f := fault{name: o.name, keys: o.keys, seen: 1, detail: o.kind}
 			o.begin()
+			f.began = now() // what all of them have confirmed is before it
 			time.Sleep(200*time.Millisecond + time.Duration(random.IntN(int(o.most.Milliseconds())))*time.Millisecond)
 			o.end()
 			if f.end = now(); f.keys != 0 {
@@ -316,10 +317,7 @@ func (s *servers) busy(random *rand.Rand) func() {
 	primaries := s.primaries()
 	// Long ones, after which nobody asks any more, and short ones, which end while somebody asks.
 	end := s.repeat(20*time.Millisecond, func(f *foreigner) {
-		at := primaries[0]
-		if len(primaries) > 1 {
-			at = primaries[random.IntN(len(primaries))]
-		}
+		at := oneOf(primaries, random)
 		length := 3_000 + random.IntN(12_000)
 		if random.IntN(6) == 0 {
 			length = 50_000 + random.IntN(250_000)

@@ -66,8 +66,15 @@ func (s *servers) some(random *rand.Rand) []*redistest.Server {
 	if len(list) == 1 || random.IntN(2) == 0 {
 		return list
 	}
-	n := random.IntN(len(list))
-	return list[n : n+1]
+	return []*redistest.Server{oneOf(list, random)}
+}
+
+// oneOf draws nothing where there is no choice, so that a seed goes on to mean for one server what it has always meant.
+func oneOf(list []*redistest.Server, random *rand.Rand) *redistest.Server {
+	if len(list) == 1 {
+		return list[0]
+	}
+	return list[random.IntN(len(list))]
 }
 
 // count adds up what each server has counted. One that is started again counts anew: the sum goes on.
@@ -171,6 +178,37 @@ func (s *servers) forbid(random *rand.Rand) func() {
 	}
 	s.askEach(s.all, append([]string{"ACL", "SETUSER", workerUser}, strings.Fields(s.rule)...)...)
 	return func() { s.askEach(s.all, "ACL", "SETUSER", workerUser, "+@all") }
+}
+
+// killOne closes one client's connection.
+func (s *servers) killOne(random *rand.Rand) {
+	at := oneOf(s.primaries(), random)
+	list, _ := s.ask(at, "CLIENT", "LIST", "TYPE", "normal").(string)
+	var ids []string
+	for line := range strings.Lines(list) {
+		var id string
+		if _, err := fmt.Sscanf(line, "id=%s", &id); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) > 0 {
+		_, _ = at.Do("CLIENT", "KILL", "ID", ids[random.IntN(len(ids))]) // it may have ended by itself
+	}
+}
+
+// evict leaves some servers so little memory that they throw away some of what they have, or all, and then refuse to take more.
+func (s *servers) evict(random *rand.Rand) func() {
+	victims := s.some(random)
+	some := random.IntN(2) == 0
+	for _, at := range victims {
+		limit := 1
+		if some {
+			limit = s.number(at, "memory", "used_memory:")
+		}
+		s.ask(at, "CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+		s.ask(at, "CONFIG", "SET", "maxmemory", strconv.Itoa(limit))
+	}
+	return func() { s.askEach(victims, "CONFIG", "SET", "maxmemory", "0") }
 }
 
 // shared are faults of Redis that there are on any servers.

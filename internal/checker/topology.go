@@ -1,11 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -175,34 +173,4 @@ func (s *single) restart() {
 		}
 	}
 	s.server.Restart()
-}
-
-// killOne closes one client's connection.
-func (s *single) killOne(random *rand.Rand) {
-	list, _ := s.must("CLIENT", "LIST", "TYPE", "normal").(string)
-	var ids []string
-	for line := range strings.Lines(list) {
-		var id string
-		if _, err := fmt.Sscanf(line, "id=%s", &id); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	if len(ids) > 0 {
-		_, _ = s.server.Do("CLIENT", "KILL", "ID", ids[random.IntN(len(ids))]) // it may have ended by itself
-	}
-}
-
-// evict leaves the server so little memory that it throws away some of what it has, or all, and then refuses to take more.
-func (s *single) evict(random *rand.Rand) func() {
-	limit := "1"
-	if info, _ := s.must("INFO", "memory").(string); random.IntN(2) == 0 {
-		for line := range strings.Lines(info) {
-			if used, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-				limit = used
-			}
-		}
-	}
-	s.must("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
-	s.must("CONFIG", "SET", "maxmemory", limit)
-	return func() { s.must("CONFIG", "SET", "maxmemory", "0") }
 }
