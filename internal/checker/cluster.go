@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -11,15 +12,20 @@ import (
 
 // cluster is a Redis Cluster of three primaries and their replicas. None of them keeps anything on disk.
 type cluster struct {
-	t       testing.TB
+	servers
 	nodes   *redistest.Cluster
 	proxies []*redistest.Proxy // of all nodes, only before the first worker
 	via     map[string]string  // by the address of the node
+	target  *redistest.Server  // the primary that the last fault was about
 	struck  keySet             // see hit
 }
 
 func newCluster(t testing.TB, _ bool) topology {
-	c := &cluster{t: t, nodes: redistest.StartCluster(t), via: map[string]string{}}
+	c := &cluster{nodes: redistest.StartCluster(t, asWorker...), via: map[string]string{}}
+	c.servers = servers{
+		t: t, all: c.nodes.Nodes(), takeable: append(slices.Clone(takeable), takeableInCluster),
+		primaries: c.nodes.Primaries, replicated: c.nodes.WaitReplicated, outage: c.fail,
+	}
 	for _, s := range c.nodes.Nodes() {
 		p := c.nodes.Proxy(s)
 		p.SetDelay(distance)
@@ -38,10 +44,49 @@ func (c *cluster) detours(role int) map[string]string {
 	return nil
 }
 
-func (c *cluster) login() string { return "" }
+func (c *cluster) login() string { return workerUser }
 
-// foreign is what concerns no server.
-func (c *cluster) foreign(s *source) []nemesis { return []nemesis{slowSource(s)} }
+func (c *cluster) foreign(s *source, note func(fault)) []nemesis {
+	list := c.servers.foreign(s, note)
+	for i := range list {
+		if list[i].name == faultBusy {
+			list[i].turn = &c.turn // who moves slots and has nodes take over does not wait for scripts
+		}
+	}
+	return list
+}
+
+// fail is an outage of one primary or of all. It is over when the cluster is whole, whoever has taken over.
+func (c *cluster) fail(random *rand.Rand) outage {
+	victims := c.some(random)
+	each := func(do func(s *redistest.Server)) {
+		for _, s := range victims {
+			do(s)
+		}
+	}
+	// From less than what a failover takes to more.
+	o := outage{name: faultHung, keys: c.keysAt(victims...), most: 2500 * time.Millisecond}
+	o.begin = func() { each((*redistest.Server).Pause) }
+	o.end = func() { each((*redistest.Server).Resume); c.nodes.WaitOK() }
+	if random.IntN(2) == 0 {
+		o.name = faultDead
+		o.begin = func() { each((*redistest.Server).Kill) }
+		o.end = func() { each((*redistest.Server).Restart); c.nodes.WaitOK() }
+	}
+	o.kind = fmt.Sprintf("%s: %d of them", o.name, len(victims))
+	return o
+}
+
+// keysAt are those that some primaries have now.
+func (c *cluster) keysAt(some ...*redistest.Server) (keys keySet) {
+	names := everyKey.names()
+	for k, s := range c.nodes.NodesOf(names...) {
+		if slices.Contains(some, s) {
+			keys |= one(k)
+		}
+	}
+	return keys
+}
 
 func (c *cluster) hit() keySet { return c.struck }
 
@@ -67,53 +112,48 @@ func (c *cluster) faults() []nemesis {
 	at := func(do func(random *rand.Rand)) func(random *rand.Rand) func() {
 		return func(random *rand.Rand) func() { do(random); return nil }
 	}
-	primary := func(random *rand.Rand) *redistest.Server {
+	aim := func(random *rand.Rand) {
 		all := c.nodes.Primaries()
-		s := all[random.IntN(len(all))]
-		c.struck = those(func(*group) bool { return true })
-		for k := range keyCount {
-			if c.nodes.NodeOf(keyName(k)) != s {
-				c.struck &^= one(k)
-			}
-		}
-		return s
+		c.target = all[random.IntN(len(all))]
+		c.struck = c.keysAt(c.target)
 	}
-	all := func(args ...string) {
-		for _, s := range c.nodes.Primaries() {
-			if _, err := s.Do(args...); err != nil {
-				c.t.Errorf("checker: %s: %v", args[0], err)
-			}
-		}
-	}
-	return []nemesis{
-		{name: "clients killed", begin: at(func(*rand.Rand) { all("CLIENT", "KILL", "TYPE", "normal") })},
-		{name: "flushed", begin: at(func(*rand.Rand) { all("FLUSHALL") })},
+	list := []nemesis{
+		{name: "clients killed", begin: at(func(*rand.Rand) { c.askEach(c.primaries(), "CLIENT", "KILL", "TYPE", "normal") })},
+		{name: "one client killed", begin: at(c.killOne)},
+		{name: "flushed", begin: at(func(*rand.Rand) { c.askEach(c.primaries(), "FLUSHALL") })},
 		{name: "slots moved", begin: at(c.moveSlots)},
 		{name: "slots moved again", begin: at(c.moveSlots)},
 		{name: "slot slow to move", most: time.Second, begin: c.moveSlowly},
-		{name: "promotion", begin: at(func(random *rand.Rand) {
-			c.nodes.Promote(c.nodes.ReplicaOf(primary(random)))
+		{name: "promotion", aim: aim, begin: at(func(*rand.Rand) {
+			c.nodes.Promote(c.nodes.ReplicaOf(c.target))
 			c.nodes.WaitOK()
 		})},
-		{name: faultTakeover, begin: at(func(random *rand.Rand) {
-			c.nodes.Takeover(c.nodes.ReplicaOf(primary(random)))
+		{name: faultTakeover, aim: aim, begin: at(func(*rand.Rand) {
+			c.nodes.Takeover(c.nodes.ReplicaOf(c.target))
 			c.nodes.WaitOK()
 		})},
-		{name: faultDead, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
-			s := primary(random)
+		{name: faultDead, most: 3 * time.Second, aim: aim, begin: func(*rand.Rand) func() {
+			s := c.target
 			s.Kill()
 			return func() { s.Restart(); c.nodes.WaitOK() }
 		}},
-		{name: faultHung, most: 4 * time.Second, begin: func(random *rand.Rand) func() {
-			s := primary(random)
+		{name: faultHung, most: 4 * time.Second, aim: aim, begin: func(*rand.Rand) func() {
+			s := c.target
 			s.Pause()
 			return func() { s.Resume(); c.nodes.WaitOK() }
 		}},
-		{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
-			all("CONFIG", "SET", "tracking-table-max-keys", "1")
-			return func() { all("CONFIG", "SET", "tracking-table-max-keys", "1000000") }
-		}},
 	}
+	for i := range list {
+		list[i].turn = &c.turn
+	}
+	// A node that goes away or is replaced meanwhile does not matter to these.
+	return append(append(list, []nemesis{
+		{name: "evicting", most: time.Second, begin: c.evict},
+		{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
+			c.askEach(c.all, "CONFIG", "SET", "tracking-table-max-keys", "1")
+			return func() { c.askEach(c.all, "CONFIG", "SET", "tracking-table-max-keys", "1000000") }
+		}},
+	}...), c.shared()...)
 }
 
 // move is a slot that has a key, and a primary that is to get it.

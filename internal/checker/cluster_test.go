@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // The short form of what `go run ./internal/checker -topology cluster` does at length.
@@ -82,4 +84,61 @@ func TestOnlyWhatIsUndoneWithItsServerIsExcused(t *testing.T) {
 		require.Equal(t, tc.want, h.invalidations[0].confirmed, "again: %s", name)
 		require.Equal(t, n, h.restored, "and not counted twice: %s", name)
 	}
+}
+
+// Others do what they do to a key where it is.
+func TestOthersFollowAKey(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, false).(*cluster)
+	from, to := keyName(0), ""
+	for k := range keyCount {
+		if to = keyName(k); c.nodes.NodeOf(to) != c.nodes.NodeOf(from) {
+			break
+		}
+	}
+	f := c.foreigner()
+	defer f.close()
+	get := func(name string) any {
+		v, err := f.do(name, "GET", name)
+		require.NoError(t, err)
+		return v
+	}
+	require.Error(t, copyValue(f, from, to), "there is nothing to copy")
+	f.insist(from, "SET", from, "v", "PX", "3600000")
+	require.NoError(t, copyValue(f, from, to), "to another node")
+	require.Equal(t, "v", get(to))
+	require.Positive(t, c.nodes.MustDo(t, to, "PTTL", to))
+
+	m := c.nodes.BeginMigration(redistest.Slot(from), c.nodes.NodeOf(to))
+	m.Move(from)
+	require.Equal(t, "v", get(from), "by ASK")
+	m.Finish()
+	require.Equal(t, "v", get(from), "by MOVED")
+	require.Equal(t, c.nodes.NodeOf(to).Addr(), f.owners[redistest.Slot(from)])
+
+	one := c.nodes.NodeOf(from)
+	require.Contains(t, c.keysAt(one).names(), from)
+	require.Equal(t, everyKey, c.keysAt(c.nodes.Primaries()...))
+	one.Kill()
+	_, err := f.do(from, "GET", from)
+	require.Error(t, err)
+	one.Restart()
+	c.nodes.WaitOK()
+	f.insist(from, "SET", from, "w")
+	require.Equal(t, "w", get(from), "from whoever has it now")
+	user, err := one.Do("ACL", "GETUSER", workerUser)
+	require.NoError(t, err)
+	require.NotEmpty(t, user, "a node that has started again has it")
+}
+
+// What a node has counted before it was killed is not counted as something new, and what it counts afterwards is.
+func TestCountsGoOnWhenAServerStartsAgain(t *testing.T) {
+	counted := []int{5, 7}
+	s := &servers{all: make([]*redistest.Server, 2)}
+	at := -1
+	count := s.count(func(*redistest.Server) int { at++; return counted[at%2] })
+	require.Equal(t, 12, count())
+	counted = []int{2, 8} // the first one has started again
+	require.Equal(t, 12+2+1, count())
+	require.Equal(t, 12+2+1, count())
 }

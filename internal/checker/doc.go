@@ -38,7 +38,11 @@
 // replies held back by chance, two to four connections of which one overtakes the other, packets cut between two commands), and at the same time by others: clients of the
 // same Redis (scripts that keep it busy; leases deleted and expired; garbage, hashes, huge strings, copies of other keys' values, and
 // leases of nobody, under the cache's keys; generations that are none), and the source, which keeps loads waiting for 6.5 s: by
-// itself, while their leases are deleted, or over an outage. In a quarter
+// itself, while their leases are deleted, or over an outage. A cluster knows neither SWAPDB nor a primary that is read-only, and its nodes
+// keep nothing on disk. Its primaries are also promoted, taken over by force and relieved of slots; one of them is killed or stopped, for less or
+// more than what a failover takes, or all of them are, while loads go on; one of them or all are full or evict; one at a time is busy; permissions are
+// taken away at all nodes. Whatever is about a key is done at the node that has it then: a redirection is followed, and what no node takes counts
+// for nothing. Only one thing at a time stops nodes or changes who has which slot. In a quarter
 // of the schedules values are served for a short DegradedTTL without Redis' word, in an eighth for one of 5 to 7 s, in the others never. In the end everything is
 // healed, and each worker reads each key through each door until it has the last version: where that is too late, the rule below
 // says so.

@@ -1,14 +1,13 @@
 package main
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // What others can do who use the same Redis, or run it; and sources.
@@ -36,7 +35,7 @@ var gentle = map[string]bool{
 	faultSlowSource: true, faultUnleased: true, faultSwapped: true, faultRestored: true,
 }
 
-// workerUser is as whom workers log in to a single server, and the password.
+// workerUser is as whom workers log in, and the password.
 const workerUser = "worker"
 
 // nextCut is when apart may pause again.
@@ -56,84 +55,14 @@ func apart(args []string) time.Duration {
 	return rand.N(6 * time.Millisecond)
 }
 
-// errors returns what counts the errors of a kind that the server has answered with.
-func (s *single) errors(code string) func() int {
-	return func() (n int) {
-		info, _ := s.must("INFO", "errorstats").(string)
-		for line := range strings.Lines(info) {
-			if count, ok := strings.CutPrefix(strings.TrimSpace(line), "errorstat_"+code+":count="); ok {
-				n, _ = strconv.Atoi(count)
-			}
-		}
-		return n
-	}
-}
-
-// denials counts what the server has not let workers do, by its log of that.
-func (s *single) denials() (n int) {
-	list, _ := s.must("ACL", "LOG", "128").([]any)
-	for _, entry := range list {
-		fields, _ := entry.([]any)
-		count, by := int64(0), ""
-		for i := 0; i+1 < len(fields); i += 2 {
-			switch fields[i] {
-			case "count":
-				count, _ = fields[i+1].(int64)
-			case "username":
-				by, _ = fields[i+1].(string)
-			}
-		}
-		if by == workerUser {
-			n += int(count)
-		}
-	}
-	return n
-}
-
-// fill leaves the server no memory: by a limit below what it has, or by so many values of others that it has reached one.
-func (s *single) fill(random *rand.Rand) func() {
-	s.must("CONFIG", "SET", "maxmemory-policy", "noeviction")
-	if random.IntN(2) == 0 {
-		s.must("CONFIG", "SET", "maxmemory", "1")
-		return func() { s.must("CONFIG", "SET", "maxmemory", "0") }
-	}
-	info, _ := s.must("INFO", "memory").(string)
-	for line := range strings.Lines(info) {
-		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-			used, _ := strconv.Atoi(text)
-			s.must("CONFIG", "SET", "maxmemory", strconv.Itoa(used+4<<20))
-		}
-	}
-	filler := strings.Repeat("f", 256<<10)
-	n := 0
-	for ; n < 64; n++ {
-		if _, err := s.server.Do("SET", "filler:"+strconv.Itoa(n), filler); err != nil {
-			break
-		}
-	}
-	return func() {
-		for i := range n {
-			s.must("DEL", "filler:"+strconv.Itoa(i))
-		}
-		s.must("CONFIG", "SET", "maxmemory", "0")
-	}
-}
-
 // takeable are what a user can be forbidden while its processes run.
 var takeable = []string{
 	"-client|caching", "-client", "-evalsha", "-eval -evalsha", "-unlink", "-get", "-getrange", "-get -getrange", "-set", "-pexpire",
 	"-time", "-script", "-exists", "-rename", "-publish -subscribe",
 }
 
-// forbid takes a permission from the workers' user.
-func (s *single) forbid(random *rand.Rand) func() {
-	s.rule = takeable[random.IntN(len(takeable))]
-	if random.IntN(3) == 0 {
-		s.rule = takeable[0] // which nobody is told of
-	}
-	s.must(append([]string{"ACL", "SETUSER", workerUser}, strings.Fields(s.rule)...)...)
-	return func() { s.must("ACL", "SETUSER", workerUser, "+@all") }
-}
+// takeableInCluster is what clients of a cluster need besides.
+const takeableInCluster = "-cluster -asking"
 
 // swap has a database that nobody has used take the place of the one in use.
 func (s *single) swap() (with string) {
@@ -174,57 +103,61 @@ func (h *history) excuseRestored() {
 	}
 }
 
-// foreign is what other clients do.
-func (s *single) foreign(source *source) []nemesis {
+// foreign is what other clients do. A fault that is part of another one is noted by itself.
+func (s *servers) foreign(source *source, note func(fault)) []nemesis {
 	var leases, slow, values, generations atomic.Int64
 	number := func(n *atomic.Int64) func() int { return func() int { return int(n.Load()) } }
 	return []nemesis{
 		{name: faultBusy, most: 2 * time.Second, begin: s.busy, effects: s.errors("BUSY")},
 		{name: faultLeases, most: 2 * time.Second, begin: func(random *rand.Rand) func() {
-			return s.repeat(time.Millisecond, func(c *redistest.Conn) {
-				s.loseLease(c, random, random.IntN(keyCount), &leases)
-			}, nil)
+			return s.repeat(time.Millisecond, func(f *foreigner) {
+				loseLease(f, random, random.IntN(keyCount), &leases)
+			})
 		}, effects: number(&leases)},
 		{name: faultValues, most: 2 * time.Second, begin: func(random *rand.Rand) func() {
-			return s.repeat(8*time.Millisecond, func(c *redistest.Conn) {
-				if err := writeForeign(c, random, random.IntN(keyCount)); err == nil {
+			end := s.repeat(8*time.Millisecond, func(f *foreigner) {
+				if err := writeForeign(f, random, random.IntN(keyCount)); err == nil {
 					values.Add(1)
 				}
-			}, func(c *redistest.Conn) {
-				for k := range keyCount { // nobody would, but then a lease without an end is one
-					_, _ = c.Do("DEL", leaseOf(k))
-				}
 			})
+			return func() { end(); s.calmly(s.removeLeases) }
 		}, effects: number(&values)},
 		{name: faultGenerations, most: 2 * time.Second, begin: func(random *rand.Rand) func() {
-			return s.repeat(40*time.Millisecond, func(c *redistest.Conn) {
-				if err := writeGeneration(c, random); err == nil {
+			return s.repeat(40*time.Millisecond, func(f *foreigner) {
+				if err := writeGeneration(f, random); err == nil {
 					generations.Add(1)
 				}
-			}, nil)
+			})
 		}, effects: number(&generations)},
 		slowSource(source),
 		{name: faultUnleased, most: 2 * time.Second, begin: func(random *rand.Rand) func() {
 			keys := source.slowDown(random)
-			end := s.repeat(500*time.Microsecond, func(c *redistest.Conn) {
-				keys.each(func(k int) { s.loseLease(c, random, k, &slow) })
-			}, nil)
+			end := s.repeat(500*time.Microsecond, func(f *foreigner) {
+				keys.each(func(k int) { loseLease(f, random, k, &slow) })
+			})
 			return func() {
 				source.slow.set(0, 0)
 				time.Sleep(3 * time.Second) // the loads run on
 				end()
 			}
 		}, effects: number(&slow)},
-		{name: faultOutlived, most: 0, begin: func(random *rand.Rand) func() {
+		{name: faultOutlived, turn: &s.turn, begin: func(random *rand.Rand) func() {
 			source.slowDown(random)
 			time.Sleep(100 * time.Millisecond)
-			s.server.Kill()
-			time.Sleep(200*time.Millisecond + time.Duration(random.IntN(800))*time.Millisecond)
-			s.restart()
+			o := s.outage(random)
+			s.last = o.kind
+			f := fault{name: o.name, keys: o.keys, seen: 1, detail: o.kind}
+			o.begin()
+			f.began = now() // what all of them have confirmed is before it
+			time.Sleep(200*time.Millisecond + time.Duration(random.IntN(int(o.most.Milliseconds())))*time.Millisecond)
+			o.end()
+			if f.end = now(); f.keys != 0 {
+				note(f) // a node may have taken over, and that is excused for as long as the outage only
+			}
 			time.Sleep(200 * time.Millisecond)
 			source.slow.set(0, 0)
 			return nil
-		}, effects: func() int { return int(source.slow.held.Load()) }},
+		}, effects: func() int { return int(source.slow.held.Load()) }, detail: func() string { return s.last }},
 	}
 }
 
@@ -249,50 +182,53 @@ func slowSource(source *source) nemesis {
 	}, effects: func() int { return int(source.slow.held.Load()) }}
 }
 
-// repeat does something again and again on a connection, with pauses of up to twice a length, until it is told to end, and then
-// something else.
-func (s *single) repeat(pause time.Duration, do, atEnd func(c *redistest.Conn)) (end func()) {
+// repeat does something again and again, with pauses of up to twice a length, until it is told to end.
+func (s *servers) repeat(pause time.Duration, do func(f *foreigner)) (end func()) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		conn := &foreigner{addr: s.server.Addr()}
-		defer conn.close()
+		f := s.foreigner()
+		defer f.close()
 		for {
 			select {
 			case <-stop:
-				for range 3 {
-					if atEnd != nil {
-						conn.with(atEnd)
-					}
-				}
 				return
 			case <-time.After(rand.N(2 * pause)):
-				conn.with(do)
+				do(f)
 			}
 		}
 	}()
 	return func() { close(stop); <-done }
 }
 
+// removeLeases removes all that there are: nobody would, but then a lease without an end is one.
+func (s *servers) removeLeases() {
+	f := s.foreigner()
+	defer f.close()
+	for k := range keyCount {
+		f.insist(leaseOf(k), "DEL", leaseOf(k))
+	}
+}
+
 func leaseOf(key int) string { return "{" + keyName(key) + "}!l" }
 
 // loseLease ends a lease, as eviction or a lack of time would.
-func (s *single) loseLease(c *redistest.Conn, random *rand.Rand, key int, count *atomic.Int64) {
+func loseLease(f *foreigner, random *rand.Rand, key int, count *atomic.Int64) {
 	args := []string{"DEL", leaseOf(key)}
 	if random.IntN(3) == 0 {
 		args = []string{"PEXPIRE", leaseOf(key), "1"}
 	}
-	if n, err := c.Do(args...); err == nil && n == int64(1) {
+	if n, err := f.do(leaseOf(key), args...); err == nil && n == int64(1) {
 		count.Add(1)
 	}
 }
 
 // writeForeign writes under a key, or its lease, what the cache would not.
-func writeForeign(c *redistest.Conn, random *rand.Rand, key int) error {
+func writeForeign(f *foreigner, random *rand.Rand, key int) error {
 	name := keyName(key)
 	do := func(commands ...[]string) (err error) {
 		for _, args := range commands {
-			if _, failed := c.Do(args...); failed != nil {
+			if _, failed := f.do(args[1], args...); failed != nil {
 				err = failed
 			}
 		}
@@ -306,7 +242,7 @@ func writeForeign(c *redistest.Conn, random *rand.Rand, key int) error {
 	case 5:
 		return do([]string{"SET", name, strings.Repeat("h", (1+random.IntN(8))<<20)})
 	case 6, 7, 8, 9:
-		return do([]string{"COPY", keyName(random.IntN(keyCount)), name, "REPLACE"})
+		return copyValue(f, keyName(random.IntN(keyCount)), name)
 	case 10, 11:
 		return do([]string{"SET", leaseOf(key), "somebody"})
 	case 12:
@@ -320,25 +256,48 @@ func writeForeign(c *redistest.Conn, random *rand.Rand, key int) error {
 	}
 }
 
+// copyValue puts the value of one key under another one, with its TTL.
+func copyValue(f *foreigner, from, to string) error {
+	if len(f.servers.all) == 1 {
+		_, err := f.do(from, "COPY", from, to, "REPLACE")
+		return err
+	}
+	// COPY does not go from one slot to another one.
+	v, err := f.do(from, "GET", from)
+	if err != nil {
+		return err
+	}
+	value, ok := v.(string)
+	if !ok {
+		return errors.New("there is no value")
+	}
+	args := []string{"SET", to, value}
+	if ttl, _ := f.do(from, "PTTL", from); ttl != nil && ttl.(int64) > 0 {
+		args = append(args, "PX", strconv.FormatInt(ttl.(int64), 10))
+	}
+	_, err = f.do(to, args...)
+	return err
+}
+
 // foreignGenerations are none, for one reason or another.
 var foreignGenerations = []string{
 	"9007199254740992", "9007199254740993", "9999999999999999", "9223372036854775808", "18446744073709551615", "abc", "", "-1", "1e9",
 }
 
 // writeGeneration writes where the generation of a tag is.
-func writeGeneration(c *redistest.Conn, random *rand.Rand) error {
+func writeGeneration(f *foreigner, random *rand.Rand) error {
 	names := []string{"%all", "%c:items", "%c:things", "%t:red", "%t:blue", "%t:green", "%tags"}
 	name := names[random.IntN(len(names))]
 	var err error
 	switch random.IntN(8) {
 	case 0:
-		_, err = c.Do("DEL", name)
+		_, err = f.do(name, "DEL", name)
 	case 1:
-		if _, err = c.Do("DEL", name); err == nil {
-			_, err = c.Do("HSET", name, "field", "value")
+		if _, err = f.do(name, "DEL", name); err == nil {
+			_, err = f.do(name, "HSET", name, "field", "value")
 		}
 	default:
-		_, err = c.Do("SET", name, foreignGenerations[random.IntN(len(foreignGenerations))])
+		_, err = f.do(name, "SET", name, foreignGenerations[random.IntN(len(foreignGenerations))])
 	}
 	return err
 }
@@ -353,47 +312,22 @@ local began = at()
 while at() - began < tonumber(ARGV[1]) do end
 `
 
-// busy has a script run now and then for so long that others are refused meanwhile.
-func (s *single) busy(random *rand.Rand) func() {
-	s.must("CONFIG", "SET", "lua-time-limit", "1")
+// busy has a script run now and then, at one primary at a time, for so long that others are refused meanwhile.
+func (s *servers) busy(random *rand.Rand) func() {
+	s.askEach(s.all, "CONFIG", "SET", "lua-time-limit", "1")
+	primaries := s.primaries()
 	// Long ones, after which nobody asks any more, and short ones, which end while somebody asks.
-	end := s.repeat(20*time.Millisecond, func(c *redistest.Conn) {
+	end := s.repeat(20*time.Millisecond, func(f *foreigner) {
+		at := oneOf(primaries, random)
 		length := 3_000 + random.IntN(12_000)
 		if random.IntN(6) == 0 {
 			length = 50_000 + random.IntN(250_000)
 		}
-		_, _ = c.Do("EVAL", untilScript, "0", strconv.Itoa(length))
-	}, nil)
+		_, _ = f.ask(at.Addr(), "EVAL", untilScript, "0", strconv.Itoa(length))
+	})
 	return func() {
 		end()
-		s.must("CONFIG", "SET", "lua-time-limit", "5000")
-	}
-}
-
-// A foreigner is a connection that is made when it is needed.
-type foreigner struct {
-	addr string
-	conn *redistest.Conn
-}
-
-func (f *foreigner) with(do func(c *redistest.Conn)) {
-	if f.conn == nil {
-		conn, err := redistest.Dial(f.addr)
-		if err != nil {
-			return
-		}
-		f.conn = conn
-	}
-	do(f.conn)
-	if _, err := f.conn.Do("PING"); err != nil {
-		f.close()
-	}
-}
-
-func (f *foreigner) close() {
-	if f.conn != nil {
-		f.conn.Close()
-		f.conn = nil
+		s.askEach(s.all, "CONFIG", "SET", "lua-time-limit", "5000")
 	}
 }
 

@@ -132,7 +132,7 @@ func (r *run) upheavals() []nemesis {
 // strike lets the workers run for a while, and then causes faults, 3 to 10 of different kinds: those of Redis one after the
 // other, and at the same time those of workers and of the way to Redis, and one to three of what others do.
 func (r *run) strike(random *rand.Rand) error {
-	all := [lanes][]nemesis{r.topology.faults(), append(r.upheavals(), r.topology.ways()...), r.topology.foreign(&r.judge.source)}
+	all := [lanes][]nemesis{r.topology.faults(), append(r.upheavals(), r.topology.ways()...), r.topology.foreign(&r.judge.source, r.judge.faulted)}
 	names := namesOf(all[:]...)
 	for _, name := range append(slices.Clone(r.only), r.forced...) {
 		if !slices.Contains(names, name) {
@@ -192,7 +192,6 @@ const leastEffect = 300 * time.Millisecond
 
 // cause lets one fault last for its time.
 func (r *run) cause(n nemesis, random *rand.Rand, length time.Duration) {
-	f := fault{name: n.name, began: now(), seen: 1}
 	switch n.name {
 	case faultStopped:
 		r.judge.faulted(r.stop(r.someone(random), length))
@@ -201,12 +200,19 @@ func (r *run) cause(n nemesis, random *rand.Rand, length time.Duration) {
 		r.pauses(random, length)
 		return
 	}
+	if n.turn != nil {
+		n.turn.Lock()
+		defer n.turn.Unlock()
+	}
+	if n.aim != nil {
+		n.aim(random)
+	}
 	before := 0
 	if n.effects != nil {
 		before = n.effects()
 		length = max(length, leastEffect)
-		f.began = now()
 	}
+	f := fault{name: n.name, began: now(), seen: 1}
 	end := n.begin(random)
 	if slices.Contains(failovers, f.name) {
 		f.keys = r.topology.hit()
@@ -220,9 +226,7 @@ func (r *run) cause(n nemesis, random *rand.Rand, length time.Duration) {
 	}
 	f.end = now()
 	if n.effects != nil {
-		if f.seen = n.effects(); f.seen >= before { // else they are counted anew
-			f.seen -= before
-		}
+		f.seen = n.effects() - before
 	}
 	r.judge.faulted(f)
 }

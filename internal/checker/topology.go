@@ -1,12 +1,10 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,16 +18,19 @@ type topology interface {
 	single() bool                       // whether that is one server, not a cluster
 	login() string                      // as whom workers log in, with that for a password; "" for nobody
 	faults() []nemesis                  // what can be done to Redis: one at a time
-	foreign(s *source) []nemesis        // what others who use the same Redis can do: likewise, beside the others
-	ways() []nemesis                    // and to the way between a worker and Redis: likewise, beside the others
-	hit() keySet                        // the keys at the node that the last fault was about
-	tidy()                              // is called every now and then
+	// foreign is what others who use the same Redis can do: likewise, beside the others. It notes faults that are parts of one.
+	foreign(s *source, note func(fault)) []nemesis
+	ways() []nemesis // and to the way between a worker and Redis: likewise, beside the others
+	hit() keySet     // the keys at the node that the last fault was about
+	tidy()           // is called every now and then
 }
 
 // A nemesis is something that can be done, for some time.
 type nemesis struct {
 	name  string
 	most  time.Duration                        // how long it lasts at most; 0 for what is over at once
+	turn  sync.Locker                          // held for as long as it lasts; nil for what goes together with anything
+	aim   func(random *rand.Rand)              // chooses what it is about, before it begins; may be nil
 	begin func(random *rand.Rand) (end func()) // end is nil for what is over at once
 	// effects, unless nil, counts what shows that it really happens: those before it began are taken off.
 	effects func() int
@@ -44,25 +45,34 @@ var topologies = map[string]func(t testing.TB, persistent bool) topology{
 
 // single is one server.
 type single struct {
-	t          testing.TB
+	servers
 	server     *redistest.Server
 	proxy      *redistest.Proxy // only before the first worker: what goes through it is slower
 	dir        string
 	persistent bool
-	swaps      int    // databases that were swapped
-	rule       string // that was taken from the workers' user last
+	swaps      int // databases that were swapped
 }
 
 // distance is how far Redis is from the first worker, one way: what it reads and what it invalidates overlap for longer.
 const distance = 2 * time.Millisecond
 
+// asWorker has a server know the workers' user from its start on.
+var asWorker = []string{"--user", workerUser, "on", ">" + workerUser, "~*", "&*", "+@all"}
+
 func newSingle(t testing.TB, persistent bool) topology {
-	s := &single{t: t, dir: t.TempDir(), persistent: persistent}
-	args := []string{"--dir", s.dir, "--user", workerUser, "on", ">" + workerUser, "~*", "&*", "+@all"}
+	s := &single{dir: t.TempDir(), persistent: persistent}
+	args := append([]string{"--dir", s.dir}, asWorker...)
 	if persistent {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
 	}
 	s.server = redistest.Start(t, args...)
+	s.servers = servers{
+		t: t, all: []*redistest.Server{s.server}, takeable: takeable, replicated: func() {},
+		primaries: func() []*redistest.Server { return s.all },
+		outage: func(*rand.Rand) outage {
+			return outage{name: "killed", begin: s.server.Kill, end: s.restart, most: 800 * time.Millisecond}
+		},
+	}
 	s.proxy = redistest.StartProxy(t, s.server.Addr())
 	s.proxy.SetDelay(distance)
 	return s
@@ -85,34 +95,19 @@ func (s *single) single() bool { return true }
 
 func (s *single) tidy() { s.proxy.ResetCounts() } // it remembers every command
 
-// must repeats a command that the server cannot run just now, since something else is done to it.
-func (s *single) must(args ...string) any {
-	v, err := s.server.Do(args...)
-	for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end) && passing(err); v, err = s.server.Do(args...) {
-		time.Sleep(5 * time.Millisecond)
-	}
-	if err != nil {
-		s.t.Errorf("checker: %s: %v", strings.Join(args, " "), err)
-	}
-	return v
-}
-
-// passing reports whether an error says nothing of what was asked for.
-func passing(err error) bool {
-	var refusal redistest.Error
-	return !errors.As(err, &refusal) || strings.HasPrefix(err.Error(), "BUSY") || strings.HasPrefix(err.Error(), "LOADING")
-}
+// must has the server run a command.
+func (s *single) must(args ...string) any { return s.ask(s.server, args...) }
 
 func (s *single) faults() []nemesis {
 	at := func(do func(random *rand.Rand)) func(random *rand.Rand) func() {
 		return func(random *rand.Rand) func() { do(random); return nil }
 	}
-	return []nemesis{
+	list := []nemesis{
 		{name: "clients killed", begin: at(func(*rand.Rand) { s.must("CLIENT", "KILL", "TYPE", "normal") })},
 		{name: "one client killed", begin: at(s.killOne)},
 		{name: "flushed", begin: at(func(*rand.Rand) { s.must("FLUSHALL") })},
-		{name: "hung", most: 4 * time.Second, begin: func(*rand.Rand) func() { s.server.Pause(); return s.server.Resume }},
-		{name: "killed", most: time.Second, begin: func(*rand.Rand) func() { s.server.Kill(); return s.restart }},
+		{name: "hung", most: 4 * time.Second, turn: &s.turn, begin: func(*rand.Rand) func() { s.server.Pause(); return s.server.Resume }},
+		{name: "killed", most: time.Second, turn: &s.turn, begin: func(*rand.Rand) func() { s.server.Kill(); return s.restart }},
 		{name: "evicting", most: time.Second, begin: s.evict},
 		{name: "tracking table full", most: time.Second, begin: func(*rand.Rand) func() {
 			s.must("CONFIG", "SET", "tracking-table-max-keys", "1")
@@ -122,8 +117,8 @@ func (s *single) faults() []nemesis {
 			s.must("REPLICAOF", "127.0.0.1", "1")
 			return func() { s.must("REPLICAOF", "NO", "ONE") }
 		}},
-		{name: faultFull, most: 5 * time.Second, begin: s.fill, effects: s.errors("OOM")},
-		{name: faultForbidden, most: time.Second, begin: s.forbid, effects: s.denials, detail: func() string { return s.rule }},
+	}
+	return append(append(list, s.shared()...), []nemesis{
 		{name: faultSwapped, most: 2 * time.Second, begin: func(*rand.Rand) func() {
 			s.swap()
 			return nil
@@ -132,7 +127,7 @@ func (s *single) faults() []nemesis {
 			n := s.swap()
 			return func() { s.must("SWAPDB", "0", n) }
 		}},
-	}
+	}...)
 }
 
 func (s *single) ways() []nemesis {
@@ -178,34 +173,4 @@ func (s *single) restart() {
 		}
 	}
 	s.server.Restart()
-}
-
-// killOne closes one client's connection.
-func (s *single) killOne(random *rand.Rand) {
-	list, _ := s.must("CLIENT", "LIST", "TYPE", "normal").(string)
-	var ids []string
-	for line := range strings.Lines(list) {
-		var id string
-		if _, err := fmt.Sscanf(line, "id=%s", &id); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	if len(ids) > 0 {
-		_, _ = s.server.Do("CLIENT", "KILL", "ID", ids[random.IntN(len(ids))]) // it may have ended by itself
-	}
-}
-
-// evict leaves the server so little memory that it throws away some of what it has, or all, and then refuses to take more.
-func (s *single) evict(random *rand.Rand) func() {
-	limit := "1"
-	if info, _ := s.must("INFO", "memory").(string); random.IntN(2) == 0 {
-		for line := range strings.Lines(info) {
-			if used, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-				limit = used
-			}
-		}
-	}
-	s.must("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
-	s.must("CONFIG", "SET", "maxmemory", limit)
-	return func() { s.must("CONFIG", "SET", "maxmemory", "0") }
 }

@@ -187,6 +187,17 @@ func (c *Cluster) OwnerOf(slot int) *Server {
 	return owners[slot]
 }
 
+// NodesOf returns for each key what NodeOf does, for all of them at one time.
+func (c *Cluster) NodesOf(keys ...string) []*Server {
+	c.t.Helper()
+	owners := c.owners()
+	nodes := make([]*Server, len(keys))
+	for i, key := range keys {
+		nodes[i] = owners[Slot(key)]
+	}
+	return nodes
+}
+
 // Do sends a command to the primary that owns the slot of a key: Do("k", "GET", "k").
 func (c *Cluster) Do(key string, args ...string) (any, error) {
 	c.t.Helper()
