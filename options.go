@@ -1,16 +1,12 @@
 package aside
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
-	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -318,115 +314,4 @@ func isHost(text string) bool {
 	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
 		return strings.ContainsRune(`/\@?#[]%"<>`, r) || unicode.IsSpace(r) || unicode.IsControl(r)
 	})
-}
-
-// OptionsFromEnv reads where Redis is from the environment:
-//
-//	REDIS_URL        redis://user:password@host:port/db, or rediss:// for TLS
-//	REDIS_HOST       localhost
-//	REDIS_PORT       6379
-//	REDIS_USERNAME
-//	REDIS_PASSWORD
-//	REDIS_DB         0
-//	REDIS_TLS        false
-//
-// With none of them set the cache is in memory alone. With any of them set it is on Redis, with the defaults above for the
-// others. REDIS_URL stands alone. An empty variable counts as not set. A malformed one is an error that names the variable
-// and what to write, never its value.
-func OptionsFromEnv() (Options, error) {
-	url := os.Getenv("REDIS_URL")
-	parts := map[string]string{}
-	for _, name := range []string{"REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS"} {
-		if v := os.Getenv(name); v != "" {
-			parts[name] = v
-		}
-	}
-	var (
-		client rueidis.ClientOption
-		err    error
-	)
-	switch {
-	case url == "" && len(parts) == 0:
-		return Options{}, nil
-	case url == "":
-		client, err = clientFromParts(parts)
-	case len(parts) > 0:
-		err = invalidOption("REDIS_URL and %s are both set: keep the URL alone, or the others", strings.Join(slices.Sorted(maps.Keys(parts)), ", "))
-	default:
-		client, err = clientFromURL(url)
-	}
-	if err != nil {
-		return Options{}, err
-	}
-	return Options{Redis: client}, nil
-}
-
-func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {
-	var (
-		host     = pick(parts["REDIS_HOST"], "localhost")
-		port     = pick(parts["REDIS_PORT"], "6379")
-		db       = pick(parts["REDIS_DB"], "0")
-		withTLS  = pick(parts["REDIS_TLS"], "false")
-		opt      = rueidis.ClientOption{Username: parts["REDIS_USERNAME"], Password: parts["REDIS_PASSWORD"]}
-		errs     []error
-		badValue = func(name, want string) { errs = append(errs, invalidOption("%s is malformed: write %s", name, want)) }
-	)
-	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") && strings.Contains(inner, ":") {
-		host = strings.TrimSuffix(inner, "]") // an IPv6 address as it stands in URLs
-	}
-	if !isHost(host) {
-		badValue("REDIS_HOST", "a host name or an address, without a scheme or a port (REDIS_PORT, or REDIS_URL for all in one)")
-	}
-	if !isPort(port) {
-		badValue("REDIS_PORT", "a number from 1 to 65535")
-	}
-	n, err := strconv.ParseUint(db, 10, 31)
-	if err != nil {
-		badValue("REDIS_DB", "a number from 0 up")
-	}
-	useTLS, err := strconv.ParseBool(withTLS)
-	if err != nil {
-		badValue("REDIS_TLS", "true or false")
-	}
-	opt.SelectDB = int(n)
-	opt.InitAddress = []string{net.JoinHostPort(host, port)}
-	if useTLS {
-		opt.TLSConfig = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	}
-	return opt, errors.Join(errs...)
-}
-
-func clientFromURL(text string) (rueidis.ClientOption, error) {
-	const form = "REDIS_URL is malformed: write redis://user:password@host:port/db, or rediss:// for TLS"
-	u, err := url.Parse(text)
-	if err != nil {
-		return rueidis.ClientOption{}, invalidOption(form) // the cause would repeat the URL, password and all
-	}
-	if u.Scheme != "redis" && u.Scheme != "rediss" {
-		return rueidis.ClientOption{}, invalidOption("%s (its scheme is neither)", form)
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil || u.Fragment != "" { // of a password with an unescaped # the rest would be lost, and its host another
-		return rueidis.ClientOption{}, invalidOption("%s (percent-escape what is special in the password)", form)
-	}
-	if query.Has("skip_verify") {
-		return rueidis.ClientOption{}, invalidOption("REDIS_URL asks for skip_verify: a server whose certificate is not checked can be anyone; set Options.Redis.TLSConfig in code where that is really meant")
-	}
-	if !isHost(u.Hostname()) || u.Port() != "" && !isPort(u.Port()) {
-		return rueidis.ClientOption{}, invalidOption("%s (its host or its port is not right)", form)
-	}
-	if u.Path == "/" {
-		u.Path = ""
-	}
-	if u.Path != "" && query.Has("db") {
-		return rueidis.ClientOption{}, invalidOption("%s (it names the database twice)", form)
-	}
-	if slices.ContainsFunc(query["addr"], func(addr string) bool { return !isHostPort(addr) }) {
-		return rueidis.ClientOption{}, invalidOption("%s (each addr is host:port)", form)
-	}
-	opt, err := rueidis.ParseURL(u.String())
-	if err != nil || opt.SelectDB < 0 {
-		return rueidis.ClientOption{}, invalidOption("%s (the database, or a parameter after the question mark, is not right)", form)
-	}
-	return opt, nil
 }

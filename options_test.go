@@ -374,6 +374,11 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 		{map[string]string{"REDIS_URL": "rediss://u:p@h:1/7"}, want{"h:1", "u", "p", 7, "h"}},
 		{map[string]string{"REDIS_URL": "redis://[::1]:1/2"}, want{addr: "[::1]:1", db: 2}},
 		{map[string]string{"REDIS_URL": "rediss://[::1]"}, want{addr: "[::1]:6379", tls: "::1"}},
+		{map[string]string{"REDIS_URL": "valkey://u:p@h:1/7"}, want{"h:1", "u", "p", 7, ""}},
+		{map[string]string{"REDIS_URL": "valkeys://u:p@h:1/7"}, want{"h:1", "u", "p", 7, "h"}},
+		{map[string]string{"REDIS_URL": "unix:///run/redis.sock"}, want{addr: "/run/redis.sock"}},
+		{map[string]string{"REDIS_URL": "unix://u:p@/run/redis.sock?db=7"}, want{"/run/redis.sock", "u", "p", 7, ""}},
+		{map[string]string{"REDIS_URL": "redis://u:p:q;r=$!*'()@h"}, want{addr: "h:6379", user: "u", password: "p:q;r=$!*'()"}},
 	} {
 		t.Run(fmt.Sprint(tc.env), func(t *testing.T) {
 			environment(t, tc.env)
@@ -443,7 +448,7 @@ func TestAMalformedVariableIsNamedAndNotShown(t *testing.T) {
 	}
 	add(env{"REDIS_PORT": canary, "REDIS_DB": canary, "REDIS_TLS": canary, "REDIS_HOST": canary + ":1"}, "REDIS_PORT", "REDIS_DB", "REDIS_TLS", "REDIS_HOST")
 	for _, text := range []string{
-		"X", "http://u:X@h", "unix:///X", "valkey://u:X@h", "//u:X@h", "redis:X", "redis:///X", "redis://", "redis://:X@", "redis://:X@:6379/0", " redis://h",
+		"X", "http://u:X@h", "unix://", "unix://h/X", "unix:///", "unix:X", "unix:///X?db=a", "unix:///X?addr=h:1", "//u:X@h", "redis:X", "redis:///X", "redis://", "redis://:X@", "redis://:X@:6379/0", " redis://h",
 		"redis://u:X@h:0", "redis://u:X@h:65536", "redis://u:X@h:99999999999999999999", "redis://u:X@h:port", "redis://u:X@h:-1",
 		"redis://u:X@h/X", "redis://u:X@h/-1", "redis://u:X@h/1.5", "redis://u:X@h/1/2", "redis://u:X@h/1/", "redis://u:X@h?db=X", "redis://u:X@h?db=-1",
 		"redis://u:X@h/1?db=2", "redis://u:X@h?dial_timeout=X", "redis://u:X@h?write_timeout=X",
@@ -453,6 +458,13 @@ func TestAMalformedVariableIsNamedAndNotShown(t *testing.T) {
 		"redis://u:X@h?addr=X", "redis://u:X@h?addr=h2:0", "redis://u:X@h?addr=h2:6379&addr=X@h3:1",
 	} {
 		add(env{"REDIS_URL": strings.ReplaceAll(text, "X", canary)}, "REDIS_URL", "write redis://user:password@host:port/db")
+	}
+	for _, special := range []string{"#", "/", "?", "[", "]", "^", `"`, "%zz", "<", ">", " ", `\`, "{", "|", "`", "@/", "é"} {
+		for _, user := range []string{"u", ""} {
+			password := canary + special + canary
+			add(env{"REDIS_URL": "redis://" + user + ":" + password + "@h:6379/0"}, "REDIS_URL", "percent-escape", "%23")
+		}
+		add(env{"REDIS_URL": "redis://" + canary + special + canary + ":p@h:6379/0"}, "REDIS_URL", "percent-escape", "%23")
 	}
 	for _, query := range []string{"skip_verify", "skip_verify=true", "skip_verify=false", "skip_verify=X", "db=1&skip_verify=1"} {
 		add(env{"REDIS_URL": strings.ReplaceAll("rediss://u:X@h?"+query, "X", canary)}, "REDIS_URL", "skip_verify", "Options.Redis.TLSConfig")

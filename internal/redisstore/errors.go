@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"os"
 	"strings"
@@ -66,68 +65,4 @@ func IsForbidden(err error) bool { return code(err) == "NOPERM" }
 // IsTimeout reports whether err means that Redis did not answer in time.
 func IsTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// code is that of a server's own error.
-func code(err error) string {
-	var r *refusal
-	if errors.As(err, &r) {
-		err = r.err
-	}
-	e, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		return ""
-	}
-	first, _, _ := strings.Cut(e.Error(), " ")
-	switch {
-	case strings.Contains(e.Error(), "user executing the script") || strings.Contains(e.Error(), "ACL failure in script"):
-		return "NOPERM" // which scripts leave out
-	case strings.ToUpper(first) != first:
-		return "ERR" // which rueidis leaves out
-	}
-	return strings.TrimSuffix(first, ":")
-}
-
-// Describe says in a few words what went wrong with Redis, for a reader who wants to know why a value was loaded. Of a
-// server's own error it gives the code alone: the text behind it may quote what was sent.
-func Describe(err error) string {
-	var cert *tls.CertificateVerificationError
-	var r *refusal
-	switch c := code(err); {
-	case errors.As(err, &r):
-		return r.describe(c)
-	case c == "NOAUTH" || c == "WRONGPASS":
-		return "redis answered " + c + ": check the user name and the password"
-	case c == "NOPERM":
-		return "redis answered NOPERM: its user lacks a permission that the README lists"
-	case c == "READONLY":
-		return "redis answered READONLY: it is a replica"
-	case c != "":
-		return "redis answered " + c
-	case errors.Is(err, ErrUnavailable):
-		return ErrUnavailable.Error()
-	case errors.Is(err, ErrSlow):
-		return ErrSlow.Error()
-	case errors.As(err, &cert):
-		return "the certificate of redis was refused: " + describeCertificate(cert.Err)
-	case isTLS(err):
-		return "redis and this process cannot agree on TLS"
-	case IsTimeout(err):
-		return "redis did not answer in time"
-	}
-	return "the connection to redis failed"
-}
-
-// describeCertificate says what is wrong with a certificate, and not whose it is: a health check shows it to whoever asks.
-func describeCertificate(err error) string {
-	var invalid x509.CertificateInvalidError
-	switch {
-	case errors.As(err, new(x509.HostnameError)):
-		return "it is for another host"
-	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return "it is signed by an authority that is not trusted"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "it has expired, or is not valid yet"
-	}
-	return "it is not valid"
 }

@@ -1,0 +1,222 @@
+package redisstore
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/redis/rueidis"
+)
+
+// codes are what servers begin their errors with, beside ERR, which rueidis leaves out: a text that begins with something else has
+// lost it, whatever its first word looks like.
+var codes = []string{
+	"ASK", "BUSY", "BUSYGROUP", "BUSYKEY", "CLUSTERDOWN", "CROSSSLOT", "DENIED", "EXECABORT", "INPROG", "INVALIDOBJ", "IOERR", "LOADING",
+	"MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOCHUNK", "NOGOODSLAVE", "NOGROUP", "NOMASTERLINK", "NOPERM", "NOPROTO", "NOQUORUM",
+	"NOREPLICAS", "NOSCRIPT", "NOTBUSY", "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED", "UNKILLABLE", "WRONGPASS", "WRONGTYPE",
+}
+
+// code is that of a server's own error; "" for an error that is none.
+func code(err error) string {
+	text := ownWords(err)
+	if text == "" {
+		return ""
+	}
+	first, _, _ := strings.Cut(text, " ")
+	first = strings.TrimSuffix(first, ":")
+	switch {
+	case strings.Contains(text, "user executing the script") || strings.Contains(text, "ACL failure in script"):
+		return "NOPERM" // which scripts leave out
+	case !slices.Contains(codes, first):
+		return "ERR"
+	}
+	return first
+}
+
+// ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them.
+func ownWords(err error) string {
+	var r *refusal
+	if errors.As(err, &r) {
+		err = r.err
+	}
+	var said *farewell
+	if errors.As(err, &said) {
+		return strings.TrimPrefix(said.line, "ERR ")
+	}
+	if e, ok := rueidis.IsRedisErr(err); ok && !e.IsNil() {
+		return e.Error()
+	}
+	return ""
+}
+
+// explained are errors of servers that say what is wrong, by the fixed words that they begin with, and what to do.
+var explained = []struct{ words, advice string }{
+	{"max number of clients reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
+	{"max requests limit exceeded", "the service's limit of commands is used up"},
+	{"max daily request limit exceeded", "the service's limit of commands is used up"},
+	{"DB index is out of range", "it has fewer databases than the number that it was asked for"},
+	{"SELECT is not allowed in cluster mode", "a cluster has database 0 alone"},
+	{"No such master with that name", "the Sentinels watch no primary of that name (Sentinel.MasterSet)"},
+	{"Protocol error", "something on the way speaks another protocol: check the port"},
+	{"unknown command 'SENTINEL'", "it is no Sentinel: leave Sentinel.MasterSet unset, or name the port of one (mostly 26379)"},
+	{"unknown command 'TIME'", "it is a Sentinel (set Sentinel.MasterSet), or the command is renamed or switched off"},
+	{"unknown command 'SELECT'", "it is a Sentinel (set Sentinel.MasterSet), or the command is renamed or switched off"},
+	{"unknown command", "the command is renamed or switched off, or it is another kind of server: the README lists what is needed"},
+	{"AUTH <password> called without any password configured", "it has no password: leave Password unset"},
+	{"Client sent AUTH, but no password is set", "it has no password: leave Password unset"},
+	{"DENIED Redis is running in protected mode", "it takes connections of its own host alone: give it a password, or bind it to an address"},
+}
+
+// Describe says in a few words what went wrong with Redis and, where that is known, what to do, for a reader who wants to know why a
+// value was loaded. Health shows it to whoever asks, so it names no host and no user. Of a server's own error it gives the code, and
+// those of its words that are known: others may quote what was sent.
+func Describe(err error) string {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.describe(code(err))
+	}
+	if c := code(err); c != "" {
+		return describeAnswer(c, ownWords(err))
+	}
+	return describeFailure(err)
+}
+
+func describeAnswer(code, words string) string {
+	text := "redis answered " + code
+	switch code {
+	case "NOAUTH":
+		return text + ": it asks for a password: set Username and Password"
+	case "WRONGPASS":
+		return text + ": check the user name and the password"
+	case "NOPERM":
+		return text + ": its user lacks a permission that the README lists"
+	case "READONLY":
+		return text + ": it is a replica"
+	case "LOADING":
+		return text + ": it is starting, and reads its data"
+	case "MASTERDOWN":
+		return text + ": it is a replica that has lost its primary"
+	case "CLUSTERDOWN":
+		return text + ": the cluster lacks a node for some slots, or this node has lost the others"
+	case "BUSY":
+		return text + ": a script or a function keeps it busy"
+	case "MISCONF", "NOREPLICAS":
+		return (&refusal{err: errBroken}).explain(text, code)
+	}
+	for _, e := range explained {
+		if rest, ok := strings.CutPrefix(words, e.words); ok && (rest == "" || strings.ContainsAny(rest[:1], " ,.:'")) {
+			if code == "ERR" {
+				text += " " + e.words
+			}
+			return text + ": " + e.advice
+		}
+	}
+	return text
+}
+
+// A farewell is what a server has said in place of an answer before it closed the connection: that it takes no more of them, say.
+type farewell struct {
+	line string
+	err  error
+}
+
+func (f *farewell) Error() string { return "the server said: " + f.line }
+func (f *farewell) Unwrap() error { return f.err }
+
+// errOtherProtocol is why a connection could not be used whose other end does not speak the protocol of Redis.
+var errOtherProtocol = errors.New("no reply of redis")
+
+// errNoHandshake is that of TLS.
+type errNoHandshake struct{ err error }
+
+func (e *errNoHandshake) Error() string { return "the TLS handshake: " + e.err.Error() }
+func (e *errNoHandshake) Unwrap() error { return e.err }
+
+// describeFailure says why there is no connection.
+func describeFailure(err error) string {
+	const connecting = "redis cannot be reached: "
+	var (
+		cert      *tls.CertificateVerificationError
+		record    tls.RecordHeaderError
+		name      *net.DNSError
+		operation *net.OpError
+		handshake *errNoHandshake
+	)
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return ErrUnavailable.Error()
+	case errors.Is(err, ErrSlow):
+		return ErrSlow.Error()
+	case errors.As(err, &cert):
+		return "the certificate of redis was refused: " + describeCertificate(cert.Err)
+	case errors.As(err, &record):
+		return "redis speaks no TLS at this port: check the port, or connect without TLS (redis://)"
+	case errors.As(err, &operation) && operation.Op == "remote error":
+		// The alert's text is one of a fixed list, see RFC 8446, section 6.
+		return "redis refused the TLS handshake: " + strings.TrimPrefix(operation.Err.Error(), "tls: ") + describeAlert(operation.Err.Error())
+	case errors.As(err, &handshake) && IsTimeout(err):
+		return "redis did not answer the TLS handshake in time: check that its port speaks TLS"
+	case errors.As(err, &handshake) && isClosed(err):
+		return "redis closed the connection in the TLS handshake: check that its port speaks TLS"
+	case errors.As(err, &handshake):
+		return "redis and this process cannot agree on TLS: TLS 1.2 or later is needed"
+	case errors.As(err, &name) && name.IsNotFound:
+		return connecting + "DNS knows no such host name"
+	case errors.As(err, &name):
+		return connecting + "DNS gave no answer for its host name"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return connecting + "nothing listens at its address (connection refused)"
+	case errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH):
+		return connecting + "there is no way to its address"
+	case errors.Is(err, fs.ErrNotExist):
+		return connecting + "there is no such socket file"
+	case errors.Is(err, fs.ErrPermission):
+		return connecting + "this process may not use its socket file or its address"
+	case errors.Is(err, errOtherProtocol):
+		return "what answers at the address does not speak the protocol of redis: check host and port, and whether it wants TLS"
+	case IsTimeout(err):
+		return "redis did not answer in time"
+	case errors.Is(err, errBroken):
+		return "the connection to redis has broken"
+	case isClosed(err):
+		return "the connection was closed before redis had answered: it may want TLS (rediss://), be a proxy that does not know HELLO, or take no more connections"
+	}
+	return "the connection to redis failed"
+}
+
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// describeAlert says what to do about one.
+func describeAlert(text string) string {
+	switch {
+	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"), strings.Contains(text, "unknown certificate authority"):
+		return " (it wants a certificate of this process that it trusts: TLSConfig.Certificates)"
+	case strings.Contains(text, "protocol version"):
+		return " (TLS 1.2 or later is needed)"
+	case strings.Contains(text, "unrecognized name"):
+		return " (check TLSConfig.ServerName)"
+	}
+	return ""
+}
+
+// describeCertificate says what is wrong with a certificate, and not whose it is: a health check shows it to whoever asks.
+func describeCertificate(err error) string {
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, new(x509.HostnameError)):
+		return "it is for another host"
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "it is signed by an authority that is not trusted"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "it has expired, or is not valid yet"
+	}
+	return "it is not valid"
+}
