@@ -70,7 +70,6 @@ var explained = []struct{ words, advice string }{
 	{"unknown command", "the command is renamed or switched off, or it is another kind of server: the README lists what is needed"},
 	{"AUTH <password> called without any password configured", "it has no password: leave Password unset"},
 	{"Client sent AUTH, but no password is set", "it has no password: leave Password unset"},
-	{"DENIED Redis is running in protected mode", "it takes connections of its own host alone: give it a password, or bind it to an address"},
 }
 
 // Describe says in a few words what went wrong with Redis and, where that is known, what to do, for a reader who wants to know why a
@@ -87,34 +86,45 @@ func Describe(err error) string {
 	return describeFailure(err)
 }
 
-func describeAnswer(code, words string) string {
-	text := "redis answered " + code
+// advice says what to do about an error by its code alone; "" where that says too little.
+func advice(code string) string {
 	switch code {
 	case "NOAUTH":
-		return text + ": it asks for a password: set Username and Password"
+		return "it asks for a password: set Username and Password"
 	case "WRONGPASS":
-		return text + ": check the user name and the password"
+		return "check the user name and the password"
 	case "NOPERM":
-		return text + ": its user lacks a permission that the README lists"
+		return "its user lacks a permission that the README lists"
 	case "READONLY":
-		return text + ": it is a replica"
+		return "it is a replica"
 	case "LOADING":
-		return text + ": it is starting, and reads its data"
+		return "it is starting, and reads its data"
 	case "MASTERDOWN":
-		return text + ": it is a replica that has lost its primary"
+		return "it is a replica that has lost its primary"
 	case "CLUSTERDOWN":
-		return text + ": the cluster lacks a node for some slots, or this node has lost the others"
+		return "the cluster lacks a node for some slots, or this node cannot reach the others"
 	case "BUSY":
-		return text + ": a script or a function keeps it busy"
-	case "MISCONF", "NOREPLICAS":
-		return (&refusal{err: errBroken}).explain(text, code)
+		return "a script or a function keeps it busy"
+	case "MISCONF":
+		return "it takes no writes, removals included, since it cannot save; its log says why"
+	case "NOREPLICAS":
+		return "it takes no writes, removals included, while it has too few replicas (min-replicas-to-write)"
+	case "OOM":
+		return "it has no memory left, and evicts nothing: raise maxmemory, or choose another maxmemory-policy"
+	case "DENIED":
+		return "it takes connections of its own host alone (protected mode): give it a password, or bind it to an address"
+	}
+	return ""
+}
+
+func describeAnswer(code, words string) string {
+	text := "redis answered " + code
+	if why := advice(code); why != "" {
+		return text + ": " + why
 	}
 	for _, e := range explained {
-		if rest, ok := strings.CutPrefix(words, e.words); ok && (rest == "" || strings.ContainsAny(rest[:1], " ,.:'")) {
-			if code == "ERR" {
-				text += " " + e.words
-			}
-			return text + ": " + e.advice
+		if strings.HasPrefix(words, e.words) {
+			return text + " " + e.words + ": " + e.advice
 		}
 	}
 	return text
@@ -157,7 +167,7 @@ func describeFailure(err error) string {
 		return "the certificate of redis was refused: " + describeCertificate(cert.Err)
 	case errors.As(err, &record):
 		return "redis speaks no TLS at this port: check the port, or connect without TLS (redis://)"
-	case errors.As(err, &operation) && operation.Op == "remote error":
+	case isAlert(err) && errors.As(err, &operation):
 		// The alert's text is one of a fixed list, see RFC 8446, section 6.
 		return "redis refused the TLS handshake: " + strings.TrimPrefix(operation.Err.Error(), "tls: ") + describeAlert(operation.Err.Error())
 	case errors.As(err, &handshake) && IsTimeout(err):
@@ -192,6 +202,13 @@ func describeFailure(err error) string {
 
 func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// isAlert reports whether the other end has refused a TLS handshake, or ended it afterwards: in TLS 1.3 it looks at certificates when
+// its own part is over.
+func isAlert(err error) bool {
+	var operation *net.OpError
+	return errors.As(err, &operation) && operation.Op == "remote error"
 }
 
 // describeAlert says what to do about one.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +53,7 @@ func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Con
 	}
 	conn := tls.Client(plain, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
+		return nil, &errNoHandshake{err}
 	}
 	done = true
 	return conn, nil
@@ -73,7 +74,7 @@ func bounded(dial dialFn) dialFn {
 				if recover() != nil || r.conn == nil && r.err == nil {
 					r = dialled{err: errNoConnection}
 				} else if r.err == nil {
-					r.conn = &guarded{r.conn}
+					r.conn = &guarded{Conn: r.conn}
 				}
 				result <- r
 			}()
@@ -84,6 +85,13 @@ func bounded(dial dialFn) dialFn {
 			return r.conn, r.err
 		case <-ctx.Done():
 		}
+		heeds := time.NewTimer(heedWait) // it may know better why
+		defer heeds.Stop()
+		select {
+		case r := <-result:
+			return r.conn, r.err
+		case <-heeds.C:
+		}
 		go func() {
 			if r := <-result; r.err == nil {
 				r.conn.Close()
@@ -93,6 +101,9 @@ func bounded(dial dialFn) dialFn {
 	}
 }
 
+// heedWait is how long a dial may take to return once its context has ended.
+const heedWait = 50 * time.Millisecond
+
 var errNoConnection = errors.New("the dialer has panicked, or returned nothing")
 
 // closeWait is how long a connection may take to close.
@@ -100,11 +111,54 @@ const closeWait = time.Second
 
 // A guarded connection is the program's own, or calls back what is. It fails where that panics, and is closed in time: the client
 // library tells nobody that a connection has broken before it has closed it.
-type guarded struct{ net.Conn }
+type guarded struct {
+	net.Conn
+	words *firstWords // of whoever reads, until something has come; may be nil
+}
 
 func (c *guarded) Read(p []byte) (n int, err error) {
 	defer caught(&n, len(p), &err)
-	return c.Conn.Read(p)
+	n, err = c.Conn.Read(p)
+	if c.words != nil && n > 0 && n <= len(p) {
+		c.words.note(p[:n])
+		c.words = nil
+	}
+	return n, err
+}
+
+// firstWords are what the connections of a client have begun with. The client library does not tell, where a connection is closed
+// before all is answered that it has sent to begin with: a server that has too many clients says so, and closes it.
+type firstWords struct {
+	mu      sync.Mutex
+	refusal string // the server's error; guarded by mu
+	foreign bool   // something else than a reply of Redis; guarded by mu
+}
+
+func (w *firstWords) note(text []byte) {
+	const longest = 200
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case text[0] == '-':
+		line, _, _ := strings.Cut(string(text[1:min(len(text), longest)]), "\r\n")
+		w.refusal = line
+	case !strings.ContainsRune("+:$*%~_,#(!=|>", rune(text[0])):
+		w.foreign = true
+	}
+}
+
+// explain is why a client could not be made, by what its connections have begun with.
+func (w *firstWords) explain(err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case classOf(err) != failure:
+	case w.foreign:
+		return errors.Join(errOtherProtocol, err)
+	case w.refusal != "" && isClosed(err):
+		return &farewell{w.refusal, err}
+	}
+	return err
 }
 
 func (c *guarded) Write(p []byte) (n int, err error) {

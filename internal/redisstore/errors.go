@@ -46,11 +46,12 @@ func needsSomebody(err error) bool {
 	return classOf(err) == refused && c != "READONLY" && c != "NOREPLICAS" || isTLS(err)
 }
 
-// isTLS reports whether the server showed a certificate that is not trusted, or speaks no TLS.
+// isTLS reports whether the server showed a certificate that is not trusted, or refused the handshake, or speaks no TLS.
 func isTLS(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	return errors.As(err, &cert) || errors.As(err, &record)
+	var handshake *errNoHandshake
+	return errors.As(err, &cert) || errors.As(err, &record) || isAlert(err) || errors.As(err, &handshake) && !IsTimeout(err) && !isClosed(err)
 }
 
 // IsWrongType reports whether err means that the key holds something else than a string.

@@ -29,15 +29,8 @@ func (r *refusal) Unwrap() error { return r.err }
 // describe is for whoever has to mend it. The command is one of this package's, and so no secret.
 func (r *refusal) describe(code string) string {
 	text := "redis answered " + code + " to " + r.command
-	switch code {
-	case "NOPERM":
-		return text + ": its user lacks a permission that the README lists"
-	case "MISCONF":
-		return text + ": it takes no writes, removals included, since it cannot save; its log says why"
-	case "NOREPLICAS":
-		return text + ": it takes no writes, removals included, while it has too few replicas (min-replicas-to-write)"
-	case "READONLY":
-		return text + ": it is a replica"
+	if why := advice(code); why != "" {
+		return text + ": " + why
 	}
 	return text + ": the command is renamed or switched off there, and a cache cannot do without it; the README lists all of them"
 }

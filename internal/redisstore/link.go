@@ -246,9 +246,17 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 	renewal := newRenewal(l.options.ConnLifetime)
 	defer renewal.Stop()
 	defer func() {
-		over()
 		l.session.CompareAndSwap(s, next)
-		l.background.Go(s.client.Close) // which waits for a server that hangs
+		if next == nil {
+			over()
+		}
+		l.background.Go(func() {
+			defer over()
+			if next != nil {
+				l.drain(ctx)
+			}
+			s.client.Close() // which waits for a server that hangs
+		})
 	}()
 	for {
 		l.failed.Store(0)
@@ -294,6 +302,17 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 		if !ok || over {
 			return nil
 		}
+	}
+}
+
+// drain waits until nobody sends anything any more by a session that another one has replaced: a caller may have taken it just before,
+// and have waited for a place since.
+func (l *link) drain(ctx context.Context) {
+	t := time.NewTimer(l.opTimeout + time.Second)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 
@@ -368,6 +387,7 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bool) (s *session, err error) {
 	opt := given
 	trying, over := context.WithCancel(ctx)
+	var words firstWords
 	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
 	defer func() {
 		made.Store(err == nil)
@@ -387,6 +407,9 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		conn, err := dial(dialing, dst, d, config)
+		if c, ok := conn.(*guarded); ok && !made.Load() {
+			c.words = &words
+		}
 		if opt.Sentinel.MasterSet != "" {
 			l.unreached.note(dst, err)
 		}
@@ -448,7 +471,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	if err == nil && !opt.DisableCache {
 		l.blind.Store(false)
 	}
-	return s, err
+	return s, words.explain(err)
 }
 
 // lost is told that a connection has broken.

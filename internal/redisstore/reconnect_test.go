@@ -45,6 +45,21 @@ func TestAPlannedReconnectIsNoLoss(t *testing.T) {
 	}
 }
 
+// 1. A caller takes the connection in use, and has to wait before it sends.
+// 2. Another connection takes its place as planned.
+// 3. The caller sends.
+func TestWhoHasTakenAConnectionBeforeItIsReplacedIsAnswered(t *testing.T) {
+	t.Parallel()
+	o := Options{Client: clientOf(redistest.Start(t).Addr()), Format: format}
+	o.Client.ConnLifetime = 50 * time.Millisecond
+	s := up(t, o)
+	for range 3 {
+		taken := only(s).session.Load()
+		require.Eventually(t, func() bool { return only(s).session.Load() != taken }, bound, time.Millisecond)
+		require.NoError(t, taken.client.Do(t.Context(), taken.client.B().Ping().Build()).Error())
+	}
+}
+
 // While there is no other connection to be had, the one whose life has ended as planned stays in use.
 func TestAConnectionLivesOnWhereNoneCanTakeItsPlace(t *testing.T) {
 	t.Parallel()
