@@ -324,7 +324,14 @@ func messages(t *testing.T) (logged []string, tests []string) {
 				if strings.HasPrefix(n.Name.Name, "Test") {
 					tests = append(tests, n.Name.Name)
 				}
+			case *ast.AssignStmt: // of a line whose text is chosen before
+				if text := beginning(n.Rhs[0]); strings.HasPrefix(text, "asidehttp: ") && !strings.HasSuffix(path, "_test.go") {
+					set[text] = true
+				}
 			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "NewRecord" && !strings.HasSuffix(path, "_test.go") {
+					set[beginning(n.Args[2])] = true
+				}
 				method, ok := n.Fun.(*ast.SelectorExpr)
 				if strings.HasSuffix(path, "_test.go") || !ok || len(n.Args) == 0 || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name) {
 					return true

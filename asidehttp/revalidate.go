@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,7 +58,8 @@ type RevalidatorOptions struct {
 	Backoff, MaxBackoff time.Duration
 
 	// GiveUpAfter is how long a target is tried for, from its last invalidation on. A front end that is away for less misses
-	// nothing. Default: 15 min.
+	// nothing. Default: 15 min. Where it answers with a redirect, 401, 403, 404, 405, 410 or 421, as something else may that stands in
+	// its place while it is rolled out, it is tried for a minute. Other answers from 400 to 499 are final, but for 408, 425 and 429.
 	GiveUpAfter time.Duration
 
 	// Logger gets a line at level Error for each target that is lost, and one at level Warn when the front end begins to fail.
@@ -342,6 +344,7 @@ func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next ti
 type failure struct {
 	text  string
 	final bool          // the same again would come to the same
+	brief bool          // it may be what stands there while the front end starts: repeated for briefly alone
 	after time.Duration // not to come back before, as the front end has said
 }
 
@@ -375,11 +378,23 @@ func (r *Revalidator) finish(d *delivery, f *failure) {
 	switch {
 	case same != nil: // asked for again meanwhile
 		r.stats.Coalesced++
-	case now.Sub(d.asked) >= r.o.GiveUpAfter:
-		r.lose(d, fmt.Errorf("given up after %v: %s", r.o.GiveUpAfter, f.text))
+	case now.Sub(d.asked) >= r.patience(f):
+		r.lose(d, fmt.Errorf("given up after %v: %s", r.patience(f), f.text))
 	default:
 		r.push(d)
 	}
+}
+
+// briefly is how long a front end may redirect, or know neither the path nor the secret. While it is rolled out something else may
+// answer in its place for some seconds.
+const briefly = time.Minute
+
+// patience is for how long a target is tried that fails like this.
+func (r *Revalidator) patience(f *failure) time.Duration {
+	if f.brief {
+		return min(briefly, r.o.GiveUpAfter)
+	}
+	return r.o.GiveUpAfter
 }
 
 // backoff is how long to wait after n failures in a row. The random part keeps processes that failed together from coming back
@@ -486,10 +501,15 @@ func (r *Revalidator) post(ctx context.Context, target Target) *failure {
 		return nil
 	case code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests:
 		return &failure{text: "it answers " + resp.Status, after: retryAfter(resp.Header.Get("Retry-After"))}
+	case code < 400 || slices.Contains(unready, code):
+		return &failure{text: "it answers " + resp.Status, brief: true}
 	default:
 		return &failure{text: "it answers " + resp.Status, final: true}
 	}
 }
+
+// unready are what proxies, and front ends without their configuration, answer with.
+var unready = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest}
 
 // cause is what an error of net/http says, without the URL: its query may hold a secret.
 func cause(err error) string {

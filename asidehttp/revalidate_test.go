@@ -306,7 +306,7 @@ func TestWhatTheFrontEndNeverTakesIsGivenUpAndReported(t *testing.T) {
 func TestARefusalIsFinal(t *testing.T) {
 	t.Parallel()
 	for code, final := range map[int]bool{
-		200: false, 204: false, 301: true, 307: true, 400: true, 401: true, 403: true, 404: true, 408: false, 425: false, 429: false, 500: false, 502: false, 503: false, 504: false,
+		200: false, 204: false, 301: false, 307: false, 308: false, 400: true, 401: false, 403: false, 404: false, 405: false, 413: true, 422: true, 408: false, 425: false, 429: false, 500: false, 502: false, 503: false, 504: false,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log output
@@ -324,6 +324,29 @@ func TestARefusalIsFinal(t *testing.T) {
 				false: {Delivered: 1, Failed: map[bool]uint64{true: 1}[code >= 300]},
 			}[final], r.Stats(), code)
 			require.Equal(t, final, strings.Contains(log.String(), "was not told"), code)
+			require.NoError(t, r.Close(t.Context()))
+		})
+	}
+}
+
+// What answers for a front end that is rolled out may be something else, but not for long.
+func TestARefusalThatMayPassIsGivenUpAfterAMinute(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{301, 302, 307, 308, 401, 403, 404, 405, 410, 421} {
+		synctest.Test(t, func(t *testing.T) {
+			var log output
+			front := newFrontEnd(func(string, int) *http.Response { return status(code) })
+			r := revalidator(t, asidehttp.RevalidatorOptions{Client: &http.Client{Transport: front}, Logger: log.logger()})
+			began := time.Now()
+			r.Send(asidehttp.Target{Tag: "a"})
+			time.Sleep(59 * time.Second)
+			require.Equal(t, 1, r.Stats().Waiting, code)
+			time.Sleep(40 * time.Second)
+			require.Equal(t, uint64(1), r.Stats().Lost, code)
+			times := front.times("a")
+			require.Less(t, times[len(times)-1].Sub(began), 95*time.Second, code)
+			require.Greater(t, len(times), 3, code)
+			require.Contains(t, log.String(), "given up after 1m0s")
 			require.NoError(t, r.Close(t.Context()))
 		})
 	}
