@@ -36,7 +36,7 @@ func aclRules(password string, categories ...string) (rules []string) {
 // allCategories are those that the tests use where there is a server.
 func allCategories() []string {
 	all := []string{
-		"a", "activity", "brief", "c", "codecs", "endless", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "models", "msgpack", "never",
+		"a", "activity", "brief", "c", "codecs", "endless", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "models", "cbor", "never",
 		"others", "packed", "private", "quick", "rankings", "sessions", "short", "slow", "stats", "user",
 	}
 	for lane := range 64 {

@@ -16,7 +16,7 @@ import (
 
 // A wide value takes far more memory than its JSON.
 type wide struct {
-	Fill [64]int64 `json:"fill,omitzero" msgpack:"fill"`
+	Fill [64]int64 `json:"fill,omitzero"`
 }
 
 // Hazard 64: a few bytes in Redis must not become a lot of memory here.

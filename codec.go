@@ -10,17 +10,21 @@ import "github.com/gatewayz/aside/internal/wire"
 //
 // Memory keeps values as they are, so in memory mode no codec runs but for Policy.Private and Options.Check. A codec is used by many goroutines at once; one that
 // panics counts as having failed. Its Name is stored with every value: change it when the format changes, and values of the
-// old one become misses. "json", "msgpack" and "raw" are taken.
+// old one become misses. "json", "cbor" and "raw" are taken.
 type Codec = wire.Codec
 
 // The codecs that come with the package. A stored value is read by the codec that wrote it, so a policy can go from one
-// of these to another without losing what is cached.
+// of these to another without losing what is cached. Each gives back what it was given, or refuses it with an error that names the
+// type and the field; docs/codecs.md has a table of types.
 var (
-	// JSON is encoding/json, the default.
+	// JSON is encoding/json, the default but for bytes and strings. Unexported fields are left out, and so are those with
+	// the tag "-". It refuses what would come back as something else: among others a string that is not UTF-8, and an int in an
+	// interface.
 	JSON = wire.JSON
-	// MessagePack is https://msgpack.org: smaller and quicker to decode than JSON. Fields are named by `msgpack` tags, not by
-	// `json` ones. A value that contains itself must not be given to it: encoding it would not end.
-	MessagePack = wire.MessagePack
-	// Raw stores []byte, strings and types based on them as they are.
+	// CBOR is RFC 8949: several times as quick to decode as JSON, and smaller where values are not compressed. It keeps all numbers, strings and bytes. Fields are named by
+	// their `cbor` tags, or else by their `json` ones. It refuses types with unexported fields, unless these are locks or have the
+	// tag `cbor:"-"`.
+	CBOR = wire.CBOR
+	// Raw stores []byte, strings and types based on them as they are. It is the default for these.
 	Raw = wire.Raw
 )

@@ -274,7 +274,7 @@ func TestAPrivateValueIsEachCallersOwn(t *testing.T) {
 	t.Parallel()
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{}), t.Context()
-		for name, codec := range map[string]aside.Codec{"json": aside.JSON, "msgpack": aside.MessagePack} {
+		for name, codec := range map[string]aside.Codec{"json": aside.JSON, "cbor": aside.CBOR} {
 			p := aside.Policy{Name: name, Category: name, TTL: time.Hour, Private: true, Codec: codec}
 			spoil := func(m map[string][]byte) { m["b"][0], m["new"] = 'X', nil }
 			load := func(context.Context) (map[string][]byte, error) { return map[string][]byte{"b": []byte("bytes")}, nil }

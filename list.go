@@ -19,7 +19,7 @@ type KeyInfo struct {
 	TTL      time.Duration // for how long the value may still be served
 	Age      time.Duration // since the start of the load that made it
 	Size     int64         // in Redis the bytes that are stored, in memory mode the estimated size of the value
-	Codec    string        // that has encoded the value: "json", "msgpack", "raw", or the Name of a policy's; "" in memory mode
+	Codec    string        // that has encoded the value: "json", "cbor", "raw", or the Name of a policy's; "" in memory mode
 	Tags     []string      // by which it can be invalidated, beside its category
 	Negative bool          // a cached "not found"
 }

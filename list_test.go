@@ -26,7 +26,7 @@ func TestKeysTellsWhatIsCached(t *testing.T) {
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
 		ctx := context.Background()
-		packed := aside.Policy{Name: "packed", Category: "packed", TTL: time.Minute, Codec: aside.MessagePack}
+		packed := aside.Policy{Name: "packed", Category: "packed", TTL: time.Minute, Codec: aside.CBOR}
 		a, b, none := items.Key("a", "*"), packed.Key("b"), items.Key("none")
 		inMemory(t, c, a, value("a value"), aside.WithTags("x:y", "z"))
 		require.NoError(t, aside.Set(ctx, c, b, []byte("bytes")))
@@ -54,8 +54,8 @@ func TestKeysTellsWhatIsCached(t *testing.T) {
 		require.True(t, all["items:none"].Negative)
 		require.InDelta(t, 30, all["items:none"].TTL.Seconds(), 20)
 		if c.Health().State == aside.StateConnected {
-			require.Equal(t, "json", got.Codec)
-			require.Equal(t, "msgpack", all["packed:b"].Codec)
+			require.Equal(t, "raw", got.Codec)
+			require.Equal(t, "cbor", all["packed:b"].Codec)
 			require.Equal(t, aside.TierRedis, all["packed:b"].Tier, "nobody has read it yet")
 		} else {
 			require.Empty(t, got.Codec)

@@ -55,7 +55,7 @@ type Options struct {
 
 	// MaxValueBytes bounds one value: in Redis its encoded bytes before compression, in memory its estimated size. A
 	// larger one is returned but not stored. What a codec makes of so many bytes can take several times their size in
-	// memory: a JSON or MessagePack value that would take more than 32 times MaxValueBytes is neither stored nor decoded; a
+	// memory: a JSON or CBOR value that would take more than 32 times MaxValueBytes is neither stored nor decoded; a
 	// Codec of your own has to see to that itself. Default: 64 MiB, at most 1 GiB.
 	MaxValueBytes int
 

@@ -2,7 +2,6 @@ package aside
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"reflect"
 	"slices"
@@ -339,7 +338,7 @@ func (s *slot) codec() wire.Codec {
 	if codec := s.plan.policy.Codec; codec != nil {
 		return codec
 	}
-	if s.typ == reflect.TypeFor[[]byte]() || s.typ == reflect.TypeFor[json.RawMessage]() {
+	if wire.IsRaw(s.typ) {
 		return wire.Raw
 	}
 	return wire.JSON

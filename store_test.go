@@ -81,8 +81,8 @@ func TestATTLUnderASecondIsExactInRedis(t *testing.T) {
 func TestEveryCodecStoresAndAnyReaderFindsWhichOne(t *testing.T) {
 	t.Parallel()
 	type record struct {
-		Name string `json:"name" msgpack:"name"`
-		Note string `json:"note" msgpack:"note"`
+		Name string `json:"name"`
+		Note string `json:"note"`
 	}
 	server := redistest.Start(t)
 	c := connected(t, at(server.Addr()))
@@ -91,12 +91,12 @@ func TestEveryCodecStoresAndAnyReaderFindsWhichOne(t *testing.T) {
 	}
 	want := record{"n", strings.Repeat("compressible ", 1000)}
 	stored(t, c, with("json", aside.JSON).Key("j"), want)
-	stored(t, c, with("msgpack", aside.MessagePack).Key("m"), want)
+	stored(t, c, with("cbor", aside.CBOR).Key("m"), want)
 	stored(t, c, with("raw", aside.Raw).Key("r"), "text")
 	require.Less(t, server.MustDo(t, "STRLEN", "codecs:j"), int64(2000), "compressed")
 	require.NotContains(t, server.MustDo(t, "GET", "codecs:r"), `"text"`, "raw")
 
-	for _, key := range []aside.Key{with("json", aside.JSON).Key("m"), with("msgpack", aside.MessagePack).Key("j")} {
+	for _, key := range []aside.Key{with("json", aside.JSON).Key("m"), with("cbor", aside.CBOR).Key("j")} {
 		got, err := aside.Get[record](t.Context(), c, key)
 		require.NoError(t, err, "a policy changed its codec and lost nothing")
 		require.Equal(t, want, got)

@@ -54,7 +54,7 @@ type Policy struct {
 	// values stored together do not expire together.
 	Jitter float64
 
-	// Codec encodes values for Redis. Default: Raw for []byte and json.RawMessage values, else JSON. Memory keeps
+	// Codec encodes values for Redis. Default: Raw for strings, byte slices and types based on them, else JSON. Memory keeps
 	// values as they are.
 	Codec Codec
 

@@ -152,7 +152,7 @@ func badPolicies() map[string]struct {
 		"jitter that is no number": of(func(p *aside.Policy) { p.Jitter = math.NaN() }, "Jitter", "from 0 to less than 1"),
 		"codec without a name":     of(func(p *aside.Policy) { p.Codec = renamed{aside.JSON, ""} }, "Codec", "empty Name"),
 		"category too long":        of(func(p *aside.Policy) { p.Category = strings.Repeat("c", 510) }, "Category", "510 bytes", "at most 509"),
-		"codec named json":         of(func(p *aside.Policy) { p.Codec = renamed{aside.MessagePack, "json"} }, "Codec", `"json"`, "give it another"),
+		"codec named json":         of(func(p *aside.Policy) { p.Codec = renamed{aside.CBOR, "json"} }, "Codec", `"json"`, "give it another"),
 	}
 	for _, category := range []string{"a:b", ":", "a*", "a?", "[a", "a]", `a\`, "{a", "a}", "50%", "a\nb", "\x00", "a\u0085", "a\xff"} {
 		all[fmt.Sprintf("category %q", category)] = of(func(p *aside.Policy) { p.Category = category }, "Category", "leave it out")
@@ -231,7 +231,7 @@ func TestARightPolicyNeedsNoRegistration(t *testing.T) {
 			{Name: "long", Category: "l", TTL: 100 * 365 * 24 * time.Hour},
 			{Name: "jittery", Category: "j", TTL: time.Hour, Jitter: math.Nextafter(1, 0)},
 			{Name: "never negative", Category: "n", TTL: time.Hour, NegativeTTL: -1},
-			{Name: "packed", Category: "p", TTL: time.Hour, Codec: aside.MessagePack},
+			{Name: "packed", Category: "p", TTL: time.Hour, Codec: aside.CBOR},
 			{Name: "own", Category: "o", TTL: time.Hour, Codec: renamed{aside.JSON, "json2"}},
 		} {
 			require.NoError(t, aside.Set(t.Context(), c, p.Key("x"), "v"), p.Name)
@@ -249,7 +249,7 @@ func TestTwoPoliciesOfOneNameAreAConflict(t *testing.T) {
 		"negative TTL":  func(p *aside.Policy) { p.NegativeTTL = time.Minute },
 		"load time-out": func(p *aside.Policy) { p.LoadTimeout = time.Minute },
 		"jitter":        func(p *aside.Policy) { p.Jitter = 0.5 },
-		"codec":         func(p *aside.Policy) { p.Codec = aside.MessagePack },
+		"codec":         func(p *aside.Policy) { p.Codec = aside.CBOR },
 	} {
 		second := first
 		change(&second)

@@ -57,28 +57,3 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	})
 }
-
-// BenchmarkCheckMessagePack is what the scan adds to the decoding beside it.
-func BenchmarkCheckMessagePack(b *testing.B) {
-	products := make([]product, 1000)
-	for i := range products {
-		products[i] = sampleProduct()
-	}
-	data, err := Marshal(MessagePack, products)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Run("scan", func(b *testing.B) {
-		b.SetBytes(int64(len(data)))
-		for b.Loop() {
-			_ = checkMessagePack(data)
-		}
-	})
-	b.Run("decode", func(b *testing.B) {
-		b.SetBytes(int64(len(data)))
-		for b.Loop() {
-			var out []product
-			_ = Unmarshal(MessagePack, data, &out)
-		}
-	})
-}

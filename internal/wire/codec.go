@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,15 +10,13 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/shamaton/msgpack/v3"
-
 	"github.com/gatewayz/aside/internal/causes"
 )
 
 // Codec turns a value into the payload of an entry and back. It is called from many goroutines at once.
 type Codec interface {
 	// Name identifies the format in stored entries: two builds that use the same name must read each other's payloads, so
-	// a codec whose format changes needs a new name. "json", "msgpack" and "raw" are taken.
+	// a codec whose format changes needs a new name. "json", "cbor" and "raw" are taken.
 	Name() string
 	// Marshal may return memory that v holds: it is copied before the load that made v is forgotten.
 	Marshal(v any) ([]byte, error)
@@ -27,22 +26,21 @@ type Codec interface {
 }
 
 var (
-	// JSON is encoding/json: readable in redis-cli, and it accepts values of an older or newer struct. Nesting is bounded
-	// by encoding/json at 10,000 levels.
+	// JSON is encoding/json: readable in redis-cli. Nesting is bounded by encoding/json at 10,000 levels. Unexported fields and
+	// those with the tag "-" are left out; else a value that would come back changed is refused, with a [*LossError].
 	JSON Codec = jsonCodec{}
 
-	// MessagePack is smaller and quicker to decode than JSON; see https://github.com/msgpack/msgpack/blob/master/spec.md.
-	// Structs are maps, with names from the tag `msgpack:"name"`. Payloads nested deeper than 1,000 levels are refused.
-	// Decoding into an interface gives map[any]any and the narrowest integer type. A time keeps its nanoseconds, not its
-	// zone. Maps are written in a random order, so equal values may have different bytes. Byte slices of the result lie
-	// inside the payload. A value that contains itself has no MessagePack form: to encode one overflows the stack, which
-	// ends the process.
-	MessagePack Codec = msgpackCodec{}
+	// CBOR is RFC 8949: quicker to decode than JSON, and smaller where it is not compressed. Fields have the names of their `cbor` tags, or else of their `json`
+	// ones. Strings and byte slices come back as they are, whatever is in them, and so do NaN and infinities. Maps are written in
+	// any order, so equal values may have different bytes. Payloads and values nested deeper than 1,000 levels are refused, and so is every
+	// type of which something would be lost: also one with unexported fields, unless they have the tag `cbor:"-"` or are
+	// locks of the package sync. What is decoded shares no memory with the payload.
+	CBOR Codec = cborCodec{}
 
 	// Raw stores bytes and text as they are: []byte, string and types that are defined as one of them, such as
 	// json.RawMessage, or pointers to these. Marshal does not copy bytes, so they must not be changed after they were
-	// handed over; decoded bytes lie inside the payload with their capacity clipped. An empty slice and a nil one are
-	// both stored as nothing and come back empty, not nil.
+	// handed over. Decoded bytes are a copy; those of 1 MiB and more lie inside the payload, with their capacity clipped. A nil
+	// slice comes back nil, and an empty one empty.
 	Raw Codec = rawCodec{}
 )
 
@@ -53,7 +51,7 @@ func ID(c Codec) uint32 {
 	return h.Sum32()
 }
 
-var builtin = map[uint32]Codec{ID(JSON): JSON, ID(MessagePack): MessagePack, ID(Raw): Raw}
+var builtin = map[uint32]Codec{ID(JSON): JSON, ID(CBOR): CBOR, ID(Raw): Raw}
 
 // Builtin returns the codec of this package that has this ID.
 func Builtin(id uint32) (Codec, bool) {
@@ -144,7 +142,11 @@ func reason(err error) string {
 		syntax      *json.SyntaxError
 		mismatch    *json.UnmarshalTypeError
 		unsupported *json.UnsupportedTypeError
+		loss        *LossError
 	)
+	if text, ok := cborReason(err); ok {
+		return text
+	}
 	switch {
 	case errors.As(err, &syntax):
 		return fmt.Sprintf("malformed JSON at byte %d", syntax.Offset)
@@ -152,27 +154,49 @@ func reason(err error) string {
 		return fmt.Sprintf("JSON at byte %d does not fit %s, field %q", mismatch.Offset, mismatch.Type, mismatch.Field)
 	case errors.As(err, &unsupported):
 		return fmt.Sprintf("JSON has no form for %s", unsupported.Type)
-	case errors.Is(err, ErrCorrupt), errors.Is(err, errNotRaw), errors.Is(err, msgpack.Error):
+	case errors.As(err, &loss) && errors.Is(err, errOtherFields):
+		return errOtherFields.Error() + ": " + loss.Error()
+	case errors.As(err, &loss):
+		return loss.Error()
+	case errors.Is(err, ErrCorrupt), errors.Is(err, errNotRaw), errors.Is(err, errTooLong):
 		return err.Error()
+	case errors.Is(err, errOtherFields):
+		return errOtherFields.Error()
 	}
 	return fmt.Sprintf("error of type %T", err)
 }
 
-type jsonCodec struct{}
-
-func (jsonCodec) Name() string                       { return "json" }
-func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
-func (jsonCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
-
 type rawCodec struct{}
 
-var errNotRaw = errors.New("neither bytes nor a string: use JSON or MessagePack")
+var errNotRaw = errors.New("neither bytes nor a string: use JSON or CBOR")
 
 func (rawCodec) Name() string { return "raw" }
 
+// rawNil stands for a nil slice. Bytes that are this, with any number of zeros behind it, are stored with one zero more.
+const rawNil = "\xc1\xa5aside: nil\xf3\x9d\x0e\x1b"
+
+// rawCopied is the length from which decoded bytes are no copy: beside so many, the header and the tags of their entry, which they keep
+// in memory without being counted for it, are a small part.
+const rawCopied = 1 << 20
+
+// resembles reports whether data is rawNil with nothing but zeros behind it.
+func resembles(data []byte) bool {
+	return len(data) >= len(rawNil) && string(data[:len(rawNil)]) == rawNil && len(bytes.Trim(data[len(rawNil):], "\x00")) == 0
+}
+
+func rawBytes(b []byte) []byte {
+	switch {
+	case b == nil:
+		return []byte(rawNil)
+	case resembles(b):
+		return append(bytes.Clone(b), 0)
+	}
+	return b
+}
+
 func (rawCodec) Marshal(v any) ([]byte, error) {
 	if b, ok := v.([]byte); ok {
-		return b, nil
+		return rawBytes(b), nil
 	}
 	rv := reflect.ValueOf(v)
 	if rv.Kind() == reflect.Pointer {
@@ -180,35 +204,48 @@ func (rawCodec) Marshal(v any) ([]byte, error) {
 	}
 	switch {
 	case isBytes(rv):
-		return rv.Bytes(), nil
+		return rawBytes(rv.Bytes()), nil
 	case rv.Kind() == reflect.String:
-		return []byte(rv.String()), nil
+		return rawBytes([]byte(rv.String())), nil
 	}
 	return nil, fmt.Errorf("%T is %w", v, errNotRaw)
 }
 
 func (rawCodec) Unmarshal(data []byte, v any) error {
-	data = data[:len(data):len(data)]
-	if p, ok := v.(*[]byte); ok && p != nil {
-		*p = data
-		return nil
-	}
 	rv := reflect.ValueOf(v)
-	if rv.Kind() == reflect.Pointer {
+	pointer := rv.Kind() == reflect.Pointer
+	if pointer {
 		rv = rv.Elem()
-		switch {
-		case isBytes(rv):
-			rv.SetBytes(data)
-			return nil
-		case rv.Kind() == reflect.String:
-			rv.SetString(string(data))
-			return nil
+	}
+	list := isBytes(rv)
+	if !pointer || !list && rv.Kind() != reflect.String {
+		return fmt.Errorf("%T is no pointer to bytes or a string, %w", v, errNotRaw)
+	}
+	null := false
+	if resembles(data) {
+		if null = len(data) == len(rawNil); !null {
+			data = data[:len(data)-1]
 		}
 	}
-	return fmt.Errorf("%T is no pointer to bytes or a string, %w", v, errNotRaw)
+	switch {
+	case null:
+		rv.SetZero()
+	case !list:
+		rv.SetString(string(data))
+	case len(data) < rawCopied:
+		rv.SetBytes(append(make([]byte, 0, len(data)), data...))
+	default:
+		rv.SetBytes(data[:len(data):len(data)])
+	}
+	return nil
 }
 
 // isBytes is false for the zero Value, which is what a nil pointer leads to.
 func isBytes(rv reflect.Value) bool {
 	return rv.Kind() == reflect.Slice && rv.Type().Elem() == reflect.TypeFor[byte]()
+}
+
+// IsRaw reports whether Raw takes values of a type.
+func IsRaw(t reflect.Type) bool {
+	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem() == reflect.TypeFor[byte]()
 }

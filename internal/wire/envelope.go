@@ -70,7 +70,7 @@ const (
 )
 
 // The first byte occurs neither in UTF-8 nor as the start of a MessagePack object, so no text, JSON or bare MessagePack
-// value is taken for an envelope.
+// value is taken for an envelope; in CBOR the two would be a date made of a map, which is none.
 const magic0, magic1 = 0xc1, 0xa5
 
 const version = 1

@@ -2,6 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
+	"math"
+	"math/big"
+	"reflect"
+	"runtime/metrics"
 	"testing"
 	"time"
 
@@ -92,56 +97,124 @@ func FuzzEnvelopeRoundTrip(f *testing.F) {
 	})
 }
 
-// FuzzMessagePack decodes any bytes into an interface, a struct and typed containers. A stack overflow or a runaway
-// allocation would end the process.
-func FuzzMessagePack(f *testing.F) {
-	whole, err := Marshal(MessagePack, sampleProduct())
-	require.NoError(f, err)
-	f.Add(whole)
-	f.Add(nested("\x91", 2000, "\xc0"))
-	f.Add(nested("\x81\xa1a", 2000, "\xc0"))
-	f.Add([]byte("\xdd\xff\xff\xff\xff"))
-	f.Add([]byte("\x82\xa2id\x01\xa5title\xa1x"))
-	f.Add([]byte("\xc7\x0c\xff12345678abcd"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		before := bytes.Clone(data)
-		for _, v := range []any{new(any), new(product), new([]product), new(map[string]product), new(string), new([]byte), new(time.Time)} {
-			if err := Unmarshal(MessagePack, data, v); err == nil {
-				require.NoError(t, checkMessagePack(data))
-			}
+// hostile decodes any bytes, as payloads of each codec, into an interface, a struct, typed containers, and a type that holds itself. A
+// stack overflow or a runaway allocation would end the process.
+func hostile(t *testing.T, c Codec, data []byte) {
+	before := bytes.Clone(data)
+	lim := Limits{MaxValue: 1 << 20}
+	for _, v := range []any{new(any), new(product), new([]product), new(map[string]product), new(string), new([]byte), new(time.Time), new(recursive), new(map[int8][2]float32), new(*big.Int)} {
+		if !lim.Fits(c, reflect.TypeOf(v).Elem(), data) {
+			continue
 		}
-		require.Equal(t, before, data, "decoding does not write to its input")
+		start := allocated()
+		err := Unmarshal(c, data, v)
+		require.Less(t, allocated()-start, uint64(8*decodedFactor<<20+1000*len(data)), "%T", v)
+		if err != nil {
+			continue
+		}
+		// What was decoded is kept or refused: it may have been written by hand.
+		again, err := Marshal(c, v)
+		if err != nil {
+			continue
+		}
+		w := reflect.New(reflect.TypeOf(v).Elem()).Interface()
+		require.NoError(t, Unmarshal(c, again, w), "%T", v)
+		third, err := Marshal(c, w)
+		require.NoError(t, err)
+		require.Len(t, third, len(again), "%T", v) // maps may be in another order
+	}
+	require.Equal(t, before, data, "decoding does not write to its input")
+}
+
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+func FuzzCBOR(f *testing.F) {
+	whole, err := Marshal(CBOR, sampleProduct())
+	require.NoError(f, err)
+	f.Add(whole[cborHeadLen:], whole[5])
+	for _, seed := range []string{
+		string(nested("\x81", 2000, "\xf6")), string(nested("\xa1\x61a", 2000, "\xf6")), "\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", "\xa2\x62id\x01\x65title\x61x",
+		"\xc0\x742026-01-02T03:04:05Z", "\xc1\x1a\x00\x00\x00\x01", "\xc2\x49\x01\x00\x00\x00\x00\x00\x00\x00\x00", "\xd9\xd9\xf7\xf6", "\xf9\x7e\x00", "\x9f\xff", "\xa1\x80\x00",
+		"\xa2\x61a\x01\x61a\x02", "\xf8\x20", "\xfb\x7f\xf0\x00\x00\x00\x00\x00\x00",
+	} {
+		f.Add([]byte(seed), byte(0))
+	}
+	types := []reflect.Type{reflect.TypeFor[any](), reflect.TypeFor[product](), reflect.TypeFor[recursive]()}
+	f.Fuzz(func(t *testing.T, item []byte, typ byte) {
+		// As a payload of one of the types, and as one of another build's.
+		print := keeperOf(types[int(typ)%len(types)], "cbor").print
+		hostile(t, CBOR, append([]byte(cborHead+string([]byte{byte(print >> 24), byte(print >> 16), byte(print >> 8), byte(print)})), item...))
+		hostile(t, CBOR, headed(string(item)))
+		hostile(t, CBOR, item)
 	})
 }
 
-// FuzzCodecs encodes what it can decode, and decodes that to the same again.
-func FuzzCodecs(f *testing.F) {
-	for _, c := range []Codec{JSON, MessagePack} {
-		data, err := Marshal(c, sampleProduct())
-		require.NoError(f, err)
-		f.Add(data, "title", int64(1), []byte("blob"))
+func FuzzJSON(f *testing.F) {
+	whole, err := Marshal(JSON, sampleProduct())
+	require.NoError(f, err)
+	f.Add(whole)
+	for _, seed := range []string{`{"id":1}`, `[[[[1]]]]`, `{"id":9007199254740993,"ratio":1e39}`, `"\ud800"`, "\"\xff\"", `{"a":1,"a":2}`, `null`, "1 \t\n\r \t\n\r \t\n\r \t\n\r", `{"Left":{"Right":null}}`} {
+		f.Add([]byte(seed))
 	}
-	f.Add([]byte(`{"id":1}`), "", int64(0), []byte{})
-	f.Add([]byte("raw \xff"), "\xff", int64(-1), []byte(nil))
-	f.Fuzz(func(t *testing.T, data []byte, title string, id int64, blob []byte) {
-		for _, c := range []Codec{JSON, MessagePack} {
-			var p product
-			if Unmarshal(c, data, &p) == nil {
-				first, err := Marshal(c, p)
-				if err != nil {
-					continue // a year that JSON has no form for
-				}
-				var again product
-				require.NoError(t, Unmarshal(c, first, &again), "%s", c.Name())
-			}
-			var anything any
-			_ = Unmarshal(c, data, &anything)
-		}
+	f.Fuzz(func(t *testing.T, data []byte) { hostile(t, JSON, data) })
+}
 
-		sample := product{ID: id, Title: title, Blob: blob}
-		require.Equal(t, sample, roundTrip(t, MessagePack, sample).inUTC())
-
+func FuzzRaw(f *testing.F) {
+	f.Add([]byte("raw \xff"))
+	f.Add([]byte(rawNil))
+	f.Add([]byte(rawNil + "\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
 		require.Equal(t, string(data), roundTrip(t, Raw, string(data)))
 		require.True(t, bytes.Equal(data, roundTrip(t, Raw, data)))
+		require.NotNil(t, roundTrip(t, Raw, append([]byte{}, data...)))
+		require.Nil(t, roundTrip(t, Raw, []byte(nil)))
+		require.NoError(t, Unmarshal(Raw, data, new([]byte)))
+		require.NoError(t, Unmarshal(Raw, data, new(string)))
+	})
+}
+
+// FuzzCodecs makes values, which each codec gives back or refuses.
+func FuzzCodecs(f *testing.F) {
+	f.Add("title", int64(1), []byte("blob"), 0.5, int64(0), int64(0))
+	f.Add("\xff", int64(-1), []byte(nil), math.Inf(1), int64(1<<60), int64(3599))
+	f.Add(`\ufffd`, int64(math.MinInt64), []byte{}, math.NaN(), int64(-1<<62), int64(-86400))
+	f.Fuzz(func(t *testing.T, text string, id int64, blob []byte, number float64, seconds, offset int64) {
+		at := time.Unix(seconds%1e12, id&0xfffff).In(time.FixedZone("", int(offset%200_000)))
+		sample := product{
+			ID: id, Title: text, Blob: blob, Ratio: float32(number), Created: at, Updated: &at, Tags: []string{text}, Flags: [3]bool{id > 0},
+			ByGateway: map[string]provider{text: {Name: text, Price: number, Meta: map[string]string{text: ""}}},
+		}
+		holds := struct{ Any any }{map[string]any{text: []any{number, text, nil, id > 0}}}
+		number64 := struct{ Any any }{id}
+		for _, c := range []Codec{JSON, CBOR} {
+			if data, err := Marshal(c, &sample); err == nil {
+				var got product
+				require.NoError(t, Unmarshal(c, data, &got), c.Name())
+				require.True(t, got.Created.Equal(at) && got.Updated.Equal(at), c.Name())
+				require.Equal(t, at.Format(time.RFC3339Nano), got.Created.Format(time.RFC3339Nano))
+				got.Created, got.Updated = at, &at
+				require.Equal(t, fmt.Sprintf("%#v", sample.ByGateway), fmt.Sprintf("%#v", got.ByGateway), c.Name()) // NaN is NaN
+				got.ByGateway, got.Ratio = sample.ByGateway, sample.Ratio
+				require.Equal(t, sample.Blob == nil, got.Blob == nil)
+				require.Equal(t, fmt.Sprintf("%#v", sample), fmt.Sprintf("%#v", got), c.Name())
+			} else {
+				var loss *LossError
+				require.ErrorAs(t, err, &loss)
+			}
+			if data, err := Marshal(c, &holds); err == nil {
+				var got struct{ Any any }
+				require.NoError(t, Unmarshal(c, data, &got), c.Name())
+				require.Equal(t, fmt.Sprintf("%#v", holds), fmt.Sprintf("%#v", got), c.Name())
+			}
+			if data, err := Marshal(c, &number64); err == nil {
+				var got struct{ Any any }
+				require.NoError(t, Unmarshal(c, data, &got), c.Name())
+				require.Equal(t, number64, got, c.Name())
+			}
+		}
 	})
 }

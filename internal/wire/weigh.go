@@ -2,15 +2,13 @@ package wire
 
 import (
 	"bytes"
-	"encoding"
-	"encoding/json"
 	"math"
 	"reflect"
 	"strings"
 	"sync"
 )
 
-// A few bytes of JSON or MessagePack can take a lot of memory as Go values: each {} in a list is an element of the list's type, however
+// A few bytes of JSON or CBOR can take a lot of memory as Go values: each {} in a list is an element of the list's type, however
 // large that is. So what a payload becomes is bounded too. A payload that cannot reach the bound whatever it holds, as far as
 // its length and its type tell, is not looked at; of one that could, brackets and commas are counted, which takes a small part of
 // the time of decoding it; and only what could still reach it is gone through value by value.
@@ -25,7 +23,7 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	packed := false
 	switch c.(type) {
 	case jsonCodec:
-	case msgpackCodec:
+	case cborCodec:
 		packed = true
 	default:
 		return true
@@ -33,6 +31,9 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	limit := int64(math.MaxInt64)
 	if int64(l.MaxValue) < math.MaxInt64/decodedFactor {
 		limit = int64(l.MaxValue) * decodedFactor
+	}
+	if keeperOf(typ, c.Name()).refused != nil {
+		return true // and so does the codec, before it decodes anything
 	}
 	s := shapeOf(typ, c.Name())
 	left := limit - s.size - 2*int64(len(data)) // the texts in it, and what they are put together in
@@ -46,7 +47,9 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	w := weigher{left: limit - s.size, root: s}
 	switch {
 	case packed:
-		w.messagePack(data)
+		if len(data) > cborHeadLen {
+			w.cbor(data[cborHeadLen:])
+		}
 	case int64(1+bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'})) > left/s.most:
 		w.json(data)
 	}
@@ -130,11 +133,6 @@ func (s *shape) step() int64 {
 	return 0
 }
 
-var (
-	unmarshalsJSON = reflect.TypeFor[json.Unmarshaler]()
-	unmarshalsText = reflect.TypeFor[encoding.TextUnmarshaler]()
-)
-
 func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *shape {
 	if s := made[t]; s != nil {
 		return s
@@ -142,7 +140,12 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 	s := &shape{size: int64(t.Size())}
 	made[t] = s
 	p := reflect.PointerTo(t)
-	s.own = p.Implements(unmarshalsJSON) || p.Implements(unmarshalsText)
+	s.own = p.Implements(textUnmarshaler)
+	if format == "json" {
+		s.own = s.own || p.Implements(jsonUnmarshaler)
+	} else {
+		s.own = s.own || p.Implements(binaryUnmarshaler) || p.Implements(cborUnmarshaler)
+	}
 	switch t.Kind() {
 	case reflect.String:
 		s.kind = textKind
@@ -162,7 +165,7 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 		s.kind, s.fields = structKind, make(map[string]*shape)
 		depths := make(map[string]int)
 		for _, f := range reflect.VisibleFields(t) { // with those of embedded structs
-			name, _, _ := strings.Cut(f.Tag.Get(format), ",")
+			name, _, _ := strings.Cut(tagOf(f, format), ",")
 			if name == "-" || !f.IsExported() && !f.Anonymous {
 				continue
 			}
@@ -365,16 +368,51 @@ func textLen(data []byte) int {
 	}
 }
 
-// messagePack goes through a MessagePack object, and stops where it is malformed: checkMessagePack finds that too.
-func (w *weigher) messagePack(data []byte) {
-	var missing []uint64 // objects, in each list or map that has not ended
-	pos, end := uint64(0), uint64(len(data))
+// The major types of CBOR, RFC 8949 section 3.1.
+const (
+	cborBytes = 2
+	cborText  = 3
+	cborList  = 4
+	cborMap   = 5
+	cborTag   = 6
+	cborOther = 7 // truth values, null and numbers with a point
+)
+
+const cborNull = 22
+
+// cborItem reads the first byte of an item and the number that follows. It is false where the data end before, and for a length that is not
+// told, which this package neither writes nor decodes.
+func cborItem(data []byte) (major byte, n uint64, size int, ok bool) {
+	if len(data) == 0 {
+		return 0, 0, 0, false
+	}
+	major, n = data[0]>>5, uint64(data[0]&0x1f)
+	if n < 24 {
+		return major, n, 1, true
+	}
+	if n > 27 {
+		return 0, 0, 0, false
+	}
+	size = 1 + 1<<(n-24)
+	if len(data) < size {
+		return 0, 0, 0, false
+	}
+	n = 0
+	for _, b := range data[1:size] {
+		n = n<<8 | uint64(b)
+	}
+	return major, n, size, true
+}
+
+// cbor goes through a CBOR item, and stops where it is malformed: the decoder looks at all of it before it makes anything.
+func (w *weigher) cbor(data []byte) {
+	var missing []uint64 // items, in each list or map that has not ended
 	for first := true; w.left >= 0; first = false {
 		for len(missing) > 0 && missing[len(missing)-1] == 0 {
 			missing = missing[:len(missing)-1]
 			w.end()
 		}
-		if len(missing) == 0 && !first || pos >= end || len(missing) > maxNesting {
+		if len(missing) == 0 && !first || len(missing) > maxNesting {
 			return
 		}
 		named := false
@@ -382,56 +420,41 @@ func (w *weigher) messagePack(data []byte) {
 			named = w.stack[n-1].object && missing[n-1]%2 == 0
 			missing[n-1]--
 		}
-		c := data[pos]
-		pos++
-		var length, objects uint64
-		container, object, isText := false, false, false
-		switch {
-		case c <= 0x7f || c >= 0xe0:
-		case c <= 0x8f:
-			container, object, objects = true, true, 2*uint64(c&0x0f)
-		case c <= 0x9f:
-			container, objects = true, uint64(c&0x0f)
-		case c <= 0xbf:
-			isText, length = true, uint64(c&0x1f)
-		default:
-			f := formats[c-0xc0]
-			if f.never || end-pos < uint64(f.lengthSize) {
-				return
-			}
-			for _, b := range data[pos : pos+uint64(f.lengthSize)] {
-				length = length<<8 | uint64(b)
-			}
-			pos += uint64(f.lengthSize)
-			if f.perLength > 0 {
-				container, object, objects, length = true, f.perLength == 2, length*uint64(f.perLength), 0
-			} else {
-				isText = f.lengthSize > 0
-				length += uint64(f.fixed)
-			}
+		major, n, size, ok := cborItem(data)
+		for ok && major == cborTag {
+			data = data[size:]
+			major, n, size, ok = cborItem(data)
 		}
-		if end-pos < max(length, objects) {
+		if !ok {
 			return
 		}
-		if named {
-			var name []byte
-			if isText {
-				name = data[pos : pos+length]
+		null := major == cborOther && size == 1 && n == cborNull
+		data = data[size:]
+		var text []byte
+		if major == cborBytes || major == cborText {
+			if n > uint64(len(data)) {
+				return
 			}
-			w.key(name)
+			text, data = data[:n], data[n:]
+		}
+		if named {
+			w.key(text)
 		}
 		switch {
-		case container:
-			w.begin(object)
-			missing = append(missing, objects)
+		case major == cborList || major == cborMap:
+			if n > uint64(len(data)) {
+				return // each item takes a byte at least
+			}
+			w.begin(major == cborMap)
+			if major == cborMap {
+				n *= 2
+			}
+			missing = append(missing, n)
 		case named:
-		case isText:
-			w.value(int(length))
-		case c != 0xc0:
-			w.value(0)
+		case !null:
+			w.value(len(text))
 		case len(w.stack) > 0 && !w.stack[len(w.stack)-1].object:
 			w.null()
 		}
-		pos += length
 	}
 }
