@@ -161,7 +161,7 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // processes that share the Redis, one calls load, and the others wait for its result.
 //
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
-// the policy's LoadTimeout, or when every caller that waits for it has left. Each caller returns when its own ctx ends. The
+// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
 // policy's NegativeTTL. A panic in load becomes an *Error. To other calls of the cache, load passes on its own context: another
 // one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
@@ -476,6 +476,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 			continue
 		}
 		if s.led {
+			s.call.Linger(s.plan.loadGrace)
 			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
 		}
 		out, err := s.wait(ctx)
@@ -575,7 +576,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		if len(held) == 0 || ctx.Err() != nil {
 			return
 		}
-		if again = again && !lookedAgain; !again && !c.await(ctx, wake, pause) {
+		if again = again && !lookedAgain; !again && !c.await(ctx, held[0].call, wake, pause) {
 			return
 		}
 		lookedAgain = again
@@ -617,12 +618,14 @@ const (
 )
 
 // await waits until something happens to a key that another process loads. It reports false if nobody waits any more.
-func (c *Cache) await(ctx context.Context, wake <-chan struct{}, pause time.Duration) bool {
+func (c *Cache) await(ctx context.Context, call *flight.Call[flightKey, outcome], wake <-chan struct{}, pause time.Duration) bool {
 	if c.store.Tracked() {
 		pause = max(pause, slowestPoll/2)
 	}
 	t := time.NewTimer(jittered(pause))
 	defer t.Stop()
+	call.Rest()
+	defer call.Work()
 	select {
 	case <-ctx.Done():
 		return false
@@ -951,7 +954,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		}
 	}()
 
-	leave, ok := c.loads.enter(ctx, slots[0].call.Hurried())
+	leave, ok := c.place(ctx, slots[0].call)
 	switch {
 	case !ok:
 		c.overloaded(slots)
@@ -1044,6 +1047,16 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		c.fill(m, part, took)
 	}
 	done = true
+}
+
+// place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
+func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
+	if leave, ok = c.loads.enterAtOnce(); ok {
+		return leave, true
+	}
+	call.Rest()
+	defer call.Work()
+	return c.loads.enter(ctx, call.Hurried())
 }
 
 // overloaded refuses loads for which there is no room.
