@@ -301,7 +301,9 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
-	budget, cancel := c.budget(ctx, s)
+	left, end := c.awaitFirst(ctx, s)
+	defer end()
+	budget, cancel := c.orBudget(ctx, left, s)
 	defer cancel()
 	m := c.newMarks()
 	defer m.end()
@@ -352,6 +354,7 @@ type slot struct {
 	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
+	waited  bool        // for the first connection
 	lost    atomic.Bool // Redis has said that it is not held any more
 
 	value any         // what the loader gave: a pointer to the typed value
@@ -546,6 +549,8 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		}
 		m.end()
 	}()
+	left, end := c.awaitFirst(ctx, slots...)
+	defer end()
 	pending := c.recheckNear(ctx, slots, m, wake)
 	if c.store == nil {
 		m.renew(true)
@@ -562,7 +567,8 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 	lookedAgain := false // at once, the last time: not twice, or a server that contradicts itself would be asked without a pause
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
 		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
-		budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
+		budget, cancel := c.orBudget(context.WithoutCancel(ctx), left, pending...)
+		left = nil
 		pending = c.holdBack(c.readStore(budget, m, pending, shareHit))
 		after, cancelAfter := c.store.More(budget, 0, 1) // chunks may have taken longer than was foreseen
 		mine, held, again := c.takeLeases(after, m, pending)
@@ -675,8 +681,11 @@ func (c *Cache) readDegraded(s *slot) (outcome, bool) {
 	if c.store == nil || !c.away(s) {
 		return outcome{}, false
 	}
+	before := s.reason
 	s.reason = redisstore.ErrUnavailable.Error()
-	return c.readStale(s)
+	out, ok := c.readStale(s)
+	s.reason = before // it may be there by the time that a load begins
+	return out, ok
 }
 
 // away reports whether a server is away that s cannot do without: that of its key, or of a tag.

@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 		"member":   memberProcess,
 		"follower": followerProcess,
 		"servant":  servantProcess,
+		"brief":    briefProcess,
+		"herd":     herdProcess,
 	})
 	if asUser {
 		redistest.User = append(append([]string{"aside"}, aclRules(canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas

@@ -666,6 +666,8 @@ func (c *Cache) closedMeanwhile(s *slot) {
 
 // set is Set but for the type of its value.
 func (c *Cache) set(ctx context.Context, s *slot) error {
+	left, end := c.awaitFirst(ctx, s)
+	defer end()
 	start := c.clock.Now()
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
 	s.supersede = true
@@ -685,7 +687,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	default:
 		// Before and after: a load that begins in between may still read what is there.
 		c.near.Delete(s.key)
-		err = c.write(ctx, m, s)
+		err = c.write(ctx, left, m, s)
 		c.near.Delete(s.key)
 	}
 	c.failures.forget(s.key)
@@ -724,7 +726,7 @@ var errNotWritten = errors.New("not written")
 
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
+func (c *Cache) write(ctx, left context.Context, m *marks, s *slot) error {
 	payload, codec, err := s.encode()
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
@@ -733,7 +735,7 @@ func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 		c.unstorable(s, err)
 		return err
 	}
-	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
+	ctx, cancel := c.orBudget(context.WithoutCancel(ctx), left, s)
 	defer cancel()
 	m.renew(true)
 	if mine, _, _ := c.takeLeases(ctx, m, []*slot{s}); len(mine) == 0 || !s.leased() {

@@ -96,6 +96,8 @@ type link struct {
 	lost  chan struct{} // wakes the background goroutine, with room for one
 	cause error         // why lost was signalled; guarded by mu
 
+	first *first // attempt to connect
+
 	turn chan struct{} // holds one, of whom sends a portion: see portion
 	busy time.Duration // that portions have taken since the last rest; of whose turn it is
 
@@ -185,6 +187,7 @@ func settled(opt rueidis.ClientOption) rueidis.ClientOption {
 func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
 	defer l.background.Wait()
+	defer l.first.end()
 	listening := false
 	pause := firstRetry
 	for {
@@ -513,6 +516,9 @@ func (l *link) report(s State) {
 	}
 	l.state = s
 	l.mu.Unlock()
+	if s.Up || s.Cause != nil {
+		l.first.end()
+	}
 	if changed && l.onState != nil {
 		l.onState(s)
 	}
