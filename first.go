@@ -3,13 +3,12 @@ package aside
 import "context"
 
 // awaitFirst waits while the first connection to Redis is being made, for as long as a call may wait for Redis. It returns what is left
-// of that time, for the call's operations: nil where there was nothing to wait for. It comes before the fences are taken and before
-// anything is noted of how Redis stands. Without that:
+// of that time, for the call's operations: nil where there was nothing to wait for. Without it:
 //
-//  1. a load begins while there is no connection;
-//  2. there is one, by which it reads its key and takes the lease;
-//  3. a caller comes. A load that has begun without Redis is not shared once Redis is there: the caller begins one of its own, and so
-//     does everyone who comes before the value is stored.
+//  1. a load begins while there is no connection, so it reads nothing in Redis and takes no lease;
+//  2. there is a connection;
+//  3. a caller comes. A load that has begun without Redis is not shared once Redis is there: the caller begins another one, and the
+//     value of the first one is stored nowhere.
 func (c *Cache) awaitFirst(ctx context.Context, slots ...*slot) (left context.Context, end context.CancelFunc) {
 	if c.store == nil || !c.store.Connecting() || slots[0].waited {
 		return nil, func() {}

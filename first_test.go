@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
@@ -329,10 +328,8 @@ func TestACallerWaitsForTheFirstConnectionNoLongerThanItsContext(t *testing.T) {
 // The processes below ask at once, and end.
 
 func briefOptions() aside.Options {
-	o := aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{getenv("ADDR")}}, Logger: quiet()}
-	if asUser {
-		o.Redis.Username, o.Redis.Password = "aside", canary
-	}
+	o := at(getenv("ADDR"))
+	o.Redis.ForceSingleClient, o.Logger = false, quiet()
 	d, err := time.ParseDuration(getenv("OPTIMEOUT"))
 	if err != nil {
 		panic(err)

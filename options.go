@@ -55,7 +55,8 @@ type Options struct {
 	MaxEntries int
 
 	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated: what a type keeps behind
-	// unexported pointers and maps, or beside a lock, is its own and not looked at. Default: 128 MiB.
+	// unexported pointers and maps, or beside a lock, is its own and not looked at. A value that takes more than an eighth of it may
+	// be loaded some times before it is kept, since others have to give way to it. Default: 128 MiB.
 	MaxBytes int64
 
 	// MaxValueBytes bounds one value: in Redis its encoded bytes before compression, in memory its estimated size. A

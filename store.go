@@ -303,7 +303,7 @@ func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
 	}
 	list, ok := vouchers(own, stamps)
 	size := near.Size(out.value)
-	if !ok || size > c.opts.MaxBytes {
+	if !ok || !c.near.Fits(s.key, size) {
 		return
 	}
 	e := &near.Entry{Value: out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size}
@@ -554,7 +554,7 @@ func (c *Cache) keepStored(ctx context.Context, slots []*slot) (err error) {
 		}
 		list, ok := vouchers(r.Voucher, s.stamps)
 		e := s.asEntry(list)
-		if !ok || e.Size > c.opts.MaxBytes {
+		if !ok || !c.near.Fits(s.key, e.Size) {
 			continue
 		}
 		c.near.Insert(s.key, e, fences[i])
@@ -604,7 +604,7 @@ func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
 	}
 	list, ok := vouchers(nil, s.stamps)
 	e := s.asEntry(list)
-	if e.Size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
+	if !c.fits(s, e) {
 		return c.unkept(s, wire.ErrTooLarge)
 	}
 	if refused || !ok || !c.near.Insert(s.key, e, s.fence) {
@@ -645,10 +645,15 @@ func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration)
 	s.out.freshUntil = start + int64(ttl)
 	e := s.asEntry(list)
 	s.out.freshUntil = start
-	if e.Size <= min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) && !c.near.Keep(s.key, e, s.fence) {
+	if c.fits(s, e) && !c.near.Keep(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
 	}
 	c.closedMeanwhile(s)
+}
+
+// fits reports whether memory takes an entry that is not in Redis too.
+func (c *Cache) fits(s *slot, e *near.Entry) bool {
+	return e.Size <= int64(c.opts.MaxValueBytes) && c.near.Fits(s.key, e.Size)
 }
 
 func (c *Cache) unkept(s *slot, err error) error {
@@ -711,7 +716,7 @@ func (c *Cache) put(m *marks, s *slot) error {
 		var list []*near.Voucher
 		if list, ok = vouchers(nil, s.stamps); ok { // else a tag was invalidated in between: there is a new generation
 			e := s.asEntry(list)
-			if e.Size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
+			if !c.fits(s, e) {
 				return c.unkept(s, wire.ErrTooLarge)
 			}
 			c.near.Put(s.key, e)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -41,7 +42,8 @@ func Silence(opt rueidis.ClientOption) time.Duration {
 	if every < 0 {
 		return -1
 	}
-	return 2*every + orElse(opt.ConnWriteTimeout, writeTimeout)
+	const ever = math.MaxInt64 / 4 // which no sum of these overflows
+	return 2*min(every, ever) + min(orElse(opt.ConnWriteTimeout, writeTimeout), ever)
 }
 
 // State is how a link stands.
