@@ -129,6 +129,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 			ours[s.key] = true
 			led, calls = append(led, s), append(calls, s.call)
 			timeout = max(timeout, s.plan.loadTimeout)
+			s.call.Linger(s.plan.loadGrace)
 		}
 	}
 	if len(led) > 0 {

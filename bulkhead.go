@@ -27,6 +27,17 @@ type spared struct {
 
 func newBulkhead(places, queue int) *bulkhead { return &bulkhead{free: places, room: queue} }
 
+// enterAtOnce takes a place if one is free.
+func (b *bulkhead) enterAtOnce() (leave func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.free == 0 {
+		return nil, false
+	}
+	b.free--
+	return b.leave, true
+}
+
 // enter waits for a place until hurried is closed, then does without one, or until ctx ends. It reports false if there is not
 // even room to wait. Where ctx has ended there is nothing to leave but leave may be called all the same.
 func (b *bulkhead) enter(ctx context.Context, hurried <-chan struct{}) (leave func(), ok bool) {

@@ -161,7 +161,7 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // processes that share the Redis, one calls load, and the others wait for its result.
 //
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
-// the policy's LoadTimeout, or when every caller that waits for it has left. Each caller returns when its own ctx ends. The
+// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
 // policy's NegativeTTL. A panic in load becomes an *Error. To other calls of the cache, load passes on its own context: another
 // one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
@@ -301,7 +301,10 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
-	budget, cancel := c.budget(steady{ctx}, s)
+	calm := steady{ctx}
+	left, end := c.awaitFirst(calm, s)
+	defer end()
+	budget, cancel := c.orBudget(calm, left, s)
 	defer cancel()
 	m := c.newMarks()
 	defer m.end()
@@ -352,6 +355,7 @@ type slot struct {
 	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
+	waited  bool        // for the first connection
 	lost    atomic.Bool // Redis has said that it is not held any more
 
 	value any         // what the loader gave: a pointer to the typed value
@@ -476,6 +480,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 			continue
 		}
 		if s.led {
+			s.call.Linger(s.plan.loadGrace)
 			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
 		}
 		out, err := s.wait(ctx)
@@ -541,6 +546,8 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		}
 		m.end()
 	}()
+	left, end := c.awaitFirst(ctx, slots...)
+	defer end()
 	pending := c.recheckNear(ctx, slots, m, wake)
 	if c.store == nil {
 		m.renew(true)
@@ -557,7 +564,8 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 	lookedAgain := false // at once, the last time: not twice, or a server that contradicts itself would be asked without a pause
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
 		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
-		budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
+		budget, cancel := c.orBudget(context.WithoutCancel(ctx), left, pending...)
+		left = nil
 		pending = c.holdBack(c.readStore(budget, m, pending, shareHit))
 		after, cancelAfter := c.store.More(budget, 0, 1) // chunks may have taken longer than was foreseen
 		mine, held, again := c.takeLeases(after, m, pending)
@@ -571,7 +579,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		if len(held) == 0 || ctx.Err() != nil {
 			return
 		}
-		if again = again && !lookedAgain; !again && !c.await(ctx, wake, pause) {
+		if again = again && !lookedAgain; !again && !c.await(ctx, held[0].call, wake, pause) {
 			return
 		}
 		lookedAgain = again
@@ -613,12 +621,14 @@ const (
 )
 
 // await waits until something happens to a key that another process loads. It reports false if nobody waits any more.
-func (c *Cache) await(ctx context.Context, wake <-chan struct{}, pause time.Duration) bool {
+func (c *Cache) await(ctx context.Context, call *flight.Call[flightKey, outcome], wake <-chan struct{}, pause time.Duration) bool {
 	if c.store.Tracked() {
 		pause = max(pause, slowestPoll/2)
 	}
 	t := time.NewTimer(jittered(pause))
 	defer t.Stop()
+	call.Rest()
+	defer call.Work()
 	select {
 	case <-ctx.Done():
 		return false
@@ -680,8 +690,11 @@ func (c *Cache) readDegraded(s *slot) (outcome, bool) {
 	if c.store == nil || !c.away(s) {
 		return outcome{}, false
 	}
+	before := s.reason
 	s.reason = redisstore.ErrUnavailable.Error()
-	return c.readStale(s)
+	out, ok := c.readStale(s)
+	s.reason = before // it may be there by the time that a load begins
+	return out, ok
 }
 
 // away reports whether a server is away that s cannot do without: that of its key, or of a tag.
@@ -960,7 +973,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	}()
 
 	parent := parentOf(ctx) // before there is a place that nobody would leave
-	leave, ok := c.loads.enter(ctx, slots[0].call.Hurried())
+	leave, ok := c.place(ctx, slots[0].call)
 	switch {
 	case !ok:
 		c.overloaded(slots)
@@ -1053,6 +1066,16 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		c.fill(m, part, took)
 	}
 	done = true
+}
+
+// place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
+func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
+	if leave, ok = c.loads.enterAtOnce(); ok {
+		return leave, true
+	}
+	call.Rest()
+	defer call.Work()
+	return c.loads.enter(ctx, call.Hurried())
 }
 
 // overloaded refuses loads for which there is no room.

@@ -345,6 +345,8 @@ func TestAFailureIsBackedOff(t *testing.T) {
 		load := func(context.Context) (string, error) { loads.Add(1); return "", broken }
 		_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
 		require.Equal(t, broken, err, "the first caller gets the error itself")
+		_, err = aside.GetOrLoad(ctx, c, items.Key("a"), load)
+		require.Equal(t, broken, err, "one failure holds back nobody")
 		for range 10 {
 			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
 			require.ErrorIs(t, err, broken)
@@ -354,15 +356,15 @@ func TestAFailureIsBackedOff(t *testing.T) {
 			require.Positive(t, e.RetryAfter)
 			require.LessOrEqual(t, e.RetryAfter, 1250*time.Millisecond)
 		}
-		require.EqualValues(t, 1, loads.Load())
+		require.EqualValues(t, 2, loads.Load())
 		eventually(t, "another load is made", func() bool {
 			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
 			require.ErrorIs(t, err, broken)
-			return loads.Load() == 2
+			return loads.Load() == 3
 		})
 		_, err = aside.GetOrLoad(ctx, c, items.Key("a"), load, aside.Refresh())
 		require.Equal(t, broken, err, "a Refresh is not held back")
-		require.EqualValues(t, 3, loads.Load())
+		require.EqualValues(t, 4, loads.Load())
 		_, err = c.Invalidate(ctx, items.Key("a"))
 		require.NoError(t, err)
 		v, err := aside.GetOrLoad(ctx, c, items.Key("a"), (&source{}).load("v"))
@@ -373,6 +375,8 @@ func TestAFailureIsBackedOff(t *testing.T) {
 		require.ErrorIs(t, err, broken)
 		require.Equal(t, map[string]string{"a": "v"}, many)
 		_, err = aside.GetOrLoad(ctx, c, items.Key("b"), load)
+		require.Equal(t, broken, err)
+		_, err = aside.GetOrLoad(ctx, c, items.Key("b"), load)
 		require.ErrorIs(t, err, &aside.Error{Code: aside.CodeBackoff}, "so are the ids of a batch")
 	})
 }
@@ -380,17 +384,19 @@ func TestAFailureIsBackedOff(t *testing.T) {
 func TestACancelledLoadIsNotBackedOff(t *testing.T) {
 	t.Parallel()
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
-		c := newCache(aside.Options{Backoff: time.Hour})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		_, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(ctx context.Context) (string, error) {
-			defer close(ended)
-			cancel()
-			<-ctx.Done()
-			return "", ctx.Err()
-		})
-		require.ErrorIs(t, err, context.Canceled)
-		<-ended
+		c := newCache(aside.Options{Backoff: time.Hour, LoadGrace: time.Millisecond})
+		for range 2 {
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(ctx context.Context) (string, error) {
+				defer close(ended)
+				cancel()
+				<-ctx.Done()
+				return "", ctx.Err()
+			})
+			require.ErrorIs(t, err, context.Canceled)
+			<-ended
+		}
 		v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), (&source{}).load("v"))
 		require.NoError(t, err)
 		require.Equal(t, "v", v)

@@ -45,7 +45,7 @@
 //  3. Redis is read.
 //  4. Lease: Redis gives the right to fill a key to one process of the fleet; it wakes the others, who look again.
 //  5. Load: the loader is called, on a context that carries the first caller's values but not its cancellation. It ends with
-//     the policy's LoadTimeout, or when every caller that waits for it has left.
+//     the policy's LoadTimeout, or when nobody has waited for the load for its LoadGrace.
 //  6. Share: everyone who waits gets the value or the error.
 //  7. Fill: the value is stored, unless its key was invalidated since the load began. In Redis mode callers do not wait
 //     for that.
@@ -81,8 +81,9 @@
 //
 // # Failures
 //
-// What a loader returns as its error goes, as it is, to all who wait for it. The key is then not loaded again for Options.Backoff,
-// doubling with each failure in a row: callers get an [Error] with [CodeBackoff] that wraps the last one. A caller whose own context
+// What a loader returns as its error goes, as it is, to all who wait for it. The next caller loads again. From the second failure in a
+// row on the key is not loaded again for Options.Backoff, doubling with each: callers get an [Error] with [CodeBackoff] that wraps the
+// last one. A caller whose own context
 // ends gets that context's error. Everything else is an [Error] with a [Code], or one of the sentinels [ErrMiss],
 // [ErrNotFound] and [ErrClosed]; one of them says that Options.MaxLoads run and too many wait. Batches report what failed as one [BatchError]. errors.Is and errors.As work on all of them.
 // A nil cache fails calls with an Error and never panics.

@@ -33,7 +33,7 @@ const (
 	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
-	CodeBackoff         Code = "backoff"          // the last load failed a moment ago; Err is its error, RetryAfter when the next may begin
+	CodeBackoff         Code = "backoff"          // the last loads failed, one a moment ago; Err is its error, RetryAfter when the next may begin
 	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads wait: this one was not begun
 	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading, or for one whose load waits for it
 )

@@ -593,7 +593,7 @@ func ExamplePolicy_private() {
 }
 
 func ExampleError_backoff() {
-	c, _ := aside.New(aside.Options{}) // Backoff: 1 s
+	c, _ := aside.New(aside.Options{}) // Backoff: 100 ms
 	defer c.Close()
 	products := aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
 	down := errors.New("the database is down")
@@ -601,11 +601,13 @@ func ExampleError_backoff() {
 		fmt.Println("loading")
 		return "", down
 	}
-	for range 2 {
+	for range 3 {
 		_, err := aside.GetOrLoad(context.Background(), c, products.Key(7), load)
 		fmt.Println(errors.Is(err, down), errors.Is(err, &aside.Error{Code: aside.CodeBackoff}))
 	}
 	// Output:
+	// loading
+	// true false
 	// loading
 	// true false
 	// true true

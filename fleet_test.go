@@ -124,12 +124,12 @@ func TestAColdKeyIsLoadedOnceByAFleet(t *testing.T) {
 	require.Equal(t, 1, sum(loads))
 }
 
-func TestAFailingLoaderIsCalledOnceByEachProcessWithinTheBackOff(t *testing.T) {
+func TestAFailingLoaderIsCalledTwiceByEachProcessWithinTheBackOff(t *testing.T) {
 	t.Parallel()
 	loads, slowest := fleet(t, redistest.Start(t).Addr(), "FAILS=1")()
 	t.Logf("loads of each process %v, the slowest caller waited %v", loads, slowest)
 	for _, n := range loads {
-		require.LessOrEqual(t, n, 1)
+		require.LessOrEqual(t, n, 2)
 	}
 	require.NotZero(t, sum(loads))
 }

@@ -239,6 +239,8 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		c.tell(Invalidation{Pattern: pattern.text})
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
+	_, end := c.awaitServers(ctx)
+	end()
 	w := c.journal.enter(patternName + pattern.text)[0]
 	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
 	c.deleteMatching(pattern)
@@ -277,15 +279,19 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	}
 	c.retireHere(tags)
 	defer c.retireHere(tags)
+	left, end := c.awaitServers(ctx, tags...)
+	defer end()
 	before := c.journal.now()
-	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
-	defer cancel()
+	if left == nil {
+		left, end = c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
+		defer end()
+	}
 	next := make([]redisstore.Tag, len(tags))
 	for i, tag := range tags {
 		next[i] = bumped(tag)
 	}
 	confirmed := true
-	generations := c.store.Bump(ctx, next...)
+	generations := c.store.Bump(left, next...)
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false
@@ -354,10 +360,14 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	if c.store == nil {
 		return removed, nil
 	}
+	left, end := c.awaitFirst(ctx, slots...)
+	defer end()
 	before := c.journal.now()
-	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
-	defer cancel()
-	removed, errs := c.store.Remove(ctx, keys...)
+	if left == nil {
+		left, end = c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
+		defer end()
+	}
+	removed, errs := c.store.Remove(left, keys...)
 	if errs == nil {
 		_, unconfirmed = c.journal.confirm(before, keys...)
 	} else {

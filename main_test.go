@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 		"follower": followerProcess,
 		"servant":  servantProcess,
 		"plain":    plainProcess,
+		"brief":    briefProcess,
+		"herd":     herdProcess,
 	})
 	if asUser {
 		redistest.User = append(append([]string{"aside"}, aclRules(canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas

@@ -201,7 +201,7 @@ func (c *Cache) keepHeard(m *marks, s *slot, start int64, ttl time.Duration) {
 	s.out.freshUntil = start + int64(ttl)
 	e := s.asEntry(list)
 	s.out.freshUntil = fresh
-	if e.Size <= min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) && !c.near.Insert(s.key, e, s.fence) {
+	if c.fits(s, e) && !c.near.Insert(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
 	}
 	c.closedMeanwhile(s)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -50,7 +51,8 @@ type Options struct {
 	MaxEntries int
 
 	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated: what a type keeps behind
-	// unexported pointers and maps, or beside a lock, is its own and not looked at. Default: 128 MiB.
+	// unexported pointers and maps, or beside a lock, is its own and not looked at. A value that takes more than an eighth of it may
+	// be loaded some times before it is kept, since others have to give way to it. Default: 128 MiB.
 	MaxBytes int64
 
 	// MaxValueBytes bounds one value: in Redis its encoded bytes before compression, in memory its estimated size. A
@@ -76,6 +78,13 @@ type Options struct {
 	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
 	LoadTimeout time.Duration
 
+	// LoadGrace is how long a load goes on after the last caller that waited for it has left, for policies that set none: what it
+	// brings is kept, and callers that come meanwhile share it. So callers that wait for less time than a load takes are served from
+	// the cache all the same. It ends with the LoadTimeout at the latest. It is not for a load that has not begun yet: one that waits
+	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Default: 5 s. Negative: a load that
+	// nobody waits for is cancelled at once.
+	LoadGrace time.Duration
+
 	// MaxLoads bounds how many loader calls of the process run at once, those made inside of a loader not counted: they share
 	// its place. A batch is one. The others wait in their order. Default: 256.
 	MaxLoads int
@@ -84,7 +93,8 @@ type Options struct {
 	// Default: 4 times MaxLoads. Negative: none waits.
 	MaxQueuedLoads int
 
-	// NegativeTTL is how long ErrNotFound is cached, for policies that set none. Default: 30 s. Negative: not at all.
+	// NegativeTTL is how long ErrNotFound is cached, for policies that set none, but no longer than their TTL. Default: 30 s.
+	// Negative: not at all.
 	NegativeTTL time.Duration
 
 	// DegradedTTL is how long a value is served without Redis' word that it is still right, for policies that set none: see
@@ -95,13 +105,14 @@ type Options struct {
 	// runs. Default: 5 s, at least 100 ms.
 	LeaseTTL time.Duration
 
-	// Backoff is how long no load of a key begins after one has failed; callers get its error meanwhile, in one with
-	// CodeBackoff. It doubles with each failure in a row up to MaxBackoff, and is varied by a quarter either way. Default: 1 s.
-	// Negative: a failed load is repeated by the next caller. The last 32,768 keys are remembered whose load has failed, beside
-	// what MaxEntries and MaxBytes bound.
+	// Backoff is how long no load of a key begins after two in a row have failed; callers get the error of the last one meanwhile,
+	// in one with CodeBackoff. It doubles with each further failure in a row up to MaxBackoff, and is varied by a quarter either way.
+	// The first failure holds back nobody: those who waited for it get its error, and the next caller loads again. A failure is no
+	// longer in a row with one that was so long ago that MaxBackoff has passed since the next load could have begun. Default: 100 ms. Negative: a failed load is repeated by the next
+	// caller, always. The last 32,768 keys are remembered whose load has failed, beside what MaxEntries and MaxBytes bound.
 	Backoff time.Duration
 
-	// MaxBackoff bounds Backoff. Default: 30 s, or Backoff where that is longer.
+	// MaxBackoff bounds Backoff. Default: 5 s, or Backoff where that is longer.
 	MaxBackoff time.Duration
 
 	// OnInvalidated is told of each invalidation that this process has made by Cache.Invalidate, InvalidateTags,
@@ -178,13 +189,17 @@ func (o Options) withDefaults() (Options, []error) {
 	o.ChunkFrom = pick(o.ChunkFrom, 256<<10)
 	o.OpTimeout = pick(o.OpTimeout, 50*time.Millisecond)
 	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
+	o.LoadGrace = pick(o.LoadGrace, 5*time.Second)
 	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
 	o.LeaseTTL = pick(o.LeaseTTL, 5*time.Second)
 	o.DegradedTTL = pick(o.DegradedTTL, 30*time.Second)
 	o.MaxLoads = pick(o.MaxLoads, 256)
-	o.MaxQueuedLoads = pick(o.MaxQueuedLoads, 4*o.MaxLoads)
-	o.Backoff = pick(o.Backoff, time.Second)
-	o.MaxBackoff = pick(o.MaxBackoff, max(30*time.Second, o.Backoff))
+	o.MaxQueuedLoads = pick(o.MaxQueuedLoads, 4*min(o.MaxLoads, math.MaxInt/4))
+	o.Backoff = pick(o.Backoff, 100*time.Millisecond)
+	o.MaxBackoff = pick(o.MaxBackoff, max(5*time.Second, o.Backoff))
+	for _, d := range []*time.Duration{&o.LoadTimeout, &o.LoadGrace, &o.NegativeTTL, &o.LeaseTTL, &o.DegradedTTL, &o.Backoff, &o.MaxBackoff} {
+		*d = min(*d, longest)
+	}
 	o.Logger = pick(o.Logger, slog.Default())
 
 	if !plain(o.Namespace) || len(o.Namespace) > maxNamespace {
@@ -211,7 +226,7 @@ func (o Options) withDefaults() (Options, []error) {
 	if o.LeaseTTL < 100*time.Millisecond {
 		bad("LeaseTTL is %v: set at least 100ms, or 0 for the default", o.LeaseTTL)
 	}
-	if o.MaxBackoff < o.Backoff || o.MaxBackoff > longest {
+	if o.MaxBackoff < o.Backoff {
 		bad("MaxBackoff is %v: set at least Backoff, which is %v, or 0 for the default", o.MaxBackoff, o.Backoff)
 	}
 	if len(o.Secret) > 0 && len(o.Secret) < 16 {

@@ -26,7 +26,9 @@ func (c *Cache) leadBatch(ctx context.Context, slots []*slot, load loadFunc) {
 	var others sync.WaitGroup
 	defer others.Wait()
 	apart := func(large []*slot) {
+		slots[0].call.Work()
 		others.Go(func() {
+			defer slots[0].call.Rest()
 			for _, s := range large { // one at a time, and each on a goroutine of its own, which a codec may end
 				var one sync.WaitGroup
 				one.Go(func() { c.leadApart(ctx, s, load) })

@@ -312,7 +312,7 @@ func (*exitingCodec) Unmarshal([]byte, any) error { runtime.Goexit(); return nil
 // Hazard 78: a batch has one key in memory, whose codec ends the caller's goroutine, and leads another one.
 func TestAKeyIsLoadedHoweverItsBatchEnds(t *testing.T) {
 	t.Parallel()
-	inBubble(t, aside.Options{Logger: quiet()}, func(t *testing.T, c *aside.Cache) {
+	inBubble(t, aside.Options{Logger: quiet(), LoadGrace: -1}, func(t *testing.T, c *aside.Cache) {
 		private := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, Codec: &exitingCodec{}, Private: true}
 		require.NoError(t, aside.Set(t.Context(), c, private.Key(1), "v"))
 		ended := make(chan struct{})

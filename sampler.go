@@ -45,12 +45,12 @@ type Check struct {
 
 func (k Check) withDefaults() (Check, []error) {
 	var errs []error
-	k.Within = pick(k.Within, 10*time.Second)
+	k.Within = min(pick(k.Within, 10*time.Second), longest)
 	k.Rate = pick(k.Rate, 10)
 	if !(k.Share >= 0 && k.Share <= 1) { // NaN too
 		errs = append(errs, invalidOption("Options.Check.Share is %v: set a share of the hits from 0, for none, to 1", k.Share))
 	}
-	if k.Within < 0 || k.Within > longest {
+	if k.Within < 0 {
 		errs = append(errs, invalidOption("Options.Check.Within is %v: set a positive duration, or 0 for the default", k.Within))
 	}
 	if k.Rate != k.Rate {

@@ -302,7 +302,7 @@ func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
 	}
 	list, ok := vouchers(own, stamps)
 	size := near.Size(out.value)
-	if !ok || size > c.opts.MaxBytes {
+	if !ok || !c.near.Fits(s.key, size) {
 		return
 	}
 	e := &near.Entry{Value: out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size}
@@ -553,7 +553,7 @@ func (c *Cache) keepStored(ctx context.Context, slots []*slot) (err error) {
 		}
 		list, ok := vouchers(r.Voucher, s.stamps)
 		e := s.asEntry(list)
-		if !ok || e.Size > c.opts.MaxBytes {
+		if !ok || !c.near.Fits(s.key, e.Size) {
 			continue
 		}
 		c.near.Insert(s.key, e, fences[i])
@@ -603,7 +603,7 @@ func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
 	}
 	list, ok := vouchers(nil, s.stamps)
 	e := s.asEntry(list)
-	if e.Size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
+	if !c.fits(s, e) {
 		return c.unkept(s, wire.ErrTooLarge)
 	}
 	if refused || !ok || !c.near.Insert(s.key, e, s.fence) {
@@ -644,10 +644,15 @@ func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration)
 	s.out.freshUntil = start + int64(ttl)
 	e := s.asEntry(list)
 	s.out.freshUntil = start
-	if e.Size <= min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) && !c.near.Keep(s.key, e, s.fence) {
+	if c.fits(s, e) && !c.near.Keep(s.key, e, s.fence) {
 		s.plan.counts.refused.Add(1)
 	}
 	c.closedMeanwhile(s)
+}
+
+// fits reports whether memory takes an entry that is not in Redis too.
+func (c *Cache) fits(s *slot, e *near.Entry) bool {
+	return e.Size <= int64(c.opts.MaxValueBytes) && c.near.Fits(s.key, e.Size)
 }
 
 func (c *Cache) unkept(s *slot, err error) error {
@@ -665,6 +670,8 @@ func (c *Cache) closedMeanwhile(s *slot) {
 
 // set is Set but for the type of its value.
 func (c *Cache) set(ctx context.Context, s *slot) error {
+	left, end := c.awaitFirst(ctx, s)
+	defer end()
 	start := c.clock.Now()
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
 	s.supersede = true
@@ -684,7 +691,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	default:
 		// Before and after: a load that begins in between may still read what is there.
 		c.near.Delete(s.key)
-		err = c.write(ctx, m, s)
+		err = c.write(ctx, left, m, s)
 		c.near.Delete(s.key)
 	}
 	c.failures.forget(s.key)
@@ -708,7 +715,7 @@ func (c *Cache) put(m *marks, s *slot) error {
 		var list []*near.Voucher
 		if list, ok = vouchers(nil, s.stamps); ok { // else a tag was invalidated in between: there is a new generation
 			e := s.asEntry(list)
-			if e.Size > min(int64(c.opts.MaxValueBytes), c.opts.MaxBytes) {
+			if !c.fits(s, e) {
 				return c.unkept(s, wire.ErrTooLarge)
 			}
 			c.near.Put(s.key, e)
@@ -723,7 +730,7 @@ var errNotWritten = errors.New("not written")
 
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
+func (c *Cache) write(ctx, left context.Context, m *marks, s *slot) error {
 	payload, codec, err := s.encode()
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
@@ -732,7 +739,7 @@ func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 		c.unstorable(s, err)
 		return err
 	}
-	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
+	ctx, cancel := c.orBudget(context.WithoutCancel(ctx), left, s)
 	defer cancel()
 	m.renew(true)
 	if mine, _, _ := c.takeLeases(ctx, m, []*slot{s}); len(mine) == 0 || !s.leased() {

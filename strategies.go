@@ -204,30 +204,39 @@ func (l *Load) decision(i int) decision {
 	return d
 }
 
-// A failure is what a load has left behind that failed, so that the next one is not begun at once.
+// A failure is what a load has left behind that failed, so that those after it are not begun at once again and again.
 type failure struct {
 	key   string
 	err   error
-	until int64 // when the next load may begin, on the cache's clock
-	over  int64 // when it is forgotten, likewise: a failure after that is the first in a row
-	pause time.Duration
+	until int64         // when the next load may begin, on the cache's clock
+	over  int64         // when it is forgotten, likewise: a failure after that is the first in a row
+	pause time.Duration // before it was varied; 0 of the first failure in a row, which holds back nobody
 }
 
-// loadFailed counts a load that has failed, and holds back the next ones: for twice as long as the last time, if that was not
-// long ago.
+// loadFailed counts a load that has failed, and holds back the next ones where the one before has failed too: for Backoff, or twice as
+// long as the last time. One failure alone says little. Were it to hold back others, they would all fail for a lost packet.
 func (c *Cache) loadFailed(s *slot, err error) {
 	s.plan.counts.loadErrors.Add(1)
 	if c.opts.Backoff < 0 {
 		return
 	}
-	pause := c.opts.Backoff
+	f := &failure{key: s.key, err: flightError(err, s.key), until: c.clock.Now()}
 	if last := c.failures.of(s.key); last != nil {
-		pause = min(2*last.pause, max(c.opts.MaxBackoff, pause))
+		f.pause = min(max(2*last.pause, c.opts.Backoff), c.opts.MaxBackoff)
+		f.until += int64(varied(f.pause, c.opts.MaxBackoff))
 	}
-	until := c.clock.Now() + int64(pause*3/4+rand.N(pause/2+1))
-	c.failures.note(&failure{
-		key: s.key, err: flightError(err, s.key), until: until, over: until + int64(max(c.opts.MaxBackoff, pause)), pause: pause,
-	})
+	f.over = f.until + int64(c.opts.MaxBackoff)
+	c.failures.note(f)
+}
+
+// varied is pause, a quarter more or less of it, and no more than most. Where it may not be more, it is less: those that have failed
+// together are not to come back together.
+func varied(pause, most time.Duration) time.Duration {
+	d := pause - pause/4 + rand.N(pause/2+1)
+	if d > most {
+		d = most - rand.N(most/4+1)
+	}
+	return d
 }
 
 // holdBack fails those slots whose last load has failed not long ago, and passes the others. A Refresh is not held back.
@@ -241,14 +250,17 @@ func (c *Cache) holdBack(slots []*slot) (others []*slot) {
 		left := time.Duration(f.until - c.clock.Now()).Round(time.Millisecond)
 		s.call.Resolve(outcome{}, &Error{
 			Code: CodeBackoff, Key: s.key, RetryAfter: max(left, time.Millisecond), Err: f.err,
-			Message: "the last load failed, the next one may begin in " + left.String(),
+			Message: "the last loads failed, the next one may begin in " + left.String(),
 		})
 	}
 	return others
 }
 
-// longest is what a longer TTL counts as; sums of it and any time stay within an int64 of nanoseconds.
+// longest is what a longer duration counts as: the sum of two of them and any time stays within an int64 of nanoseconds.
 const longest = 100 * 365 * 24 * time.Hour
+
+// bounded is d, or the nearest duration from none to longest.
+func bounded(d time.Duration) time.Duration { return min(max(d, 0), longest) }
 
 // shorten takes a random share of up to fraction from ttl.
 func shorten(ttl time.Duration, fraction float64) time.Duration {

@@ -38,7 +38,8 @@ type Policy struct {
 	// millisecond that Redis counts in.
 	TTL time.Duration
 
-	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL. Negative: not at all.
+	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL, or the TTL where that is shorter. Negative: not
+	// at all.
 	NegativeTTL time.Duration
 
 	// DegradedTTL is how long a value is served without Redis' word that it is still right: after a connection was lost, or
@@ -49,6 +50,10 @@ type Policy struct {
 	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:
 	// Options.LoadTimeout.
 	LoadTimeout time.Duration
+
+	// LoadGrace is how long a load goes on after the last caller that waited for it has left: see Options.LoadGrace, which is the
+	// default. Negative: such a load is cancelled at once.
+	LoadGrace time.Duration
 
 	// Jitter shortens each value's TTL by a random share of up to this fraction, from 0 (off) to less than 1, so that
 	// values stored together do not expire together.
@@ -129,7 +134,7 @@ func (p *Policy) codecName() (name string) {
 // equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
-		p.LoadTimeout == q.LoadTimeout && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Private == q.Private
+		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Private == q.Private
 }
 
 func (p *Policy) validate() error {
@@ -168,6 +173,7 @@ type plan struct {
 	negativeTTL time.Duration // 0: not cached
 	degradedTTL time.Duration // 0: never without a voucher
 	loadTimeout time.Duration
+	loadGrace   time.Duration // 0: none
 	counts      *counters
 	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
 	complaints  complaints
@@ -279,15 +285,16 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 		policy:      *p,
 		tags:        []string{tagAll, tagCategory + p.Category},
 		ttl:         p.TTL,
-		negativeTTL: pick(p.NegativeTTL, c.opts.NegativeTTL),
-		degradedTTL: min(pick(p.DegradedTTL, c.opts.DegradedTTL), longest),
-		loadTimeout: pick(p.LoadTimeout, c.opts.LoadTimeout),
+		degradedTTL: bounded(pick(p.DegradedTTL, c.opts.DegradedTTL)),
+		loadTimeout: bounded(pick(p.LoadTimeout, c.opts.LoadTimeout)),
+		loadGrace:   bounded(pick(p.LoadGrace, c.opts.LoadGrace)),
 		counts:      c.metrics.label(p.label(), listed),
 	}
 	if d, ok := c.opts.TTLs[p.name()]; ok {
 		pl.ttl = d
 	}
-	pl.negativeTTL, pl.degradedTTL = max(pl.negativeTTL, 0), max(pl.degradedTTL, 0)
+	pl.ttl = bounded(pl.ttl)
+	pl.negativeTTL = bounded(pick(p.NegativeTTL, min(c.opts.NegativeTTL, pl.ttl)))
 	c.plans.add(pl, listed)
 	return pl, nil
 }

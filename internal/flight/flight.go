@@ -73,11 +73,12 @@ type Call[K comparable, V any] struct {
 	group *Group[K, V]
 	key   K
 
-	waiters  int         // callers that joined and have not left; guarded by group.mu
-	trip     *trip[K, V] // nil until Run; guarded by group.mu
-	resolved bool        // guarded by group.mu
-	guard    func() bool // guarded by group.mu
-	hurried  bool        // before Run; guarded by group.mu
+	waiters  int           // callers that joined and have not left; guarded by group.mu
+	trip     *trip[K, V]   // nil until Run; guarded by group.mu
+	resolved bool          // guarded by group.mu
+	guard    func() bool   // guarded by group.mu
+	hurried  bool          // before Run; guarded by group.mu
+	linger   time.Duration // likewise
 
 	began Ticket        // its number among the group's calls
 	grade int           // see JoinFresh; guarded by group.mu
@@ -94,6 +95,11 @@ type trip[K comparable, V any] struct {
 	wanted int // calls that are unresolved and have waiters; guarded by group.mu
 	hurry  chan struct{}
 	late   bool // hurry is closed; guarded by group.mu
+
+	linger    time.Duration // for how long it goes on when nobody waits for it
+	lingering *time.Timer   // for its end, while nobody waits for it; guarded by group.mu
+	working   int           // how many of its goroutines do something; guarded by group.mu
+
 	cancel context.CancelCauseFunc
 	waiter
 }
@@ -119,8 +125,9 @@ func (g *Group[K, V]) join(key K) (call *Call[K, V], lead bool) {
 	if c, ok := g.calls[key]; ok && c.open() {
 		c.waiters++
 		if c.waiters == 1 && c.trip != nil && !c.resolved {
-			// Nobody waited for this key of a batch any more, but its load is still under way for the others.
+			// Nobody waited for this key any more, but its load is still under way: for others of its batch, or for a while.
 			c.trip.wanted++
+			c.trip.revisited()
 		}
 		return c, false
 	}
@@ -186,7 +193,7 @@ func (g *Group[K, V]) Peek(key K) (val V, ok bool) {
 
 // Run starts fn in a goroutine of its own, as the load of calls, which the caller leads, and returns at once. The
 // context that fn gets carries ctx's values but not its cancellation; it ends after timeout, or when nobody waits for
-// any of the calls any more. fn gives each call its result with Resolve; what it leaves unresolved when it returns,
+// any of the calls any more: see Linger. fn gives each call its result with Resolve; what it leaves unresolved when it returns,
 // panics, calls runtime.Goexit, or has not returned after timeout, is resolved with the fitting error.
 //
 // A call stays joinable until fn has returned, so that whoever comes while fn stores a result that is already shared
@@ -194,7 +201,7 @@ func (g *Group[K, V]) Peek(key K) (val V, ok bool) {
 func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(context.Context), calls ...*Call[K, V]) {
 	ctx, stopTimer := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, ErrTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := &trip[K, V]{calls: calls, cancel: cancel, hurry: make(chan struct{})}
+	t := &trip[K, V]{calls: calls, cancel: cancel, hurry: make(chan struct{}), working: 1}
 	stopExpiry := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), ErrTimeout) {
 			g.end(t, ErrTimeout)
@@ -208,6 +215,7 @@ func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(co
 		if c.hurried {
 			t.hasten()
 		}
+		t.linger = max(t.linger, c.linger)
 		if c.waiters > 0 && !c.resolved {
 			t.wanted++
 		}
@@ -288,7 +296,7 @@ func (c *Call[K, V]) settle(val V, err error) {
 }
 
 // Wait returns the call's result, or ctx's error if ctx ends first. When the last caller of a flight leaves like that,
-// the flight's context is cancelled and the next caller of the key starts a new one.
+// the flight's context is cancelled, at once or in a while (see Linger), and the next caller of the key starts a new one.
 func (c *Call[K, V]) Wait(ctx context.Context) (V, error) {
 	return c.WaitFor(ctx, nil)
 }
@@ -340,22 +348,10 @@ func (c *Call[K, V]) Leave() {
 	g.unwanted(c.trip)
 }
 
-// unwanted notes that nobody waits for one of t's calls any more. When that was the last one, what is left of the flight
-// is cancelled. The caller holds mu.
+// unwanted notes that nobody waits for one of t's calls any more. The caller holds mu.
 func (g *Group[K, V]) unwanted(t *trip[K, V]) {
-	t.wanted--
-	if t.wanted > 0 {
-		return
-	}
-	left := false
-	for _, c := range t.calls {
-		if !c.resolved {
-			left = true
-			g.drop(c) // joining a load that is being cancelled would fail a caller who has done nothing wrong
-		}
-	}
-	if left {
-		t.cancel(errAbandoned)
+	if t.wanted--; t.wanted <= 0 {
+		g.deserted(t)
 	}
 }
 
@@ -405,6 +401,7 @@ func (g *Group[K, V]) endLocked(t *trip[K, V], err error) {
 		g.drop(c)
 	}
 	t.wanted = 0
+	t.revisited() // nothing is left to cancel
 	delete(g.flights, t)
 }
 

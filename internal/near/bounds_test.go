@@ -2,6 +2,7 @@ package near
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"strconv"
 	"testing"
@@ -142,4 +143,80 @@ func TestACacheThatIsDroppedWithoutACloseLeavesNoGoroutine(t *testing.T) {
 			return false
 		}
 	}))
+}
+
+func TestBothBoundsHoldWhateverTheyAre(t *testing.T) {
+	t.Parallel()
+	for _, o := range []Options{
+		{MaxEntries: 100, MaxBytes: math.MaxInt64}, {MaxEntries: 100, MaxBytes: 1 << 40}, {MaxEntries: 3, MaxBytes: 10 << 30},
+		{MaxEntries: math.MaxInt, MaxBytes: 100_000}, {MaxEntries: math.MaxInt, MaxBytes: 1}, {MaxEntries: 1, MaxBytes: 1},
+		{MaxEntries: 1, MaxBytes: math.MaxInt64}, {MaxEntries: 600, MaxBytes: 1000}, {MaxEntries: 7, MaxBytes: 128 << 20},
+	} {
+		t.Run(fmt.Sprint(o), func(t *testing.T) {
+			t.Parallel()
+			c, clock := newCache(t, o)
+			const inserts, size = 3000, 1000
+			for i := range inserts {
+				e := entry(clock, i, time.Hour)
+				e.Size = size
+				insert(c, fmt.Sprintf("%04d", i), e)
+			}
+			fit := min(int64(o.MaxEntries), o.MaxBytes/(size+4), inserts)
+			require.Eventually(t, func() bool { return int64(c.Len()) <= fit }, bound, time.Millisecond)
+			require.GreaterOrEqual(t, int64(c.Len()), fit*9/10, "room that is there is used")
+			require.True(t, c.Fits("key", o.MaxBytes-3))
+			require.False(t, c.Fits("key", o.MaxBytes-2))
+		})
+	}
+}
+
+// What is asked for again and again is kept, though what was asked for before fills most of memory and is never asked for any more.
+func TestALargeEntryFindsRoom(t *testing.T) {
+	t.Parallel()
+	for _, percent := range []int64{13, 25, 40, 60, 90, 100} {
+		for _, smalls := range []int{0, 10, 30, 60, 79, 85, 120} {
+			t.Run(fmt.Sprintf("%d%% beside %d", percent, smalls), func(t *testing.T) {
+				t.Parallel()
+				const maxBytes = 1_000_000
+				c, clock := newCache(t, Options{MaxEntries: 100_000, MaxBytes: maxBytes})
+				ask := func(key string, size int64) (missed int) {
+					if c.Get(key) != nil {
+						return 0
+					}
+					e := entry(clock, key, time.Hour)
+					e.Size = size - int64(len(key))
+					require.True(t, insert(c, key, e))
+					c.store.CleanUp()
+					return 1
+				}
+				for range 20 {
+					for i := range smalls {
+						ask(strconv.Itoa(i), maxBytes/100)
+					}
+				}
+				missed := 0
+				for range 200 {
+					missed += ask("large", percent*maxBytes/100)
+				}
+				require.LessOrEqual(t, missed, 20)
+				require.LessOrEqual(t, c.store.WeightedSize(), c.scale.most)
+			})
+		}
+	}
+}
+
+func TestTheLargeEntriesThatAreNotedAreBounded(t *testing.T) {
+	t.Parallel()
+	var l large
+	for i := range 1000 {
+		require.False(t, l.due(strconv.Itoa(i)))
+		require.LessOrEqual(t, len(l.visits), mostLarge)
+	}
+	rooms := 0
+	for range 10_000 {
+		if l.due("k") {
+			rooms++
+		}
+	}
+	require.InDelta(t, 9+7, rooms, 2) // after 4, 8, … 1,024 visits, and then each 1,024: what it pushes out may be asked for too
 }

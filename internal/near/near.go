@@ -73,6 +73,8 @@ type Cache struct {
 	store    *otter.Cache[string, *Entry]
 	clock    *Clock
 	seed     maphash.Seed
+	scale    scale
+	large    large
 	shards   [shards]shard
 	sweeper  *sweeper
 	lookedAt atomic.Uint64 // the shard that SomeTags has begun with
@@ -80,17 +82,13 @@ type Cache struct {
 
 // New makes an empty cache on clock.
 func New(o Options, clock *Clock) *Cache {
-	// otter bounds either the number or the weight. A floor on the weight bounds both: no more than MaxEntries floors fit.
-	floor := max(1, o.MaxBytes/int64(o.MaxEntries))
-	c := &Cache{clock: clock, seed: maphash.MakeSeed()}
+	c := &Cache{clock: clock, seed: maphash.MakeSeed(), scale: newScale(o)}
 	for i := range c.shards {
-		c.shards[i].generations = weakmap.New[Generation](2*o.MaxEntries/shards + 1024)
+		c.shards[i].generations = weakmap.New[Generation](2*min(o.MaxEntries/shards, math.MaxInt/4) + 1024)
 	}
 	c.store = otter.Must(&otter.Options[string, *Entry]{
-		MaximumWeight: uint64(max(floor, o.MaxBytes)),
-		Weigher: func(key string, e *Entry) uint32 {
-			return uint32(min(max(floor, e.Size+int64(len(key))), math.MaxUint32))
-		},
+		MaximumWeight: c.scale.most,
+		Weigher:       func(key string, e *Entry) uint32 { return c.scale.weight(key, e) },
 	})
 	c.sweeper = newSweeper()
 	go c.sweeper.run(weak.Make(c))
@@ -135,6 +133,7 @@ func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.FreshUntil) && e
 // for want of a voucher, or for a usable value whose load began later. An entry whose time is over already is not refused,
 // only not stored.
 func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
+	c.makeRoom(key, e)
 	refused := false
 	// The check runs under the lock of the key's bucket, and so does every change of the key, which breaks the fence before
 	// it removes or replaces: either the check sees the broken fence, or they come second and undo what was inserted.
@@ -152,6 +151,7 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 // Keep is Insert for an entry that nobody vouches for, which only Stale finds. It takes the place of a usable one whose load
 // began earlier: that is no better for having a voucher.
 func (c *Cache) Keep(key string, e *Entry, f *Fence) bool {
+	c.makeRoom(key, e)
 	kept := false
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
 		kept = !f.Broken() && c.presentable(e) && !(found && there.LoadedAt > e.LoadedAt && c.presentable(there))
@@ -166,6 +166,7 @@ func (c *Cache) Keep(key string, e *Entry, f *Fence) bool {
 // Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. An entry
 // whose time is over already only removes what is there.
 func (c *Cache) Put(key string, e *Entry) {
+	c.makeRoom(key, e)
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
 		c.breakFences(key)
 		if !c.clock.Before(e.FreshUntil) {
@@ -224,6 +225,9 @@ func (c *Cache) breakFences(key string) {
 	defer s.mu.Unlock()
 	s.breakFences(key)
 }
+
+// Fits reports whether an entry of so many bytes is not too large to be kept.
+func (c *Cache) Fits(key string, size int64) bool { return size <= c.scale.maxBytes-int64(len(key)) }
 
 // Len is about how many entries there are, expired ones included until they are swept.
 func (c *Cache) Len() int { return c.store.EstimatedSize() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -41,7 +42,8 @@ func Silence(opt rueidis.ClientOption) time.Duration {
 	if every < 0 {
 		return -1
 	}
-	return 2*every + orElse(opt.ConnWriteTimeout, writeTimeout)
+	const ever = math.MaxInt64 / 4 // which no sum of these overflows
+	return 2*min(every, ever) + min(orElse(opt.ConnWriteTimeout, writeTimeout), ever)
 }
 
 // State is how a link stands.
@@ -95,6 +97,8 @@ type link struct {
 	state State         // guarded by mu
 	lost  chan struct{} // wakes the background goroutine, with room for one
 	cause error         // why lost was signalled; guarded by mu
+
+	first *first // attempt to connect
 
 	turn chan struct{} // holds one, of whom sends a portion: see portion
 	busy time.Duration // that portions have taken since the last rest; of whose turn it is
@@ -185,6 +189,7 @@ func settled(opt rueidis.ClientOption) rueidis.ClientOption {
 func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
 	defer l.background.Wait()
+	defer l.first.end()
 	listening := false
 	pause := firstRetry
 	for {
@@ -536,6 +541,9 @@ func (l *link) report(s State) {
 	}
 	l.state = s
 	l.mu.Unlock()
+	if s.Up || s.Cause != nil {
+		l.first.end()
+	}
 	if changed && l.onState != nil {
 		l.onState(s)
 	}

@@ -160,6 +160,9 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		err := ctx.Err()
 		switch {
 		case err != nil:
+			if l.session.Load() == nil {
+				err = ErrUnavailable // which is why its time is over: it has waited for a connection
+			}
 		case b.slow:
 			err = l.portion(ctx, next)
 		default:

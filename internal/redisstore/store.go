@@ -179,7 +179,7 @@ func Open(o Options) *Store {
 		opTimeout:    o.OpTimeout,
 		namespace:    namespace(o.Namespace),
 		leaseMS:      strconv.FormatInt(o.Lease.Milliseconds(), 10),
-		longestLease: strconv.FormatInt(max(10*o.Lease, 10*time.Minute).Milliseconds(), 10),
+		longestLease: strconv.FormatInt(max(10*o.Lease.Milliseconds(), (10*time.Minute).Milliseconds()), 10),
 		format: []string{
 			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
 			strconv.Itoa(o.Format.LoadStart), strconv.Itoa(o.Format.Nonce), strconv.Itoa(max(1, int(o.Format.Chunked))),
@@ -211,7 +211,7 @@ func Open(o Options) *Store {
 
 // linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
-	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1)}
+	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst()}
 	if owned != nil {
 		l.owned.Store(owned)
 	}

@@ -32,6 +32,7 @@ type topology struct {
 	table    atomic.Pointer[table]
 	outdated chan struct{}      // wakes the background goroutine, with room for one
 	looks    chan chan struct{} // asks it for a look at the cluster
+	firsts   firsts
 	newLink  func(*slotSet) *link
 	options  rueidis.ClientOption
 	onState  func(State)
@@ -61,6 +62,7 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	t.options, t.onState, t.stop = opt, onState, stop
 	t.outdated, t.looks, t.done = make(chan struct{}, 1), make(chan chan struct{}), make(chan struct{})
 	t.state = State{Since: time.Now()}
+	t.firsts.found = newFirst()
 	t.table.Store(&table{})
 	if opt.ForceSingleClient || opt.Sentinel.MasterSet != "" || opt.SelectDB != 0 {
 		t.settle(opt, 0)
@@ -80,6 +82,7 @@ func (t *topology) settle(opt rueidis.ClientOption, found int, addrs ...string) 
 	l.at.Store(int32(found))
 	l.open(opt, t.onState)
 	t.table.Store(&table{nodes: []*link{l}}) // not before: whoever finds it there uses it
+	t.firsts.found.end()
 }
 
 // Close ends all connections and the background work.
@@ -162,6 +165,7 @@ func (t *topology) newState() (next State, changed bool) {
 // keep finds out whether there is a cluster, and follows its changes.
 func (t *topology) keep(ctx context.Context) {
 	defer close(t.done)
+	defer t.firsts.found.end()
 	alone := false
 	ok := retry(ctx, t.unknown, func() error {
 		at, views, err := t.scout(ctx, t.options.InitAddress)
@@ -214,6 +218,7 @@ func (t *topology) unknown(cause error) {
 	t.mu.Lock()
 	t.cause = cause
 	t.mu.Unlock()
+	t.firsts.found.end()
 	t.restate()
 }
 
@@ -435,6 +440,9 @@ func (t *topology) apply(views []view) {
 		l := old.byAddr(addr)
 		if l == nil {
 			l = t.newLink(owned[i])
+			if len(old.nodes) > 0 {
+				l.first.end() // callers have done without it so far
+			}
 			l.handed.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
 			opt := t.options
 			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
@@ -450,6 +458,7 @@ func (t *topology) apply(views []view) {
 		next.nodes = append(next.nodes, l)
 	}
 	t.table.Store(next)
+	t.firsts.found.end()
 	// A slot that a node does not have any more may be changed at another one, and nobody is told. It is too late for what was
 	// read before the table was changed; what is read after that is not taken from a node that the table does not name.
 	for _, l := range slices.Concat(doubtful, gone) {

@@ -1,0 +1,138 @@
+package aside_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+)
+
+// steadily has one key of a policy asked for every 1.4 ms for as long as it lasts, and by each of the callers once. It returns how many
+// of them failed, and until when, counted from the beginning.
+func steadily(t *testing.T, c *aside.Cache, key aside.Key, lasts time.Duration, load func(context.Context) (int, error)) (calls, failed int, last time.Duration) {
+	t.Helper()
+	began := time.Now()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for time.Since(began) < lasts {
+		calls++
+		all.Go(func() {
+			if _, err := aside.GetOrLoad(t.Context(), c, key, load); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed++
+				last = max(last, time.Since(began))
+			}
+		})
+		time.Sleep(1400 * time.Microsecond)
+	}
+	all.Wait()
+	return calls, failed, last
+}
+
+func TestOneFailureFailsThoseWhoWaitedForItAndNobodyElse(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
+		short := aside.Policy{Name: "short", Category: "short", TTL: 200 * time.Millisecond}
+		began := time.Now()
+		broken := false
+		calls, failed, last := steadily(t, c, short.Key("a"), 4*time.Second, func(context.Context) (int, error) {
+			at := time.Since(began)
+			time.Sleep(50 * time.Millisecond)
+			if !broken && at > time.Second {
+				broken = true
+				return 0, errors.New("a lost packet")
+			}
+			return 1, nil
+		})
+		t.Logf("%d of %d calls failed, the last one after %v", failed, calls, last)
+		require.Greater(t, calls, 2800)
+		require.True(t, broken)
+		require.NotZero(t, failed)
+		require.LessOrEqual(t, failed, 37, "as many as come within one load")
+	})
+}
+
+func TestCallersAreServedSoonAfterAnOutageOfTheSource(t *testing.T) {
+	t.Parallel()
+	for range 5 { // pauses vary
+		inBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
+			const outage = 16 * time.Second
+			began, loads := time.Now(), 0
+			_, failed, last := steadily(t, c, items.Key("a"), 30*time.Second, func(context.Context) (int, error) {
+				loads++
+				time.Sleep(50 * time.Millisecond)
+				if time.Since(began) < outage {
+					return 0, errors.New("the source is down")
+				}
+				return 1, nil
+			})
+			t.Logf("%d loads; the last of %d calls failed %v after the outage", loads, failed, last-outage)
+			require.Less(t, last-outage, 5*time.Second)
+			require.Less(t, loads, 15, "a broken source is spared")
+		})
+	}
+}
+
+// The first failure in a row holds nobody back, the second one for Backoff, each further one for twice as long, up to MaxBackoff. What
+// ends the row begins it anew.
+func TestHowLongFailuresHoldBack(t *testing.T) {
+	t.Parallel()
+	const ms, every = time.Millisecond, time.Millisecond
+	for name, test := range map[string]struct {
+		o     aside.Options
+		bases []time.Duration
+		most  time.Duration
+	}{
+		"by default": {aside.Options{}, []time.Duration{0, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 5000 * ms, 5000 * ms}, 5000 * ms},
+		"as set": {
+			aside.Options{Backoff: 30 * ms, MaxBackoff: 90 * ms}, []time.Duration{0, 30 * ms, 60 * ms, 90 * ms, 90 * ms}, 90 * ms,
+		},
+		"always the same":  {aside.Options{Backoff: 7 * time.Second}, []time.Duration{0, 7000 * ms, 7000 * ms}, 7000 * ms},
+		"a default bounds": {aside.Options{MaxBackoff: 100 * ms}, []time.Duration{0, 100 * ms, 100 * ms}, 100 * ms},
+		"not at all":       {aside.Options{Backoff: -1}, make([]time.Duration, 20), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, test.o, func(t *testing.T, c *aside.Cache) {
+				key, ctx := items.Key("a"), t.Context()
+				var loads []time.Time
+				call := func() {
+					_, _ = aside.GetOrLoad(ctx, c, key, func(context.Context) (int, error) {
+						loads = append(loads, time.Now())
+						return 0, errors.New("down")
+					})
+				}
+				row := func() {
+					t.Helper()
+					loads = nil
+					for len(loads) <= len(test.bases) {
+						call()
+						time.Sleep(every)
+					}
+					for i, base := range test.bases {
+						pause := loads[i+1].Sub(loads[i])
+						require.LessOrEqual(t, pause, min(base+base/4, test.most)+every, "after failure %d", i+1)
+						require.GreaterOrEqual(t, pause, base-base/4, "after failure %d", i+1)
+					}
+				}
+				row()
+				_, err := c.Invalidate(ctx, key)
+				require.NoError(t, err)
+				row()
+				_, err = aside.GetOrLoad(ctx, c, key, value("v"), aside.Refresh())
+				require.NoError(t, err)
+				_, err = c.Invalidate(ctx, key)
+				require.NoError(t, err)
+				row()
+				time.Sleep(2*test.most + time.Second) // the last pause, and MaxBackoff
+				row()
+			})
+		})
+	}
+}

@@ -1,0 +1,453 @@
+package aside_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// What a new cache is asked first, while its first connection is being made.
+func TestTheFirstCallOfACacheUsesTheRedisThatIsThere(t *testing.T) {
+	t.Parallel()
+	single := func(t *testing.T) aside.Options { return at(redistest.Start(t).Addr()) }
+	for name, options := range map[string]func(t *testing.T) aside.Options{
+		"a server": single,
+		"a server that is asked whether it is a cluster": func(t *testing.T) aside.Options {
+			o := single(t)
+			o.Redis.ForceSingleClient = false
+			return o
+		},
+		"a server without tracking": func(t *testing.T) aside.Options { return at(mini(t)) },
+		"Sentinel": func(t *testing.T) aside.Options {
+			o := at(redistest.StartSentinel(t, "watched", redistest.Start(t), 1).Addr())
+			o.Redis.Sentinel.MasterSet = "watched"
+			return o
+		},
+		"a cluster": func(t *testing.T) aside.Options { return inClusterOf(redistest.StartCluster(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, ctx := options(t), t.Context()
+			o.OpTimeout = bound
+			before := connected(t, o)
+			// fill has everything in Redis again, and memory know of it or not.
+			fill := func(t *testing.T) {
+				t.Helper()
+				for i := range 10 {
+					require.NoError(t, aside.Set(ctx, before, items.Key(i), "old", aside.WithTags("tag")))
+				}
+			}
+			never := func(context.Context) (string, error) { return "", errors.New("loaded, although Redis has it") }
+			hit := func(t *testing.T, r aside.Result[string], err error) {
+				t.Helper()
+				require.NoError(t, err)
+				require.Equal(t, "old", r.Value)
+				require.Equal(t, aside.StatusHit, r.Status)
+				require.Equal(t, aside.TierRedis, r.Tier)
+			}
+			invalidated := func(t *testing.T, r aside.Receipt, err error) {
+				t.Helper()
+				require.NoError(t, err)
+				require.True(t, r.Confirmed)
+				eventually(t, "the others are told", func() bool {
+					_, err := aside.Get[string](ctx, before, items.Key(1))
+					return errors.Is(err, aside.ErrMiss)
+				})
+			}
+			for door, call := range map[string]func(t *testing.T, c *aside.Cache){
+				"Lookup": func(t *testing.T, c *aside.Cache) {
+					r, err := aside.Lookup(ctx, c, items.Key(1), never)
+					hit(t, r, err)
+				},
+				"Strong": func(t *testing.T, c *aside.Cache) {
+					r, err := aside.Lookup(ctx, c, items.Key(1), never, aside.Strong())
+					hit(t, r, err)
+				},
+				"Get": func(t *testing.T, c *aside.Cache) {
+					v, err := aside.Get[string](ctx, c, items.Key(1))
+					require.NoError(t, err)
+					require.Equal(t, "old", v)
+				},
+				"GetMany": func(t *testing.T, c *aside.Cache) {
+					got, err := aside.NewLoader(c, items, func(ctx context.Context, _ int) (string, error) { return never(ctx) }).GetMany(ctx, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
+					require.NoError(t, err)
+					require.Len(t, got, 10)
+				},
+				"a miss": func(t *testing.T, c *aside.Cache) {
+					r, err := aside.Lookup(ctx, c, items.Key("absent"), value("new"))
+					require.NoError(t, err)
+					require.Equal(t, aside.StatusMiss, r.Status)
+					require.Equal(t, "not cached", r.Reason)
+					require.NoError(t, c.Close())
+					v, err := aside.Get[string](ctx, before, items.Key("absent"))
+					require.NoError(t, err)
+					require.Equal(t, "new", v)
+					_, err = before.Invalidate(ctx, items.Key("absent"))
+					require.NoError(t, err)
+				},
+				"Refresh": func(t *testing.T, c *aside.Cache) {
+					_, err := aside.GetOrLoad(ctx, c, items.Key(1), value("new"), aside.Refresh())
+					require.NoError(t, err)
+					require.NoError(t, c.Close())
+					eventually(t, "the others are told", func() bool {
+						v, err := aside.Get[string](ctx, before, items.Key(1))
+						return err == nil && v == "new"
+					})
+				},
+				"Set": func(t *testing.T, c *aside.Cache) {
+					require.NoError(t, aside.Set(ctx, c, items.Key(1), "new"))
+					require.NoError(t, c.Close())
+					eventually(t, "the others are told", func() bool {
+						v, err := aside.Get[string](ctx, before, items.Key(1))
+						return err == nil && v == "new"
+					})
+				},
+				"Invalidate": func(t *testing.T, c *aside.Cache) {
+					r, err := c.Invalidate(ctx, items.Key(1))
+					require.EqualValues(t, 1, r.Removed)
+					invalidated(t, r, err)
+				},
+				"InvalidateTags": func(t *testing.T, c *aside.Cache) {
+					r, err := c.InvalidateTags(ctx, "tag")
+					invalidated(t, r, err)
+				},
+				"InvalidateCategory": func(t *testing.T, c *aside.Cache) {
+					r, err := c.InvalidateCategory(ctx, "items")
+					invalidated(t, r, err)
+				},
+				"InvalidateAll": func(t *testing.T, c *aside.Cache) {
+					r, err := c.InvalidateAll(ctx)
+					invalidated(t, r, err)
+				},
+				"InvalidatePattern": func(t *testing.T, c *aside.Cache) {
+					r, err := c.InvalidatePattern(ctx, items.Match(aside.Wildcard))
+					invalidated(t, r, err)
+				},
+				"Keys": func(t *testing.T, c *aside.Cache) {
+					n := 0
+					for _, err := range c.Keys(ctx, items.Match(aside.Wildcard)) {
+						require.NoError(t, err)
+						n++
+					}
+					require.Equal(t, 10, n)
+				},
+			} {
+				t.Run(door, func(t *testing.T) { // one after the other
+					fill(t)
+					call(t, newCache(t, o))
+				})
+			}
+		})
+	}
+}
+
+// Hazard 96.
+func TestThoseWhoAskANewCacheShareALoad(t *testing.T) {
+	t.Parallel()
+	for name, addr := range map[string]func(t *testing.T) string{
+		"tracked":   func(t *testing.T) string { return redistest.Start(t).Addr() },
+		"untracked": mini,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := redistest.StartProxy(t, addr(t))
+			o := at(proxy.Addr())
+			o.OpTimeout = bound
+			gate := proxy.HoldReplies(func(args []string) bool { return args[0] == "TIME" })
+			c := newCache(t, o)
+			load := newHeld()
+			var got []<-chan string
+			ask := func() {
+				for range 100 {
+					got = append(got, background(t, c, items.Key("a"), load.load("v")))
+				}
+			}
+			ask()
+			gate.Wait(t)
+			gate.Release()
+			<-load.began // there is a connection
+			ask()
+			r, err := aside.Lookup(t.Context(), c, items.Key("another"), value("v"))
+			require.NoError(t, err)
+			require.Equal(t, aside.StatusMiss, r.Status)
+			close(load.release)
+			for _, v := range got {
+				require.Equal(t, "v", <-v)
+			}
+			require.EqualValues(t, 1, load.loads.Load())
+		})
+	}
+}
+
+// Redis is away when a cache is made. Nobody who asks it waits for longer than for one operation.
+func TestTheFirstCallOfACacheAnswersWithoutRedis(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]func(t *testing.T) aside.Options{
+		"refused": func(t *testing.T) aside.Options {
+			return at(net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t))))
+		},
+		"no reply": func(t *testing.T) aside.Options {
+			proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+			proxy.Blackhole(true)
+			return at(proxy.Addr())
+		},
+		"hung": func(t *testing.T) aside.Options {
+			server := redistest.Start(t)
+			server.Pause()
+			t.Cleanup(server.Resume)
+			return at(server.Addr())
+		},
+		"no connection": func(t *testing.T) aside.Options {
+			o := at("192.0.2.1:6379")
+			o.Redis.DialCtxFn = blackHole
+			return o
+		},
+		"a cluster, no connection": func(t *testing.T) aside.Options {
+			o := at("192.0.2.1:6379")
+			o.Redis.ForceSingleClient, o.Redis.DialCtxFn = false, blackHole
+			return o
+		},
+		"Sentinel, no connection": func(t *testing.T) aside.Options {
+			o := at("192.0.2.1:6379")
+			o.Redis.Sentinel.MasterSet, o.Redis.DialCtxFn = "watched", blackHole
+			return o
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t)
+			o.OpTimeout = 0 // 50 ms
+			for door, call := range map[string]func(c *aside.Cache) error{
+				"GetOrLoad": func(c *aside.Cache) error {
+					r, err := aside.Lookup(t.Context(), c, items.Key(1), value("v"))
+					if err == nil && (r.Status != aside.StatusFallback || r.Value != "v") {
+						err = fmt.Errorf("%+v", r)
+					}
+					return err
+				},
+				"Set":           func(c *aside.Cache) error { return aside.Set(t.Context(), c, items.Key(1), "v") },
+				"Invalidate":    func(c *aside.Cache) error { _, err := c.Invalidate(t.Context(), items.Key(1)); return err },
+				"InvalidateAll": func(c *aside.Cache) error { _, err := c.InvalidateAll(t.Context()); return err },
+				"Get": func(c *aside.Cache) error {
+					if _, err := aside.Get[string](t.Context(), c, items.Key(1)); !errors.Is(err, aside.ErrMiss) {
+						return fmt.Errorf("%v is no miss", err)
+					}
+					return nil
+				},
+			} {
+				c := newCache(t, o)
+				began := time.Now()
+				require.NoError(t, call(c), door)
+				took := time.Since(began)
+				t.Logf("%s: %s", door, ms(took))
+				// The attempt to connect goes on for 3 s, or 2.5 s where a connection is there.
+				require.Less(t, took, 2*time.Second, door)
+				require.NoError(t, c.Close())
+			}
+		})
+	}
+}
+
+func blackHole(ctx context.Context, _ string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// However long an operation may take, nobody waits for a first connection that cannot be made, or for a cache that is closed.
+func TestNobodyWaitsForAConnectionThatHasFailed(t *testing.T) {
+	t.Parallel()
+	for name, single := range map[string]bool{"a server": true, "perhaps a cluster": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var dials atomic.Int64
+			o := at("192.0.2.1:6379")
+			o.OpTimeout, o.Redis.ForceSingleClient = time.Minute, single
+			fail := make(chan struct{})
+			o.Redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+				if dials.Add(1) == 1 {
+					select {
+					case <-fail:
+					case <-ctx.Done():
+					}
+					return nil, errors.New("refused")
+				}
+				return blackHole(ctx, addr, d, config)
+			}
+			c := newCache(t, o)
+			waiter := background(t, c, items.Key("a"), value("v"))
+			close(fail)
+			require.Equal(t, "v", <-waiter)
+			r, err := aside.Lookup(t.Context(), c, items.Key("b"), value("w"))
+			require.NoError(t, err)
+			require.Equal(t, aside.StatusFallback, r.Status)
+			require.Equal(t, "redis is unavailable", r.Reason)
+
+			o.Redis.DialCtxFn = blackHole
+			c = newCache(t, o)
+			begun := make(chan struct{})
+			go func() { close(begun); _, _ = aside.Get[string](t.Context(), c, items.Key("a")) }()
+			<-begun
+			waiter = background(t, c, items.Key("a"), value("v"))
+			require.NoError(t, c.Close())
+			require.Contains(t, []string{"v", aside.ErrClosed.Error()}, <-waiter)
+		})
+	}
+}
+
+// The caller's own time counts too.
+func TestACallerWaitsForTheFirstConnectionNoLongerThanItsContext(t *testing.T) {
+	t.Parallel()
+	o := at("192.0.2.1:6379")
+	o.OpTimeout, o.Redis.DialCtxFn = time.Minute, blackHole
+	c := newCache(t, o)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err := aside.GetOrLoad(ctx, c, items.Key("a"), value("v"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = aside.Get[string](ctx, c, items.Key("a"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, aside.Set(ctx, c, items.Key("a"), "v"))
+	r, err := c.Invalidate(ctx, items.Key("a"))
+	require.NoError(t, err)
+	require.False(t, r.Confirmed)
+}
+
+// The processes below ask at once, and end.
+
+func briefOptions() aside.Options {
+	o := at(getenv("ADDR"))
+	o.Redis.ForceSingleClient, o.Logger = false, quiet()
+	d, err := time.ParseDuration(getenv("OPTIMEOUT"))
+	if err != nil {
+		panic(err)
+	}
+	o.OpTimeout = d
+	return o
+}
+
+// briefProcess loads a value where it is not there, and prints how that was.
+func briefProcess() {
+	c, err := aside.New(briefOptions())
+	if err != nil {
+		panic(err)
+	}
+	r, err := aside.Lookup(context.Background(), c, items.Key(getenv("KEY")), value("loaded"))
+	c.Close()
+	fmt.Println(r.Value, r.Status, err)
+}
+
+// brief runs briefProcess.
+func brief(t *testing.T, server *redistest.Server, key string) string {
+	t.Helper()
+	p := redistest.Spawn(t, "brief", "ADDR="+server.Addr(), "KEY="+key, "OPTIMEOUT="+briefTime().String())
+	line, err := p.Line()
+	require.NoError(t, err)
+	require.NoError(t, p.Wait())
+	return line
+}
+
+// briefTime is the OpTimeout of those processes. A busy machine may take longer than the default to connect.
+func briefTime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("ASIDE_TEST_OPTIMEOUT")); err == nil {
+		return d
+	}
+	return bound
+}
+
+func TestProgramsThatAskOnceUseRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	require.NoError(t, aside.Set(t.Context(), c, items.Key("there"), "stored"))
+	const first, once = 50, 30
+	hits := 0
+	for range first {
+		if brief(t, server, "there") == "stored hit <nil>" {
+			hits++
+		}
+	}
+	stored := 0
+	for i := range once {
+		key := "program " + strconv.Itoa(i)
+		require.Equal(t, "loaded", brief(t, server, key)[:len("loaded")])
+		if v, err := aside.Get[string](t.Context(), c, items.Key(key)); err == nil && v == "loaded" {
+			stored++
+		}
+	}
+	t.Logf("OpTimeout %s: %d of %d first calls were hits; %d of %d values of programs that ask once are in Redis", briefTime(), hits, first, stored, once)
+	require.Equal(t, first, hits)
+	require.Equal(t, once, stored)
+}
+
+// herdProcess makes many caches at once, each of which is asked for the same key at once, and prints how many of them have loaded.
+func herdProcess() {
+	n, err := strconv.Atoi(getenv("CACHES"))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("ready")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	var loads atomic.Int64
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			c, err := aside.New(briefOptions())
+			if err != nil {
+				panic(err)
+			}
+			defer c.Close()
+			v, err := aside.GetOrLoad(context.Background(), c, items.Key("herd"), func(context.Context) (string, error) {
+				loads.Add(1)
+				time.Sleep(memberLoad)
+				return "v", nil
+			})
+			if err != nil || v != "v" {
+				panic(fmt.Sprint(v, err))
+			}
+		})
+	}
+	all.Wait()
+	fmt.Println(loads.Load())
+}
+
+func TestAThousandCachesThatAreMadeAtOnceLoadOnce(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	const processes = 4
+	caches := rounds(100, 1000)
+	var herd [processes]*redistest.Subprocess
+	for i := range herd {
+		herd[i] = redistest.Spawn(t, "herd", "ADDR="+server.Addr(), "OPTIMEOUT=1m", "CACHES="+strconv.Itoa(caches/processes))
+		line, err := herd[i].Line()
+		require.NoError(t, err)
+		require.Equal(t, "ready", line)
+	}
+	began := time.Now()
+	for _, p := range herd {
+		require.NoError(t, p.Stdin.Close())
+	}
+	total := 0
+	for _, p := range herd {
+		line, err := p.Line()
+		require.NoError(t, err)
+		n, err := strconv.Atoi(line)
+		require.NoError(t, err)
+		total += n
+		require.NoError(t, p.Wait())
+	}
+	t.Logf("%d caches in %d processes: %d load, all done after %s", caches, processes, total, ms(time.Since(began)))
+	require.Equal(t, 1, total)
+}

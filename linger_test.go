@@ -1,0 +1,211 @@
+package aside_test
+
+import (
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// Callers that wait for less time than a load takes: none of them sees its value, those who come after it do.
+func TestCallersWithLittleTimeWarmTheCache(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(context.Context, *aside.Cache, func(context.Context) (string, error)) error{
+		"GetOrLoad": func(ctx context.Context, c *aside.Cache, load func(context.Context) (string, error)) error {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load)
+			return err
+		},
+		"Refresh": func(ctx context.Context, c *aside.Cache, load func(context.Context) (string, error)) error {
+			_, err := aside.Lookup(ctx, c, items.Key("a"), load, aside.Refresh())
+			return err
+		},
+		"Strong": func(ctx context.Context, c *aside.Cache, load func(context.Context) (string, error)) error {
+			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), load, aside.Strong())
+			return err
+		},
+		"GetMany": func(ctx context.Context, c *aside.Cache, load func(context.Context) (string, error)) error {
+			_, err := aside.NewLoader(c, items, func(ctx context.Context, _ string) (string, error) { return load(ctx) }).GetMany(ctx, []string{"a"})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+				c := newCache(aside.Options{LoadGrace: bound})
+				load := newHeld()
+				for range 20 {
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+					require.ErrorIs(t, ask(ctx, c, load.load("v")), context.DeadlineExceeded)
+					cancel()
+				}
+				<-load.began
+				close(load.release)
+				eventually(t, "the value is there", func() bool {
+					v, err := aside.Get[string](t.Context(), c, items.Key("a"))
+					return err == nil && v == "v"
+				})
+				v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("another"))
+				require.NoError(t, err)
+				require.Equal(t, "v", v)
+				require.EqualValues(t, 1, load.loads.Load())
+			})
+		})
+	}
+}
+
+func TestWhatNobodyHasWaitedForIsThereForOtherProcesses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := aside.GetOrLoad(ctx, c, items.Key("shared"), func(context.Context) (string, error) { cancel(); return "v", nil })
+	if err != nil { // the two may come at once
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	eventually(t, "the value is stored", func() bool { return server.MustDo(t, "EXISTS", "items:shared") == int64(1) })
+	other := redistest.Spawn(t, "reader", "ADDR="+server.Addr())
+	line, err := other.Line()
+	require.NoError(t, err)
+	require.Equal(t, "v <nil>", line)
+	require.NoError(t, other.Wait())
+}
+
+func TestHowLongALoadGoesOnThatNobodyWaitsFor(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		o    aside.Options
+		p    aside.Policy
+		want time.Duration
+	}{
+		"by default":                 {want: 5 * time.Second},
+		"as set":                     {o: aside.Options{LoadGrace: time.Second}, want: time.Second},
+		"as its policy says":         {o: aside.Options{LoadGrace: time.Second}, p: aside.Policy{LoadGrace: 3 * time.Second}, want: 3 * time.Second},
+		"not at all":                 {o: aside.Options{LoadGrace: -1}, want: 0},
+		"not at all, of its policy":  {p: aside.Policy{LoadGrace: -1}, want: 0},
+		"no longer than LoadTimeout": {o: aside.Options{LoadTimeout: 2 * time.Second, LoadGrace: time.Hour}, want: 2*time.Second - 100*time.Millisecond},
+	} {
+		for _, many := range []bool{false, true} {
+			t.Run(name+", many "+strconv.FormatBool(many), func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, test.o, func(t *testing.T, c *aside.Cache) {
+					test.p.Name, test.p.Category, test.p.TTL = "graced", "graced", time.Hour
+					ended := make(chan time.Time, 1)
+					l := aside.NewBatchLoader(c, test.p, func(ctx context.Context, ids []int) (map[int]int, error) {
+						<-ctx.Done()
+						ended <- time.Now()
+						return nil, ctx.Err()
+					})
+					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					defer cancel()
+					var err error
+					if many {
+						_, err = l.GetMany(ctx, []int{1, 2})
+					} else {
+						_, err = l.Get(ctx, 1)
+					}
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					left := time.Now()
+					require.Equal(t, test.want, (<-ended).Sub(left))
+				})
+			})
+		}
+	}
+}
+
+// A source that is stuck has as many loads as may run at once, and each key one, however many callers come and leave.
+func TestAStuckSourceGathersNoLoads(t *testing.T) {
+	t.Parallel()
+	for name, deaf := range map[string]bool{"heeds its context": false, "does not": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const most, keys = 8, 100
+			pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("test", t.Name())))
+			inBubble(t, aside.Options{MaxLoads: most, Logger: quiet(), LoadTimeout: 20005 * time.Millisecond}, func(t *testing.T, c *aside.Cache) {
+				var mu sync.Mutex
+				running, peak := 0, 0
+				of := make(map[int]int)
+				stuck := true
+				load := func(id int) func(context.Context) (int, error) {
+					return func(ctx context.Context) (int, error) {
+						mu.Lock()
+						running++
+						peak = max(peak, running)
+						of[id]++
+						n := of[id]
+						isStuck := stuck
+						mu.Unlock()
+						if n > 1 && !deaf {
+							t.Error("two loads of one key")
+						}
+						switch {
+						case !isStuck:
+						case deaf:
+							time.Sleep(30 * time.Second)
+						default:
+							<-ctx.Done()
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						running--
+						of[id]--
+						return id, ctx.Err()
+					}
+				}
+				goroutines := 0
+				for i := range 60 * 100 {
+					go func() {
+						ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+						defer cancel()
+						_, _ = aside.GetOrLoad(ctx, c, items.Key(i%keys), load(i%keys))
+					}()
+					time.Sleep(10 * time.Millisecond)
+					if i%100 == 99 {
+						synctest.Wait()
+						goroutines = max(goroutines, labelled(t))
+					}
+				}
+				// Ten callers are there at a time, with a goroutine each and one for each of their loads.
+				require.LessOrEqual(t, goroutines, 2*10+3*most)
+				mu.Lock()
+				require.Equal(t, most, peak)
+				stuck = false
+				mu.Unlock()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				mu.Lock()
+				require.Zero(t, running)
+				mu.Unlock()
+				for i := range keys {
+					v, err := aside.GetOrLoad(t.Context(), c, items.Key(i), load(i))
+					require.NoError(t, err)
+					require.Equal(t, i, v)
+				}
+			})
+		})
+	}
+}
+
+// labelled counts the goroutines that those of the test have begun, whatever runs beside it.
+func labelled(t *testing.T) (n int) {
+	var profile strings.Builder
+	require.NoError(t, pprof.Lookup("goroutine").WriteTo(&profile, 1))
+	alike := 0
+	for line := range strings.Lines(profile.String()) {
+		_, _ = fmt.Sscanf(line, "%d @", &alike)
+		if strings.HasPrefix(line, "# labels:") && strings.Contains(line, strconv.Quote(t.Name())) {
+			n += alike
+		}
+	}
+	require.NotZero(t, n)
+	return n
+}
