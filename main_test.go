@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		"member":   memberProcess,
 		"follower": followerProcess,
 		"servant":  servantProcess,
+		"stranger": strangerProcess,
 	})
 	if asUser {
 		redistest.User = append(append([]string{"aside"}, aclRules(canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas
