@@ -2,7 +2,6 @@ package aside
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,9 +10,13 @@ import (
 )
 
 // A BatchError tells which ids of a batch failed, and how. The values of the others are returned beside it. A batch loader
-// may return one itself, to fail some ids and not the others.
+// may return one itself, beside a map that is not nil, to fail some ids and not the others: those that are in neither are not found.
+// One that GetOrLoadMany or Loader.GetMany has returned it may pass on, or one that is about other ids too: the ids that it says
+// nothing of have then failed with it.
 type BatchError[K comparable] struct {
 	Errors map[K]error
+
+	absent map[K]struct{} // of one that the cache has made, the ids that were not found; not nil then
 }
 
 // Error gives the number of failed ids and the error of one of them.
@@ -36,12 +39,12 @@ func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.E
 // An id that load leaves out of its map is not found: it is cached as such and missing in the result, without an error.
 // Ids that fail, because load did or because ctx ended, come as one *BatchError[K] beside the values that are there. If
 // load returns values and an error, the error is that of the ids without a value. The time limit is the longest one of the
-// keys' policies.
+// keys' policies. The slice that load is given is its own, to sort or to change.
 func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]T, error) {
 	if load == nil || key == nil {
 		return nil, invalidArgument("the loader or the key function is nil: give both")
 	}
-	b := batch[K, T]{load: load, values: make(map[K]T, len(ids))}
+	b := batch[K, T]{load: load, values: make(map[K]T, len(ids)), absent: make(map[K]struct{})}
 	// Everything is checked before anything is begun.
 	seen := make(map[K]struct{}, len(ids))
 	var slots []*slot
@@ -69,7 +72,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		slots = b.round(ctx, c, slots)
 	}
 	if len(b.failed) > 0 {
-		return b.values, &BatchError[K]{Errors: b.failed}
+		return b.values, &BatchError[K]{Errors: b.failed, absent: b.absent}
 	}
 	return b.values, nil
 }
@@ -80,6 +83,7 @@ type batch[K comparable, T any] struct {
 	load   func(context.Context, []K) (map[K]T, error)
 	values map[K]T
 	failed map[K]error
+	absent map[K]struct{} // not found
 }
 
 // round answers slots from memory, or joins or leads their flights. It returns those that must go round again, because they
@@ -102,7 +106,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 		}
 	}()
 	timeout := slots[0].plan.loadTimeout
-	ours := make(map[string]bool)
+	ours := make(map[flightKey]bool)
 	for _, s := range slots {
 		out, ok := c.readNear(s)
 		if !ok {
@@ -112,7 +116,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 			answers = append(answers, func() { b.settle(ctx, c, s, out, nil) })
 			continue
 		}
-		if ours[s.key] {
+		if ours[s.flightKey()] {
 			s.supersede, s.strong = false, false // two ids with one key: the second shares what the first one begins now
 		}
 		ended, err := c.join(ctx, s)
@@ -126,7 +130,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 		}
 		joined = append(joined, s)
 		if s.led {
-			ours[s.key] = true
+			ours[s.flightKey()] = true
 			led, calls = append(led, s), append(calls, s.call)
 			timeout = max(timeout, s.plan.loadTimeout)
 			s.call.Linger(s.plan.loadGrace)
@@ -167,29 +171,15 @@ func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
 	for i, s := range slots {
 		ids[i] = b.ids[s.index]
 	}
-	values, err := b.load(ctx, ids)
-	each, perID := asBatchError[K](err)
-	for _, s := range slots {
-		id := b.ids[s.index] // which the loader cannot have changed
-		v, found := values[id]
-		switch {
-		case found:
-			hold(s, v, nil)
-		case perID && each.Errors[id] != nil:
-			s.err = each.Errors[id]
-		case perID || err == nil:
-			s.err = ErrNotFound
-		default:
+	values, err := b.load(ctx, slices.Clone(ids)) // which may sort what it is given
+	got := newAnswers(ids, values, err)
+	for i, s := range slots {
+		if v, err := got.of(ids[i]); err != nil {
 			s.err = err
+		} else {
+			hold(s, v, nil)
 		}
 	}
-}
-
-// asBatchError finds the errors of single ids, where the loader has returned them as such. Inside another error they stand
-// beside something that concerns all ids.
-func asBatchError[K comparable](err error) (*BatchError[K], bool) {
-	each, ok := err.(*BatchError[K])
-	return each, ok && each != nil
 }
 
 // settle notes the answer for one id.
@@ -199,14 +189,17 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, s *slot, out outcome
 		alone := &batch[K, T]{ids: b.ids[s.index : s.index+1], load: b.load}
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, alone.run))
 	}
-	r, err := resultOf[T](c, out, err)
-	switch {
-	case err == nil:
-		b.values[b.ids[s.index]] = r.Value
-	case !errors.Is(err, ErrNotFound):
-		if b.failed == nil {
-			b.failed = make(map[K]error)
-		}
-		b.failed[b.ids[s.index]] = err
+	if err == nil && out.value == nil {
+		b.absent[b.ids[s.index]] = struct{}{}
+		return
 	}
+	r, err := resultOf[T](c, out, err)
+	if err == nil {
+		b.values[b.ids[s.index]] = r.Value
+		return
+	}
+	if b.failed == nil {
+		b.failed = make(map[K]error)
+	}
+	b.failed[b.ids[s.index]] = err
 }

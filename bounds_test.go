@@ -23,7 +23,7 @@ type wide struct {
 func TestAStoredValueThatWouldTakeTooMuchMemoryIsAMiss(t *testing.T) {
 	t.Parallel()
 	plain := items
-	private := aside.Policy{Name: "private", Category: "items", TTL: time.Hour, Private: true}
+	private := aside.Policy{Name: "items", Category: "items", TTL: time.Hour, Private: true}
 	for name, policy := range map[string]aside.Policy{"shared": plain, "private": private} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -54,6 +54,7 @@ type Cache struct {
 	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
+	panics         complaints // of loaders
 	scanComplaints complaints
 	refusals       complaints // of Redis, to carry out an invalidation
 }
@@ -163,7 +164,7 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
 // the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
-// policy's NegativeTTL. A panic in load becomes an *Error. To other calls of the cache, load passes on its own context: another
+// policy's NegativeTTL. A panic in load becomes an *Error, and is logged with its stack, at most once in ten seconds. To other calls of the cache, load passes on its own context: another
 // one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
 // not found out before their time is up.
 //
@@ -197,7 +198,9 @@ func Get[T any](ctx context.Context, c *Cache, key Key) (T, error) {
 
 // Set stores a value under key, in place of what is cached: write the database first, then Set. Once the value is stored,
 // this process reads no older one, and loads of the key that were under way are not stored any more, here or in any other
-// process. Of several Sets of one key at the same time, one is stored.
+// process. Of several Sets of one key at the same time, one is stored. The value has the tags that this call gives it by WithTags, and
+// no others: those that a loader has given by Load.Tag belong to the value that it has loaded. Where they matter, give them again, or
+// call Invalidate in place of Set, and have the loader load and tag the new value.
 //
 // If Redis is away or fails, Set stores nothing, removes what was cached, and returns nil. Where that fails too, it is
 // logged and counted, and an older value may live in Redis until its TTL ends. Set itself fails only for bad arguments, a closed cache, or a value that is too
@@ -381,13 +384,14 @@ func (s *slot) leased() bool { return s.granted != 0 }
 // asked reports whether a lease may have been granted, told or not.
 func (s *slot) asked() bool { return s.nonce != wire.Nonce{} }
 
-// flights are told apart by type too: two callers that ask one key for different types each get a right answer.
+// flights are told apart by policy and type too: of two callers that ask one key for different things each gets a right answer.
 type flightKey struct {
-	key string
-	typ reflect.Type
+	key  string
+	typ  reflect.Type
+	plan *plan
 }
 
-func (s *slot) flightKey() flightKey { return flightKey{s.key, s.typ} }
+func (s *slot) flightKey() flightKey { return flightKey{s.key, s.typ, s.plan} }
 
 // An outcome is how one key's way through the load path ended well.
 type outcome struct {
@@ -678,10 +682,30 @@ func (c *Cache) readNear(s *slot) (outcome, bool) {
 		return outcome{}, false
 	}
 	e := c.near.Get(s.key)
-	if e == nil || e.Scope.Owner.(*plan) != s.plan || !holds(e.Value, s.typ) {
+	if e == nil || !s.ours(e) {
 		return outcome{}, false
 	}
-	return outcome{value: e.Value, absent: ErrNotFound, status: StatusHit, tier: TierMemory, reason: "fresh", loadedAt: e.LoadedAt, freshUntil: e.FreshUntil}, true
+	value, ok := e.Value, holds(e.Value, s.typ)
+	if !ok && c.store == nil { // else Redis is asked, and what it has is kept as this type
+		if value, ok = c.as(e.Value, s); !ok {
+			s.reason = "the stored value cannot be used"
+		}
+	}
+	if !ok {
+		return outcome{}, false
+	}
+	out := outcome{status: StatusHit, tier: TierMemory, reason: "fresh", loadedAt: e.LoadedAt, freshUntil: e.FreshUntil}
+	out.found(value)
+	return out, true
+}
+
+// found notes what memory holds.
+func (o *outcome) found(value any) {
+	if isAbsent(value) {
+		o.absent = absentError(value)
+		return
+	}
+	o.value = value
 }
 
 // readDegraded looks into memory for a value that nobody vouches for, while Redis is away. A Strong call is not answered with
@@ -711,10 +735,15 @@ func (c *Cache) readStale(s *slot) (outcome, bool) {
 		return outcome{}, false
 	}
 	e := c.near.Stale(s.key)
-	if e == nil || e.Scope.Owner.(*plan) != s.plan || !holds(e.Value, s.typ) {
+	if e == nil || !s.ours(e) {
 		return outcome{}, false
 	}
-	out := outcome{value: e.Value, absent: ErrNotFound, status: StatusStale, tier: TierMemory, reason: s.reason, loadedAt: e.LoadedAt, freshUntil: e.LoadedAt}
+	value, ok := c.as(e.Value, s)
+	if !ok {
+		return outcome{}, false
+	}
+	out := outcome{status: StatusStale, tier: TierMemory, reason: s.reason, loadedAt: e.LoadedAt, freshUntil: e.LoadedAt}
+	out.found(value)
 	return out, true
 }
 
@@ -734,13 +763,15 @@ func (c *Cache) shareStale(slots []*slot) (others []*slot) {
 	return others
 }
 
-// holds reports whether a value in memory can be given to who asks for a typ.
+// holds reports whether a value in memory is one of typ.
 func holds(value any, typ reflect.Type) bool {
-	if value == nil {
+	if isAbsent(value) {
 		return true
 	}
-	_, encoded := value.(*encoded)
-	return encoded || reflect.TypeOf(value).Elem() == typ
+	if e, ok := value.(*encoded); ok {
+		return e.typ == typ
+	}
+	return reflect.TypeOf(value).Elem() == typ
 }
 
 // recheckNear takes the fences, and looks into memory again now that the flight is led: a load that ended between the first
@@ -764,9 +795,12 @@ func (c *Cache) recheckNear(ctx context.Context, slots []*slot, m *marks, wake c
 		}
 		if out, ok := c.readNear(s); ok {
 			shareHit(s, out)
-		} else {
-			pending = append(pending, s)
+			continue
 		}
+		if e := c.near.Get(s.key); e != nil && !s.ours(e) && !s.supersede {
+			c.sharedKey(s, e.Scope.Owner.(*plan).owner)
+		}
+		pending = append(pending, s)
 	}
 	return pending
 }
@@ -1014,7 +1048,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		switch {
 		case s.err == nil && s.plan.policy.Private:
 			s.err = s.own()
-		case errors.Is(s.err, ErrNotFound):
+		case isNotFound(s.err):
 			s.out.value, s.out.absent = nil, s.err
 			s.err, ttl = nil, s.plan.negativeTTL
 		}
@@ -1112,14 +1146,18 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
 			}
 		}
-		for _, s := range l.slots {
+		for i, s := range l.slots {
 			s.err = sound(s.err)
+			if s.err == nil || isNotFound(s.err) {
+				s.err = pick(s.refusedTags(l.decision(i).tags), s.err)
+			}
 		}
+		c.logPanics(l.slots)
 		if !settled() || ctx.Err() != nil && !errors.Is(context.Cause(ctx), flight.ErrTimeout) {
 			return // counted above, or nobody waited any more: the loader can hear of that before settled does
 		}
 		for _, s := range l.slots {
-			if s.err != nil && !errors.Is(s.err, ErrNotFound) {
+			if s.err != nil && !isNotFound(s.err) {
 				c.loadFailed(s, s.err)
 			} else {
 				c.failures.forget(s.key)

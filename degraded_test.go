@@ -340,7 +340,9 @@ func TestAnInvalidationIsNotRepeatedForWantOfASubscription(t *testing.T) {
 func invalidatedOnce(t *testing.T, rule string) {
 	server := redistest.Start(t)
 	server.MustDo(t, "ACL", "SETUSER", "default", "-client|tracking", rule)
-	c := connected(t, anonymously(server.Addr()))
+	o := anonymously(server.Addr())
+	o.Policies = []aside.Policy{items}
+	c := connected(t, o)
 	require.False(t, c.Health().Tracking)
 	receipt, err := c.InvalidateCategory(t.Context(), "items")
 	require.NoError(t, err)

@@ -56,13 +56,14 @@
 //
 // A key is its policy's category and the parts given to Policy.Key, joined by colons, such as sessions:ABC123:list:50:0. A
 // part is a string or an integer; bytes with a meaning in keys or in Redis' patterns are percent-escaped, so that no text
-// reaches beyond its part. User ids belong into keys as Cache.HashID makes them, a keyed hash.
+// reaches beyond its part. Policies of one category share their keys, and where two make the same one, each is given its own values
+// alone, though they replace each other's. User ids belong into keys as Cache.HashID makes them, a keyed hash.
 //
 // # Freshness
 //
 // A TTL runs from the start of the load, not from its end: what the cache serves is never older than its TTL, however long it
 // took to load. [WithTTL] changes the TTL for one call. A loader changes it for what it has just loaded with [Loading], or
-// keeps that from being stored. A loader that returns [ErrNotFound] has this answer cached for the policy's NegativeTTL.
+// keeps that from being stored. A loader that returns [ErrNotFound], as it is or wrapped, has this answer cached for the policy's NegativeTTL.
 // Policy.Jitter keeps values that were stored together from expiring together. [TTL] is a table of policies that come with
 // the package.
 //
@@ -106,7 +107,7 @@
 //     no policy for its category.
 //   - A pattern has Redis go through all of its keys, twice.
 //   - An invalidation that Redis has not confirmed is lost with the process that made it.
-//   - One key asked for two Go types is right for both, but memory holds the one that was read last.
+//   - One key asked for two Go types gives each what the codec makes of what is stored; memory holds one of them.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several

@@ -1,6 +1,7 @@
 package aside
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,8 +14,11 @@ import (
 var (
 	// ErrMiss is what Get returns for a key that is not cached.
 	ErrMiss = errors.New("aside: not cached")
-	// ErrNotFound is what a loader returns for something that does not exist. It is cached like a value, for the
-	// policy's NegativeTTL, and every call that meets such an entry returns it.
+	// ErrNotFound is what a loader returns for something that does not exist, as it is or wrapped by an error that wraps nothing
+	// else (fmt.Errorf with one %w). It is cached like a value, for the policy's NegativeTTL, and every call that meets such an entry
+	// returns what the loader has returned. What was read from Redis is ErrNotFound with the text of that error, up to 1 KiB: of
+	// what else it wraps, other processes know nothing. An error that holds several, by errors.Join, two %w or a BatchError, is a
+	// failure, though ErrNotFound be among them, and so is a panic with it.
 	ErrNotFound = errors.New("aside: not found")
 	// ErrClosed is what every call on a closed cache returns.
 	ErrClosed = errors.New("aside: cache is closed")
@@ -30,7 +34,7 @@ const (
 	CodeInvalidKey      Code = "invalid_key"      // a key has a part that is neither a string nor an integer
 	CodeInvalidPattern  Code = "invalid_pattern"  // a Pattern cannot be read, or names too much; the message says what to write
 	CodeUnavailable     Code = "unavailable"      // Keys could not read what Redis holds; Err is why
-	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout
+	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout; Err is context.DeadlineExceeded
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
 	CodeBackoff         Code = "backoff"          // the last loads failed, one a moment ago; Err is its error, RetryAfter when the next may begin
@@ -87,9 +91,9 @@ func flightError(err error, key string) error {
 	// Not errors.As and errors.Is: a loader's own error may wrap that of another load, made inside it.
 	switch panicked, ok := err.(*flight.PanicError); {
 	case ok:
-		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: panicked.Stack, Err: err}
+		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: panicked.Stack, Err: unmistakable(panicked)}
 	case err == flight.ErrTimeout:
-		return &Error{Code: CodeLoadTimeout, Key: key, Message: "the load took longer than the policy's LoadTimeout"}
+		return &Error{Code: CodeLoadTimeout, Key: key, Message: "the load took longer than the policy's LoadTimeout", Err: context.DeadlineExceeded}
 	case err == flight.ErrGoexit:
 		return &Error{Code: CodeLoaderExit, Key: key, Message: "the loader ended its goroutine: return an error instead of calling runtime.Goexit or t.FailNow"}
 	}

@@ -68,8 +68,8 @@ func TestTooManyLateTagsAreRefusedBeforeAnyOfThemIsWritten(t *testing.T) {
 		}
 	}
 	_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), load(10_000))
-	require.NoError(t, err)
-	eventually(t, "it is counted", func() bool { return c.Metrics().Labels["items"].EncodeErrors == 1 })
+	require.ErrorContains(t, err, "at most 62")
+	require.EqualValues(t, 1, c.Metrics().Labels["items"].LoadErrors)
 	require.Empty(t, server.MustDo(t, "KEYS", "%t:*"))
 	_, err = aside.GetOrLoad(t.Context(), c, items.Key("b"), load(62))
 	require.NoError(t, err)

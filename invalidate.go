@@ -175,7 +175,9 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 }
 
 // InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
-// Promises, error and context are those of Invalidate.
+// Promises and context are those of Invalidate, and so is the error. A category that nobody knows is an error too, which names those that
+// are known: it may be misspelt. One is known where this process has a policy for it, in Options.Policies or since its first use, where
+// Redis has had a value of it, or where Redis does not say. It is invalidated all the same: another process may have just begun to use it.
 func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
@@ -184,7 +186,11 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if category == "" || !plain(category) {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
-	return c.retire(ctx, Invalidation{Category: category}, tagCategory+category), nil
+	var err error
+	if !c.knowsCategory(ctx, category) { // before it is given its first generation
+		err = c.unknownCategory(category)
+	}
+	return c.retire(ctx, Invalidation{Category: category}, tagCategory+category), err
 }
 
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error

@@ -25,7 +25,7 @@ type KeyInfo struct {
 }
 
 // Keys goes over what is cached and matches the pattern; the zero Pattern stands for all keys of the
-// categories that the cache has a policy for: the TTL table's, those of Options.Policies, and of others that were used. In Redis mode it reads what
+// categories that the cache has a policy for: those of Options.Policies, and of others that were used, rows of TTL included. In Redis mode it reads what
 // Redis holds, in small portions, with pauses in which the server answers others, and without the values: a listing of many
 // keys takes its time. What was invalidated is not listed, nor is what is no value of a cache.
 //
@@ -68,7 +68,7 @@ func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 	now := c.clock.Now()
 	return KeyInfo{
 		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.FreshUntil-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
-		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: e.Value == nil,
+		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: isAbsent(e.Value),
 	}
 }
 

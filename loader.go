@@ -121,16 +121,7 @@ func (l *Loader[K, T]) usable() error {
 // loadAlone loads one id with a function for many.
 func loadAlone[K ID, T any](ctx context.Context, id K, load func(context.Context, []K) (map[K]T, error)) (value T, err error) {
 	values, err := load(ctx, []K{id})
-	if v, ok := values[id]; ok {
-		return v, nil
-	}
-	if each, ok := asBatchError[K](err); ok {
-		err = each.Errors[id]
-	}
-	if err == nil {
-		err = ErrNotFound
-	}
-	return value, err
+	return newAnswers([]K{id}, values, err).of(id)
 }
 
 // parallelLoads is how many ids a loader of single values loads at the same time for one batch.

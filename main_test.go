@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		"plain":    plainProcess,
 		"brief":    briefProcess,
 		"herd":     herdProcess,
+		"stranger": strangerProcess,
 	})
 	if asUser {
 		redistest.User = append(append([]string{"aside"}, aclRules(canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas

@@ -145,7 +145,10 @@ func causes() []cause {
 			return to(redistest.Start(t).Addr(), trusting(nil, host))
 		}},
 		{"TLS to a server of another protocol", "redis speaks no TLS at this port: check the port, or connect without TLS (redis://)", func(t *testing.T) rueidis.ClientOption {
-			return to(answering(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "SSH-2.0-something\r\n"); _, _ = io.Copy(io.Discard, conn) }), trusting(nil, host))
+			return to(answering(t, func(conn net.Conn) {
+				_, _ = io.WriteString(conn, "SSH-2.0-something\r\n")
+				_, _ = io.Copy(io.Discard, conn)
+			}), trusting(nil, host))
 		}},
 		{"TLS to a server that closes", "redis closed the connection in the TLS handshake: check that its port speaks TLS", func(t *testing.T) rueidis.ClientOption {
 			return to(answering(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) }), trusting(nil, host))

@@ -13,7 +13,7 @@ import (
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
-	// Pushes counts the changes by others that Redis has told this process of, and Gaps how often it stopped telling: a
+	// Pushes counts the changes that Redis has told this process of, its own included, and Gaps how often it stopped telling: a
 	// connection broke, or everything was flushed. What memory held from before a gap is not served any more.
 	Pushes uint64 `json:"pushes"`
 	Gaps   uint64 `json:"gaps"`
@@ -21,10 +21,10 @@ type Metrics struct {
 	RedisErrors uint64 `json:"redisErrors"`
 }
 
-// LabelMetrics counts the calls under one label, and what they led to. The counters are exact; read while calls go on,
-// they may be a few calls apart from each other.
+// LabelMetrics counts the calls under one label, and what they led to. Each call is one of Hits or of Misses. The counters are exact;
+// read while calls go on, they may be a few calls apart from each other.
 type LabelMetrics struct {
-	Hits   uint64 `json:"hits"`   // calls that were answered from the cache, cached "not found" included
+	Hits   uint64 `json:"hits"`   // calls that were answered from the cache: MemoryHits and RedisHits, cached "not found" and stale values included
 	Misses uint64 `json:"misses"` // calls that were not: they loaded, waited for a load, or failed
 	Errors uint64 `json:"errors"` // failures of every kind: the sum of the four below
 
@@ -35,9 +35,9 @@ type LabelMetrics struct {
 
 	MemoryHits   uint64        `json:"memoryHits"`   // hits in this process's memory
 	RedisHits    uint64        `json:"redisHits"`    // hits in Redis
-	NegativeHits uint64        `json:"negativeHits"` // hits on a cached "not found"
-	StaleHits    uint64        `json:"staleHits"`    // hits in memory on what Redis, being away, could not vouch for
-	Fallbacks    uint64        `json:"fallbacks"`    // misses that loaded because Redis was away or failed
+	NegativeHits uint64        `json:"negativeHits"` // of the hits, those on a cached "not found"; they are in MemoryHits or RedisHits too
+	StaleHits    uint64        `json:"staleHits"`    // of the hits, those on what Redis, being away, could not vouch for: StatusStale; they are in MemoryHits or RedisHits too
+	Fallbacks    uint64        `json:"fallbacks"`    // of the misses, those that loaded because Redis was away or failed
 	Loads        uint64        `json:"loads"`        // loader calls
 	LoadTime     time.Duration `json:"-"`            // spent in loaders, altogether
 	Overloads    uint64        `json:"overloads"`    // loads that were not begun, for want of room
@@ -200,11 +200,11 @@ func (c *counters) count(o outcome, err error) {
 		c.fallbacks.Add(1)
 	case o.tier == TierMemory:
 		c.memoryHits.add()
-		if o.status == StatusStale {
-			c.staleHits.Add(1)
-		}
 	default:
 		c.redisHits.Add(1)
+	}
+	if err == nil && o.status == StatusStale {
+		c.staleHits.Add(1)
 	}
 	if err == nil && o.tier != TierOrigin && o.value == nil {
 		c.negativeHits.Add(1)

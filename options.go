@@ -38,7 +38,8 @@ type Options struct {
 	// a cache have the same. It has at most 64 bytes and none of : * ? [ ] \ { } % or a control character. Default: none.
 	Namespace string
 
-	// Policies are checked by New, so that a mistake in one fails there and not at its first use.
+	// Policies are checked by New, so that a mistake in one fails there and not at its first use. They, and their categories, are known
+	// from the start: list rows of TTL too that are to be invalidated by category before this process has used them.
 	Policies []Policy
 
 	// TTLs overrides the TTL of policies, by name: those of Policies and of the TTL table.

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Policies returns what the cache knows by name: the rows of the TTL table, Options.Policies, and those met in calls so far, as
+// Policies returns what the cache knows by name: Options.Policies and those met in calls so far, rows of TTL included, as
 // far as it keeps them in mind: see Policy. They are sorted by name, and copies. On a nil cache there are none.
 func (c *Cache) Policies() []Policy {
 	if c == nil || c.clock == nil {

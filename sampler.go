@@ -302,7 +302,7 @@ func (c *Cache) peekFor(s *sample) (outcome, error) {
 //
 // A flight of its own, which no caller joins, has the loader bounded, guarded, and waited for by Close like all others.
 func (c *Cache) compare(s *sample, cached any) error {
-	call, led := c.flights.JoinNew(flightKey{checkKey(s.key), s.typ})
+	call, led := c.flights.JoinNew(flightKey{checkKey(s.key), s.typ, s.plan})
 	if !led {
 		return ErrClosed
 	}
@@ -338,7 +338,7 @@ func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 	switch {
 	case !l.decision(0).keep:
 		return errNotToSay // of a value that is not to be cached
-	case errors.Is(sl.err, ErrNotFound):
+	case isNotFound(sl.err):
 		sl.value, sl.err = nil, nil
 	}
 	return sl.err
@@ -363,7 +363,7 @@ func (s *sample) same(cached any, sl *slot) error {
 		if err != nil {
 			return err
 		}
-		old = &encoded{payload, codec}
+		old = &encoded{payload, codec, s.typ}
 	}
 	if bytes.Equal(old.payload, fresh) {
 		return nil
@@ -371,7 +371,7 @@ func (s *sample) same(cached any, sl *slot) error {
 	// What was read from Redis has been through the codec, and maps may be encoded in any order.
 	a, b := reflect.New(s.typ).Interface(), reflect.New(s.typ).Interface()
 	// Copies, as in copyTo: a method Equal may bring what it compares into another order.
-	if err := errors.Join(old.copyTo(a), (&encoded{fresh, codec}).copyTo(b)); err != nil {
+	if err := errors.Join(old.copyTo(a), (&encoded{fresh, codec, s.typ}).copyTo(b)); err != nil {
 		return err
 	}
 	if reflect.DeepEqual(a, b) || s.equal(a, b) {

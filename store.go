@@ -100,6 +100,9 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 	} else {
 		header, payload, err = wire.Decode(c.named(s.key), stored, c.limits())
 	}
+	if err == nil && header.Policy != s.plan.owner {
+		err = errOtherPolicy
+	}
 	if err == nil && !onlyTags(header.Tags) {
 		err = errForeignTag
 	}
@@ -118,6 +121,9 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 		s.reason = "invalidated by a tag or its category"
 		return nil, false
 	case errors.Is(err, errChunksUnread):
+		return nil, false
+	case errors.Is(err, errOtherPolicy):
+		c.sharedKey(s, header.Policy)
 		return nil, false
 	case err != nil:
 		c.undecodable(s, err)
@@ -258,7 +264,7 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		}
 	}
 	if v.header.Negative {
-		out.absent = ErrNotFound
+		out.absent = absentElsewhere(v.payload)
 	} else if out.value, ok = c.decode(s, v); !ok {
 		return outcome{}, false
 	}
@@ -289,7 +295,7 @@ func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
 		return nil, false
 	}
 	if s.plan.policy.Private {
-		return &encoded{v.payload, codec}, true
+		return &encoded{v.payload, codec, s.typ}, true
 	}
 	return value, true
 }
@@ -301,11 +307,12 @@ func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
 		return
 	}
 	list, ok := vouchers(own, stamps)
-	size := near.Size(out.value)
+	kept := out.kept()
+	size := near.Size(kept)
 	if !ok || !c.near.Fits(s.key, size) {
 		return
 	}
-	e := &near.Entry{Value: out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size}
+	e := &near.Entry{Value: kept, Scope: s.plan.scope(list, s.tags), LoadedAt: out.loadedAt, FreshUntil: out.freshUntil, Size: size}
 	if !c.near.Insert(s.key, e, s.fence) {
 		c.near.Keep(s.key, e, s.fence) // as a stale one, where the server of a tag is away
 	}
@@ -315,6 +322,7 @@ func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
 type encoded struct {
 	payload []byte
 	codec   wire.Codec
+	typ     reflect.Type // of the value that was encoded, or was once decoded from it
 }
 
 // own replaces what was loaded by what each caller can decode.
@@ -324,7 +332,7 @@ func (s *slot) own() error {
 	if err != nil {
 		return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: err}
 	}
-	s.out.value = &encoded{slices.Clone(payload), codec}
+	s.out.value = &encoded{slices.Clone(payload), codec, s.typ}
 	return nil
 }
 
@@ -347,7 +355,7 @@ func (s *slot) codec() wire.Codec {
 // encode makes the stored form of what was loaded, without its envelope.
 func (s *slot) encode() (payload []byte, codec uint32, err error) {
 	if s.out.value == nil {
-		return nil, 0, nil
+		return s.out.absenceText(), 0, nil
 	}
 	if e, ok := s.out.value.(*encoded); ok {
 		return e.payload, wire.ID(e.codec), nil
@@ -370,6 +378,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 	value, err := wire.Encode(c.named(s.key), wire.Header{
 		Codec:        codec,
 		Negative:     s.out.value == nil,
+		Policy:       s.plan.owner,
 		LoadStart:    s.granted,
 		FreshUntil:   until,
 		DeadUntil:    until,
@@ -567,9 +576,10 @@ func (s *slot) asEntry(list []*near.Voucher) *near.Entry {
 	if e == nil || s.out.value != s.value {
 		e = new(near.Entry) // which is not to keep alive what came with it
 	}
+	kept := s.out.kept()
 	*e = near.Entry{
-		Value: s.out.value, Scope: s.plan.scope(list, s.tags), LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil,
-		Size: near.Size(s.out.value),
+		Value: kept, Scope: s.plan.scope(list, s.tags), LoadedAt: s.out.loadedAt, FreshUntil: s.out.freshUntil,
+		Size: near.Size(kept),
 	}
 	return e
 }

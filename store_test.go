@@ -85,29 +85,31 @@ func TestEveryCodecStoresAndAnyReaderFindsWhichOne(t *testing.T) {
 		Note string `json:"note"`
 	}
 	server := redistest.Start(t)
-	c := connected(t, at(server.Addr()))
-	with := func(name string, codec aside.Codec) *aside.Policy {
-		return &aside.Policy{Name: name, Category: "codecs", TTL: time.Hour, Codec: codec}
+	// A policy whose codec has changed is another one, so each build has a cache of its own.
+	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	raws, own := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	with := func(codec aside.Codec) *aside.Policy {
+		return &aside.Policy{Name: "coded", Category: "codecs", TTL: time.Hour, Codec: codec}
 	}
 	want := record{"n", strings.Repeat("compressible ", 1000)}
-	stored(t, c, with("json", aside.JSON).Key("j"), want)
-	stored(t, c, with("cbor", aside.CBOR).Key("m"), want)
-	stored(t, c, with("raw", aside.Raw).Key("r"), "text")
+	stored(t, a, with(aside.JSON).Key("j"), want)
+	stored(t, b, with(aside.CBOR).Key("m"), want)
+	stored(t, raws, with(aside.Raw).Key("r"), "text")
 	require.Less(t, server.MustDo(t, "STRLEN", "codecs:j"), int64(2000), "compressed")
 	require.NotContains(t, server.MustDo(t, "GET", "codecs:r"), `"text"`, "raw")
 
-	for _, key := range []aside.Key{with("json", aside.JSON).Key("m"), with("cbor", aside.CBOR).Key("j")} {
+	for c, key := range map[*aside.Cache]aside.Key{a: with(aside.JSON).Key("m"), b: with(aside.CBOR).Key("j")} {
 		got, err := aside.Get[record](t.Context(), c, key)
 		require.NoError(t, err, "a policy changed its codec and lost nothing")
 		require.Equal(t, want, got)
 	}
 
-	upper := with("upper", shout{})
-	stored(t, c, upper.Key("own"), "loud")
-	got, err := aside.Get[string](t.Context(), c, upper.Key("own"))
+	upper := with(shout{})
+	stored(t, own, upper.Key("own"), "loud")
+	got, err := aside.Get[string](t.Context(), own, upper.Key("own"))
 	require.NoError(t, err)
 	require.Equal(t, "LOUD", got)
-	_, err = aside.Get[string](t.Context(), c, with("json", aside.JSON).Key("own"))
+	_, err = aside.Get[string](t.Context(), a, with(aside.JSON).Key("own"))
 	require.ErrorIs(t, err, aside.ErrMiss, "a codec that nobody here knows")
 }
 

@@ -81,7 +81,7 @@ func gather(opts []CallOption) (callOptions, error) {
 }
 
 // A Load is the load that a loader runs in; Loading finds it. A loader uses it to adapt how its value is cached. On a nil
-// Load all methods do nothing, so a loader can also be called directly. In a batch it stands for all of its ids.
+// Load all methods do nothing, so a loader can also be called directly. In a batch it stands for all of its ids, and Of for one.
 type Load struct {
 	cache  *Cache
 	slots  []*slot
@@ -144,8 +144,10 @@ func (l *Load) NoStore() {
 
 // Tag gives the loaded values further tags, which the loader could not know before, for InvalidateTags. They cost a round trip
 // more, though no caller waits for it. While the load runs, an invalidation of any tag keeps its values from being stored,
-// because nobody knows yet which tags they will have: where tags are known before the load, WithTags is better. A tag that
-// WithTags refuses keeps the values from being stored, too. It has no effect once the loader has returned.
+// because nobody knows yet which tags they will have: where tags are known before the load, WithTags is better. In a batch each of
+// its values gets the tags: Of(key).Tag gives them to one. An entry takes 62 tags, those of WithTags included. Beyond that, and for a
+// tag that WithTags refuses, the load fails with an *Error with CodeInvalidArgument, and nothing is stored. It has no effect once the
+// loader has returned.
 func (l *Load) Tag(tags ...string) {
 	l.set(func() { l.tags = append(l.tags, tags...) })
 }
@@ -161,16 +163,65 @@ func (l *Load) set(change func()) {
 	}
 }
 
+// Of returns the share that key has in the load of a batch, for what a loader has to say of one id and not of the others. It is nil,
+// and its methods do nothing, where the load is not of that key. A load of one key is its own share.
+func (l *Load) Of(key Key) *Load {
+	if l == nil {
+		return nil
+	}
+	at := slices.IndexFunc(l.slots, func(s *slot) bool { return s.key == key.text && key.policy != nil && s.plan.is(key.policy) })
+	switch {
+	case at < 0:
+		return nil
+	case len(l.slots) == 1:
+		return l
+	}
+	var own *Load
+	l.set(func() { own = l.shares()[at] })
+	return own
+}
+
+// shares are the Loads of the slots of a batch. It is called with mu held.
+func (l *Load) shares() []*Load {
+	if l.each == nil {
+		l.each = make([]*Load, len(l.slots))
+		for i := range l.each {
+			l.each[i] = &Load{cache: l.cache, slots: l.slots[i : i+1], parent: l}
+		}
+	}
+	return l.each
+}
+
+// refusedTags is the error of a load whose loader has given its value tags that no entry takes, nil where it takes them.
+func (s *slot) refusedTags(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	tags, err := tagNames(names)
+	if err == nil {
+		slices.Sort(tags)
+		n := len(s.tags) - len(s.plan.tags)
+		for _, tag := range slices.Compact(tags) {
+			if !slices.Contains(s.tags, tag) {
+				n++
+			}
+		}
+		if n <= maxTags {
+			return nil
+		}
+		err = invalidArgument(strconv.Itoa(n) + " tags, an entry takes at most " + strconv.Itoa(maxTags))
+	}
+	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the loader has given its value tags by Load.Tag that are refused", Err: err}
+}
+
 // apart returns contexts in which each id of a batch has a Load of its own.
 func (l *Load) apart(ctx context.Context, n int) func(i int) context.Context {
 	if l == nil || n != len(l.slots) {
 		return func(int) context.Context { return ctx }
 	}
-	each := make([]*Load, n)
-	for i := range each {
-		each[i] = &Load{cache: l.cache, slots: l.slots[i : i+1], parent: l}
-	}
-	l.set(func() { l.each = each })
+	l.mu.Lock()
+	each := l.shares()
+	l.mu.Unlock()
 	return func(i int) context.Context { return context.WithValue(ctx, loadKey{}, each[i]) }
 }
 
@@ -211,6 +262,7 @@ type failure struct {
 	until int64         // when the next load may begin, on the cache's clock
 	over  int64         // when it is forgotten, likewise: a failure after that is the first in a row
 	pause time.Duration // before it was varied; 0 of the first failure in a row, which holds back nobody
+	owner uint64        // of the policy
 }
 
 // loadFailed counts a load that has failed, and holds back the next ones where the one before has failed too: for Backoff, or twice as
@@ -220,8 +272,8 @@ func (c *Cache) loadFailed(s *slot, err error) {
 	if c.opts.Backoff < 0 {
 		return
 	}
-	f := &failure{key: s.key, err: flightError(err, s.key), until: c.clock.Now()}
-	if last := c.failures.of(s.key); last != nil {
+	f := &failure{key: s.key, err: flightError(err, s.key), until: c.clock.Now(), owner: s.plan.owner}
+	if last := c.failures.of(s.key); last != nil && last.owner == s.plan.owner {
 		f.pause = min(max(2*last.pause, c.opts.Backoff), c.opts.MaxBackoff)
 		f.until += int64(varied(f.pause, c.opts.MaxBackoff))
 	}
@@ -243,7 +295,7 @@ func varied(pause, most time.Duration) time.Duration {
 func (c *Cache) holdBack(slots []*slot) (others []*slot) {
 	for _, s := range slots {
 		f := c.failures.of(s.key)
-		if f == nil || s.supersede || !c.clock.Before(f.until) {
+		if f == nil || f.owner != s.plan.owner || s.supersede || !c.clock.Before(f.until) {
 			others = append(others, s)
 			continue
 		}

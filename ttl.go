@@ -22,7 +22,9 @@ import (
 // one policy and WithTTL.
 type Policy struct {
 	// Name identifies the policy within a cache, for Options.TTLs and in messages. Default: the category. Two
-	// policies of one cache cannot have one name.
+	// policies of one cache cannot have one name. Where it differs from the category it is also part of what a stored value is
+	// checked for: two policies of one category that make the same key never get each other's values, though they replace them. After
+	// a change of the name, what is in Redis is loaded again.
 	Name string
 
 	// Category is the first part of every key. It must not be empty or hold a character that a key would have to escape,
@@ -72,7 +74,8 @@ type Policy struct {
 //	aside.TTL.UserProfile.Key(c.HashID(id), "profile")
 //
 // Each row's Name is its field's name. Options.TTLs overrides durations for one cache; the rows themselves must not be
-// changed once a cache exists.
+// changed once a cache exists. A cache knows of a row once it is used or listed in Options.Policies, as of any other policy: list
+// those that are to be invalidated by category, or at the admin API, before their first use.
 var TTL = struct {
 	ModelsAll      Policy // 1 h
 	ModelsGateway  Policy // 1 h
@@ -177,6 +180,8 @@ type plan struct {
 	counts      *counters
 	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
 	complaints  complaints
+	shared      complaints                    // about values of other policies under its keys
+	owner       uint64                        // see ownerOf
 	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
 }
 
@@ -231,7 +236,12 @@ func (c *Cache) planOf(p *Policy) (*plan, error) {
 		pl.source.CompareAndSwap(nil, p)
 		return pl, nil
 	}
-	return c.register(p, false)
+	return c.register(p, isRow(p))
+}
+
+// isRow reports whether a policy is a row of the predeclared table. Those are few, and have a place of their own once they are used.
+func isRow(p *Policy) bool {
+	return slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == p.Name && row.equal(p) })
 }
 
 // all are the plans in the table.
@@ -279,7 +289,8 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 		if pl.policy.equal(p) {
 			return pl, nil
 		}
-		return nil, invalidOption("two different policies are named %q, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs", p.name())
+		return nil, invalidOption("two different policies are named %q, one of category %q and one of category %q, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs",
+			p.name(), pl.policy.Category, p.Category)
 	}
 	pl := &plan{
 		policy:      *p,
@@ -289,6 +300,7 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 		loadTimeout: bounded(pick(p.LoadTimeout, c.opts.LoadTimeout)),
 		loadGrace:   bounded(pick(p.LoadGrace, c.opts.LoadGrace)),
 		counts:      c.metrics.label(p.label(), listed),
+		owner:       ownerOf(p),
 	}
 	if d, ok := c.opts.TTLs[p.name()]; ok {
 		pl.ttl = d
@@ -299,16 +311,12 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 	return pl, nil
 }
 
-// registerAll fills the table from the predeclared rows and Options, and reports everything that is wrong with them.
+// registerAll fills the table from Options, and reports everything that is wrong with them. The predeclared rows are in it once they
+// are used or listed: a program may have policies of its own by their names.
 func (c *Cache) registerAll() []error {
 	var errs []error
 	c.plans.byName.Store(&map[string]*plan{})
 	c.plans.fleeting = weakmap.New[plan](mostPlansHeld)
-	for _, p := range predeclared() {
-		if _, err := c.register(p, true); err != nil {
-			errs = append(errs, err)
-		}
-	}
 	for i := range c.opts.Policies {
 		if _, err := c.register(&c.opts.Policies[i], true); err != nil {
 			errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
@@ -319,9 +327,15 @@ func (c *Cache) registerAll() []error {
 		if d := c.opts.TTLs[name]; d < time.Millisecond {
 			errs = append(errs, invalidOption("Options.TTLs[%q] is %v: set a duration of at least 1ms", name, d))
 		}
-		if _, ok := known[name]; !ok {
+		isRows := slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == name })
+		if _, ok := known[name]; !ok && !isRows {
+			names := slices.Collect(maps.Keys(known))
+			for _, row := range predeclared() {
+				names = append(names, row.Name)
+			}
+			slices.Sort(names)
 			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: the names are %s; list others in Options.Policies",
-				name, strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
+				name, strings.Join(slices.Compact(names), ", ")))
 		}
 	}
 	return errs

@@ -271,7 +271,7 @@ func TestTwoPoliciesOfOneNameAreAConflict(t *testing.T) {
 			requireConflict(err) // also where the key's text is the same: a hit of one policy is none of the other
 		}
 	}
-	_, err := aside.New(aside.Options{Policies: []aside.Policy{{Name: "UserProfile", Category: "user", TTL: time.Hour}}})
+	_, err := aside.New(aside.Options{Policies: []aside.Policy{{Name: "UserProfile", Category: "user", TTL: time.Hour}, aside.TTL.UserProfile}})
 	requireCode(t, err, aside.CodeInvalidOption)
 	require.ErrorContains(t, err, `"UserProfile"`)
 	c, err := aside.New(aside.Options{Policies: []aside.Policy{first, first, aside.TTL.UserProfile}})

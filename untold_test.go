@@ -264,7 +264,9 @@ func TestALoadOfAnOutageIsNotJoinedWhenRedisIsBack(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
 			proxy := redistest.StartProxy(t, server.Addr())
-			a, b := connected(t, at(server.Addr())), connected(t, at(proxy.Addr()))
+			o := at(server.Addr())
+			o.Policies = []aside.Policy{items}
+			a, b := connected(t, o), connected(t, at(proxy.Addr()))
 			proxy.Refuse(true)
 			proxy.CloseConnections()
 			eventually(t, "Redis is away", func() bool { return b.Health().State == aside.StateDegraded })

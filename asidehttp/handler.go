@@ -33,9 +33,9 @@ import (
 //
 // A POST (Content-Type: application/json, at most 64 KiB) has one of these selectors. The category "all" is everything, and needs
 // a key with ScopeAll. Keys are given as they stand in Redis, see Policy.ParseKey, patterns as ParsePattern reads them, keys and
-// tags up to 1,000. The categories are those of c.Policies: list a backend's own in Options.Policies, so that they are known
-// before their first use. Beside the selector there may be "wait", the seconds that the answer may take, from 0 to 30 (5 without
-// it), and "dry_run", true to have counted what there is and nothing invalidated. The answer is
+// tags up to 1,000. The categories are those of c.Policies: list a backend's own in Options.Policies, and the rows of
+// aside.TTL that it uses, so that they are known before their first use. Beside the selector there may be "wait", the seconds that the
+// answer may take, from 0 to 30 (5 without it), and "dry_run", true to have counted what there is and nothing invalidated. The answer is
 //
 //	{"success":true,"invalidated":{"redis_entries":12,"complete":true,"confirmed":true,"took_ms":1.9},"timestamp":1763700000000}
 //
@@ -67,15 +67,18 @@ func Handler(c *aside.Cache, o Options) http.Handler {
 type handler struct {
 	cache    *aside.Cache
 	gate     *gate
-	counting chan struct{} // holds one for each request that goes over keys
+	counting chan struct{} // as in shared
 }
 
-// mostCounting is how many requests go over keys at once. They share what Redis has time for with the sweeps and the patterns
+// mostCounting is how many requests to all handlers of a cache go over keys at once. They share what Redis has time for with the sweeps and the patterns
 // that are carried out, which must not wait for everybody who looks on.
 const mostCounting = 2
 
 func newHandler(c *aside.Cache, o Options) *handler {
-	return &handler{cache: c, gate: newGate(o), counting: make(chan struct{}, mostCounting)}
+	with := sharedOf(c)
+	h := &handler{cache: c, gate: newGate(o), counting: with.counting}
+	h.gate.limit.buckets = with.buckets
+	return h
 }
 
 // A gate lets those in who have a key.
@@ -239,9 +242,15 @@ type selection struct {
 // resolve looks up what an order names.
 func (h *handler) resolve(o order) (s selection, p *problem) {
 	known := policies(h.cache.Policies())
-	if len(known) == 0 { // of no cache
-		return s, problemOf(aside.ErrClosed)
+	_, unusable := h.cache.Invalidate(context.Background()) // of no key: it only says whether it could
+	if unusable != nil && !errors.Is(unusable, aside.ErrClosed) {
+		return s, problemOf(aside.ErrClosed) // of no cache
 	}
+	defer func() {
+		if p != nil && unusable != nil {
+			p = problemOf(aside.ErrClosed) // which is why it is not found
+		}
+	}()
 	s.kind = o.selector
 	switch o.selector {
 	case byCategory:
@@ -281,6 +290,9 @@ func (known policies) of(category string) (*aside.Policy, *problem) {
 			return &known[i], nil
 		}
 		names = append(names, known[i].Category)
+	}
+	if len(names) == 0 {
+		return nil, unacceptable("there is no category %s: this server has used none yet, and lists none in Options.Policies; %s is everything", quote(category), everything)
 	}
 	slices.Sort(names)
 	return nil, unacceptable("there is no category %s: the categories are %s, and %s for everything",

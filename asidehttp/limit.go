@@ -15,11 +15,15 @@ const (
 	sweepPause = time.Second
 )
 
-// A limiter is a token bucket for each client.
+// A limiter is a token bucket for each client. Several limiters can have their buckets in common: what a client has taken by one of them
+// counts for all, and each says how many it may take, and how fast they come back.
 type limiter struct {
 	rate, burst float64 // tokens a second, and at most
 	proxies     []netip.Prefix
+	*buckets
+}
 
+type buckets struct {
 	mu      sync.Mutex
 	clients map[netip.Prefix]*bucket // guarded by mu, as all below
 	rest    bucket                   // of the clients for which there was no room
@@ -27,8 +31,8 @@ type limiter struct {
 }
 
 type bucket struct {
-	tokens float64
-	at     time.Time
+	taken float64 // tokens that have not come back yet
+	at    time.Time
 }
 
 // take takes a token from the client's bucket. Where there is none it returns in how long there will be.
@@ -40,17 +44,17 @@ func (l *limiter) take(client netip.Addr) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.bucketOf(client, now)
-	b.tokens = l.level(b, now)
+	b.taken = l.taken(b, now)
 	b.at = now
-	if b.tokens < 1 {
-		return time.Duration((1 - b.tokens) / l.rate * float64(time.Second)), false
+	if missing := b.taken + 1 - l.burst; missing > 0 {
+		return time.Duration(missing / l.rate * float64(time.Second)), false
 	}
-	b.tokens--
+	b.taken++
 	return 0, true
 }
 
-func (l *limiter) level(b *bucket, now time.Time) float64 {
-	return min(l.burst, b.tokens+l.rate*max(0, now.Sub(b.at).Seconds()))
+func (l *limiter) taken(b *bucket, now time.Time) float64 {
+	return max(0, b.taken-l.rate*max(0, now.Sub(b.at).Seconds()))
 }
 
 // bucketOf wants mu. A bucket that is full again says no more than one that was never used, so those make room. Were a used one
@@ -67,7 +71,7 @@ func (l *limiter) bucketOf(client netip.Addr, now time.Time) *bucket {
 	if len(l.clients) >= maxClients && now.Sub(l.swept) >= sweepPause {
 		l.swept = now
 		for id, b := range l.clients {
-			if l.level(b, now) >= l.burst {
+			if l.taken(b, now) <= 0 {
 				delete(l.clients, id)
 			}
 		}
@@ -75,7 +79,7 @@ func (l *limiter) bucketOf(client netip.Addr, now time.Time) *bucket {
 	if len(l.clients) >= maxClients {
 		return &l.rest
 	}
-	b := &bucket{tokens: l.burst, at: now}
+	b := &bucket{at: now}
 	l.clients[id] = b
 	return b
 }

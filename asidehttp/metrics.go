@@ -17,7 +17,7 @@ import (
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
 // It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for two requests at
-// a time, while others wait for their turn, and for 5 s at most: complete is false if that was not enough, or if Redis failed, and
+// a time to all handlers of the cache, while others wait for their turn, and for 5 s at most: complete is false if that was not enough, or if Redis failed, and
 // error then says how. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)

@@ -51,3 +51,20 @@ func TestFewRequestsGoOverKeysAtOnce(t *testing.T) {
 		require.Contains(t, w.Body.String(), `"total_keys":1`)
 	})
 }
+
+func TestAllHandlersOfACacheShareTheirTurns(t *testing.T) {
+	t.Parallel()
+	c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer c.Close()
+	other, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer other.Close()
+	o := Options{APIKeys: []string{secret}, Logger: slog.New(slog.DiscardHandler)}
+	first := newHandler(c, o)
+	first.counting <- struct{}{}
+	require.Len(t, newHandler(c, o).counting, 1)
+	require.Empty(t, newHandler(other, o).counting)
+	require.Empty(t, newHandler(nil, o).counting)
+	<-first.counting
+}

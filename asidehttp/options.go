@@ -23,7 +23,8 @@ type Options struct {
 
 	// Rate is how many requests a second one client may make on average, with or without a key, and Burst how many at once. A
 	// client is an IPv4 address or an IPv6 network of 64 bits. What exceeds that gets 429 before its key is looked at. Up to
-	// 4,096 clients are told apart; the others share one allowance. Defaults: 10 and 50. A negative Rate: no limit.
+	// 4,096 clients are told apart; the others share one allowance. All handlers of one cache count together: what a client has asked one
+	// of them counts for the others, each of which allows as much as its own options say. Defaults: 10 and 50. A negative Rate: no limit.
 	Rate  float64
 	Burst int
 
@@ -165,7 +166,7 @@ func (r *keyring) add(key Key) error {
 func (o Options) limiter() (*limiter, error) {
 	const rate, burst = 10, 50
 	var errs []error
-	l := &limiter{rate: o.Rate, burst: float64(o.Burst), proxies: slices.Clone(o.TrustedProxies), clients: make(map[netip.Prefix]*bucket)}
+	l := &limiter{rate: o.Rate, burst: float64(o.Burst), proxies: slices.Clone(o.TrustedProxies), buckets: newBuckets()}
 	if l.rate != l.rate || l.rate > 1e9 {
 		errs = append(errs, fmt.Errorf("asidehttp: Options.Rate is %v: set requests a second, 0 for the default, or a negative number for no limit", o.Rate))
 		l.rate = 0
@@ -186,6 +187,5 @@ func (o Options) limiter() (*limiter, error) {
 		}
 		return !p.IsValid()
 	})
-	l.rest = bucket{tokens: l.burst}
 	return l, errors.Join(errs...)
 }

@@ -57,7 +57,7 @@ func start(t *testing.T) *running {
 	b.models = newModelSource(b.upstreams, cat, &b.calls, quiet)
 	b.store, err = openStore(t.Context(), filepath.Join(t.TempDir(), "gateway.db"), fillSize{users: 10, events: 500}, &b.calls, quiet)
 	require.NoError(t, err)
-	cache, err := aside.New(aside.Options{Secret: []byte("a secret of sixteen bytes or more"), Logger: quiet})
+	cache, err := aside.New(aside.Options{Secret: []byte("a secret of sixteen bytes or more"), Policies: policies(), Logger: quiet})
 	require.NoError(t, err)
 
 	run := &running{t: t, backend: b}

@@ -6,6 +6,17 @@ import "github.com/gatewayz/aside"
 // hash stands for the caller's API key, so that two users never share a key
 // and no key tells one.
 
+// policies are all that the server caches under. They are listed so that the
+// cache knows their categories before their first use, for operators who
+// invalidate by them.
+func policies() []aside.Policy {
+	return []aside.Policy{
+		aside.TTL.ModelsAll, aside.TTL.ModelsGateway, aside.TTL.ModelDetail, aside.TTL.SessionsList,
+		aside.TTL.SessionDetail, aside.TTL.SearchResults, aside.TTL.ChatStats, aside.TTL.UserProfile,
+		aside.TTL.UserCredits, aside.TTL.ActivityStats, aside.TTL.RankingsModels, aside.TTL.RankingsApps,
+	}
+}
+
 // modelsKey is the catalogue of one gateway, or of "all".
 func modelsKey(gateway string) aside.Key {
 	if gateway == "all" {

@@ -79,7 +79,7 @@ func optionsFromEnv(log *slog.Logger) (aside.Options, error) {
 	if err != nil {
 		return opts, err
 	}
-	opts.Logger = log
+	opts.Logger, opts.Policies = log, policies()
 	opts.Secret = []byte(os.Getenv("CACHE_SECRET"))
 	if len(opts.Secret) == 0 && len(opts.Redis.InitAddress) == 0 {
 		// Hashes that do not outlive the process need no secret that does.

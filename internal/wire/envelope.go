@@ -10,7 +10,8 @@
 //	offset  size  field
 //	     0     2  magic, C1 A5
 //	     2     1  version, 1
-//	     3     1  flags: bit 0 compressed with s2, bit 1 negative, bit 2 chunked: the payload is a manifest, see [ManifestLen]
+//	     3     1  flags: bit 0 compressed with s2, bit 1 negative, bit 2 chunked: the payload is a manifest, see [ManifestLen],
+//	              bit 3 the tags section ends with a policy, bit 4 negative with a payload: the text of its error
 //	     4     4  codec: [ID] of the codec, 0 in a negative entry
 //	     8     8  load start
 //	    16     8  fresh until
@@ -22,7 +23,7 @@
 //	    48    12  nonce
 //	    60    16  first half of the SHA-256 of the full key
 //	    76     4  CRC-32C of all other bytes of the value
-//	    80     -  tags section: count (2), then for each tag: name length (2), name, generation (8)
+//	    80     -  tags section: count (2), then for each tag: name length (2), name, generation (8); with bit 3 the policy (8)
 //	     -     -  payload
 //
 // The positions of magic and version are fixed for all versions to come, and so is the refusal of a version or a flag
@@ -90,8 +91,13 @@ const (
 	flagNegative
 	// flagChunked marks a value whose payload lies in chunks. What it has in the payload's place is a manifest.
 	flagChunked
+	// flagPolicy marks an entry that says which policy of its category it belongs to. A build that does not know the flag could
+	// take it for the value of another policy.
+	flagPolicy
+	// flagText marks a negative entry with the text of the error that said so.
+	flagText
 
-	knownFlags = flagCompressed | flagNegative | flagChunked
+	knownFlags = flagCompressed | flagNegative | flagChunked | flagPolicy | flagText
 )
 
 const (
@@ -127,8 +133,6 @@ var (
 	ErrTags = fmt.Errorf("wire: an entry takes at most %d tags with names of at most %d bytes", MaxTags, MaxTagName)
 )
 
-var errNegativePayload = errors.New("wire: a negative entry has no payload")
-
 // Nonce tells one fill of a key from every other, in all processes.
 type Nonce [12]byte
 
@@ -155,8 +159,10 @@ type Tag struct {
 type Header struct {
 	// Codec is the ID of the codec that wrote the payload. A negative entry has none, and Encode writes 0 for it.
 	Codec uint32
-	// Negative marks a cached "not found", which has no payload.
+	// Negative marks a cached "not found". Its payload is the text of the error that said so; empty where that said no more.
 	Negative bool
+	// Policy tells the policies of one category apart. 0 is the one that is named like its category.
+	Policy uint64
 	// LoadStart, FreshUntil and DeadUntil are in microseconds since the Unix epoch, on the clock of the key's primary.
 	// From FreshUntil on the value is stale, from DeadUntil on it must not be served at all.
 	LoadStart, FreshUntil, DeadUntil int64
@@ -183,19 +189,19 @@ func (l Limits) admits(payloadLen uint64) bool {
 }
 
 // Encode returns the value to store under key, in a buffer of its own. It returns ErrTooLarge for a payload above
-// lim.MaxValue, ErrTags for tags out of bounds, and an error for a negative entry with a payload.
+// lim.MaxValue, and ErrTags for tags out of bounds.
 func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	if !lim.admits(uint64(len(payload))) {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(payload), lim.MaxValue)
-	}
-	if h.Negative && len(payload) > 0 {
-		return nil, errNegativePayload
 	}
 	tagsLen, err := tagsSize(h.Tags)
 	if err != nil {
 		return nil, err
 	}
 
+	if h.Policy != 0 {
+		tagsLen += policyLen
+	}
 	head := HeaderLen + tagsLen
 	compress := lim.CompressFrom >= 0 && len(payload) >= lim.CompressFrom
 	room := len(payload)
@@ -219,6 +225,12 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	if h.Negative {
 		flags |= flagNegative
 		codec = 0
+		if len(payload) > 0 {
+			flags |= flagText
+		}
+	}
+	if h.Policy != 0 {
+		flags |= flagPolicy
 	}
 	value = value[:head+stored]
 
@@ -236,13 +248,16 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	hash := hashKey(key)
 	copy(value[keyHashOffset:], hash[:])
 	putTags(value[HeaderLen:head], h.Tags)
+	if h.Policy != 0 {
+		le.PutUint64(value[head-policyLen:], h.Policy)
+	}
 	le.PutUint32(value[crcOffset:], checksum(value))
 	return value, nil
 }
 
 // Decode returns what Encode was given, if value is an intact entry of this key. The payload of an uncompressed entry
 // lies inside value, so value must not be changed afterwards; its capacity is clipped, so appending to it copies. That of
-// a compressed entry is freshly allocated. A negative entry has an empty payload.
+// a compressed entry is freshly allocated.
 //
 // The errors are ErrForeign, ErrNewer, ErrCorrupt, ErrWrongKey and ErrTooLarge. Nothing larger than the tags section, 33
 // KB at most, is allocated before all lengths are known to be within bounds.
@@ -303,16 +318,17 @@ func open(key string, value []byte) (e envelope, err error) {
 	}
 
 	head := HeaderLen + tagsLen
-	tags, err := parseTags(value[HeaderLen:head])
+	e.flags = value[flagsOffset]
+	tags, policy, err := parseTags(e.flags, value[HeaderLen:head])
 	if err != nil {
 		return e, err
 	}
-	e.flags = value[flagsOffset]
 	e.raw = uint64(le.Uint32(value[rawLenOffset:]))
 	e.payload = value[head:len(value):len(value)]
 	e.header = Header{
 		Codec:        le.Uint32(value[codecOffset:]),
 		Negative:     e.flags&flagNegative != 0,
+		Policy:       policy,
 		LoadStart:    int64(le.Uint64(value[loadStartOffset:])),
 		FreshUntil:   int64(le.Uint64(value[freshUntilOffset:])),
 		DeadUntil:    int64(le.Uint64(value[deadUntilOffset:])),
@@ -320,7 +336,7 @@ func open(key string, value []byte) (e envelope, err error) {
 		Nonce:        Nonce(value[NonceOffset:]),
 		Tags:         tags,
 	}
-	if e.header.Negative && (stored != 0 || e.header.Codec != 0) {
+	if text := e.flags&flagText != 0; e.header.Negative && (e.header.Codec != 0 || text != (stored != 0)) || text && !e.header.Negative {
 		return e, fmt.Errorf("%w: negative entry with a payload", ErrCorrupt)
 	}
 	return e, nil
@@ -406,38 +422,50 @@ func putTags(section []byte, tags []Tag) {
 	}
 }
 
-func parseTags(section []byte) ([]Tag, error) {
+// policyLen is how many bytes a policy takes at the end of the tags section.
+const policyLen = 8
+
+func parseTags(flags byte, section []byte) (tags []Tag, policy uint64, err error) {
 	le := binary.LittleEndian
+	if flags&flagPolicy != 0 {
+		at := len(section) - policyLen
+		if at < 0 {
+			return nil, 0, fmt.Errorf("%w: no policy", ErrCorrupt)
+		}
+		policy, section = le.Uint64(section[at:]), section[:at]
+		if policy == 0 {
+			return nil, 0, fmt.Errorf("%w: the policy that is never written", ErrCorrupt)
+		}
+	}
 	if len(section) < 2 {
-		return nil, fmt.Errorf("%w: no tags section", ErrCorrupt)
+		return nil, 0, fmt.Errorf("%w: no tags section", ErrCorrupt)
 	}
 	count := int(le.Uint16(section))
 	if count > MaxTags {
-		return nil, fmt.Errorf("%w: too many tags", ErrCorrupt)
+		return nil, 0, fmt.Errorf("%w: too many tags", ErrCorrupt)
 	}
 	rest := section[2:]
-	var tags []Tag
 	if count > 0 {
 		tags = make([]Tag, 0, count)
 	}
 	for range count {
 		if len(rest) < 2 {
-			return nil, fmt.Errorf("%w: tags cut short", ErrCorrupt)
+			return nil, 0, fmt.Errorf("%w: tags cut short", ErrCorrupt)
 		}
 		n := int(le.Uint16(rest))
 		if n > MaxTagName {
-			return nil, fmt.Errorf("%w: tag name too long", ErrCorrupt)
+			return nil, 0, fmt.Errorf("%w: tag name too long", ErrCorrupt)
 		}
 		if len(rest) < 2+n+8 {
-			return nil, fmt.Errorf("%w: tags cut short", ErrCorrupt)
+			return nil, 0, fmt.Errorf("%w: tags cut short", ErrCorrupt)
 		}
 		tags = append(tags, Tag{Name: string(rest[2 : 2+n]), Generation: le.Uint64(rest[2+n:])})
 		rest = rest[2+n+8:]
 	}
 	if len(rest) > 0 {
-		return nil, fmt.Errorf("%w: bytes after the tags", ErrCorrupt)
+		return nil, 0, fmt.Errorf("%w: bytes after the tags", ErrCorrupt)
 	}
-	return tags, nil
+	return tags, policy, nil
 }
 
 func saturate(d time.Duration) uint32 {

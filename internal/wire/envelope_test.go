@@ -139,11 +139,6 @@ func TestEncodeRefusesWhatTheFormatCannotHold(t *testing.T) {
 	}
 
 	h := fixedHeader()
-	h.Negative = true
-	_, err = Encode("k", h, []byte("x"), roomy)
-	require.ErrorIs(t, err, errNegativePayload)
-
-	h = fixedHeader()
 	h.Tags = make([]Tag, MaxTags+1)
 	_, err = Encode("k", h, nil, roomy)
 	require.ErrorIs(t, err, ErrTags)
@@ -151,6 +146,27 @@ func TestEncodeRefusesWhatTheFormatCannotHold(t *testing.T) {
 	h.Tags = []Tag{{Name: strings.Repeat("x", MaxTagName+1)}}
 	_, err = Encode("k", h, nil, roomy)
 	require.ErrorIs(t, err, ErrTags)
+}
+
+func TestAnEntrySaysItsPolicyAndANegativeOneWhy(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []uint64{0, 1, 1<<64 - 1} {
+		for _, text := range []string{"", "no such user"} {
+			h := fixedHeader()
+			h.Negative, h.Codec, h.Policy = true, 0, policy
+			value := encode(t, "k", h, []byte(text), roomy)
+			got, payload, err := Decode("k", value, roomy)
+			require.NoError(t, err)
+			require.Equal(t, h, got)
+			require.Equal(t, text, string(payload))
+			head, size, need, err := Peek("k", value)
+			require.NoError(t, err)
+			require.LessOrEqual(t, need, len(value))
+			require.EqualValues(t, len(value), size)
+			require.Equal(t, policy, head.Policy)
+			require.Equal(t, h.Tags, head.Tags)
+		}
+	}
 }
 
 func TestNegativeEntryHasNoCodec(t *testing.T) {
@@ -378,6 +394,10 @@ func TestInconsistentEntryIsRefused(t *testing.T) {
 		"tag without a whole generation":    forge("k", 0, 0, section(1, tag("t")[:10]), nil),
 		"tag name too long":                 forge("k", 0, 0, section(1, tag(strings.Repeat("x", MaxTagName+1))), nil),
 		"negative with a payload":           forge("k", flagNegative, 3, noTags, []byte("abc")),
+		"negative that lacks its text":      forge("k", flagNegative|flagText, 0, noTags, nil),
+		"text that is not negative":         forge("k", flagText, 3, noTags, []byte("abc")),
+		"no room for its policy":            forge("k", flagPolicy, 0, noTags, nil),
+		"a policy of zero":                  forge("k", flagPolicy, 0, append(bytes.Clone(noTags), make([]byte, 8)...), nil),
 		"negative with a compressed one":    forge("k", flagNegative|flagCompressed, 0, noTags, []byte{0}),
 		"negative with a codec":             seal(withCodec),
 		"compressed without a block":        forge("k", flagCompressed, 0, noTags, nil),

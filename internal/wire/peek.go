@@ -9,7 +9,7 @@ import (
 // PeekLen is how many bytes at the start of a value are as a rule enough for Peek.
 const PeekLen = 256
 
-const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8)
+const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8) + policyLen
 
 // MaxOverhead is how many bytes a value can have beside its payload.
 const MaxOverhead = HeaderLen + maxTagsLen
@@ -53,6 +53,6 @@ func Peek(key string, head []byte) (h Header, size int64, need int, err error) {
 	if IsChunked(head) {
 		size += int64(le.Uint32(head[tags:]))
 	}
-	h.Tags, err = parseTags(head[HeaderLen:tags])
+	h.Tags, h.Policy, err = parseTags(head[flagsOffset], head[HeaderLen:tags])
 	return h, size, need, err
 }

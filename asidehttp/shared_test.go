@@ -1,0 +1,91 @@
+package asidehttp_test
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp"
+)
+
+// However many handlers a cache has, a client has one allowance.
+func TestAllHandlersOfACacheHaveOneLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		caches := make([]*aside.Cache, 2)
+		for i := range caches {
+			c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+			require.NoError(t, err)
+			defer c.Close()
+			caches[i] = c
+		}
+		o := options(io.Discard)
+		o.Rate, o.Burst = 1, 50
+		served := func(handlers ...http.Handler) (n int) {
+			for range 60 {
+				for _, h := range handlers {
+					if ask(h, "GET", "/?metrics=true", "", "Bearer "+keyAll).Code == 200 {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		handler, metrics := asidehttp.Handler(caches[0], o), asidehttp.Metrics(caches[0], o)
+		require.Equal(t, 50, served(handler, metrics))
+		require.Equal(t, 50, served(asidehttp.Metrics(caches[1], o)), "another cache has a limit of its own")
+		time.Sleep(10 * time.Second)
+		require.Equal(t, 10, served(metrics, handler, asidehttp.Metrics(caches[0], o)))
+
+		// Each handler allows what its own options say, of what the client has not used up elsewhere.
+		time.Sleep(time.Hour)
+		o.Burst = 5
+		narrow := asidehttp.Metrics(caches[0], o)
+		require.Equal(t, 5, served(narrow))
+		require.Equal(t, 45, served(handler))
+		require.Equal(t, 0, served(narrow))
+		o.Rate = -1
+		require.Equal(t, 60, served(asidehttp.Metrics(caches[0], o)), "no limit at all")
+	})
+}
+
+func TestACacheWithHandlersCanBeCollected(t *testing.T) {
+	t.Parallel()
+	collected := make(chan struct{})
+	func() {
+		c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		asidehttp.Handler(c, options(io.Discard))
+		c.Close()
+		runtime.AddCleanup(c, func(done chan struct{}) { close(done) }, collected)
+	}()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		runtime.GC()
+		select {
+		case <-collected:
+			return
+		case <-time.After(10 * time.Millisecond):
+			require.True(t, time.Now().Before(deadline), "it is still held")
+		}
+	}
+}
+
+// A cache that knows no category yet says so, and is not taken for one that is closed.
+func TestACacheThatKnowsNoCategory(t *testing.T) {
+	t.Parallel()
+	c := newCache(t, aside.Options{})
+	h := asidehttp.Handler(c, options(io.Discard))
+	w := ask(h, "POST", "/", `{"category":"models"}`, "Bearer "+keyAll)
+	require.Equal(t, 422, w.Code)
+	require.Contains(t, problemOf(t, w).Detail, "Options.Policies")
+	require.Equal(t, 200, ask(h, "POST", "/", `{"category":"all"}`, "Bearer "+keyAll).Code)
+	c.Close()
+	require.Equal(t, 503, ask(h, "POST", "/", `{"category":"models"}`, "Bearer "+keyAll).Code)
+}

@@ -1,0 +1,43 @@
+package aside
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// knowsCategory reports whether there is something in a category, or may be: this process has a policy for it, or Redis has a
+// generation of it, which it has from the first load on that could be stored. Where Redis does not say, there may be something.
+func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
+	if slices.Contains(c.categories(), category) {
+		return true
+	}
+	if c.store == nil {
+		return false
+	}
+	tag := tagCategory + category
+	if c.journal.holds(tag) || c.journal.holds(tagAll) {
+		return true
+	}
+	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, 1)
+	defer cancel()
+	values, err := c.store.Values(ctx, tag)
+	return err != nil || values[0] != ""
+}
+
+// unknownCategory is the error of a category that is nobody's.
+func (c *Cache) unknownCategory(category string) error {
+	known := c.categories()
+	slices.Sort(known)
+	what := "this cache has used none yet"
+	if known = slices.Compact(known); len(known) > 0 {
+		const most = 50
+		what = "the categories are " + strings.Join(known[:min(len(known), most)], ", ")
+		if len(known) > most {
+			what += ", …"
+		}
+	}
+	return invalidArgument("there is no category " + strconv.Quote(category[:min(len(category), 64)]) + ": " + what +
+		"; list the Policy of another one in Options.Policies")
+}
