@@ -474,6 +474,8 @@ func TestACallerAfterAnInvalidationNeverJoinsAnOlderLoad(t *testing.T) {
 
 func TestACallerAfterAnInvalidationOfATagNeverJoinsAnOlderLoad(t *testing.T) {
 	t.Parallel()
+	// The older load has the lease, which is waited for, for half of that time.
+	brief := aside.Policy{Name: "brief", Category: "items", TTL: time.Hour, LoadTimeout: 5 * time.Second}
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		for name, invalidate := range map[string]func(*aside.Cache) (aside.Receipt, error){
 			"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(t.Context(), "x") },
@@ -481,7 +483,7 @@ func TestACallerAfterAnInvalidationOfATagNeverJoinsAnOlderLoad(t *testing.T) {
 			"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(t.Context()) },
 		} {
 			t.Run(name, func(t *testing.T) {
-				c, key := newCache(aside.Options{}), items.Key(name)
+				c, key := newCache(aside.Options{Policies: []aside.Policy{brief}}), brief.Key(name)
 				old := newHeld()
 				first := waiting(t, c, key, old.load("old"), aside.WithTags("x"))
 				<-old.began

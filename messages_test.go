@@ -209,15 +209,15 @@ func causes() []cause {
 				_, _ = bufio.NewReader(conn).ReadString('\n')
 			}))
 		}},
-		{"a command that the user may not run", "redis answered NOPERM to UNLINK: its user lacks a permission that the README lists", func(t *testing.T) rueidis.ClientOption {
+		{"a command that the user may not run", "redis answered NOPERM to UNLINK in a script: its user lacks a permission that the README lists", func(t *testing.T) rueidis.ClientOption {
 			s := redistest.Start(t)
 			s.MustDo(t, "ACL", "SETUSER", "default", "-unlink")
 			return to(s.Addr())
 		}},
-		{"a command that is renamed", "redis answered ERR to UNLINK: the command is renamed or switched off there, and a cache cannot do without it; the README lists all of them", func(t *testing.T) rueidis.ClientOption {
+		{"a command that is renamed", "redis answered ERR to UNLINK in a script: the command is renamed or switched off there, and a cache cannot do without it; the README lists all of them", func(t *testing.T) rueidis.ClientOption {
 			return to(redistest.Start(t, "--rename-command", "UNLINK", "OTHERWISE").Addr())
 		}},
-		{"a replica", "redis answered READONLY to SET: it is a replica", func(t *testing.T) rueidis.ClientOption {
+		{"a replica", "redis answered READONLY: it is a replica", func(t *testing.T) rueidis.ClientOption {
 			return to(redistest.Start(t, "--replicaof", "127.0.0.1", strconv.Itoa(redistest.Start(t).Port())).Addr())
 		}},
 		{"a server that lacks replicas", "redis answered NOREPLICAS to SET: it takes no writes, removals included, while it has too few replicas (min-replicas-to-write)", func(t *testing.T) rueidis.ClientOption {
