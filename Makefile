@@ -4,7 +4,7 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
-RACES     = TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs|TestNoGenerationInUse
+RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs|TestNoGenerationInUse
 SOAK      = 10m
 SCHEDULES = 100
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
