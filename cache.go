@@ -26,24 +26,25 @@ import (
 // Values are shared: everyone who hits a value in memory, or waits for the same load, gets the same pointers, slices and
 // maps, and the cache may still be encoding them. Do not change what you got from a cache or gave to it.
 type Cache struct {
-	opts       Options
-	clock      *near.Clock
-	near       *near.Cache
-	store      *redisstore.Store // nil in memory mode
-	sampler    sampler
-	flights    flight.Group[flightKey, outcome]
-	fills      sync.Map // key -> *filled
-	failures   failures
-	plans      plans
-	metrics    metrics
-	health     health
-	loads      *bulkhead
-	journal    *journal // of invalidations; nil in memory mode
-	sweeps     sweeps
-	unreturned unreturned
-	touches    touches
-	told       told
-	closes     chan struct{}
+	opts         Options
+	clock        *near.Clock
+	near         *near.Cache
+	store        *redisstore.Store // nil in memory mode
+	sampler      sampler
+	flights      flight.Group[flightKey, outcome]
+	fills        sync.Map // key -> *filled
+	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
+	failures     failures
+	plans        plans
+	metrics      metrics
+	health       health
+	loads        *bulkhead
+	journal      *journal // of invalidations; nil in memory mode
+	sweeps       sweeps
+	unreturned   unreturned
+	touches      touches
+	told         told
+	closes       chan struct{}
 
 	generations atomic.Uint64 // the last one given to a tag in memory mode
 	lateTags    atomic.Uint64 // how often a named tag may have been invalidated, as far as this process has been told

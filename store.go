@@ -77,6 +77,13 @@ func (c *Cache) undecodable(s *slot, err error) {
 	}
 }
 
+// anotherBuild notes a value that is whole, and that this process cannot decode: another one with another type or codec has stored it. Two
+// builds side by side must not push out each other's values at each call. So this one keeps what it loads in its own memory.
+func (c *Cache) anotherBuild(s *slot, err error) {
+	c.undecodable(s, err)
+	s.keep, s.reason = false, "stored by a build with another type or codec"
+}
+
 // sealed is what Redis holds for a slot, before its tags were looked at.
 type sealed struct {
 	slot    *slot
@@ -282,7 +289,7 @@ func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
 		codec, ok = own, true
 	}
 	if !ok {
-		c.undecodable(s, errors.New("stored by a codec that the policy does not name"))
+		c.anotherBuild(s, errors.New("stored by a codec that the policy does not name"))
 		return nil, false
 	}
 	if !c.limits().Fits(codec, s.typ, v.payload) {
@@ -291,7 +298,7 @@ func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
 	}
 	value := reflect.New(s.typ).Interface()
 	if err := wire.Unmarshal(codec, v.payload, value); err != nil {
-		c.undecodable(s, err)
+		c.anotherBuild(s, err)
 		return nil, false
 	}
 	if s.plan.policy.Private {
@@ -375,6 +382,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 	if own, ok := wire.Builtin(codec); ok && s.out.value != nil && !c.limits().Fits(own, s.typ, payload) {
 		return redisstore.Filling{}, errTooWide // no reader would take it
 	}
+	c.checkFirst(s, payload, codec)
 	value, err := wire.Encode(c.named(s.key), wire.Header{
 		Codec:        codec,
 		Negative:     s.out.value == nil,
@@ -419,6 +427,10 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 			}
 		case err != nil:
 			failed = append(failed, s)
+			if encoding := (*wire.CodecError)(nil); errors.As(err, &encoding) && !s.supersede && !s.lost.Load() {
+				s.quiet = true // Redis cannot have it, but this process can
+				c.keepWithoutLease(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
+			}
 		default:
 			fills, filling = append(fills, f), append(filling, s)
 			size += f.Size()

@@ -1,0 +1,112 @@
+package aside_test
+
+import (
+	"context"
+	"math"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// Two builds whose types do not fit, side by side on one Redis: each process loads a key once, and neither pushes out what the other has.
+func TestTwoBuildsWithTypesThatDoNotFitLoadOnceEach(t *testing.T) {
+	t.Parallel()
+	type older struct{ N int }
+	type newer struct{ N string }
+	server := redistest.Start(t)
+	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	key := items.Key("a")
+	var loadsA, loadsB atomic.Int64
+	for range 40 {
+		v, err := aside.GetOrLoad(t.Context(), a, key, func(context.Context) (older, error) { loadsA.Add(1); return older{7}, nil })
+		require.NoError(t, err)
+		require.Equal(t, 7, v.N)
+		allTold(t, a)
+		allTold(t, b)
+		w, err := aside.GetOrLoad(t.Context(), b, key, func(context.Context) (newer, error) { loadsB.Add(1); return newer{"seven"}, nil })
+		require.NoError(t, err)
+		require.Equal(t, "seven", w.N)
+		allTold(t, a)
+		allTold(t, b)
+	}
+	require.EqualValues(t, 1, loadsA.Load())
+	require.LessOrEqual(t, loadsB.Load(), int64(2), "one, and another one where the first was told of the older build's store")
+	require.NotZero(t, b.Metrics().Labels["items"].DecodeErrors)
+	// A change is heard by both.
+	receipt, err := a.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	allTold(t, a)
+	allTold(t, b)
+	_, err = aside.GetOrLoad(t.Context(), b, key, func(context.Context) (newer, error) { loadsB.Add(1); return newer{"eight"}, nil })
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, loadsB.Load(), int64(2))
+}
+
+// What cannot be encoded is in the memory of the process that has loaded it.
+func TestWhatCannotBeEncodedIsKeptInMemory(t *testing.T) {
+	t.Parallel()
+	type odd struct{ X float64 }
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c, key := newCache(aside.Options{}), items.Key("odd")
+		var loads atomic.Int64
+		load := func(context.Context) (odd, error) { loads.Add(1); return odd{math.NaN()}, nil }
+		_, err := aside.GetOrLoad(t.Context(), c, key, load)
+		require.NoError(t, err)
+		if h := c.Health(); h.State == aside.StateConnected && !h.Tracking {
+			return // nobody would tell of a change
+		}
+		eventually(t, "it is in memory", func() bool { _, err := aside.Get[odd](t.Context(), c, key); return err == nil })
+		was := loads.Load()
+		for range 20 {
+			v, err := aside.GetOrLoad(t.Context(), c, key, load)
+			require.NoError(t, err)
+			require.True(t, math.IsNaN(v.X))
+		}
+		require.Equal(t, was, loads.Load())
+		if c.Health().State != aside.StateMemory {
+			require.EqualValues(t, was, c.Metrics().Labels["items"].EncodeErrors, "each load that could not be stored counts")
+		}
+		_, err = c.Invalidate(t.Context(), key)
+		require.NoError(t, err)
+		_, err = aside.Get[odd](t.Context(), c, key)
+		require.ErrorIs(t, err, aside.ErrMiss)
+	})
+}
+
+// The first value of a type shows what its codec leaves out.
+func TestWhatACodecLeavesOutIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	type inner struct {
+		Kept string
+		lost int
+	}
+	type leaving struct {
+		Name  string
+		Inner []inner
+		Own   int `json:"-"`
+	}
+	type whole struct {
+		Name string
+		Own  int `json:"-"`
+	}
+	var log logbook
+	o := at(redistest.Start(t).Addr())
+	o.Logger = log.logger()
+	c := connected(t, o)
+	stored(t, c, items.Key("whole"), whole{"n", 1})
+	stored(t, c, items.Key("none"), leaving{"n", nil, 1})
+	require.NotContains(t, log.String(), "survive")
+	for _, id := range []string{"a", "b", "c"} {
+		stored(t, c, items.Key(id), leaving{"n", []inner{{"k", 0}, {"k", 5}}, 1})
+	}
+	eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "survive") })
+	require.Equal(t, 1, strings.Count(log.String(), "survive"))
+	require.Contains(t, log.String(), "aside_test.leaving")
+	require.Contains(t, log.String(), ".Inner[1].lost")
+}

@@ -1,0 +1,141 @@
+package aside
+
+import (
+	"math"
+	"reflect"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// A codec may leave out what it does not know of, unexported fields, say: a process that has loaded a value would see it whole, and one
+// that has read it in Redis without them. So the first values of each type that are stored are decoded again and compared. Several: a
+// field that is left out may be empty in the first one.
+
+// typeAndCodec is what is looked at once in a process.
+type typeAndCodec struct {
+	typ   reflect.Type
+	codec uint32
+}
+
+const (
+	mostCheckedBytes = 4 << 20 // of a payload: a larger one would take long to decode
+	mostCompared     = 10_000  // parts of a value
+	firstValues      = 8       // of a type
+)
+
+// checkFirst logs what does not come back of s's value, where it is one of the first of its type. Its callers have theirs by then.
+func (c *Cache) checkFirst(s *slot, payload []byte, id uint32) {
+	if s.out.value == nil || len(payload) > mostCheckedBytes || wire.IsRaw(s.typ) {
+		return
+	}
+	if _, encoded := s.out.value.(*encoded); encoded {
+		return // each caller decodes it
+	}
+	n, _ := c.checkedTypes.LoadOrStore(typeAndCodec{s.typ, id}, new(atomic.Int32))
+	checked := n.(*atomic.Int32)
+	if checked.Load() >= firstValues || checked.Add(1) > firstValues {
+		return
+	}
+	codec := s.codec()
+	again := reflect.New(s.typ)
+	field, what := "", "it cannot be decoded"
+	if err := wire.Unmarshal(codec, payload, again.Interface()); err == nil {
+		d := difference{left: mostCompared}
+		if !d.found(reflect.ValueOf(s.out.value).Elem(), again.Elem(), "") {
+			return
+		}
+		field, what = d.at, "it comes back changed"
+	}
+	if checked.Swap(firstValues) > firstValues {
+		return // somebody else has just logged it
+	}
+	checked.Add(1)
+	c.opts.Logger.Warn("aside: a type does not survive its codec: processes that read its values in Redis see something else than the one that has loaded them",
+		"policy", s.plan.policy.name(), "type", s.typ.String(), "field", field, "codec", codec.Name(), "what", what)
+}
+
+// A difference is the first one between two values of a type, as far as it is looked for.
+type difference struct {
+	at   string
+	left int
+}
+
+var typeOfTime = reflect.TypeFor[time.Time]()
+
+// found looks for it. Nil and empty are the same; what the author of a type has told codecs to leave out is not looked at.
+func (d *difference) found(a, b reflect.Value, path string) bool {
+	if d.left--; d.left < 0 {
+		return false
+	}
+	differ := func(yes bool) bool {
+		if yes {
+			d.at = path
+		}
+		return yes
+	}
+	if a.Type() == typeOfTime {
+		return a.CanInterface() && differ(!a.Interface().(time.Time).Equal(b.Interface().(time.Time)))
+	}
+	switch a.Kind() {
+	case reflect.Bool:
+		return differ(a.Bool() != b.Bool())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return differ(a.Int() != b.Int())
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return differ(a.Uint() != b.Uint())
+	case reflect.Float32, reflect.Float64:
+		x, y := a.Float(), b.Float()
+		return differ(x != y && !(math.IsNaN(x) && math.IsNaN(y)))
+	case reflect.Complex64, reflect.Complex128:
+		return differ(a.Complex() != b.Complex())
+	case reflect.String:
+		return differ(a.String() != b.String())
+	case reflect.Struct:
+		for i := range a.NumField() {
+			f := a.Type().Field(i)
+			if f.Tag.Get("json") == "-" || f.Tag.Get("cbor") == "-" {
+				continue
+			}
+			if d.found(a.Field(i), b.Field(i), path+"."+f.Name) {
+				return true
+			}
+		}
+		return false
+	case reflect.Pointer, reflect.Interface:
+		if a.IsNil() || b.IsNil() {
+			return differ(a.IsNil() != b.IsNil())
+		}
+		if a, b = a.Elem(), b.Elem(); a.Type() != b.Type() {
+			return differ(true)
+		}
+		return d.found(a, b, path)
+	case reflect.Slice, reflect.Array:
+		if a.Len() != b.Len() {
+			return differ(true)
+		}
+		for i := range a.Len() {
+			if d.found(a.Index(i), b.Index(i), path+"["+strconv.Itoa(i)+"]") {
+				return true
+			}
+		}
+		return false
+	case reflect.Map:
+		if a.Len() != b.Len() {
+			return differ(true)
+		}
+		for _, k := range a.MapKeys() {
+			v := b.MapIndex(k)
+			if !v.IsValid() {
+				return differ(true)
+			}
+			if d.found(a.MapIndex(k), v, path+"[a key]") {
+				return true
+			}
+		}
+		return false
+	}
+	return differ(!a.IsZero() && b.IsZero()) // functions, channels
+}
