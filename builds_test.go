@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -109,4 +110,49 @@ func TestWhatACodecLeavesOutIsLoggedOnce(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "survive"))
 	require.Contains(t, log.String(), "aside_test.leaving")
 	require.Contains(t, log.String(), ".Inner[1].lost")
+}
+
+// A deployment raises the version of a policy: the newer build reads nothing older, and the older one does not push out what the newer one has
+// stored.
+func TestANewerVersionOfAPolicyReadsNothingOlder(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	for _, name := range []string{"", "another name"} {
+		t.Run(name, func(t *testing.T) {
+			version := func(n int) *aside.Policy {
+				return &aside.Policy{Name: name, Category: "versions", TTL: time.Hour, Version: n}
+			}
+			id := "of " + name
+			var caches [3]*aside.Cache
+			for i := range caches {
+				caches[i] = connected(t, at(server.Addr()))
+			}
+			zero, one, again := caches[0], caches[1], caches[2]
+			stored(t, zero, version(0).Key(id), "older")
+			r, err := aside.Lookup(t.Context(), one, version(1).Key(id), value("newer"))
+			require.NoError(t, err)
+			require.Equal(t, "newer", r.Value)
+			require.Equal(t, "stored by an older version of the policy", r.Reason)
+			eventually(t, "it is replaced", func() bool {
+				v, err := aside.Get[string](t.Context(), again, version(1).Key(id))
+				return err == nil && v == "newer"
+			})
+			allTold(t, zero)
+			for range 5 {
+				v, err := aside.GetOrLoad(t.Context(), zero, version(0).Key(id), value("older again"))
+				require.NoError(t, err)
+				require.Equal(t, "older again", v)
+			}
+			require.EqualValues(t, 1, zero.Metrics().Labels["versions"].Loads, "kept in its own memory")
+			another := connected(t, at(server.Addr()))
+			v, err := aside.Get[string](t.Context(), another, version(1).Key(id))
+			require.NoError(t, err)
+			require.Equal(t, "newer", v, "and Redis has the newer one")
+		})
+	}
+	for _, bad := range []int{-1, 1 << 16} {
+		_, err := aside.New(aside.Options{Policies: []aside.Policy{{Category: "versions", TTL: time.Hour, Version: bad}}})
+		requireCode(t, err, aside.CodeInvalidOption)
+		require.ErrorContains(t, err, "Version")
+	}
 }

@@ -21,22 +21,40 @@ import (
 //
 // For the others it is a miss, and is replaced. Such policies take the place from each other, which costs loads, so it is logged.
 
-// ownerOf is what stands for a policy in its stored values, 0 for one that is named like its category.
+// versionBits of what stands for a policy are its version, the others its name.
+const versionBits = 16
+
+// ownerOf is what stands for a policy in its stored values: 0 for the name of one that is named like its category.
 func ownerOf(p *Policy) uint64 {
 	if p.name() == p.Category {
-		return 0
+		return uint64(p.Version)
 	}
 	sum := sha256.Sum256([]byte(p.name()))
-	return max(binary.LittleEndian.Uint64(sum[:]), 1)
+	return max(binary.LittleEndian.Uint64(sum[:])>>versionBits, 1)<<versionBits | uint64(p.Version)
+}
+
+// foreign reports why a stored value does not count for s's policy, nil where it does. Of two versions of one policy the newer one's
+// values stay: see Policy.Version.
+func (s *slot) foreign(owner uint64) error {
+	own := s.plan.owner
+	switch {
+	case owner == own:
+		return nil
+	case owner>>versionBits != own>>versionBits:
+		return errOtherPolicy
+	case owner > own:
+		return wire.ErrNewer
+	}
+	return errOlderVersion
 }
 
 // nameOfOwner is the name of the policy that a stored value belongs to, as far as this process knows it.
 func (c *Cache) nameOfOwner(owner uint64, category string) string {
-	if owner == 0 {
+	if owner>>versionBits == 0 {
 		return category
 	}
 	for name, pl := range c.plans.all() {
-		if pl.owner == owner && pl.policy.Category == category {
+		if pl.owner>>versionBits == owner>>versionBits && pl.policy.Category == category {
 			return name
 		}
 	}
@@ -88,4 +106,7 @@ func (c *Cache) decodes(s *slot, codec wire.Codec, payload []byte, into any) boo
 	return wire.Unmarshal(codec, append([]byte(nil), payload...), into) == nil
 }
 
-var errOtherPolicy = errors.New(reasonShared)
+var (
+	errOtherPolicy  = errors.New(reasonShared)
+	errOlderVersion = errors.New("stored by an older version of the policy")
+)

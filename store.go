@@ -107,8 +107,8 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 	} else {
 		header, payload, err = wire.Decode(c.named(s.key), stored, c.limits())
 	}
-	if err == nil && header.Policy != s.plan.owner {
-		err = errOtherPolicy
+	if err == nil {
+		err = s.foreign(header.Policy)
 	}
 	if err == nil && !onlyTags(header.Tags) {
 		err = errForeignTag
@@ -128,6 +128,9 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 		s.reason = "invalidated by a tag or its category"
 		return nil, false
 	case errors.Is(err, errChunksUnread):
+		return nil, false
+	case errors.Is(err, errOlderVersion):
+		s.reason = err.Error()
 		return nil, false
 	case errors.Is(err, errOtherPolicy):
 		c.sharedKey(s, header.Policy)

@@ -65,6 +65,10 @@ type Policy struct {
 	// values as they are.
 	Codec Codec
 
+	// Version tells builds apart whose values mean something else, though their types fit: 0 to 65535. A value of a lower version is a
+	// miss, and is replaced. A build of a lower version does not replace one of a higher: it keeps what it loads in its own memory.
+	Version int
+
 	// Private gives each caller a copy of its own, which it may change. Every hit then decodes the value, in memory mode too.
 	Private bool
 }
@@ -137,7 +141,7 @@ func (p *Policy) codecName() (name string) {
 // equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
-		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Private == q.Private
+		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Version == q.Version && p.Private == q.Private
 }
 
 func (p *Policy) validate() error {
@@ -156,6 +160,8 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
 	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
 		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
+	case p.Version < 0 || p.Version >= 1<<versionBits:
+		return invalidOption("policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<versionBits-1)
 	case p.Codec != nil && p.codecName() == "":
 		return invalidOption("policy %q: its Codec has an empty Name, or panics when asked for it: stored values are told apart by it", p.name())
 	}
