@@ -133,7 +133,7 @@ func TestDegradedWhereNobodyListens(t *testing.T) {
 	began := c.Health()
 	require.Equal(t, aside.StateDegraded, began.State)
 	require.False(t, began.Since.Before(before))
-	eventually(t, "the first attempt fails", func() bool { return c.Health().Reason == "the connection to redis failed" })
+	eventually(t, "the first attempt fails", func() bool { return c.Health().Reason == connectionRefused })
 	h := c.Health()
 	require.Equal(t, aside.StateDegraded, h.State)
 	require.Equal(t, began.Since, h.Since, "degraded since the start, whatever the reason by now")

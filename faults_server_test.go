@@ -60,7 +60,7 @@ func TestFault01RedisIsDownAtTheStart(t *testing.T) {
 	c := newCache(t, atOnce(server.Addr()))
 	took := time.Since(began)
 	require.Less(t, took, time.Second)
-	eventually(t, "it says why", func() bool { return c.Health().Reason == "the connection to redis failed" })
+	eventually(t, "it says why", func() bool { return c.Health().Reason == connectionRefused })
 	require.Equal(t, aside.StateDegraded, c.Health().State)
 	requireLoaded(t, c, items.Key("a"))
 	server.Restart()

@@ -363,7 +363,7 @@ func TestAServerWithoutMemoryStillForgets(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "new", r.Value)
 		require.Equal(t, aside.StatusFallback, r.Status)
-		require.Equal(t, "redis answered OOM", r.Reason)
+		require.Contains(t, r.Reason, "redis answered OOM")
 		eventually(t, "the other one hears of it", func() bool {
 			v, err := aside.GetOrLoad(ctx, other, key, value("new"), tag)
 			require.NoError(t, err)

@@ -168,3 +168,6 @@ func getenv(name string) string {
 	}
 	return v
 }
+
+// connectionRefused is what Health says where nothing listens.
+const connectionRefused = "redis cannot be reached: nothing listens at its address (connection refused)"

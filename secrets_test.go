@@ -188,7 +188,7 @@ func requireSilence(t *testing.T, o aside.Options, ready func(*aside.Cache) bool
 
 func TestNothingSaysASecretWhileRedisIsAway(t *testing.T) {
 	t.Parallel()
-	requireSilence(t, secretive(nobody(t)), func(c *aside.Cache) bool { return c.Health().Reason == "the connection to redis failed" })
+	requireSilence(t, secretive(nobody(t)), func(c *aside.Cache) bool { return c.Health().Reason == connectionRefused })
 }
 
 func TestNothingSaysASecretInMemory(t *testing.T) {

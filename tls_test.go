@@ -90,7 +90,7 @@ func TestTLS(t *testing.T) {
 		"a good certificate":         {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, ""},
 		"an expired one":             {&tls.Config{Certificates: []tls.Certificate{expired}}, ofExpired, "certificate of redis was refused: it has expired, or is not valid yet"},
 		"that of another authority":  {&tls.Config{Certificates: []tls.Certificate{good}}, ofExpired, "certificate of redis was refused: it is signed by an authority that is not trusted"},
-		"TLS 1.0":                    {&tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, trusted, "failed"},
+		"TLS 1.0":                    {&tls.Config{Certificates: []tls.Certificate{good}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}, trusted, "refused the TLS handshake: protocol version"},
 		"no TLS":                     {nil, trusted, "redis"},
 		"a certificate of elsewhere": {&tls.Config{Certificates: []tls.Certificate{good}}, trusted, "certificate of redis was refused: it is for another host"},
 	} {
