@@ -78,10 +78,11 @@ func (c *Cache) undecodable(s *slot, err error) {
 }
 
 // anotherBuild notes a value that is whole, and that this process cannot decode: another one with another type or codec has stored it. Two
-// builds side by side must not push out each other's values at each call. So this one keeps what it loads in its own memory.
+// builds side by side must not push out each other's values at each call. So this one keeps what it loads in its own memory; but where
+// nobody tells it of changes it keeps nothing there, and has to store what it loads.
 func (c *Cache) anotherBuild(s *slot, err error) {
 	c.undecodable(s, err)
-	s.keep, s.reason = false, "stored by a build with another type or codec"
+	s.keep, s.reason = !s.told(), "stored by a build with another type or codec"
 }
 
 // sealed is what Redis holds for a slot, before its tags were looked at.

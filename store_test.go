@@ -128,7 +128,7 @@ func TestAValueThatTheCodecRefusesIsReturnedCountedAndLogged(t *testing.T) {
 	c := connected(t, o)
 	load := func(context.Context) (func(), error) { return func() {}, nil }
 	for n := range uint64(3) {
-		v, err := aside.GetOrLoad(t.Context(), c, items.Key("f"), load)
+		v, err := aside.GetOrLoad(t.Context(), c, items.Key("f", n), load)
 		require.NoError(t, err)
 		require.NotNil(t, v)
 		eventually(t, "it is counted", func() bool { return c.Metrics().Labels["items"].EncodeErrors == n+1 })
