@@ -96,9 +96,13 @@ func (e *evicting) run(t *testing.T, policy string, keys int, room string, d tim
 		pace = time.Millisecond
 		server.MustDo(t, "DEBUG", "POPULATE", strconv.Itoa(keys), "cold", "300")
 		eventually(t, "what is there has not been used for a while", func() bool {
-			idle, err := server.Do("OBJECT", "IDLETIME", "cold:"+strconv.Itoa(keys-1))
-			seconds, ok := idle.(int64)
-			return err == nil && ok && seconds >= 3
+			for n := range 50 { // some of them may have been evicted already
+				idle, _ := server.Do("OBJECT", "IDLETIME", "cold:"+strconv.Itoa(keys*n/50))
+				if seconds, ok := idle.(int64); ok {
+					return seconds >= 3
+				}
+			}
+			return false
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), d)

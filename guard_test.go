@@ -100,7 +100,7 @@ func TestAnErrorWhoseMethodsPanicIsAPanicOfItsLoader(t *testing.T) {
 			}
 			_, err = aside.GetOrLoadMany(t.Context(), c, []int{3, 4}, itemKey, func(ctx context.Context, _ []int) (map[int]string, error) {
 				_, err := load(ctx)
-				return nil, &aside.BatchError[int]{Errors: map[int]error{3: err}}
+				return map[int]string{4: "v"}, &aside.BatchError[int]{Errors: map[int]error{3: err}}
 			})
 			check(err)
 			_, err = aside.NewLoader(c, items, func(ctx context.Context, _ int) (string, error) { return load(ctx) }).GetMany(t.Context(), []int{5})
