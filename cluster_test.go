@@ -196,7 +196,10 @@ func TestAnInvalidationIsCarriedOutWhileItsSlotMoves(t *testing.T) {
 			}
 			receipt, err := invalidate(key)
 			require.NoError(t, err)
-			require.True(t, receipt.Confirmed, "%s, %s", how, where)
+			// A connection that is lost meanwhile has it sent again.
+			confirmed, cancel := context.WithTimeout(ctx, bound)
+			require.NoError(t, receipt.Wait(confirmed), "%s, %s", how, where)
+			cancel()
 			v, err := aside.GetOrLoad(ctx, a, key, value("new"))
 			require.NoError(t, err)
 			require.Equal(t, "new", v)
