@@ -41,9 +41,6 @@ func sound(err error) (good error) {
 	var own *Error
 	_, _ = errors.Is(err, ErrNotFound), errors.As(err, &own)
 	_ = err.Error()
-	if panicked, ok := err.(*flight.PanicError); ok && errors.Is(err, ErrNotFound) {
-		return &flight.PanicError{Value: fmt.Sprint(panicked.Value), Stack: panicked.Stack} // whatever it says: a panic is no answer
-	}
 	return err
 }
 
