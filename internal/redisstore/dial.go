@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -110,10 +111,12 @@ var errNoConnection = errors.New("the dialer has panicked, or returned nothing")
 const closeWait = time.Second
 
 // A guarded connection is the program's own, or calls back what is. It fails where that panics, and is closed in time: the client
-// library tells nobody that a connection has broken before it has closed it.
+// library tells nobody that a connection has broken before it has closed it. Nothing is written once it is being closed: the client
+// library ends its writer by a command that cannot be written.
 type guarded struct {
 	net.Conn
-	words *firstWords // of whoever reads, until something has come; may be nil
+	words  *firstWords // of whoever reads, until something has come; may be nil
+	closed atomic.Bool // closed, or asked to
 }
 
 func (c *guarded) Read(p []byte) (n int, err error) {
@@ -162,11 +165,15 @@ func (w *firstWords) explain(err error) error {
 }
 
 func (c *guarded) Write(p []byte) (n int, err error) {
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
 	defer caught(&n, len(p), &err)
 	return c.Conn.Write(p)
 }
 
 func (c *guarded) Close() error {
+	c.closed.Store(true)
 	done := make(chan error, 2)
 	apart := func(do func() error) {
 		go func() {
