@@ -328,6 +328,7 @@ type slot struct {
 	typ          reflect.Type // of the value
 	index        int          // of its id, in a batch
 	ttl          time.Duration
+	ownTTL       bool          // of what was loaded: its TTL is not the policy's
 	tags         []string      // what it can be invalidated by, beside its key
 	strong       bool          // nothing that memory holds is good enough
 	supersede    bool          // a Set or a Refresh: loads under way must not be stored over it
@@ -1045,13 +1046,15 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start,
 			late: len(d.tags) > 0, lateTags: s.lateTags,
 		}
-		ttl := shorten(pick(d.ttl, s.ttl), s.plan.policy.Jitter)
+		ttl := pick(d.ttl, s.ttl)
+		s.ownTTL = ttl != s.plan.ttl
+		ttl = shorten(ttl, s.plan.policy.Jitter)
 		switch {
 		case s.err == nil && s.plan.policy.Private:
 			s.err = s.own()
 		case isNotFound(s.err):
 			s.out.value, s.out.absent = nil, s.err
-			s.err, ttl = nil, s.plan.negativeTTL
+			s.err, ttl, s.ownTTL = nil, s.plan.negativeTTL, false
 		}
 		if s.err != nil {
 			unstored = append(unstored, s)

@@ -255,8 +255,9 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		return outcome{}, false
 	}
 	now, within, ok := c.store.Now(s.key)
-	if !ok || now-within >= v.header.FreshUntil {
-		// Redis' own expiry removes it at that time, unless somebody has changed the key's.
+	until := s.plan.until(&v.header)
+	if !ok || now-within >= until {
+		// Redis' own expiry removes it at that time, unless somebody has changed the key's, or the policy's TTL was longer.
 		s.reason = "expired"
 		return outcome{}, false
 	}
@@ -267,7 +268,7 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		tier:       TierRedis,
 		reason:     "fresh",
 		loadedAt:   local - (now-v.header.LoadStart)*int64(time.Microsecond),
-		freshUntil: local + (v.header.FreshUntil-now)*int64(time.Microsecond),
+		freshUntil: local + (until-now)*int64(time.Microsecond),
 	}
 	for _, st := range stamps {
 		if !s.has(st.tag) { // nobody could know while it was read: see tooLate
@@ -285,6 +286,19 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		out.status, out.reason, out.freshUntil = StatusStale, redisstore.Describe(why), out.loadedAt
 	}
 	return out, true
+}
+
+// until is when a stored value is no longer fresh: when its writer says, but no later than the policy's TTL allows now, which may
+// have been shortened since. What a loader or a caller has chosen for a value stands.
+func (pl *plan) until(h *wire.Header) int64 {
+	if h.OwnTTL {
+		return h.FreshUntil
+	}
+	ttl := pl.ttl
+	if h.Negative {
+		ttl = pl.negativeTTL
+	}
+	return min(h.FreshUntil, h.LoadStart+ttl.Microseconds())
 }
 
 func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
@@ -394,6 +408,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 		LoadStart:    s.granted,
 		FreshUntil:   until,
 		DeadUntil:    until,
+		OwnTTL:       s.ownTTL,
 		LoadDuration: took,
 		Nonce:        s.nonce,
 		Tags:         tags,
@@ -699,6 +714,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	left, end := c.awaitFirst(ctx, s)
 	defer end()
 	start := c.clock.Now()
+	s.ownTTL = s.ttl != s.plan.ttl
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
 	s.supersede = true
 	var err error
