@@ -711,8 +711,7 @@ func (c *Cache) closedMeanwhile(s *slot) {
 
 // set is Set but for the type of its value.
 func (c *Cache) set(ctx context.Context, s *slot) error {
-	left, end := c.awaitFirst(ctx, s)
-	defer end()
+	c.awaitFirst(ctx, s)
 	start := c.clock.Now()
 	s.ownTTL = s.ttl != s.plan.ttl
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
@@ -733,7 +732,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	default:
 		// Before and after: a load that begins in between may still read what is there.
 		c.near.Delete(s.key)
-		err = c.write(ctx, left, m, s)
+		err = c.write(ctx, m, s)
 		c.near.Delete(s.key)
 	}
 	c.failures.forget(s.key)
@@ -772,7 +771,7 @@ var errNotWritten = errors.New("not written")
 
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx, left context.Context, m *marks, s *slot) error {
+func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 	payload, codec, err := s.encode()
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
@@ -781,7 +780,7 @@ func (c *Cache) write(ctx, left context.Context, m *marks, s *slot) error {
 		c.unstorable(s, err)
 		return err
 	}
-	ctx, cancel := c.orBudget(context.WithoutCancel(ctx), left, s)
+	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
 	defer cancel()
 	m.renew(true)
 	if mine, _, _ := c.takeLeases(ctx, m, []*slot{s}); len(mine) == 0 || !s.leased() {
