@@ -97,7 +97,9 @@ func TestASearchThatIsRefusedIsLogged(t *testing.T) {
 		r, _ := c.InvalidatePattern(ctx, items.Match(aside.Wildcard))
 		result <- r
 	}()
-	eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "aside: keys in redis cannot be gone through; it is tried again") })
+	eventually(t, "it is logged", func() bool {
+		return strings.Contains(log.String(), "aside: keys in redis cannot be gone through; it is tried again")
+	})
 	cancel()
 	<-result
 	server.MustDo(t, "ACL", "SETUSER", "default", "+scan")
