@@ -251,11 +251,12 @@ func (c *Cache) ensured(ctx context.Context, list []*mark, gens []redisstore.Gen
 	}
 }
 
-// learn notes what Redis says of a tag's generation. A tag that has none stays unknown.
+// learn notes what Redis says of a tag's generation. A tag that has none stays unknown, and so does one that was in quarantine when Redis
+// was asked: the invalidation may have been confirmed between that and the reply.
 func (c *Cache) learn(k *mark, r redisstore.Read) {
 	k.unanswered, k.voucher, k.untracked = r.Err, r.Voucher, r.Err != nil && redisstore.IsForbidden(r.Err)
 	value, err := redisstore.ParseGeneration(r.Value)
-	if r.Err != nil || r.Value == nil || err != nil || c.journal.holds(k.tag) {
+	if r.Err != nil || r.Value == nil || err != nil || k.quarantined || c.journal.holds(k.tag) {
 		return
 	}
 	k.known, k.value, k.gen = true, value, nil
