@@ -105,7 +105,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 	c, cacheAt, server, proxy := unableToWrite(t)
 	policy := &Policy{Name: "items", Category: "items", TTL: time.Hour}
 	key, writer := policy.Key("a"), cacheAt(server.Addr())
-	server.MustDo(t, "ACL", "SETUSER", "reader", "resetkeys", "%R~*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*", "~%watch:*") // no tag
+	server.MustDo(t, "ACL", "SETUSER", "reader", "resetkeys", "%R~*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*", "~%watch:*", "~%v:*", "~%:*") // no tag of a value
 	_, err := GetOrLoad(t.Context(), writer, key, func(ctx context.Context) (string, error) {
 		Loading(ctx).Tag("green")
 		return "old", nil
