@@ -74,7 +74,7 @@ func TestEveryCredentialIsComparedWithEveryKey(t *testing.T) {
 func TestAKeyThatIsThereTwiceMayWhatEitherMay(t *testing.T) {
 	t.Parallel()
 	ring, err := Options{Keys: []Key{
-		{Name: "a", Secret: secret, Scopes: []Scope{ScopeRead}}, {Name: "b", Secret: secret, Scopes: []Scope{ScopeInvalidate}}, {Name: "c", Secret: "c", Scopes: []Scope{ScopeAll}},
+		{Name: "a", Secret: secret, Scopes: []Scope{ScopeRead}}, {Name: "b", Secret: secret, Scopes: []Scope{ScopeInvalidate}}, {Name: "c", Secret: "another key of sixteen bytes", Scopes: []Scope{ScopeAll}},
 	}}.keyring()
 	require.NoError(t, err)
 	who, ok := ring.find(asks("Bearer " + secret))
