@@ -23,7 +23,7 @@ func ExampleHandler() {
 	defer c.Close()
 
 	mux := http.NewServeMux()
-	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}}))
+	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 
 	rankings := aside.TTL.RankingsModels.Key("models", "all")
 	for range 4 {
@@ -66,8 +66,8 @@ func ExampleHandler() {
 // configured by its hash alone.
 func ExampleOptions() {
 	o := asidehttp.Options{Keys: []asidehttp.Key{
-		{Name: "dashboard", Secret: os.Getenv("DASHBOARD_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}},
-		{Name: "deployment", Secret: os.Getenv("DEPLOYMENT_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
+		{Name: "dashboard", Secret: aside.NewSecret(os.Getenv("DASHBOARD_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}},
+		{Name: "deployment", Secret: aside.NewSecret(os.Getenv("DEPLOYMENT_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 		{Name: "operator", SHA256: "1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0", Scopes: []asidehttp.Scope{"everything"}},
 	}}
 	fmt.Println(o.Validate())
@@ -83,7 +83,7 @@ func ExampleMetrics() {
 	defer c.Close()
 	_ = aside.Set(context.Background(), c, aside.TTL.ModelsAll.Key("all", "all"), "…")
 
-	h := asidehttp.Metrics(c, asidehttp.Options{Keys: []asidehttp.Key{{Name: "dashboard", Secret: "an example key, 16 bytes at least", Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}}})
+	h := asidehttp.Metrics(c, asidehttp.Options{Keys: []asidehttp.Key{{Name: "dashboard", Secret: aside.NewSecret("an example key, 16 bytes at least"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}}})
 	r := httptest.NewRequest("GET", "/api/cache/metrics?pattern=models:*", nil)
 	r.Header.Set("Authorization", "Bearer an example key, 16 bytes at least")
 	w := httptest.NewRecorder()
@@ -121,7 +121,7 @@ func ExampleRevalidator() {
 	}))
 	defer frontEnd.Close()
 
-	front, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: frontEnd.URL + "/api/revalidate", Secret: "an example key, 16 bytes at least"})
+	front, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(frontEnd.URL + "/api/revalidate"), Secret: aside.NewSecret("an example key, 16 bytes at least")})
 	if err != nil {
 		panic(err)
 	}

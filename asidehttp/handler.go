@@ -1,6 +1,6 @@
 // Package asidehttp serves the administration of an aside cache over HTTP, and tells web front ends of its invalidations.
 //
-//	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}}))
+//	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 //
 // [Handler], [Metrics] and [Health] are http.Handlers, for the standard library's mux and for any router that takes those: chi as
 // they are, gin through gin.WrapH, echo through echo.WrapHandler. [Revalidator] is the way out.

@@ -225,7 +225,7 @@ func TestProxiesWrittenAsIPv4InIPv6(t *testing.T) {
 		o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(text)}
 		if !ok {
 			require.ErrorContains(t, o.Validate(), "TrustedProxies", text)
-			require.ErrorContains(t, o.Validate(), text)
+			require.ErrorContains(t, o.Validate(), netip.MustParsePrefix(text).String())
 			continue
 		}
 		require.NoError(t, o.Validate(), text)

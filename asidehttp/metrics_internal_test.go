@@ -27,7 +27,7 @@ func TestFewRequestsGoOverKeysAtOnce(t *testing.T) {
 		require.NoError(t, err)
 		defer c.Close()
 		require.NoError(t, aside.Set(context.Background(), c, aside.TTL.ModelsAll.Key("all"), "v"))
-		h := newHandler(c, Options{APIKeys: []string{secret}, Logger: slog.New(slog.DiscardHandler)})
+		h := newHandler(c, Options{APIKeys: []aside.Secret{aside.NewSecret(secret)}, Logger: slog.New(slog.DiscardHandler)})
 		counted := func() (n int64, complete bool) {
 			got, p := h.matched(t.Context(), visitor{}, selection{kind: everything})
 			require.Nil(t, p)
@@ -63,7 +63,7 @@ func TestAllHandlersOfACacheShareTheirTurns(t *testing.T) {
 	other, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer other.Close()
-	o := Options{APIKeys: []string{secret}, Logger: slog.New(slog.DiscardHandler)}
+	o := Options{APIKeys: []aside.Secret{aside.NewSecret(secret)}, Logger: slog.New(slog.DiscardHandler)}
 	first := newHandler(c, o)
 	first.turns.all <- struct{}{}
 	require.Len(t, newHandler(c, o).turns.all, 1)

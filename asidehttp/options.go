@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+
+	"github.com/gatewayz/aside"
 )
 
 // Options configures Handler and Metrics.
@@ -15,7 +17,7 @@ type Options struct {
 	// APIKeys are bearer keys that may do everything, several for the time of a rotation. White space around them does not
 	// count, and empty ones are passed over, so that a variable that is not set opens nothing. Without any key, here or in
 	// Keys, every request is denied.
-	APIKeys []string
+	APIKeys []aside.Secret
 
 	// Keys are bearer keys with a name and a scope each.
 	Keys []Key
@@ -47,7 +49,7 @@ type Key struct {
 
 	// Secret is the key itself: a long random text, such as openssl rand -hex 32 prints, that cannot be guessed. It has 16 to 1,024
 	// bytes; what is shorter is refused, since nothing slows down those who guess. White space around it does not count. A key with neither Secret nor SHA256 is passed over.
-	Secret string
+	Secret aside.Secret
 
 	// SHA256 is the key's SHA-256 in hex, in place of Secret, for a configuration that is not to hold what opens the handler:
 	// printf %s "$KEY" | sha256sum. How long the key is cannot be seen from it: of a short one, the hash alone is enough to find it.
@@ -129,7 +131,7 @@ func (o Options) keyring() (*keyring, error) {
 }
 
 func (r *keyring) add(key Key) error {
-	secret, digest := strings.TrimSpace(key.Secret), strings.TrimSpace(key.SHA256) // what was read from a file often ends with a newline
+	secret, digest := strings.TrimSpace(key.Secret.Reveal()), strings.TrimSpace(key.SHA256) // what was read from a file often ends with a newline
 	if secret == "" && digest == "" {
 		return nil
 	}

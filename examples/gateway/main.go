@@ -80,12 +80,13 @@ func optionsFromEnv(log *slog.Logger) (aside.Options, error) {
 		return opts, err
 	}
 	opts.Logger, opts.Policies = log, policies()
-	opts.Secret = []byte(os.Getenv("CACHE_SECRET"))
-	if len(opts.Secret) == 0 && len(opts.Redis.InitAddress) == 0 {
+	secret := []byte(os.Getenv("CACHE_SECRET"))
+	if len(secret) == 0 && len(opts.Redis.InitAddress) == 0 {
 		// Hashes that do not outlive the process need no secret that does.
-		opts.Secret = make([]byte, 32)
-		_, err = rand.Read(opts.Secret)
+		secret = make([]byte, 32)
+		_, err = rand.Read(secret)
 	}
+	opts.Secret = aside.NewSecret(secret)
 	return opts, err
 }
 
@@ -130,8 +131,8 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 // look with CACHE_READ_KEY. How it stands is for everyone.
 func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 	opts := asidehttp.Options{
-		APIKeys: []string{os.Getenv("CACHE_API_KEY")},
-		Keys:    []asidehttp.Key{{Name: "reader", Secret: os.Getenv("CACHE_READ_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
+		APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))},
+		Keys:    []asidehttp.Key{{Name: "reader", Secret: aside.NewSecret(os.Getenv("CACHE_READ_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
 		Logger:  log,
 	}
 	return map[string]http.Handler{
@@ -148,7 +149,7 @@ func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
 	if to == "" {
 		return nil, nil
 	}
-	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: to, Secret: os.Getenv("REVALIDATE_SECRET"), Logger: log})
+	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(to), Secret: aside.NewSecret(os.Getenv("REVALIDATE_SECRET")), Logger: log})
 }
 
 // banner shows what there is to try.
