@@ -3,6 +3,7 @@ package asidehttp_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -329,4 +331,32 @@ func TestNamesAreToldApartInTheAuditLine(t *testing.T) {
 			seen[text] = body
 		}
 	}
+}
+
+// Over HTTP/2 a body that nobody asks for ends its own stream, and not the connection that others share.
+func TestAnAnswerDoesNotWaitForABodyOverHTTP2(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(asidehttp.Handler(newCache(t, aside.Options{}), options(io.Discard)))
+	server.EnableHTTP2 = true
+	var connections atomic.Int64
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	for range 5 {
+		body, never := io.Pipe()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		r, err := http.NewRequestWithContext(ctx, "POST", server.URL, body)
+		require.NoError(t, err)
+		resp, err := server.Client().Do(r)
+		require.NoError(t, err)
+		require.Equal(t, []int{401, 2}, []int{resp.StatusCode, resp.ProtoMajor})
+		require.NoError(t, resp.Body.Close())
+		never.Close()
+		cancel()
+	}
+	require.EqualValues(t, 1, connections.Load())
 }
