@@ -60,6 +60,7 @@ func TestForeignAnswersDoNotFillTheLog(t *testing.T) {
 		"the request, not in HTTP": func(line string) string { return line + "\r\n\r\n" },
 		"the request for a status": func(line string) string { return "HTTP/1.1 " + strings.ReplaceAll(line, "\r\n", " ") + "\r\n\r\n" },
 		"the request for a header": func(line string) string { return "HTTP/1.1 200 OK\r\n" + line + "\r\n\r\n" },
+		"a line of something":      func(string) string { return long[:1000] + "\r\n\r\n" },
 		"9 MB of something":        func(string) string { return long },
 		"a wrong redirect": func(line string) string {
 			return "HTTP/1.1 307 x\r\nContent-Length: 0\r\nLocation: http://[::" + strings.Fields(line)[1] + "\r\n\r\n"
