@@ -125,3 +125,28 @@ func TestAReaderDoesNotStarveTheOthers(t *testing.T) {
 		}
 	})
 }
+
+// Listings and dry runs take the place of the key that asks.
+func TestAListingTakesThePlaceOfItsKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer c.Close()
+		h := newHandler(c, Options{Logger: slog.New(slog.DiscardHandler)})
+		busy, other := visitor{credential: credential{sum: sha256.Sum256([]byte("busy"))}}, visitor{credential: credential{sum: sha256.Sum256([]byte("other"))}}
+		end, err := h.turns.take(t.Context(), busy.sum)
+		require.NoError(t, err)
+		defer end()
+		models := aside.TTL.ModelsAll.Match(aside.Wildcard)
+		complete := func(who visitor) []bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			dry, p := h.matched(ctx, who, selection{kind: everything})
+			require.Nil(t, p)
+			return []bool{h.list(t.Context(), who, models).Complete, dry.Complete}
+		}
+		require.Equal(t, []bool{false, false}, complete(busy))
+		require.Equal(t, []bool{true, true}, complete(other))
+	})
+}
