@@ -1,7 +1,6 @@
 package asidehttp
 
 import (
-	"net/netip"
 	"runtime"
 	"sync"
 	"weak"
@@ -11,15 +10,11 @@ import (
 
 // shared is what all handlers of one cache have in common: a client, and those who look on, get no more for asking two of them.
 type shared struct {
-	counting chan struct{} // holds one for each request that goes over keys
-	buckets  *buckets
+	turns   *turns
+	buckets *buckets
 }
 
-func newShared() *shared {
-	return &shared{counting: make(chan struct{}, mostCounting), buckets: newBuckets()}
-}
-
-func newBuckets() *buckets { return &buckets{clients: make(map[netip.Prefix]*bucket)} }
+func newShared() *shared { return &shared{turns: newTurns(), buckets: newBuckets()} }
 
 // sharedBy finds what the handlers of a cache share. It keeps no cache alive.
 var sharedBy = struct {
