@@ -149,7 +149,7 @@ func TestASecretIsNeededWhereAPIKeysAreKeptInRedis(t *testing.T) {
 	require.NoError(t, err)
 	opts, err := optionsFromEnv(cfg, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	require.Len(t, opts.Secret, 32, "a temporary database is of this process alone")
+	require.Len(t, opts.Secret.Reveal(), 32, "a temporary database is of this process alone")
 }
 
 func TestWrongCommandLines(t *testing.T) {
