@@ -8,23 +8,43 @@ import (
 )
 
 // A program that has just started asks before there is a connection. It is about to be there, and what Redis holds is worth that wait:
-// so while the first attempt to connect is under way, a call waits for it, until that has taken firstWait, or the time for one operation
-// where that is longer. Once the attempt has failed, or taken longer, Redis is away, and nobody waits. The time for an operation alone
-// would not do: when a whole fleet starts at once, a server takes longer to let all of them in, and each process would load for itself.
+// so while the first attempt to connect is under way, a call waits for it, until nothing has come of it for firstWait, or for the time
+// for one operation where that is longer. Once the attempt has failed, or stands still, Redis is away, and nobody waits. The time
+// for an operation alone would not do: when a whole fleet starts at once, a server takes longer to let all of it in, and each process
+// would load for itself.
 
-// firstWait is how long calls wait for a first attempt to connect, from its beginning on.
-const firstWait = time.Second
+const (
+	firstWait  = time.Second // how long calls wait for a first attempt to connect, from its beginning or its last step on
+	firstSteps = 3           // and no longer than for so many times that
+)
 
 // A first is the first attempt to connect to something. It is over when there is a connection, or the attempt has failed. A nil one
 // is over.
 type first struct {
-	once  sync.Once
-	over  chan struct{}
-	until time.Time // nobody waits any longer
+	once   sync.Once
+	over   chan struct{}
+	wait   time.Duration
+	latest time.Time
+	until  atomic.Pointer[time.Time] // nobody waits any longer
 }
 
 func newFirst(opTimeout time.Duration) *first {
-	return &first{over: make(chan struct{}), until: time.Now().Add(max(firstWait, opTimeout))}
+	wait := max(firstWait, opTimeout)
+	f := &first{over: make(chan struct{}), wait: wait, latest: time.Now().Add(max(firstSteps*firstWait, wait))}
+	f.step()
+	return f
+}
+
+// step notes that the attempt has come on.
+func (f *first) step() {
+	if f == nil {
+		return
+	}
+	until := time.Now().Add(f.wait)
+	if until.After(f.latest) {
+		until = f.latest
+	}
+	f.until.Store(&until)
 }
 
 func (f *first) end() {
@@ -72,19 +92,25 @@ func (s *Store) Connecting() bool {
 // context ends or over is closed.
 func (s *Store) AwaitFirst(ctx context.Context, over <-chan struct{}, keys ...string) {
 	await := func(f *first) bool {
-		if f.ended() {
-			return true
+		for !f.ended() {
+			left := time.Until(*f.until.Load())
+			if left <= 0 {
+				return false
+			}
+			t := time.NewTimer(left)
+			select {
+			case <-f.over:
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return false
+			case <-over:
+				t.Stop()
+				return false
+			}
+			t.Stop()
 		}
-		t := time.NewTimer(time.Until(f.until))
-		defer t.Stop()
-		select {
-		case <-f.over:
-			return true
-		case <-t.C:
-		case <-ctx.Done():
-		case <-over:
-		}
-		return false
+		return true
 	}
 	if !s.Connecting() || !await(s.firsts.found) {
 		return

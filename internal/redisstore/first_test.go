@@ -13,10 +13,13 @@ func TestHowLongAFirstConnectionIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		opTimeout, ended, caller, asks, waits time.Duration
+		steps                                 int // one each 900 ms
 	}{
 		"until the attempt has ended":        {opTimeout: 50 * time.Millisecond, ended: 700 * time.Millisecond, waits: 700 * time.Millisecond},
 		"longer than for an operation":       {opTimeout: 50 * time.Millisecond, ended: time.Hour, waits: firstWait},
 		"as long as for a long operation":    {opTimeout: time.Minute, ended: time.Hour, waits: time.Minute},
+		"from its last step on":              {opTimeout: 50 * time.Millisecond, ended: time.Hour, steps: 1, waits: 900*time.Millisecond + firstWait},
+		"no longer than all of them":         {opTimeout: 50 * time.Millisecond, ended: time.Hour, steps: 10, waits: 3 * firstWait},
 		"no longer than the caller":          {opTimeout: 50 * time.Millisecond, ended: time.Hour, caller: 10 * time.Millisecond, waits: 10 * time.Millisecond},
 		"from the beginning of the attempt":  {opTimeout: 50 * time.Millisecond, ended: time.Hour, asks: 900 * time.Millisecond, waits: 100 * time.Millisecond},
 		"not where it takes longer than all": {opTimeout: 50 * time.Millisecond, ended: time.Hour, asks: time.Minute},
@@ -28,6 +31,10 @@ func TestHowLongAFirstConnectionIsWaitedFor(t *testing.T) {
 				s.firsts.found = newFirst(c.opTimeout)
 				over := time.AfterFunc(c.ended, s.firsts.found.end)
 				defer over.Stop()
+				for i := range c.steps {
+					step := time.AfterFunc(time.Duration(i+1)*900*time.Millisecond, s.firsts.found.step)
+					defer step.Stop()
+				}
 				time.Sleep(c.asks)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()

@@ -456,11 +456,14 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		}
 	}
 	if err == nil {
+		l.first.step()
 		err = l.probe(ctx, s.client)
 		if err == nil && !opt.DisableCache {
+			l.first.step()
 			err = l.probeTracking(ctx, own)
 		}
 		if err == nil && first {
+			l.first.step()
 			err = l.recall(ctx, s.client)
 		}
 		if err != nil {
