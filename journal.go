@@ -54,7 +54,7 @@ type pending struct {
 }
 
 // A moment is taken before invalidations are sent: which of those that wait are among them, and what was lost by then. The caller is
-// who sends them; the program itself sends what others have entered.
+// in whose share they are entered, if they have to be.
 type moment struct {
 	number, losses uint64
 	caller         string
@@ -272,7 +272,7 @@ func (j *journal) found(mark uint64) {
 	case mark < first:
 		j.enterLocked("", []string{tagAll})
 	default:
-		j.enterLocked(forgotten, j.recent[mark-first:])
+		j.enterLocked(resent, j.recent[mark-first:])
 	}
 }
 
@@ -340,7 +340,7 @@ func (j *journal) pending() (tags, keys []string, upTo moment) {
 		tags = append([]string{tagSequence}, tags...)
 	}
 	j.sent = j.last
-	return tags, keys, moment{number: j.last, losses: j.losses}
+	return tags, keys, moment{j.last, j.losses, resent}
 }
 
 // A task is a pattern that is to be carried out.
@@ -358,7 +358,7 @@ func (j *journal) tasks() (list []task, upTo moment) {
 		list = append(list, task{p, name, slices.Clone(j.entries[name].waiters)})
 	}
 	j.sent = j.last
-	return list, moment{number: j.last, losses: j.losses}
+	return list, moment{j.last, j.losses, resent}
 }
 
 // replay calls once, which sends some of what Redis has not confirmed, as soon as there is something and Redis is there, until

@@ -3,7 +3,6 @@ package aside
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,9 +32,9 @@ func (u use) within(v use) bool {
 // mostOutside is what all callers outside of the program have in the journal together.
 var mostOutside = use{entries: 32768, patterns: 64, bytes: 16 << 20}
 
-// forgotten is in the place of the caller of what a server has forgotten, and is to be told again. Who has invalidated it is not known
-// any more, so it does not count as the program's.
-const forgotten = "%forgotten"
+// resent is in the place of the caller of what is sent again: it is in the share of whoever has invalidated it first. Of what a server has
+// forgotten nobody knows any more who that was, so it does not count as the program's.
+const resent = "%resent"
 
 // account is called with the lock held.
 func (j *journal) account(caller, name string, sign int) {
@@ -146,7 +145,7 @@ func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end 
 		const wait = 2 * time.Second
 		return "", nil, &Error{
 			Code: CodeOverloaded, RetryAfter: wait,
-			Message: strconv.Itoa(len(names)) + " names are more than there is room for, while earlier invalidations are being carried out: nothing was invalidated; send them again a little later, or fewer of them",
+			Message: "there is no room for this, while earlier invalidations are being carried out: nothing was invalidated; send it again a little later, or less of it at once",
 		}
 	}
 	return caller, end, nil

@@ -97,6 +97,31 @@ func TestEachCallerFindsRoomThoughAnotherTakesWhatItCan(t *testing.T) {
 	require.True(t, order(j, "flood", manyNames("e:", 1000)...), "all are")
 }
 
+// Hazard 120: nor by way of what is sent again, each time that the connection is lost just then.
+func TestWhatIsSentAgainStaysInItsShare(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	for i := range 200 {
+		for n := range 20 {
+			order(j, "flood", manyNames("c:"+strconv.Itoa(i)+"."+strconv.Itoa(n)+".", 1000)...)
+			order(j, "flood", patternName+"c:"+strconv.Itoa(i)+"."+strconv.Itoa(n))
+		}
+		_, keys, upTo := j.pending()
+		tasks, _ := j.tasks()
+		j.doubt()
+		j.confirm(upTo, keys...) // and so they are entered once more
+		for _, task := range tasks {
+			j.confirm(upTo, task.name)
+		}
+		require.Nil(t, j.uses[""])
+		_, keys, upTo = j.pending()
+		j.confirm(upTo, keys...)
+		j.wrote(j.mark())
+	}
+	require.Nil(t, j.entries[tagAll])
+	require.LessOrEqual(t, len(j.entries), mostOutside.entries)
+}
+
 // Hazard 121: a server that has forgotten more than is remembered has everything invalidated, so nobody outside may get so far ahead of
 // what is written down.
 func TestACallerOutsideConfirmsNoMoreThanIsRemembered(t *testing.T) {

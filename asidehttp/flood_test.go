@@ -117,7 +117,7 @@ func (f *flooded) post(t testing.TB, key, body string) int {
 	w := ask(f.handler, "POST", "/", body, "Bearer "+key)
 	if w.Code == http.StatusServiceUnavailable {
 		require.Equal(t, "2", w.Header().Get("Retry-After"))
-		require.Contains(t, problemOf(t, w).Detail, "nothing was invalidated; send them again")
+		require.Contains(t, problemOf(t, w).Detail, "nothing was invalidated; send it again")
 	}
 	return w.Code
 }
@@ -192,7 +192,6 @@ func TestAKeyWithoutScopeAllDoesNotInvalidateEverything(t *testing.T) {
 
 // A name has a longest length, and the problem says which.
 func TestNamesAreBoundedInBytes(t *testing.T) {
-	t.Parallel()
 	f := flood(t, nil)
 	f.keep(t)
 	long, longest := strings.Repeat("x", 64_000), strings.Repeat("x", 1024-len("models:"))
