@@ -109,7 +109,7 @@ func TestALogHandlerDoesNotHoldUpASender(t *testing.T) {
 	})
 }
 
-// A front end that refuses sixty targets is told of another one at its next turn.
+// A front end that refuses sixty targets is told of another one within two turns.
 func TestATargetThatHasNotFailedIsTriedBeforeThoseThatHave(t *testing.T) {
 	t.Parallel()
 	for _, order := range []string{"before", "after"} {
@@ -129,7 +129,7 @@ func TestATargetThatHasNotFailedIsTriedBeforeThoseThatHave(t *testing.T) {
 			}
 			began := time.Now()
 			r.Send(asidehttp.Target{Tag: "healthy"})
-			deadline := began.Add(31 * time.Second)
+			deadline := began.Add(62 * time.Second) // two turns
 			for len(front.times("healthy")) == 0 && time.Now().Before(deadline) {
 				time.Sleep(time.Second)
 			}
@@ -264,12 +264,12 @@ func TestATargetThatFailsAloneHoldsUpNobody(t *testing.T) {
 			r.Send(asidehttp.Target{Tag: tag})
 			time.Sleep(time.Second)
 			times := front.times(tag)
-			require.Len(t, times, 1, i)
-			if times[0].Sub(began) > 50*time.Millisecond {
-				slow++
+			if len(times) == 0 || times[0].Sub(began) > 50*time.Millisecond {
+				slow++ // the first ones may be: of the last few that were sent, all have failed
 			}
 		}
-		require.Less(t, slow, 3)
+		require.Less(t, slow, 10)
+		require.EqualValues(t, 360, r.Stats().Delivered)
 		ctx, cancel := contextThatHasEnded(t)
 		defer cancel()
 		require.Error(t, r.Close(ctx))
