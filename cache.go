@@ -1087,7 +1087,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			unstored = append(unstored, s)
 			if s.supersede {
 				// The value that the caller wanted replaced must not come back.
-				_, _ = c.remove(ctx, []*slot{s})
+				_, _ = c.remove(ctx, "", []*slot{s})
 			}
 		}
 		if !s.leased() || !kept {

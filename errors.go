@@ -38,7 +38,7 @@ const (
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
 	CodeBackoff         Code = "backoff"          // the last loads failed, one a moment ago; Err is its error, RetryAfter when the next may begin
-	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads wait: this one was not begun
+	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads wait: this one was not begun; or an order of the admin API waits for earlier ones: see RetryAfter
 	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading, or for one whose load waits for it
 )
 
@@ -50,7 +50,7 @@ type Error struct {
 	Stack   []byte // of a loader that panicked
 	Err     error  // the cause, where there is one
 
-	RetryAfter time.Duration // with CodeBackoff: in how long a load may begin again
+	RetryAfter time.Duration // with CodeBackoff: in how long a load may begin again; of an order of the admin API, in how long to send it again
 }
 
 // Error gives message, key and cause, never the stack.

@@ -124,6 +124,8 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 // those that have expired or were replaced before are not counted. Several invalidations of one tag at the same time can share one
 // count, and so can those of one pattern; in memory mode a value counts for the first of them.
 //
+// Where 65,536 tags wait to be swept, what further ones have put out of date is left to expire, and not counted.
+//
 // When ctx ends first, Swept returns how many there were so far and ctx's error, and when the cache is closed first, ErrClosed.
 // What Invalidate could remove only after an outage is not counted.
 func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
@@ -163,12 +165,17 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if len(keys) == 0 {
 		return Receipt{Confirmed: true}, nil
 	}
-	removed, pending := c.remove(ctx, slots)
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = key.text
+	}
+	caller, end, err := c.admit(ctx, names...)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer end()
+	removed, pending := c.remove(ctx, caller, slots)
 	if pending == nil {
-		names := make([]string, len(keys))
-		for i, key := range keys {
-			names[i] = key.text
-		}
 		c.tell(Invalidation{Keys: names})
 	}
 	return c.receipt(removed, pending), nil
@@ -183,14 +190,19 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 		return Receipt{}, err
 	}
 	defer c.background.leave()
-	if category == "" || !plain(category) {
+	if category == "" || !plain(category) || category == reservedCategory {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
-	var err error
+	tag := tagCategory + category
+	caller, end, err := c.admit(ctx, tag)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer end()
 	if !c.knowsCategory(ctx, category) { // before it is given its first generation
 		err = c.unknownCategory(category)
 	}
-	return c.retire(ctx, Invalidation{Category: category}, tagCategory+category), err
+	return c.retire(ctx, caller, Invalidation{Category: category}, tag), err
 }
 
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
@@ -208,9 +220,14 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{Confirmed: true}, nil
 	}
 	slices.Sort(names)
-	names = slices.Compact(names) // what is removed for one of them counts once
-	// The sequence comes first: see stampLate.
-	return c.retire(ctx, Invalidation{Tags: slices.Clone(tags)}, append([]string{tagSequence}, names...)...), nil
+	names = slices.Compact(names)                   // what is removed for one of them counts once
+	names = append([]string{tagSequence}, names...) // which comes first: see stampLate
+	caller, end, err := c.admit(ctx, names...)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer end()
+	return c.retire(ctx, caller, Invalidation{Tags: slices.Clone(tags)}, names...), nil
 }
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
@@ -219,7 +236,12 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer c.background.leave()
-	return c.retire(ctx, Invalidation{All: true}, tagAll), nil
+	caller, end, err := c.admit(ctx, tagAll)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer end()
+	return c.retire(ctx, caller, Invalidation{All: true}, tagAll), nil
 }
 
 // InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
@@ -240,13 +262,19 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if pattern.all() {
 		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
 	}
+	name := patternName + pattern.text
+	caller, admitted, err := c.admit(ctx, name)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer admitted()
 	if c.store == nil {
 		removed := c.deleteMatching(pattern)
 		c.tell(Invalidation{Pattern: pattern.text})
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
 	c.awaitServers(ctx)
-	w := c.journal.enter(patternName + pattern.text)[0]
+	w := c.journal.enterFor(caller, name)[0]
 	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
 	c.deleteMatching(pattern)
 	confirmed := false
@@ -274,7 +302,7 @@ func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
 }
 
 // retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
-func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) Receipt {
+func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, tags ...string) Receipt {
 	if c.store == nil {
 		c.countOwn(tags)
 		t := newTally()
@@ -286,6 +314,7 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	defer c.retireHere(tags)
 	c.awaitServers(ctx, tags...)
 	before := c.journal.now()
+	before.caller = caller
 	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
 	next := make([]redisstore.Tag, len(tags))
@@ -301,14 +330,14 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 		}
 	}
 	if !confirmed {
-		return c.receipt(0, c.journal.enter(tags...))
+		return c.receipt(0, c.journal.enterFor(caller, tags...))
 	}
 	var own []*tally
 	var doubted []*pending
 	for i, tag := range tags {
 		tallies, again := c.journal.confirm(before, tag)
 		if doubted = append(doubted, again...); again == nil && tag != tagSequence {
-			own = append(own, c.sweeps.begin(tag, generations[i].Value, tallies...))
+			own = append(own, c.sweepAfter(tag, generations[i], tallies...)...)
 		}
 	}
 	receipt := c.receipt(0, doubted)
@@ -350,7 +379,7 @@ func (c *Cache) gap() {
 
 // remove takes keys out of wherever values are kept, and out of reach of those who come later. It returns what is closed when
 // Redis has confirmed it, nil where it has.
-func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, unconfirmed []*pending) {
+func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (removed int64, unconfirmed []*pending) {
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
@@ -364,13 +393,14 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	}
 	c.awaitFirst(ctx, slots...)
 	before := c.journal.now()
+	before.caller = caller
 	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
 	removed, errs := c.store.Remove(budget, keys...)
 	if errs == nil {
 		_, unconfirmed = c.journal.confirm(before, keys...)
 	} else {
-		unconfirmed = c.journal.enter(keys...)
+		unconfirmed = c.journal.enterFor(caller, keys...)
 	}
 	for i, s := range slots {
 		// Again: a read may have found the old value meanwhile. Redis tells of the change, but perhaps only after this

@@ -28,6 +28,10 @@ type journal struct {
 	losses   uint64                  // how often a connection was lost; guarded by mu
 	count    uint64                  // of the confirmed ones, all that there ever were; guarded by mu
 	recent   []string                // the last of those, the oldest first; guarded by mu
+	bytes    int                     // of recent; guarded by mu
+	marked   uint64                  // how many confirmed ones are written down in Redis; guarded by mu
+	uses     map[string]*use         // by caller; guarded by mu
+	outside  use                     // of all callers but the program; guarded by mu
 
 	marks chan struct{} // wakes who writes down the count
 }
@@ -37,6 +41,7 @@ type unconfirmed struct {
 	number  uint64     // of the last one
 	waiters []*pending // the oldest first
 	others  bool       // it is everything, in place of names for which there was no room
+	caller  string     // in whose share it is: see use
 }
 
 // A pending is what those wait for who have invalidated one name between two tries to send it.
@@ -48,14 +53,20 @@ type pending struct {
 	tally     *tally // nil for a key
 }
 
-// A moment is taken before invalidations are sent: which of those that wait are among them, and what was lost by then.
-type moment struct{ number, losses uint64 }
+// A moment is taken before invalidations are sent: which of those that wait are among them, and what was lost by then. The caller is
+// in whose share they are entered, if they have to be.
+type moment struct {
+	number, losses uint64
+	caller         string
+}
 
 const (
-	mostUnconfirmed = 65536 // entries; beyond that, everything is invalidated
-	mostPatterns    = 256   // of them; each is compared with every key that is read
-	mostRecent      = 4096  // confirmed ones
-	replayAtOnce    = 1000  // entries in one round trip
+	mostUnconfirmed      = 65536    // entries of the program itself; beyond that, everything is invalidated
+	mostPatterns         = 256      // of them; each is compared with every key that is read
+	mostUnconfirmedBytes = 64 << 20 // of their names
+	mostRecent           = 16384    // confirmed ones
+	mostRecentBytes      = 32 << 20 // of their names
+	replayAtOnce         = 1000     // entries in one round trip
 )
 
 // patternName is how a pattern is entered. No key and no tag begins with it.
@@ -64,7 +75,7 @@ const patternName = "%p:"
 func newJournal() *journal {
 	return &journal{
 		marks: make(chan struct{}, 1), wake: make(chan struct{}, 1), wakePatterns: make(chan struct{}, 1),
-		entries: make(map[string]*unconfirmed), patterns: make(map[string]Pattern),
+		entries: make(map[string]*unconfirmed), patterns: make(map[string]Pattern), uses: make(map[string]*use),
 	}
 }
 
@@ -89,29 +100,37 @@ func (j *journal) holds(name string) bool {
 }
 
 // enter puts names into quarantine, and returns what is told when they are confirmed.
-func (j *journal) enter(names ...string) []*pending {
+func (j *journal) enter(names ...string) []*pending { return j.enterFor("", names...) }
+
+// enterFor is enter on behalf of a caller, who has reserved room for the names, unless that is the program itself.
+func (j *journal) enterFor(caller string, names ...string) []*pending {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.enterLocked(names)
+	return j.enterLocked(caller, names)
 }
 
-func (j *journal) enterLocked(names []string) (list []*pending) {
+func (j *journal) enterLocked(caller string, names []string) (list []*pending) {
 	for _, name := range names {
 		j.last++
 		if all := j.entries[tagAll]; all != nil && all.others {
 			name = tagAll // which is to be confirmed anew, and stands for what there was no room for as it does for this
 		}
 		e := j.entries[name]
-		if e == nil {
-			text, isPattern := strings.CutPrefix(name, patternName)
-			if len(j.entries) >= mostUnconfirmed || isPattern && len(j.patterns) >= mostPatterns {
+		if e == nil || caller == "" && e.caller != "" {
+			if caller == "" && j.full(name) {
 				return append(list, j.overflow())
 			}
-			e = &unconfirmed{}
-			j.entries[name] = e
-			if isPattern {
-				j.patterns[name] = newPattern(text)
+			if e == nil {
+				e = &unconfirmed{}
+				j.entries[name] = e
+				if text, isPattern := strings.CutPrefix(name, patternName); isPattern {
+					j.patterns[name] = newPattern(text)
+				}
+			} else { // it is the program's too from now on
+				j.account(e.caller, name, -1)
 			}
+			e.caller = caller
+			j.account(caller, name, 1)
 		}
 		e.number = j.last
 		if w := e.wait(name, j.sent); len(list) == 0 || list[len(list)-1] != w { // else it is everything again, which counts once
@@ -162,9 +181,11 @@ func (j *journal) overflow() *pending {
 		}
 	}
 	all.waiters = append(all.waiters, own) // the last one, which is shared with who comes next
-	clear(j.entries)
-	clear(j.patterns)
+	for name, e := range j.entries {
+		j.drop(name, e)
+	}
 	j.entries[tagAll] = all
+	j.account(all.caller, tagAll, 1)
 	j.changed()
 	return own
 }
@@ -194,7 +215,7 @@ func (j *journal) confirm(upTo moment, names ...string) (tallies []*tally, again
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if upTo.losses != j.losses {
-		return nil, j.enterLocked(names)
+		return nil, j.enterLocked(upTo.caller, names)
 	}
 	for _, name := range names {
 		if e := j.entries[name]; e != nil {
@@ -206,16 +227,14 @@ func (j *journal) confirm(upTo moment, names ...string) (tallies []*tally, again
 				e.waiters = e.waiters[1:]
 			}
 			if e.number <= upTo.number {
-				delete(j.entries, name)
-				delete(j.patterns, name)
+				j.drop(name, e)
 			}
 		}
 		j.recent = append(j.recent, name)
+		j.bytes += len(name)
 		j.count++
 	}
-	if n := len(j.recent); n > 2*mostRecent {
-		j.recent = slices.Clone(j.recent[n-mostRecent:])
-	}
+	j.forgetOldest()
 	j.waiting.Store(int64(len(j.entries)))
 	wake(j.marks)
 	return tallies, nil
@@ -232,7 +251,7 @@ func (j *journal) some() (others, patterns bool) {
 func (j *journal) now() moment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return moment{j.last, j.losses}
+	return moment{number: j.last, losses: j.losses}
 }
 
 // doubt notes that a connection is lost, and with it perhaps the server that knew of what it has just confirmed.
@@ -251,9 +270,9 @@ func (j *journal) found(mark uint64) {
 	switch first := j.count - uint64(len(j.recent)); {
 	case mark >= j.count:
 	case mark < first:
-		j.enterLocked([]string{tagAll})
+		j.enterLocked("", []string{tagAll})
 	default:
-		j.enterLocked(j.recent[mark-first:])
+		j.enterLocked(resent, j.recent[mark-first:])
 	}
 }
 
@@ -285,6 +304,8 @@ func (c *Cache) keepMark(ctx context.Context) {
 				err := c.store.Mark(ctx, mark)
 				if err != nil {
 					wake(c.journal.marks)
+				} else {
+					c.journal.wrote(mark)
 				}
 				return err
 			})
@@ -319,7 +340,7 @@ func (j *journal) pending() (tags, keys []string, upTo moment) {
 		tags = append([]string{tagSequence}, tags...)
 	}
 	j.sent = j.last
-	return tags, keys, moment{j.last, j.losses}
+	return tags, keys, moment{j.last, j.losses, resent}
 }
 
 // A task is a pattern that is to be carried out.
@@ -337,7 +358,7 @@ func (j *journal) tasks() (list []task, upTo moment) {
 		list = append(list, task{p, name, slices.Clone(j.entries[name].waiters)})
 	}
 	j.sent = j.last
-	return list, moment{j.last, j.losses}
+	return list, moment{j.last, j.losses, resent}
 }
 
 // replay calls once, which sends some of what Redis has not confirmed, as soon as there is something and Redis is there, until
@@ -393,7 +414,7 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 			}
 			for i, g := range c.store.Bump(ctx, next...) {
 				c.refused(g.Err)
-				all = g.Err == nil && c.confirmed(upTo, group[i], g.Value) && all
+				all = g.Err == nil && c.confirmed(upTo, group[i], g) && all
 			}
 		}
 	}
@@ -439,10 +460,10 @@ func (c *Cache) refused(err error) {
 }
 
 // confirmed notes that Redis has given a tag its next generation. It reports false if that is in doubt already.
-func (c *Cache) confirmed(upTo moment, tag string, generation uint64) bool {
+func (c *Cache) confirmed(upTo moment, tag string, g redisstore.Generation) bool {
 	tallies, again := c.journal.confirm(upTo, tag)
 	if again == nil && tag != tagSequence {
-		c.sweeps.begin(tag, generation, tallies...)
+		c.sweepAfter(tag, g, tallies...)
 		c.tell(invalidationOf(tag))
 	}
 	return again == nil

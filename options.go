@@ -122,7 +122,7 @@ type Options struct {
 	// InvalidateCategory, InvalidatePattern or InvalidateAll, once it is confirmed; where Redis was away, that is when it has come
 	// back. It is told at least once: after a lost connection, invalidations of the last seconds are sent again, and told again. It
 	// runs in a goroutine of its own, one call at a time, in the order of confirmation, and holds up nothing else. Where it cannot
-	// keep up, and 65,536 invalidations wait for it, they are told as one that has All set. A panic in it is logged. Close waits until it
+	// keep up, and 65,536 invalidations or 128 MiB of names wait for it, they are told as one that has All set. A panic in it is logged. Close waits until it
 	// has been told of the rest, up to 10 s, so it must not call Close, and must return. Default: nobody is told.
 	OnInvalidated func(Invalidation)
 

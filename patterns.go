@@ -70,7 +70,7 @@ func (p *Policy) Match(parts ...any) Pattern {
 	if p == nil {
 		return Pattern{bad: "a pattern of a nil Policy: declare one with a Category and a TTL"}
 	}
-	if p.Category == "" || !plain(p.Category) {
+	if p.Category == "" || !plain(p.Category) || p.Category == reservedCategory {
 		return Pattern{bad: fmt.Sprintf("the Category of policy %q cannot be part of a key: see Policy.Category", p.name())}
 	}
 	text := []byte(p.Category)
@@ -134,6 +134,8 @@ func checkPattern(text string) string {
 	switch {
 	case !ok && !strings.ContainsAny(text, "*?["):
 		return "the pattern names no more than a category: " + form
+	case category == reservedCategory:
+		return "the category " + reservedCategory + " is reserved for everything: " + form
 	case category == "" || strings.ContainsAny(category, `*?[\`) || !ok:
 		return "the pattern does not begin with a category: " + form
 	case !plain(category):

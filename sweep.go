@@ -22,6 +22,28 @@ type sweeps struct {
 	due  map[string]*target // by tag, until it is swept; guarded by mu
 }
 
+// mostDue is how many tags wait to be swept. The values of further ones are out of date too, and end with their TTL.
+const mostDue = 65536
+
+// behind reports whether so many wait that those outside of the program have to wait too: see admit.
+func (s *sweeps) behind() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.due) > mostDue/4
+}
+
+// sweepAfter has removed what an invalidation of a tag has put out of date, and returns what counts it. Where the tag had no generation,
+// that is nothing: no value that carries it was up to date.
+func (c *Cache) sweepAfter(tag string, g redisstore.Generation, waiting ...*tally) []*tally {
+	if !g.Missing {
+		return []*tally{c.sweeps.begin(tag, g.Value, waiting...)}
+	}
+	for _, t := range waiting {
+		close(t.done)
+	}
+	return nil
+}
+
 // A target is a tag, and what is to be removed: what carries it with an older generation.
 type target struct {
 	generation uint64
@@ -49,6 +71,13 @@ func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally 
 		s.due = make(map[string]*target)
 	}
 	d := s.due[tag]
+	if d == nil && len(s.due) >= mostDue {
+		own := newTally()
+		for _, t := range append(waiting, own) {
+			close(t.done)
+		}
+		return own
+	}
 	if d == nil {
 		d = &target{}
 		s.due[tag] = d

@@ -22,24 +22,53 @@ type told struct {
 	wake chan struct{}
 	mu   sync.Mutex
 	list []Invalidation // guarded by mu
+	size int            // of the texts in it; guarded by mu
 }
 
-const mostUntold = 65536
+const (
+	mostUntold     = 65536
+	mostUntoldSize = 128 << 20
+)
+
+// sizeOf estimates the memory that an invalidation takes.
+func sizeOf(i Invalidation) int {
+	const header = 16 // of a string
+	size := 128 + len(i.Category) + len(i.Pattern)
+	for _, name := range i.Keys {
+		size += header + len(name)
+	}
+	for _, name := range i.Tags {
+		size += header + len(name)
+	}
+	return size
+}
+
+// behind reports whether so much waits that those outside of the program have to wait too: see admit.
+func (t *told) behind() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.list) > mostUntold/4 || t.size > mostUntoldSize/8
+}
 
 // tell notes that something is confirmed.
 func (c *Cache) tell(list ...Invalidation) {
 	if c.opts.OnInvalidated == nil {
 		return
 	}
-	t := &c.told
+	t, more := &c.told, 0
+	for _, i := range list {
+		more += sizeOf(i)
+	}
 	t.mu.Lock()
-	if now := time.Now(); len(t.list)+len(list) > mostUntold {
+	if now := time.Now(); len(t.list)+len(list) > mostUntold || t.size+more > mostUntoldSize {
 		t.list = append(t.list[:0:0], Invalidation{All: true, At: now})
+		t.size = sizeOf(t.list[0])
 	} else {
 		for _, i := range list {
 			i.At = now
 			t.list = append(t.list, i)
 		}
+		t.size += more
 	}
 	t.mu.Unlock()
 	select {
@@ -75,10 +104,11 @@ func (t *told) next() (i Invalidation, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.list) == 0 {
-		t.list = nil
+		t.list, t.size = nil, 0
 		return i, false
 	}
 	i, t.list = t.list[0], t.list[1:]
+	t.size -= sizeOf(i)
 	return i, true
 }
 

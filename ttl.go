@@ -28,7 +28,7 @@ type Policy struct {
 	Name string
 
 	// Category is the first part of every key. It must not be empty or hold a character that a key would have to escape,
-	// such as a colon. It has at most 509 bytes.
+	// such as a colon. It has at most 509 bytes. "all" is reserved: it is what the admin API and front ends call everything.
 	Category string
 
 	// Label is what metrics are counted under. Default: the category. Beyond 1,024 labels of policies that are not listed, all
@@ -144,10 +144,15 @@ func (p *Policy) equal(q *Policy) bool {
 		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Version == q.Version && p.Private == q.Private
 }
 
+// reservedCategory is what the admin API and front ends call everything.
+const reservedCategory = "all"
+
 func (p *Policy) validate() error {
 	switch {
 	case p.Category == "":
 		return invalidOption("policy %q has no Category: set the first part of its keys", p.Name)
+	case p.Category == reservedCategory:
+		return invalidOption("policy %q: the Category %q is reserved for everything: use another one", p.name(), p.Category)
 	case !plain(p.Category):
 		return invalidOption("policy %q: Category %q holds a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
 	case len(tagCategory)+len(p.Category) > wire.MaxTagName:

@@ -136,6 +136,6 @@ func ExampleRevalidator() {
 	defer cancel()
 	fmt.Println(front.Close(ctx))
 	// Output:
-	// revalidate models true
+	// revalidate category:models true
 	// <nil>
 }

@@ -50,8 +50,9 @@ import (
 //
 // Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
 // (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
-// 415 (not JSON), 422 (an unknown category, or a pattern or a key that is none), 429 (too many requests, with Retry-After) and
-// 503 (the cache is closed, or Redis is away and a dry run cannot count). No answer may be stored by anyone (Cache-Control:
+// 415 (not JSON), 422 (an unknown category, a pattern or a key that is none, or a name of more than 1,024 bytes), 429 (too many
+// requests, with Retry-After) and 503 (the cache is closed, Redis is away and a dry run cannot count, or so much of what keys without
+// ScopeAll have invalidated waits for Redis that there is no room for more, with Retry-After). No answer may be stored by anyone (Cache-Control:
 // no-store).
 func Handler(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
@@ -88,6 +89,8 @@ type gate struct {
 	mu       sync.Mutex
 	refused  int       // requests without a valid key since the last line about them; guarded by mu
 	reported time.Time // when that was; guarded by mu
+
+	turnedAway turnedAway
 }
 
 // refusedPause is how often requests without a valid key are written down: whoever tries out keys must not fill the log.
@@ -232,7 +235,7 @@ func (h *handler) carryOut(w http.ResponseWriter, r *http.Request, who visitor, 
 	if o.dryRun {
 		a.Matched, p = h.matched(ctx, who, s)
 	} else {
-		a.Invalidated, p = h.invalidated(ctx, s)
+		a.Invalidated, p = h.invalidated(onBehalfOf(ctx, who), s)
 		h.audit(r.Context(), who, o, a.Invalidated, p, time.Since(start))
 	}
 	if p != nil {
@@ -368,6 +371,9 @@ func (h *handler) counted(n int64, complete bool, confirmed *bool) *count {
 // problemOf is what an error of the cache is to a client.
 func problemOf(err error) *problem {
 	if own := (*aside.Error)(nil); errors.As(err, &own) {
+		if own.Code == aside.CodeOverloaded {
+			return noRoom(own)
+		}
 		return unacceptable("%s", own.Message)
 	}
 	return newProblem(http.StatusServiceUnavailable, "the cache is closed: this server is stopping, ask another one")
@@ -384,13 +390,14 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 // audit writes down who has changed what. Names of keys hold hashes where they stand for users; secrets are none of it.
 func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
+	if p != nil && p.after > 0 {
+		h.gate.turnAway(who)
+		return
+	}
 	const most = 10 // names, of 128 bytes each
 	names := make(quoted, 0, most)
 	for _, name := range o.names[:min(len(o.names), most)] {
-		if len(name) > 128 {
-			name = strings.ToValidUTF8(name[:128], "") + "…"
-		}
-		names = append(names, name)
+		names = append(names, shortened(name))
 	}
 	text := "asidehttp: invalidated"
 	attrs := []slog.Attr{
@@ -406,6 +413,14 @@ func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *
 			slog.Bool("complete", c.Complete), slog.Bool("confirmed", *c.Confirmed))
 	}
 	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
+}
+
+// shortened is what of a name is logged.
+func shortened(name string) string {
+	if len(name) > mostOfName {
+		return strings.ToValidUTF8(name[:mostOfName], "") + "…"
+	}
+	return name
 }
 
 func (c *count) removed() int64 {

@@ -202,24 +202,27 @@ func Health(c *aside.Cache, o HealthOptions) http.Handler {
 	})
 }
 
-// Tags is the default of RevalidatorOptions.Map: a category, a key and a tag are tags of the front end by their own names, of a
-// pattern it is the category, and everything is the tag "all". A page that shows a gateway's models is then made with the tags
-// "all", "models" and "models:openrouter:all".
+// Tags is the default of RevalidatorOptions.Map. A tag of the front end says what kind of thing it stands for, so that nothing is taken
+// for something else of the same name: "category:models", "key:models:openrouter:all", "tag:supplier 3", and "all" for everything. Of a
+// pattern it is the category. A page that shows a gateway's models is then made with the tags "all", "category:models" and
+// "key:models:openrouter:all". Keys are within their category, and tags within "tags": a page with tags of the cache carries that too.
 func Tags(i aside.Invalidation) []Target {
 	var targets []Target
-	add := func(names ...string) {
-		for _, name := range names {
-			if name != "" {
-				targets = append(targets, Target{Tag: name})
-			}
+	for _, key := range i.Keys {
+		category, _, _ := strings.Cut(key, ":")
+		targets = append(targets, Target{Tag: "key:" + key, Within: "category:" + category})
+	}
+	for _, tag := range i.Tags {
+		targets = append(targets, Target{Tag: "tag:" + tag, Within: "tags"})
+	}
+	category, _, _ := strings.Cut(i.Pattern, ":")
+	for _, name := range []string{i.Category, category} {
+		if name != "" {
+			targets = append(targets, Target{Tag: "category:" + name})
 		}
 	}
-	add(i.Keys...)
-	add(i.Tags...)
-	category, _, _ := strings.Cut(i.Pattern, ":")
-	add(i.Category, category)
 	if i.All {
-		add(everything)
+		targets = append(targets, Target{Tag: everything})
 	}
 	return targets
 }

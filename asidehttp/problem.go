@@ -4,14 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 )
 
 // A problem is an answer that refuses, in the form of RFC 9457.
 type problem struct {
 	status   int
-	detail   string // what to send instead
-	bodyRead bool   // to its end
+	detail   string        // what to send instead
+	bodyRead bool          // to its end
+	after    time.Duration // in how long the same may be sent again; 0 where that would not help
 }
 
 func newProblem(status int, format string, args ...any) *problem {
@@ -33,6 +35,9 @@ func notAllowed(w http.ResponseWriter, methods, detail string) *problem {
 }
 
 func (p *problem) write(w http.ResponseWriter) {
+	if p.after > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.after+time.Second-1)/time.Second), 10))
+	}
 	write(w, p.status, "application/problem+json", struct {
 		Type   string `json:"type"`
 		Title  string `json:"title"`

@@ -17,6 +17,7 @@ import (
 const (
 	maxBody     = 64 << 10
 	maxNames    = 1000 // keys or tags of one request
+	maxName     = 1024 // bytes of each of them, or of a category or pattern
 	defaultWait = 5 * time.Second
 	maxWait     = 30 * time.Second
 )
@@ -122,6 +123,9 @@ func (o *order) set(name string, value json.RawMessage) *problem {
 		if !decode(value, &text) || text == "" {
 			return badRequest("%s is not a text: %s", name, example)
 		}
+		if len(text) > maxName {
+			return unacceptable("%s has %d bytes: send one of at most %d", name, len(text), maxName)
+		}
 		o.names = []string{text}
 	case byKeys, byTags:
 		var texts []*string // a null is not an empty text
@@ -134,6 +138,9 @@ func (o *order) set(name string, value json.RawMessage) *problem {
 		for i, text := range texts {
 			if text == nil || *text == "" {
 				return badRequest("%s[%d] is not a text: %s", name, i, example)
+			}
+			if len(*text) > maxName {
+				return unacceptable("%s[%d] has %d bytes: send texts of at most %d, or the category that they are of", name, i, len(*text), maxName)
 			}
 			o.names = append(o.names, *text)
 		}

@@ -1,7 +1,7 @@
 package asidehttp
 
 import (
-	"container/heap"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +22,10 @@ import (
 type Target struct {
 	Tag  string
 	Path string
+
+	// Within is a tag that whatever the target is about carries too, such as that of a category. Where the queue has no room for all
+	// targets within it, it is told in their place. It may be empty: then a target is lost for which there is no room.
+	Within string
 }
 
 // RevalidatorOptions configures a Revalidator. URL and Secret are needed; every other zero field stands for its default.
@@ -46,7 +50,8 @@ type RevalidatorOptions struct {
 	// Timeout bounds one request, to the end of its answer. Default: 5 s.
 	Timeout time.Duration
 
-	// Queue bounds the targets that wait. Beyond that, new ones are lost, which is logged and counted. Default: 10,000.
+	// Queue bounds the targets that wait, and with 1 KiB for each the bytes of their names. Beyond that, the tag that a new one is Within
+	// is told in place of all that wait within it. One that is within none is lost, which is logged and counted. Default: 10,000.
 	Queue int
 
 	// Backoff is how long nothing is sent after a request has failed. It doubles with each failure in a row up to MaxBackoff,
@@ -59,8 +64,8 @@ type RevalidatorOptions struct {
 	// its place while it is rolled out, it is tried for a minute. Other answers from 400 to 499 are final, but for 408, 425 and 429.
 	GiveUpAfter time.Duration
 
-	// Logger gets a line at level Error for each target that is lost, and one at level Warn when the front end begins to fail.
-	// Default: slog.Default().
+	// Logger gets a line at level Error when targets are lost, with their number and the first of them, and one at level Warn when the
+	// front end begins to fail. Each of them is written once in ten seconds at most. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -99,14 +104,15 @@ type Revalidator struct {
 	ended     chan struct{} // closed when the loop has returned
 	stop      context.CancelFunc
 
-	mu       sync.Mutex
-	closing  bool // no new targets; guarded by mu, as all below
-	waiting  map[Target]*delivery
-	queue    queue // the same, the one that is due next first
-	sending  int
-	failures int // in a row
-	pause    time.Time
-	stats    RevalidatorStats
+	mu        sync.Mutex
+	closing   bool // no new targets; guarded by mu, as all below
+	waiting   queue
+	sending   int
+	failures  int // in a row
+	pause     time.Time
+	succeeded time.Time // the last time that a target was delivered
+	stats     RevalidatorStats
+	news      news
 }
 
 // Format does not write the secret, whatever the verb.
@@ -123,7 +129,10 @@ type delivery struct {
 	target   Target
 	asked    time.Time // its last invalidation
 	due      time.Time
+	failed   time.Time // the last time
 	attempts int
+
+	place *list.Element // among the new ones; nil for one that has failed
 }
 
 // RevalidatorStats counts targets since the Revalidator was made. Each that was asked for is in one of Delivered, Coalesced, Lost
@@ -181,7 +190,7 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	r := &Revalidator{
 		o: o, closeIdle: func() {},
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
-		waiting: make(map[Target]*delivery),
+		waiting: newQueue(o.Queue),
 	}
 	client := http.Client{}
 	if o.Client != nil {
@@ -209,12 +218,22 @@ func (r *Revalidator) Notify(invalidation aside.Invalidation) { r.Send(r.o.Map(i
 
 // Send queues targets. It does not wait.
 func (r *Revalidator) Send(targets ...Target) {
+	r.queueAll(targets)
+	select {
+	case <-r.ended: // nobody else is there to report it
+		r.report(false)
+	default:
+		r.signal()
+	}
+}
+
+func (r *Revalidator) queueAll(targets []Target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	for _, target := range targets {
 		d := &delivery{target: target, asked: now, due: now}
-		switch same := r.waiting[target]; {
+		switch same := r.waiting.find(target); {
 		case (target.Tag == "") == (target.Path == ""):
 			r.lose(d, errors.New("a target is either a tag or a path"))
 		case r.closing:
@@ -223,19 +242,34 @@ func (r *Revalidator) Send(targets ...Target) {
 			// One that is being sent does not count: the front end may have read its sources before this invalidation.
 			same.asked = now
 			r.stats.Coalesced++
-		case len(r.waiting) >= r.o.Queue:
-			r.lose(d, errors.New("the queue is full"))
+		case r.waiting.full(target):
+			r.crowd(d)
 		default:
-			r.push(d)
+			r.waiting.push(d)
 		}
 	}
-	r.signal()
 }
 
-// push wants mu.
-func (r *Revalidator) push(d *delivery) {
-	r.waiting[d.target] = d
-	heap.Push(&r.queue, d)
+// crowd puts the tag that a new target is within in place of all that wait within it. It wants mu.
+func (r *Revalidator) crowd(d *delivery) {
+	if d.target.Within == "" {
+		r.lose(d, errors.New("the queue is full"))
+		return
+	}
+	whole := Target{Tag: d.target.Within}
+	same := r.waiting.find(whole)
+	if same == nil && r.waiting.len() >= r.o.Queue+mostWithin && !r.waiting.holdsWithin(whole.Tag) {
+		r.lose(d, errors.New("the queue is full"))
+		return
+	}
+	r.stats.Coalesced += uint64(r.waiting.takeWithin(whole.Tag))
+	if same != nil {
+		same.asked = d.asked
+		r.stats.Coalesced++
+		return
+	}
+	d.target = whole
+	r.waiting.push(d)
 }
 
 // Stats returns the counts as they stand.
@@ -243,7 +277,7 @@ func (r *Revalidator) Stats() RevalidatorStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.stats
-	s.Waiting = len(r.waiting) + r.sending
+	s.Waiting = r.waiting.len() + r.sending
 	return s
 }
 
@@ -255,7 +289,7 @@ func (r *Revalidator) Close(ctx context.Context) error {
 		r.closing = true
 		// There may be little time: what waits after a failure is tried now.
 		r.pause = time.Time{}
-		for _, d := range r.queue {
+		for _, d := range r.waiting.failed {
 			d.due = time.Time{}
 		}
 	}
@@ -285,16 +319,16 @@ func (r *Revalidator) signal() {
 	}
 }
 
-// lose wants mu.
+// lose wants mu. What is lost is reported later: see report.
 func (r *Revalidator) lose(d *delivery, cause error) {
 	r.stats.Lost++
-	r.o.Logger.Error("aside: the front end was not told of an invalidation",
-		"tag", d.target.Tag, "path", d.target.Path, "attempts", d.attempts, "error", cause)
+	r.news.lose(d, cause)
 }
 
 // run starts what is due until the Revalidator is closed and empty, or ctx ends.
 func (r *Revalidator) run(ctx context.Context) {
 	defer close(r.ended)
+	defer r.report(true)
 	var sends sync.WaitGroup
 	defer sends.Wait()
 	timer := time.NewTimer(time.Hour)
@@ -303,6 +337,9 @@ func (r *Revalidator) run(ctx context.Context) {
 		next, done := r.begin(ctx, &sends)
 		if done {
 			return
+		}
+		if later := r.report(false); later > 0 {
+			next = min(next, later)
 		}
 		timer.Reset(next)
 		select {
@@ -322,21 +359,20 @@ func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next ti
 	defer r.mu.Unlock()
 	now := time.Now()
 	for {
-		if r.closing && len(r.queue)+r.sending == 0 {
+		if r.closing && r.waiting.len()+r.sending == 0 {
 			return 0, true
 		}
 		room := maxSending
 		if r.failures > 0 {
 			room = 1 // a front end that fails is asked by one request at a time
 		}
-		if r.sending >= room || len(r.queue) == 0 {
+		if r.sending >= room || r.waiting.len() == 0 {
 			return time.Hour, false // the end of a request wakes, and so does Send
 		}
-		if wait := max(r.pause.Sub(now), r.queue[0].due.Sub(now)); wait > 0 {
+		if wait := max(r.pause.Sub(now), r.waiting.due().Sub(now)); wait > 0 {
 			return wait, false
 		}
-		d := heap.Pop(&r.queue).(*delivery)
-		delete(r.waiting, d.target)
+		d := r.waiting.take(now, r.failures > 0)
 		r.sending++
 		sends.Go(func() { r.finish(d, r.try(ctx, d.target)) })
 	}
@@ -361,7 +397,7 @@ func (r *Revalidator) finish(d *delivery, f *failure) {
 	switch {
 	case f == nil:
 		r.stats.Delivered++
-		r.failures, r.pause = 0, time.Time{}
+		r.failures, r.pause, r.succeeded = 0, time.Time{}, now
 		return
 	case f.final:
 		r.lose(d, errors.New(f.text))
@@ -369,21 +405,24 @@ func (r *Revalidator) finish(d *delivery, f *failure) {
 	}
 	r.stats.Failed++
 	if r.failures == 0 {
-		r.o.Logger.Warn("aside: the front end does not take revalidations; they are repeated", "error", f.text)
+		r.news.failing = f.text
 	}
-	if !now.Before(r.pause) { // else begun before the failure that is paused for: no further one in a row
+	// One that fails again, though others were delivered since it has failed, says nothing of the front end.
+	alone := d.attempts > 1 && r.succeeded.After(d.failed) && f.after == 0
+	if !alone && !now.Before(r.pause) { // else begun before the failure that is paused for: no further one in a row
 		r.failures++
 		r.pause = now.Add(min(max(r.backoff(r.failures), f.after), r.o.MaxBackoff))
 	}
+	d.failed = now
 	d.due = now.Add(r.backoff(d.attempts)) // of a front end that refuses this one alone
-	same := r.waiting[d.target]
+	same := r.waiting.find(d.target)
 	switch {
 	case same != nil: // asked for again meanwhile
 		r.stats.Coalesced++
 	case now.Sub(d.asked) >= r.patience(f):
 		r.lose(d, fmt.Errorf("given up after %v: %s", r.patience(f), f.text))
 	default:
-		r.push(d)
+		r.waiting.push(d)
 	}
 }
 
@@ -413,26 +452,10 @@ func (r *Revalidator) backoff(n int) time.Duration {
 func (r *Revalidator) abandon(cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, d := range r.queue {
+	for d := range r.waiting.all() {
 		r.lose(d, fmt.Errorf("closed before the front end took it: %w", cause))
 	}
-	clear(r.waiting)
-	r.queue = nil
-}
-
-// queue is a heap of deliveries.
-type queue []*delivery
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
-func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(d any)        { *q = append(*q, d.(*delivery)) }
-func (q *queue) Pop() any {
-	last := len(*q) - 1
-	d := (*q)[last]
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	return d
+	r.waiting = newQueue(r.o.Queue)
 }
 
 // try is post, whatever the client does: it may panic, end its goroutine, or not heed the end of its request.

@@ -249,7 +249,7 @@ func TestTheFrontEndIsToldOfWhatIsInvalidated(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusOK, response.StatusCode)
-	require.Equal(t, `secret-of-the-front-end {"tag":"models"}`, <-told)
+	require.Equal(t, `secret-of-the-front-end {"tag":"category:models"}`, <-told)
 	http.DefaultClient.CloseIdleConnections()
 	stop()
 	require.Equal(t, 0, <-code, "%s", &stderr)

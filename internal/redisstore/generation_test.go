@@ -151,7 +151,10 @@ func TestWhoHasReadThatATagIsMissingIsToldOfItsInvalidation(t *testing.T) {
 	require.NoError(t, r.Err)
 	require.Empty(t, r.Value)
 	require.NotNil(t, r.Voucher)
-	require.NoError(t, connected(t, server.Addr()).Bump(t.Context(), Tag{Key: "%t:x", Life: time.Hour})[0].Err)
+	writer := connected(t, server.Addr())
+	bumped := writer.Bump(t.Context(), Tag{Key: "%t:x", Life: time.Hour})[0]
+	require.NoError(t, bumped.Err)
+	require.True(t, bumped.Missing)
 	select {
 	case key := <-told:
 		require.Equal(t, "%t:x", key)
@@ -159,4 +162,11 @@ func TestWhoHasReadThatATagIsMissingIsToldOfItsInvalidation(t *testing.T) {
 		t.Fatal("not told")
 	}
 	require.EqualValues(t, 0, server.MustDo(t, "EXISTS", "%t:x"))
+	made := writer.Ensure(t.Context(), Tag{Key: "%t:x", Life: time.Hour})[0]
+	require.NoError(t, made.Err)
+	require.Greater(t, made.Value, bumped.Value)
+	bumped = writer.Bump(t.Context(), Tag{Key: "%t:x", Life: time.Hour}, Tag{Key: "%all"})[0]
+	require.NoError(t, bumped.Err)
+	require.False(t, bumped.Missing)
+	require.Greater(t, bumped.Value, made.Value)
 }

@@ -212,7 +212,7 @@ end
 //	KEYS  the tag's key
 //	ARGV  life of the key in ms where the server does not say how long it has left, 0 for ever
 //
-// The reply is the generation in decimal. A key that lives for a while keeps the time that it has left. Where there is none, no
+// The reply is the generation in decimal, with a minus before it where there was no key, and is none now. A key that lives for a while keeps the time that it has left. Where there is none, no
 // entry carries a generation that counts, so none is left behind; but the key is written and removed, which tells those who have
 // read that it is missing. The next generation is the server's time, unless the last one is beyond that, and below 2^53 in any case.
 //
@@ -245,6 +245,9 @@ if done.err then
 	end
 elseif life ~= '0' and not exists then
 	redis.call('UNLINK', KEYS[1])
+end
+if life ~= '0' and not exists then
+	return '-' .. following
 end
 return following
 `))

@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -71,8 +72,9 @@ type Tag struct {
 
 // A Generation is that of a tag, or the error of this tag alone.
 type Generation struct {
-	Value uint64
-	Err   error
+	Value   uint64
+	Err     error
+	Missing bool // of Bump: the tag had no generation, and has none now
 }
 
 // A Request asks for the lease of one key.
@@ -606,6 +608,7 @@ func generations(results []rueidis.RedisResult) []Generation {
 	for i, r := range results {
 		text, err := r.ToString()
 		if err == nil {
+			text, out[i].Missing = strings.CutPrefix(text, "-")
 			out[i].Value, err = ParseGeneration([]byte(text))
 		}
 		out[i].Err = err

@@ -1,0 +1,50 @@
+package asidehttp
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/outside"
+)
+
+// onBehalfOf marks what a key orders that may not invalidate everything. While Redis is away, what is invalidated waits for it, and
+// where there is no more room for that, everything is invalidated instead. What is so marked is refused before.
+func onBehalfOf(ctx context.Context, who visitor) context.Context {
+	if who.may&mayEmpty != 0 {
+		return ctx
+	}
+	return outside.With(ctx, who.name)
+}
+
+// noRoom is the problem of an order that was refused for want of room.
+func noRoom(err *aside.Error) *problem {
+	p := newProblem(http.StatusServiceUnavailable, "%s: wait as many seconds as Retry-After says", err.Message)
+	p.after = err.RetryAfter
+	return p
+}
+
+// turnedAway counts the orders that were refused for want of room.
+type turnedAway struct {
+	mu       sync.Mutex
+	count    int       // since the last line about them; guarded by mu
+	reported time.Time // when that was; guarded by mu
+}
+
+// turnAway notes an order that was refused for want of room: whoever sends many must not fill the log.
+func (g *gate) turnAway(who visitor) {
+	t := &g.turnedAway
+	t.mu.Lock()
+	t.count++
+	n := t.count
+	due := time.Since(t.reported) >= refusedPause
+	if due {
+		t.count, t.reported = 0, time.Now()
+	}
+	t.mu.Unlock()
+	if due {
+		g.log.Warn("asidehttp: not invalidated: too much waits for redis", "key", who.name, "client", who.addr.String(), "requests", n)
+	}
+}
