@@ -1,6 +1,7 @@
 package aside_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -79,4 +80,51 @@ func TestThoseWhoHaveWaitedForTheFirstConnectionAreNoFailuresOfTheServer(t *test
 	close(stop)
 	all.Wait()
 	require.NotContains(t, log.String(), "redis is away")
+}
+
+// A Get returns by its own context, also where it has waited for the first connection.
+//
+//  1. It comes while the connection is being made, and waits.
+//  2. There is a connection; Redis is asked, and does not answer yet.
+//  3. The caller's context ends.
+func TestAGetThatHasWaitedForTheFirstConnectionHeedsItsContext(t *testing.T) {
+	t.Parallel()
+	for name, early := range map[string]bool{"while it is being made": true, "afterwards": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+			connecting := proxy.HoldReplies(func(args []string) bool { return args[0] == "TIME" })
+			reading := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:a" })
+			o := at(proxy.Addr())
+			o.Redis.ConnWriteTimeout = 2500 * time.Millisecond
+			c := newCache(t, o)
+			connecting.Wait(t)
+			if !early {
+				connecting.Release()
+				eventually(t, "the cache connects", func() bool { return c.Health().State == aside.StateConnected })
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			got := make(chan error, 1)
+			go func() {
+				_, err := aside.Get[string](ctx, c, items.Key("a"))
+				got <- err
+			}()
+			if early {
+				<-time.After(100 * time.Millisecond) // it waits for the connection
+				connecting.Release()
+			}
+			reading.Wait(t)
+			cancel()
+			select {
+			case err := <-got:
+				require.ErrorIs(t, err, context.Canceled)
+			case <-time.After(time.Second):
+				t.Error("it waits on")
+				reading.Release()
+				<-got
+			}
+			reading.Release()
+		})
+	}
 }
