@@ -97,6 +97,19 @@ func TestWhatIsSaidOfAMistakeLeadsToIt(t *testing.T) {
 				}
 			})
 		}},
+		// Username and Password are those of the primary, and they are set.
+		"a password of Sentinels": {"Sentinel.Password", func(t *testing.T) rueidis.ClientOption {
+			s := redistest.StartSentinel(t, "main", redistest.Start(t, "--requirepass", "of the primary"), 1)
+			s.MustDo(t, "ACL", "SETUSER", "default", "resetpass", ">of the Sentinels")
+			return to(s.Addr(), func(o *rueidis.ClientOption) { o.Sentinel.MasterSet, o.Password = "main", "of the primary" })
+		}},
+		// The address that is configured can be reached: it is another one that cannot.
+		"a Sentinel that names an address that leads nowhere": {"Sentinel", func(t *testing.T) rueidis.ClientOption {
+			p := redistest.Start(t)
+			s := redistest.StartSentinel(t, "main", p, 1)
+			p.Kill()
+			return to(s.Addr(), func(o *rueidis.ClientOption) { o.Sentinel.MasterSet = "main" })
+		}},
 		"a user who may not run TIME": {"TIME", func(t *testing.T) rueidis.ClientOption {
 			s := redistest.Start(t)
 			s.MustDo(t, "ACL", "SETUSER", "default", "-time")
