@@ -306,7 +306,7 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
 	calm := steady{ctx}
-	left, end := c.awaitFirst(calm, s)
+	left, end := c.awaitFirst(calm, calm, s)
 	defer end()
 	budget, cancel := c.orBudget(calm, left, s)
 	defer cancel()
@@ -551,7 +551,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		}
 		m.end()
 	}()
-	left, end := c.awaitFirst(ctx, slots...)
+	left, end := c.awaitFirst(ctx, context.WithoutCancel(ctx), slots...)
 	defer end()
 	pending := c.recheckNear(ctx, slots, m, wake)
 	if c.store == nil {

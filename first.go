@@ -3,13 +3,14 @@ package aside
 import "context"
 
 // awaitFirst waits while the first connection to Redis is being made, for as long as a call may wait for Redis. It returns what is left
-// of that time, for the call's operations: nil where there was nothing to wait for. Without it:
+// of that time, for the call's operations: nil where there was nothing to wait for. Those end with asks, the call's own context, or one
+// without an end where they go on after their caller has left. Without it:
 //
 //  1. a load begins while there is no connection, so it reads nothing in Redis and takes no lease;
 //  2. there is a connection;
 //  3. a caller comes. A load that has begun without Redis is not shared once Redis is there: the caller begins another one, and the
 //     value of the first one is stored nowhere.
-func (c *Cache) awaitFirst(ctx context.Context, slots ...*slot) (left context.Context, end context.CancelFunc) {
+func (c *Cache) awaitFirst(ctx, asks context.Context, slots ...*slot) (left context.Context, end context.CancelFunc) {
 	if c.store == nil || !c.store.Connecting() || slots[0].waited {
 		return nil, func() {}
 	}
@@ -18,7 +19,7 @@ func (c *Cache) awaitFirst(ctx context.Context, slots ...*slot) (left context.Co
 		s.waited = true
 		names = append(append(names, s.key), s.tags...)
 	}
-	left, end = c.budget(context.WithoutCancel(ctx), slots...)
+	left, end = c.budget(asks, slots...)
 	c.store.AwaitFirst(left, ctx, c.closes, names...)
 	return left, end
 }

@@ -366,7 +366,7 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	if c.store == nil {
 		return removed, nil
 	}
-	left, end := c.awaitFirst(ctx, slots...)
+	left, end := c.awaitFirst(ctx, context.WithoutCancel(ctx), slots...)
 	defer end()
 	before := c.journal.now()
 	if left == nil {

@@ -696,7 +696,7 @@ func (c *Cache) closedMeanwhile(s *slot) {
 
 // set is Set but for the type of its value.
 func (c *Cache) set(ctx context.Context, s *slot) error {
-	left, end := c.awaitFirst(ctx, s)
+	left, end := c.awaitFirst(ctx, context.WithoutCancel(ctx), s)
 	defer end()
 	start := c.clock.Now()
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
