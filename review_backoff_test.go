@@ -5,7 +5,9 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -58,5 +60,30 @@ func TestErrorsThatNobodyIsToldAreNotKept(t *testing.T) {
 		t.Logf("heap: %d MiB before, %d MiB after 3,000 failures, %d MiB an hour later", before, during, after)
 		require.Less(t, during-before, 50)
 		require.Less(t, after-before, 50)
+	})
+}
+
+// Loads of one key run side by side, since it was invalidated while they ran. One lost connection ends all of them: that is one failure.
+func TestLoadsThatFailTogetherAreOneFailure(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
+		lost := make(chan struct{})
+		var all sync.WaitGroup
+		for range 6 {
+			all.Go(func() {
+				_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), func(context.Context) (string, error) {
+					<-lost
+					return "", errors.New("the connection was lost")
+				})
+				require.Error(t, err)
+			})
+			synctest.Wait()
+			_, err := c.Invalidate(t.Context(), items.Key("a"))
+			require.NoError(t, err)
+		}
+		close(lost)
+		all.Wait()
+		_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("v"))
+		require.NoError(t, err)
 	})
 }
