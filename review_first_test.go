@@ -2,7 +2,11 @@ package aside_test
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,6 +129,39 @@ func TestAGetThatHasWaitedForTheFirstConnectionHeedsItsContext(t *testing.T) {
 				<-got
 			}
 			reading.Release()
+		})
+	}
+}
+
+// A dialer of the program's own that never returns is not called again and again: each call keeps a goroutine for ever.
+func TestADialerThatHangsIsNotCalledWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(o *aside.Options, hang func()){
+		"DialCtxFn": func(o *aside.Options, hang func()) {
+			o.Redis.DialCtxFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+				hang()
+				return nil, errors.New("at last")
+			}
+		},
+		"DialFn": func(o *aside.Options, hang func()) {
+			o.Redis.DialFn = func(string, *net.Dialer, *tls.Config) (net.Conn, error) {
+				hang()
+				return nil, errors.New("at last")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := at("192.0.2.1:6379")
+			o.Redis.Dialer.Timeout = 10 * time.Millisecond
+			over := make(chan struct{})
+			defer close(over)
+			var hanging atomic.Int64
+			set(&o, func() { hanging.Add(1); <-over })
+			newCache(t, o)
+			<-time.After(10 * time.Second)
+			t.Logf("%d calls hang after ten seconds", hanging.Load())
+			require.LessOrEqual(t, hanging.Load(), int64(4))
 		})
 	}
 }
