@@ -101,7 +101,7 @@ func causes() []cause {
 		return to(answering(t, speakingTLS(config)), trusting(pool, name))
 	}
 	later := time.Now().Add(time.Hour)
-	return []cause{
+	return append(mistakes(), []cause{
 		{"nothing listens", "redis cannot be reached: nothing listens at its address (connection refused)", func(t *testing.T) rueidis.ClientOption {
 			return to(closedPort(t))
 		}},
@@ -223,7 +223,7 @@ func causes() []cause {
 		{"a server that lacks replicas", "redis answered NOREPLICAS to SET: it takes no writes, removals included, while it has too few replicas (min-replicas-to-write)", func(t *testing.T) rueidis.ClientOption {
 			return to(redistest.Start(t, "--min-replicas-to-write", "1").Addr())
 		}},
-	}
+	}...)
 }
 
 // closedPort is an address at which nothing listens.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,7 +40,7 @@ func code(err error) string {
 	return first
 }
 
-// ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them.
+// ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them but by quote.
 func ownWords(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
@@ -49,7 +50,7 @@ func ownWords(err error) string {
 	if errors.As(err, &said) {
 		return strings.TrimPrefix(said.line, "ERR ")
 	}
-	if e, ok := rueidis.IsRedisErr(err); ok && !e.IsNil() {
+	if e, ok := rueidis.IsRedisErr(untold(err)); ok && !e.IsNil() {
 		return e.Error()
 	}
 	return ""
@@ -75,8 +76,13 @@ var explained = []struct{ words, advice string }{
 
 // Describe says in a few words what went wrong with Redis and, where that is known, what to do, for a reader who wants to know why a
 // value was loaded. Health shows it to whoever asks, so it names no host and no user. Of a server's own error it gives the code, and
-// those of its words that are known: others may quote what was sent.
+// those of its words that are known: others may quote what was sent. Where no connection can be made, its other words are said too, as far
+// as they may be: see trouble.
 func Describe(err error) string {
+	var told *trouble
+	if errors.As(err, &told) {
+		return told.reason
+	}
 	var r *refusal
 	if errors.As(err, &r) {
 		return r.describe(code(err))
@@ -120,8 +126,14 @@ func advice(code string) string {
 	return ""
 }
 
+// unpermitted finds the command that a user may not run.
+var unpermitted = regexp.MustCompile(`permissions to run the '([a-zA-Z|]{1,40})' command`)
+
 func describeAnswer(code, words string) string {
 	text := "redis answered " + code
+	if found := unpermitted.FindStringSubmatch(words); code == "NOPERM" && found != nil {
+		text += " to " + strings.ToUpper(found[1])
+	}
 	if why := advice(code); why != "" {
 		return text + ": " + why
 	}
@@ -151,17 +163,28 @@ type errNoHandshake struct{ err error }
 func (e *errNoHandshake) Error() string { return "the TLS handshake: " + e.err.Error() }
 func (e *errNoHandshake) Unwrap() error { return e.err }
 
+const (
+	connecting     = "redis cannot be reached: "
+	noAgreement    = "redis and this process cannot agree on TLS: TLS 1.2 or later is needed"
+	unknownFailure = "the connection to redis failed"
+)
+
 // describeFailure says why there is no connection.
 func describeFailure(err error) string {
-	const connecting = "redis cannot be reached: "
 	var (
 		cert      *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
 		name      *net.DNSError
 		operation *net.OpError
 		handshake *errNoHandshake
+		primary   *errPrimary
+		hook      *hookFailure
 	)
 	switch {
+	case errors.As(err, &primary):
+		return primary.describe()
+	case errors.As(err, &hook) && hook.opaque:
+		return hook.describe()
 	case errors.Is(err, ErrUnavailable):
 		return ErrUnavailable.Error()
 	case errors.Is(err, ErrSlow):
@@ -178,7 +201,7 @@ func describeFailure(err error) string {
 	case errors.As(err, &handshake) && isClosed(err):
 		return "redis closed the connection in the TLS handshake: check that its port speaks TLS, and whether it takes more connections (maxclients)"
 	case errors.As(err, &handshake):
-		return "redis and this process cannot agree on TLS: TLS 1.2 or later is needed"
+		return noAgreement
 	case errors.As(err, &name) && name.IsNotFound:
 		return connecting + "DNS knows no such host name"
 	case errors.As(err, &name):
@@ -203,8 +226,10 @@ func describeFailure(err error) string {
 		return "the connection to redis has broken"
 	case isClosed(err):
 		return "the connection was closed before redis had answered: it may want TLS (rediss://), be a proxy that does not know HELLO, or take no more connections"
+	case hook != nil:
+		return hook.describe()
 	}
-	return "the connection to redis failed"
+	return unknownFailure
 }
 
 func isClosed(err error) bool {
