@@ -159,7 +159,7 @@ func TestTheLogHasTheErrorOfTheProgramsOwnFunction(t *testing.T) {
 			}
 		},
 		"DialFn": func(o *rueidis.ClientOption) {
-			o.DialFn = func(string, *net.Dialer, *tls.Config) (net.Conn, error) { return nil, errors.New(words) } //nolint:staticcheck // it is an option
+			o.DialFn = func(string, *net.Dialer, *tls.Config) (net.Conn, error) { return nil, errors.New(words) }
 		},
 		"AuthCredentialsFn": func(o *rueidis.ClientOption) {
 			o.AuthCredentialsFn = func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
