@@ -115,6 +115,7 @@ func TestTheLogNamesTheReasonThatLasts(t *testing.T) {
 	c := connected(t, o)
 	server.Kill()
 	eventually(t, "it is known why there is no connection", func() bool { return c.Health().Reason == connectionRefused })
-	eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), connectionRefused) })
+	const pause = 10 * time.Second
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), connectionRefused) }, pause+bound, 10*time.Millisecond, "it is logged")
 	require.Len(t, log.lines(t), 3, "connected, broken, refused: %s", log.String())
 }

@@ -115,7 +115,7 @@ func TestARefusedCertificateIsSaidOnce(t *testing.T) {
 			o.Redis.TLSConfig.VerifyConnection = func(tls.ConnectionState) error { dials.Add(1); return nil }
 			c := newCache(t, o)
 			seen := make(map[string]int)
-			eventually(t, "several attempts fail", func() bool { seen[c.Health().Reason]++; return dials.Load() >= 7 })
+			eventually(t, "several attempts fail", func() bool { seen[c.Health().Reason]++; return dials.Load() >= 6 })
 			delete(seen, "connecting to redis")
 			require.Len(t, log.lines(t), 1, "%v\n%s", seen, log.String())
 			require.Len(t, seen, 1)

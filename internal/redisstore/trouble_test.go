@@ -96,7 +96,7 @@ func TestWhatOthersSayIsQuotedWithoutSecrets(t *testing.T) {
 	require.Equal(t, "the error has panicked", textOf(panicking{}))
 }
 
-type panicking struct{ error }
+type panicking struct{}
 
 func (panicking) Error() string { panic("oops") }
 
