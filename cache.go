@@ -102,6 +102,7 @@ func New(opts Options) (*Cache, error) {
 		Gap:     c.gap,
 		Marked:  c.journal.found,
 	})
+	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
 	c.background.Go(func() { c.replay(ctx, c.journal.wakePatterns, c.replayPatterns) })

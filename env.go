@@ -27,11 +27,11 @@ import (
 //	REDIS_TLS        false
 //
 // With none of them set the cache is in memory alone. With any of them set it is on Redis, with the defaults above for the
-// others. REDIS_URL stands alone. An empty variable counts as not set. A malformed one is an error that names the variable
-// and what to write, never its value. User name and password are in Redis.AuthCredentialsFn, where nothing prints them; with a Sentinel
-// (master_set in the URL) in Username and Password.
+// others. REDIS_URL stands alone; spaces and newlines around it do not count. An empty variable counts as not set. A malformed one is
+// an error that names the variable and what to write, never its value. User name and password are in Redis.AuthCredentialsFn, where
+// nothing prints them; with a Sentinel (master_set in the URL) in Username and Password.
 func OptionsFromEnv() (Options, error) {
-	url := os.Getenv("REDIS_URL")
+	url := strings.TrimSpace(os.Getenv("REDIS_URL")) // a file that it was read from may end in a newline
 	parts := map[string]string{}
 	for _, name := range []string{"REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS"} {
 		if v := os.Getenv(name); v != "" {

@@ -174,7 +174,7 @@ func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
 	})
 	o.Logger, o.OpTimeout = log.logger(), 5*time.Second
 	c := newCache(t, o)
-	away := logLine{"WARN", "aside: redis is away; values are kept in memory for DegradedTTL until it is back", "the connection to redis failed"}
+	away := logLine{"WARN", "aside: redis is away; values are kept in memory for DegradedTTL until it is back", "Options.Redis.DialCtxFn failed: the log has its error"}
 	back := logLine{"INFO", "aside: connected to redis", ""}
 
 	eventually(t, "several attempts fail", func() bool { return dials.Load() >= 4 })

@@ -371,6 +371,35 @@ func TestHazard56WhatTheOtherDatabaseHasConfirmedIsSentAgain(t *testing.T) {
 	eventually(t, "what the other one had confirmed is sent again", func() bool { return server.MustDo(t, "EXISTS", "items:a") == int64(0) })
 }
 
+// Hazard 56: what the server is tried with says nothing, since the server has named it meanwhile, and nothing more is invalidated. The
+// earlier mark in the data that has come back is found all the same.
+func TestHazard56AnEarlierMarkIsNoticed(t *testing.T) {
+	t.Parallel()
+	if inCluster {
+		t.Skip("there is one database there")
+	}
+	server := redistest.Start(t)
+	a := connected(t, at(server.Addr()))
+	var mark string
+	for _, id := range []string{"x", "y"} {
+		_, err := a.Invalidate(t.Context(), items.Key(id))
+		require.NoError(t, err)
+	}
+	eventually(t, "there is a mark", func() bool {
+		names := server.MustDo(t, "KEYS", "%mark:*").([]any)
+		if len(names) == 0 {
+			return false
+		}
+		mark = names[0].(string)
+		return server.MustDo(t, "GET", mark) == "2"
+	})
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("y"), "old"))
+	gaps := a.Metrics().Gaps
+	server.MustDo(t, "SET", mark, "1")
+	eventually(t, "it is noticed", func() bool { return a.Metrics().Gaps > gaps })
+	eventually(t, "the second one is sent again", func() bool { return server.MustDo(t, "EXISTS", "items:y") == int64(0) })
+}
+
 // Hazard 57: a generation that no number of a script can be greater than.
 func TestHazard57AGenerationBeyondWhatScriptsCanCountIsNone(t *testing.T) {
 	t.Parallel()

@@ -104,3 +104,18 @@ func TestASearchThatIsRefusedIsLogged(t *testing.T) {
 	<-result
 	server.MustDo(t, "ACL", "SETUSER", "default", "+scan")
 }
+
+// The log names the reason that Redis is away for also where it is another one than that of the first line.
+func TestTheLogNamesTheReasonThatLasts(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var log logbook
+	o := at(server.Addr())
+	o.Logger = log.logger()
+	c := connected(t, o)
+	server.Kill()
+	eventually(t, "it is known why there is no connection", func() bool { return c.Health().Reason == connectionRefused })
+	const pause = 10 * time.Second
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), connectionRefused) }, pause+bound, 10*time.Millisecond, "it is logged")
+	require.Len(t, log.lines(t), 3, "connected, broken, refused: %s", log.String())
+}

@@ -101,7 +101,7 @@ func causes() []cause {
 		return to(answering(t, speakingTLS(config)), trusting(pool, name))
 	}
 	later := time.Now().Add(time.Hour)
-	return []cause{
+	return append(mistakes(), []cause{
 		{"nothing listens", "redis cannot be reached: nothing listens at its address (connection refused)", func(t *testing.T) rueidis.ClientOption {
 			return to(closedPort(t))
 		}},
@@ -150,7 +150,7 @@ func causes() []cause {
 				_, _ = io.Copy(io.Discard, conn)
 			}), trusting(nil, host))
 		}},
-		{"TLS to a server that closes", "redis closed the connection in the TLS handshake: check that its port speaks TLS", func(t *testing.T) rueidis.ClientOption {
+		{"TLS to a server that closes", "redis closed the connection in the TLS handshake: check that its port speaks TLS, and whether it takes more connections (maxclients)", func(t *testing.T) rueidis.ClientOption {
 			return to(answering(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) }), trusting(nil, host))
 		}},
 		{"an expired certificate", "the certificate of redis was refused: it has expired, or is not valid yet", func(t *testing.T) rueidis.ClientOption {
@@ -223,7 +223,7 @@ func causes() []cause {
 		{"a server that lacks replicas", "redis answered NOREPLICAS to SET: it takes no writes, removals included, while it has too few replicas (min-replicas-to-write)", func(t *testing.T) rueidis.ClientOption {
 			return to(redistest.Start(t, "--min-replicas-to-write", "1").Addr())
 		}},
-	}
+	}...)
 }
 
 // closedPort is an address at which nothing listens.

@@ -365,6 +365,7 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 			want{"h:1", "u", "p", 15, "h"},
 		},
 		{map[string]string{"REDIS_URL": "redis://h"}, want{addr: "h:6379"}},
+		{map[string]string{"REDIS_URL": " redis://:p@h:1\r\n"}, want{addr: "h:1", password: "p"}},
 		{map[string]string{"REDIS_URL": "redis://h/"}, want{addr: "h:6379"}},
 		{map[string]string{"REDIS_URL": "redis://h:1/0"}, want{addr: "h:1"}},
 		{map[string]string{"REDIS_URL": "redis://u:p@h:1/7"}, want{"h:1", "u", "p", 7, ""}},

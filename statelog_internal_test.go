@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,6 +61,50 @@ func TestAConnectionThatComesAndGoesIsNotALineEachTime(t *testing.T) {
 		lines()
 		time.Sleep(time.Hour)
 		require.Equal(t, []string{""}, lines(), "nothing after Close")
+	})
+}
+
+// A connection breaks, and then there is a reason why no other one can be made.
+func TestTheReasonThatLastsIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out lockedBuffer
+		var h health
+		h.start(slog.New(slog.NewTextHandler(&out, nil)))
+		defer h.stop()
+		var mu sync.Mutex
+		var now redisstore.State
+		is := func(s redisstore.State) { mu.Lock(); defer mu.Unlock(); now = s }
+		h.ask(func() redisstore.State { mu.Lock(); defer mu.Unlock(); return now })
+		lines := func(pause time.Duration) []string {
+			time.Sleep(pause)
+			synctest.Wait()
+			return strings.FieldsFunc(out.take(), func(r rune) bool { return r == '\n' })
+		}
+		gone, refused, late := redisstore.State{Cause: errors.New("gone")}, redisstore.State{Cause: syscall.ECONNREFUSED}, redisstore.State{Cause: os.ErrDeadlineExceeded}
+		is(gone)
+		h.onState(gone)
+		require.Len(t, lines(0), 1)
+		for range 9 { // which last a second each
+			is(late)
+			require.Empty(t, lines(time.Second/2))
+			is(refused)
+			require.Empty(t, lines(time.Second/2))
+		}
+		said := lines(reasonPause)
+		require.Len(t, said, 1)
+		require.Contains(t, said[0], "connection refused")
+		require.NotContains(t, said[0], "not_logged")
+		require.Empty(t, lines(time.Hour), "it is the same")
+		is(late)
+		require.Len(t, lines(time.Hour), 1)
+		is(refused)
+		h.onState(redisstore.State{Up: true})
+		require.Len(t, lines(0), 1)
+		require.Empty(t, lines(time.Hour), "it is back")
+		h.onState(gone)
+		h.stop()
+		require.Len(t, lines(time.Hour), 1, "nothing after Close")
 	})
 }
 

@@ -7,10 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,6 +78,50 @@ func terminate(t *testing.T, server string, config *tls.Config) (addr string, co
 	})
 	t.Cleanup(func() { l.Close(); busy.Wait() })
 	return l.Addr().String(), connections, seen
+}
+
+// overTLS is the address of a real server that speaks TLS, and what it is trusted by. Unless args say otherwise it wants a certificate of
+// its clients.
+func overTLS(t *testing.T, args ...string) (s *redistest.Server, addr string, pool *x509.CertPool) {
+	t.Helper()
+	cert, pool := certificate(t, "redis.test", time.Now().Add(time.Hour))
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		name = filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return name
+	}
+	c, k := write("cert.pem", "CERTIFICATE", cert.Certificate[0]), write("key.pem", "PRIVATE KEY", key)
+	port := strconv.Itoa(redistest.FreePort(t))
+	s = redistest.Start(t, append([]string{"--tls-port", port, "--tls-cert-file", c, "--tls-key-file", k, "--tls-ca-cert-file", c}, args...)...)
+	return s, net.JoinHostPort("127.0.0.1", port), pool
+}
+
+// A server wants a certificate of its clients, and this process has none, or another one. In TLS 1.3 it says so when the client has begun
+// to write: what is said does not depend on which of the two comes first.
+func TestARefusedCertificateIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	foreign, _ := certificate(t, "client.test", time.Now().Add(time.Hour))
+	for name, own := range map[string][]tls.Certificate{"none": nil, "another one": {foreign}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, addr, pool := overTLS(t)
+			var log logbook
+			var dials atomic.Int64
+			o := aside.Options{Redis: to(addr, trusting(pool, "redis.test")), Logger: log.logger()}
+			o.Redis.TLSConfig.Certificates = own
+			o.Redis.TLSConfig.VerifyConnection = func(tls.ConnectionState) error { dials.Add(1); return nil }
+			c := newCache(t, o)
+			seen := make(map[string]int)
+			eventually(t, "several attempts fail", func() bool { seen[c.Health().Reason]++; return dials.Load() >= 6 })
+			delete(seen, "connecting to redis")
+			require.Len(t, log.lines(t), 1, "%v\n%s", seen, log.String())
+			require.Len(t, seen, 1)
+			require.Contains(t, c.Health().Reason, "redis refused the TLS handshake")
+		})
+	}
 }
 
 func TestTLS(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,7 +40,7 @@ func code(err error) string {
 	return first
 }
 
-// ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them.
+// ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them but by quote.
 func ownWords(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
@@ -49,7 +50,7 @@ func ownWords(err error) string {
 	if errors.As(err, &said) {
 		return strings.TrimPrefix(said.line, "ERR ")
 	}
-	if e, ok := rueidis.IsRedisErr(err); ok && !e.IsNil() {
+	if e, ok := rueidis.IsRedisErr(untold(err)); ok && !e.IsNil() {
 		return e.Error()
 	}
 	return ""
@@ -58,6 +59,7 @@ func ownWords(err error) string {
 // explained are errors of servers that say what is wrong, by the fixed words that they begin with, and what to do.
 var explained = []struct{ words, advice string }{
 	{"max number of clients reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
+	{"max number of clients + cluster connections reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
 	{"max requests limit exceeded", "the service's limit of commands is used up"},
 	{"max daily request limit exceeded", "the service's limit of commands is used up"},
 	{"DB index is out of range", "it has fewer databases than the number that it was asked for"},
@@ -74,8 +76,13 @@ var explained = []struct{ words, advice string }{
 
 // Describe says in a few words what went wrong with Redis and, where that is known, what to do, for a reader who wants to know why a
 // value was loaded. Health shows it to whoever asks, so it names no host and no user. Of a server's own error it gives the code, and
-// those of its words that are known: others may quote what was sent.
+// those of its words that are known: others may quote what was sent. Where no connection can be made, its other words are said too, as far
+// as they may be: see trouble.
 func Describe(err error) string {
+	var told *trouble
+	if errors.As(err, &told) {
+		return told.reason
+	}
 	var r *refusal
 	if errors.As(err, &r) {
 		return r.describe(code(err))
@@ -89,6 +96,8 @@ func Describe(err error) string {
 // advice says what to do about an error by its code alone; "" where that says too little.
 func advice(code string) string {
 	switch code {
+	case "NOPROTO":
+		return "it does not speak RESP3: set Options.Redis.AlwaysRESP2 (protocol=2 in REDIS_URL), and do without client tracking"
 	case "NOAUTH":
 		return "it asks for a password: set Username and Password"
 	case "WRONGPASS":
@@ -117,8 +126,14 @@ func advice(code string) string {
 	return ""
 }
 
+// unpermitted finds the command that a user may not run.
+var unpermitted = regexp.MustCompile(`permissions to run the '([a-zA-Z|]{1,40})' command`)
+
 func describeAnswer(code, words string) string {
 	text := "redis answered " + code
+	if found := unpermitted.FindStringSubmatch(words); code == "NOPERM" && found != nil {
+		text += " to " + strings.ToUpper(found[1])
+	}
 	if why := advice(code); why != "" {
 		return text + ": " + why
 	}
@@ -148,17 +163,28 @@ type errNoHandshake struct{ err error }
 func (e *errNoHandshake) Error() string { return "the TLS handshake: " + e.err.Error() }
 func (e *errNoHandshake) Unwrap() error { return e.err }
 
+const (
+	connecting     = "redis cannot be reached: "
+	noAgreement    = "redis and this process cannot agree on TLS: TLS 1.2 or later is needed"
+	unknownFailure = "the connection to redis failed"
+)
+
 // describeFailure says why there is no connection.
 func describeFailure(err error) string {
-	const connecting = "redis cannot be reached: "
 	var (
 		cert      *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
 		name      *net.DNSError
 		operation *net.OpError
 		handshake *errNoHandshake
+		primary   *errPrimary
+		hook      *hookFailure
 	)
 	switch {
+	case errors.As(err, &primary):
+		return primary.describe()
+	case errors.As(err, &hook) && hook.opaque:
+		return hook.describe()
 	case errors.Is(err, ErrUnavailable):
 		return ErrUnavailable.Error()
 	case errors.Is(err, ErrSlow):
@@ -173,9 +199,9 @@ func describeFailure(err error) string {
 	case errors.As(err, &handshake) && IsTimeout(err):
 		return "redis did not answer the TLS handshake in time: check that its port speaks TLS"
 	case errors.As(err, &handshake) && isClosed(err):
-		return "redis closed the connection in the TLS handshake: check that its port speaks TLS"
+		return "redis closed the connection in the TLS handshake: check that its port speaks TLS, and whether it takes more connections (maxclients)"
 	case errors.As(err, &handshake):
-		return "redis and this process cannot agree on TLS: TLS 1.2 or later is needed"
+		return noAgreement
 	case errors.As(err, &name) && name.IsNotFound:
 		return connecting + "DNS knows no such host name"
 	case errors.As(err, &name):
@@ -188,6 +214,10 @@ func describeFailure(err error) string {
 		return connecting + "there is no such socket file"
 	case errors.Is(err, fs.ErrPermission):
 		return connecting + "this process may not use its socket file or its address"
+	case errors.Is(err, syscall.EINVAL):
+		return connecting + "its address is not a valid one: the path of a socket has at most 107 bytes, and some IPv6 addresses need a zone"
+	case errors.Is(err, errNoNode):
+		return "some slots of the cluster have no node, or this node knows of none"
 	case errors.Is(err, errOtherProtocol):
 		return "what answers at the address does not speak the protocol of redis: check host and port, and whether it wants TLS"
 	case IsTimeout(err):
@@ -196,8 +226,10 @@ func describeFailure(err error) string {
 		return "the connection to redis has broken"
 	case isClosed(err):
 		return "the connection was closed before redis had answered: it may want TLS (rediss://), be a proxy that does not know HELLO, or take no more connections"
+	case hook != nil:
+		return hook.describe()
 	}
-	return "the connection to redis failed"
+	return unknownFailure
 }
 
 func isClosed(err error) bool {

@@ -20,11 +20,11 @@ type dialFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn,
 func dialer(opt rueidis.ClientOption) dialFn {
 	switch {
 	case opt.DialCtxFn != nil:
-		return bounded(opt.DialCtxFn)
+		return hooked("Options.Redis.DialCtxFn", bounded(opt.DialCtxFn))
 	case opt.DialFn != nil:
-		return bounded(func(_ context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		return hooked("Options.Redis.DialFn", bounded(func(_ context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 			return opt.DialFn(dst, d, config)
-		})
+		}))
 	}
 	return bounded(func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // which may call back too
 		conn, err := d.DialContext(ctx, "tcp", dst)
@@ -115,16 +115,17 @@ const closeWait = time.Second
 // library ends its writer by a command that cannot be written.
 type guarded struct {
 	net.Conn
-	words  *firstWords // of whoever reads, until something has come; may be nil
-	closed atomic.Bool // closed, or asked to
+	words    *firstWords // of the client, while it is being made; may be nil
+	sentinel bool        // it goes to a Sentinel
+	heard    atomic.Bool // something has come
+	closed   atomic.Bool // closed, or asked to
 }
 
 func (c *guarded) Read(p []byte) (n int, err error) {
 	defer caught(&n, len(p), &err)
 	n, err = c.Conn.Read(p)
-	if c.words != nil && n > 0 && n <= len(p) {
-		c.words.note(p[:n])
-		c.words = nil
+	if c.words != nil && n > 0 && n <= len(p) && !c.heard.Swap(true) {
+		c.words.note(p[:n], c.sentinel)
 	}
 	return n, err
 }
@@ -132,19 +133,27 @@ func (c *guarded) Read(p []byte) (n int, err error) {
 // firstWords are what the connections of a client have begun with. The client library does not tell, where a connection is closed
 // before all is answered that it has sent to begin with: a server that has too many clients says so, and closes it.
 type firstWords struct {
-	mu      sync.Mutex
-	refusal string // the server's error; guarded by mu
-	foreign bool   // something else than a reply of Redis; guarded by mu
+	mu       sync.Mutex
+	refusal  string // the server's error; guarded by mu
+	sentinel bool   // it was a Sentinel's; guarded by mu
+	foreign  bool   // something else than a reply of Redis; guarded by mu
 }
 
-func (w *firstWords) note(text []byte) {
+// ofSentinel reports whether it was a Sentinel that has answered with an error of this code last.
+func (w *firstWords) ofSentinel(code string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sentinel && strings.HasPrefix(w.refusal, code)
+}
+
+func (w *firstWords) note(text []byte, sentinel bool) {
 	const longest = 200
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case text[0] == '-':
 		line, _, _ := strings.Cut(string(text[1:min(len(text), longest)]), "\r\n")
-		w.refusal = line
+		w.refusal, w.sentinel = line, sentinel
 	case !strings.ContainsRune("+:$*%~_,#(!=|>", rune(text[0])):
 		w.foreign = true
 	}
@@ -169,7 +178,44 @@ func (c *guarded) Write(p []byte) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	defer caught(&n, len(p), &err)
-	return c.Conn.Write(p)
+	n, err = c.Conn.Write(p)
+	if c.words != nil && isClosed(err) && !c.heard.Load() {
+		if last := c.lastWords(); isAlert(last) {
+			err = last
+		}
+	}
+	return n, err
+}
+
+// lastWait is how long a connection is read from to which nothing can be written any more.
+const lastWait = 100 * time.Millisecond
+
+// lastWords reads what the other end has said before it closed the connection, of which nothing has been read. The client library does
+// not read what has come when it fails to write:
+//  1. In TLS 1.3 the client's handshake is over before the server has seen its certificate. A server that has too many clients does not
+//     wait for any command.
+//  2. The server says what it has against the client, by an alert or an error of its own, and closes the connection.
+//  3. The client's first write fails where it comes after that, and is a success where it comes before.
+//
+// Either way the same is said of it.
+func (c *guarded) lastWords() error {
+	said := make(chan error, 1)
+	go func() {
+		err := errConnection
+		defer func() { said <- err }()
+		defer caught(new(int), 0, &err)
+		if err = c.SetReadDeadline(time.Now().Add(lastWait)); err == nil {
+			_, err = c.Read(make([]byte, 512))
+		}
+	}()
+	t := time.NewTimer(lastWait)
+	defer t.Stop()
+	select {
+	case err := <-said:
+		return err
+	case <-t.C:
+		return nil
+	}
 }
 
 func (c *guarded) Close() error {

@@ -21,7 +21,7 @@ const (
 )
 
 func classOf(err error) class {
-	if err == nil || rueidis.IsRedisNil(err) {
+	if err = untold(err); err == nil || rueidis.IsRedisNil(err) {
 		return answer
 	}
 	if errors.As(err, new(*refusal)) {

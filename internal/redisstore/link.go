@@ -185,6 +185,12 @@ func settled(opt rueidis.ClientOption) rueidis.ClientOption {
 	return opt
 }
 
+// isSentinel reports whether a client of Sentinels dials one, or else the server that they name. It uses a Dialer for each, and tells
+// the function that dials nothing else.
+func isSentinel(opt rueidis.ClientOption, d *net.Dialer) bool {
+	return d.Timeout == opt.Sentinel.Dialer.Timeout
+}
+
 // keep connects, and connects anew when a session has come to its end.
 func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
@@ -392,7 +398,7 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bool) (s *session, err error) {
 	opt := given
 	trying, over := context.WithCancel(ctx)
-	var words firstWords
+	acc := newAccount(given)
 	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
 	defer func() {
 		made.Store(err == nil)
@@ -401,6 +407,12 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	own := &session{tracked: !opt.DisableCache, places: newPlaces(opt), bulk: newBulk()}
 	own.suspect, own.silence = make(chan struct{}, 1), make(chan struct{}, 1)
 	s = own
+	if opt.Sentinel.Dialer.Timeout == opt.Dialer.Timeout {
+		opt.Sentinel.Dialer.Timeout++ // by which isSentinel knows it
+	}
+	if opt.AuthCredentialsFn != nil {
+		opt.AuthCredentialsFn = acc.credentials(opt.AuthCredentialsFn)
+	}
 	dial := dialer(opt)
 	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		// What a client of Sentinels dials by itself, Sentinels and the server that they name next, has no deadline; nor has the
@@ -411,9 +423,13 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		dialing, cancel := context.WithTimeout(dialing, atLeast(d.Timeout))
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
+		sentinel := opt.Sentinel.MasterSet != "" && isSentinel(opt, d)
 		conn, err := dial(dialing, dst, d, config)
 		if c, ok := conn.(*guarded); ok && !made.Load() {
-			c.words = &words
+			c.words, c.sentinel = &acc.words, sentinel
+		}
+		if err != nil && opt.Sentinel.MasterSet != "" && !sentinel {
+			err = &errPrimary{err}
 		}
 		if opt.Sentinel.MasterSet != "" {
 			l.unreached.note(dst, err)
@@ -479,7 +495,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	if err == nil && !opt.DisableCache {
 		l.blind.Store(false)
 	}
-	return s, words.explain(err)
+	return s, acc.tell(err)
 }
 
 // lost is told that a connection has broken.

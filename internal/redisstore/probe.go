@@ -284,6 +284,20 @@ func (s *Store) try(ctx context.Context, l *link, now *session) error {
 			return err
 		}
 	}
+	return s.knowsLastMark(ctx, l, now.client)
+}
+
+// knowsLastMark finds out whether the server has an earlier mark than this process has written there. What is tried above may have been
+// named meanwhile, as where the server's table of tracked keys is full, and then says nothing. A mark that is missing may have been
+// evicted.
+func (s *Store) knowsLastMark(ctx context.Context, l *link, c rueidis.Client) error {
+	last := l.lastMark.Load() // before the mark is read: marks grow
+	if last == 0 {
+		return nil
+	}
+	if found, err := c.Do(ctx, c.B().Get().Key(l.ownName(markName)).Build()).AsUint64(); err == nil && found < last {
+		return errOtherData
+	}
 	return nil
 }
 

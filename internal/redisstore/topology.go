@@ -151,14 +151,12 @@ func (t *topology) newState() (next State, changed bool) {
 	} else if next.Up && !now.complete() {
 		next = State{Since: time.Now(), Cause: errNoNode}
 	}
-	if !next.differs(t.state) {
-		return next, false
-	}
-	if next.Up == t.state.Up || next.Since.IsZero() {
+	changed = next.differs(t.state)
+	if !changed || next.Up == t.state.Up || next.Since.IsZero() {
 		next.Since = t.state.Since
 	}
-	t.state = next
-	return next, true
+	t.state = next // its cause may be another one of the same kind
+	return next, changed
 }
 
 // keep finds out whether there is a cluster, and follows its changes.
