@@ -1,0 +1,192 @@
+package aside_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// During a deployment, a field with omitempty gets another name:
+//
+//  1. the older build stores {"id":1,"price":12}
+//  2. the newer one, whose field is called cost, reads it: the price is unknown to it, and its cost is empty
+//  3. encoded again for the comparison, the value has no cost either, so nothing seems to be missing
+//  4. the newer build has a hit with a cost of 0
+func TestANewerBuildHasNoHitWithoutAFieldThatHasAnotherName(t *testing.T) {
+	t.Parallel()
+	type older struct {
+		ID    int `json:"id"`
+		Price int `json:"price,omitempty"`
+	}
+	type newer struct {
+		ID   int `json:"id"`
+		Cost int `json:"cost,omitempty"`
+	}
+	server := redistest.Start(t)
+	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), older{1, 12}))
+	r, err := aside.Lookup(t.Context(), b, items.Key("a"), func(context.Context) (newer, error) { return newer{1, 12}, nil })
+	require.NoError(t, err)
+	require.Equal(t, newer{1, 12}, r.Value, "%s %s", r.Status, r.Tier)
+}
+
+// A nil pointer says that there is nothing: read as what it would point to, it becomes a value that nobody has stored.
+func TestANilPointerIsNoHitForItsElement(t *testing.T) {
+	t.Parallel()
+	type user struct{ Name string }
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		require.NoError(t, aside.Set[*user](t.Context(), c, items.Key("a"), nil))
+		v, err := aside.Get[user](t.Context(), c, items.Key("a"))
+		require.Error(t, err, "got %+v", v)
+	})
+}
+
+// A memo is what a value has worked out of itself. Its lock guards that; what is encoded never changes.
+type memo struct {
+	Text string
+
+	mu    sync.Mutex
+	words map[string]int
+}
+
+func (m *memo) count(word string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, ok := m.words[word]
+	if !ok {
+		n = strings.Count(m.Text, word)
+		m.words[word] = n
+	}
+	return n
+}
+
+// The first values of a type are compared with what comes back of them, while their callers have them already: fields that are not
+// exported are read without the lock that guards them. With the race detector this is a race; without it, Go ends the process where a
+// map is written and gone through at the same time.
+func TestWhatIsComparedIsNotReadWhileItsOwnLockIsHeldByACaller(t *testing.T) {
+	t.Parallel()
+	c := connected(t, at(redistest.Start(t).Addr()))
+	for i := range 8 {
+		v, err := aside.GetOrLoad(t.Context(), c, items.Key(i), func(context.Context) (*memo, error) {
+			return &memo{Text: strings.Repeat("a word ", 10), words: make(map[string]int)}, nil
+		})
+		require.NoError(t, err)
+		for j := range 20_000 {
+			v.count(fmt.Sprint(j))
+		}
+	}
+}
+
+// What docs/codecs.md calls equal is not logged as lost.
+func TestWhatCountsAsEqualIsNotLogged(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	fill := func(t *testing.T, v any) string {
+		var log logbook
+		o := at(server.Addr())
+		o.Logger = slog.New(slog.NewJSONHandler(&log, nil))
+		c := connected(t, o)
+		var err error
+		switch v := v.(type) {
+		case struct{ V json.RawMessage }:
+			err = aside.Set(t.Context(), c, items.Key(t.Name()), v)
+		case struct{ V net.IP }:
+			err = aside.Set(t.Context(), c, items.Key(t.Name()), v)
+		}
+		require.NoError(t, err)
+		return log.String()
+	}
+	t.Run("RawMessage", func(t *testing.T) {
+		require.NotContains(t, fill(t, struct{ V json.RawMessage }{json.RawMessage(`{"a": 1}`)}), "does not survive")
+	})
+	t.Run("IP", func(t *testing.T) {
+		require.NotContains(t, fill(t, struct{ V net.IP }{net.IP{10, 0, 0, 1}}), "does not survive")
+	})
+}
+
+type Trail struct {
+	By string `json:"by,omitempty"`
+}
+
+// The process that has loaded a value can read By; one that has read it in Redis panics there.
+func TestAnotherProcessCanReadAFieldOfAnEmbeddedPointer(t *testing.T) {
+	t.Parallel()
+	type document struct {
+		*Trail
+		Title string `json:"title"`
+	}
+	server := redistest.Start(t)
+	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	load := func(context.Context) (document, error) { return document{&Trail{}, "t"}, nil }
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), document{&Trail{}, "t"}))
+	v, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), load)
+	require.NoError(t, err)
+	require.NotPanics(t, func() { _ = v.By })
+}
+
+// Twins reach one node by very many ways; a cycle would be refused.
+type Twins struct {
+	Left, Right *Twins `json:",omitempty"`
+}
+
+// A value of 21 nodes, which take 336 bytes: each node more takes twice as long, so 50 take years. Set does not return, though its context
+// ends and MaxValueBytes is small.
+func TestSetOfAValueThatIsReachedByVeryManyWaysIsBounded(t *testing.T) {
+	o := at(redistest.Start(t).Addr())
+	o.MaxValueBytes = 1 << 20
+	c := connected(t, o)
+	top := new(Twins)
+	for range 20 {
+		top = &Twins{top, top}
+	}
+	before := bytesAllocated()
+	err := aside.Set(t.Context(), c, items.Key("a"), top)
+	require.Error(t, err)
+	require.Less(t, (bytesAllocated()-before)>>20, uint64(40), "MiB, for a bound of 1 MiB: %v", err)
+}
+
+func bytesAllocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// sealedValue refuses to be encoded, since something that it needs for it is not found.
+type sealedValue struct{ ID int }
+
+func (sealedValue) MarshalJSON() ([]byte, error) {
+	return nil, fmt.Errorf("the key of the tenant: %w", aside.ErrNotFound)
+}
+func (*sealedValue) UnmarshalJSON([]byte) error { return nil }
+
+// A value that cannot be encoded is there all the same. Neither its callers nor a loader around them may take that for "not found".
+func TestAValueThatCannotBeEncodedIsNotNotFound(t *testing.T) {
+	t.Parallel()
+	private := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, Private: true}
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		inner := func(ctx context.Context) (sealedValue, error) {
+			return aside.GetOrLoad(ctx, c, private.Key("a"), func(context.Context) (sealedValue, error) { return sealedValue{1}, nil })
+		}
+		_, err := inner(t.Context())
+		require.Error(t, err)
+		require.False(t, errors.Is(err, aside.ErrNotFound), err)
+		_, _ = aside.GetOrLoad(t.Context(), c, items.Key("outer"), inner)
+		_, err = aside.Get[sealedValue](t.Context(), c, items.Key("outer"))
+		require.ErrorIs(t, err, aside.ErrMiss, "a failure is cached as not found")
+	})
+}
