@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -359,4 +360,32 @@ func TestFieldsThatAreNumbersInCBORAreWeighed(t *testing.T) {
 func TestNumbersWithLargeExponentsAreWeighed(t *testing.T) {
 	data := "[" + strings.Repeat(`"1e1000000",`, 150) + `"1"]`
 	weighed(t, JSON, new([]*big.Rat), []byte(data))
+}
+
+// Objects with names of anybody's and objects with the names of fields look alike.
+func TestAMapThatBecomesAStructIsRefused(t *testing.T) {
+	type older struct{ V map[string]int }
+	type options struct {
+		Limit int `json:"limit,omitempty"`
+	}
+	type newer struct{ V options }
+	eachCodec(t, func(t *testing.T, c Codec) {
+		require.Nil(t, readBy[older, newer](t, c, older{map[string]int{"a": 1}}), "a is lost")
+	})
+}
+
+// encoding/json encodes a struct with omitempty though it be zero: and an empty Number in it becomes 0.
+func TestAnEmptyNumberInAStructWithOmitemptyIsKeptOrRefused(t *testing.T) {
+	keptOrRefused(t, JSON, struct {
+		In struct{ N json.Number } `json:",omitempty"`
+	}{})
+}
+
+// A pointer is asked by encoding/json whether what it points to is zero.
+func TestAPointerToAZeroTimeWithOmitzeroIsKeptOrRefused(t *testing.T) {
+	eachCodec(t, func(t *testing.T, c Codec) {
+		keptOrRefused(t, c, struct {
+			At *time.Time `json:",omitzero"`
+		}{new(time.Time)})
+	})
 }
