@@ -190,3 +190,29 @@ func TestAValueThatCannotBeEncodedIsNotNotFound(t *testing.T) {
 		require.ErrorIs(t, err, aside.ErrMiss, "a failure is cached as not found")
 	})
 }
+
+// A loader of orders asks for the users 5 and 101. There is no user 5, and 101 fails. It hands on that failure, which is about another id
+// too: nothing is known of order 5.
+func TestAnIdThatAnotherBatchHasNotFoundIsNotNotFound(t *testing.T) {
+	t.Parallel()
+	users := aside.Policy{Category: "users", TTL: time.Hour}
+	outage := errors.New("outage")
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		loadUsers := func(context.Context, []int) (map[int]string, error) {
+			return map[int]string{}, &aside.BatchError[int]{Errors: map[int]error{101: outage}}
+		}
+		orders := aside.NewBatchLoader(c, items, func(ctx context.Context, _ []int) (map[int]string, error) {
+			_, err := aside.GetOrLoadMany(ctx, c, []int{5, 101}, func(id int) aside.Key { return users.Key(id) }, loadUsers)
+			return nil, err
+		})
+		_, err := orders.GetMany(t.Context(), []int{5, 6})
+		require.Error(t, err)
+		for _, id := range []int{5, 6} {
+			_, err = aside.Get[string](t.Context(), c, orders.Key(id))
+			require.ErrorIs(t, err, aside.ErrMiss, "order %d", id)
+		}
+		_, err = orders.Get(t.Context(), 5)
+		require.ErrorIs(t, err, outage)
+	})
+}
