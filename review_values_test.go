@@ -216,3 +216,63 @@ func TestAnIdThatAnotherBatchHasNotFoundIsNotNotFound(t *testing.T) {
 		require.ErrorIs(t, err, outage)
 	})
 }
+
+// A loader of profiles asks for the credits of the same ids, in their own category. User 5 has none, and those of user 6 fail. It returns no
+// profile: that user 5 has none is not known.
+func TestAFailureWithoutValuesFindsNothingNotFound(t *testing.T) {
+	t.Parallel()
+	credits := aside.Policy{Category: "credits", TTL: time.Hour}
+	outage := errors.New("outage")
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		inner := aside.NewBatchLoader(c, credits, func(context.Context, []int) (map[int]int, error) {
+			return map[int]int{}, &aside.BatchError[int]{Errors: map[int]error{6: outage}}
+		})
+		profiles := aside.NewBatchLoader(c, items, func(ctx context.Context, ids []int) (map[int]string, error) {
+			if _, err := inner.GetMany(ctx, ids); err != nil {
+				return nil, err
+			}
+			return map[int]string{5: "five", 6: "six"}, nil
+		})
+		_, err := profiles.GetMany(t.Context(), []int{5, 6})
+		require.Error(t, err)
+		_, err = aside.Get[string](t.Context(), c, profiles.Key(5))
+		require.ErrorIs(t, err, aside.ErrMiss)
+	})
+}
+
+// masked stands for a codec that encrypts: each tenant has a key of its own.
+type masked struct{ key byte }
+
+func (masked) Name() string { return "masked" }
+
+func (m masked) mask(data []byte) []byte {
+	out := make([]byte, len(data))
+	for i, b := range data {
+		out[i] = b ^ m.key
+	}
+	return out
+}
+
+func (m masked) Marshal(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	return m.mask(data), err
+}
+
+func (m masked) Unmarshal(data []byte, v any) error { return json.Unmarshal(m.mask(data), v) }
+
+// Two policies of one name are one policy, though their codecs differ: what the second one stores is encoded by the first one's codec.
+func TestAValueIsEncodedByItsOwnPolicysCodec(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, at(server.Addr()))
+	policy := func(key byte) *aside.Policy {
+		return &aside.Policy{Name: "tenants", Category: "tenants", TTL: time.Hour, Codec: masked{key}}
+	}
+	require.NoError(t, aside.Set(t.Context(), c, policy(0x11).Key("a"), "secret of a"))
+	if err := aside.Set(t.Context(), c, policy(0x22).Key("b"), "secret of b"); err != nil {
+		return // two different policies
+	}
+	stored := server.MustDo(t, "GET", "tenants:b").(string)
+	require.NotContains(t, string(masked{0x11}.mask([]byte(stored))), "secret of b", "it is encoded with the key of a")
+}
