@@ -156,3 +156,45 @@ func TestANewerVersionOfAPolicyReadsNothingOlder(t *testing.T) {
 		require.ErrorContains(t, err, "Version")
 	}
 }
+
+// A deployment shortens a policy's TTL, and reads what the build before it has stored.
+func TestAShortenedTTLCountsForWhatIsStoredAlready(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	policy := aside.Policy{Category: "shortened", TTL: time.Hour, NegativeTTL: time.Hour}
+	before, other := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	keyOf := func(id string) aside.Key { return policy.Key(id) }
+	require.NoError(t, aside.Set(t.Context(), before, keyOf("own"), "set", aside.WithTTL(2*time.Hour)))
+	own := keyOf("own of a loader")
+	_, err := aside.GetOrLoad(t.Context(), before, own, func(ctx context.Context) (string, error) {
+		aside.Loading(ctx).TTL(2 * time.Hour)
+		return "loaded", nil
+	})
+	require.NoError(t, err)
+	stored(t, before, keyOf("value"), "old")
+	_, err = aside.GetOrLoad(t.Context(), before, keyOf("nothing"), func(context.Context) (string, error) { return "", aside.ErrNotFound })
+	require.ErrorIs(t, err, aside.ErrNotFound)
+	allTold(t, other)
+	r, err := aside.Lookup(t.Context(), other, keyOf("value"), value("new"))
+	require.NoError(t, err)
+	require.Equal(t, aside.TierRedis, r.Tier, "where it has not been shortened")
+
+	shortened := policy
+	shortened.TTL, shortened.NegativeTTL = time.Millisecond, time.Millisecond
+	o := at(server.Addr())
+	o.Policies = []aside.Policy{shortened}
+	after := connected(t, o)
+	for _, id := range []string{"value", "nothing"} {
+		r, err := aside.Lookup(t.Context(), after, shortened.Key(id), value("new"))
+		require.NoError(t, err)
+		require.Equal(t, aside.TierOrigin, r.Tier)
+		require.Equal(t, "expired", r.Reason, "a millisecond has long passed")
+	}
+	for key, want := range map[aside.Key]string{shortened.Key("own"): "set", shortened.Key("own of a loader"): "loaded"} {
+		r, err := aside.Lookup(t.Context(), after, key, value("new"))
+		require.NoError(t, err)
+		require.Equal(t, want, r.Value)
+		require.Equal(t, aside.TierRedis, r.Tier, "what the value itself was given stands")
+		require.Greater(t, r.TTL, time.Hour)
+	}
+}

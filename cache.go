@@ -306,9 +306,8 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
 	calm := steady{ctx}
-	left, end := c.awaitFirst(calm, s)
-	defer end()
-	budget, cancel := c.orBudget(calm, left, s)
+	c.awaitFirst(calm, s)
+	budget, cancel := c.budget(calm, s)
 	defer cancel()
 	m := c.newMarks()
 	defer m.end()
@@ -328,6 +327,7 @@ type slot struct {
 	typ          reflect.Type // of the value
 	index        int          // of its id, in a batch
 	ttl          time.Duration
+	ownTTL       bool          // of what was loaded: its TTL is not the policy's
 	tags         []string      // what it can be invalidated by, beside its key
 	strong       bool          // nothing that memory holds is good enough
 	supersede    bool          // a Set or a Refresh: loads under way must not be stored over it
@@ -359,7 +359,6 @@ type slot struct {
 	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
-	waited  bool        // for the first connection
 	lost    atomic.Bool // Redis has said that it is not held any more
 
 	value any         // what the loader gave: a pointer to the typed value
@@ -551,8 +550,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 		}
 		m.end()
 	}()
-	left, end := c.awaitFirst(ctx, slots...)
-	defer end()
+	c.awaitFirst(ctx, slots...)
 	pending := c.recheckNear(ctx, slots, m, wake)
 	if c.store == nil {
 		m.renew(true)
@@ -569,8 +567,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 	lookedAgain := false // at once, the last time: not twice, or a server that contradicts itself would be asked without a pause
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
 		// Redis is asked whether or not somebody still waits: a lease whose request was cut off would be held by nobody.
-		budget, cancel := c.orBudget(context.WithoutCancel(ctx), left, pending...)
-		left = nil
+		budget, cancel := c.budget(context.WithoutCancel(ctx), pending...)
 		pending = c.holdBack(c.readStore(budget, m, pending, shareHit))
 		after, cancelAfter := c.store.More(budget, 0, 1) // chunks may have taken longer than was foreseen
 		mine, held, again := c.takeLeases(after, m, pending)
@@ -1045,13 +1042,15 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start,
 			late: len(d.tags) > 0, lateTags: s.lateTags,
 		}
-		ttl := shorten(pick(d.ttl, s.ttl), s.plan.policy.Jitter)
+		ttl := pick(d.ttl, s.ttl)
+		s.ownTTL = ttl != s.plan.ttl
+		ttl = shorten(ttl, s.plan.policy.Jitter)
 		switch {
 		case s.err == nil && s.plan.policy.Private:
 			s.err = s.own()
 		case isNotFound(s.err):
 			s.out.value, s.out.absent = nil, s.err
-			s.err, ttl = nil, s.plan.negativeTTL
+			s.err, ttl, s.ownTTL = nil, s.plan.negativeTTL, false
 		}
 		if s.err != nil {
 			unstored = append(unstored, s)

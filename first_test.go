@@ -433,7 +433,7 @@ func TestAThousandCachesThatAreMadeAtOnceLoadOnce(t *testing.T) {
 	caches := rounds(100, 1000)
 	var herd [processes]*redistest.Subprocess
 	for i := range herd {
-		herd[i] = redistest.Spawn(t, "herd", "ADDR="+server.Addr(), "OPTIMEOUT=1m", "CACHES="+strconv.Itoa(caches/processes))
+		herd[i] = redistest.Spawn(t, "herd", "ADDR="+server.Addr(), "OPTIMEOUT="+briefTime().String(), "CACHES="+strconv.Itoa(caches/processes))
 		line, err := herd[i].Line()
 		require.NoError(t, err)
 		require.Equal(t, "ready", line)

@@ -245,8 +245,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		c.tell(Invalidation{Pattern: pattern.text})
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
-	_, end := c.awaitServers(ctx)
-	end()
+	c.awaitServers(ctx)
 	w := c.journal.enter(patternName + pattern.text)[0]
 	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
 	c.deleteMatching(pattern)
@@ -285,19 +284,16 @@ func (c *Cache) retire(ctx context.Context, what Invalidation, tags ...string) R
 	}
 	c.retireHere(tags)
 	defer c.retireHere(tags)
-	left, end := c.awaitServers(ctx, tags...)
-	defer end()
+	c.awaitServers(ctx, tags...)
 	before := c.journal.now()
-	if left == nil {
-		left, end = c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
-		defer end()
-	}
+	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
+	defer cancel()
 	next := make([]redisstore.Tag, len(tags))
 	for i, tag := range tags {
 		next[i] = bumped(tag)
 	}
 	confirmed := true
-	generations := c.store.Bump(left, next...)
+	generations := c.store.Bump(budget, next...)
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false
@@ -366,14 +362,11 @@ func (c *Cache) remove(ctx context.Context, slots []*slot) (removed int64, uncon
 	if c.store == nil {
 		return removed, nil
 	}
-	left, end := c.awaitFirst(ctx, slots...)
-	defer end()
+	c.awaitFirst(ctx, slots...)
 	before := c.journal.now()
-	if left == nil {
-		left, end = c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
-		defer end()
-	}
-	removed, errs := c.store.Remove(left, keys...)
+	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
+	defer cancel()
+	removed, errs := c.store.Remove(budget, keys...)
 	if errs == nil {
 		_, unconfirmed = c.journal.confirm(before, keys...)
 	} else {

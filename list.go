@@ -73,8 +73,7 @@ func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 }
 
 func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyInfo, error) bool) {
-	_, end := c.awaitServers(ctx)
-	end()
+	c.awaitServers(ctx)
 	l := listing{c: c, generations: make(map[string]string)}
 	over := false
 	match, categories := pattern.text, make(map[string]bool)

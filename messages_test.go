@@ -283,6 +283,9 @@ func TestThePageOfMessagesIsWhatIsSaid(t *testing.T) {
 	require.ElementsMatch(t, logged, firstColumn(lines), "the lines of the log")
 	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(page), -1)
 	require.NotEmpty(t, named)
+	for _, row := range regexp.MustCompile("(?m)^\\| `aside.*$").FindAllString(lines, -1) {
+		require.Contains(t, row, "`Test", "a test that causes the line")
+	}
 	for _, name := range named {
 		require.Contains(t, tests, name[1], "a test that the page names")
 	}

@@ -70,7 +70,8 @@ type Options struct {
 	// Negative: never.
 	ChunkFrom int
 
-	// OpTimeout bounds what one call may wait for Redis, not counting loads and waits for other processes' loads. Values
+	// OpTimeout bounds what one call may wait for Redis, not counting loads, waits for other processes' loads, and the
+	// first connection, which has a second from its beginning on, or OpTimeout where that is longer. Values
 	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys. Without chunks
 	// (ChunkFrom) the first operations of a policy get half a second, since nothing is known of its values yet. Default:
 	// 50 ms, at most 1 min.

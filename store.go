@@ -255,8 +255,9 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		return outcome{}, false
 	}
 	now, within, ok := c.store.Now(s.key)
-	if !ok || now-within >= v.header.FreshUntil {
-		// Redis' own expiry removes it at that time, unless somebody has changed the key's.
+	until := s.plan.until(&v.header)
+	if !ok || now-within >= until {
+		// Redis' own expiry removes it at that time, unless somebody has changed the key's, or the policy's TTL was longer.
 		s.reason = "expired"
 		return outcome{}, false
 	}
@@ -267,7 +268,7 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		tier:       TierRedis,
 		reason:     "fresh",
 		loadedAt:   local - (now-v.header.LoadStart)*int64(time.Microsecond),
-		freshUntil: local + (v.header.FreshUntil-now)*int64(time.Microsecond),
+		freshUntil: local + (until-now)*int64(time.Microsecond),
 	}
 	for _, st := range stamps {
 		if !s.has(st.tag) { // nobody could know while it was read: see tooLate
@@ -285,6 +286,19 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		out.status, out.reason, out.freshUntil = StatusStale, redisstore.Describe(why), out.loadedAt
 	}
 	return out, true
+}
+
+// until is when a stored value is no longer fresh: when its writer says, but no later than the policy's TTL allows now, which may
+// have been shortened since. What a loader or a caller has chosen for a value stands.
+func (pl *plan) until(h *wire.Header) int64 {
+	if h.OwnTTL {
+		return h.FreshUntil
+	}
+	ttl := pl.ttl
+	if h.Negative {
+		ttl = pl.negativeTTL
+	}
+	return min(h.FreshUntil, h.LoadStart+ttl.Microseconds())
 }
 
 func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
@@ -394,6 +408,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 		LoadStart:    s.granted,
 		FreshUntil:   until,
 		DeadUntil:    until,
+		OwnTTL:       s.ownTTL,
 		LoadDuration: took,
 		Nonce:        s.nonce,
 		Tags:         tags,
@@ -696,9 +711,9 @@ func (c *Cache) closedMeanwhile(s *slot) {
 
 // set is Set but for the type of its value.
 func (c *Cache) set(ctx context.Context, s *slot) error {
-	left, end := c.awaitFirst(ctx, s)
-	defer end()
+	c.awaitFirst(ctx, s)
 	start := c.clock.Now()
+	s.ownTTL = s.ttl != s.plan.ttl
 	s.out = outcome{value: s.value, loadedAt: start, freshUntil: start + int64(shorten(s.ttl, s.plan.policy.Jitter))}
 	s.supersede = true
 	var err error
@@ -717,7 +732,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	default:
 		// Before and after: a load that begins in between may still read what is there.
 		c.near.Delete(s.key)
-		err = c.write(ctx, left, m, s)
+		err = c.write(ctx, m, s)
 		c.near.Delete(s.key)
 	}
 	c.failures.forget(s.key)
@@ -756,7 +771,7 @@ var errNotWritten = errors.New("not written")
 
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx, left context.Context, m *marks, s *slot) error {
+func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 	payload, codec, err := s.encode()
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
@@ -765,7 +780,7 @@ func (c *Cache) write(ctx, left context.Context, m *marks, s *slot) error {
 		c.unstorable(s, err)
 		return err
 	}
-	ctx, cancel := c.orBudget(context.WithoutCancel(ctx), left, s)
+	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
 	defer cancel()
 	m.renew(true)
 	if mine, _, _ := c.takeLeases(ctx, m, []*slot{s}); len(mine) == 0 || !s.leased() {

@@ -3,15 +3,18 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -262,6 +265,50 @@ func TestAMessageShowsAtOnce(t *testing.T) {
 	require.Less(t, decode[credits](run, "/api/user/credits", key).Balance, oldCredits.Balance)
 }
 
+func TestAnAnswerHasABoundThoughASessionHasNone(t *testing.T) {
+	run, key := start(t), demoKey(1)
+	path := "/api/chat/sessions/3"
+	old := decode[session](run, path, key)
+	text := strings.Repeat("x", 15<<10)
+	for range messagesPage + 5 {
+		r := run.ask(http.MethodPost, path+"/messages", key, `{"content":"`+text+`"}`)
+		require.Equal(t, http.StatusCreated, r.status, r.body)
+	}
+	latest := decode[session](run, path, key)
+	require.Len(t, latest.Messages, messagesPage)
+	older := fmt.Sprintf("%s?before=%d", path, latest.Messages[0].ID)
+	rest := decode[session](run, older, key)
+	require.Len(t, rest.Messages, len(old.Messages)+5)
+	require.Equal(t, old.Messages, rest.Messages[:len(old.Messages)])
+	require.Equal(t, text, rest.Messages[len(old.Messages)].Content)
+	require.True(t, run.get(older, key).hit())
+	require.Empty(t, decode[session](run, path+"?before=1", key).Messages)
+}
+
+func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
+	web := webServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	require.Positive(t, web.WriteTimeout)
+	require.Positive(t, web.ReadTimeout)
+	web.WriteTimeout = 100 * time.Millisecond
+	written := make(chan error, 1)
+	web.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, err := w.Write(make([]byte, 64<<20))
+		written <- err
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var served sync.WaitGroup
+	served.Go(func() { require.ErrorIs(t, web.Serve(listener), http.ErrServerClosed) })
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+	require.NoError(t, err)
+	require.ErrorIs(t, <-written, os.ErrDeadlineExceeded)
+	require.NoError(t, web.Close())
+	served.Wait()
+}
+
 func TestKeysTellNoAPIKey(t *testing.T) {
 	run := start(t)
 	for _, path := range userRoutes {
@@ -325,6 +372,8 @@ func TestWrongRequestsAreProblems(t *testing.T) {
 		{"GET", "/api/chat/search?q=%ff%fe%fd", user, "", 400},
 		{"GET", "/api/chat/search?q=" + strings.Repeat("a", 101), user, "", 400},
 		{"GET", "/api/user/activity/stats?period=year", user, "", 400},
+		{"GET", "/api/chat/sessions/1?before=-1", user, "", 400},
+		{"GET", "/api/chat/sessions/1?before=x", user, "", 400},
 		{"POST", "/api/chat/sessions/1/messages", user, `{"content":" "}`, 400},
 		{"POST", "/api/chat/sessions/1/messages", user, `{"content":"x"} and more`, 400},
 		{"POST", "/api/chat/sessions/1/messages", user, `{"role":"system","content":"x"}`, 400},

@@ -89,8 +89,19 @@ func (srv *server) getSession(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return answer(srv, w, r, opSession, sessionKey(r.hash, id), func(ctx context.Context) (session, error) {
-		return srv.store.session(ctx, r.user, id)
+	before, err := number(r, "before", 0)
+	if err != nil {
+		return err
+	}
+	key := sessionKey(r.hash, id)
+	switch {
+	case before < 0:
+		return badRequest("before %d: want the id of a message", before)
+	case before > 0:
+		key = olderKey(r.hash, id, before) // messages are only added, so this one never changes
+	}
+	return answer(srv, w, r, opSession, key, func(ctx context.Context) (session, error) {
+		return srv.store.session(ctx, r.user, id, before)
 	})
 }
 
@@ -104,7 +115,7 @@ func (srv *server) postMessage(w http.ResponseWriter, r *request) error {
 	var posted struct {
 		Content string `json:"content"`
 	}
-	const maxBody = 64 << 10
+	const maxBody = 16 << 10
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&posted); err != nil {

@@ -39,6 +39,10 @@ func sessionKey(hash string, id int64) aside.Key {
 	return aside.TTL.SessionDetail.Key(hash, id, "full")
 }
 
+func olderKey(hash string, id, before int64) aside.Key {
+	return aside.TTL.SessionDetail.Key(hash, id, "before", before)
+}
+
 func searchKey(hash, text string) aside.Key {
 	return aside.TTL.SearchResults.Key(hash, "search", text)
 }

@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "gateway:", err)
 		return 2
 	}
-	opts, err := optionsFromEnv(log)
+	opts, err := optionsFromEnv(cfg, log)
 	if err != nil {
 		fmt.Fprintln(stderr, "gateway:", err)
 		return 2
@@ -74,18 +74,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // optionsFromEnv reads where Redis is, and the secret that users' keys are
 // hashed with.
-func optionsFromEnv(log *slog.Logger) (aside.Options, error) {
+func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 	opts, err := aside.OptionsFromEnv()
 	if err != nil {
 		return opts, err
 	}
 	opts.Logger, opts.Policies = log, policies()
 	opts.Secret = []byte(os.Getenv("CACHE_SECRET"))
-	if len(opts.Secret) == 0 && len(opts.Redis.InitAddress) == 0 {
-		// Hashes that do not outlive the process need no secret that does.
-		opts.Secret = make([]byte, 32)
-		_, err = rand.Read(opts.Secret)
+	if len(opts.Secret) > 0 {
+		return opts, nil
 	}
+	if len(opts.Redis.InitAddress) > 0 && cfg.db != "" {
+		return opts, errors.New("CACHE_SECRET is not set: without a secret, users' API keys can be guessed from their hashes in Redis, " +
+			"and without the same one in every process none sees what another one invalidates. Make one with: openssl rand -hex 32")
+	}
+	// A database of this process alone needs no secret that outlives it.
+	opts.Secret = make([]byte, 32)
+	_, err = rand.Read(opts.Secret)
 	return opts, err
 }
 

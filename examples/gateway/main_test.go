@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -133,6 +134,22 @@ func TestAReportNeedsTheRedisThatIsNamed(t *testing.T) {
 	require.Contains(t, stderr.String(), "Redis")
 	require.NotContains(t, stderr.String(), "hidden")
 	require.Empty(t, stdout.String())
+}
+
+// Without a secret nobody may guess back from Redis whose values lie there, and two processes on one database must share their keys.
+func TestASecretIsNeededWhereAPIKeysAreKeptInRedis(t *testing.T) {
+	memoryOnly(t)
+	t.Setenv("REDIS_URL", "redis://127.0.0.1:1")
+	var stdout, stderr output
+	args := []string{"-db", filepath.Join(t.TempDir(), "gateway.db")}
+	require.Equal(t, 2, run(t.Context(), args, &stdout, &stderr))
+	require.Contains(t, stderr.String(), "CACHE_SECRET is not set")
+
+	cfg, err := parseFlags(nil, io.Discard)
+	require.NoError(t, err)
+	opts, err := optionsFromEnv(cfg, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.Len(t, opts.Secret, 32, "a temporary database is of this process alone")
 }
 
 func TestWrongCommandLines(t *testing.T) {

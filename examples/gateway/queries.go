@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -66,10 +67,16 @@ type session struct {
 	Model     string    `json:"model"`
 	CreatedAt int64     `json:"created_at"`
 	UpdatedAt int64     `json:"updated_at"`
-	Messages  []message `json:"messages"`
+	Messages  []message `json:"messages"` // the latest, or the latest before one; the oldest of them first
 }
 
-func (st *store) session(ctx context.Context, user, id int64) (session, error) {
+// messagesPage is how many messages an answer has at most. Whoever writes a
+// session must not make an answer of any size.
+const messagesPage = 50
+
+// session has the latest messages of a session that come before one of them,
+// or before none if that is 0.
+func (st *store) session(ctx context.Context, user, id, before int64) (session, error) {
 	s, err := one(ctx, st, opSession, func(rows *sql.Rows, s *session) error {
 		return rows.Scan(&s.ID, &s.Title, &s.Model, &s.CreatedAt, &s.UpdatedAt)
 	}, `SELECT id, title, model, created_at, updated_at FROM sessions WHERE id = ? AND user_id = ?`, id, user)
@@ -78,7 +85,8 @@ func (st *store) session(ctx context.Context, user, id int64) (session, error) {
 	}
 	s.Messages, err = collect(ctx, st, opSession, func(rows *sql.Rows, m *message) error {
 		return rows.Scan(&m.ID, &m.Role, &m.Content, &m.Tokens, &m.CreatedAt)
-	}, `SELECT id, role, content, tokens, created_at FROM messages WHERE session_id = ? ORDER BY id`, id)
+	}, `SELECT id, role, content, tokens, created_at FROM messages WHERE session_id = ?1 AND (?2 = 0 OR id < ?2) ORDER BY id DESC LIMIT ?3`, id, before, messagesPage)
+	slices.Reverse(s.Messages)
 	return s, err
 }
 

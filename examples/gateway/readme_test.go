@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -210,7 +211,8 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	memoryOnly(t)
 	server := redistest.Start(t)
 	t.Setenv("REDIS_URL", "redis://"+server.Addr())
-	keys := []string{"CACHE_API_KEY=0123456789abcdef0123456789abcdef", "CACHE_READ_KEY=fedcba9876543210fedcba9876543210"}
+	const secret = "a secret of sixteen bytes or more"
+	keys := []string{"CACHE_API_KEY=0123456789abcdef0123456789abcdef", "CACHE_READ_KEY=fedcba9876543210fedcba9876543210", "CACHE_SECRET=" + secret}
 	for _, pair := range keys {
 		name, value, _ := strings.Cut(pair, "=")
 		t.Setenv(name, value)
@@ -236,9 +238,13 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	}, time.Minute, 5*time.Millisecond, "%s", &stderr)
 	base := address.FindString(stdout.String())
 
+	hashes, err := aside.New(aside.Options{Secret: []byte(secret)})
+	require.NoError(t, err)
+	defer hashes.Close()
+	own := strings.NewReplacer("http://127.0.0.1:8080", base, "EyVKj5uC_qiF5cyo", hashes.HashID(demoKey(1)))
 	sh := newShell(keys)
 	for _, s := range steps {
-		got, err := sh(ctx, strings.ReplaceAll(s.command, "http://127.0.0.1:8080", base))
+		got, err := sh(ctx, own.Replace(s.command))
 		require.NoError(t, err, "README.md:%d: %s", s.line, got)
 		if !same(s.answer, got) {
 			return fmt.Sprintf("README.md:%d: %s\nsays    %s\nanswers %s", s.line, s.command, s.answer, got)

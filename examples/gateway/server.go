@@ -153,16 +153,25 @@ func (srv *server) authenticate(r *request) error {
 	return nil
 }
 
+// webServer has a limit for everything that a client may take its time for. A
+// write limit has to be longer than the slowest load and the largest answer
+// take: without one, clients that do not read keep their answers in memory.
+func webServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      2 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
 // serve answers on the listener until the context ends, and lets the requests
 // that are under way finish then, for at most ten seconds.
 func (srv *server) serve(ctx context.Context, listener net.Listener) error {
-	web := &http.Server{
-		Handler:           srv.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(srv.log.Handler(), slog.LevelWarn),
-	}
+	web := webServer(srv.handler, srv.log)
 	done := make(chan error, 1)
 	go func() { done <- web.Serve(listener) }()
 	select {

@@ -84,7 +84,8 @@
 //     invalidations that may have been confirmed by that node are left out so ("near a failover").
 //   - What is confirmed while the databases are swapped is undone when they are swapped back, as by a backup that is restored. It is
 //     complete, for its own process and Strong too, three seconds after that, when the process that has called it has noticed and
-//     sent it again; and never if the process was killed before ("undone with their server").
+//     sent it again; and never if the process was killed before ("undone with their server"). They are swapped back no sooner than the
+//     cache declares that it notices.
 //   - A process that is stopped cannot hear. Its delta counts in time in which it ran. For its own invalidations, and for
 //     Strong, this is no excuse.
 //

@@ -167,7 +167,8 @@ func (r *run) strike(random *rand.Rand) error {
 				time.Sleep(time.Duration(own.Int64N(int64(300 * time.Millisecond))))
 				// Mostly a short one, now and then the longest.
 				share := own.Float64()
-				r.cause(n, own, time.Duration(r.longest*float64(n.most)*(0.05+0.95*share*share*share)))
+				length := time.Duration(r.longest * float64(n.most) * (0.05 + 0.95*share*share*share))
+				r.cause(n, own, max(length, n.least))
 			}
 			time.Sleep(200 * time.Millisecond)
 		})

@@ -29,6 +29,7 @@ type topology interface {
 type nemesis struct {
 	name  string
 	most  time.Duration                        // how long it lasts at most; 0 for what is over at once
+	least time.Duration                        // and at least
 	turn  sync.Locker                          // held for as long as it lasts; nil for what goes together with anything
 	aim   func(random *rand.Rand)              // chooses what it is about, before it begins; may be nil
 	begin func(random *rand.Rand) (end func()) // end is nil for what is over at once
@@ -123,7 +124,8 @@ func (s *single) faults() []nemesis {
 			s.swap()
 			return nil
 		}},
-		{name: faultRestored, most: 2 * time.Second, begin: func(*rand.Rand) func() {
+		// One that is undone sooner may not be noticed, which is declared.
+		{name: faultRestored, least: 2500 * time.Millisecond, most: 4 * time.Second, begin: func(*rand.Rand) func() {
 			n := s.swap()
 			return func() { s.must("SWAPDB", "0", n) }
 		}},

@@ -4,20 +4,28 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A program that has just started asks before there is a connection. It is about to be there, and what Redis holds is worth that wait:
-// so while the first attempt to connect is under way, a call waits for it, for as long as it may wait for Redis. Once the attempt has
-// failed, Redis is away, and nobody waits.
+// so while the first attempt to connect is under way, a call waits for it, until that has taken firstWait, or the time for one operation
+// where that is longer. Once the attempt has failed, or taken longer, Redis is away, and nobody waits. The time for an operation alone
+// would not do: when a whole fleet starts at once, a server takes longer to let all of them in, and each process would load for itself.
+
+// firstWait is how long calls wait for a first attempt to connect, from its beginning on.
+const firstWait = time.Second
 
 // A first is the first attempt to connect to something. It is over when there is a connection, or the attempt has failed. A nil one
 // is over.
 type first struct {
-	once sync.Once
-	over chan struct{}
+	once  sync.Once
+	over  chan struct{}
+	until time.Time // nobody waits any longer
 }
 
-func newFirst() *first { return &first{over: make(chan struct{})} }
+func newFirst(opTimeout time.Duration) *first {
+	return &first{over: make(chan struct{}), until: time.Now().Add(max(firstWait, opTimeout))}
+}
 
 func (f *first) end() {
 	if f != nil {
@@ -60,18 +68,20 @@ func (s *Store) Connecting() bool {
 	return false
 }
 
-// AwaitFirst waits while the first connections are being made to the servers of keys, or to all where none is given, until one of the
-// contexts ends or over is closed.
-func (s *Store) AwaitFirst(ctx, other context.Context, over <-chan struct{}, keys ...string) {
+// AwaitFirst waits while the first connections are being made to the servers of keys, or to all where none is given, until the
+// context ends or over is closed.
+func (s *Store) AwaitFirst(ctx context.Context, over <-chan struct{}, keys ...string) {
 	await := func(f *first) bool {
-		if f == nil {
+		if f.ended() {
 			return true
 		}
+		t := time.NewTimer(time.Until(f.until))
+		defer t.Stop()
 		select {
 		case <-f.over:
 			return true
+		case <-t.C:
 		case <-ctx.Done():
-		case <-other.Done():
 		case <-over:
 		}
 		return false

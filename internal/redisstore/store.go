@@ -205,13 +205,14 @@ func Open(o Options) *Store {
 	s.announcements.self = newSelf()
 	s.tracking.now, s.announcements.clock = o.now(), o.now()
 	s.newLink = s.linkTo
+	s.firsts.found = newFirst(o.OpTimeout)
 	s.topology.open(o.Client, o.OnState)
 	return s
 }
 
 // linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
-	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst()}
+	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst(s.opTimeout)}
 	if owned != nil {
 		l.owned.Store(owned)
 	}

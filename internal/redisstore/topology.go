@@ -62,7 +62,6 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	t.options, t.onState, t.stop = opt, onState, stop
 	t.outdated, t.looks, t.done = make(chan struct{}, 1), make(chan chan struct{}), make(chan struct{})
 	t.state = State{Since: time.Now()}
-	t.firsts.found = newFirst()
 	t.table.Store(&table{})
 	if opt.ForceSingleClient || opt.Sentinel.MasterSet != "" || opt.SelectDB != 0 {
 		t.settle(opt, 0)

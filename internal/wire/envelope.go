@@ -11,7 +11,8 @@
 //	     0     2  magic, C1 A5
 //	     2     1  version, 1
 //	     3     1  flags: bit 0 compressed with s2, bit 1 negative, bit 2 chunked: the payload is a manifest, see [ManifestLen],
-//	              bit 3 the tags section ends with a policy, bit 4 negative with a payload: the text of its error
+//	              bit 3 the tags section ends with a policy, bit 4 negative with a payload: the text of its error,
+//	              bit 5 the loader or the caller has chosen how long it is fresh, and not the policy
 //	     4     4  codec: [ID] of the codec, 0 in a negative entry
 //	     8     8  load start
 //	    16     8  fresh until
@@ -96,8 +97,10 @@ const (
 	flagPolicy
 	// flagText marks a negative entry with the text of the error that said so.
 	flagText
+	// flagOwnTTL marks an entry whose TTL is not its policy's.
+	flagOwnTTL
 
-	knownFlags = flagCompressed | flagNegative | flagChunked | flagPolicy | flagText
+	knownFlags = flagCompressed | flagNegative | flagChunked | flagPolicy | flagText | flagOwnTTL
 )
 
 const (
@@ -166,6 +169,8 @@ type Header struct {
 	// LoadStart, FreshUntil and DeadUntil are in microseconds since the Unix epoch, on the clock of the key's primary.
 	// From FreshUntil on the value is stale, from DeadUntil on it must not be served at all.
 	LoadStart, FreshUntil, DeadUntil int64
+	// OwnTTL says that FreshUntil does not come from the policy's TTL.
+	OwnTTL bool
 	// LoadDuration is how long the loader took. It is kept in whole milliseconds, rounded down, at least 0 and at most
 	// 2^32-1 (49 days).
 	LoadDuration time.Duration
@@ -231,6 +236,9 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	}
 	if h.Policy != 0 {
 		flags |= flagPolicy
+	}
+	if h.OwnTTL {
+		flags |= flagOwnTTL
 	}
 	value = value[:head+stored]
 
@@ -328,6 +336,7 @@ func open(key string, value []byte) (e envelope, err error) {
 	e.header = Header{
 		Codec:        le.Uint32(value[codecOffset:]),
 		Negative:     e.flags&flagNegative != 0,
+		OwnTTL:       e.flags&flagOwnTTL != 0,
 		Policy:       policy,
 		LoadStart:    int64(le.Uint64(value[loadStartOffset:])),
 		FreshUntil:   int64(le.Uint64(value[freshUntilOffset:])),

@@ -153,7 +153,7 @@ func TestAnEntrySaysItsPolicyAndANegativeOneWhy(t *testing.T) {
 	for _, policy := range []uint64{0, 1, 1<<64 - 1} {
 		for _, text := range []string{"", "no such user"} {
 			h := fixedHeader()
-			h.Negative, h.Codec, h.Policy = true, 0, policy
+			h.Negative, h.Codec, h.Policy, h.OwnTTL = true, 0, policy, policy == 0
 			value := encode(t, "k", h, []byte(text), roomy)
 			got, payload, err := Decode("k", value, roomy)
 			require.NoError(t, err)

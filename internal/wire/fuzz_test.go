@@ -63,7 +63,7 @@ func FuzzEnvelopeRoundTrip(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, other string, codec uint32, negative bool, start, fresh, dead, took int64,
 		nonce []byte, tag string, generation uint64, payload []byte, from int,
 	) {
-		h := Header{Codec: codec, Negative: negative, LoadStart: start, FreshUntil: fresh, DeadUntil: dead, LoadDuration: time.Duration(took), Policy: uint64(dead)}
+		h := Header{Codec: codec, Negative: negative, LoadStart: start, FreshUntil: fresh, DeadUntil: dead, LoadDuration: time.Duration(took), Policy: uint64(dead), OwnTTL: took&1 != 0}
 		copy(h.Nonce[:], nonce)
 		if tag != "" {
 			h.Tags = []Tag{{Name: tag, Generation: generation}, {Name: "second", Generation: 1}}

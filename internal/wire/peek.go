@@ -31,6 +31,7 @@ func Peek(key string, head []byte) (h Header, size int64, need int, err error) {
 	h = Header{
 		Codec:        le.Uint32(head[codecOffset:]),
 		Negative:     head[flagsOffset]&flagNegative != 0,
+		OwnTTL:       head[flagsOffset]&flagOwnTTL != 0,
 		LoadStart:    int64(le.Uint64(head[loadStartOffset:])),
 		FreshUntil:   int64(le.Uint64(head[freshUntilOffset:])),
 		DeadUntil:    int64(le.Uint64(head[deadUntilOffset:])),
