@@ -93,6 +93,18 @@ func Marshal(c Codec, v any) ([]byte, error) {
 	return data, nil
 }
 
+// Marshal does what the function of this name does. Of a value of a type that holds itself, it does not go through more than
+// would be within MaxValue: where a node is reached by very many ways, that is far less than all of it.
+func (l Limits) Marshal(c Codec, v any) ([]byte, error) {
+	switch c.(type) {
+	case jsonCodec:
+		c = jsonCodec{l.MaxValue}
+	case cborCodec:
+		c = cborCodec{l.MaxValue}
+	}
+	return Marshal(c, v)
+}
+
 // Unmarshal decodes data into v, a pointer to a zero value. A failure, and a panic of the codec or of a method of v, comes
 // back as a *CodecError, and what v points to may then be filled in part; runtime.Goexit goes on.
 func Unmarshal(c Codec, data []byte, v any) error {
@@ -158,7 +170,7 @@ func reason(err error) string {
 		return errOtherFields.Error() + ": " + loss.Error()
 	case errors.As(err, &loss):
 		return loss.Error()
-	case errors.Is(err, ErrCorrupt), errors.Is(err, errNotRaw), errors.Is(err, errTooLong):
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrTooLarge), errors.Is(err, errNotRaw), errors.Is(err, errNothing):
 		return err.Error()
 	case errors.Is(err, errOtherFields):
 		return errOtherFields.Error()
