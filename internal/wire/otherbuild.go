@@ -28,8 +28,8 @@ const (
 
 // A fieldSet has the fields of a type, with those of the structs in it.
 type fieldSet struct {
-	stored []byte            // nil: it is not told. The hashes, in order
-	paths  map[uint32]string // as Go spells them, by their whole hashes
+	stored []byte            // the hashes, in order; nil where there is but one, and where they are not told
+	paths  map[uint32]string // as Go spells them, by their whole hashes; nil where they are not told
 }
 
 // fieldSet also makes the hash of all of it, which is the same for types whose values a format writes alike, whatever they and their
@@ -47,11 +47,10 @@ func (p *part) fieldSet(format string) (set fieldSet, print uint32) {
 	for hash := range l.paths {
 		hashes, print = append(hashes, hash), print+hash
 	}
-	if len(hashes) < 2 {
-		return fieldSet{}, print // another build's has no part of it that would do
+	if set = (fieldSet{paths: l.paths}); len(hashes) < 2 {
+		return set, print // which says all
 	}
 	slices.SortFunc(hashes, func(a, b uint32) int { return int(a%(1<<24)) - int(b%(1<<24)) })
-	set = fieldSet{paths: l.paths}
 	for _, hash := range hashes {
 		set.stored = append(set.stored, byte(hash>>16), byte(hash>>8), byte(hash))
 	}
@@ -183,7 +182,13 @@ func (k *keeper) reads(print uint32, stored []byte) error {
 	if print == k.print {
 		return nil
 	}
-	if len(stored) == 0 || len(stored)%fieldHash != 0 || k.fields.stored == nil {
+	if len(stored) == 0 {
+		if _, ok := k.fields.paths[print]; ok {
+			return nil // the writer had one field
+		}
+		return errOtherFields
+	}
+	if len(stored)%fieldHash != 0 || k.fields.paths == nil {
 		return errOtherFields
 	}
 	count := make(map[uint32]int, len(stored)/fieldHash)
