@@ -44,7 +44,8 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	if packed {
 		values = int64(len(data))
 	}
-	if values <= left/s.most {
+	long := s.digits && len(data) > longNumber
+	if values <= left/s.most && !long {
 		return true
 	}
 	w := weigher{left: limit - s.size, root: s}
@@ -53,7 +54,7 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 		if _, _, item, ok := cutCBOR(data); ok {
 			w.cbor(item)
 		}
-	case int64(1+bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'})) > left/s.most:
+	case long || int64(1+bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'})) > left/s.most:
 		w.json(data)
 	}
 	return w.left >= 0
@@ -69,6 +70,7 @@ type shape struct {
 	array  []*shape          // of a struct that CBOR writes as a list
 	own    bool              // the type decodes itself: what does not fit it may become anything
 	ratio  bool              // a few digits of its text may be an exponent
+	digits bool              // its text is a number of any length, or that of a value in it is
 	most   int64             // what one value of the format can add at most, anywhere in a value of the type
 }
 
@@ -93,6 +95,11 @@ const (
 
 	// ratioSize is more than a big.Rat takes for an exponent, with what is allocated on the way: it refuses those above a million.
 	ratioSize = 2 << 20
+
+	// To read a number takes the square of its digits in time. Up to the first of these that is nothing; then as many digits' squares count
+	// as a byte.
+	longNumber   = 64 << 10
+	digitsSquare = 256
 )
 
 // slot is what an entry of a map takes in it, and out is what it takes beside it.
@@ -119,7 +126,7 @@ func shapeOf(typ reflect.Type, format string) *shape {
 	s := makeShape(typ, format, made)
 	s.most = 1
 	for _, other := range made {
-		s.most = max(s.most, other.step())
+		s.most, s.digits = max(s.most, other.step()), s.digits || other.digits
 	}
 	shapes.Store(k, s)
 	return s
@@ -177,6 +184,7 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 		var names []string
 		var shapes []*shape
 		s.ratio = t == bigRatType
+		s.digits = s.ratio || t == bigIntType
 		for _, f := range reflect.VisibleFields(t) { // with those of embedded structs
 			tag := tagOf(f, format)
 			name, opts, _ := strings.Cut(tag, ",")
@@ -194,6 +202,7 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 			}
 			of := makeShape(f.Type, format, made)
 			s.ratio = s.ratio || f.Anonymous && (of.ratio || of.elem != nil && of.elem.ratio) // whose methods it has
+			s.digits = s.digits || f.Anonymous && (of.digits || of.elem != nil && of.elem.digits)
 			names = append(names, name, fold(name))
 			shapes = append(shapes, of, of)
 			if f.Anonymous && f.Type.Kind() == reflect.Pointer {
@@ -345,12 +354,19 @@ func (w *weigher) key(name []byte) {
 }
 
 // value is told of a value that holds no other, and of its bytes, if it is a text.
-func (w *weigher) value(text []byte) {
+func (w *weigher) value(text []byte) { w.scalar(text, len(text)) }
+
+// number is told of one that is written in digits.
+func (w *weigher) number(text []byte) { w.scalar(text, 0) }
+
+func (w *weigher) scalar(text []byte, bytes int) {
 	s := w.enter()
 	if s == nil {
 		return
 	}
-	bytes := len(text)
+	if n := int64(len(text)); s.digits && n > longNumber {
+		w.left -= n * n / digitsSquare
+	}
 	switch {
 	case s.ratio && hasExponent(text):
 		w.left -= ratioSize
@@ -399,13 +415,14 @@ func (w *weigher) json(data []byte) {
 			}
 			i += n + 1
 		default:
-			if c != 'n' { // null
-				w.value(nil)
-			} else if len(w.stack) > 0 && !inObject {
-				w.null()
-			}
+			start := i
 			for i+1 < len(data) && data[i+1] != ',' && data[i+1] != ']' && data[i+1] != '}' {
 				i++
+			}
+			if c != 'n' { // null
+				w.number(data[start : i+1])
+			} else if len(w.stack) > 0 && !inObject {
+				w.null()
 			}
 		}
 	}
