@@ -62,7 +62,8 @@ type Policy struct {
 	// values stored together do not expire together.
 	Jitter float64
 
-	// Codec encodes values for Redis. Default: Raw for strings, byte slices and types based on them, else JSON. Memory keeps
+	// Codec encodes values for Redis. A policy that is built anew for each call needs an equal codec each time: one that Go cannot
+	// compare is taken for equal to others of its type. Default: Raw for strings, byte slices and types based on them, else JSON. Memory keeps
 	// values as they are.
 	Codec Codec
 

@@ -34,7 +34,7 @@ var (
 	// ones. Strings and byte slices come back as they are, whatever is in them, and so do NaN and infinities. Maps are written in
 	// any order, so equal values may have different bytes. Payloads and values nested deeper than 1,000 levels are refused, and so is every
 	// type of which something would be lost: also one with unexported fields, unless they have the tag `cbor:"-"` or are
-	// locks of the package sync. What is decoded shares no memory with the payload.
+	// locks: sync.Mutex, RWMutex, Once and WaitGroup. What is decoded shares no memory with the payload.
 	CBOR Codec = cborCodec{}
 
 	// Raw stores bytes and text as they are: []byte, string and types that are defined as one of them, such as

@@ -60,7 +60,7 @@ func (b *builder) fillStruct(p *part, addressable bool) *loss {
 		if p.array && e.pointer {
 			return lose("is an embedded pointer in a struct that is written as a list").in(e.path)
 		}
-		if !e.comesBack(p) {
+		if !e.comesBack(p, b.format) {
 			p.embeds, p.look = append(p.embeds, e), true
 		}
 	}
@@ -97,7 +97,7 @@ type embedded struct {
 }
 
 // comesBack reports whether it does whatever is in it.
-func (e *embedded) comesBack(p *part) bool {
+func (e *embedded) comesBack(p *part, format string) bool {
 	fields := 0
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -116,7 +116,17 @@ func (e *embedded) comesBack(p *part) bool {
 			return true
 		}
 	}
-	return !e.pointer && (fields > 0 || e.typ.NumField() == 0)
+	return !e.pointer && (fields > 0 || !hasHidden(e.typ, format))
+}
+
+// hasHidden reports whether a struct has a field that no tag leaves out.
+func hasHidden(t reflect.Type, format string) bool {
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Name != "_" && tagOf(f, format) != "-" && !locks[f.Type] {
+			return true
+		}
+	}
+	return false
 }
 
 func (e *embedded) holds(f *partField) bool {

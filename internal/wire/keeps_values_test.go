@@ -206,6 +206,11 @@ func TestAPointerToAZeroTimeWithOmitzeroIsKeptOrRefused(t *testing.T) {
 	})
 }
 
+type LeftOut struct {
+	V  int `json:"-"`
+	mu sync.Mutex
+}
+
 // What an embedded struct has that is not exported is left out where it is not exported itself, and else refused as in a field.
 func TestAnEmbeddedStructWithoutExportedFieldsIsRefused(t *testing.T) {
 	t.Parallel()
@@ -218,8 +223,9 @@ func TestAnEmbeddedStructWithoutExportedFieldsIsRefused(t *testing.T) {
 		require.Equal(t, "Map", strings.Split(refusal(t, c, v).Field, ".")[0])
 		w := &struct {
 			sync.Mutex
+			LeftOut
 			N int
-		}{N: 1}
+		}{N: 1, LeftOut: LeftOut{V: 1}}
 		_, err := Marshal(c, w)
 		require.NoError(t, err)
 	})
