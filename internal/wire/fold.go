@@ -12,11 +12,9 @@ func fold(name string) string {
 		if 'a' <= r && r <= 'z' {
 			r -= 'a' - 'A'
 		} else if r >= utf8.RuneSelf {
-			for next := unicode.SimpleFold(r); ; r = next { // to the least of them
-				if next = unicode.SimpleFold(r); next <= r {
-					r = next
-					break
-				}
+			last := r
+			for r = unicode.SimpleFold(last); r > last; r = unicode.SimpleFold(last) { // after the greatest comes the least
+				last = r
 			}
 		}
 		folded = utf8.AppendRune(folded, r)

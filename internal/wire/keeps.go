@@ -203,16 +203,15 @@ type builder struct {
 }
 
 var (
-	timeType       = reflect.TypeFor[time.Time]()
-	numberType     = reflect.TypeFor[json.Number]()
-	anyMapType     = reflect.TypeFor[map[string]any]()
-	anyListType    = reflect.TypeFor[[]any]()
-	rawMessageType = reflect.TypeFor[json.RawMessage]()
-	bigIntType     = reflect.TypeFor[big.Int]()
-	bigFloatType   = reflect.TypeFor[big.Float]()
-	bigRatType     = reflect.TypeFor[big.Rat]()
-	urlType        = reflect.TypeFor[url.URL]()
-	regexpType     = reflect.TypeFor[regexp.Regexp]()
+	timeType     = reflect.TypeFor[time.Time]()
+	numberType   = reflect.TypeFor[json.Number]()
+	anyMapType   = reflect.TypeFor[map[string]any]()
+	anyListType  = reflect.TypeFor[[]any]()
+	bigIntType   = reflect.TypeFor[big.Int]()
+	bigFloatType = reflect.TypeFor[big.Float]()
+	bigRatType   = reflect.TypeFor[big.Rat]()
+	urlType      = reflect.TypeFor[url.URL]()
+	regexpType   = reflect.TypeFor[regexp.Regexp]()
 
 	protoMessage      = reflect.TypeFor[interface{ ProtoMessage() }]()
 	jsonMarshaler     = reflect.TypeFor[json.Marshaler]()

@@ -185,6 +185,7 @@ func TestAPOSIXExpressionIsKeptOrRefused(t *testing.T) {
 // Two tags of which encoding/json takes one for none.
 func TestAFieldWhoseTagIsNoNameIsKeptOrRefused(t *testing.T) {
 	keptOrRefused(t, JSON, struct {
+		//lint:ignore SA5008 what such a tag does is what is tested
 		A int `json:"it's \"a\""`
 		B int `json:"A"`
 	}{1, 2})
@@ -207,8 +208,8 @@ func TestAPointerToAZeroTimeWithOmitzeroIsKeptOrRefused(t *testing.T) {
 }
 
 type LeftOut struct {
-	V  int `json:"-"`
-	mu sync.Mutex
+	V int `json:"-"`
+	_ sync.Mutex
 }
 
 // What an embedded struct has that is not exported is left out where it is not exported itself, and else refused as in a field.
