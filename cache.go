@@ -1048,7 +1048,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		ttl = shorten(ttl, s.plan.policy.Jitter)
 		switch {
 		case s.err == nil && s.plan.policy.Private:
-			s.err = s.own()
+			s.err = s.own(c.limits())
 		case isNotFound(s.err):
 			s.out.value, s.out.absent = nil, s.err
 			s.err, ttl, s.ownTTL = nil, s.plan.negativeTTL, false

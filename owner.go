@@ -90,7 +90,7 @@ func (c *Cache) as(value any, s *slot) (any, bool) {
 		return value, true
 	}
 	codec := (&slot{plan: s.plan, typ: typ}).codec()
-	payload, err := wire.Marshal(codec, value)
+	payload, err := c.limits().Marshal(codec, value)
 	if err != nil {
 		return nil, false
 	}

@@ -311,7 +311,7 @@ func (c *Cache) compare(s *sample, cached any) error {
 		sl := s.slot()
 		err := c.loadToCompare(ctx, s, sl)
 		if err == nil {
-			err = s.same(cached, sl)
+			err = s.same(cached, sl, c.limits())
 		}
 		call.Resolve(outcome{}, err)
 	}, call)
@@ -345,7 +345,7 @@ func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 }
 
 // same compares what is cached with what sl has loaded.
-func (s *sample) same(cached any, sl *slot) error {
+func (s *sample) same(cached any, sl *slot, lim wire.Limits) error {
 	if cached == nil || sl.value == nil {
 		if cached == nil && sl.value == nil {
 			return nil
@@ -353,13 +353,13 @@ func (s *sample) same(cached any, sl *slot) error {
 		return errDiffers
 	}
 	codec := sl.codec()
-	fresh, err := wire.Marshal(codec, sl.value)
+	fresh, err := lim.Marshal(codec, sl.value)
 	if err != nil {
 		return err
 	}
 	old, ok := cached.(*encoded)
 	if !ok {
-		payload, err := wire.Marshal(codec, cached)
+		payload, err := lim.Marshal(codec, cached)
 		if err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ func (c *Cache) learnSize(s *slot) {
 	if c.opts.ChunkFrom >= 0 {
 		return // it was not: what is large is read in chunks, whose number is known
 	}
-	if payload, _, err := s.encode(); err == nil && len(payload) <= c.opts.MaxValueBytes {
+	if payload, _, err := s.encode(c.limits()); err == nil && len(payload) <= c.opts.MaxValueBytes {
 		s.plan.met(int64(len(payload)))
 	}
 }
@@ -351,9 +351,9 @@ type encoded struct {
 }
 
 // own replaces what was loaded by what each caller can decode.
-func (s *slot) own() error {
+func (s *slot) own(lim wire.Limits) error {
 	codec := s.codec()
-	payload, err := wire.Marshal(codec, s.out.value)
+	payload, err := lim.Marshal(codec, s.out.value)
 	if err != nil {
 		return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: err}
 	}
@@ -378,7 +378,7 @@ func (s *slot) codec() wire.Codec {
 }
 
 // encode makes the stored form of what was loaded, without its envelope.
-func (s *slot) encode() (payload []byte, codec uint32, err error) {
+func (s *slot) encode(lim wire.Limits) (payload []byte, codec uint32, err error) {
 	if s.out.value == nil {
 		return s.out.absenceText(), 0, nil
 	}
@@ -386,7 +386,7 @@ func (s *slot) encode() (payload []byte, codec uint32, err error) {
 		return e.payload, wire.ID(e.codec), nil
 	}
 	own := s.codec()
-	payload, err = wire.Marshal(own, s.out.value)
+	payload, err = lim.Marshal(own, s.out.value)
 	return payload, wire.ID(own), err
 }
 
@@ -518,7 +518,7 @@ var errOutdated = errors.New("invalidated during the load")
 
 // sealLoaded makes what is to be stored of a loaded value.
 func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Filling, error) {
-	payload, codec, err := s.encode()
+	payload, codec, err := s.encode(c.limits())
 	if err == nil && len(s.lateNames) > 0 {
 		ctx, cancel := c.store.Budget(context.Background(), 0, len(s.lateNames)+1)
 		unmoved, lateErr := c.stampLate(ctx, m, s, s.lateNames)
@@ -718,7 +718,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	s.supersede = true
 	var err error
 	if s.plan.policy.Private {
-		err = s.own()
+		err = s.own(c.limits())
 	}
 	m := c.newMarks()
 	defer m.end()
@@ -772,7 +772,7 @@ var errNotWritten = errors.New("not written")
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
 func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
-	payload, codec, err := s.encode()
+	payload, codec, err := s.encode(c.limits())
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
 	}

@@ -3,6 +3,7 @@ package aside
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -61,7 +62,8 @@ type Policy struct {
 	// values stored together do not expire together.
 	Jitter float64
 
-	// Codec encodes values for Redis. Default: Raw for strings, byte slices and types based on them, else JSON. Memory keeps
+	// Codec encodes values for Redis. A policy that is built anew for each call needs an equal codec each time: one that Go cannot
+	// compare is taken for equal to others of its type. Default: Raw for strings, byte slices and types based on them, else JSON. Memory keeps
 	// values as they are.
 	Codec Codec
 
@@ -141,7 +143,27 @@ func (p *Policy) codecName() (name string) {
 // equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
-		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && p.Version == q.Version && p.Private == q.Private
+		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.Private == q.Private
+}
+
+// sameCodec compares codecs, which may have the same name and, say, different keys: by what they are where Go can compare that, else by
+// their type.
+func sameCodec(a, b Codec) (same bool) {
+	typ := reflect.TypeOf(a)
+	switch {
+	case typ != reflect.TypeOf(b):
+		return false
+	case typ == nil || !typ.Comparable():
+		return true
+	case typ.Kind() == reflect.Pointer && typ.Elem().Size() == 0:
+		return true // Go does not say whether pointers to nothing are equal
+	}
+	defer func() {
+		if recover() != nil {
+			same = true // an interface in it holds what cannot be compared
+		}
+	}()
+	return a == b
 }
 
 // reservedCategory is what the admin API and front ends call everything.

@@ -16,11 +16,43 @@ import (
 // maxNesting is far above what real values need and far below what fills a goroutine's stack.
 const maxNesting = 1000
 
-// A CBOR payload is a list of two: a hash of the type's fields, and the value.
+// A CBOR payload is a list: a hash of the type's fields, the hashes of each of them where these are told, and the value.
 const (
-	cborHead    = "\x82\x1a"
-	cborHeadLen = len(cborHead) + 4
+	cborHead       = "\x82\x1a"
+	cborListed     = "\x83\x1a"
+	cborHeadLen    = len(cborHead) + 4
+	cborFieldsHead = 0x59 // bytes, with a length of two
 )
+
+func appendCBORHead(head []byte, fields []byte, print uint32) []byte {
+	if fields == nil {
+		return binary.BigEndian.AppendUint32(append(head, cborHead...), print)
+	}
+	head = binary.BigEndian.AppendUint32(append(head, cborListed...), print)
+	return append(binary.BigEndian.AppendUint16(append(head, cborFieldsHead), uint16(len(fields))), fields...)
+}
+
+// cutCBOR is false for what is no CBOR of this package.
+func cutCBOR(data []byte) (fields []byte, print uint32, item []byte, ok bool) {
+	if len(data) < cborHeadLen {
+		return nil, 0, nil, false
+	}
+	print, item = binary.BigEndian.Uint32(data[len(cborHead):]), data[cborHeadLen:]
+	switch string(data[:len(cborHead)]) {
+	case cborHead:
+		return nil, print, item, true
+	case cborListed:
+		if len(item) < 3 || item[0] != cborFieldsHead {
+			return nil, 0, nil, false
+		}
+		n := int(binary.BigEndian.Uint16(item[1:]))
+		if item = item[3:]; n > len(item) {
+			return nil, 0, nil, false
+		}
+		return item[:n], print, item[n:], true
+	}
+	return nil, 0, nil, false
+}
 
 var (
 	cborEncoder = must(cbor.EncOptions{
@@ -36,13 +68,6 @@ var (
 	}.UserBufferEncMode())
 
 	cborDecoder = must(cborDecoding.DecMode())
-
-	// Of another build's payload all is compared: also numbers and keys that no value of any has.
-	cborComparing = func() cbor.DecMode {
-		opts := cborDecoding
-		opts.IntDec, opts.DefaultMapType = cbor.IntDecConvertSignedOrBigInt, nil
-		return must(opts.DecMode())
-	}()
 
 	cborDecoding = cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
@@ -73,17 +98,18 @@ var cborBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // keptBuffer is the largest buffer that is used again.
 const keptBuffer = 8 << 20
 
-type cborCodec struct{}
+// A cborCodec gives up a value of more bytes, if it is not 0.
+type cborCodec struct{ most int }
 
 func (cborCodec) Name() string { return "cbor" }
 
-func (cborCodec) Marshal(v any) ([]byte, error) {
+func (c cborCodec) Marshal(v any) ([]byte, error) {
 	pointer, typ, rv := target(v)
 	if typ == nil {
 		typ = reflect.TypeFor[any]()
 	}
 	k := keeperOf(typ, "cbor")
-	if err := k.check(rv); err != nil {
+	if err := k.check(rv, atMost(c.most)); err != nil {
 		return nil, err
 	}
 	buf := cborBuffers.Get().(*bytes.Buffer)
@@ -93,8 +119,7 @@ func (cborCodec) Marshal(v any) ([]byte, error) {
 		}
 	}()
 	buf.Reset()
-	buf.WriteString(cborHead)
-	buf.Write(binary.BigEndian.AppendUint32(buf.AvailableBuffer(), k.print))
+	buf.Write(appendCBORHead(buf.AvailableBuffer(), k.fields.stored, k.print))
 	if err := cborEncoder.MarshalToBuffer(pointer, buf); err != nil {
 		return nil, err
 	}
@@ -102,10 +127,10 @@ func (cborCodec) Marshal(v any) ([]byte, error) {
 }
 
 func (cborCodec) Unmarshal(data []byte, v any) error {
-	if len(data) < cborHeadLen || string(data[:len(cborHead)]) != cborHead {
+	fields, print, item, ok := cutCBOR(data)
+	if !ok {
 		return fmt.Errorf("%w: no CBOR of this package", ErrCorrupt)
 	}
-	print, item := binary.BigEndian.Uint32(data[len(cborHead):]), data[cborHeadLen:]
 	rv := reflect.ValueOf(v)
 	if rv.Kind() != reflect.Pointer || rv.IsNil() {
 		return cborDecoder.Unmarshal(item, v)
@@ -114,17 +139,13 @@ func (cborCodec) Unmarshal(data []byte, v any) error {
 	if k.refused != nil {
 		return k.refused
 	}
-	if err := cborDecoder.Unmarshal(item, v); err != nil {
+	if err := k.reads(print, fields); err != nil {
 		return err
 	}
-	if print == k.print {
-		return nil
+	if !k.root.nullable && isNullCBOR(item) {
+		return errNothing
 	}
-	return k.compare(item, rv.Elem(), func() ([]byte, error) {
-		var again bytes.Buffer
-		err := cborEncoder.MarshalToBuffer(v, &again)
-		return again.Bytes(), err
-	}, cborComparing.Unmarshal)
+	return cborDecoder.Unmarshal(item, v)
 }
 
 // cborReason says what is wrong without the numbers and texts of the value, which the library's messages hold.

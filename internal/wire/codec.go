@@ -34,7 +34,7 @@ var (
 	// ones. Strings and byte slices come back as they are, whatever is in them, and so do NaN and infinities. Maps are written in
 	// any order, so equal values may have different bytes. Payloads and values nested deeper than 1,000 levels are refused, and so is every
 	// type of which something would be lost: also one with unexported fields, unless they have the tag `cbor:"-"` or are
-	// locks of the package sync. What is decoded shares no memory with the payload.
+	// locks: sync.Mutex, RWMutex, Once and WaitGroup. What is decoded shares no memory with the payload.
 	CBOR Codec = cborCodec{}
 
 	// Raw stores bytes and text as they are: []byte, string and types that are defined as one of them, such as
@@ -91,6 +91,18 @@ func Marshal(c Codec, v any) ([]byte, error) {
 		return nil, err
 	}
 	return data, nil
+}
+
+// Marshal does what the function of this name does. Of a value of a type that holds itself, it does not go through more than
+// would be within MaxValue: where a node is reached by very many ways, that is far less than all of it.
+func (l Limits) Marshal(c Codec, v any) ([]byte, error) {
+	switch c.(type) {
+	case jsonCodec:
+		c = jsonCodec{l.MaxValue}
+	case cborCodec:
+		c = cborCodec{l.MaxValue}
+	}
+	return Marshal(c, v)
 }
 
 // Unmarshal decodes data into v, a pointer to a zero value. A failure, and a panic of the codec or of a method of v, comes
@@ -158,7 +170,7 @@ func reason(err error) string {
 		return errOtherFields.Error() + ": " + loss.Error()
 	case errors.As(err, &loss):
 		return loss.Error()
-	case errors.Is(err, ErrCorrupt), errors.Is(err, errNotRaw), errors.Is(err, errTooLong):
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrTooLarge), errors.Is(err, errNotRaw), errors.Is(err, errNothing):
 		return err.Error()
 	case errors.Is(err, errOtherFields):
 		return errOtherFields.Error()

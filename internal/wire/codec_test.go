@@ -232,10 +232,10 @@ func TestBuiltinCodecsSayWhatIsWrongWithoutQuotingTheValue(t *testing.T) {
 		{channel, "chan int is a chan, which JSON has no form for"},
 		{unknown, "chan int is a chan, which CBOR has no form for"},
 		{endless, "field [] is NaN, which JSON has no form for"},
-		{Unmarshal(CBOR, headed("\x6bcanary-4711"), &small), "CBOR UTF-8 text string does not fit struct"},
-		{Unmarshal(CBOR, headed("\xa1\x61N\x19\x12\x67"), &small), "CBOR positive integer does not fit int8, field struct { N int8 }.N"},
-		{Unmarshal(CBOR, headed("\x6bcanary"), new(string)), "cut short"},
-		{Unmarshal(CBOR, headed("\xa2\x66canary\x01\x66canary\x02"), &map[string]int{}), "a key that is there twice"},
+		{Unmarshal(CBOR, headed(&small, "\x6bcanary-4711"), &small), "CBOR UTF-8 text string does not fit struct"},
+		{Unmarshal(CBOR, headed(&small, "\xa1\x61N\x19\x12\x67"), &small), "CBOR positive integer does not fit int8, field struct { N int8 }.N"},
+		{Unmarshal(CBOR, headed(new(string), "\x6bcanary"), new(string)), "cut short"},
+		{Unmarshal(CBOR, headed(new(map[string]int), "\xa2\x66canary\x01\x66canary\x02"), &map[string]int{}), "a key that is there twice"},
 		{Unmarshal(CBOR, []byte("canary-4711"), new(string)), "no CBOR of this package"},
 	} {
 		require.Error(t, tt.err)
@@ -261,8 +261,10 @@ func nested(open string, levels int, core string) []byte {
 	return append(bytes.Repeat([]byte(open), levels), core...)
 }
 
-// headed puts an item where CBOR looks for it, as a build's whose type had other fields.
-func headed(item string) []byte { return []byte(cborHead + "\x00\x00\x00\x00" + item) }
+// headed puts an item where CBOR looks for it, as a value of the type that v points to.
+func headed(v any, item string) []byte {
+	return append(appendCBORHead(nil, nil, keeperOf(reflect.TypeOf(v).Elem(), "cbor").print), item...)
+}
 
 func TestCBORNestingBombIsRefused(t *testing.T) {
 	t.Parallel()
@@ -279,8 +281,8 @@ func TestCBORNestingBombIsRefused(t *testing.T) {
 		"one too many":  nested("\x81", maxNesting+1, "\xf6"),
 		"unknown field": append([]byte("\xa1\x61x"), nested("\x81", 4<<20, "\xf6")...),
 	} {
-		require.Error(t, Unmarshal(CBOR, headed(string(bomb)), new(any)), name)
-		require.Error(t, Unmarshal(CBOR, headed(string(bomb)), new(node)), name)
+		require.Error(t, Unmarshal(CBOR, headed(new(any), string(bomb)), new(any)), name)
+		require.Error(t, Unmarshal(CBOR, headed(new(node), string(bomb)), new(node)), name)
 	}
 	require.NoError(t, cborDecoder.Unmarshal(nested("\x81", maxNesting, "\xf6"), new(any)), "the deepest that is allowed")
 	wide := append([]byte("\x99\xff\xff"), bytes.Repeat([]byte("\x81\xf6"), 0xffff)...)
@@ -319,15 +321,15 @@ func TestMalformedCBORIsRefused(t *testing.T) {
 		"a text without a length":  "\x7f\x61a\xff",
 		"a reserved length":        "\x1c",
 	} {
-		require.Error(t, Unmarshal(CBOR, headed(data), new(any)), name)
-		require.Error(t, Unmarshal(CBOR, headed(data), new(product)), name)
+		require.Error(t, Unmarshal(CBOR, headed(new(any), data), new(any)), name)
+		require.Error(t, Unmarshal(CBOR, headed(new(product), data), new(product)), name)
 	}
 }
 
 // Lists inside each other that all claim the rest of the data would make a decoder allocate their sum.
 func TestCBORAllocatesInProportionToItsData(t *testing.T) {
 	const size = 1 << 20
-	data := headed("")
+	data := headed(new(any), "")
 	for len(data) < 500*5 {
 		left := size - len(data) - 5
 		data = append(data, 0x9a, byte(left>>24), byte(left>>16), byte(left>>8), byte(left))

@@ -132,7 +132,10 @@ func allocated() uint64 {
 func FuzzCBOR(f *testing.F) {
 	whole, err := Marshal(CBOR, sampleProduct())
 	require.NoError(f, err)
-	f.Add(whole[cborHeadLen:], whole[5])
+	_, _, item, ok := cutCBOR(whole)
+	require.True(f, ok)
+	f.Add(item, byte(1))
+	f.Add(whole, byte(0))
 	for _, seed := range []string{
 		string(nested("\x81", 2000, "\xf6")), string(nested("\xa1\x61a", 2000, "\xf6")), "\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", "\xa2\x62id\x01\x65title\x61x",
 		"\xc0\x742026-01-02T03:04:05Z", "\xc1\x1a\x00\x00\x00\x01", "\xc2\x49\x01\x00\x00\x00\x00\x00\x00\x00\x00", "\xd9\xd9\xf7\xf6", "\xf9\x7e\x00", "\x9f\xff", "\xa1\x80\x00",
@@ -143,9 +146,9 @@ func FuzzCBOR(f *testing.F) {
 	types := []reflect.Type{reflect.TypeFor[any](), reflect.TypeFor[product](), reflect.TypeFor[recursive]()}
 	f.Fuzz(func(t *testing.T, item []byte, typ byte) {
 		// As a payload of one of the types, and as one of another build's.
-		print := keeperOf(types[int(typ)%len(types)], "cbor").print
-		hostile(t, CBOR, append([]byte(cborHead+string([]byte{byte(print >> 24), byte(print >> 16), byte(print >> 8), byte(print)})), item...))
-		hostile(t, CBOR, headed(string(item)))
+		k := keeperOf(types[int(typ)%len(types)], "cbor")
+		hostile(t, CBOR, append(appendCBORHead(nil, nil, k.print), item...))
+		hostile(t, CBOR, append(appendCBORHead(nil, k.fields.stored, k.print-1), item...))
 		hostile(t, CBOR, item)
 	})
 }

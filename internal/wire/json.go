@@ -3,21 +3,24 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"math"
 	"reflect"
+	"slices"
+	"strings"
 )
 
-type jsonCodec struct{}
+// A jsonCodec gives up a value of more bytes, if it is not 0.
+type jsonCodec struct{ most int }
 
 func (jsonCodec) Name() string { return "json" }
 
-func (jsonCodec) Marshal(v any) ([]byte, error) {
+func (c jsonCodec) Marshal(v any) ([]byte, error) {
 	pointer, typ, rv := target(v)
 	if typ == nil {
 		return json.Marshal(v)
 	}
 	k := keeperOf(typ, "json")
-	if err := k.check(rv); err != nil {
+	if err := k.check(rv, atMost(c.most)); err != nil {
 		return nil, err
 	}
 	data, err := json.Marshal(pointer)
@@ -33,7 +36,7 @@ func (jsonCodec) Marshal(v any) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return appendPrint(data, k.print), nil
+	return appendPrint(data, k.fields.stored, k.print), nil
 }
 
 func (jsonCodec) Unmarshal(data []byte, v any) error {
@@ -45,46 +48,85 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 	if k.refused != nil {
 		return k.refused
 	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return err
-	}
-	if print, ok := printOf(data); !ok || print == k.print {
-		return nil
-	}
-	return k.compare(data, rv.Elem(), func() ([]byte, error) { return json.Marshal(v) }, func(data []byte, v any) error {
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.UseNumber() // as it is written
-		if err := d.Decode(v); err != nil {
-			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	if print, ok := printOf(data); ok && print != k.print {
+		if err := k.reads(print, fieldsOf(data)); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	if !k.root.nullable && isNullJSON(data) {
+		return errNothing
+	}
+	return json.Unmarshal(data, v)
 }
 
-// Behind the JSON there is a hash of the type's fields, two bits in each of sixteen characters of white space, which every reader of JSON
-// passes over. What has none is read all the same: builds before this one wrote so.
+// atMost is for bounds of which 0 stands for none.
+func atMost(n int) int {
+	if n == 0 {
+		return math.MaxInt
+	}
+	return n
+}
+
+// Behind the JSON there are the hashes of the type's fields, how many bytes these take, and a hash of all of them: two bits in each character
+// of white space, which every reader of JSON passes over. What has none is read all the same: builds before this one wrote so.
 const (
 	blanks   = " \t\n\r"
 	printLen = 16
+	countLen = 8
 )
 
-func appendPrint(data []byte, print uint32) []byte {
-	for shift := 0; shift < 2*printLen; shift += 2 {
-		data = append(data, blanks[print>>shift&3])
+func appendPrint(data, fields []byte, print uint32) []byte {
+	data = slices.Grow(data, 4*len(fields)+countLen+printLen)
+	if fields != nil {
+		for _, b := range fields {
+			data = append(data, blanks[b&3], blanks[b>>2&3], blanks[b>>4&3], blanks[b>>6])
+		}
+		data = appendBlanks(data, uint32(len(fields)), countLen)
+	}
+	return appendBlanks(data, print, printLen)
+}
+
+func appendBlanks(data []byte, n uint32, count int) []byte {
+	for shift := 0; shift < 2*count; shift += 2 {
+		data = append(data, blanks[n>>shift&3])
 	}
 	return data
 }
 
 func printOf(data []byte) (print uint32, ok bool) {
-	if len(data) <= printLen {
-		return 0, false
+	print, _, ok = cutBlanks(data, printLen)
+	return print, ok
+}
+
+// fieldsOf is nil where there are none, or what is there is no whole list.
+func fieldsOf(data []byte) (fields []byte) {
+	_, data, _ = cutBlanks(data, printLen)
+	n, data, ok := cutBlanks(data, countLen)
+	if !ok || int(n) > fieldHash*mostKept || int(n) > len(data)/4 {
+		return nil
 	}
-	for i, c := range data[len(data)-printLen:] {
-		two := bytes.IndexByte([]byte(blanks), c)
-		if two < 0 {
-			return 0, false
+	for at := len(data) - 4*int(n); at < len(data); at += 4 {
+		b, _, ok := cutBlanks(data[:at+4], 4)
+		if !ok {
+			return nil
 		}
-		print |= uint32(two) << (2 * i)
+		fields = append(fields, byte(b))
 	}
-	return print, true
+	return fields
+}
+
+// cutBlanks reads a number behind data, which has something before it.
+func cutBlanks(data []byte, count int) (n uint32, rest []byte, ok bool) {
+	at := len(data) - count
+	if at <= 0 {
+		return 0, nil, false
+	}
+	for i, c := range data[at:] {
+		two := strings.IndexByte(blanks, c)
+		if two < 0 {
+			return 0, nil, false
+		}
+		n |= uint32(two) << (2 * i)
+	}
+	return n, data[:at], true
 }

@@ -4,9 +4,11 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
+	"math"
 	"math/big"
+	"net/url"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,6 +43,7 @@ type keeper struct {
 	refused error // what is known from the type alone
 	root    *part
 	print   uint32 // a hash of the names and kinds of the type's fields
+	fields  fieldSet
 }
 
 type keeperKey struct {
@@ -62,7 +65,7 @@ func keeperOf(typ reflect.Type, format string) *keeper {
 		k.refused = loss.error(typ)
 	} else {
 		b.spread()
-		k.print = k.root.print()
+		k.fields, k.print = k.root.fieldSet(format)
 	}
 	keepers.Store(key, k)
 	return k
@@ -85,23 +88,28 @@ func target(v any) (pointer any, typ reflect.Type, rv reflect.Value) {
 	return p.Interface(), rv.Type(), p.Elem()
 }
 
-// check refuses a value of which the format would change something.
-func (k *keeper) check(v reflect.Value) error {
+// check refuses a value of which the format would change something. Where it looks at values one by one, it also refuses what takes more
+// than a number of bytes at least.
+func (k *keeper) check(v reflect.Value, most int) error {
 	if k.refused != nil {
 		return k.refused
 	}
 	if !k.root.look || !v.IsValid() {
 		return nil
 	}
-	return k.walk(v, false)
+	return k.walk(v, most, false)
 }
 
 // find says where in a value the format has met what it has no form for, nil where that is not found.
-func (k *keeper) find(v reflect.Value) error { return k.walk(v, true) }
+func (k *keeper) find(v reflect.Value) error { return k.walk(v, math.MaxInt, true) }
 
-func (k *keeper) walk(v reflect.Value, all bool) error {
-	w := walker{format: k.format, all: all}
-	if loss := w.value(k.root, v, 0, 0); loss != nil {
+func (k *keeper) walk(v reflect.Value, most int, all bool) error {
+	w := walker{format: k.format, all: all, left: most}
+	loss := w.value(k.root, v, 0, 0)
+	switch {
+	case loss == tooLarge || w.left < 0:
+		return fmt.Errorf("%w: at most %d bytes", ErrTooLarge, most)
+	case loss != nil:
 		return loss.error(v.Type())
 	}
 	return nil
@@ -114,11 +122,14 @@ type loss struct {
 }
 
 func (l *loss) in(step string) *loss {
-	if l != nil {
+	if l != nil && l != tooLarge {
 		l.path = append(l.path, step)
 	}
 	return l
 }
+
+// tooLarge stands for a value that takes too many bytes.
+var tooLarge = new(loss)
 
 func (l *loss) error(typ reflect.Type) error {
 	if n := len(l.path); n > 12 {
@@ -161,8 +172,10 @@ type part struct {
 	kind      partKind
 	elem, key *part
 	fields    []partField
-	look      bool // there is something in it that hangs on the value
-	nullable  bool // it may be encoded as null
+	embeds    []embedded // of which it hangs on the value whether they come back
+	look      bool       // there is something in it that hangs on the value
+	nullable  bool       // it may be encoded as null
+	array     bool       // a struct that CBOR writes as a list
 }
 
 type partField struct {
@@ -170,8 +183,11 @@ type partField struct {
 	path  string // as Go spells it
 	index []int
 	part  *part
-	omit  bool   // where it is empty
+	empty bool   // left out where it is empty
+	zero  bool   // left out where it is zero
+	asks  bool   // the method IsZero, of what may be a pointer
 	other string // an option by which it is written in another way
+	least int    // bytes that its name takes
 }
 
 type partKey struct {
@@ -187,13 +203,15 @@ type builder struct {
 }
 
 var (
-	timeType       = reflect.TypeFor[time.Time]()
-	numberType     = reflect.TypeFor[json.Number]()
-	anyMapType     = reflect.TypeFor[map[string]any]()
-	anyListType    = reflect.TypeFor[[]any]()
-	rawMessageType = reflect.TypeFor[json.RawMessage]()
-	bigIntType     = reflect.TypeFor[big.Int]()
-	bigFloatType   = reflect.TypeFor[big.Float]()
+	timeType     = reflect.TypeFor[time.Time]()
+	numberType   = reflect.TypeFor[json.Number]()
+	anyMapType   = reflect.TypeFor[map[string]any]()
+	anyListType  = reflect.TypeFor[[]any]()
+	bigIntType   = reflect.TypeFor[big.Int]()
+	bigFloatType = reflect.TypeFor[big.Float]()
+	bigRatType   = reflect.TypeFor[big.Rat]()
+	urlType      = reflect.TypeFor[url.URL]()
+	regexpType   = reflect.TypeFor[regexp.Regexp]()
 
 	protoMessage      = reflect.TypeFor[interface{ ProtoMessage() }]()
 	jsonMarshaler     = reflect.TypeFor[json.Marshaler]()
@@ -333,14 +351,35 @@ func (b *builder) own(p *part, addressable bool) (bool, *loss) {
 		if !to.Implements(w.in) && (w.or == nil || !to.Implements(w.or)) {
 			return false, lose("is a %s, which has Marshal%s but no Unmarshal%s", t, w.name, w.name)
 		}
+		if b.format == "cbor" && w.out != cborMarshaler && to.Implements(cborUnmarshaler) {
+			return false, lose("is a %s, which has UnmarshalCBOR but no MarshalCBOR", t)
+		}
 		if from, others := promoted(t, w.out, "Marshal"+w.name); from != "" && others {
 			return false, lose("is a %s, which has its Marshal%s from the embedded %s: its other fields would be lost", t, w.name, from)
 		}
 		p.kind = w.kind
-		p.nullable = t == rawMessageType && b.format == "json"
+		p.nullable = w.out == jsonMarshaler && t != bigIntType || w.out == cborMarshaler // their methods may write null
+		p.look = t == urlType || t == regexpType
 		return true, nil
 	}
+	for _, w := range ways {
+		for _, in := range []reflect.Type{w.in, w.or} {
+			if in != nil && to.Implements(in) {
+				return false, lose("is a %s, which has a method that decodes it and none that encodes it", t)
+			}
+		}
+	}
 	return false, nil
+}
+
+// ownMethods reports whether a type has any method by which CBOR encodes or decodes it.
+func ownMethods(t reflect.Type) bool {
+	for _, m := range []reflect.Type{cborMarshaler, cborUnmarshaler, binaryMarshaler, binaryUnmarshaler, textMarshaler, textUnmarshaler} {
+		if reflect.PointerTo(t).Implements(m) {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *builder) encodesItself(t reflect.Type) bool {
@@ -412,7 +451,7 @@ func (b *builder) mapKey(t reflect.Type) (*part, *loss) {
 	case k == reflect.Pointer || k == reflect.Interface:
 		return nil, lose("%s: a key that is decoded is another one", where)
 	case b.format == "cbor":
-		if reflect.PointerTo(t).Implements(cborMarshaler) || reflect.PointerTo(t).Implements(binaryMarshaler) || reflect.PointerTo(t).Implements(textMarshaler) {
+		if ownMethods(t) {
 			if _, l := b.own(p, true); l != nil {
 				return nil, l
 			}
@@ -479,56 +518,9 @@ func (b *builder) spread() {
 			}
 			p.look = p.elem != nil && (p.elem.look || p.kind == pointerPart && p.elem.nullable) || p.key != nil && p.key.look
 			for _, f := range p.fields {
-				p.look = p.look || f.part.look
+				p.look = p.look || f.part.look || f.asks
 			}
 			changed = changed || p.look
 		}
 	}
-}
-
-// print is the same for types whose values a format writes alike, whatever they and their fields are called in Go.
-func (p *part) print() uint32 {
-	h := fnv.New32a()
-	number := make(map[*part]int)
-	var tell func(p *part)
-	tell = func(p *part) {
-		if n, ok := number[p]; ok {
-			fmt.Fprintf(h, "@%d", n)
-			return
-		}
-		number[p] = len(number)
-		fmt.Fprintf(h, "%d", p.kind)
-		switch p.kind {
-		case plainPart:
-			fmt.Fprint(h, p.typ.Kind() == reflect.Bool) // an integer that does not fit another one is an error
-		case floatPart:
-			fmt.Fprint(h, p.typ.Kind())
-		case ownPart, ownTextPart:
-			fmt.Fprint(h, p.typ)
-		case anyPart:
-			fmt.Fprint(h, p.typ.NumMethod())
-		case listPart:
-			if p.typ.Kind() == reflect.Array {
-				fmt.Fprint(h, p.typ.Len())
-			}
-		}
-		if p.key != nil {
-			fmt.Fprint(h, "[")
-			tell(p.key)
-		}
-		if p.elem != nil {
-			fmt.Fprint(h, "*")
-			tell(p.elem)
-		}
-		for _, f := range p.fields {
-			fmt.Fprintf(h, "{%q%v", f.name, f.other)
-			tell(f.part)
-			fmt.Fprint(h, "}")
-		}
-	}
-	for p.kind == pointerPart {
-		p = p.elem // as what it points to is written
-	}
-	tell(p)
-	return h.Sum32()
 }

@@ -3,8 +3,14 @@ package wire
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"unicode"
 )
+
+// zeroAsker is what omitzero asks.
+var zeroAsker = reflect.TypeFor[interface{ IsZero() bool }]()
 
 // tagOf is what a format calls a field: CBOR takes the name for JSON where it has none of its own.
 func tagOf(f reflect.StructField, format string) string {
@@ -17,10 +23,11 @@ func tagOf(f reflect.StructField, format string) string {
 
 func (b *builder) fillStruct(p *part, addressable bool) *loss {
 	p.kind = structPart
-	if p.typ.PkgPath() == "sync" {
+	if locks[p.typ] {
 		return nil // whether a lock is held is no part of a value
 	}
-	found, l := b.findFields(p.typ)
+	p.array = b.format == "cbor" && isArray(p.typ)
+	found, embeds, l := b.findFields(p.typ)
 	if l != nil {
 		return l
 	}
@@ -41,25 +48,107 @@ func (b *builder) fillStruct(p *part, addressable bool) *loss {
 			return l.in(f.path)
 		}
 		f.part = of
+		if p.array {
+			f.empty, f.zero, f.asks, f.least = false, false, false, 1
+		}
+		if !f.at.IsExported() && (of.kind != structPart || f.at.Type.Kind() == reflect.Pointer) {
+			return lose("is embedded, of an unexported type and has a name by a tag: use a field of its own").in(f.path)
+		}
 		p.fields = append(p.fields, f.partField)
 	}
+	for _, e := range embeds {
+		if p.array && e.pointer {
+			return lose("is an embedded pointer in a struct that is written as a list").in(e.path)
+		}
+		if !e.comesBack(p, b.format) {
+			p.embeds, p.look = append(p.embeds, e), true
+		}
+	}
 	return nil
+}
+
+// locks are types whose values are no part of a value: a new one does as well.
+var locks = map[reflect.Type]bool{
+	reflect.TypeFor[sync.Mutex](): true, reflect.TypeFor[sync.RWMutex](): true, reflect.TypeFor[sync.Once](): true, reflect.TypeFor[sync.WaitGroup](): true,
+}
+
+// isArray reports whether CBOR writes a struct as a list.
+func isArray(t reflect.Type) bool {
+	f, ok := t.FieldByName("_")
+	return ok && slices.Contains(strings.Split(f.Tag.Get("cbor"), ","), "toarray")
+}
+
+// isName reports whether encoding/json takes a name in a tag for one.
+func isName(s string) bool {
+	for _, c := range s {
+		if !strings.ContainsRune("!#$%&()*+-./:;<=>?@[]^_{|}~ ", c) && !unicode.IsLetter(c) && !unicode.IsDigit(c) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// An embedded struct has no place of its own in what is written: of a pointer to one, only its fields tell that it is not nil.
+type embedded struct {
+	index   []int
+	path    string
+	pointer bool
+	typ     reflect.Type
+}
+
+// comesBack reports whether it does whatever is in it.
+func (e *embedded) comesBack(p *part, format string) bool {
+	fields := 0
+	for i := range p.fields {
+		f := &p.fields[i]
+		if !e.holds(f) {
+			continue
+		}
+		fields++
+		under, direct := e.typ, true
+		for _, i := range f.index[len(e.index) : len(f.index)-1] {
+			if under = under.Field(i).Type; under.Kind() == reflect.Pointer {
+				direct = false // and that one may be nil
+				break
+			}
+		}
+		if direct && !f.empty && !f.zero {
+			return true
+		}
+	}
+	return !e.pointer && (fields > 0 || !hasHidden(e.typ, format))
+}
+
+// hasHidden reports whether a struct has a field that no tag leaves out.
+func hasHidden(t reflect.Type, format string) bool {
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Name != "_" && tagOf(f, format) != "-" && !locks[f.Type] {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *embedded) holds(f *partField) bool {
+	return len(f.index) > len(e.index) && slices.Equal(f.index[:len(e.index)], e.index)
 }
 
 type foundField struct {
 	partField
 	tagged bool
+	at     reflect.StructField
 }
 
 // findFields collects the fields of a struct as encoding/json does, which CBOR follows, and refuses what both leave out without a word:
 // fields that others of the same name hide. CBOR refuses unexported fields too, unless a tag says that they are left out.
-func (b *builder) findFields(t reflect.Type) ([]foundField, *loss) {
+func (b *builder) findFields(t reflect.Type) ([]foundField, []embedded, *loss) {
 	type level struct {
 		typ   reflect.Type
 		index []int
 		path  string
 	}
 	var all []foundField
+	var embeds []embedded
 	seen := map[reflect.Type]bool{t: true}
 	for todo := []level{{typ: t}}; len(todo) > 0; {
 		at := todo[0]
@@ -75,46 +164,60 @@ func (b *builder) findFields(t reflect.Type) ([]foundField, *loss) {
 			if under.Kind() == reflect.Pointer {
 				under = under.Elem()
 			}
-			embedded := f.Anonymous && under.Kind() == reflect.Struct
-			if !f.IsExported() && !embedded {
-				if b.format == "cbor" && under.PkgPath() != "sync" {
-					return nil, lose("is not exported: where it may be lost, give it the tag `cbor:\"-\"`").in(path)
+			inline := f.Anonymous && under.Kind() == reflect.Struct
+			if !f.IsExported() && !inline {
+				if b.format == "cbor" && !locks[under] {
+					return nil, nil, lose("is not exported: where it may be lost, give it the tag `cbor:\"-\"`").in(path)
 				}
 				continue
 			}
 			name, opts, _ := strings.Cut(tag, ",")
+			if b.format == "json" && !isName(name) {
+				name = ""
+			}
 			index := append(slices.Clone(at.index), i)
-			if embedded && name == "" {
+			if inline && name == "" {
 				if !f.IsExported() && f.Type.Kind() == reflect.Pointer {
-					return nil, lose("is an embedded pointer to an unexported type, which cannot be decoded").in(path)
+					return nil, nil, lose("is an embedded pointer to an unexported type, which cannot be decoded").in(path)
 				}
 				if seen[under] {
-					return nil, lose("is embedded more than once: one hides the other").in(path)
+					return nil, nil, lose("is embedded more than once: one hides the other").in(path)
 				}
 				seen[under] = true
 				if b.encodesItself(under) {
-					return nil, lose("is embedded and has methods that encode it, which are not those of the struct: give it a name by a tag").in(path)
+					return nil, nil, lose("is embedded and has methods that encode it, which are not those of the struct: give it a name by a tag").in(path)
 				}
-				if under.PkgPath() != "sync" {
+				if !locks[under] {
 					todo = append(todo, level{under, index, path})
+					if f.IsExported() { // else what is in it and not encoded is left out as unexported fields are
+						embeds = append(embeds, embedded{index, path, f.Type.Kind() == reflect.Pointer, under})
+					}
 				}
 				continue
-			}
-			if !f.IsExported() {
-				continue // an unexported struct with a name of its own
 			}
 			tagged := name != ""
 			if !tagged {
 				name = f.Name
 			}
 			parsed := strings.Split(opts, ",")
-			field := partField{name: name, path: path, index: index, omit: slices.Contains(parsed, "omitempty") || slices.Contains(parsed, "omitzero")}
+			field := partField{name: name, path: path, index: index, empty: slices.Contains(parsed, "omitempty"), zero: slices.Contains(parsed, "omitzero")}
+			field.asks = field.zero && (f.Type.Implements(zeroAsker) || reflect.PointerTo(f.Type).Implements(zeroAsker))
 			for _, opt := range []string{"string", "keyasint"} {
 				if slices.Contains(parsed, opt) {
 					field.other += opt
 				}
 			}
-			all = append(all, foundField{field, tagged})
+			switch n, err := strconv.Atoi(name); {
+			case b.format == "json":
+				field.least = len(`"":0`) + len(name)
+			case !slices.Contains(parsed, "keyasint"):
+				field.least = 2 + len(name)
+			case err != nil:
+				return nil, nil, lose("has a name that is no number").in(path)
+			default:
+				field.name, field.least = strconv.Itoa(n), 2
+			}
+			all = append(all, foundField{field, tagged, f})
 		}
 	}
 	best := make(map[string]foundField)
@@ -124,10 +227,10 @@ func (b *builder) findFields(t reflect.Type) ([]foundField, *loss) {
 		case !ok:
 			best[f.name] = f
 		case len(f.index) == len(other.index) && f.tagged == other.tagged:
-			return nil, lose("has the name of field %s: both would be left out", other.path).in(f.path)
+			return nil, nil, lose("has the name of field %s: both would be left out", other.path).in(f.path)
 		default:
-			return nil, lose("and field %s have one name: one would be left out", other.path).in(f.path)
+			return nil, nil, lose("and field %s have one name: one would be left out", other.path).in(f.path)
 		}
 	}
-	return all, nil
+	return all, embeds, nil
 }

@@ -1,18 +1,25 @@
 package wire
 
 import (
+	"bytes"
 	"encoding"
+	"encoding/json"
 	"math"
+	"net/url"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 // A walker looks at the values that a format might change.
 type walker struct {
 	format string
 	all    bool // looks for what the encoder has found: numbers that are none, and strings that are not UTF-8
+	left   int  // of the bytes that the value may take: a node that is reached by many ways is written, and looked at, as many times
 }
 
 // jsonNesting is how deep encoding/json decodes.
@@ -45,14 +52,22 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	if p.typ == anyMapType || p.typ == anyListType {
 		return w.any(v.Interface(), levels-1).in("[]") // without reflection for each element
 	}
+	if w.left--; w.left < 0 {
+		return tooLarge
+	}
 	steps++
 	switch p.kind {
 	case textPart:
 		return w.text(v.String())
 	case floatPart:
 		return w.float(v.Float())
-	case ownTextPart:
-		return w.ownText(v)
+	case ownPart, ownTextPart:
+		if p.look && !comesBack(v) {
+			return lose("is a %s that is another one once it is decoded", p.typ)
+		}
+		if p.kind == ownTextPart {
+			return w.ownText(v)
+		}
 	case timePart:
 		return w.time(timeOf(v))
 	case numberPart:
@@ -70,12 +85,14 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 		if v.NumMethod() > 0 {
 			return lose("is of type %s, an interface with methods: what is in it cannot be decoded", p.typ)
 		}
+		w.left++
 		return w.any(v.Interface(), levels)
 	case pointerPart:
 		if v.IsNil() {
 			return nil
 		}
-		if to := v.Elem(); isNull(p.elem, to) {
+		w.left++ // its element is what takes a byte
+		if to := v.Elem(); isNull(w.format, p.elem, to) {
 			return lose("is a pointer to what is null, and becomes nil itself")
 		}
 		return w.value(p.elem, v.Elem(), levels, steps)
@@ -95,18 +112,27 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 			}
 		}
 	case structPart:
+		for i := range p.embeds {
+			if l := w.embedded(p, &p.embeds[i], v); l != nil {
+				return l
+			}
+		}
 		for i := range p.fields {
 			f := &p.fields[i]
-			if !f.part.look && !w.all {
+			if !f.part.look && !f.asks && !w.all {
 				continue
 			}
 			at, err := v.FieldByIndexErr(f.index)
 			if err != nil {
 				continue // behind an embedded pointer that is nil
 			}
-			if f.omit && at.IsZero() {
+			if f.isOmitted(at) {
+				if f.asks && at.Kind() == reflect.Pointer && !at.IsNil() {
+					return lose("is a pointer to what omitzero takes for zero, and becomes nil itself").in(f.path)
+				}
 				continue
 			}
+			w.left -= f.least - 1
 			if l := w.value(f.part, at, levels, steps); l != nil {
 				return l.in(f.path)
 			}
@@ -116,14 +142,108 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 }
 
 // isNull reports whether a value that can be null is.
-func isNull(p *part, v reflect.Value) bool {
+func isNull(format string, p *part, v reflect.Value) bool {
 	switch {
 	case !p.nullable:
 		return false
 	case p.kind == timePart:
 		return timeOf(v).IsZero()
+	case p.kind != ownPart:
+		return v.IsNil()
 	}
-	return v.IsNil()
+	if v.CanAddr() {
+		v = v.Addr()
+	}
+	switch m := v.Interface().(type) {
+	case *json.RawMessage: // without a copy
+		return *m == nil || isNullJSON(*m)
+	case json.Marshaler:
+		if format == "json" {
+			data, err := m.MarshalJSON()
+			return err == nil && isNullJSON(data)
+		}
+	}
+	if m, ok := v.Interface().(cbor.Marshaler); ok && format == "cbor" {
+		data, err := m.MarshalCBOR()
+		return err == nil && isNullCBOR(data)
+	}
+	return false
+}
+
+func isNullJSON(data []byte) bool { return string(bytes.TrimSpace(data)) == "null" }
+
+func isNullCBOR(item []byte) bool { return len(item) == 1 && (item[0] == 0xf6 || item[0] == 0xf7) }
+
+// embedded refuses an embedded struct of which nothing is written, though it has something to come back.
+func (w *walker) embedded(p *part, e *embedded, v reflect.Value) *loss {
+	at, err := v.FieldByIndexErr(e.index)
+	if err != nil || at.IsZero() {
+		return nil
+	}
+	if !e.pointer {
+		return lose("is embedded and has no exported fields: all of it would be lost").in(e.path)
+	}
+	for i := range p.fields {
+		f := &p.fields[i]
+		if !e.holds(f) || f.empty && (f.part.kind == ownPart || f.part.kind == ownTextPart) {
+			continue // what CBOR takes for empty there hangs on their methods
+		}
+		if at, err := v.FieldByIndexErr(f.index); err == nil && !f.isOmitted(at) {
+			return nil
+		}
+	}
+	return lose("is an embedded pointer to a struct of which no field is written, and becomes nil").in(e.path)
+}
+
+// isOmitted reports whether a format leaves out a field for what is in it.
+func (f *partField) isOmitted(v reflect.Value) bool {
+	if f.empty {
+		switch v.Kind() {
+		case reflect.Array, reflect.Map, reflect.Slice, reflect.String:
+			if v.Len() == 0 {
+				return true
+			}
+		case reflect.Struct:
+		default:
+			if v.IsZero() {
+				return true
+			}
+		}
+	}
+	switch {
+	case !f.zero:
+		return false
+	case !f.asks || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil():
+		return v.IsZero()
+	}
+	if m, ok := v.Interface().(interface{ IsZero() bool }); ok {
+		return m.IsZero()
+	}
+	if !v.CanAddr() {
+		to := reflect.New(v.Type())
+		to.Elem().Set(v)
+		v = to.Elem()
+	}
+	m, ok := v.Addr().Interface().(interface{ IsZero() bool })
+	return ok && m.IsZero()
+}
+
+// comesBack reports whether a value of the standard library, whose methods do not tell all of it, is the same once it is decoded.
+func comesBack(v reflect.Value) bool {
+	if !v.CanAddr() {
+		to := reflect.New(v.Type())
+		to.Elem().Set(v)
+		v = to.Elem()
+	}
+	switch v := v.Addr().Interface().(type) {
+	case *url.URL:
+		again, err := url.Parse(v.String())
+		return err == nil && reflect.DeepEqual(v, again)
+	case *regexp.Regexp:
+		again, err := regexp.Compile(v.String())
+		return err == nil && reflect.DeepEqual(v, again)
+	}
+	return true
 }
 
 func timeOf(v reflect.Value) time.Time {
@@ -193,6 +313,9 @@ func (w *walker) ownText(v reflect.Value) *loss {
 
 // any looks at what is in an interface: what comes back is of the type that the format has for it.
 func (w *walker) any(x any, levels int) *loss {
+	if w.left--; w.left < 0 {
+		return tooLarge
+	}
 	switch x := x.(type) {
 	case nil, bool:
 		return nil

@@ -3,141 +3,217 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"math"
+	"hash/fnv"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
 )
 
-// A build reads what another one wrote, whose type had other fields. What both know must be the same afterwards, and names that only one
-// of them knows may be missing on one side. Where each side has a name that the other lacks, a field may have got another name, and where
-// all names are the same, a field has another type: both are refused.
+// A build reads what another one wrote, whose type had other fields. Beside a value there is a hash of each field of its type: of its name,
+// of where it is, and of its kind. A value is read where the writer's fields are all known to the reader, or the reader's to the writer. Else
+// a field may have got another name, place or kind, and a reader would have its zero value or another meaning: that is refused. Nothing
+// of the value itself tells so much: fields that are left out where they are empty look like fields that are not there.
 
 // errOtherFields says nothing of the value.
 var errOtherFields = errors.New("stored by a build in which the type had other fields")
 
-var errTooLong = fmt.Errorf("%w, and too long to be compared", errOtherFields)
+// errNothing is what a nil pointer is to a reader of what it would point to.
+var errNothing = errors.New("null, and the type has no nil")
 
-// maxCompared bounds what is compared so: longer payloads of another build's type are refused.
-const maxCompared = 4 << 20
+const (
+	fieldHash = 3   // bytes of a hash that are stored
+	mostKept  = 256 // fields of a type: those of a larger one are not listed, and other builds refuse it
+)
 
-// compare decides on a payload of another build's type: what was decoded of it is encoded again for that.
-func (k *keeper) compare(stored []byte, v reflect.Value, encode func() ([]byte, error), decode func([]byte, any) error) error {
-	if len(stored) > maxCompared {
-		return errTooLong
-	}
-	written, err := encode()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errOtherFields, err)
-	}
-	var was, is any
-	if err := errors.Join(decode(stored, &was), decode(written, &is)); err != nil {
-		return fmt.Errorf("%w: %w", errOtherFields, err)
-	}
-	differs, l := common(k.root, was, is)
-	if l == nil && !differs {
-		l = lose("has the same fields as before, of other types")
-	}
-	if l == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", errOtherFields, l.error(v.Type()))
+// A fieldSet has the fields of a type, with those of the structs in it.
+type fieldSet struct {
+	stored []byte            // the hashes, in order; nil where there is but one, and where they are not told
+	paths  map[uint32]string // as Go spells them, by their whole hashes; nil where they are not told
 }
 
-// common compares what was stored with what was made of it, encoded again; both are decoded as any.
-func common(p *part, stored, again any) (differs bool, l *loss) {
-	for p != nil && p.kind == pointerPart {
-		p = p.elem
+// fieldSet also makes the hash of all of it, which is the same for types whose values a format writes alike, whatever they and their
+// fields are called in Go.
+func (p *part) fieldSet(format string) (set fieldSet, print uint32) {
+	for p.kind == pointerPart && !p.elem.nullable {
+		p = p.elem // as what it points to is written
 	}
-	if a, ok := entriesOf(stored); ok {
-		b, ok := entriesOf(again)
-		if !ok {
-			return false, lose("has another type")
-		}
-		var unknown, missing any
-		for name, x := range a {
-			y, ok := b[name]
-			if !ok {
-				unknown = name
-				continue
-			}
-			of, step := p.member(name)
-			d, l := common(of, x, y)
-			if l != nil {
-				return false, l.in(step)
-			}
-			differs = differs || d
-		}
-		for name := range b {
-			if _, ok := a[name]; !ok {
-				missing = name
-			}
-		}
-		if unknown != nil && missing != nil {
-			l := lose("is missing, and there is one that the type lacks: it may have got another name")
-			if _, step := p.member(missing); step != "" {
-				l = l.in(step)
-			}
-			return false, l
-		}
-		return differs || unknown != nil || missing != nil, nil
+	l := lister{paths: make(map[uint32]string)}
+	l.list(p, "", "")
+	if l.over || format == "json" && foldsAlike(p, make(map[*part]bool)) {
+		return fieldSet{}, p.print()
 	}
-	switch a := stored.(type) {
-	case []any:
-		b, ok := again.([]any)
-		if !ok || len(a) != len(b) {
-			return false, lose("has another type")
-		}
-		var elem *part
-		if p != nil {
-			elem = p.elem
-		}
-		for i := range a {
-			d, l := common(elem, a[i], b[i])
-			if l != nil {
-				return false, l.in("[]")
-			}
-			differs = differs || d
-		}
-		return differs, nil
-	case float64:
-		if b, ok := again.(float64); ok && math.Float64bits(a) == math.Float64bits(b) {
-			return false, nil
-		}
-		return false, lose("has another type")
+	var hashes []uint32
+	for hash := range l.paths {
+		hashes, print = append(hashes, hash), print+hash
 	}
-	if !reflect.DeepEqual(stored, again) {
-		return false, lose("has another type")
+	if set = (fieldSet{paths: l.paths}); len(hashes) < 2 {
+		return set, print // which says all
 	}
-	return false, nil
+	slices.SortFunc(hashes, func(a, b uint32) int { return int(a%(1<<24)) - int(b%(1<<24)) })
+	for _, hash := range hashes {
+		set.stored = append(set.stored, byte(hash>>16), byte(hash>>8), byte(hash))
+	}
+	return set, print
 }
 
-// entriesOf are those of a map: JSON has only texts as keys.
-func entriesOf(x any) (map[any]any, bool) {
-	switch m := x.(type) {
-	case map[any]any:
-		return m, true
-	case map[string]any:
-		all := make(map[any]any, len(m))
-		for name, x := range m {
-			all[name] = x
-		}
-		return all, true
-	}
-	return nil, false
+// A lister goes through the fields of a type.
+type lister struct {
+	paths map[uint32]string
+	open  []*part
+	over  bool
 }
 
-// member is the part of what has a name, and how Go spells that; a map's key is not told.
-func (p *part) member(name any) (*part, string) {
-	if p == nil || p.kind != structPart {
-		var elem *part
-		if p != nil {
-			elem = p.elem
+// list is told what comes before p: as it is written, and as Go spells it.
+func (l *lister) list(p *part, written, path string) {
+	if l.over {
+		return
+	}
+	if at := slices.Index(l.open, p); at >= 0 {
+		l.add(written+"@"+strconv.Itoa(at), path)
+		return
+	}
+	l.open = append(l.open, p)
+	defer func() { l.open = l.open[:len(l.open)-1] }()
+	written += p.says()
+	switch {
+	case p.array:
+		l.add(fmt.Sprintf("%s=%d", written, p.print()), path) // its fields have no names
+		return
+	case p.key != nil:
+		written += fmt.Sprintf("[%d]", p.key.print())
+	}
+	if p.elem != nil {
+		if p.kind != pointerPart {
+			path += "[]"
 		}
-		return elem, "[]"
+		l.list(p.elem, written+"*", path)
+		return
+	}
+	if len(p.fields) == 0 {
+		l.add(written, path)
 	}
 	for i := range p.fields {
-		if f := &p.fields[i]; f.name == name {
-			return f.part, f.path
+		f := &p.fields[i]
+		l.list(f.part, fmt.Sprintf("%s{%q%s", written, f.name, f.other), strings.TrimPrefix(path+"."+f.path, "."))
+	}
+}
+
+func (l *lister) add(written, path string) {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(written))
+	sum := h.Sum32()
+	if _, ok := l.paths[sum]; ok || len(l.paths) == mostKept {
+		l.over = true
+		return
+	}
+	l.paths[sum] = path
+}
+
+// says what kind of value is written, without what is in it.
+func (p *part) says() string {
+	s := strconv.Itoa(int(p.kind))
+	switch p.kind {
+	case plainPart:
+		s += strconv.FormatBool(p.typ.Kind() == reflect.Bool) // an integer that does not fit another one is an error
+	case floatPart:
+		s += p.typ.Kind().String()
+	case ownPart, ownTextPart:
+		s += p.typ.String()
+	case anyPart:
+		s += strconv.Itoa(p.typ.NumMethod())
+	case listPart:
+		if p.typ.Kind() == reflect.Array {
+			s += strconv.Itoa(p.typ.Len())
 		}
 	}
-	return nil, ""
+	return s
+}
+
+// print is a hash of all that is in p, in order.
+func (p *part) print() uint32 {
+	h := fnv.New32a()
+	number := make(map[*part]int)
+	var tell func(p *part)
+	tell = func(p *part) {
+		if n, ok := number[p]; ok {
+			fmt.Fprintf(h, "@%d", n)
+			return
+		}
+		number[p] = len(number)
+		fmt.Fprint(h, p.says())
+		if p.key != nil {
+			fmt.Fprint(h, "[")
+			tell(p.key)
+		}
+		if p.elem != nil {
+			fmt.Fprint(h, "*")
+			tell(p.elem)
+		}
+		for _, f := range p.fields {
+			fmt.Fprintf(h, "{%q%v", f.name, f.other)
+			tell(f.part)
+			fmt.Fprint(h, "}")
+		}
+	}
+	tell(p)
+	return h.Sum32()
+}
+
+// foldsAlike reports whether a struct has two names that encoding/json takes for one where it knows but one of them.
+func foldsAlike(p *part, seen map[*part]bool) bool {
+	if p == nil || seen[p] {
+		return false
+	}
+	seen[p] = true
+	names := make(map[string]bool)
+	for _, f := range p.fields {
+		name := fold(f.name)
+		if names[name] || foldsAlike(f.part, seen) {
+			return true
+		}
+		names[name] = true
+	}
+	return foldsAlike(p.elem, seen) || foldsAlike(p.key, seen)
+}
+
+// reads decides on a payload of a type with this hash and these fields.
+func (k *keeper) reads(print uint32, stored []byte) error {
+	if print == k.print {
+		return nil
+	}
+	if len(stored) == 0 {
+		if _, ok := k.fields.paths[print]; ok {
+			return nil // the writer had one field
+		}
+		return errOtherFields
+	}
+	if len(stored)%fieldHash != 0 || k.fields.paths == nil {
+		return errOtherFields
+	}
+	count := make(map[uint32]int, len(stored)/fieldHash)
+	for rest := stored; len(rest) > 0; rest = rest[fieldHash:] {
+		count[uint32(rest[0])<<16|uint32(rest[1])<<8|uint32(rest[2])]++
+	}
+	known, sum := 0, uint32(0)
+	var missing []string
+	for hash, path := range k.fields.paths {
+		if short := hash % (1 << 24); count[short] > 0 {
+			count[short]--
+			known, sum = known+1, sum+hash
+		} else {
+			missing = append(missing, path)
+		}
+	}
+	switch {
+	case len(missing) == 0:
+		return nil // the writer had more
+	case known == len(stored)/fieldHash && sum == print:
+		return nil // the reader has
+	}
+	l := lose("is missing, or had another type, and there is one that the type lacks: it may have got another name")
+	if path := slices.Min(missing); path != "" {
+		l.in(path)
+	}
+	return fmt.Errorf("%w: %w", errOtherFields, l.error(k.root.typ))
 }

@@ -2,8 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"math"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -41,16 +44,17 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	if packed {
 		values = int64(len(data))
 	}
-	if values <= left/s.most {
+	long := s.digits && len(data) > longNumber
+	if values <= left/s.most && !long {
 		return true
 	}
 	w := weigher{left: limit - s.size, root: s}
 	switch {
 	case packed:
-		if len(data) > cborHeadLen {
-			w.cbor(data[cborHeadLen:])
+		if _, _, item, ok := cutCBOR(data); ok {
+			w.cbor(item)
 		}
-	case int64(1+bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'})) > left/s.most:
+	case long || int64(1+bytes.Count(data, []byte{','})+bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'})) > left/s.most:
 		w.json(data)
 	}
 	return w.left >= 0
@@ -62,8 +66,11 @@ type shape struct {
 	size   int64             // of a value
 	elem   *shape            // of a list, an array, a map or a pointer
 	key    int64             // size of a map's keys
-	fields map[string]*shape // of a struct, by their names in the format, and by those in lower case
+	fields map[string]*shape // of a struct, by their names in the format, and by these folded: numbers as they are written in decimal
+	array  []*shape          // of a struct that CBOR writes as a list
 	own    bool              // the type decodes itself: what does not fit it may become anything
+	ratio  bool              // a few digits of its text may be an exponent
+	digits bool              // its text is a number of any length, or that of a value in it is
 	most   int64             // what one value of the format can add at most, anywhere in a value of the type
 }
 
@@ -85,6 +92,14 @@ const (
 	mapSlots   = 8 // of a small map
 	inlineElem = 128
 	anySize    = 16
+
+	// ratioSize is more than a big.Rat takes for an exponent, with what is allocated on the way: it refuses those above a million.
+	ratioSize = 2 << 20
+
+	// To read a number takes the square of its digits in time. Up to the first of these that is nothing; then as many digits' squares count
+	// as a byte.
+	longNumber   = 64 << 10
+	digitsSquare = 256
 )
 
 // slot is what an entry of a map takes in it, and out is what it takes beside it.
@@ -111,7 +126,7 @@ func shapeOf(typ reflect.Type, format string) *shape {
 	s := makeShape(typ, format, made)
 	s.most = 1
 	for _, other := range made {
-		s.most = max(s.most, other.step())
+		s.most, s.digits = max(s.most, other.step()), s.digits || other.digits
 	}
 	shapes.Store(k, s)
 	return s
@@ -129,6 +144,9 @@ func (s *shape) step() int64 {
 		return s.elem.size
 	case anyKind:
 		return mapHeader + mapSlots*2*anySize + 2*anySize
+	}
+	if s.ratio {
+		return ratioSize
 	}
 	return 0
 }
@@ -163,25 +181,41 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 		}
 	case reflect.Struct:
 		s.kind, s.fields = structKind, make(map[string]*shape)
-		depths := make(map[string]int)
+		var names []string
+		var shapes []*shape
+		s.ratio = t == bigRatType
+		s.digits = s.ratio || t == bigIntType
 		for _, f := range reflect.VisibleFields(t) { // with those of embedded structs
-			name, _, _ := strings.Cut(tagOf(f, format), ",")
-			if name == "-" || !f.IsExported() && !f.Anonymous {
+			tag := tagOf(f, format)
+			name, opts, _ := strings.Cut(tag, ",")
+			if tag == "-" || !f.IsExported() && !f.Anonymous {
 				continue
+			}
+			if format == "json" && !isName(name) {
+				name = ""
 			}
 			if name == "" {
 				name = f.Name
 			}
-			of := makeShape(f.Type, format, made)
-			for _, n := range []string{name, strings.ToLower(name)} {
-				there, depth := s.fields[n], len(f.Index)
-				if there == nil || depth < depths[n] || depth == depths[n] && of.size > there.size {
-					s.fields[n], depths[n] = of, depth
-				}
+			if n, err := strconv.Atoi(name); err == nil && strings.Contains(opts, "keyasint") {
+				name = strconv.Itoa(n)
 			}
+			of := makeShape(f.Type, format, made)
+			s.ratio = s.ratio || f.Anonymous && (of.ratio || of.elem != nil && of.elem.ratio) // whose methods it has
+			s.digits = s.digits || f.Anonymous && (of.digits || of.elem != nil && of.elem.digits)
+			names = append(names, name, fold(name))
+			shapes = append(shapes, of, of)
 			if f.Anonymous && f.Type.Kind() == reflect.Pointer {
 				s.size += int64(f.Type.Elem().Size()) // made for the sake of a field in it
 			}
+		}
+		for i, name := range names { // of one name, or of two that fold alike, what may take most
+			if there := s.fields[name]; there == nil || shapes[i].worst() > there.worst() {
+				s.fields[name] = shapes[i]
+			}
+		}
+		if format == "cbor" && isArray(t) {
+			s.array = arrayShapes(t, format, made)
 		}
 	}
 	if s.own {
@@ -190,12 +224,47 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 	return s
 }
 
+// arrayShapes are those of the fields of a struct that is written as a list.
+func arrayShapes(t reflect.Type, format string, made map[reflect.Type]*shape) []*shape {
+	b := &builder{format: format}
+	found, _, l := b.findFields(t)
+	if l != nil {
+		return nil // it is refused
+	}
+	slices.SortFunc(found, func(a, b foundField) int { return slices.Compare(a.index, b.index) })
+	list := make([]*shape, len(found))
+	for i, f := range found {
+		list[i] = makeShape(f.at.Type, format, made)
+	}
+	return list
+}
+
+// worst is what one value of the format can add at most in a value of the shape.
+func (s *shape) worst() int64 {
+	most := int64(0)
+	seen := make(map[*shape]bool)
+	var look func(s *shape)
+	look = func(s *shape) {
+		if s == nil || seen[s] {
+			return
+		}
+		seen[s] = true
+		most = max(most, s.step(), s.size)
+		look(s.elem)
+		for _, f := range s.fields {
+			look(f)
+		}
+	}
+	look(s)
+	return most
+}
+
 // field is the shape of what has a name in a struct, nil for what is passed over.
 func (s *shape) field(name []byte) *shape {
 	if f := s.fields[string(name)]; f != nil {
 		return f
 	}
-	return s.fields[string(bytes.ToLower(name))]
+	return s.fields[fold(string(name))]
 }
 
 // anything is the shape of any.
@@ -218,6 +287,7 @@ type frame struct {
 	object  bool
 	started bool
 	next    *shape // the member whose name was last
+	count   int    // of the elements, in a struct that is written as a list
 }
 
 // enter is told of a value, and returns its shape, nil where it is passed over.
@@ -226,7 +296,12 @@ func (w *weigher) enter() *shape {
 	if n := len(w.stack); n > 0 {
 		f := &w.stack[n-1]
 		s = f.next
-		if !f.object {
+		if !f.object && f.shape != nil && f.shape.array != nil {
+			if s = nil; f.count < len(f.shape.array) {
+				s = f.shape.array[f.count]
+			}
+			f.count++
+		} else if !f.object {
 			if s = nil; f.shape != nil {
 				if s = f.shape.elem; f.shape.kind != arrayKind {
 					w.left -= 2 * s.size // lists grow by up to their length
@@ -243,7 +318,7 @@ func (w *weigher) enter() *shape {
 
 func (w *weigher) begin(object bool) {
 	s := w.enter()
-	fits := s != nil && (s.kind == anyKind || object && (s.kind == mapKind || s.kind == structKind) || !object && (s.kind == listKind || s.kind == arrayKind))
+	fits := s != nil && (s.kind == anyKind || object && (s.kind == mapKind || s.kind == structKind) || !object && (s.kind == listKind || s.kind == arrayKind || s.array != nil))
 	if !fits && s != nil && s.own {
 		s, fits = anything, true
 	}
@@ -278,13 +353,23 @@ func (w *weigher) key(name []byte) {
 	}
 }
 
-// value is told of a value that holds no other, and is as many bytes long, if it is a text.
-func (w *weigher) value(bytes int) {
+// value is told of a value that holds no other, and of its bytes, if it is a text.
+func (w *weigher) value(text []byte) { w.scalar(text, len(text)) }
+
+// number is told of one that is written in digits.
+func (w *weigher) number(text []byte) { w.scalar(text, 0) }
+
+func (w *weigher) scalar(text []byte, bytes int) {
 	s := w.enter()
 	if s == nil {
 		return
 	}
+	if n := int64(len(text)); s.digits && n > longNumber {
+		w.left -= n * n / digitsSquare
+	}
 	switch {
+	case s.ratio && hasExponent(text):
+		w.left -= ratioSize
 	case s.kind == anyKind:
 		w.left -= int64(bytes) + anySize
 	case s.kind == textKind || s.kind == listKind || s.own:
@@ -323,30 +408,46 @@ func (w *weigher) json(data []byte) {
 				return
 			}
 			if inObject && !named {
-				w.key(data[i+1 : i+1+n])
+				w.key(unescaped(data[i:i+n+2], data[i+1:i+1+n]))
 				named = true
 			} else {
-				w.value(n)
+				w.value(data[i+1 : i+1+n])
 			}
 			i += n + 1
 		default:
-			if c != 'n' { // null
-				w.value(0)
-			} else if len(w.stack) > 0 && !inObject {
-				w.null()
-			}
+			start := i
 			for i+1 < len(data) && data[i+1] != ',' && data[i+1] != ']' && data[i+1] != '}' {
 				i++
+			}
+			if c != 'n' { // null
+				w.number(data[start : i+1])
+			} else if len(w.stack) > 0 && !inObject {
+				w.null()
 			}
 		}
 	}
 }
 
+// hasExponent is also true where a text is escaped, so that it may have one.
+func hasExponent(text []byte) bool { return bytes.ContainsAny(text, "eEpP\\") }
+
 // null is told of an element that is none, and takes its place all the same.
 func (w *weigher) null() {
-	if f := w.stack[len(w.stack)-1]; f.shape != nil && f.shape.kind != arrayKind {
+	f := &w.stack[len(w.stack)-1]
+	if f.shape != nil && f.shape.array != nil {
+		f.count++
+	} else if f.shape != nil && f.shape.kind != arrayKind {
 		w.left -= 2 * f.shape.elem.size
 	}
+}
+
+// unescaped is the name that a text in quotation marks stands for.
+func unescaped(quoted, text []byte) []byte {
+	var name string
+	if bytes.IndexByte(text, '\\') < 0 || json.Unmarshal(quoted, &name) != nil {
+		return text
+	}
+	return []byte(name)
 }
 
 // textLen is how long a JSON string is whose opening quotation mark is before data, negative where it does not end.
@@ -370,6 +471,7 @@ func textLen(data []byte) int {
 
 // The major types of CBOR, RFC 8949 section 3.1.
 const (
+	cborMinus = 1 // and 0 for numbers that are not below it
 	cborBytes = 2
 	cborText  = 3
 	cborList  = 4
@@ -402,6 +504,14 @@ func cborItem(data []byte) (major byte, n uint64, size int, ok bool) {
 		n = n<<8 | uint64(b)
 	}
 	return major, n, size, true
+}
+
+// cborNumber is a number as it is written in decimal.
+func cborNumber(major byte, n uint64) []byte {
+	if major == cborMinus {
+		return strconv.AppendInt(nil, -1-int64(n), 10)
+	}
+	return strconv.AppendUint(nil, n, 10)
 }
 
 // cbor goes through a CBOR item, and stops where it is malformed: the decoder looks at all of it before it makes anything.
@@ -438,6 +548,9 @@ func (w *weigher) cbor(data []byte) {
 			text, data = data[:n], data[n:]
 		}
 		if named {
+			if s := w.stack[len(w.stack)-1].shape; s != nil && s.kind == structKind && major <= cborMinus {
+				text = cborNumber(major, n)
+			}
 			w.key(text)
 		}
 		switch {
@@ -452,7 +565,7 @@ func (w *weigher) cbor(data []byte) {
 			missing = append(missing, n)
 		case named:
 		case !null:
-			w.value(len(text))
+			w.value(text)
 		case len(w.stack) > 0 && !w.stack[len(w.stack)-1].object:
 			w.null()
 		}

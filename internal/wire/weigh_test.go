@@ -39,6 +39,11 @@ func (s *selfDecoding) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*plain)(s))
 }
 
+func (s selfDecoding) MarshalJSON() ([]byte, error) {
+	type plain selfDecoding
+	return json.Marshal(plain(s))
+}
+
 // weight is what a payload is taken to become.
 func weight(c Codec, typ reflect.Type, data []byte) int64 {
 	s := shapeOf(typ, c.Name())
@@ -46,7 +51,8 @@ func weight(c Codec, typ reflect.Type, data []byte) int64 {
 	if c == JSON {
 		w.json(data)
 	} else {
-		w.cbor(data[min(len(data), cborHeadLen):])
+		_, _, item, _ := cutCBOR(data)
+		w.cbor(item)
 	}
 	return math.MaxInt64 - w.left
 }
