@@ -150,7 +150,7 @@ func causes() []cause {
 				_, _ = io.Copy(io.Discard, conn)
 			}), trusting(nil, host))
 		}},
-		{"TLS to a server that closes", "redis closed the connection in the TLS handshake: check that its port speaks TLS", func(t *testing.T) rueidis.ClientOption {
+		{"TLS to a server that closes", "redis closed the connection in the TLS handshake: check that its port speaks TLS, and whether it takes more connections (maxclients)", func(t *testing.T) rueidis.ClientOption {
 			return to(answering(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) }), trusting(nil, host))
 		}},
 		{"an expired certificate", "the certificate of redis was refused: it has expired, or is not valid yet", func(t *testing.T) rueidis.ClientOption {

@@ -58,6 +58,7 @@ func ownWords(err error) string {
 // explained are errors of servers that say what is wrong, by the fixed words that they begin with, and what to do.
 var explained = []struct{ words, advice string }{
 	{"max number of clients reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
+	{"max number of clients + cluster connections reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
 	{"max requests limit exceeded", "the service's limit of commands is used up"},
 	{"max daily request limit exceeded", "the service's limit of commands is used up"},
 	{"DB index is out of range", "it has fewer databases than the number that it was asked for"},
@@ -89,6 +90,8 @@ func Describe(err error) string {
 // advice says what to do about an error by its code alone; "" where that says too little.
 func advice(code string) string {
 	switch code {
+	case "NOPROTO":
+		return "it does not speak RESP3: set Options.Redis.AlwaysRESP2 (protocol=2 in REDIS_URL), and do without client tracking"
 	case "NOAUTH":
 		return "it asks for a password: set Username and Password"
 	case "WRONGPASS":
@@ -173,7 +176,7 @@ func describeFailure(err error) string {
 	case errors.As(err, &handshake) && IsTimeout(err):
 		return "redis did not answer the TLS handshake in time: check that its port speaks TLS"
 	case errors.As(err, &handshake) && isClosed(err):
-		return "redis closed the connection in the TLS handshake: check that its port speaks TLS"
+		return "redis closed the connection in the TLS handshake: check that its port speaks TLS, and whether it takes more connections (maxclients)"
 	case errors.As(err, &handshake):
 		return "redis and this process cannot agree on TLS: TLS 1.2 or later is needed"
 	case errors.As(err, &name) && name.IsNotFound:
@@ -188,6 +191,10 @@ func describeFailure(err error) string {
 		return connecting + "there is no such socket file"
 	case errors.Is(err, fs.ErrPermission):
 		return connecting + "this process may not use its socket file or its address"
+	case errors.Is(err, syscall.EINVAL):
+		return connecting + "its address is not a valid one: the path of a socket has at most 107 bytes, and some IPv6 addresses need a zone"
+	case errors.Is(err, errNoNode):
+		return "some slots of the cluster have no node, or this node knows of none"
 	case errors.Is(err, errOtherProtocol):
 		return "what answers at the address does not speak the protocol of redis: check host and port, and whether it wants TLS"
 	case IsTimeout(err):
