@@ -142,6 +142,7 @@ func (c *Cache) Close() error {
 			c.store.Close()
 		}
 		c.health.stop()
+		c.failures.end()
 		c.near.Close()
 		c.clock.Stop()
 	})
@@ -335,6 +336,7 @@ type slot struct {
 	outdated     bool          // what Redis has is out of date by its manifest
 	call         *flight.Call[flightKey, outcome]
 	led          bool                             // by this caller, not joined
+	caller       context.Context                  // of who leads it; nil otherwise
 	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
 	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
 	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
@@ -514,6 +516,9 @@ func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err e
 		}
 	} else {
 		s.call, s.led = c.flights.Join(s.flightKey())
+	}
+	if s.led {
+		s.caller = ctx
 	}
 	return nil, c.awaited(l, s)
 }
@@ -1128,11 +1133,12 @@ func (c *Cache) overloaded(slots []*slot) {
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
 	counts.loads.Add(1)
+	before := c.failures.begun.Load()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
 			for _, s := range l.slots {
-				c.loadFailed(s, flight.ErrTimeout)
+				c.loadFailed(s, flight.ErrTimeout, before)
 			}
 		}
 	})
@@ -1158,9 +1164,9 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 		}
 		for _, s := range l.slots {
 			if s.err != nil && !isNotFound(s.err) {
-				c.loadFailed(s, s.err)
+				c.loadFailed(s, s.err, before)
 			} else {
-				c.failures.forget(s.key)
+				c.failures.forgetOwn(s.key, s.plan.owner)
 			}
 		}
 	}()

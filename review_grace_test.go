@@ -2,10 +2,8 @@ package aside_test
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -60,33 +58,6 @@ func TestLoadsThatNobodyWaitsForRefuseNobody(t *testing.T) {
 		}
 		all.Wait()
 		_, err := aside.GetOrLoad(t.Context(), c, items.Key("well"), value("v"))
-		require.NoError(t, err)
-	})
-}
-
-// A loader that works with its caller's context, as closures often do, ends when its caller leaves. That is no failure of the source.
-func TestTheEndOfACallersOwnContextIsNoFailureOfTheSource(t *testing.T) {
-	t.Parallel()
-	inBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-		for range 4 {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-			_, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(context.Context) (string, error) {
-				select { // a query with the context of the request
-				case <-ctx.Done():
-					return "", ctx.Err()
-				case <-time.After(100 * time.Millisecond):
-					return "v", nil
-				}
-			})
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			cancel()
-			synctest.Wait()
-		}
-		_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), value("v"))
-		var held *aside.Error
-		if errors.As(err, &held) {
-			t.Logf("%s: %v", held.Code, err)
-		}
 		require.NoError(t, err)
 	})
 }
