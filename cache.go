@@ -164,7 +164,10 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // processes that share the Redis, one calls load, and the others wait for its result.
 //
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
-// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends. The
+// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends.
+// Since the load may outlive the call, and asks ctx for its values as long as it lasts, ctx must not be one that is used again for something
+// else: pass Request.Context(), never the context that a framework hands from one request to the next (gin.Context, fasthttp.RequestCtx).
+// With a LoadGrace of -1, the load's context has at least ended before its only caller returns. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
 // policy's NegativeTTL. A panic in load becomes an *Error, and is logged with its stack, at most once in ten seconds. To other calls of the cache, load passes on its own context: another
 // one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
@@ -1109,12 +1112,18 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 
 // place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
 func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
-	if leave, ok = c.loads.enterAtOnce(); ok {
-		return leave, true
+	if c.loads.enterAtOnce() {
+		return c.loads.hold(call), true
 	}
-	call.Rest()
-	defer call.Work()
-	return c.loads.enter(ctx, call.Hurried())
+	place, ok := func() (place, ok bool) {
+		call.Rest()
+		defer call.Work()
+		return c.loads.enter(ctx, call.Hurried())
+	}()
+	if !place {
+		return func() {}, ok
+	}
+	return c.loads.hold(call), true
 }
 
 // overloaded refuses loads for which there is no room.

@@ -83,8 +83,10 @@ type Options struct {
 	// LoadGrace is how long a load goes on after the last caller that waited for it has left, for policies that set none: what it
 	// brings is kept, and callers that come meanwhile share it. So callers that wait for less time than a load takes are served from
 	// the cache all the same. It ends with the LoadTimeout at the latest. It is not for a load that has not begun yet: one that waits
-	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Default: 5 s. Negative: a load that
-	// nobody waits for is cancelled at once.
+	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Nor does it keep a place from a load
+	// that somebody waits for: where all are taken, that one ends the load that nobody has waited for for the longest time, and has its
+	// place as soon as its loader has come back. A load asks the context of its first caller for values until it ends: pass none that a
+	// framework uses again for another request. Default: 5 s. Negative: a load that nobody waits for is cancelled at once.
 	LoadGrace time.Duration
 
 	// MaxLoads bounds how many loader calls of the process run at once, those made inside of a loader not counted: they share
