@@ -28,7 +28,8 @@ import (
 //
 // With none of them set the cache is in memory alone. With any of them set it is on Redis, with the defaults above for the
 // others. REDIS_URL stands alone. An empty variable counts as not set. A malformed one is an error that names the variable
-// and what to write, never its value.
+// and what to write, never its value. User name and password are in Redis.AuthCredentialsFn, where nothing prints them; with a Sentinel
+// (master_set in the URL) in Username and Password.
 func OptionsFromEnv() (Options, error) {
 	url := os.Getenv("REDIS_URL")
 	parts := map[string]string{}
@@ -54,7 +55,7 @@ func OptionsFromEnv() (Options, error) {
 	if err != nil {
 		return Options{}, err
 	}
-	return Options{Redis: client}, nil
+	return Options{Redis: hidden(client)}, nil
 }
 
 func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {

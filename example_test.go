@@ -289,7 +289,7 @@ func ExamplePolicy_Key() {
 }
 
 func ExampleCache_HashID() {
-	c, err := aside.New(aside.Options{Secret: []byte("at least 16 random bytes, the same everywhere")})
+	c, err := aside.New(aside.Options{Secret: aside.NewSecret("at least 16 random bytes, the same everywhere")})
 	if err != nil {
 		panic(err)
 	}

@@ -142,7 +142,7 @@ func plain(text string) bool {
 // cache it works without a secret.
 func (c *Cache) HashID(id string) string {
 	var sum []byte
-	if c == nil || len(c.opts.Secret) == 0 {
+	if c == nil || c.opts.Secret.reveal == nil {
 		if c != nil && c.opts.Logger != nil {
 			c.warnSecret.Do(func() {
 				c.opts.Logger.Warn("aside: HashID without Options.Secret: ids that can be guessed can be found in keys")
@@ -151,7 +151,7 @@ func (c *Cache) HashID(id string) string {
 		plain := sha256.Sum256([]byte(id))
 		sum = plain[:]
 	} else {
-		mac := hmac.New(sha256.New, c.opts.Secret)
+		mac := hmac.New(sha256.New, []byte(c.opts.Secret.Reveal()))
 		mac.Write([]byte(id))
 		sum = mac.Sum(nil)
 	}

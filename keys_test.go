@@ -229,8 +229,8 @@ func TestInvalidatingOneUserLeavesThoseWhoseIDsLookAlike(t *testing.T) {
 func TestHashIDIsShortURLSafeAndTheSameInEveryProcess(t *testing.T) {
 	t.Parallel()
 	secret := []byte("0123456789abcdef")
-	one, two := newCache(t, aside.Options{Secret: secret}), newCache(t, aside.Options{Secret: secret})
-	other := newCache(t, aside.Options{Secret: []byte("0123456789abcdeF")})
+	one, two := newCache(t, aside.Options{Secret: aside.NewSecret(secret)}), newCache(t, aside.Options{Secret: aside.NewSecret(secret)})
+	other := newCache(t, aside.Options{Secret: aside.NewSecret("0123456789abcdeF")})
 	short, seen := regexp.MustCompile(`^[A-Za-z0-9_-]{16}$`), map[string]string{}
 	for i := range 10_000 {
 		id := fmt.Sprintf("user-%d", i)
@@ -272,7 +272,7 @@ func TestADictionaryFindsIDsOnlyWithoutASecret(t *testing.T) {
 		}
 		return m
 	}
-	require.Empty(t, dictionary(hashes(newCache(t, aside.Options{Secret: bytes.Repeat([]byte{7}, 16)}))))
+	require.Empty(t, dictionary(hashes(newCache(t, aside.Options{Secret: aside.NewSecret(bytes.Repeat([]byte{7}, 16))}))))
 	// The documented weakness, and the proof that the dictionary would find something.
 	require.Equal(t, ids, dictionary(hashes(newCache(t, aside.Options{}))))
 	require.Equal(t, ids, dictionary(hashes(nil)), "a nil cache has no secret")
@@ -282,7 +282,7 @@ func TestHashIDWithoutASecretWarnsOnce(t *testing.T) {
 	t.Parallel()
 	for _, secret := range []string{"", "0123456789abcdef"} {
 		var log bytes.Buffer
-		c := newCache(t, aside.Options{Secret: []byte(secret), Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+		c := newCache(t, aside.Options{Secret: aside.NewSecret(secret), Logger: slog.New(slog.NewJSONHandler(&log, nil))})
 		require.Empty(t, log.String(), "only its use is worth a warning")
 		var wg sync.WaitGroup
 		for i := range 50 {

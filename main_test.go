@@ -69,8 +69,8 @@ func newCache(t testing.TB, o aside.Options) *aside.Cache {
 	if o.Backoff == 0 {
 		o.Backoff = -1 // most tests repeat a failed load at once
 	}
-	if asUser && len(o.Redis.InitAddress) > 0 && o.Secret == nil {
-		o.Secret = []byte(canary)
+	if asUser && len(o.Redis.InitAddress) > 0 && o.Secret.Reveal() == "" {
+		o.Secret = aside.NewSecret(canary)
 	}
 	c, err := aside.New(o)
 	require.NoError(t, err)

@@ -22,7 +22,8 @@ import (
 // Options configures a cache. The zero value is a cache in memory alone; every zero field stands for its default.
 type Options struct {
 	// Redis is where values are kept, shared by all processes that name the same server. Zero: in memory alone.
-	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. The first address that answers is asked whether
+	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. A password belongs into AuthCredentialsFn, by
+	// Credentials: no method of Options is asked when one in Password is printed as part of an unexported field. The first address that answers is asked whether
 	// it is part of a cluster, whose primaries are then all connected to, by the addresses that they tell clients; if it is not,
 	// all addresses must lead to the same server, and the first that answers is used, whenever a connection is made. ForceSingleClient,
 	// a Sentinel, or a database other than 0 has it taken for one server. With a ConnLifetime, another connection takes the place of
@@ -45,8 +46,8 @@ type Options struct {
 	// TTLs overrides the TTL of policies, by name: those of Policies and of the TTL table.
 	TTLs map[string]time.Duration
 
-	// Secret keys the hashes of HashID. Use at least 16 random bytes, the same in every process.
-	Secret []byte
+	// Secret keys the hashes of HashID. Use at least 16 random bytes, the same in every process: NewSecret(os.Getenv("CACHE_SECRET")).
+	Secret Secret
 
 	// MaxEntries bounds the entries in memory. Default: 100,000.
 	MaxEntries int
@@ -157,6 +158,9 @@ func (o Options) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.String
 // LogValue is String, so that slog's handlers show no secret either.
 func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
+// MarshalText is String for encoding/json, by which slog's JSONHandler writes a struct that the options are a field of.
+func (o Options) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
 const (
 	maxValueBytes = 1 << 30
 	maxNamespace  = 64
@@ -186,7 +190,7 @@ func (o Options) withDefaults() (Options, []error) {
 	bad := func(format string, args ...any) { errs = append(errs, invalidOption("Options."+format, args...)) }
 
 	// Copies: a caller that goes on using its slices and maps must not change a running cache.
-	o.Policies, o.TTLs, o.Secret = slices.Clone(o.Policies), maps.Clone(o.TTLs), slices.Clone(o.Secret)
+	o.Policies, o.TTLs = slices.Clone(o.Policies), maps.Clone(o.TTLs)
 	o.Redis = cloneRedis(o.Redis)
 	o.MaxEntries = pick(o.MaxEntries, 100_000)
 	o.MaxBytes = pick(o.MaxBytes, 128<<20)
@@ -235,8 +239,8 @@ func (o Options) withDefaults() (Options, []error) {
 	if o.MaxBackoff < o.Backoff {
 		bad("MaxBackoff is %v: set at least Backoff, which is %v, or 0 for the default", o.MaxBackoff, o.Backoff)
 	}
-	if len(o.Secret) > 0 && len(o.Secret) < 16 {
-		bad("Secret has %d bytes: use at least 16 random ones, or none", len(o.Secret))
+	if n := len(o.Secret.Reveal()); n > 0 && n < 16 {
+		bad("Secret has %d bytes: use at least 16 random ones, or none", n)
 	}
 	var wrong []error
 	o.Check, wrong = o.Check.withDefaults()

@@ -60,8 +60,8 @@ func badOptions() map[string][]struct {
 			{aside.Options{LeaseTTL: 100*time.Millisecond - 1}, "at least 100ms"},
 		},
 		"Options.Secret": {
-			{aside.Options{Secret: []byte("x")}, "at least 16"},
-			{aside.Options{Secret: []byte("fifteen bytes!!")}, "at least 16"},
+			{aside.Options{Secret: aside.NewSecret("x")}, "at least 16"},
+			{aside.Options{Secret: aside.NewSecret("fifteen bytes!!")}, "at least 16"},
 		},
 		"Options.Policies[0]":         {{aside.Options{Policies: []aside.Policy{{}}}, "set the first part"}},
 		`Options.TTLs["UserProfile"]`: {{aside.Options{TTLs: map[string]time.Duration{"UserProfile": 0}}, "at least 1ms"}},
@@ -176,8 +176,8 @@ func TestRightOptionsAtTheirLimitsAreTaken(t *testing.T) {
 		{MaxEntries: 1, MaxBytes: 1, MaxValueBytes: 1, OpTimeout: 1, LoadTimeout: 1, LeaseTTL: 100 * time.Millisecond},
 		{MaxEntries: math.MaxInt, MaxBytes: math.MaxInt64, MaxValueBytes: 1 << 30},
 		{CompressFrom: -1, NegativeTTL: -1},
-		{Secret: []byte("sixteen bytes!!!")},
-		{Secret: []byte{}},
+		{Secret: aside.NewSecret("sixteen bytes!!!")},
+		{Secret: aside.NewSecret([]byte{})},
 		redisAt(func(r *rueidis.ClientOption) {
 			r.PipelineMultiplex = rueidis.MaxPipelineMultiplex
 			r.DialCtxFn = nowhere
@@ -259,7 +259,7 @@ func TestTheCallersOptionsAreCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := []byte("0123456789abcdef")
 		o := aside.Options{
-			Secret:   secret,
+			Secret:   aside.NewSecret(secret),
 			Policies: []aside.Policy{keyed},
 			TTLs:     map[string]time.Duration{"keyed": time.Minute, "UserProfile": time.Minute},
 		}
@@ -389,7 +389,13 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 			}
 			o, err := aside.OptionsFromEnv()
 			require.NoError(t, err)
-			got := want{o.Redis.InitAddress[0], o.Redis.Username, o.Redis.Password, o.Redis.SelectDB, ""}
+			got := want{o.Redis.InitAddress[0], "", "", o.Redis.SelectDB, ""}
+			if o.Redis.AuthCredentialsFn != nil {
+				as, err := o.Redis.AuthCredentialsFn(rueidis.AuthCredentialsContext{})
+				require.NoError(t, err)
+				got.user, got.password = as.Username, as.Password
+			}
+			require.Empty(t, o.Redis.Username+o.Redis.Password, "nothing prints them")
 			if conf := o.Redis.TLSConfig; conf != nil {
 				got.tls = conf.ServerName
 				require.GreaterOrEqual(t, conf.MinVersion, uint16(tls.VersionTLS12))

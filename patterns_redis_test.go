@@ -248,8 +248,9 @@ func TestWithASecretADictionaryOfIDsFindsNoneInTheKeys(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	o := at(server.Addr())
-	o.Secret = make([]byte, 32)
-	_, _ = rand.Read(o.Secret)
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret)
+	o.Secret = aside.NewSecret(secret)
 	c := connected(t, o)
 	ids := rounds(10_000, 1_000_000)
 	id := func(i int) string { return fmt.Sprintf("user%07d", i) }

@@ -2,10 +2,13 @@ package aside_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/gob"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
+	"github.com/gatewayz/aside/internal/walk"
 )
 
 // canary is what no text of the library may hold.
@@ -95,7 +100,7 @@ func secretive(addr string) aside.Options {
 			InitAddress: []string{addr}, ForceSingleClient: true, Username: canary, Password: canary, SelectDB: 3,
 			Sentinel: rueidis.SentinelOption{Username: canary, Password: canary},
 		},
-		Secret: []byte(canary),
+		Secret: aside.NewSecret(canary),
 	}
 }
 
@@ -193,7 +198,7 @@ func TestNothingSaysASecretWhileRedisIsAway(t *testing.T) {
 
 func TestNothingSaysASecretInMemory(t *testing.T) {
 	t.Parallel()
-	requireSilence(t, aside.Options{Secret: []byte(canary)}, func(*aside.Cache) bool { return true })
+	requireSilence(t, aside.Options{Secret: aside.NewSecret(canary)}, func(*aside.Cache) bool { return true })
 }
 
 // A server's own errors may quote what was sent to it.
@@ -229,7 +234,7 @@ func quote(conn net.Conn) {
 func TestErrorsOfWrongOptionsSayNoSecret(t *testing.T) {
 	t.Parallel()
 	o := secretive("redis://u:" + canary + "@h:6379")
-	o.Redis.ReplicaOnly, o.Redis.SelectDB, o.Secret = true, -1, []byte(canary[:15])
+	o.Redis.ReplicaOnly, o.Redis.SelectDB, o.Secret = true, -1, aside.NewSecret(canary[:15])
 	_, err := aside.New(o)
 	require.Error(t, err)
 	for _, field := range []string{"InitAddress", "ReplicaOnly", "SelectDB", "Secret"} {
@@ -240,4 +245,84 @@ func TestErrorsOfWrongOptionsSayNoSecret(t *testing.T) {
 	var one *aside.Error
 	require.True(t, errors.As(err, &one))
 	requireNoCanary(t, printed(t, *one), "one of its errors")
+}
+
+// keptBy is a configuration as a program may have it: fmt asks nothing in an unexported field how it wants to be printed.
+type keptBy[T any] struct {
+	Public  T
+	private T
+	pointer *T
+	list    []T
+	table   map[string]T
+	any     any
+	nested  struct{ inner struct{ value T } }
+}
+
+func keeping[T any](v T) keptBy[T] {
+	h := keptBy[T]{Public: v, private: v, pointer: &v, list: []T{v}, table: map[string]T{"x": v}, any: v}
+	h.nested.inner.value = v
+	return h
+}
+
+// requireHidden goes through a value as everything does that prints or encodes values.
+func requireHidden[T any](t *testing.T, v T, where string) {
+	t.Helper()
+	h := keeping(v)
+	for _, v := range []any{v, &v, h, &h, []any{h}, map[string]any{"x": &h}} {
+		requireNoCanary(t, printed(t, v), fmt.Sprintf("%s as %T", where, v))
+		walk.Texts(v, func(path string, text []byte) { requireNoCanary(t, string(text), where+" at "+path) })
+		var encoded bytes.Buffer
+		_ = gob.NewEncoder(&encoded).Encode(v)
+		_ = xml.NewEncoder(&encoded).Encode(v)
+		requireNoCanary(t, encoded.String(), where+", encoded")
+	}
+}
+
+func TestReflectionFindsNoSecretInOptions(t *testing.T) {
+	t.Parallel()
+	secret := aside.NewSecret(canary)
+	require.Equal(t, canary, secret.Reveal())
+	requireHidden(t, secret, "a Secret")
+	requireHidden(t, aside.NewSecret([]byte(canary)), "a Secret of bytes")
+	requireHidden(t, aside.Options{
+		Redis:  rueidis.ClientOption{InitAddress: []string{"h:1"}, AuthCredentialsFn: aside.Credentials("u", secret)},
+		Secret: secret,
+	}, "Options")
+	require.Equal(t, "[secret]", fmt.Sprint(secret))
+	require.Equal(t, aside.Secret{}, aside.NewSecret(""))
+	require.Empty(t, aside.Secret{}.Reveal()+fmt.Sprint(aside.Secret{}))
+	// The proof that this test would see one.
+	walked := false
+	walk.Texts(keeping(secretive("h:1")), func(_ string, text []byte) { walked = walked || string(text) == canary })
+	require.True(t, walked)
+}
+
+func TestReflectionFindsNoSecretOfTheEnvironment(t *testing.T) {
+	for name, env := range map[string]map[string]string{
+		"parts": {"REDIS_USERNAME": canary, "REDIS_PASSWORD": canary}, "a URL": {"REDIS_URL": "rediss://u:" + canary + "@h:1"},
+		"a socket": {"REDIS_URL": "unix://u:" + canary + "@/run/redis.sock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t, env)
+			o, err := aside.OptionsFromEnv()
+			require.NoError(t, err)
+			requireHidden(t, o, name)
+		})
+	}
+}
+
+// What OptionsFromEnv hides reaches a server that asks for it; Sentinels have a password of their own, or none, and are not sent that of
+// the primary.
+func TestCredentialsOfTheEnvironmentAreUsed(t *testing.T) {
+	server := redistest.Start(t, "--requirepass", canary)
+	environment(t, map[string]string{"REDIS_URL": "redis://:" + canary + "@" + server.Addr()})
+	o, err := aside.OptionsFromEnv()
+	require.NoError(t, err)
+	c := newCache(t, o)
+	eventually(t, "connected", func() bool { return c.Health().State == aside.StateConnected })
+	environment(t, map[string]string{"REDIS_URL": "redis://:p@h:1?master_set=m"})
+	o, err = aside.OptionsFromEnv()
+	require.NoError(t, err)
+	require.Nil(t, o.Redis.AuthCredentialsFn)
+	require.Equal(t, "p", o.Redis.Password)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
 )
 
 const secret = "f3b1c7d2a4958e60f3b1c7d2a4958e60f3b1c7d2a4958e60f3b1c7d2a4958e60"
@@ -20,10 +22,10 @@ func ringOf(t testing.TB, n, at int) *keyring {
 	t.Helper()
 	o := Options{}
 	for i := range n {
-		o.APIKeys = append(o.APIKeys, fmt.Sprintf("another key, number %d", i))
+		o.APIKeys = append(o.APIKeys, aside.NewSecret(fmt.Sprintf("another key, number %d", i)))
 	}
 	if at >= 0 {
-		o.APIKeys[at] = secret
+		o.APIKeys[at] = aside.NewSecret(secret)
 	}
 	ring, err := o.keyring()
 	require.NoError(t, err)
@@ -74,7 +76,7 @@ func TestEveryCredentialIsComparedWithEveryKey(t *testing.T) {
 func TestAKeyThatIsThereTwiceMayWhatEitherMay(t *testing.T) {
 	t.Parallel()
 	ring, err := Options{Keys: []Key{
-		{Name: "a", Secret: secret, Scopes: []Scope{ScopeRead}}, {Name: "b", Secret: secret, Scopes: []Scope{ScopeInvalidate}}, {Name: "c", Secret: "c", Scopes: []Scope{ScopeAll}},
+		{Name: "a", Secret: aside.NewSecret(secret), Scopes: []Scope{ScopeRead}}, {Name: "b", Secret: aside.NewSecret(secret), Scopes: []Scope{ScopeInvalidate}}, {Name: "c", Secret: aside.NewSecret("another key of sixteen bytes"), Scopes: []Scope{ScopeAll}},
 	}}.keyring()
 	require.NoError(t, err)
 	who, ok := ring.find(asks("Bearer " + secret))

@@ -15,7 +15,7 @@ import (
 )
 
 func ExampleHandler() {
-	os.Setenv("CACHE_API_KEY", "s3cret")
+	os.Setenv("CACHE_API_KEY", "an example key, 16 bytes at least")
 	c, err := aside.New(aside.Options{})
 	if err != nil {
 		panic(err)
@@ -23,7 +23,7 @@ func ExampleHandler() {
 	defer c.Close()
 
 	mux := http.NewServeMux()
-	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}}))
+	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 
 	rankings := aside.TTL.RankingsModels.Key("models", "all")
 	for range 4 {
@@ -50,10 +50,10 @@ func ExampleHandler() {
 		}
 		fmt.Println(w.Code, answer.Invalidated.Entries)
 	}
-	send("GET", "?metrics=true", "s3cret", "")
-	send("POST", "", "s3cret", `{"category":"rankings"}`)
+	send("GET", "?metrics=true", "an example key, 16 bytes at least", "")
+	send("POST", "", "an example key, 16 bytes at least", `{"category":"rankings"}`)
 	send("POST", "", "guess", `{"category":"rankings"}`)
-	send("POST", "", "s3cret", `{"pattern":"rankings:*","category":"rankings"}`)
+	send("POST", "", "an example key, 16 bytes at least", `{"pattern":"rankings:*","category":"rankings"}`)
 	// Output:
 	// 0.75
 	// 200 0
@@ -66,8 +66,8 @@ func ExampleHandler() {
 // configured by its hash alone.
 func ExampleOptions() {
 	o := asidehttp.Options{Keys: []asidehttp.Key{
-		{Name: "dashboard", Secret: os.Getenv("DASHBOARD_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}},
-		{Name: "deployment", Secret: os.Getenv("DEPLOYMENT_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
+		{Name: "dashboard", Secret: aside.NewSecret(os.Getenv("DASHBOARD_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}},
+		{Name: "deployment", Secret: aside.NewSecret(os.Getenv("DEPLOYMENT_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 		{Name: "operator", SHA256: "1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0", Scopes: []asidehttp.Scope{"everything"}},
 	}}
 	fmt.Println(o.Validate())
@@ -83,9 +83,9 @@ func ExampleMetrics() {
 	defer c.Close()
 	_ = aside.Set(context.Background(), c, aside.TTL.ModelsAll.Key("all", "all"), "…")
 
-	h := asidehttp.Metrics(c, asidehttp.Options{Keys: []asidehttp.Key{{Name: "dashboard", Secret: "s3cret", Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}}})
+	h := asidehttp.Metrics(c, asidehttp.Options{Keys: []asidehttp.Key{{Name: "dashboard", Secret: aside.NewSecret("an example key, 16 bytes at least"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}}})
 	r := httptest.NewRequest("GET", "/api/cache/metrics?pattern=models:*", nil)
-	r.Header.Set("Authorization", "Bearer s3cret")
+	r.Header.Set("Authorization", "Bearer an example key, 16 bytes at least")
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	var answer struct {
@@ -117,11 +117,11 @@ func ExampleRevalidator() {
 	frontEnd := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var body struct{ Tag, Path string }
 		_ = json.NewDecoder(r.Body).Decode(&body)
-		fmt.Println("revalidate", body.Tag, r.Header.Get("X-Revalidate-Secret") == "s3cret")
+		fmt.Println("revalidate", body.Tag, r.Header.Get("X-Revalidate-Secret") == "an example key, 16 bytes at least")
 	}))
 	defer frontEnd.Close()
 
-	front, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: frontEnd.URL + "/api/revalidate", Secret: "s3cret"})
+	front, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(frontEnd.URL + "/api/revalidate"), Secret: aside.NewSecret("an example key, 16 bytes at least")})
 	if err != nil {
 		panic(err)
 	}

@@ -2,42 +2,68 @@ package asidehttp_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
 )
 
-// Whatever is asked: no answer is a failure of the server or may be stored, a refusal changes nothing and says what to send, and
-// only a POST with a key that may invalidates.
+// Whatever is asked, of whichever handler, with Redis or without: no answer is a failure of the server or may be stored, a refusal changes
+// nothing and says what to send, and only a POST with a key that may invalidates.
 func FuzzHandler(f *testing.F) {
-	for _, p := range posts() {
-		if len(p.body) < 4096 {
-			f.Add("POST", "", "application/json", uint8(0), []byte(p.body))
+	for which := range uint8(6) {
+		for _, p := range posts() {
+			if len(p.body) < 4096 {
+				f.Add(which, "POST", "", "application/json", uint8(0), "", []byte(p.body))
+				f.Add(which, "POST", "", "application/json", uint8(4), "198.51.100.7, ::ffff:10.0.0.1", bytes.Replace([]byte(p.body), []byte("{"), []byte(`{"dry_run":true,`), 1))
+			}
 		}
+		for _, query := range []string{"", "metrics=true", "metrics=true&pattern=models:*", "pattern=%zz", "metrics=true&pattern=sessions:[a-z]*", "pattern=user:?%2A*"} {
+			f.Add(which, "GET", query, "", uint8(2), "unknown", []byte(nil))
+		}
+		f.Add(which, "POST", "", "application/json; charset=utf-8", uint8(3), "[2001:db8::1%eth0]:80,,", []byte(`{"category":"all"}`))
+		f.Add(which, "DELETE", "x", "text/plain", uint8(18), "Bearer guess", []byte(`{`))
 	}
-	for _, query := range []string{"metrics=true", "metrics=true&pattern=models:*", "pattern=%zz", "metrics=true&pattern=sessions:[a-z]*", "metrics=true&pattern=user:?%2A*"} {
-		f.Add("GET", query, "", uint8(0), []byte(nil))
-	}
-	f.Add("POST", "", "application/json; charset=utf-8", uint8(3), []byte(`{"category":"all"}`))
-	f.Add("DELETE", "x", "text/plain", uint8(9), []byte(`{`))
 	c := newCache(f, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	var away aside.Options
+	away.Redis.InitAddress = []string{"127.0.0.1:1"} // nobody is there
+	away.Policies = c.Policies()
+	absent := newCache(f, away)
+	o := options(io.Discard)
+	o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::ffff:10.0.0.0/104")}
+	handlers := []http.Handler{
+		asidehttp.Handler(c, o), asidehttp.Metrics(c, o), asidehttp.Health(c, asidehttp.HealthOptions{}),
+		asidehttp.Handler(absent, o), asidehttp.Metrics(absent, o), asidehttp.Health(absent, asidehttp.HealthOptions{}),
+	}
 	left := seed(f, c)
-	creds := credentials()
-	f.Fuzz(func(t *testing.T, method, query, kind string, who uint8, body []byte) {
+	creds := append(credentials(), credential{name: "what the fuzzer makes up"})
+	f.Fuzz(func(t *testing.T, which uint8, method, query, kind string, who uint8, extra string, body []byte) {
+		number := int(which) % len(handlers)
+		handler, metrics, health, onRedis := number%3 == 0, number%3 == 1, number%3 == 2, number >= 3
 		cred := creds[int(who)%len(creds)]
-		r := &http.Request{
-			Method: method, URL: &url.URL{Path: "/", RawQuery: query}, RemoteAddr: "192.0.2.1:1234", ContentLength: -1,
-			Header: http.Header{"Content-Type": {kind}, "Authorization": cred.authorization}, Body: io.NopCloser(bytes.NewReader(body)),
+		if cred.authorization == nil && len(extra) > 0 {
+			cred.authorization = []string{extra}
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second) // a memory cache is done long before
+		if onRedis {
+			ctx, cancel = context.WithTimeout(context.Background(), 2*time.Millisecond) // nothing will confirm it
+		}
+		defer cancel()
+		r := (&http.Request{
+			Method: method, URL: &url.URL{Path: "/", RawQuery: query}, RemoteAddr: "192.0.2.1:1234", ContentLength: -1,
+			Header: http.Header{"Content-Type": {kind}, "Authorization": cred.authorization, "X-Forwarded-For": {extra}}, Body: io.NopCloser(bytes.NewReader(body)),
+		}).WithContext(ctx)
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
+		handlers[number].ServeHTTP(w, r)
 		gone := seeded - left()
 		defer func() {
 			if gone > 0 {
@@ -45,18 +71,18 @@ func FuzzHandler(f *testing.F) {
 			}
 		}()
 		fail := func(text string) {
-			t.Errorf("%s: %s ?%q with %s, %q: %d %v %s", text, method, query, cred.name, body, w.Code, w.Header(), w.Body)
+			t.Errorf("%s: handler %d, %s ?%q with %s, %q: %d %v %s", text, number, method, query, cred.name, body, w.Code, w.Header(), w.Body)
 		}
-		if w.Code != 200 && (w.Code < 400 || w.Code >= 500) {
+		if w.Code != 200 && (w.Code < 400 || w.Code >= 500) && !(onRedis && w.Code == 503) {
 			fail("an unexpected status")
 		}
 		if w.Header().Get("Cache-Control") != "no-store" {
 			fail("it may be stored")
 		}
-		if bytes.Contains(w.Body.Bytes(), []byte("canary")) && !bytes.Contains(body, []byte("canary")) {
+		if bytes.Contains(w.Body.Bytes(), []byte("canary")) && !bytes.Contains(body, []byte("canary")) && !strings.Contains(query, "canary") {
 			fail("a secret is shown")
 		}
-		if gone > 0 && (w.Code != 200 || method != "POST" || !cred.change) {
+		if gone > 0 && (w.Code != 200 || method != "POST" || !cred.change || !handler || onRedis) {
 			fail("values are gone")
 		}
 		if gone == seeded && !cred.empty {
@@ -65,6 +91,7 @@ func FuzzHandler(f *testing.F) {
 		var answer struct {
 			Success bool
 			Metrics any
+			State   string
 			Status  int
 			Detail  string
 		}
@@ -74,11 +101,15 @@ func FuzzHandler(f *testing.F) {
 		switch {
 		case w.Code != 200 && (answer.Status != w.Code || answer.Detail == "" || w.Header().Get("Content-Type") != "application/problem+json"):
 			fail("no problem details")
-		case w.Code == 200 && method == "POST" != answer.Success:
+		case w.Code == 200 && (handler && method == "POST") != answer.Success:
 			fail("success is wrong")
-		case w.Code == 200 && (method == "GET" || method == "HEAD") != (answer.Metrics != nil):
+		case w.Code == 200 && (!health && (method == "GET" || method == "HEAD")) != (answer.Metrics != nil):
 			fail("metrics are wrong")
-		case !cred.known && w.Code != 401:
+		case w.Code == 200 && (metrics || health) && method != "GET" && method != "HEAD":
+			fail("another method was let in")
+		case health && w.Code == 200 && answer.State == "":
+			fail("no state")
+		case !health && !cred.known && w.Code != 401:
 			fail("an unknown key was let in")
 		}
 	})

@@ -1,6 +1,6 @@
 // Package asidehttp serves the administration of an aside cache over HTTP, and tells web front ends of its invalidations.
 //
-//	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}}))
+//	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 //
 // [Handler], [Metrics] and [Health] are http.Handlers, for the standard library's mux and for any router that takes those: chi as
 // they are, gin through gin.WrapH, echo through echo.WrapHandler. [Revalidator] is the way out.
@@ -42,9 +42,11 @@ import (
 // What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given
 // back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
 // whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
-// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated"; two of
-// them count at a time, and one whose wait is over before its turn has counted nothing and is not complete. The server's
-// WriteTimeout, if it has one, has to be longer than wait; its ReadTimeout is what bounds the time that a body takes.
+// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated". It tells
+// what a listing tells, so its key needs ScopeRead too. Two requests count at a time, of each key one, and a dry run whose wait is over
+// before its turn has counted nothing and is not complete. The server's WriteTimeout, if it has one, has to be longer than wait; its
+// ReadTimeout is what bounds the time that the body of a valid key takes. A request that is refused before its body is read
+// is answered at once, and its connection is closed.
 //
 // Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
 // (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
@@ -65,19 +67,15 @@ func Handler(c *aside.Cache, o Options) http.Handler {
 }
 
 type handler struct {
-	cache    *aside.Cache
-	gate     *gate
-	counting chan struct{} // as in shared
+	cache *aside.Cache
+	gate  *gate
+	turns *turns // as in shared
 }
-
-// mostCounting is how many requests to all handlers of a cache go over keys at once. They share what Redis has time for with the sweeps and the patterns
-// that are carried out, which must not wait for everybody who looks on.
-const mostCounting = 2
 
 func newHandler(c *aside.Cache, o Options) *handler {
 	with := sharedOf(c)
-	h := &handler{cache: c, gate: newGate(o), counting: with.counting}
-	h.gate.limit.buckets = with.buckets
+	h := &handler{cache: c, gate: newGate(o), turns: with.turns}
+	h.gate.limit.buckets = with.bucketsOf(allowance{h.gate.limit.rate, h.gate.limit.burst})
 	return h
 }
 
@@ -130,18 +128,25 @@ type visitor struct {
 	addr netip.Addr
 }
 
-// guard limits first, so that keys cannot be tried out any faster, and then asks for the key.
+// guard asks for the key first, which takes one hash, and limits then, so that no outsider can use up what a key may ask.
 func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *problem) http.Handler {
 	serve := func(w http.ResponseWriter, r *http.Request) *problem {
 		addr := g.limit.client(r)
-		if wait, ok := g.limit.take(addr); !ok {
+		who, known := g.keys.find(r)
+		var wait time.Duration
+		var ok bool
+		if known {
+			wait, ok = g.limit.takeKey(who.sum)
+		} else {
+			g.refuse(addr)
+			wait, ok = g.limit.take(addr)
+		}
+		if !ok {
 			seconds := int64(min(max(wait+time.Second-1, time.Second), time.Hour) / time.Second)
 			w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 			return newProblem(http.StatusTooManyRequests, "too many requests: wait as many seconds as Retry-After says")
 		}
-		who, ok := g.keys.find(r)
-		if !ok {
-			g.refuse(addr)
+		if !known {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="aside"`)
 			return newProblem(http.StatusUnauthorized, "send Authorization: Bearer with a key of this service")
 		}
@@ -149,7 +154,13 @@ func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *pro
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
+		if r.Method != http.MethodPost {
+			leaveBody(w, r)
+		}
 		if p := serve(w, r); p != nil {
+			if !p.bodyRead {
+				leaveBody(w, r)
+			}
 			p.write(w)
 		}
 	})
@@ -191,8 +202,19 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 		return badRequest("a POST has no query: %s", example)
 	}
 	o, p := readOrder(w, r)
-	if p != nil {
-		return p
+	if p == nil {
+		if p = h.carryOut(w, r, who, o); p != nil {
+			p.bodyRead = true
+		}
+	}
+	return p
+}
+
+func (h *handler) carryOut(w http.ResponseWriter, r *http.Request, who visitor, o order) *problem {
+	if o.dryRun { // its answer is what a listing counts
+		if p := h.gate.allow(w, who, mayRead); p != nil {
+			return p
+		}
 	}
 	if o.selector == byCategory && o.names[0] == everything {
 		if p := h.gate.allow(w, who, mayEmpty); p != nil {
@@ -208,7 +230,7 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 	ctx, cancel := context.WithTimeout(r.Context(), o.wait)
 	defer cancel()
 	if o.dryRun {
-		a.Matched, p = h.matched(ctx, s)
+		a.Matched, p = h.matched(ctx, who, s)
 	} else {
 		a.Invalidated, p = h.invalidated(ctx, s)
 		h.audit(r.Context(), who, o, a.Invalidated, p, time.Since(start))
@@ -363,7 +385,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // audit writes down who has changed what. Names of keys hold hashes where they stand for users; secrets are none of it.
 func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
 	const most = 10 // names, of 128 bytes each
-	names := make([]string, 0, most)
+	names := make(quoted, 0, most)
 	for _, name := range o.names[:min(len(o.names), most)] {
 		if len(name) > 128 {
 			name = strings.ToValidUTF8(name[:128], "") + "…"

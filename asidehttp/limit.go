@@ -1,6 +1,7 @@
 package asidehttp
 
 import (
+	"crypto/sha256"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -10,13 +11,14 @@ import (
 )
 
 const (
-	maxClients = 4096 // buckets of their own, some 100 bytes each
+	maxClients = 4096 // buckets of one kind, some 100 bytes each
 	maxHops    = 32   // addresses of X-Forwarded-For that are looked at
 	sweepPause = time.Second
 )
 
-// A limiter is a token bucket for each client. Several limiters can have their buckets in common: what a client has taken by one of them
-// counts for all, and each says how many it may take, and how fast they come back.
+// A limiter is a token bucket for each valid key, and for each client one of requests without a valid key: what outsiders send costs no
+// key anything. Several limiters with one rate and one burst can have their buckets in common: what has been taken by one of
+// them counts for all.
 type limiter struct {
 	rate, burst float64 // tokens a second, and at most
 	proxies     []netip.Prefix
@@ -25,9 +27,15 @@ type limiter struct {
 
 type buckets struct {
 	mu      sync.Mutex
-	clients map[netip.Prefix]*bucket // guarded by mu, as all below
-	rest    bucket                   // of the clients for which there was no room
+	keys    map[[sha256.Size]byte]*bucket // by digest, as many as are configured; guarded by mu, as all below
+	clients map[netip.Prefix]*bucket
+	wider   map[netip.Prefix]*bucket // of the clients for which there was no room, by wider networks
+	rest    bucket                   // of those for which there was none there either
 	swept   time.Time
+}
+
+func newBuckets() *buckets {
+	return &buckets{keys: make(map[[sha256.Size]byte]*bucket), clients: make(map[netip.Prefix]*bucket), wider: make(map[netip.Prefix]*bucket)}
 }
 
 type bucket struct {
@@ -35,15 +43,31 @@ type bucket struct {
 	at    time.Time
 }
 
-// take takes a token from the client's bucket. Where there is none it returns in how long there will be.
+// takeKey takes a token from the bucket of a valid key. Where there is none it returns in how long there will be.
+func (l *limiter) takeKey(sum [sha256.Size]byte) (wait time.Duration, ok bool) {
+	return l.takeFrom(func(now time.Time) *bucket {
+		b := l.keys[sum]
+		if b == nil {
+			b = &bucket{at: now}
+			l.keys[sum] = b
+		}
+		return b
+	})
+}
+
+// take takes a token from the bucket of a client that has sent no valid key.
 func (l *limiter) take(client netip.Addr) (wait time.Duration, ok bool) {
+	return l.takeFrom(func(now time.Time) *bucket { return l.bucketOf(client, now) })
+}
+
+func (l *limiter) takeFrom(bucketAt func(now time.Time) *bucket) (wait time.Duration, ok bool) {
 	if l.rate < 0 {
 		return 0, true
 	}
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.bucketOf(client, now)
+	b := bucketAt(now)
 	b.taken = l.taken(b, now)
 	b.at = now
 	if missing := b.taken + 1 - l.burst; missing > 0 {
@@ -58,30 +82,47 @@ func (l *limiter) taken(b *bucket, now time.Time) float64 {
 }
 
 // bucketOf wants mu. A bucket that is full again says no more than one that was never used, so those make room. Were a used one
-// thrown out for a newcomer, a client with many addresses could have its own forgotten.
+// thrown out for a newcomer, a client with many addresses could have its own forgotten. Clients for which there is no room are
+// counted together with their neighbours.
 func (l *limiter) bucketOf(client netip.Addr, now time.Time) *bucket {
-	bits := 32
+	narrow, wide := 32, 8
 	if client.Is6() {
-		bits = 64 // what one subscriber has for himself at least
-	}
-	id, _ := client.Prefix(bits) // the zero one for the zero address: those share a bucket
-	if b := l.clients[id]; b != nil {
-		return b
+		narrow = 64 // what one subscriber has for himself at least
+		wide = 16
 	}
 	if len(l.clients) >= maxClients && now.Sub(l.swept) >= sweepPause {
 		l.swept = now
-		for id, b := range l.clients {
-			if l.taken(b, now) <= 0 {
-				delete(l.clients, id)
-			}
+		l.sweep(l.clients, now)
+		l.sweep(l.wider, now)
+	}
+	id, _ := client.Prefix(narrow) // the zero one for the zero address: those share a bucket
+	if b := l.in(l.clients, id, now); b != nil {
+		return b
+	}
+	id, _ = client.Prefix(wide)
+	if b := l.in(l.wider, id, now); b != nil {
+		return b
+	}
+	return &l.rest
+}
+
+// in wants mu. It returns the bucket of id, nil where there is no room for it.
+func (l *limiter) in(table map[netip.Prefix]*bucket, id netip.Prefix, now time.Time) *bucket {
+	b := table[id]
+	if b == nil && len(table) < maxClients {
+		b = &bucket{at: now}
+		table[id] = b
+	}
+	return b
+}
+
+// sweep wants mu.
+func (l *limiter) sweep(table map[netip.Prefix]*bucket, now time.Time) {
+	for id, b := range table {
+		if l.taken(b, now) <= 0 {
+			delete(table, id)
 		}
 	}
-	if len(l.clients) >= maxClients {
-		return &l.rest
-	}
-	b := &bucket{at: now}
-	l.clients[id] = b
-	return b
 }
 
 // client returns the address that a request comes from, the zero one where it cannot be told.

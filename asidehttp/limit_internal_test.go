@@ -92,10 +92,13 @@ func TestCrowdsShareAndForgetNothing(t *testing.T) {
 		}
 		require.Len(t, l.clients, maxClients)
 		require.Equal(t, maxClients-1+2, served)
+		_, ok := l.take(netip.MustParseAddr("192.0.2.1"))
+		require.True(t, ok, "another network is not held up by the crowd")
 		require.False(t, take(0), "not crowded out")
 		time.Sleep(time.Hour) // all but the first are full again, and make room
 		require.True(t, take(3*maxClients))
 		require.Less(t, len(l.clients), 10)
+		require.Empty(t, l.wider)
 	})
 }
 

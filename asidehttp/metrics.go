@@ -17,8 +17,8 @@ import (
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
 // It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for two requests at
-// a time to all handlers of the cache, while others wait for their turn, and for 5 s at most: complete is false if that was not enough, or if Redis failed, and
-// error then says how. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
+// a time to all handlers of the cache and for one of each key, while others wait for their turn, and for 5 s at most: complete is false
+// if that was not enough, or if Redis failed, and error then says how. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
@@ -59,7 +59,7 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, told
 		if p != nil {
 			return p
 		}
-		if list := h.list(r.Context(), pattern); h.cache.Health().State == aside.StateMemory {
+		if list := h.list(r.Context(), who, pattern); h.cache.Health().State == aside.StateMemory {
 			a.Memory = list
 		} else {
 			a.Redis = list
@@ -79,12 +79,12 @@ type keys struct {
 	Error     string   `json:"error,omitempty"`
 }
 
-func (h *handler) list(ctx context.Context, pattern aside.Pattern) *keys {
+func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) *keys {
 	const most = 100
 	ctx, cancel := context.WithTimeout(ctx, defaultWait)
 	defer cancel()
 	list := &keys{Pattern: pattern.String(), Keys: []string{}} // [] and not null
-	err := h.count(ctx, pattern, func(info aside.KeyInfo) bool {
+	err := h.count(ctx, who, pattern, func(info aside.KeyInfo) bool {
 		if len(list.Keys) < most && !slices.Contains(list.Keys, info.Key) {
 			list.Keys = append(list.Keys, info.Key)
 		}
@@ -101,13 +101,12 @@ func (h *handler) list(ctx context.Context, pattern aside.Pattern) *keys {
 }
 
 // count adds up what is cached under a pattern and counts, when it is its turn.
-func (h *handler) count(ctx context.Context, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
-	select {
-	case h.counting <- struct{}{}:
-		defer func() { <-h.counting }()
-	case <-ctx.Done():
-		return ctx.Err()
+func (h *handler) count(ctx context.Context, who visitor, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
+	end, err := h.turns.take(ctx, who.sum)
+	if err != nil {
+		return err
 	}
+	defer end()
 	for info, err := range h.cache.Keys(ctx, pattern) {
 		if err != nil {
 			return err
@@ -120,20 +119,24 @@ func (h *handler) count(ctx context.Context, pattern aside.Pattern, counts func(
 }
 
 // matched counts what a selection would invalidate, until ctx ends.
-func (h *handler) matched(ctx context.Context, s selection) (*count, *problem) {
+func (h *handler) matched(ctx context.Context, who visitor, s selection) (*count, *problem) {
 	patterns := []aside.Pattern{s.pattern} // the zero one, of everything, for tags and everything
 	counts := func(aside.KeyInfo) bool { return true }
 	switch s.kind {
 	case byCategory:
-		patterns[0] = s.category.Match(aside.Wildcard)
+		patterns = []aside.Pattern{s.category.Match(aside.Wildcard), s.category.Match()} // the latter of the key without parts
 	case byKeys:
 		patterns = patterns[:0]
-		var categories []string
+		var texts []string
 		wanted := setOf(s.keys, aside.Key.String)
-		for i := range s.keys {
-			if name := s.policies[i].Category; !slices.Contains(categories, name) {
-				categories = append(categories, name)
-				patterns = append(patterns, s.policies[i].Match(aside.Wildcard))
+		for i, key := range s.keys {
+			name, match := s.policies[i].Category, s.policies[i].Match(aside.Wildcard)
+			if key.String() == name { // it has no parts
+				match = s.policies[i].Match()
+			}
+			if !slices.Contains(texts, match.String()) {
+				texts = append(texts, match.String())
+				patterns = append(patterns, match)
 			}
 		}
 		counts = func(info aside.KeyInfo) bool {
@@ -149,7 +152,7 @@ func (h *handler) matched(ctx context.Context, s selection) (*count, *problem) {
 	}
 	var n int64
 	for _, pattern := range patterns {
-		err := h.count(ctx, pattern, counts, &n)
+		err := h.count(ctx, who, pattern, counts, &n)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
@@ -185,6 +188,7 @@ type HealthOptions struct {
 func Health(c *aside.Cache, o HealthOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
+		leaveBody(w, r)
 		if !reads(r) {
 			notAllowed(w, "GET, HEAD", "use GET").write(w)
 			return

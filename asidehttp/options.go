@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
+
+	"github.com/gatewayz/aside"
 )
 
 // Options configures Handler and Metrics.
@@ -16,21 +17,23 @@ type Options struct {
 	// APIKeys are bearer keys that may do everything, several for the time of a rotation. White space around them does not
 	// count, and empty ones are passed over, so that a variable that is not set opens nothing. Without any key, here or in
 	// Keys, every request is denied.
-	APIKeys []string
+	APIKeys []aside.Secret
 
 	// Keys are bearer keys with a name and a scope each.
 	Keys []Key
 
-	// Rate is how many requests a second one client may make on average, with or without a key, and Burst how many at once. A
-	// client is an IPv4 address or an IPv6 network of 64 bits. What exceeds that gets 429 before its key is looked at. Up to
-	// 4,096 clients are told apart; the others share one allowance. All handlers of one cache count together: what a client has asked one
-	// of them counts for the others, each of which allows as much as its own options say. Defaults: 10 and 50. A negative Rate: no limit.
+	// Rate is how many requests a second each key may make on average, from wherever, and Burst how many at once. Requests
+	// without a valid key count for the client that they come from, which may make as many of them: an IPv4 address, or an IPv6 network of
+	// 64 bits. What exceeds that gets 429. The key is looked at first, so that no outsider uses up what a key may ask. Up to 4,096
+	// clients are told apart; the others are counted by their networks, of 8 bits in IPv4 and of 16 in IPv6. All handlers of one cache
+	// count together: what one of them was asked counts for the others, each of which allows as much as its own options say. Defaults: 10
+	// and 50. A negative Rate: no limit. Handlers of one cache with the same Rate and Burst share what a client may ask.
 	Rate  float64
 	Burst int
 
 	// TrustedProxies are the addresses of the proxies before this server. Of a request from one of them the client is the last
 	// address in X-Forwarded-For that is not itself such a proxy. From anyone else, and so by default from everyone, that header
-	// is not heard.
+	// is not heard. An IPv4 network that is written as one of IPv6, such as ::ffff:10.0.0.0/104, is taken as 10.0.0.0/8.
 	TrustedProxies []netip.Prefix
 
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
@@ -44,12 +47,12 @@ type Key struct {
 	// Name stands for the key in the log. Default: a fingerprint, the first 8 hex digits of its SHA-256.
 	Name string
 
-	// Secret is the key itself. A long random text, such as openssl rand -hex 32 prints, cannot be guessed; at most 1,024 bytes.
-	// White space around it does not count. A key with neither Secret nor SHA256 is passed over.
-	Secret string
+	// Secret is the key itself: a long random text, such as openssl rand -hex 32 prints, that cannot be guessed. It has 16 to 1,024
+	// bytes; what is shorter is refused, since nothing slows down those who guess. White space around it does not count. A key with neither Secret nor SHA256 is passed over.
+	Secret aside.Secret
 
 	// SHA256 is the key's SHA-256 in hex, in place of Secret, for a configuration that is not to hold what opens the handler:
-	// printf %s "$KEY" | sha256sum.
+	// printf %s "$KEY" | sha256sum. How long the key is cannot be seen from it: of a short one, the hash alone is enough to find it.
 	SHA256 string
 
 	// Scopes are what the key may do. One at least.
@@ -62,7 +65,7 @@ type Scope string
 // The scopes of a Key.
 const (
 	ScopeRead       Scope = "read"       // see metrics and list keys
-	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags; not all at once
+	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags; not all at once. A dry run needs ScopeRead too
 	ScopeAll        Scope = "all"        // both, and invalidate everything
 )
 
@@ -105,8 +108,10 @@ func (o Options) logger() *slog.Logger {
 	return o.Logger
 }
 
-// maxKey bounds what is hashed for a request that nobody has vouched for yet.
-const maxKey = 1024
+const (
+	minKey = 16   // bytes that nobody can try out; nothing slows down those who try, so that nobody can lock out others either
+	maxKey = 1024 // bounds what is hashed for a request that nobody has vouched for yet
+)
 
 // keyring returns the keys that are right, and what is wrong with the others.
 func (o Options) keyring() (*keyring, error) {
@@ -126,7 +131,7 @@ func (o Options) keyring() (*keyring, error) {
 }
 
 func (r *keyring) add(key Key) error {
-	secret, digest := strings.TrimSpace(key.Secret), strings.TrimSpace(key.SHA256) // what was read from a file often ends with a newline
+	secret, digest := strings.TrimSpace(key.Secret.Reveal()), strings.TrimSpace(key.SHA256) // what was read from a file often ends with a newline
 	if secret == "" && digest == "" {
 		return nil
 	}
@@ -134,6 +139,8 @@ func (r *keyring) add(key Key) error {
 	switch {
 	case secret != "" && digest != "":
 		return errors.New("has a Secret and a SHA256: keep one")
+	case secret != "" && len(secret) < minKey:
+		return fmt.Errorf("has %d bytes, and could be guessed: use at least %d, such as openssl rand -hex 32 prints", len(secret), minKey)
 	case len(secret) > maxKey:
 		return fmt.Errorf("is longer than %d bytes", maxKey)
 	case secret != "":
@@ -166,7 +173,7 @@ func (r *keyring) add(key Key) error {
 func (o Options) limiter() (*limiter, error) {
 	const rate, burst = 10, 50
 	var errs []error
-	l := &limiter{rate: o.Rate, burst: float64(o.Burst), proxies: slices.Clone(o.TrustedProxies), buckets: newBuckets()}
+	l := &limiter{rate: o.Rate, burst: float64(o.Burst), buckets: newBuckets()}
 	if l.rate != l.rate || l.rate > 1e9 {
 		errs = append(errs, fmt.Errorf("asidehttp: Options.Rate is %v: set requests a second, 0 for the default, or a negative number for no limit", o.Rate))
 		l.rate = 0
@@ -181,11 +188,28 @@ func (o Options) limiter() (*limiter, error) {
 	if l.burst == 0 {
 		l.burst = burst
 	}
-	l.proxies = slices.DeleteFunc(l.proxies, func(p netip.Prefix) bool {
-		if !p.IsValid() {
-			errs = append(errs, errors.New("asidehttp: Options.TrustedProxies holds the zero Prefix: make them with netip.ParsePrefix"))
+	l.proxies = nil
+	for _, p := range o.TrustedProxies {
+		network, bad := proxyNetwork(p)
+		if bad != "" {
+			errs = append(errs, errors.New("asidehttp: Options.TrustedProxies holds "+bad))
+			continue
 		}
-		return !p.IsValid()
-	})
+		l.proxies = append(l.proxies, network)
+	}
 	return l, errors.Join(errs...)
+}
+
+// proxyNetwork returns a network as addresses are compared with it, which are IPv4 where IPv6 holds an IPv4 address, or what is wrong with it.
+func proxyNetwork(p netip.Prefix) (network netip.Prefix, bad string) {
+	const bits = 96 // before an IPv4 address in IPv6
+	switch addr := p.Addr(); {
+	case !p.IsValid():
+		return p, "the zero Prefix: make them with netip.ParsePrefix"
+	case addr.Is4In6() && p.Bits() < bits:
+		return p, fmt.Sprintf("%v, which is more than the addresses of IPv4: write the network as IPv4, such as 10.0.0.0/8", p)
+	case addr.Is4In6():
+		return netip.PrefixFrom(addr.Unmap(), p.Bits()-bits), ""
+	}
+	return p, ""
 }

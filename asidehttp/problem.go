@@ -4,16 +4,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // A problem is an answer that refuses, in the form of RFC 9457.
 type problem struct {
-	status int
-	detail string // what to send instead
+	status   int
+	detail   string // what to send instead
+	bodyRead bool   // to its end
 }
 
 func newProblem(status int, format string, args ...any) *problem {
-	return &problem{status, fmt.Sprintf(format, args...)}
+	return &problem{status: status, detail: fmt.Sprintf(format, args...)}
 }
 
 func badRequest(format string, args ...any) *problem {
@@ -51,4 +53,19 @@ func write(w http.ResponseWriter, status int, kind string, body any) {
 func harden(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// goodbye is how long what a client goes on sending is thrown away for, when it has its answer already. A connection that is closed on
+// a client that still sends would take the answer with it.
+const goodbye = 500 * time.Millisecond
+
+// leaveBody has an answer sent without waiting for the body of its request, which net/http would read first, to keep the connection:
+// whoever sends it slowly would get no answer until the server's ReadTimeout, and would hold a connection that nobody has
+// vouched for. The connection is closed afterwards. Over HTTP/2 the body is a stream of its own, which net/http ends by itself.
+func leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor > 1 {
+		return
+	}
+	w.Header().Set("Connection", "close")
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(goodbye)) // a recorder, or a writer of somebody's, may have none
 }

@@ -56,7 +56,11 @@ func readOrder(w http.ResponseWriter, r *http.Request) (order, *problem) {
 	if err != nil {
 		return order{}, badRequest("the body could not be read to its end: send it again")
 	}
-	return parseOrder(body)
+	o, p := parseOrder(body)
+	if p != nil {
+		p.bodyRead = true
+	}
+	return o, p
 }
 
 // parseOrder goes through the object itself: encoding/json would take the last of two fields of one name, and fields in other

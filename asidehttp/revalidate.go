@@ -1,18 +1,14 @@
 package asidehttp
 
 import (
-	"bytes"
 	"container/heap"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,11 +26,12 @@ type Target struct {
 
 // RevalidatorOptions configures a Revalidator. URL and Secret are needed; every other zero field stands for its default.
 type RevalidatorOptions struct {
-	// URL is the front end's revalidation endpoint. Redirects are not followed: name where they lead.
-	URL string
+	// URL is the front end's revalidation endpoint. It may have a token in its query. Redirects are not followed: name where they lead.
+	URL aside.Secret
 
-	// Secret is sent with each request, in SecretHeader. Default for the header: X-Revalidate-Secret.
-	Secret       string
+	// Secret is sent with each request, in SecretHeader. Default for the header: X-Revalidate-Secret. Headers that HTTP or a proxy sets
+	// by itself, such as Host, are refused.
+	Secret       aside.Secret
 	SecretHeader string
 
 	// Query puts the target in the query, ?tag=… or ?path=…, with an empty body. Default: a JSON body, {"tag":…} or {"path":…}.
@@ -43,7 +40,7 @@ type RevalidatorOptions struct {
 	// Map says what an invalidation is about in the front end's terms. Default: Tags.
 	Map func(aside.Invalidation) []Target
 
-	// Client sends the requests. Default: one of its own. Its CheckRedirect is not used.
+	// Client sends the requests. Default: one of its own, made of http.DefaultTransport. Its CheckRedirect is not used.
 	Client *http.Client
 
 	// Timeout bounds one request, to the end of its answer. Default: 5 s.
@@ -70,7 +67,7 @@ type RevalidatorOptions struct {
 // Format does not write the secret, whatever the verb, nor the URL's query.
 func (o RevalidatorOptions) Format(f fmt.State, _ rune) {
 	host := ""
-	if u, err := url.Parse(o.URL); err == nil {
+	if u, err := url.Parse(o.URL.Reveal()); err == nil {
 		host = u.Host
 	}
 	fmt.Fprintf(f, "asidehttp.RevalidatorOptions{%s}", host)
@@ -79,26 +76,28 @@ func (o RevalidatorOptions) Format(f fmt.State, _ rune) {
 // LogValue is Format for slog's handlers.
 func (o RevalidatorOptions) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
 
+// MarshalText is Format for encoding/json.
+func (o RevalidatorOptions) MarshalText() ([]byte, error) { return fmt.Append(nil, o), nil }
+
 // maxSending is how many requests run at once, while the front end answers.
 const maxSending = 4
 
 // A Revalidator tells a web front end, which keeps pages of its own, what has been invalidated: by the convention of Next.js,
 // whose route handler calls revalidateTag or revalidatePath.
 //
-//	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: "https://www.example.com/api/revalidate", Secret: secret})
+//	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret("https://www.example.com/api/revalidate"), Secret: secret})
 //	c, err := aside.New(aside.Options{OnInvalidated: r.Notify})
 //
 // It delivers each target at least once after its last invalidation, or logs that it has not and counts it in Stats. Targets are
 // not sent in order, and one that waits already is not queued twice. The queue is in memory: what is in it when the process dies
 // is lost. Its methods may be used by many goroutines at once.
 type Revalidator struct {
-	o      RevalidatorOptions
-	url    *url.URL
-	client *http.Client
-	own    *http.Transport // of the client, unless the user has given one
-	wake   chan struct{}
-	ended  chan struct{} // closed when the loop has returned
-	stop   context.CancelFunc
+	o         RevalidatorOptions
+	post      func(context.Context, Target) *failure
+	closeIdle func()
+	wake      chan struct{}
+	ended     chan struct{} // closed when the loop has returned
+	stop      context.CancelFunc
 
 	mu       sync.Mutex
 	closing  bool // no new targets; guarded by mu, as all below
@@ -115,6 +114,9 @@ func (r *Revalidator) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "asidehttp.Re
 
 // LogValue is Format for slog's handlers.
 func (r *Revalidator) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
+
+// MarshalText is Format for encoding/json.
+func (r *Revalidator) MarshalText() ([]byte, error) { return fmt.Append(nil, r), nil }
 
 // A delivery is one target on its way.
 type delivery struct {
@@ -140,11 +142,11 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("asidehttp: RevalidatorOptions."+format, args...))
 	}
-	u, err := url.Parse(o.URL)
+	u, err := url.Parse(o.URL.Reveal())
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		bad("URL is malformed: write https://host/path, without a user") // the cause would repeat it, secret and all
 	}
-	if o.Secret == "" || strings.ContainsFunc(o.Secret, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) {
+	if secret := o.Secret.Reveal(); secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) {
 		bad("Secret is empty or holds a character that a header cannot: use letters and digits")
 	}
 	setDefault(&o.SecretHeader, "X-Revalidate-Secret")
@@ -157,6 +159,9 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	o.Logger = logs.Guard(o.Logger) // it is called on the sender's goroutine, under its lock
 	if strings.ContainsFunc(o.SecretHeader, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r) }) {
 		bad("SecretHeader %q is not the name of a header", o.SecretHeader)
+	}
+	if !forSecrets(o.SecretHeader) {
+		bad("SecretHeader %q is a header that HTTP, a proxy or this package sets by itself: the secret would not arrive; use one of your own, such as X-Revalidate-Secret", o.SecretHeader)
 	}
 	if o.Timeout < 0 || o.Backoff < 0 || o.GiveUpAfter < 0 {
 		bad("Timeout, Backoff or GiveUpAfter is negative: set a positive duration, or 0 for the default")
@@ -174,7 +179,7 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 		o.Map = Tags
 	}
 	r := &Revalidator{
-		o: o, url: u,
+		o: o, closeIdle: func() {},
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		waiting: make(map[Target]*delivery),
 	}
@@ -182,12 +187,11 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	if o.Client != nil {
 		client = *o.Client
 	} else {
-		r.own = http.DefaultTransport.(*http.Transport).Clone()
-		client.Transport = r.own
+		client.Transport, r.closeIdle = ownTransport()
 	}
 	// Go takes Authorization off a request that is redirected to another host, but no header of ours.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	r.client = &client
+	r.post = newPoster(o, u, &client).post
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go r.run(ctx)
@@ -266,9 +270,7 @@ func (r *Revalidator) Close(ctx context.Context) error {
 	before := r.Stats().Lost
 	r.stop()
 	<-r.ended
-	if r.own != nil {
-		r.own.CloseIdleConnections()
-	}
+	r.closeIdle()
 	if lost := r.Stats().Lost - before; lost > 0 {
 		return fmt.Errorf("asidehttp: the revalidator was closed before the front end took %d targets: %w", lost, cut)
 	}
@@ -463,61 +465,6 @@ func (r *Revalidator) try(ctx context.Context, target Target) *failure {
 
 // heedWait is how long a client may take to come back from a request whose time is up.
 const heedWait = 100 * time.Millisecond
-
-// post sends one target, and returns nil once it is acknowledged.
-func (r *Revalidator) post(ctx context.Context, target Target) *failure {
-	name, value := "tag", target.Tag
-	if target.Path != "" {
-		name, value = "path", target.Path
-	}
-	to := *r.url
-	var body []byte
-	if r.o.Query {
-		query := to.Query()
-		query.Set(name, value)
-		to.RawQuery = query.Encode()
-	} else {
-		body, _ = json.Marshal(map[string]string{name: value}) // texts always encode
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
-	if err != nil {
-		return &failure{text: "the request cannot be made", final: true}
-	}
-	if !r.o.Query {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	req.Header.Set("User-Agent", "aside")
-	req.Header.Set(r.o.SecretHeader, r.o.Secret)
-	resp, err := r.client.Do(req)
-	if err != nil {
-		return &failure{text: cause(err)}
-	}
-	defer resp.Body.Close()
-	if _, err := io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) { // so that the connection can be used again
-		return &failure{text: cause(err)}
-	}
-	switch code := resp.StatusCode; {
-	case code >= 200 && code < 300:
-		return nil
-	case code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests:
-		return &failure{text: "it answers " + resp.Status, after: retryAfter(resp.Header.Get("Retry-After"))}
-	case code < 400 || slices.Contains(unready, code):
-		return &failure{text: "it answers " + resp.Status, brief: true}
-	default:
-		return &failure{text: "it answers " + resp.Status, final: true}
-	}
-}
-
-// unready are what proxies, and front ends without their configuration, answer with.
-var unready = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest}
-
-// cause is what an error of net/http says, without the URL: its query may hold a secret.
-func cause(err error) string {
-	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
-		err = wrapped.Err
-	}
-	return err.Error()
-}
 
 // retryAfter reads the header of this name, in its two forms.
 func retryAfter(text string) time.Duration {

@@ -76,10 +76,10 @@ func (f *frontEnd) times(tag string) []time.Time {
 
 func revalidator(t testing.TB, o asidehttp.RevalidatorOptions) *asidehttp.Revalidator {
 	t.Helper()
-	if o.URL == "" {
-		o.URL = "https://www.example.com/api/revalidate?canary=1"
+	if o.URL.Reveal() == "" {
+		o.URL = aside.NewSecret("https://www.example.com/api/revalidate?canary=1")
 	}
-	o.Secret = secretOfFrontEnd
+	o.Secret = aside.NewSecret(secretOfFrontEnd)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -459,11 +459,11 @@ func TestARequestInTheConventionOfNextJS(t *testing.T) {
 		options asidehttp.RevalidatorOptions
 		want    []request
 	}{
-		{asidehttp.RevalidatorOptions{URL: server.URL + "/api/revalidate?v=1"}, []request{
+		{asidehttp.RevalidatorOptions{URL: aside.NewSecret(server.URL + "/api/revalidate?v=1")}, []request{
 			{"POST", "/api/revalidate?v=1", "application/json", secretOfFrontEnd, `{"path":"/models/gpt"}`},
 			{"POST", "/api/revalidate?v=1", "application/json", secretOfFrontEnd, `{"tag":"a \"tag\" \u0026 \u003cü\u003e"}`},
 		}},
-		{asidehttp.RevalidatorOptions{URL: server.URL + "/api/revalidate?v=1", Query: true, SecretHeader: "X-Own"}, []request{
+		{asidehttp.RevalidatorOptions{URL: aside.NewSecret(server.URL + "/api/revalidate?v=1"), Query: true, SecretHeader: "X-Own"}, []request{
 			{"POST", "/api/revalidate?path=%2Fmodels%2Fgpt&v=1", "", secretOfFrontEnd, ""},
 			{"POST", "/api/revalidate?tag=a+%22tag%22+%26+%3C%C3%BC%3E&v=1", "", secretOfFrontEnd, ""},
 		}},
@@ -483,7 +483,7 @@ func TestARedirectIsNotFollowedWithTheSecret(t *testing.T) {
 	server := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
 	defer server.Close()
 	for _, client := range []*http.Client{nil, {Transport: &http.Transport{DisableKeepAlives: true}}} {
-		r := revalidator(t, asidehttp.RevalidatorOptions{URL: server.URL, Client: client, GiveUpAfter: 1})
+		r := revalidator(t, asidehttp.RevalidatorOptions{URL: aside.NewSecret(server.URL), Client: client, GiveUpAfter: 1})
 		r.Send(asidehttp.Target{Tag: "a"})
 		require.NoError(t, r.Close(t.Context()))
 		require.Equal(t, asidehttp.RevalidatorStats{Lost: 1, Failed: 1}, r.Stats())
@@ -493,15 +493,15 @@ func TestARedirectIsNotFollowedWithTheSecret(t *testing.T) {
 
 func TestWrongOptionsOfARevalidator(t *testing.T) {
 	t.Parallel()
-	good := asidehttp.RevalidatorOptions{URL: "https://www.example.com/api/revalidate", Secret: secretOfFrontEnd}
+	good := asidehttp.RevalidatorOptions{URL: aside.NewSecret("https://www.example.com/api/revalidate"), Secret: aside.NewSecret(secretOfFrontEnd)}
 	for want, change := range map[string]func(o *asidehttp.RevalidatorOptions){
-		"URL is":           func(o *asidehttp.RevalidatorOptions) { o.URL = "" },
-		"URL is malformed": func(o *asidehttp.RevalidatorOptions) { o.URL = "www.example.com?canary" },
-		"URL":              func(o *asidehttp.RevalidatorOptions) { o.URL = "ftp://www.example.com/canary" },
-		"without a user":   func(o *asidehttp.RevalidatorOptions) { o.URL = "https://user:canary@www.example.com/" },
-		"write https":      func(o *asidehttp.RevalidatorOptions) { o.URL = "https://canary.example.com:port/%zz" },
-		"Secret is":        func(o *asidehttp.RevalidatorOptions) { o.Secret = "" },
-		"Secret":           func(o *asidehttp.RevalidatorOptions) { o.Secret = "canary\n" },
+		"URL is":           func(o *asidehttp.RevalidatorOptions) { o.URL = aside.NewSecret("") },
+		"URL is malformed": func(o *asidehttp.RevalidatorOptions) { o.URL = aside.NewSecret("www.example.com?canary") },
+		"URL":              func(o *asidehttp.RevalidatorOptions) { o.URL = aside.NewSecret("ftp://www.example.com/canary") },
+		"without a user":   func(o *asidehttp.RevalidatorOptions) { o.URL = aside.NewSecret("https://user:canary@www.example.com/") },
+		"write https":      func(o *asidehttp.RevalidatorOptions) { o.URL = aside.NewSecret("https://canary.example.com:port/%zz") },
+		"Secret is":        func(o *asidehttp.RevalidatorOptions) { o.Secret = aside.NewSecret("") },
+		"Secret":           func(o *asidehttp.RevalidatorOptions) { o.Secret = aside.NewSecret("canary\n") },
 		"SecretHeader":     func(o *asidehttp.RevalidatorOptions) { o.SecretHeader = "X: Y" },
 		"Timeout":          func(o *asidehttp.RevalidatorOptions) { o.Timeout = -1 },
 		"GiveUpAfter":      func(o *asidehttp.RevalidatorOptions) { o.GiveUpAfter = -1 },
@@ -515,7 +515,7 @@ func TestWrongOptionsOfARevalidator(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NotContains(t, err.Error(), "canary")
 	}
-	good.URL += "?secret=canary"
+	good.URL = aside.NewSecret(good.URL.Reveal() + "?secret=canary")
 	var log output
 	log.logger().Info("x", "options", good)
 	fmt.Fprintf(&log, "%v %+v %#v %s %x", good, good, &good, good, good)
@@ -600,7 +600,7 @@ func TestEveryTagIsDeliveredOrReported(t *testing.T) {
 
 	var log output
 	r := revalidator(t, asidehttp.RevalidatorOptions{
-		URL: server.URL, Logger: log.logger(), Timeout: 50 * time.Millisecond, Backoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond,
+		URL: aside.NewSecret(server.URL), Logger: log.logger(), Timeout: 50 * time.Millisecond, Backoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond,
 		Map: asidehttp.Tags,
 	})
 	c := newCache(t, aside.Options{OnInvalidated: r.Notify})
@@ -649,7 +649,7 @@ func TestAFrontEndThatStartsLate(t *testing.T) {
 	t.Parallel()
 	var got atomic.Int64
 	addr := fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t))
-	r := revalidator(t, asidehttp.RevalidatorOptions{URL: "http://" + addr, Backoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond})
+	r := revalidator(t, asidehttp.RevalidatorOptions{URL: aside.NewSecret("http://" + addr), Backoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond})
 	r.Send(asidehttp.Target{Tag: "a"})
 	require.Eventually(t, func() bool { return r.Stats().Failed > 2 }, 10*time.Second, time.Millisecond)
 	listener, err := net.Listen("tcp", addr)
@@ -668,7 +668,7 @@ func TestAFrontEndThatStartsLate(t *testing.T) {
 func TestAFrontEndThatIsNotThereIsLoggedWithoutItsURL(t *testing.T) {
 	t.Parallel()
 	var log output
-	r := revalidator(t, asidehttp.RevalidatorOptions{URL: "http://127.0.0.1:1/api/revalidate?secret=canary", Logger: log.logger()})
+	r := revalidator(t, asidehttp.RevalidatorOptions{URL: aside.NewSecret("http://127.0.0.1:1/api/revalidate?secret=canary"), Logger: log.logger()})
 	r.Send(asidehttp.Target{Tag: "a"})
 	require.Eventually(t, func() bool { return r.Stats().Failed > 0 }, 10*time.Second, time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())

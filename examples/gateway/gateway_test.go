@@ -60,11 +60,11 @@ func start(t *testing.T) *running {
 	b.models = newModelSource(b.upstreams, cat, &b.calls, quiet)
 	b.store, err = openStore(t.Context(), filepath.Join(t.TempDir(), "gateway.db"), fillSize{users: 10, events: 500}, &b.calls, quiet)
 	require.NoError(t, err)
-	cache, err := aside.New(aside.Options{Secret: []byte("a secret of sixteen bytes or more"), Policies: policies(), Logger: quiet})
+	cache, err := aside.New(aside.Options{Secret: aside.NewSecret("a secret of sixteen bytes or more"), Policies: policies(), Logger: quiet})
 	require.NoError(t, err)
 
 	run := &running{t: t, backend: b}
-	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.Handler(cache, asidehttp.Options{APIKeys: []string{operatorKey}, Logger: quiet})}
+	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.Handler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
 	srv := newServer(b, cache, admin, quiet)
 	srv.observe = func(s sample) {
 		run.mu.Lock()

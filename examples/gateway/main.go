@@ -80,17 +80,17 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 		return opts, err
 	}
 	opts.Logger, opts.Policies = log, policies()
-	opts.Secret = []byte(os.Getenv("CACHE_SECRET"))
-	if len(opts.Secret) > 0 {
-		return opts, nil
+	secret := []byte(os.Getenv("CACHE_SECRET"))
+	if len(secret) == 0 {
+		if len(opts.Redis.InitAddress) > 0 && cfg.db != "" {
+			return opts, errors.New("CACHE_SECRET is not set: without a secret, users' API keys can be guessed from their hashes in Redis, " +
+				"and without the same one in every process none sees what another one invalidates. Make one with: openssl rand -hex 32")
+		}
+		// A database of this process alone needs no secret that outlives it.
+		secret = make([]byte, 32)
+		_, err = rand.Read(secret)
 	}
-	if len(opts.Redis.InitAddress) > 0 && cfg.db != "" {
-		return opts, errors.New("CACHE_SECRET is not set: without a secret, users' API keys can be guessed from their hashes in Redis, " +
-			"and without the same one in every process none sees what another one invalidates. Make one with: openssl rand -hex 32")
-	}
-	// A database of this process alone needs no secret that outlives it.
-	opts.Secret = make([]byte, 32)
-	_, err = rand.Read(opts.Secret)
+	opts.Secret = aside.NewSecret(secret)
 	return opts, err
 }
 
@@ -135,8 +135,8 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 // look with CACHE_READ_KEY. How it stands is for everyone.
 func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 	opts := asidehttp.Options{
-		APIKeys: []string{os.Getenv("CACHE_API_KEY")},
-		Keys:    []asidehttp.Key{{Name: "reader", Secret: os.Getenv("CACHE_READ_KEY"), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
+		APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))},
+		Keys:    []asidehttp.Key{{Name: "reader", Secret: aside.NewSecret(os.Getenv("CACHE_READ_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
 		Logger:  log,
 	}
 	return map[string]http.Handler{
@@ -153,7 +153,7 @@ func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
 	if to == "" {
 		return nil, nil
 	}
-	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: to, Secret: os.Getenv("REVALIDATE_SECRET"), Logger: log})
+	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(to), Secret: aside.NewSecret(os.Getenv("REVALIDATE_SECRET")), Logger: log})
 }
 
 // banner shows what there is to try.

@@ -238,7 +238,7 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	}, time.Minute, 5*time.Millisecond, "%s", &stderr)
 	base := address.FindString(stdout.String())
 
-	hashes, err := aside.New(aside.Options{Secret: []byte(secret)})
+	hashes, err := aside.New(aside.Options{Secret: aside.NewSecret(secret)})
 	require.NoError(t, err)
 	defer hashes.Close()
 	own := strings.NewReplacer("http://127.0.0.1:8080", base, "EyVKj5uC_qiF5cyo", hashes.HashID(demoKey(1)))

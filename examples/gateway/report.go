@@ -26,10 +26,11 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 	defer func() { err = errors.Join(err, b.close()) }()
 
 	// A secret of this run's own: no user of an earlier one is in Redis already.
-	opts.Secret = make([]byte, 32)
-	if _, err := rand.Read(opts.Secret); err != nil {
+	secret := make([]byte, 32)
+	if _, err := rand.Read(secret); err != nil {
 		return false, err
 	}
+	opts.Secret = aside.NewSecret(secret)
 	cache, err := aside.New(opts)
 	if err != nil {
 		return false, err

@@ -81,7 +81,7 @@ func main() {
 	}
 	defer c.Close()
 	server := &http.Server{
-		Addr: *addr, Handler: build(handlersOf(c, asidehttp.Options{APIKeys: []string{os.Getenv("CACHE_API_KEY")}})),
+		Addr: *addr, Handler: build(handlersOf(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}})),
 		ReadTimeout: 30 * time.Second, // of a body too: it is read with care for its size, not for its time
 	}
 	log.Printf("serving on http://%s", *addr)

@@ -27,7 +27,7 @@ func TestEveryRouterServesTheHandlers(t *testing.T) {
 			if err := aside.Set(context.Background(), c, items.Key(7), "value"); err != nil {
 				t.Fatal(err)
 			}
-			server := httptest.NewServer(build(handlersOf(c, asidehttp.Options{APIKeys: []string{"the key of the test"}, Logger: quiet})))
+			server := httptest.NewServer(build(handlersOf(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret("the key of the test")}, Logger: quiet})))
 			defer server.Close()
 			for _, tt := range []struct {
 				method, path, key, body string

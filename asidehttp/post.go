@@ -1,0 +1,139 @@
+package asidehttp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A poster sends targets to a front end. A Revalidator has its methods alone: whoever prints one, or goes through it by
+// reflection, finds neither secret nor URL.
+type poster struct {
+	url     *url.URL
+	query   bool
+	header  string
+	secret  string
+	private []string // what no message may hold, the longest first
+	client  *http.Client
+}
+
+func newPoster(o RevalidatorOptions, u *url.URL, client *http.Client) *poster {
+	p := &poster{url: u, query: o.Query, header: o.SecretHeader, secret: o.Secret.Reveal(), client: client}
+	p.private = append(p.private, p.secret, u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery)
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		_, value, _ := strings.Cut(pair, "=")
+		plain, _ := url.QueryUnescape(value)
+		p.private = append(p.private, value, plain)
+	}
+	p.private = slices.DeleteFunc(p.private, func(text string) bool { return len(text) < 4 }) // those are in every message
+	slices.SortFunc(p.private, func(a, b string) int { return len(b) - len(a) })
+	return p
+}
+
+// notForSecrets are the headers that HTTP, this package, or what is on the way sets by itself: a secret in one of them would not arrive, or
+// would be written into logs.
+var notForSecrets = []string{
+	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Date", "Expect", "Forwarded", "Host", "Keep-Alive",
+	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "Via",
+	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip",
+}
+
+func forSecrets(header string) bool {
+	return !slices.Contains(notForSecrets, textproto.CanonicalMIMEHeaderKey(header))
+}
+
+// maxAnswerHead bounds the status line and the header of an answer, of which nothing but the status is looked at.
+const maxAnswerHead = 64 << 10
+
+// ownTransport returns what a Revalidator without a Client sends by. A program may have put something else in the place of
+// http.DefaultTransport; its requests are then to go through that.
+func ownTransport() (transport http.RoundTripper, closeIdle func()) {
+	shared, ok := http.DefaultTransport.(*http.Transport)
+	if !ok || shared == nil {
+		return http.DefaultTransport, func() {}
+	}
+	own := shared.Clone()
+	if own.MaxResponseHeaderBytes == 0 {
+		own.MaxResponseHeaderBytes = maxAnswerHead
+	}
+	return own, own.CloseIdleConnections
+}
+
+// post sends one target, and returns nil once it is acknowledged.
+func (p *poster) post(ctx context.Context, target Target) *failure {
+	name, value := "tag", target.Tag
+	if target.Path != "" {
+		name, value = "path", target.Path
+	}
+	to := *p.url
+	var body []byte
+	if p.query {
+		query := to.Query()
+		query.Set(name, value)
+		to.RawQuery = query.Encode()
+	} else {
+		body, _ = json.Marshal(map[string]string{name: value}) // texts always encode
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
+	if err != nil {
+		return &failure{text: "the request cannot be made", final: true}
+	}
+	if !p.query {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", "aside")
+	req.Header.Set(p.header, p.secret)
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return &failure{text: p.cause(err)}
+	}
+	defer resp.Body.Close()
+	if _, err := io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) { // so that the connection can be used again
+		return &failure{text: p.cause(err)}
+	}
+	answers := strings.TrimSpace("it answers " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)) // its own words may be anything
+	switch code := resp.StatusCode; {
+	case code >= 200 && code < 300:
+		return nil
+	case code >= 500 || code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests:
+		return &failure{text: answers, after: retryAfter(resp.Header.Get("Retry-After"))}
+	case code < 400 || slices.Contains(unready, code):
+		return &failure{text: answers, brief: true}
+	default:
+		return &failure{text: answers, final: true}
+	}
+}
+
+// unready are what proxies, and front ends without their configuration, answer with.
+var unready = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest}
+
+// maxCause bounds, in bytes, what an error may say.
+const maxCause = 256
+
+// cause is what an error of the client says, without the URL, which may hold a secret, and without what the front end has sent: net/http
+// quotes it, however long it is, and it may repeat the URL too.
+func (p *poster) cause(err error) string {
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	text, _, quotes := strings.Cut(err.Error(), `"`)
+	if quotes {
+		text = strings.TrimRight(text, " :=(") + " (…)"
+	}
+	for _, private := range p.private {
+		text = strings.ReplaceAll(text, private, "…")
+	}
+	if len(text) > maxCause {
+		text = fmt.Sprintf("%s…", strings.ToValidUTF8(text[:maxCause], ""))
+	}
+	return text
+}

@@ -1,0 +1,19 @@
+package asidehttp
+
+import "encoding/json"
+
+// quoted is a list of names as it stands in a log line: as a list of JSON in every form of log. slog's TextHandler would write [a b] for
+// one name and for two.
+type quoted []string
+
+// String is the list in JSON.
+func (q quoted) String() string {
+	text, _ := q.MarshalText()
+	return string(text)
+}
+
+// MarshalText is String for slog's TextHandler.
+func (q quoted) MarshalText() ([]byte, error) { return json.Marshal([]string(q)) }
+
+// MarshalJSON has a JSONHandler write a list, not a text that holds one.
+func (q quoted) MarshalJSON() ([]byte, error) { return json.Marshal([]string(q)) }
