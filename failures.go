@@ -3,6 +3,7 @@ package aside
 import (
 	"container/list"
 	"errors"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,7 @@ import (
 const (
 	// mostFailures is how many keys with a failed load are remembered. One takes about half a kilobyte.
 	mostFailures = 32768
-	// mostErrors is how many of them hold their error, which can be of any size: a source's whole answer, say.
+	// mostErrors is how many errors are kept, which can be of any size: a source's whole answer, say. One error of many keys is one.
 	mostErrors = 1024
 	// longestText is how much is kept of the text of an error that has given way to others.
 	longestText = 256
@@ -32,9 +33,17 @@ type failures struct {
 	mu    sync.Mutex
 	byKey map[string][]*list.Element // one for each policy that makes the key; guarded by mu
 	order list.List                  // of *failure, the one that was noted first in front; guarded by mu
-	told  list.List                  // of those with an error, likewise; guarded by mu
+	told  list.List                  // of *cause, the one that was kept first in front; guarded by mu
+	same  map[error]*cause           // of those that are pointers; guarded by mu
 	tidy  *time.Timer                // while there are such; guarded by mu
 	ended bool                       // guarded by mu
+}
+
+// A cause is an error that callers may be told.
+type cause struct {
+	err  error
+	keys int           // with it
+	at   *list.Element // nil once it is shortened
 }
 
 // of returns the failure of a key that a policy has loaded, or nil.
@@ -49,7 +58,10 @@ func (t *failures) of(key string, owner uint64) *failure {
 	if e == nil || t.over(e) {
 		return nil
 	}
-	f := *e.Value.(*failure) // its error may be taken away
+	f := *e.Value.(*failure)
+	if f.told != nil { // which may be taken away
+		f.err = f.told.err
+	}
 	return &f
 }
 
@@ -81,14 +93,43 @@ func (t *failures) note(f *failure) {
 	if f.err == nil {
 		return
 	}
-	f.told = t.told.PushBack(f)
-	if t.told.Len() > mostErrors {
-		oldest := t.told.Front().Value.(*failure)
-		t.untell(oldest)
-		oldest.err = shortened(oldest.err)
-	}
+	f.told, f.err = t.keep(f.err), nil
 	if t.tidy == nil && !t.ended {
 		t.tidy = time.AfterFunc(tidyPause, t.tidyUp)
+	}
+}
+
+// keep counts one more key with an error. The caller holds mu.
+func (t *failures) keep(err error) *cause {
+	shared := reflect.TypeOf(err).Kind() == reflect.Pointer // others may not be comparable
+	if shared && t.same[err] != nil {
+		t.same[err].keys++
+		return t.same[err]
+	}
+	k := &cause{err: err, keys: 1}
+	k.at = t.told.PushBack(k)
+	if shared {
+		if t.same == nil {
+			t.same = make(map[error]*cause)
+		}
+		t.same[err] = k
+	}
+	if t.told.Len() > mostErrors {
+		oldest := t.told.Front().Value.(*cause)
+		t.dropTold(oldest)
+		oldest.err = shortened(oldest.err)
+	}
+	return k
+}
+
+func (t *failures) dropTold(k *cause) {
+	if k.at == nil {
+		return
+	}
+	t.told.Remove(k.at)
+	k.at = nil
+	if reflect.TypeOf(k.err).Kind() == reflect.Pointer {
+		delete(t.same, k.err)
 	}
 }
 
@@ -105,12 +146,9 @@ func shortened(err error) error {
 func (t *failures) tidyUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for e := t.told.Front(); e != nil; {
-		f := e.Value.(*failure)
-		e = e.Next()
-		if !t.clock.Before(f.until) {
+	for e := t.order.Front(); e != nil; e = e.Next() {
+		if f := e.Value.(*failure); f.told != nil && !t.clock.Before(f.until) {
 			t.untell(f)
-			f.err = nil
 		}
 	}
 	if t.tidy = nil; t.told.Len() > 0 && !t.ended {
@@ -119,10 +157,13 @@ func (t *failures) tidyUp() {
 }
 
 func (t *failures) untell(f *failure) {
-	if f.told != nil {
-		t.told.Remove(f.told)
-		f.told = nil
+	if f.told == nil {
+		return
 	}
+	if f.told.keys--; f.told.keys == 0 {
+		t.dropTold(f.told)
+	}
+	f.told = nil
 }
 
 // end keeps nothing back for later.

@@ -2,6 +2,7 @@ package aside
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -73,10 +74,10 @@ func TestErrorsThatAreKeptAreBounded(t *testing.T) {
 		long := errors.New(strings.Repeat("ü", 1<<16))
 		for i := range mostErrors + 1 {
 			now := clock.Now()
-			f.note(&failure{key: strconv.Itoa(i), err: long, until: now + int64(time.Second), over: now + int64(time.Hour)})
+			f.note(&failure{key: strconv.Itoa(i), err: fmt.Errorf("%w", long), until: now + int64(time.Second), over: now + int64(time.Hour)})
 		}
 		require.Equal(t, strings.Repeat("ü", longestText)+"…", f.of("0", 0).err.Error())
-		require.Equal(t, long, f.of("1", 0).err)
+		require.ErrorIs(t, f.of("1", 0).err, long)
 		told := func() int {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -88,8 +89,31 @@ func TestErrorsThatAreKeptAreBounded(t *testing.T) {
 		time.Sleep(tidyPause + time.Second)
 		synctest.Wait()
 		require.Zero(t, told(), "nobody has asked")
+		require.Empty(t, f.same)
 		require.NotNil(t, f.of("2", 0), "it is remembered")
 		require.NoError(t, f.of("2", 0).err)
+	})
+}
+
+func TestOneErrorOfManyKeysIsKeptOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock := near.NewClock()
+		defer clock.Stop()
+		f := failures{clock: clock}
+		defer f.end()
+		down := errors.New("down")
+		for i := range 2 * mostErrors {
+			now := clock.Now()
+			f.note(&failure{key: strconv.Itoa(i), err: down, until: now + int64(time.Hour), over: now + int64(time.Hour)})
+		}
+		require.Equal(t, down, f.of("0", 0).err)
+		f.forgetMatching(func(key string) bool { return key != "7" })
+		require.Equal(t, down, f.of("7", 0).err)
+		f.forget("7")
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		require.Empty(t, f.same)
 	})
 }
 

@@ -501,7 +501,7 @@ func TestThoseWhoHaveWaitedForTheFirstConnectionAreNoFailuresOfTheServer(t *test
 	gate := proxy.HoldReplies(func(args []string) bool { return args[0] == "GET" }) // what a connection is examined by last
 	var log logbook
 	o := at(proxy.Addr())
-	o.OpTimeout, o.Logger = 400*time.Millisecond, log.logger()
+	o.OpTimeout, o.Logger = 2*time.Second, log.logger()
 	c := newCache(t, o)
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -510,13 +510,13 @@ func TestThoseWhoHaveWaitedForTheFirstConnectionAreNoFailuresOfTheServer(t *test
 			select {
 			case <-stop:
 				return
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(10 * time.Millisecond):
 			}
 			all.Go(func() { _, _ = aside.Lookup(t.Context(), c, items.Key(i), value("v")) })
 		}
 	})
 	gate.Wait(t)
-	<-time.After(2 * o.OpTimeout)
+	<-time.After(o.OpTimeout - 100*time.Millisecond) // as calls wait for the first connection for OpTimeout
 	gate.Release()
 	eventually(t, "the cache connects", func() bool { return c.Health().State == aside.StateConnected })
 	<-time.After(o.OpTimeout)

@@ -115,7 +115,7 @@ type Options struct {
 	// The first failure holds back nobody: those who waited for it get its error, and the next caller loads again. A failure is no
 	// longer in a row with one that was so long ago that MaxBackoff has passed since the next load could have begun. Default: 100 ms. Negative: a failed load is repeated by the next
 	// caller, always. The last 32,768 keys are remembered whose load has failed, beside what MaxEntries and MaxBytes bound,
-	// and the errors of 1,024 of them that are told: of others, what is told is the beginning of its text. A load that began before
+	// and 1,024 errors of theirs: of others, what is told is the beginning of its text. A load that began before
 	// the last failure is no further one, and a loader that fails since the caller around it has left, whose context it works with, is none at all.
 	Backoff time.Duration
 

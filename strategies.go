@@ -1,7 +1,6 @@
 package aside
 
 import (
-	"container/list"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -259,14 +258,14 @@ func (l *Load) decision(i int) decision {
 // A failure is what a load has left behind that failed, so that those after it are not begun at once again and again.
 type failure struct {
 	key   string
-	err   error         // nil where nobody can be told of it
+	err   error         // for those who are held back; while it is remembered, told has it
 	until int64         // when the next load may begin, on the cache's clock
 	over  int64         // when it is forgotten, likewise: a failure after that is the first in a row
 	pause time.Duration // before it was varied; 0 of the first failure in a row, which holds back nobody
 	owner uint64        // of the policy
 
-	number uint64        // among all of them: a load that began when there were fewer began before this one
-	told   *list.Element // where it has an error
+	number uint64 // among all of them: a load that began when there were fewer began before this one
+	told   *cause // nil where nobody is told of it
 }
 
 // loadFailed counts a load that has failed, and holds back the next ones where the one before has failed too: for Backoff, or twice as
@@ -304,11 +303,12 @@ func varied(pause, most time.Duration) time.Duration {
 	return d
 }
 
-// holdBack fails those slots whose last load has failed not long ago, and passes the others. A Refresh is not held back.
+// holdBack fails those slots whose last load has failed not long ago, and passes the others. A Refresh is not held back. Nor is anybody by
+// a failure that there is nothing to be told of, which is a first one: a clock that lags could take its end for one ahead.
 func (c *Cache) holdBack(slots []*slot) (others []*slot) {
 	for _, s := range slots {
 		f := c.failures.of(s.key, s.plan.owner)
-		if f == nil || s.supersede || !c.clock.Before(f.until) {
+		if f == nil || f.err == nil || s.supersede || !c.clock.Before(f.until) {
 			others = append(others, s)
 			continue
 		}
