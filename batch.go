@@ -11,8 +11,10 @@ import (
 
 // A BatchError tells which ids of a batch failed, and how. The values of the others are returned beside it. A batch loader
 // may return one itself, beside a map that is not nil, to fail some ids and not the others: those that are in neither are not found.
-// One that GetOrLoadMany or Loader.GetMany has returned it may pass on, or one that is about other ids too: the ids that it says
-// nothing of have then failed with it.
+//
+// A batch loader may pass on what GetOrLoadMany or Loader.GetMany has returned to it, the map and the error, if that was asked for none
+// but its own ids: what was not found there is not found. A map of nil beside the error says that nothing is known of any id but
+// those in Errors: the others have failed with it. So have they where the error is about an id that the loader was not given.
 type BatchError[K comparable] struct {
 	Errors map[K]error
 
@@ -38,7 +40,7 @@ func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.E
 //
 // An id that load leaves out of its map is not found: it is cached as such and missing in the result, without an error.
 // Ids that fail, because load did or because ctx ended, come as one *BatchError[K] beside the values that are there. If
-// load returns values and an error, the error is that of the ids without a value. The time limit is the longest one of the
+// load returns values and an error, the error is that of the ids without a value: see BatchError for one that tells them apart. The time limit is the longest one of the
 // keys' policies. The slice that load is given is its own, to sort or to change.
 func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]T, error) {
 	if load == nil || key == nil {

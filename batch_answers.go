@@ -8,25 +8,24 @@ type answers[K comparable, T any] struct {
 	values  map[K]T
 	err     error
 	each    *BatchError[K] // err, where it tells ids apart
+	absent  map[K]struct{} // ids that another batch has not found, where its answer is handed on as this one's
 	settles bool           // it is about this batch: an id that it leaves out is not found
 }
 
 // newAnswers is for a call of the loader with ids. An id that the loader has left out is not found only where the loader has got so
-// far: a failure that concerns all, or that is another batch's, says nothing of it.
+// far: a failure that concerns all, or that is another batch's, says nothing of it. What another batch has not found counts where its
+// whole answer is handed on: its values and its error, and both about these ids alone. The same id may be another thing there.
 func newAnswers[K comparable, T any](ids []K, values map[K]T, err error) answers[K, T] {
 	a := answers[K, T]{values: values, err: err, settles: err == nil}
 	if a.each, _ = err.(*BatchError[K]); a.each == nil { // inside another error it stands beside something that concerns all ids
 		return a
 	}
-	a.settles = values != nil && a.each.absent == nil
 	asked := make(map[K]struct{}, len(ids))
 	for _, id := range ids {
 		asked[id] = struct{}{}
 	}
-	for id := range a.each.Errors {
-		if _, ours := asked[id]; !ours {
-			a.settles = false
-		}
+	if values != nil && within(a.each.Errors, asked) && within(a.each.absent, asked) {
+		a.absent, a.settles = a.each.absent, a.each.absent == nil
 	}
 	a.err = &BatchError[K]{Errors: maps.Clone(a.each.Errors)}
 	return a
@@ -41,7 +40,7 @@ func (a answers[K, T]) of(id K) (value T, err error) {
 		if own := a.each.Errors[id]; own != nil {
 			return value, own
 		}
-		if _, absent := a.each.absent[id]; absent {
+		if _, absent := a.absent[id]; absent {
 			return value, ErrNotFound
 		}
 	}
@@ -49,4 +48,14 @@ func (a answers[K, T]) of(id K) (value T, err error) {
 		return value, ErrNotFound
 	}
 	return value, a.err
+}
+
+// within reports whether all ids of a map were asked for.
+func within[K comparable, V any](ids map[K]V, asked map[K]struct{}) bool {
+	for id := range ids {
+		if _, ours := asked[id]; !ours {
+			return false
+		}
+	}
+	return true
 }

@@ -143,6 +143,7 @@ func (c *Cache) Close() error {
 			c.store.Close()
 		}
 		c.health.stop()
+		c.failures.end()
 		c.near.Close()
 		c.clock.Stop()
 	})
@@ -164,7 +165,10 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // processes that share the Redis, one calls load, and the others wait for its result.
 //
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
-// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends. The
+// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends.
+// Since the load may outlive the call, and asks ctx for its values as long as it lasts, ctx must not be one that is used again for something
+// else: pass Request.Context(), never the context that a framework hands from one request to the next (gin.Context, fasthttp.RequestCtx).
+// With a LoadGrace of -1, the load's context has at least ended before its only caller returns. The
 // error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
 // policy's NegativeTTL. A panic in load becomes an *Error, and is logged with its stack, at most once in ten seconds. To other calls of the cache, load passes on its own context: another
 // one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
@@ -336,6 +340,7 @@ type slot struct {
 	outdated     bool          // what Redis has is out of date by its manifest
 	call         *flight.Call[flightKey, outcome]
 	led          bool                             // by this caller, not joined
+	caller       context.Context                  // of who leads it; nil otherwise
 	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
 	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
 	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
@@ -515,6 +520,9 @@ func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err e
 		}
 	} else {
 		s.call, s.led = c.flights.Join(s.flightKey())
+	}
+	if s.led {
+		s.caller = ctx
 	}
 	return nil, c.awaited(l, s)
 }
@@ -1105,12 +1113,18 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 
 // place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
 func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
-	if leave, ok = c.loads.enterAtOnce(); ok {
-		return leave, true
+	if c.loads.enterAtOnce() {
+		return c.loads.hold(call), true
 	}
-	call.Rest()
-	defer call.Work()
-	return c.loads.enter(ctx, call.Hurried())
+	place, ok := func() (place, ok bool) {
+		call.Rest()
+		defer call.Work()
+		return c.loads.enter(ctx, call.Hurried())
+	}()
+	if !place {
+		return func() {}, ok
+	}
+	return c.loads.hold(call), true
 }
 
 // overloaded refuses loads for which there is no room.
@@ -1129,11 +1143,12 @@ func (c *Cache) overloaded(slots []*slot) {
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
 	counts.loads.Add(1)
+	before := c.failures.begun.Load()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
 			for _, s := range l.slots {
-				c.loadFailed(s, flight.ErrTimeout)
+				c.loadFailed(s, flight.ErrTimeout, before)
 			}
 		}
 	})
@@ -1159,9 +1174,9 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 		}
 		for _, s := range l.slots {
 			if s.err != nil && !isNotFound(s.err) {
-				c.loadFailed(s, s.err)
+				c.loadFailed(s, s.err, before)
 			} else {
-				c.failures.forget(s.key)
+				c.failures.forgetOwn(s.key, s.plan.owner)
 			}
 		}
 	}()

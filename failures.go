@@ -2,67 +2,199 @@ package aside
 
 import (
 	"container/list"
+	"errors"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// mostFailures is how many keys with a failed load are remembered. One takes about half a kilobyte, and what its error holds.
-const mostFailures = 32768
+const (
+	// mostFailures is how many keys with a failed load are remembered. One takes about half a kilobyte.
+	mostFailures = 32768
+	// mostErrors is how many errors are kept, which can be of any size: a source's whole answer, say. One error of many keys is one.
+	mostErrors = 1024
+	// longestText is how much is kept of the text of an error that has given way to others.
+	longestText = 256
+	// tidyPause is how often errors are looked for that nobody will be told any more.
+	tidyPause = 5 * time.Second
+)
 
 // failures are what loads have left behind that failed. They have a place of their own: no value gives way to them, however many
 // keys fail. Where there are too many, those that failed first are forgotten, and may be loaded again.
 type failures struct {
 	clock *near.Clock
-	count atomic.Int64 // of byKey, for those who look while there is none
+	count atomic.Int64  // of those that are remembered, for those who look while there is none
+	begun atomic.Uint64 // the number of the last failure: see failure.number
 
 	mu    sync.Mutex
-	byKey map[string]*list.Element // guarded by mu
-	order list.List                // of *failure, the one that was noted first in front; guarded by mu
+	byKey map[string][]*list.Element // one for each policy that makes the key; guarded by mu
+	order list.List                  // of *failure, the one that was noted first in front; guarded by mu
+	told  list.List                  // of *cause, the one that was kept first in front; guarded by mu
+	same  map[error]*cause           // of those that are pointers; guarded by mu
+	tidy  *time.Timer                // while there are such; guarded by mu
+	ended bool                       // guarded by mu
 }
 
-// of returns the failure of a key, or nil.
-func (t *failures) of(key string) *failure {
+// A cause is an error that callers may be told.
+type cause struct {
+	err  error
+	keys int           // with it
+	at   *list.Element // nil once it is shortened
+}
+
+// of returns the failure of a key that a policy has loaded, or nil.
+func (t *failures) of(key string, owner uint64) *failure {
 	if t.count.Load() == 0 {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dropOver()
-	e := t.byKey[key]
+	e := t.find(key, owner)
 	if e == nil || t.over(e) {
 		return nil
 	}
-	return e.Value.(*failure)
+	f := *e.Value.(*failure)
+	if f.told != nil { // which may be taken away
+		f.err = f.told.err
+	}
+	return &f
 }
 
-// note remembers a failure, in place of the last one of its key.
+func (t *failures) find(key string, owner uint64) *list.Element {
+	for _, e := range t.byKey[key] {
+		if e.Value.(*failure).owner == owner {
+			return e
+		}
+	}
+	return nil
+}
+
+// note remembers a failure, in place of the last one of its key and policy.
 func (t *failures) note(f *failure) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dropOver()
-	if e := t.byKey[f.key]; e != nil {
+	if e := t.find(f.key, f.owner); e != nil {
 		t.drop(e)
-	} else if len(t.byKey) >= mostFailures {
+	} else if t.order.Len() >= mostFailures {
 		t.drop(t.order.Front())
 	}
 	if t.byKey == nil {
-		t.byKey = make(map[string]*list.Element)
+		t.byKey = make(map[string][]*list.Element)
 	}
-	t.byKey[f.key] = t.order.PushBack(f)
-	t.count.Store(int64(len(t.byKey)))
+	f.number = t.begun.Add(1)
+	t.byKey[f.key] = append(t.byKey[f.key], t.order.PushBack(f))
+	t.count.Store(int64(t.order.Len()))
+	if f.err == nil {
+		return
+	}
+	f.told, f.err = t.keep(f.err), nil
+	if t.tidy == nil && !t.ended {
+		t.tidy = time.AfterFunc(tidyPause, t.tidyUp)
+	}
 }
 
-// forget drops the failure of a key.
+// keep counts one more key with an error. The caller holds mu.
+func (t *failures) keep(err error) *cause {
+	shared := reflect.TypeOf(err).Kind() == reflect.Pointer // others may not be comparable
+	if shared && t.same[err] != nil {
+		t.same[err].keys++
+		return t.same[err]
+	}
+	k := &cause{err: err, keys: 1}
+	k.at = t.told.PushBack(k)
+	if shared {
+		if t.same == nil {
+			t.same = make(map[error]*cause)
+		}
+		t.same[err] = k
+	}
+	if t.told.Len() > mostErrors {
+		oldest := t.told.Front().Value.(*cause)
+		t.dropTold(oldest)
+		oldest.err = shortened(oldest.err)
+	}
+	return k
+}
+
+func (t *failures) dropTold(k *cause) {
+	if k.at == nil {
+		return
+	}
+	t.told.Remove(k.at)
+	k.at = nil
+	if reflect.TypeOf(k.err).Kind() == reflect.Pointer {
+		delete(t.same, k.err)
+	}
+}
+
+// shortened is an error with the beginning of another one's text. The methods of that were tried before: see sound.
+func shortened(err error) error {
+	text := []rune(err.Error())
+	if len(text) > longestText {
+		text = append(text[:longestText:longestText], '…')
+	}
+	return errors.New(string(text))
+}
+
+// tidyUp takes the errors that nobody will be told any more, although nobody asks.
+func (t *failures) tidyUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for e := t.order.Front(); e != nil; e = e.Next() {
+		if f := e.Value.(*failure); f.told != nil && !t.clock.Before(f.until) {
+			t.untell(f)
+		}
+	}
+	if t.tidy = nil; t.told.Len() > 0 && !t.ended {
+		t.tidy = time.AfterFunc(tidyPause, t.tidyUp)
+	}
+}
+
+func (t *failures) untell(f *failure) {
+	if f.told == nil {
+		return
+	}
+	if f.told.keys--; f.told.keys == 0 {
+		t.dropTold(f.told)
+	}
+	f.told = nil
+}
+
+// end keeps nothing back for later.
+func (t *failures) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended = true; t.tidy != nil {
+		t.tidy.Stop()
+	}
+}
+
+// forget drops the failures of a key.
 func (t *failures) forget(key string) {
+	t.forgetWhere(key, func(*failure) bool { return true })
+}
+
+// forgetOwn drops the failure of a key that a policy has loaded.
+func (t *failures) forgetOwn(key string, owner uint64) {
+	t.forgetWhere(key, func(f *failure) bool { return f.owner == owner })
+}
+
+func (t *failures) forgetWhere(key string, which func(*failure) bool) {
 	if t.count.Load() == 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.byKey[key]; e != nil {
-		t.drop(e)
+	for _, e := range slices.Clone(t.byKey[key]) {
+		if which(e.Value.(*failure)) {
+			t.drop(e)
+		}
 	}
 }
 
@@ -70,9 +202,11 @@ func (t *failures) forget(key string) {
 func (t *failures) forgetMatching(match func(key string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, e := range t.byKey {
+	for key, all := range t.byKey {
 		if match(key) {
-			t.drop(e)
+			for _, e := range slices.Clone(all) {
+				t.drop(e)
+			}
 		}
 	}
 }
@@ -90,9 +224,15 @@ func (t *failures) dropOver() {
 func (t *failures) over(e *list.Element) bool { return !t.clock.Before(e.Value.(*failure).over) }
 
 func (t *failures) drop(e *list.Element) {
-	delete(t.byKey, t.order.Remove(e).(*failure).key)
+	f := t.order.Remove(e).(*failure)
+	t.untell(f)
+	if rest := slices.DeleteFunc(t.byKey[f.key], func(other *list.Element) bool { return other == e }); len(rest) > 0 {
+		t.byKey[f.key] = rest
+	} else {
+		delete(t.byKey, f.key)
+	}
 	if len(t.byKey) == 0 {
 		t.byKey = nil // one that was large once stays so
 	}
-	t.count.Store(int64(len(t.byKey)))
+	t.count.Store(int64(t.order.Len()))
 }

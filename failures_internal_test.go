@@ -2,7 +2,9 @@ package aside
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,18 +29,18 @@ func TestTheNumberOfFailuresIsBounded(t *testing.T) {
 		}
 		require.Len(t, f.byKey, mostFailures)
 		require.Equal(t, mostFailures, f.order.Len())
-		require.Nil(t, f.of("99"), "it failed first")
-		require.NotNil(t, f.of("100"))
-		require.NotNil(t, f.of(strconv.Itoa(mostFailures+99)))
+		require.Nil(t, f.of("99", 0), "it failed first")
+		require.NotNil(t, f.of("100", 0))
+		require.NotNil(t, f.of(strconv.Itoa(mostFailures+99), 0))
 
 		f.forgetMatching(func(key string) bool { return key != "100" && key != "101" })
 		require.Len(t, f.byKey, 2)
 		f.forget("101")
 		f.forget("102")
 		require.Len(t, f.byKey, 1)
-		require.NotNil(t, f.of("100"))
+		require.NotNil(t, f.of("100", 0))
 		time.Sleep(time.Hour)
-		require.Nil(t, f.of("100"))
+		require.Nil(t, f.of("100", 0))
 		require.Zero(t, f.count.Load(), "nobody looks for one any more")
 	})
 }
@@ -54,10 +56,83 @@ func TestFailuresThatAreOverGiveBackTheirMemory(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		for range 250 {
-			require.Nil(t, f.of("another"))
+			require.Nil(t, f.of("another", 0))
 		}
 		require.Zero(t, f.count.Load())
 		require.Zero(t, f.order.Len())
+		require.Nil(t, f.byKey)
+	})
+}
+
+func TestErrorsThatAreKeptAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock := near.NewClock()
+		defer clock.Stop()
+		f := failures{clock: clock}
+		defer f.end()
+		long := errors.New(strings.Repeat("ü", 1<<16))
+		for i := range mostErrors + 1 {
+			now := clock.Now()
+			f.note(&failure{key: strconv.Itoa(i), err: fmt.Errorf("%w", long), until: now + int64(time.Second), over: now + int64(time.Hour)})
+		}
+		require.Equal(t, strings.Repeat("ü", longestText)+"…", f.of("0", 0).err.Error())
+		require.ErrorIs(t, f.of("1", 0).err, long)
+		told := func() int {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.told.Len()
+		}
+		require.Equal(t, mostErrors, told())
+		f.forget("1")
+		require.Equal(t, mostErrors-1, told())
+		time.Sleep(tidyPause + time.Second)
+		synctest.Wait()
+		require.Zero(t, told(), "nobody has asked")
+		require.Empty(t, f.same)
+		require.NotNil(t, f.of("2", 0), "it is remembered")
+		require.NoError(t, f.of("2", 0).err)
+	})
+}
+
+func TestOneErrorOfManyKeysIsKeptOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock := near.NewClock()
+		defer clock.Stop()
+		f := failures{clock: clock}
+		defer f.end()
+		down := errors.New("down")
+		for i := range 2 * mostErrors {
+			now := clock.Now()
+			f.note(&failure{key: strconv.Itoa(i), err: down, until: now + int64(time.Hour), over: now + int64(time.Hour)})
+		}
+		require.Equal(t, down, f.of("0", 0).err)
+		f.forgetMatching(func(key string) bool { return key != "7" })
+		require.Equal(t, down, f.of("7", 0).err)
+		f.forget("7")
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		require.Empty(t, f.same)
+	})
+}
+
+func TestFailuresOfPoliciesThatShareAKeyAreApart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clock := near.NewClock()
+		defer clock.Stop()
+		f := failures{clock: clock}
+		for owner := range uint64(3) {
+			f.note(&failure{key: "a", owner: owner, over: clock.Now() + int64(time.Hour)})
+		}
+		f.forgetOwn("a", 1)
+		require.NotNil(t, f.of("a", 0))
+		require.Nil(t, f.of("a", 1))
+		require.NotNil(t, f.of("a", 2))
+		f.forget("a")
+		require.Nil(t, f.of("a", 0))
+		require.Zero(t, f.count.Load())
 		require.Nil(t, f.byKey)
 	})
 }

@@ -1,8 +1,11 @@
 package aside
 
 import (
+	"encoding"
+	"encoding/json"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -13,6 +16,10 @@ import (
 // A codec may leave out what it does not know of, unexported fields, say: a process that has loaded a value would see it whole, and one
 // that has read it in Redis without them. So the first values of each type that are stored are decoded again and compared. Several: a
 // field that is left out may be empty in the first one.
+//
+// Others hold the value already, and may use what it has worked out of itself, under a lock that it has. So only that of it is read which
+// the codec reads too: its exported fields. An unexported one is looked at in what has come back, which nobody else has. What has a form of its
+// own, by a method such as MarshalJSON, is left to its author: that method may take a lock, and knows better what counts as equal.
 
 // typeAndCodec is what is looked at once in a process.
 type typeAndCodec struct {
@@ -43,11 +50,13 @@ func (c *Cache) checkFirst(s *slot, payload []byte, id uint32) {
 	again := reflect.New(s.typ)
 	field, what := "", "it cannot be decoded"
 	if err := wire.Unmarshal(codec, payload, again.Interface()); err == nil {
-		d := difference{left: mostCompared}
+		d := difference{left: mostCompared, codec: codec.Name()}
 		if !d.found(reflect.ValueOf(s.out.value).Elem(), again.Elem(), "") {
 			return
 		}
-		field, what = d.at, "it comes back changed"
+		if field, what = d.at, "it comes back changed"; d.hidden {
+			what = "it is not exported, and comes back empty"
+		}
 	}
 	if checked.Swap(firstValues) > firstValues {
 		return // somebody else has just logged it
@@ -59,8 +68,37 @@ func (c *Cache) checkFirst(s *slot, payload []byte, id uint32) {
 
 // A difference is the first one between two values of a type, as far as it is looked for.
 type difference struct {
-	at   string
-	left int
+	at     string
+	hidden bool // an unexported field, which is empty in the second value; what the first one has there is not known
+	codec  string
+	left   int
+}
+
+// ownForms are the methods by which a type has a form of its own: those that a codec calls, where that is known.
+var ownForms = map[string][]reflect.Type{
+	wire.JSON.Name(): {reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()},
+	wire.CBOR.Name(): {
+		reflect.TypeFor[interface{ MarshalCBOR() ([]byte, error) }](), reflect.TypeFor[encoding.BinaryMarshaler](), reflect.TypeFor[encoding.TextMarshaler](),
+	},
+}
+
+var otherForms = slices.Concat(ownForms[wire.JSON.Name()], ownForms[wire.CBOR.Name()], []reflect.Type{
+	reflect.TypeFor[interface{ GobEncode() ([]byte, error) }](),
+	reflect.TypeFor[interface{ MarshalMsgpack() ([]byte, error) }](),
+	reflect.TypeFor[interface{ MarshalBSON() ([]byte, error) }](),
+	reflect.TypeFor[interface{ ProtoMessage() }](),
+})
+
+// hasOwnForm reports whether a type, or a pointer to it, has one of these methods.
+func (d *difference) hasOwnForm(t reflect.Type) bool {
+	if t.Kind() == reflect.Interface {
+		return false // what it holds is looked at
+	}
+	forms, known := ownForms[d.codec]
+	if !known {
+		forms = otherForms
+	}
+	return slices.ContainsFunc(forms, reflect.PointerTo(t).Implements)
 }
 
 var typeOfTime = reflect.TypeFor[time.Time]()
@@ -79,6 +117,9 @@ func (d *difference) found(a, b reflect.Value, path string) bool {
 	if a.Type() == typeOfTime {
 		return a.CanInterface() && differ(!a.Interface().(time.Time).Equal(b.Interface().(time.Time)))
 	}
+	if d.hasOwnForm(a.Type()) {
+		return false
+	}
 	switch a.Kind() {
 	case reflect.Bool:
 		return differ(a.Bool() != b.Bool())
@@ -96,7 +137,14 @@ func (d *difference) found(a, b reflect.Value, path string) bool {
 	case reflect.Struct:
 		for i := range a.NumField() {
 			f := a.Type().Field(i)
-			if f.Tag.Get("json") == "-" || f.Tag.Get("cbor") == "-" {
+			if f.Tag.Get("json") == "-" || f.Tag.Get("cbor") == "-" || f.Name == "_" {
+				continue
+			}
+			if !f.IsExported() && !(f.Anonymous && f.Type.Kind() == reflect.Struct) { // such a struct's own fields may be exported
+				if f.Type.PkgPath() != "sync" && b.Field(i).IsZero() {
+					d.at, d.hidden = path+"."+f.Name, true
+					return true
+				}
 				continue
 			}
 			if d.found(a.Field(i), b.Field(i), path+"."+f.Name) {

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // What the program brings runs where a panic would end the process: dialers and errors here, codecs in internal/wire, the Logger's
@@ -71,19 +73,35 @@ func (s steady) Err() (err error) {
 	}
 }
 
+// endedBy reports whether err is the end of ctx, which may be nil. An error of the source that looks the same counts as that, once ctx has
+// ended.
+func endedBy(ctx context.Context, err error) (yes bool) {
+	if ctx == nil {
+		return false
+	}
+	defer func() { _ = recover() }() // of the program's context
+	end := steady{ctx}.Err()
+	return end != nil && (errors.Is(err, end) || errors.Is(err, context.Cause(ctx)))
+}
+
 var closedChannel = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
 
-// apart runs a function of the program's on a goroutine of its own, which it may end.
-func apart[T any](f func() (T, error)) (T, error) {
+// apart runs a function of the program's on a goroutine of its own, which it may end. A connection that it returns too late is closed.
+func apart[T any](h *redisstore.Hanging, addr string, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
+	var none T
+	if h.Full(addr) {
+		return none, errHanging
+	}
 	done := make(chan result, 1)
+	var settled atomic.Bool // it has returned, or its time is up
 	go func() {
 		r := result{err: errors.New("it ended its goroutine")}
 		defer func() {
@@ -91,6 +109,13 @@ func apart[T any](f func() (T, error)) (T, error) {
 				r = result{err: sound(&flight.PanicError{Value: p, Stack: debug.Stack()})}
 			}
 			done <- r
+			if settled.Swap(true) {
+				h.Note(addr, -1)
+				if conn, ok := any(r.value).(net.Conn); ok && r.err == nil {
+					defer func() { _ = recover() }()
+					conn.Close()
+				}
+			}
 		}()
 		value, err := f()
 		r = result{value, sound(err)}
@@ -102,9 +127,15 @@ func apart[T any](f func() (T, error)) (T, error) {
 		return r.value, r.err
 	case <-t.C:
 	}
-	var none T
+	if settled.Swap(true) {
+		r := <-done // at the same moment
+		return r.value, r.err
+	}
+	h.Note(addr, 1)
 	return none, errors.New("it has not returned in time")
 }
+
+var errHanging = errors.New("it is not called again: earlier calls of it have not returned")
 
 // hookTimeout is how long the connector waits for a function of the program's that knows no context: one that asks for credentials,
 // say. Another attempt is made then.
@@ -114,18 +145,21 @@ const hookTimeout = 10 * time.Second
 // connector.
 func guardHooks(r rueidis.ClientOption) rueidis.ClientOption {
 	if dial := r.DialFn; dial != nil {
+		h := new(redisstore.Hanging)
 		r.DialFn = func(addr string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
-			return apart(func() (net.Conn, error) { return dial(addr, d, c) })
+			return apart(h, addr, func() (net.Conn, error) { return dial(addr, d, c) })
 		}
 	}
 	if dial := r.DialCtxFn; dial != nil {
+		h := new(redisstore.Hanging)
 		r.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
-			return apart(func() (net.Conn, error) { return dial(ctx, addr, d, c) })
+			return apart(h, addr, func() (net.Conn, error) { return dial(ctx, addr, d, c) })
 		}
 	}
 	if credentials := r.AuthCredentialsFn; credentials != nil {
+		h := new(redisstore.Hanging)
 		r.AuthCredentialsFn = func(of rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
-			return apart(func() (rueidis.AuthCredentials, error) { return credentials(of) })
+			return apart(h, "", func() (rueidis.AuthCredentials, error) { return credentials(of) })
 		}
 	}
 	return r

@@ -209,3 +209,142 @@ func labelled(t *testing.T) (n int) {
 	require.NotZero(t, n)
 	return n
 }
+
+// One source is slow, and its callers leave. Another one is well.
+//
+//  1. Callers of the slow source ask for as many keys as loads may run, and leave after a moment. Their loads go on.
+//  2. A caller of the other source comes, and waits. Nobody waits for the loads that have all places.
+//  3. The caller is served before a load is that nobody waits for.
+func TestALoadThatNobodyWaitsForKeepsNobodyFromLoading(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{MaxLoads: 4, MaxQueuedLoads: 4}, func(t *testing.T, c *aside.Cache) {
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				_, err := aside.GetOrLoad(ctx, c, items.Key("slow", i), func(ctx context.Context) (string, error) {
+					<-ctx.Done() // which it heeds
+					return "", ctx.Err()
+				})
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+			})
+		}
+		all.Wait() // nobody waits for the slow source any more
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		v, err := aside.GetOrLoad(ctx, c, items.Key("well"), value("v"))
+		t.Logf("after %v: %q %v", time.Since(began), v, err)
+		require.NoError(t, err)
+	})
+}
+
+// The same, told from the other end: callers of the healthy source are refused.
+func TestLoadsThatNobodyWaitsForRefuseNobody(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{MaxLoads: 4, MaxQueuedLoads: -1}, func(t *testing.T, c *aside.Cache) {
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				_, _ = aside.GetOrLoad(ctx, c, items.Key("slow", i), func(ctx context.Context) (string, error) {
+					<-ctx.Done()
+					return "", ctx.Err()
+				})
+			})
+		}
+		all.Wait()
+		_, err := aside.GetOrLoad(t.Context(), c, items.Key("well"), value("v"))
+		require.NoError(t, err)
+	})
+}
+
+// A loader may ignore the end of its context. The load that has ended it has its place when it has come back, and no sooner.
+func TestALoadThatNobodyWaitsForGivesUpItsPlaceWhenItHasComeBack(t *testing.T) {
+	t.Parallel()
+	for name, queued := range map[string]int{"a queue": 4, "no queue": -1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, aside.Options{MaxLoads: 2, MaxQueuedLoads: queued}, func(t *testing.T, c *aside.Cache) {
+				ask := func(id string, wait, takes time.Duration) error {
+					ctx, cancel := context.WithTimeout(t.Context(), wait)
+					defer cancel()
+					_, err := aside.GetOrLoad(ctx, c, items.Key(id), func(context.Context) (string, error) {
+						time.Sleep(takes) // deaf
+						return "v", nil
+					})
+					return err
+				}
+				var all sync.WaitGroup
+				for _, id := range []string{"a", "b"} {
+					all.Go(func() { require.ErrorIs(t, ask(id, time.Second, 4*time.Second), context.DeadlineExceeded) })
+				}
+				all.Wait()
+				began := time.Now()
+				for _, id := range []string{"c", "d"} {
+					all.Go(func() { require.NoError(t, ask(id, time.Minute, time.Second)) })
+				}
+				all.Wait()
+				require.Equal(t, 3*time.Second+time.Second, time.Since(began), "the other two come back first")
+			})
+		})
+	}
+}
+
+// A load that is deserted while others wait for a place ends at once; one that somebody waits for again keeps its place.
+func TestALoadThatIsWantedAgainKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{MaxLoads: 1, MaxQueuedLoads: 1}, func(t *testing.T, c *aside.Cache) {
+		ask := func(id string, wait, takes time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			defer cancel()
+			_, err := aside.GetOrLoad(ctx, c, items.Key(id), func(ctx context.Context) (string, error) {
+				select {
+				case <-ctx.Done():
+					return "", ctx.Err()
+				case <-time.After(takes):
+					return "v", nil
+				}
+			})
+			return err
+		}
+		require.ErrorIs(t, ask("a", time.Second, 4*time.Second), context.DeadlineExceeded)
+		var all sync.WaitGroup
+		all.Go(func() { require.NoError(t, ask("a", 3500*time.Millisecond, time.Hour), "it joins the load") })
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, ask("b", time.Minute, time.Second))
+		require.Equal(t, 3*time.Second+time.Second, time.Since(began), "it waits for its place")
+		all.Wait()
+		all.Go(func() { require.ErrorIs(t, ask("c", time.Second, time.Hour), context.DeadlineExceeded) })
+		synctest.Wait()
+		began = time.Now()
+		require.NoError(t, ask("d", time.Minute, time.Second), "it has waited before the other one's caller left")
+		require.Equal(t, 2*time.Second, time.Since(began))
+		all.Wait()
+	})
+}
+
+// What a framework uses again, such as the context of a request, may belong to another request once a caller has returned. With a LoadGrace
+// of -1, the context that the loader has of it has ended by then.
+func TestWithoutLoadGraceALoadsContextEndsBeforeItsOnlyCallerReturns(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{LoadGrace: -1})
+		ctx, cancel := context.WithCancel(t.Context())
+		loads := make(chan context.Context, 1)
+		over := make(chan struct{})
+		_, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(ctx context.Context) (string, error) {
+			loads <- ctx
+			cancel()
+			<-ctx.Done()
+			<-over
+			return "", ctx.Err()
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		require.Error(t, (<-loads).Err())
+		close(over)
+	})
+}

@@ -89,3 +89,12 @@ func unmistakable(p *flight.PanicError) *flight.PanicError {
 	}
 	return p
 }
+
+// concealed is err, or where callers would take that for an answer of the cache an error with its text alone. It is for what has gone
+// wrong with a value that is there: the codec that refuses it may have found something else missing.
+func concealed(err error) error {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrMiss) {
+		return errors.New(err.Error())
+	}
+	return err
+}

@@ -84,8 +84,10 @@ type Options struct {
 	// LoadGrace is how long a load goes on after the last caller that waited for it has left, for policies that set none: what it
 	// brings is kept, and callers that come meanwhile share it. So callers that wait for less time than a load takes are served from
 	// the cache all the same. It ends with the LoadTimeout at the latest. It is not for a load that has not begun yet: one that waits
-	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Default: 5 s. Negative: a load that
-	// nobody waits for is cancelled at once.
+	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Nor does it keep a place from a load
+	// that somebody waits for: where all are taken, that one ends the load that nobody has waited for for the longest time, and has its
+	// place as soon as its loader has come back. A load asks the context of its first caller for values until it ends: pass none that a
+	// framework uses again for another request. Default: 5 s. Negative: a load that nobody waits for is cancelled at once.
 	LoadGrace time.Duration
 
 	// MaxLoads bounds how many loader calls of the process run at once, those made inside of a loader not counted: they share
@@ -112,7 +114,9 @@ type Options struct {
 	// in one with CodeBackoff. It doubles with each further failure in a row up to MaxBackoff, and is varied by a quarter either way.
 	// The first failure holds back nobody: those who waited for it get its error, and the next caller loads again. A failure is no
 	// longer in a row with one that was so long ago that MaxBackoff has passed since the next load could have begun. Default: 100 ms. Negative: a failed load is repeated by the next
-	// caller, always. The last 32,768 keys are remembered whose load has failed, beside what MaxEntries and MaxBytes bound.
+	// caller, always. The last 32,768 keys are remembered whose load has failed, beside what MaxEntries and MaxBytes bound,
+	// and 1,024 errors of theirs: of others, what is told is the beginning of its text. A load that began before
+	// the last failure is no further one, and a loader that fails since the caller around it has left, whose context it works with, is none at all.
 	Backoff time.Duration
 
 	// MaxBackoff bounds Backoff. Default: 5 s, or Backoff where that is longer.

@@ -52,7 +52,7 @@ func resultOf[T any](c *Cache, out outcome, err error) (Result[T], error) {
 	if e, ok := out.value.(*encoded); ok {
 		err = e.copyTo(&r.Value)
 		if err != nil {
-			err = &Error{Code: CodeInvalidArgument, Message: "a copy of the value cannot be decoded into this type", Err: err}
+			err = &Error{Code: CodeInvalidArgument, Message: "a copy of the value cannot be decoded into this type", Err: concealed(err)}
 		}
 		return r, err
 	}

@@ -355,7 +355,7 @@ func (s *slot) own(lim wire.Limits) error {
 	codec := s.codec()
 	payload, err := lim.Marshal(codec, s.out.value)
 	if err != nil {
-		return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: err}
+		return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: concealed(err)}
 	}
 	s.out.value = &encoded{slices.Clone(payload), codec, s.typ}
 	return nil
@@ -744,7 +744,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	if errors.Is(err, errNotWritten) {
 		return nil // Redis' trouble is never the caller's
 	}
-	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the value cannot be stored, and what was cached for its key is removed", Err: err}
+	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the value cannot be stored, and what was cached for its key is removed", Err: concealed(err)}
 }
 
 // put is Set in memory mode.

@@ -781,3 +781,35 @@ type refusingCodec struct{ err error }
 func (c *refusingCodec) Name() string                { return "refusing" }
 func (c *refusingCodec) Marshal(any) ([]byte, error) { return nil, c.err }
 func (c *refusingCodec) Unmarshal([]byte, any) error { return c.err }
+
+// A dialer of the program's own that never returns is not called again and again: each call keeps a goroutine for ever.
+func TestADialerThatHangsIsNotCalledWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(o *aside.Options, hang func()){
+		"DialCtxFn": func(o *aside.Options, hang func()) {
+			o.Redis.DialCtxFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+				hang()
+				return nil, errors.New("at last")
+			}
+		},
+		"DialFn": func(o *aside.Options, hang func()) {
+			o.Redis.DialFn = func(string, *net.Dialer, *tls.Config) (net.Conn, error) {
+				hang()
+				return nil, errors.New("at last")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := at("192.0.2.1:6379")
+			o.Redis.Dialer.Timeout = 10 * time.Millisecond
+			over := make(chan struct{})
+			defer close(over)
+			var hanging atomic.Int64
+			set(&o, func() { hanging.Add(1); <-over })
+			newCache(t, o)
+			eventually(t, "several calls hang", func() bool { return hanging.Load() == 3 })
+			require.Never(t, func() bool { return hanging.Load() > 3 }, 2*time.Second, 10*time.Millisecond)
+		})
+	}
+}

@@ -76,7 +76,7 @@ type handler struct {
 func newHandler(c *aside.Cache, o Options) *handler {
 	with := sharedOf(c)
 	h := &handler{cache: c, gate: newGate(o), turns: with.turns}
-	h.gate.limit.buckets = with.buckets
+	h.gate.limit.buckets = with.bucketsOf(allowance{h.gate.limit.rate, h.gate.limit.burst})
 	return h
 }
 

@@ -17,8 +17,8 @@ const (
 )
 
 // A limiter is a token bucket for each valid key, and for each client one of requests without a valid key: what outsiders send costs no
-// key anything. Several limiters can have their buckets in common: what has been taken by one of them counts for all, and each
-// says how many may be taken, and how fast they come back.
+// key anything. Several limiters with one rate and one burst can have their buckets in common: what has been taken by one of
+// them counts for all.
 type limiter struct {
 	rate, burst float64 // tokens a second, and at most
 	proxies     []netip.Prefix

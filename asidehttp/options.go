@@ -27,7 +27,7 @@ type Options struct {
 	// 64 bits. What exceeds that gets 429. The key is looked at first, so that no outsider uses up what a key may ask. Up to 4,096
 	// clients are told apart; the others are counted by their networks, of 8 bits in IPv4 and of 16 in IPv6. All handlers of one cache
 	// count together: what one of them was asked counts for the others, each of which allows as much as its own options say. Defaults: 10
-	// and 50. A negative Rate: no limit.
+	// and 50. A negative Rate: no limit. Handlers of one cache with the same Rate and Burst share what a client may ask.
 	Rate  float64
 	Burst int
 

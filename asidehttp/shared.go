@@ -8,13 +8,31 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// shared is what all handlers of one cache have in common: a client, and those who look on, get no more for asking two of them.
+// shared is what all handlers of one cache have in common: a client, and those who look on, get no more for asking two of them. What a
+// client has taken counts for the handlers that allow as much: what comes back at the rate of a wide one would be more than a narrow one
+// allows, and what a wide one gives would be too much for it for a long time.
 type shared struct {
-	turns   *turns
-	buckets *buckets
+	turns *turns
+
+	mu      sync.Mutex
+	buckets map[allowance]*buckets // guarded by mu
 }
 
-func newShared() *shared { return &shared{turns: newTurns(), buckets: newBuckets()} }
+// An allowance is what the options of a handler say of its limit.
+type allowance struct{ rate, burst float64 }
+
+func newShared() *shared { return &shared{turns: newTurns(), buckets: make(map[allowance]*buckets)} }
+
+func (s *shared) bucketsOf(a allowance) *buckets {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.buckets[a]
+	if b == nil {
+		b = newBuckets()
+		s.buckets[a] = b
+	}
+	return b
+}
 
 // sharedBy finds what the handlers of a cache share. It keeps no cache alive.
 var sharedBy = struct {

@@ -15,7 +15,7 @@ import (
 	"github.com/gatewayz/aside/asidehttp"
 )
 
-// However many handlers a cache has, a client has one allowance.
+// However many handlers with one rate and burst a cache has, a client has one allowance.
 func TestAllHandlersOfACacheHaveOneLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -44,12 +44,12 @@ func TestAllHandlersOfACacheHaveOneLimit(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.Equal(t, 10, served(metrics, handler, asidehttp.Metrics(caches[0], o)))
 
-		// Each handler allows what its own options say, of what the client has not used up elsewhere.
+		// A handler with other options allows what those say.
 		time.Sleep(time.Hour)
 		o.Burst = 5
 		narrow := asidehttp.Metrics(caches[0], o)
 		require.Equal(t, 5, served(narrow))
-		require.Equal(t, 45, served(handler))
+		require.Equal(t, 50, served(handler))
 		require.Equal(t, 0, served(narrow))
 		o.Rate = -1
 		require.Equal(t, 60, served(asidehttp.Metrics(caches[0], o)), "no limit at all")
@@ -88,4 +88,57 @@ func TestACacheThatKnowsNoCategory(t *testing.T) {
 	require.Equal(t, 200, ask(h, "POST", "/", `{"category":"all"}`, "Bearer "+keyAll).Code)
 	c.Close()
 	require.Equal(t, 503, ask(h, "POST", "/", `{"category":"models"}`, "Bearer "+keyAll).Code)
+}
+
+// The handlers of one cache have limits of their own. A client that asks both gets no more out of the narrow one than its options say, and
+// is not kept from it for longer than they say.
+//
+//  1. The client uses up what the narrow handler allows.
+//  2. It asks the wide one, by whose rate all that it has taken comes back at once.
+//  3. The narrow one allows as much again.
+func TestAWideHandlerDoesNotWidenANarrowOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer c.Close()
+		o := options(io.Discard)
+		o.Rate, o.Burst = 1, 10
+		narrow := asidehttp.Handler(c, o)
+		o.Rate, o.Burst = 1000, 1000
+		wide := asidehttp.Metrics(c, o)
+		served := 0
+		for range 100 { // ten seconds
+			for range 20 {
+				if ask(narrow, "GET", "/?metrics=true", "", "Bearer "+keyAll).Code == 200 {
+					served++
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			ask(wide, "GET", "/", "", "Bearer "+keyAll)
+			time.Sleep(50 * time.Millisecond)
+		}
+		t.Logf("%d requests in ten seconds, where a rate of 1 and a burst of 10 allow 20", served)
+		require.LessOrEqual(t, served, 20)
+	})
+}
+
+// The other way round: what a client has asked of the wide handler does not lock it out of the narrow one for minutes.
+func TestAWideHandlerDoesNotLockOutOfANarrowOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer c.Close()
+		o := options(io.Discard)
+		o.Rate, o.Burst = 1000, 1000
+		wide := asidehttp.Metrics(c, o)
+		o.Rate, o.Burst = 1, 10
+		narrow := asidehttp.Handler(c, o)
+		for range 500 {
+			require.Equal(t, 200, ask(wide, "GET", "/", "", "Bearer "+keyAll).Code)
+		}
+		time.Sleep(11 * time.Second) // a whole burst of the narrow one, at its own rate
+		require.Equal(t, 200, ask(narrow, "GET", "/?metrics=true", "", "Bearer "+keyAll).Code)
+	})
 }

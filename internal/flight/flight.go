@@ -99,6 +99,7 @@ type trip[K comparable, V any] struct {
 	linger    time.Duration // for how long it goes on when nobody waits for it
 	lingering *time.Timer   // for its end, while nobody waits for it; guarded by group.mu
 	working   int           // how many of its goroutines do something; guarded by group.mu
+	watchers  []Watcher     // guarded by group.mu
 
 	cancel context.CancelCauseFunc
 	waiter

@@ -54,7 +54,50 @@ func (g *Group[K, V]) deserted(t *trip[K, V]) {
 			}
 		})
 		t.lingering = mine
+		if t.tell(true) {
+			g.abandon(t)
+		}
 	}
+}
+
+// A Watcher hears when nobody waits for a load any more that goes on, and when somebody does again or the load is cancelled. What it
+// returns to the first is whether the load is to be cancelled at once. It is called with the group's lock held.
+type Watcher interface{ Deserted(yes bool) (end bool) }
+
+// Watch has w hear of the call's load until Unwatch. It is for the load itself.
+func (c *Call[K, V]) Watch(w Watcher) {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	c.trip.watchers = append(c.trip.watchers, w)
+	if c.trip.lingering != nil && w.Deserted(true) {
+		c.group.abandon(c.trip)
+	}
+}
+
+// Unwatch undoes a Watch.
+func (c *Call[K, V]) Unwatch(w Watcher) {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	c.trip.watchers = slices.DeleteFunc(c.trip.watchers, func(other Watcher) bool { return other == w })
+}
+
+// EndDeserted cancels the load if nobody waits for it and w watches it still, and reports whether it has.
+func (c *Call[K, V]) EndDeserted(w Watcher) bool {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	if c.trip.lingering == nil || !slices.Contains(c.trip.watchers, w) {
+		return false
+	}
+	c.group.abandon(c.trip)
+	return true
+}
+
+// tell reports whether a watcher wants the load to be cancelled. The caller holds mu.
+func (t *trip[K, V]) tell(deserted bool) (end bool) {
+	for _, w := range t.watchers {
+		end = w.Deserted(deserted) || end
+	}
+	return end
 }
 
 // revisited notes that somebody waits for the flight again. The caller holds mu.
@@ -62,6 +105,7 @@ func (t *trip[K, V]) revisited() {
 	if t.lingering != nil {
 		t.lingering.Stop()
 		t.lingering = nil
+		t.tell(false)
 	}
 }
 

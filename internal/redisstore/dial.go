@@ -17,16 +17,16 @@ type dialFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn,
 
 // dialer returns what rueidis would dial with. It returns when its context ends, whatever a function of the user's does: none of
 // those has to know a context, or to heed it.
-func dialer(opt rueidis.ClientOption) dialFn {
+func dialer(opt rueidis.ClientOption, hanging *Hanging) dialFn {
 	switch {
 	case opt.DialCtxFn != nil:
-		return hooked("Options.Redis.DialCtxFn", bounded(opt.DialCtxFn))
+		return hooked("Options.Redis.DialCtxFn", bounded(hanging, opt.DialCtxFn))
 	case opt.DialFn != nil:
-		return hooked("Options.Redis.DialFn", bounded(func(_ context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		return hooked("Options.Redis.DialFn", bounded(hanging, func(_ context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 			return opt.DialFn(dst, d, config)
 		}))
 	}
-	return bounded(func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // which may call back too
+	return bounded(hanging, func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // which may call back too
 		conn, err := d.DialContext(ctx, "tcp", dst)
 		if err == nil && opt.DisableTCPNoDelay { // which rueidis would see to, did it see the connection itself
 			if c, ok := conn.(*net.TCPConn); ok {
@@ -61,13 +61,16 @@ func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Con
 }
 
 // bounded is dial, but returns when its context ends, and fails where it panics, ends its goroutine, or returns nothing. A connection
-// that comes later is closed.
-func bounded(dial dialFn) dialFn {
+// that comes later is closed. While several dials have not returned that should have, there is no further one: each keeps a goroutine.
+func bounded(hanging *Hanging, dial dialFn) dialFn {
 	type dialled struct {
 		conn net.Conn
 		err  error
 	}
 	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		if hanging.Full(dst) {
+			return nil, errHanging
+		}
 		result := make(chan dialled, 1)
 		go func() {
 			r := dialled{err: errNoConnection}
@@ -93,8 +96,11 @@ func bounded(dial dialFn) dialFn {
 			return r.conn, r.err
 		case <-heeds.C:
 		}
+		hanging.Note(dst, 1)
 		go func() {
-			if r := <-result; r.err == nil {
+			r := <-result
+			hanging.Note(dst, -1)
+			if r.err == nil {
 				r.conn.Close()
 			}
 		}()
@@ -104,6 +110,8 @@ func bounded(dial dialFn) dialFn {
 
 // heedWait is how long a dial may take to return once its context has ended.
 const heedWait = 50 * time.Millisecond
+
+var errHanging = errors.New("the dialer is not called again: earlier calls of it have not returned")
 
 var errNoConnection = errors.New("the dialer has panicked, or returned nothing")
 

@@ -1,11 +1,16 @@
 package redisstore
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 )
 
@@ -32,3 +37,36 @@ func TestNothingIsWrittenToAConnectionThatCannotBeClosed(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
+
+// A dialer that knows no context hangs for one address, and not for another.
+func TestADialThatHangsIsNotRepeatedWithoutEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int64
+		over := make(chan struct{})
+		dial := dialer(rueidis.ClientOption{DialFn: func(addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			calls.Add(1)
+			if addr == "bad" {
+				<-over
+			}
+			return nil, errRefused
+		}}, new(Hanging))
+		try := func(addr string) error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := dial(ctx, addr, &net.Dialer{}, nil)
+			return err
+		}
+		for range 3 {
+			require.ErrorIs(t, try("bad"), context.DeadlineExceeded)
+		}
+		require.ErrorIs(t, try("bad"), errHanging)
+		require.EqualValues(t, 3, calls.Load())
+		require.ErrorIs(t, try("good"), errRefused)
+		close(over)
+		synctest.Wait()
+		require.ErrorIs(t, try("bad"), errRefused)
+	})
+}
+
+var errRefused = errors.New("refused")
