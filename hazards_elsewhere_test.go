@@ -379,7 +379,8 @@ func TestHazard56AnEarlierMarkIsNoticed(t *testing.T) {
 		t.Skip("there is one database there")
 	}
 	server := redistest.Start(t)
-	a := connected(t, at(server.Addr()))
+	proxy := redistest.StartProxy(t, server.Addr())
+	a := connected(t, at(proxy.Addr()))
 	var mark string
 	for _, id := range []string{"x", "y"} {
 		_, err := a.Invalidate(t.Context(), items.Key(id))
@@ -398,6 +399,17 @@ func TestHazard56AnEarlierMarkIsNoticed(t *testing.T) {
 	server.MustDo(t, "SET", mark, "1")
 	eventually(t, "it is noticed", func() bool { return a.Metrics().Gaps > gaps })
 	eventually(t, "the second one is sent again", func() bool { return server.MustDo(t, "EXISTS", "items:y") == int64(0) })
+
+	// By a connection that is made anew, it is found too, and the connection is used.
+	for range 3 {
+		gaps := a.Metrics().Gaps
+		server.MustDo(t, "SET", mark, "1")
+		proxy.CloseConnections()
+		eventually(t, "it is connected again", func() bool { return a.Metrics().Gaps > gaps && a.Health().State == aside.StateConnected })
+		receipt, err := a.Invalidate(t.Context(), items.Key("y"))
+		require.NoError(t, err)
+		require.NoError(t, receipt.Wait(t.Context()))
+	}
 }
 
 // Hazard 57: a generation that no number of a script can be greater than.

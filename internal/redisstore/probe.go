@@ -234,7 +234,10 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		if now.broken.Load() {
 			return
 		}
-		err := s.try(ctx, l, now)
+		err := s.knowsLastMark(ctx, l, now.client)
+		if err == nil {
+			err = s.try(ctx, l, now)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -284,17 +287,19 @@ func (s *Store) try(ctx context.Context, l *link, now *session) error {
 			return err
 		}
 	}
-	return s.knowsLastMark(ctx, l, now.client)
+	return nil
 }
 
-// knowsLastMark finds out whether the server has an earlier mark than this process has written there. What is tried above may have been
+// knowsLastMark finds out whether the server has an earlier mark than this process has written there. What else is tried may have been
 // named meanwhile, as where the server's table of tracked keys is full, and then says nothing. A mark that is missing may have been
-// evicted.
+// evicted. It is not for a session that is being made: that may well have found another server, and recall is what finds out.
 func (s *Store) knowsLastMark(ctx context.Context, l *link, c rueidis.Client) error {
 	last := l.lastMark.Load() // before the mark is read: marks grow
 	if last == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	if found, err := c.Do(ctx, c.B().Get().Key(l.ownName(markName)).Build()).AsUint64(); err == nil && found < last {
 		return errOtherData
 	}
