@@ -48,6 +48,11 @@ func (q *queue) full(t Target) bool {
 	return len(q.byTarget) >= q.most || q.bytes+t.size() > q.mostBytes
 }
 
+// fullBeyond is full for what may use the places beyond.
+func (q *queue) fullBeyond(t Target) bool {
+	return len(q.byTarget) >= q.most+mostWithin || q.bytes+t.size() > q.mostBytes+mostWithin<<10
+}
+
 func (q *queue) push(d *delivery) {
 	q.byTarget[d.target.what()] = d
 	q.bytes += d.target.size()

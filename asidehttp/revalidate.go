@@ -24,7 +24,8 @@ type Target struct {
 	Path string
 
 	// Within is a tag that whatever the target is about carries too, such as that of a category. Where the queue has no room for all
-	// targets within it, it is told in their place. It may be empty: then a target is lost for which there is no room.
+	// targets within it, it is told in their place. It may be empty: then a target is lost for which there is no room
+	// left at all.
 	Within string
 }
 
@@ -51,7 +52,8 @@ type RevalidatorOptions struct {
 	Timeout time.Duration
 
 	// Queue bounds the targets that wait, and with 1 KiB for each the bytes of their names. Beyond that, the tag that a new one is Within
-	// is told in place of all that wait within it. One that is within none is lost, which is logged and counted. Default: 10,000.
+	// is told in place of all that wait within it. 256 places more are for such tags, and
+	// for targets that are within none; what finds none of those either is lost, which is logged and counted. Default: 10,000.
 	Queue int
 
 	// Backoff is how long nothing is sent after a request has failed. It doubles with each failure in a row up to MaxBackoff,
@@ -252,8 +254,13 @@ func (r *Revalidator) queueAll(targets []Target) {
 
 // crowd puts the tag that a new target is within in place of all that wait within it. It wants mu.
 func (r *Revalidator) crowd(d *delivery) {
-	if d.target.Within == "" {
-		r.lose(d, errors.New("the queue is full"))
+	if d.target.Within == "" { // it may stand for others itself, such as a category
+		if r.waiting.fullBeyond(d.target) {
+			r.lose(d, errors.New("the queue is full"))
+			return
+		}
+		r.stats.Coalesced += uint64(r.waiting.takeWithin(d.target.Tag))
+		r.waiting.push(d)
 		return
 	}
 	whole := Target{Tag: d.target.Within}

@@ -87,7 +87,7 @@ func TestReflectionFindsNoSecret(t *testing.T) {
 	require.NoError(t, err)
 	sender.Send(asidehttp.Target{Tag: "a"})
 	require.Eventually(t, func() bool { return sender.Stats().Delivered == 1 }, 20*time.Second, time.Millisecond) // its connection has sent the secret
-	require.NoError(t, sender.Close(t.Context())) // or its goroutine would work in what is gone through below
+	require.NoError(t, sender.Close(t.Context()))                                                                 // or its goroutine would work in what is gone through below
 	c := newCache(t, aside.Options{})
 
 	requireHidden(t, o, "Options")
