@@ -36,8 +36,8 @@ func aclRules(password string, categories ...string) (rules []string) {
 // allCategories are those that the tests use where there is a server.
 func allCategories() []string {
 	all := []string{
-		"a", "activity", "brief", "c", "codecs", "endless", "extreme", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "mixed", "models", "cbor", "never",
-		"others", "packed", "private", "quick", "rankings", "sessions", "shoppers", "short", "slow", "stats", "things", "user", "versions",
+		"a", "activity", "brief", "c", "codecs", "compared", "credits", "endless", "extreme", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "mixed", "models", "cbor", "never",
+		"others", "packed", "private", "quick", "rankings", "sessions", "shoppers", "short", "shortened", "slow", "stats", "tenants", "things", "user", "users", "versions",
 	}
 	for lane := range 64 {
 		all = append(all, lanePolicy(lane).Category)

@@ -23,7 +23,7 @@ func onMissingTags(t *testing.T, test func(t *testing.T, a, b *aside.Cache, tag 
 		},
 		"untracked": func(t *testing.T) (aside.Options, func(args ...string) []any, string) {
 			server := startUntracked(t)
-			return at(server.Addr()), func(args ...string) []any { return []any{server.MustDo(t, args...)} }, "x"
+			return anonymously(server.Addr()), func(args ...string) []any { return []any{server.MustDo(t, args...)} }, "x"
 		},
 		"cluster": func(t *testing.T) (aside.Options, func(args ...string) []any, string) {
 			cluster := redistest.StartCluster(t)
