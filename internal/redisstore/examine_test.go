@@ -222,7 +222,7 @@ func TestAServerThatCouldNotBeExaminedIsExaminedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []time.Duration
 		began := time.Now()
-		l := &link{greet: func(context.Context, rueidis.Client) error {
+		l := &link{hanging: new(Hanging), greet: func(context.Context, rueidis.Client) error {
 			if asked = append(asked, time.Since(began)); len(asked) <= 2 {
 				return ErrSlow
 			}

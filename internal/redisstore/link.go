@@ -84,7 +84,7 @@ type link struct {
 	addrs     []string     // of the one server, where it has several; empty: as the options say
 	at        atomic.Int32 // the number of the one in use, or to be tried next, modulo their number
 	unreached unreached    // Sentinels
-	hanging   Hanging      // dials
+	hanging   *Hanging     // dials, of all links
 	greet     func(context.Context, rueidis.Client) error
 	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
 	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
@@ -414,7 +414,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	if opt.AuthCredentialsFn != nil {
 		opt.AuthCredentialsFn = acc.credentials(opt.AuthCredentialsFn)
 	}
-	dial := dialer(opt, &l.hanging)
+	dial := dialer(opt, l.hanging)
 	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		// What a client of Sentinels dials by itself, Sentinels and the server that they name next, has no deadline; nor has the
 		// connection that subscribes where the protocol has one of its own for that.

@@ -214,7 +214,7 @@ func Open(o Options) *Store {
 
 // linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
-	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst(s.opTimeout)}
+	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst(s.opTimeout), hanging: &s.topology.hanging}
 	if owned != nil {
 		l.owned.Store(owned)
 	}

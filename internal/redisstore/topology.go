@@ -33,6 +33,7 @@ type topology struct {
 	outdated chan struct{}      // wakes the background goroutine, with room for one
 	looks    chan chan struct{} // asks it for a look at the cluster
 	firsts   firsts
+	hanging  Hanging // dials
 	newLink  func(*slotSet) *link
 	options  rueidis.ClientOption
 	onState  func(State)
@@ -228,7 +229,7 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 		var text string
 		var none error
 		var wanted endpoints
-		l := &link{greet: func(ctx context.Context, asked rueidis.Client) (err error) {
+		l := &link{hanging: &t.hanging, greet: func(ctx context.Context, asked rueidis.Client) (err error) {
 			text, err = asked.Do(ctx, asked.B().ClusterNodes().Build()).ToString()
 			if err == nil {
 				wanted = parseEndpoints(asked.Do(ctx, asked.B().ClusterSlots().Build()), at)
