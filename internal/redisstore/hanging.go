@@ -14,6 +14,9 @@ const mostHanging = 3
 
 // Full reports whether there is to be no further call.
 func (h *Hanging) Full(addr string) bool {
+	if h == nil {
+		return false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.calls[addr] >= mostHanging
@@ -21,6 +24,9 @@ func (h *Hanging) Full(addr string) bool {
 
 // Note counts a call that should have returned, or with -1 one that has at last.
 func (h *Hanging) Note(addr string, n int) {
+	if h == nil {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.calls == nil {
