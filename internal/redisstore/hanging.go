@@ -4,7 +4,7 @@ import "sync"
 
 // Hanging counts, for each address, the calls of a function of the program's that have not returned in time. Each keeps a goroutine, for
 // ever perhaps, so there are only so many: then the function is not called for that address until one of them has returned. Another
-// address may be well.
+// address may be well. A nil one counts nothing.
 type Hanging struct {
 	mu    sync.Mutex
 	calls map[string]int // guarded by mu
