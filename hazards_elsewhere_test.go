@@ -402,6 +402,7 @@ func TestHazard56AnEarlierMarkIsNoticed(t *testing.T) {
 
 	// By a connection that is made anew, it is found too, and the connection is used.
 	for range 3 {
+		eventually(t, "there is a later mark", func() bool { return server.MustDo(t, "GET", mark) != "1" })
 		gaps := a.Metrics().Gaps
 		server.MustDo(t, "SET", mark, "1")
 		proxy.CloseConnections()

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gatewayz/aside"
@@ -86,27 +85,16 @@ type gate struct {
 	limit *limiter
 	log   *slog.Logger
 
-	mu       sync.Mutex
-	refused  int       // requests without a valid key since the last line about them; guarded by mu
-	reported time.Time // when that was; guarded by mu
-
-	turnedAway turnedAway
+	refused    occasions // requests without a valid key
+	turnedAway occasions // orders that were refused for want of room
 }
 
-// refusedPause is how often requests without a valid key are written down: whoever tries out keys must not fill the log.
+// refusedPause is how often requests that are refused are written down: whoever tries out keys, or sends many, must not fill the log.
 const refusedPause = 10 * time.Second
 
 // refuse notes a request without a valid key.
 func (g *gate) refuse(client netip.Addr) {
-	g.mu.Lock()
-	g.refused++
-	n := g.refused
-	due := time.Since(g.reported) >= refusedPause
-	if due {
-		g.refused, g.reported = 0, time.Now()
-	}
-	g.mu.Unlock()
-	if due {
+	if n, due := g.refused.count(); due {
 		g.log.Warn("asidehttp: refused: no valid key", "client", client.String(), "requests", n)
 	}
 }

@@ -3,8 +3,6 @@ package asidehttp
 import (
 	"context"
 	"net/http"
-	"sync"
-	"time"
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/internal/outside"
@@ -26,25 +24,9 @@ func noRoom(err *aside.Error) *problem {
 	return p
 }
 
-// turnedAway counts the orders that were refused for want of room.
-type turnedAway struct {
-	mu       sync.Mutex
-	count    int       // since the last line about them; guarded by mu
-	reported time.Time // when that was; guarded by mu
-}
-
 // turnAway notes an order that was refused for want of room: whoever sends many must not fill the log.
 func (g *gate) turnAway(who visitor) {
-	t := &g.turnedAway
-	t.mu.Lock()
-	t.count++
-	n := t.count
-	due := time.Since(t.reported) >= refusedPause
-	if due {
-		t.count, t.reported = 0, time.Now()
-	}
-	t.mu.Unlock()
-	if due {
+	if n, due := g.turnedAway.count(); due {
 		g.log.Warn("asidehttp: not invalidated: too much waits for redis", "key", who.name, "client", who.addr.String(), "requests", n)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // A program that has just started asks before there is a connection. It is about to be there, and what Redis holds is worth that wait:
 // so while the first attempt to connect is under way, a call waits for it, until nothing has come of it for firstWait, or for the time
-// for one operation where that is longer. Once the attempt has failed, or stands still, Redis is away, and nobody waits. The time
+// for one operation where that is longer. Once the attempt has failed, or makes no progress, Redis is away, and nobody waits. The time
 // for an operation alone would not do: when a whole fleet starts at once, a server takes longer to let all of it in, and each process
 // would load for itself.
 
@@ -35,7 +35,7 @@ func newFirst(opTimeout time.Duration) *first {
 	return f
 }
 
-// step notes that the attempt has come on.
+// step notes that the attempt has made progress.
 func (f *first) step() {
 	if f == nil {
 		return

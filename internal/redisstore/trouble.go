@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 	"unicode"
 
 	"github.com/redis/rueidis"
@@ -139,36 +138,15 @@ func (a *account) userAlone() bool {
 	return a.alone
 }
 
-// credentials is the program's function for them. It returns in time, and fails where it panics.
+// credentials is the program's function for them. Whoever has set it sees to it that it returns, and does not panic.
 func (a *account) credentials(fn func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error)) func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
-	type result struct {
-		rueidis.AuthCredentials
-		err error
-	}
-	limit := atLeast(a.opt.Dialer.Timeout)
 	return func(of rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
-		done := make(chan result, 1)
-		go func() {
-			r := result{err: errors.New("it has panicked, or ended its goroutine")}
-			defer func() {
-				_ = recover()
-				done <- r
-			}()
-			c, err := fn(of)
-			r = result{c, err}
-		}()
-		t := time.NewTimer(limit)
-		defer t.Stop()
-		r := result{err: errors.New("it has not returned in time")}
-		select {
-		case r = <-done:
-		case <-t.C:
+		c, err := fn(of)
+		a.hide(c.Username, c.Password)
+		if err != nil {
+			return rueidis.AuthCredentials{}, &hookFailure{name: "Options.Redis.AuthCredentialsFn", err: err, opaque: true}
 		}
-		a.hide(r.Username, r.Password)
-		if r.err != nil {
-			return rueidis.AuthCredentials{}, &hookFailure{name: "Options.Redis.AuthCredentialsFn", err: r.err, opaque: true}
-		}
-		return r.AuthCredentials, nil
+		return c, nil
 	}
 }
 
