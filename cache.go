@@ -101,6 +101,7 @@ func New(opts Options) (*Cache, error) {
 		Pushed:  c.pushed,
 		Gap:     c.gap,
 		Marked:  c.journal.found,
+		Asked:   c.metrics.calls,
 	})
 	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())

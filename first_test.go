@@ -539,7 +539,7 @@ func TestAGetThatHasWaitedForTheFirstConnectionHeedsItsContext(t *testing.T) {
 			connecting := proxy.HoldReplies(func(args []string) bool { return args[0] == "TIME" })
 			reading := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:a" })
 			o := at(proxy.Addr())
-			o.Redis.ConnWriteTimeout = 2500 * time.Millisecond
+			o.Redis.ConnWriteTimeout = 2 * time.Second
 			c := newCache(t, o)
 			connecting.Wait(t)
 			if !early {

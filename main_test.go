@@ -97,10 +97,12 @@ func at(addr string) aside.Options {
 
 // anonymously is at for a server's default user, for tests that are about users and passwords.
 func anonymously(addr string) aside.Options {
-	return aside.Options{
+	o := aside.Options{
 		Redis:     rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: !inCluster, ConnWriteTimeout: 2500 * time.Millisecond},
 		OpTimeout: 5 * time.Second,
 	}
+	o.Redis.Dialer.KeepAlive = 250 * time.Millisecond // with which so long a ConnWriteTimeout is allowed
+	return o
 }
 
 // mini is the address of a miniredis.

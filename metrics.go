@@ -14,7 +14,8 @@ import (
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
 	// Pushes counts the changes that Redis has told this process of, its own included, and Gaps how often it stopped telling: a
-	// connection broke, or everything was flushed. What memory held from before a gap is not served any more.
+	// connection broke, everything was flushed, or nothing was asked for in a minute. What memory held from before a gap is not served
+	// any more.
 	Pushes uint64 `json:"pushes"`
 	Gaps   uint64 `json:"gaps"`
 	// RedisErrors counts invalidations by category, by tag, by pattern and of all that Redis did not confirm. They have no label.
@@ -143,6 +144,15 @@ func (m *metrics) label(name string, listed bool) *counters {
 	return c.(*counters)
 }
 
+// calls is the number of calls under all labels.
+func (m *metrics) calls() (sum uint64) {
+	m.labels.Range(func(_, counts any) bool {
+		sum += counts.(*counters).calls()
+		return true
+	})
+	return sum
+}
+
 // counters are one label's. Only hits in memory, and those of them that are drawn for a check, are frequent enough for cores to
 // fight over their cache line.
 type counters struct {
@@ -188,6 +198,10 @@ func (c *counters) snapshot() LabelMetrics {
 	m.Hits = m.MemoryHits + m.RedisHits
 	m.Errors = m.LoadErrors + m.RedisErrors + m.DecodeErrors + m.EncodeErrors
 	return m
+}
+
+func (c *counters) calls() uint64 {
+	return c.memoryHits.load() + c.redisHits.Load() + c.misses.Load()
 }
 
 // count notes how one call was answered.

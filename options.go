@@ -280,7 +280,7 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(r.ConnWriteTimeout < 0, "ConnWriteTimeout", "set a positive duration, or 0 for the default")
 	silence := redisstore.Silence(r)
 	refuse(silence < 0 || silence > longestSilence, "Dialer.KeepAlive",
-		"a server that hangs must be noticed within 3s: let twice KeepAlive (default 250ms) and ConnWriteTimeout (default 500ms) not come to more")
+		"a server that hangs must be noticed within 3s: let twice KeepAlive (default 500ms) and ConnWriteTimeout (default 500ms) not come to more")
 	refuse(r.Dialer.Timeout < 0, "Dialer.Timeout", "set a positive duration, or 0 for the default")
 	const forEver = "no connection would be made after that time: leave it unset"
 	refuse(!r.Dialer.Deadline.IsZero(), "Dialer.Deadline", forEver)

@@ -22,7 +22,7 @@ const (
 	slowRefused  = 5 * time.Second        //
 	lookAgain    = 5 * time.Second        // how often a command that is refused has the server examined
 	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
-	keepAlive    = 250 * time.Millisecond // how often an idle connection is tried
+	keepAlive    = 500 * time.Millisecond // how often an idle connection is tried
 	tripAfter    = 3                      // failures in a row that stop the asking
 	steady       = 10 * time.Second       // a session that was in use for so long has settled: see keep
 	abandonAfter = time.Second            // how long Close waits for an attempt to connect that has been cut off
@@ -120,6 +120,7 @@ type session struct {
 	silence chan struct{} // likewise: whether it lets this process announce changes has changed
 	bulk    bulk
 	vigils  map[string]*vigil // of whoever tries it: when it is made, then watch
+	wake    chan struct{}     // wakes that one from its rest, with room for one
 
 	mu    sync.Mutex
 	wires []*wire // guarded by mu
@@ -406,7 +407,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		over() // in any case, or ctx would hold on to the connections of every client that there ever was
 	}()
 	own := &session{tracked: !opt.DisableCache, places: newPlaces(opt), bulk: newBulk()}
-	own.suspect, own.silence = make(chan struct{}, 1), make(chan struct{}, 1)
+	own.suspect, own.silence, own.wake = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	s = own
 	if opt.Sentinel.Dialer.Timeout == opt.Dialer.Timeout {
 		opt.Sentinel.Dialer.Timeout++ // by which isSentinel knows it

@@ -225,11 +225,18 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 	defer now.endVigils()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
+	activity := activity{asked: s.asked, l: l}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if activity.quiet(s.restAfter) {
+			if !now.rest(ctx) {
+				return
+			}
+			activity.since = time.Time{}
 		}
 		if now.broken.Load() {
 			return

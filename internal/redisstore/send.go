@@ -17,7 +17,7 @@ type batch struct {
 	// get the name is not watched.
 	cached func(to *session, i int) rueidis.CacheableTTL
 	most   int  // commands that are sent to a node at once, pipeline unless set
-	bulk   bool // by the second client
+	bulk   bool // by the second client: what carries much, and what goes over many keys, which the server is not to remember
 	slow   bool // not in a hurry: see portion
 	// answered, unless nil, is told of each answer and who gave it. Of answers to different commands it may be told at the same
 	// time.
@@ -139,7 +139,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 				return ErrUnavailable
 			}
 			by = now
-			if b.bulk || b.slow { // what goes over many keys is not to be remembered by the server
+			if b.bulk {
 				by = now.inBulk()
 			}
 			if err := l.place(ctx, now, by); err != nil {
@@ -276,7 +276,7 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 		}
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
-				names: make([]string, 1), slow: slow,
+				names: make([]string, 1), slow: slow, bulk: slow,
 				plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) },
 			}, nil, false))
 		})

@@ -149,6 +149,8 @@ type Options struct {
 	Pushed    func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
 	Gap       func()           // told when vouchers were withdrawn; it must not block
 	Marked    func(uint64)     // told the last Mark that a server knows of, 0 for none, before it is used; it must not block
+	Asked     func() uint64    // grows with each call of the users; nil: connections never rest
+	RestAfter time.Duration    // without a call, until they do; a minute unless set
 }
 
 func (o *Options) now() func() int64 {
@@ -168,6 +170,8 @@ type Store struct {
 	opTimeout     time.Duration
 	changed       func(key string)
 	marked        func(uint64)
+	asked         func() uint64
+	restAfter     time.Duration
 	leaseMS       string
 	longestLease  string // of any process, in ms
 	mostStored    int
@@ -179,6 +183,8 @@ type Store struct {
 func Open(o Options) *Store {
 	s := &Store{
 		opTimeout:    o.OpTimeout,
+		asked:        o.Asked,
+		restAfter:    orElse(o.RestAfter, restAfter),
 		namespace:    namespace(o.Namespace),
 		leaseMS:      strconv.FormatInt(o.Lease.Milliseconds(), 10),
 		longestLease: strconv.FormatInt(max(10*o.Lease.Milliseconds(), (10*time.Minute).Milliseconds()), 10),
@@ -324,6 +330,9 @@ func (s *Store) markAt(ctx context.Context, l *link, mark uint64) error {
 		return nil
 	}
 	l.lastMark.Store(mark)
+	if now := l.latest.Load(); now != nil {
+		signal(now.wake)
+	}
 	return nil
 }
 

@@ -281,12 +281,12 @@ func (l *link) portion(ctx context.Context, send func(context.Context) error) er
 
 // slowly sends a command for each name in portions.
 func (s *Store) slowly(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{names: names, plain: build, most: portionSize, slow: true})
+	return s.each(ctx, batch{names: names, plain: build, most: portionSize, slow: true, bulk: true})
 }
 
 // runSlowly is run, in portions.
 func (s *Store) runSlowly(ctx context.Context, calls []call) []rueidis.RedisResult {
-	return s.runAs(ctx, calls, batch{most: portionSize, slow: true})
+	return s.runAs(ctx, calls, batch{most: portionSize, slow: true, bulk: true})
 }
 
 // named are what keys are called.

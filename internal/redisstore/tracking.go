@@ -212,7 +212,10 @@ func (w *wire) vouches() bool {
 func (w *wire) current(missing bool) *near.Voucher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.given = true
+	if !w.given {
+		w.given = true
+		signal(w.of.wake)
+	}
 	if missing {
 		return w.missing
 	}

@@ -1,0 +1,54 @@
+package redisstore
+
+import (
+	"context"
+	"time"
+)
+
+// restAfter is how long nothing must be asked for until connections are tried no more. Some services bill by command.
+const restAfter = time.Minute
+
+// An activity tells how long nothing has been asked for, and nothing was written down at a server.
+type activity struct {
+	asked func() uint64 // grows with each call; nil: there is always something to do
+	l     *link
+	seen  uint64
+	since time.Time
+}
+
+// quiet reports whether nothing has happened for so long.
+func (a *activity) quiet(life time.Duration) bool {
+	if a.asked == nil {
+		return false
+	}
+	now, seen := time.Now(), a.asked()+a.l.lastMark.Load()
+	if a.since.IsZero() || seen != a.seen {
+		a.seen, a.since = seen, now
+	}
+	return now.Sub(a.since) >= life
+}
+
+// rest has the session's connections vouch for nothing any more, and waits until one of them does again, or this process writes a mark
+// down at the server: until then there is nothing that an unnoticed change could make old. It reports false when ctx ended first.
+//
+//  1. A call is counted after the last look at the counter, and its reply is given a voucher.
+//  2. The vouchers end here. What the call has put into memory is read again by the next one.
+//  3. That one's reply is given a new voucher, which wakes this.
+func (s *session) rest(ctx context.Context) bool {
+	select {
+	case <-s.wake:
+	default:
+	}
+	s.mu.Lock()
+	wires := s.wires
+	s.mu.Unlock()
+	for _, w := range wires {
+		w.doubt()
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-s.wake:
+		return true
+	}
+}

@@ -1,0 +1,80 @@
+package redisstore
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// restless is a store whose connections rest soon, what counts the calls of its users, and a read that is vouched for.
+func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Voucher) {
+	server = redistest.Start(t)
+	server.MustDo(t, "SET", key, "value")
+	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Asked: asked, RestAfter: 2 * time.Second})
+	clock := near.NewClock()
+	t.Cleanup(clock.Stop)
+	memory := near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)
+	t.Cleanup(memory.Close)
+	return s, server, func() *near.Voucher {
+		f := memory.Fence(key, nil)
+		defer f.End()
+		r := s.Look(context.Background(), Look{Key: key, Fence: f})[0]
+		require.NoError(t, r.Err)
+		require.NotNil(t, r.Voucher)
+		return r.Voucher
+	}
+}
+
+// atRest waits until a server has been sent several PINGs in a row, and nothing else.
+func atRest(t *testing.T, server *redistest.Server) {
+	t.Helper()
+	const row = 5 // a connection that is tried each second is sent two at most between two tries
+	tries, pings := server.Calls(t, "evalsha"), server.Calls(t, "ping")
+	require.Eventually(t, func() bool {
+		if now := server.Calls(t, "evalsha"); now != tries {
+			tries, pings = now, server.Calls(t, "ping")
+		}
+		return server.Calls(t, "ping") >= pings+row
+	}, bound, 20*time.Millisecond)
+}
+
+func TestConnectionsRestWhereNothingIsAsked(t *testing.T) {
+	t.Parallel()
+	_, server, read := restless(t, func() uint64 { return 7 })
+	v := read()
+	require.True(t, v.Valid())
+	atRest(t, server)
+	require.False(t, v.Valid(), "nobody would notice that the server tells of no change any more")
+
+	tries := server.Calls(t, "evalsha")
+	v = read()
+	require.True(t, v.Valid())
+	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") > tries }, bound, time.Millisecond, "the read wakes them")
+	require.True(t, v.Valid(), "nothing was wrong")
+}
+
+func TestConnectionsDoNotRestWhereMemoryAnswersAll(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Uint64
+	_, server, read := restless(t, func() uint64 { return calls.Add(1) })
+	v, tries := read(), server.Calls(t, "evalsha")
+	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+5 }, bound, 10*time.Millisecond)
+	require.True(t, v.Valid())
+}
+
+// A process that only invalidates has nothing in memory. But whether the server still knows of what it has invalidated must be seen to.
+func TestAnInvalidationWakesConnectionsFromTheirRest(t *testing.T) {
+	t.Parallel()
+	s, server, _ := restless(t, func() uint64 { return 7 })
+	atRest(t, server)
+	tries := server.Calls(t, "evalsha")
+	require.NoError(t, s.Mark(t.Context(), 1))
+	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+3 }, bound, time.Millisecond, "the mark is one")
+	atRest(t, server)
+}
