@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
@@ -570,4 +571,36 @@ func TestAGetThatHasWaitedForTheFirstConnectionHeedsItsContext(t *testing.T) {
 			reading.Release()
 		})
 	}
+}
+
+// A process that has just started is short of processor time, so its first operations may take longer than later ones.
+func TestTheFirstOperationsOfAProcessMayTakeLonger(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	seed := connected(t, at(server.Addr()))
+	for _, k := range []string{"a", "b"} {
+		require.NoError(t, aside.Set(t.Context(), seed, items.Key(k), "stored"))
+	}
+	o := at(proxy.Addr())
+	o.OpTimeout = 100 * time.Millisecond // those that are not held are answered within that, at least one of them
+	c := newCache(t, o)
+	ask := func(key string) aside.Result[string] {
+		held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:"+key })
+		done := make(chan aside.Result[string], 1)
+		go func() {
+			r, err := aside.Lookup(context.Background(), c, items.Key(key), value("loaded"))
+			assert.NoError(t, err)
+			done <- r
+		}()
+		held.Wait(t)
+		since := time.Now()
+		eventually(t, "the limit is over", func() bool { return time.Since(since) > 3*o.OpTimeout })
+		held.Release()
+		return <-done
+	}
+	require.Equal(t, aside.StatusHit, ask("a").Status)
+	eventually(t, "an operation is quick", func() bool {
+		return aside.Set(t.Context(), c, items.Key("quick"), "v") == nil && ask("b").Status == aside.StatusFallback
+	})
 }

@@ -73,7 +73,8 @@ type Options struct {
 
 	// OpTimeout bounds what one call may wait for Redis, not counting loads, waits for other processes' loads, and the
 	// first connection, which has a second for each of its steps and three in all, or OpTimeout where that is longer. Values
-	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys. Without chunks
+	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys. The first operations of
+	// a process may take a second, until one was quick enough, or it has had a connection for three seconds. Without chunks
 	// (ChunkFrom) the first operations of a policy get half a second, since nothing is known of its values yet. Default:
 	// 50 ms, at most 1 min.
 	OpTimeout time.Duration

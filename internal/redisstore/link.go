@@ -80,6 +80,7 @@ type link struct {
 	handed    atomic.Bool                // what the node has was handed over to it in full, and it has not been in use yet
 	latest    atomic.Pointer[session]    // the one in use, or, while there is none, the last one that was
 	opTimeout time.Duration
+	grace     *grace // of the process
 	options   rueidis.ClientOption
 	addrs     []string     // of the one server, where it has several; empty: as the options say
 	at        atomic.Int32 // the number of the one in use, or to be tried next, modulo their number
@@ -284,6 +285,7 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 		if s.broken.Load() { // since the probe
 			l.trip(s, errBroken)
 		} else {
+			l.grace.begin()
 			l.report(State{Up: true, Since: time.Now(), Silent: l.silent.Load()})
 		}
 		if next = l.lostOrRenewed(ctx, s, renewal); next != nil || ctx.Err() != nil {
@@ -437,6 +439,9 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 			l.unreached.note(dst, err)
 		}
 		if err == nil && !made.Load() {
+			if first {
+				l.first.step()
+			}
 			context.AfterFunc(trying, func() {
 				if !made.Load() {
 					conn.Close()
@@ -612,11 +617,15 @@ func (l *link) note(ctx context.Context, s *session, took time.Duration, sent in
 			return // one round trip is one failure
 		}
 	}
+	limit := l.grace.now()
 	switch {
-	case took > l.opTimeout && took > l.opTimeout+allowance(sent+bytesOf(results), len(results)):
+	case took > limit && took > limit+allowance(sent+bytesOf(results), len(results)):
 		l.fail(s, ErrSlow)
 	case ok && took != inBulk && l.failed.Load() != 0:
 		l.failed.Store(0)
+	}
+	if ok && took != inBulk {
+		l.grace.answered(took)
 	}
 }
 

@@ -168,6 +168,7 @@ type Store struct {
 	namespace     namespace
 	announcements announcements // where the server does no tracking
 	opTimeout     time.Duration
+	grace         grace
 	changed       func(key string)
 	marked        func(uint64)
 	asked         func() uint64
@@ -183,6 +184,7 @@ type Store struct {
 func Open(o Options) *Store {
 	s := &Store{
 		opTimeout:    o.OpTimeout,
+		grace:        grace{limit: o.OpTimeout},
 		asked:        o.Asked,
 		restAfter:    orElse(o.RestAfter, restAfter),
 		namespace:    namespace(o.Namespace),
@@ -220,7 +222,7 @@ func Open(o Options) *Store {
 
 // linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
-	l := &link{opTimeout: s.opTimeout, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst(s.opTimeout), hanging: &s.topology.hanging}
+	l := &link{opTimeout: s.opTimeout, grace: &s.grace, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst(s.opTimeout), hanging: &s.topology.hanging}
 	if owned != nil {
 		l.owned.Store(owned)
 	}
@@ -362,7 +364,7 @@ func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
 		return err
 	}
 	l.clock.note(sent, parts[0]*1_000_000+parts[1])
-	if time.Since(sent) > l.opTimeout {
+	if time.Since(sent) > l.grace.now() {
 		return ErrSlow
 	}
 	return nil
@@ -417,7 +419,7 @@ const bytesPerKey = 4 << 10
 // Budget bounds ctx to what one call may spend on Redis: the operation limit, and more where size bytes or several keys
 // are to be moved. Where it is what ends the context, the cause is ErrBudget.
 func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
-	return budgetUntil(ctx, time.Now().Add(s.opTimeout+allowance(size, keys)), new(atomic.Int64))
+	return budgetUntil(ctx, time.Now().Add(s.grace.now()+allowance(size, keys)), new(atomic.Int64))
 }
 
 // More adds to what ctx, which Budget has made, may spend: the time for further bytes in several keys, which turned out to be
