@@ -162,3 +162,30 @@ func TestCodecsThatCannotBeComparedAreComparedByTheirType(t *testing.T) {
 	require.Error(t, set("same", loose{masked{1}, func() {}}))
 	require.Error(t, set("json", masked{1}))
 }
+
+type Dated struct {
+	time.Time
+	Seats int
+}
+
+// A booking has its MarshalJSON from Dated, which has it from time.Time: Seats is written by nobody.
+type booking struct{ Dated }
+
+func TestAnotherProcessHasNoValueWithoutTheFieldsBesideAnEmbeddedTime(t *testing.T) {
+	t.Parallel()
+	for _, codec := range []aside.Codec{aside.JSON, aside.CBOR} {
+		t.Run(codec.Name(), func(t *testing.T) {
+			t.Parallel()
+			p := items
+			p.Codec = codec
+			server := redistest.Start(t)
+			a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+			want := booking{Dated{time.Unix(1, 0).UTC(), 7}}
+			for _, c := range []*aside.Cache{a, b} {
+				v, err := aside.GetOrLoad(t.Context(), c, p.Key("a"), func(context.Context) (booking, error) { return want, nil })
+				require.NoError(t, err)
+				require.Equal(t, want, v)
+			}
+		})
+	}
+}
