@@ -742,7 +742,7 @@ func (c *Cache) readStale(s *slot) (outcome, bool) {
 		return outcome{}, false
 	}
 	e := c.near.Stale(s.key)
-	if e == nil || !s.ours(e) {
+	if e == nil || !s.ours(e) || !s.covers(e.Value) {
 		return outcome{}, false
 	}
 	value, ok := c.as(e.Value, s)
