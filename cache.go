@@ -1121,10 +1121,15 @@ func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]
 		defer call.Work()
 		return c.loads.enter(ctx, call.Hurried())
 	}()
-	if !place {
-		return func() {}, ok
+	switch {
+	case place:
+		return c.loads.hold(call), true
+	case !ok:
+		return func() {}, false
 	}
-	return c.loads.hold(call), true
+	p := new(placeless)
+	call.Watch(p)
+	return func() { call.Unwatch(p) }, true
 }
 
 // overloaded refuses loads for which there is no room.
