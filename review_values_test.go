@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // A source that hangs answers with a time-out of its own, as net/http's client does, later than callers wait for it:
@@ -34,4 +35,39 @@ func TestASourceWhoseOwnTimeLimitIsLongerThanItsCallersIsHeldBack(t *testing.T) 
 		}
 		require.Less(t, loads, 45, "loads in 50 calls: the back-off is up to five seconds")
 	})
+}
+
+// docs/codecs.md says of a value that is refused as another build's: each process loads its own once, and keeps it in memory. For Strong
+// calls that is not so: memory does not answer these.
+func TestAnotherBuildsValueIsLoadedOnceByStrongCallsToo(t *testing.T) {
+	t.Parallel()
+	type older struct{ ID, Price int }
+	type newer struct{ ID, Cost int }
+	server := redistest.Start(t)
+	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), older{1, 12}))
+	loads := 0
+	for range 5 {
+		_, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), func(context.Context) (newer, error) { loads++; return newer{1, 12}, nil }, aside.Strong())
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, loads)
+}
+
+// Nor is it so where the server does not tell of changes: there the builds push out each other's values.
+func TestAnotherBuildsValueIsLoadedOnceOnAServerWithoutTracking(t *testing.T) {
+	t.Parallel()
+	type older struct{ ID, Price int }
+	type newer struct{ ID, Cost int }
+	addr := mini(t)
+	a, b := connected(t, at(addr)), connected(t, at(addr))
+	loads := 0
+	for range 5 {
+		_, err := aside.GetOrLoad(t.Context(), a, items.Key("a"), func(context.Context) (older, error) { loads++; return older{1, 12}, nil })
+		require.NoError(t, err)
+		_, err = aside.GetOrLoad(t.Context(), b, items.Key("a"), func(context.Context) (newer, error) { loads++; return newer{1, 12}, nil })
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond)
+	}
+	require.LessOrEqual(t, loads, 2)
 }
