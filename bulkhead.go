@@ -97,6 +97,16 @@ func (b *bulkhead) withdraw(h *held) {
 	}
 }
 
+// A placeless is in the place of held for a load that runs without a place, since another load has lent it its own. It does not go on when
+// nobody waits for it. Else MaxLoads would not hold:
+//
+//  1. the callers of the other load leave, and both go on;
+//  2. a load that somebody waits for ends the other one, and has its place;
+//  3. the one without a place goes on, and there is one more at each such turn.
+type placeless struct{ _ byte } // of a size, so that two have two addresses
+
+func (*placeless) Deserted(bool) (end bool) { return true }
+
 // A spared is a place that spare has given.
 type spared struct {
 	end   func() // the load that has it

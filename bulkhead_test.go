@@ -151,3 +151,34 @@ func TestALoaderThatPanicsOrExitsLeavesItsPlace(t *testing.T) {
 		require.Equal(t, 1, v)
 	})
 }
+
+// A loader asks the cache for something of a slow source. That load has no place of its own: the one that waits for it has lent its place.
+//
+//  1. the loader's callers leave, and both loads go on for LoadGrace
+//  2. somebody else needs a place: the outer load ends, and gives back its place
+//  3. the inner one, for which nobody waits any more, has none to give back. Were it to go on, there would be one more at each turn
+func TestALoadWithoutAPlaceThatNobodyWaitsForEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(t, aside.Options{MaxLoads: 2})
+		var running, most atomic.Int64
+		for i := range 60 {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			_, err := aside.GetOrLoad(ctx, c, items.Key("outer", i), func(ctx context.Context) (int, error) {
+				return aside.GetOrLoad(ctx, c, items.Key("inner", i), func(ctx context.Context) (int, error) {
+					if n := running.Add(1); n > most.Load() {
+						most.Store(n)
+					}
+					defer running.Add(-1)
+					select {
+					case <-time.After(10 * time.Second):
+					case <-ctx.Done():
+					}
+					return 0, ctx.Err()
+				})
+			})
+			cancel()
+			require.Error(t, err)
+		}
+		require.LessOrEqual(t, most.Load(), int64(4), "loads of the slow source at once, where MaxLoads is 2")
+	})
+}

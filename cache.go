@@ -743,7 +743,7 @@ func (c *Cache) readStale(s *slot) (outcome, bool) {
 		return outcome{}, false
 	}
 	e := c.near.Stale(s.key)
-	if e == nil || !s.ours(e) {
+	if e == nil || !s.ours(e) || !s.covers(e.Value) {
 		return outcome{}, false
 	}
 	value, ok := c.as(e.Value, s)
@@ -1122,10 +1122,15 @@ func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]
 		defer call.Work()
 		return c.loads.enter(ctx, call.Hurried())
 	}()
-	if !place {
-		return func() {}, ok
+	switch {
+	case place:
+		return c.loads.hold(call), true
+	case !ok:
+		return func() {}, false
 	}
-	return c.loads.hold(call), true
+	p := new(placeless)
+	call.Watch(p)
+	return func() { call.Unwatch(p) }, true
 }
 
 // overloaded refuses loads for which there is no room.

@@ -162,3 +162,53 @@ func TestCodecsThatCannotBeComparedAreComparedByTheirType(t *testing.T) {
 	require.Error(t, set("same", loose{masked{1}, func() {}}))
 	require.Error(t, set("json", masked{1}))
 }
+
+type Dated struct {
+	time.Time
+	Seats int
+}
+
+// A booking has its MarshalJSON from Dated, which has it from time.Time: Seats is written by nobody.
+type booking struct{ Dated }
+
+func TestAnotherProcessHasNoValueWithoutTheFieldsBesideAnEmbeddedTime(t *testing.T) {
+	t.Parallel()
+	for _, codec := range []aside.Codec{aside.JSON, aside.CBOR} {
+		t.Run(codec.Name(), func(t *testing.T) {
+			t.Parallel()
+			p := items
+			p.Codec = codec
+			server := redistest.Start(t)
+			a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+			want := booking{Dated{time.Unix(1, 0).UTC(), 7}}
+			for _, c := range []*aside.Cache{a, b} {
+				v, err := aside.GetOrLoad(t.Context(), c, p.Key("a"), func(context.Context) (booking, error) { return want, nil })
+				require.NoError(t, err)
+				require.Equal(t, want, v)
+			}
+		})
+	}
+}
+
+// Two parts of a program read one key, each with the fields that it needs:
+//
+//  1. what Redis holds has ID and Price
+//  2. b reads it as a type that has only ID, and memory keeps it as that
+//  3. Redis is away
+//  4. b asks for ID and Price: a value is made of what memory has, with a price of 0
+func TestAStaleValueOfANarrowerTypeIsNoValueOfAWiderOne(t *testing.T) {
+	t.Parallel()
+	type wide struct{ ID, Price int }
+	type narrow struct{ ID int }
+	server := redistest.Start(t)
+	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), wide{1, 12}))
+	n, err := aside.Get[narrow](t.Context(), b, items.Key("a"))
+	require.NoError(t, err)
+	require.Equal(t, narrow{1}, n)
+	server.Kill()
+	eventually(t, "b knows that Redis is away", func() bool { return b.Health().State == aside.StateDegraded })
+	r, err := aside.Lookup(t.Context(), b, items.Key("a"), func(context.Context) (wide, error) { return wide{1, 12}, nil })
+	require.NoError(t, err)
+	require.Equal(t, wide{1, 12}, r.Value, "%s, %s", r.Status, r.Reason)
+}

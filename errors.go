@@ -16,7 +16,7 @@ var (
 	ErrMiss = errors.New("aside: not cached")
 	// ErrNotFound is what a loader returns for something that does not exist, as it is or wrapped by an error that wraps nothing
 	// else (fmt.Errorf with one %w). It is cached like a value, for the policy's NegativeTTL, and every call that meets such an entry
-	// returns what the loader has returned. What was read from Redis is ErrNotFound with the text of that error, up to 1 KiB: of
+	// returns what the loader has returned; of an error that takes more than 64 KiB, the beginning of its text is kept. What was read from Redis is ErrNotFound with the text of that error, up to 1 KiB: of
 	// what else it wraps, other processes know nothing. An error that holds several, by errors.Join, two %w or a BatchError, is a
 	// failure, though ErrNotFound be among them, and so is a panic with it.
 	ErrNotFound = errors.New("aside: not found")

@@ -133,8 +133,13 @@ func (t *failures) dropTold(k *cause) {
 	}
 }
 
-// shortened is an error with the beginning of another one's text. The methods of that were tried before: see sound.
-func shortened(err error) error {
+// shortened is an error with the beginning of another one's text. The methods of that were tried before, see sound, and may panic by now.
+func shortened(err error) (short error) {
+	defer func() {
+		if recover() != nil {
+			short = errors.New("an error whose methods panic")
+		}
+	}()
 	text := []rune(err.Error())
 	if len(text) > longestText {
 		text = append(text[:longestText:longestText], '…')

@@ -136,3 +136,37 @@ func TestFailuresOfPoliciesThatShareAKeyAreApart(t *testing.T) {
 		require.Nil(t, f.byKey)
 	})
 }
+
+// fickle has a text the first time that it is asked, and panics from then on: what it is made of is used again, say.
+type fickle struct{ asked int }
+
+func (f *fickle) Error() string {
+	if f.asked++; f.asked > 1 {
+		panic("used again")
+	}
+	return "fickle"
+}
+
+// The text of an error that gives way to others is made when they come:
+//
+//  1. an error is kept whose text is sound;
+//  2. so many others are kept that it gives way;
+//  3. its methods panic by now. Those that note a failure may be on a goroutine of the standard library, where a panic ends the process.
+func TestAnErrorThatGivesWayToOthersMayPanic(t *testing.T) {
+	t.Parallel()
+	clock := near.NewClock()
+	defer clock.Stop()
+	f := failures{clock: clock}
+	defer f.end()
+	note := func(i int, err error) {
+		f.note(&failure{key: strconv.Itoa(i), err: err, until: clock.Now() + int64(time.Hour), over: clock.Now() + int64(time.Hour)})
+	}
+	note(0, sound(&fickle{}))
+	require.NotPanics(t, func() {
+		for i := range mostErrors {
+			note(i+1, errors.New("down"))
+		}
+	})
+	require.Error(t, f.of("0", 0).err)
+	require.NotPanics(t, func() { _ = f.of("0", 0).err.Error() })
+}

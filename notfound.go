@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/near"
 )
 
 // isNotFound reports whether a loader's error says that there is no such thing, and nothing else: ErrNotFound itself, or wrapped by
@@ -26,8 +27,13 @@ func isNotFound(err error) bool {
 	return false
 }
 
-// An absence is what memory keeps of a "not found" whose loader has said more than ErrNotFound.
-type absence struct{ err error }
+// An absence is what memory keeps of a "not found" whose loader has said more than ErrNotFound. What the error takes counts like what a
+// value takes, which is found by exported fields.
+type absence struct{ Err error }
+
+// largestAbsence is how much memory such an error may take. Of a larger one, which may hold a source's whole answer, the beginning of the
+// text is kept.
+const largestAbsence = 64 << 10
 
 // isAbsent reports whether a value in memory is a "not found".
 func isAbsent(value any) bool {
@@ -38,7 +44,7 @@ func isAbsent(value any) bool {
 // absentError is the error of a "not found" that memory holds.
 func absentError(value any) error {
 	if a, ok := value.(*absence); ok {
-		return a.err
+		return a.Err
 	}
 	return ErrNotFound
 }
@@ -46,7 +52,11 @@ func absentError(value any) error {
 // kept is the outcome's value as memory keeps it.
 func (o *outcome) kept() any {
 	if o.value == nil && o.absent != nil && o.absent != ErrNotFound {
-		return &absence{o.absent}
+		a := &absence{o.absent}
+		if near.Size(a) > largestAbsence {
+			a.Err = &toldAbsence{cut(o.absent.Error(), longestAbsence)}
+		}
+		return a
 	}
 	return o.value
 }

@@ -47,6 +47,9 @@ func (b *builder) fillStruct(p *part, addressable bool) *loss {
 		if l != nil {
 			return l.in(f.path)
 		}
+		if b.format == "json" && strings.Contains(f.other, "string") && of.isQuotedText() {
+			return lose("has the option string, with which encoding/json does not decode what a type's own MarshalText has written").in(f.path)
+		}
 		f.part = of
 		if p.array {
 			f.empty, f.zero, f.asks, f.least = false, false, false, 1
@@ -65,6 +68,20 @@ func (b *builder) fillStruct(p *part, addressable bool) *loss {
 		}
 	}
 	return nil
+}
+
+// isQuotedText reports whether the option string counts for a type, which it does for numbers, strings and truth values, and pointers to
+// these, and the type has a text of its own.
+func (p *part) isQuotedText() bool {
+	if p.kind == pointerPart {
+		p = p.elem
+	}
+	switch k := p.typ.Kind(); {
+	case p.kind != ownTextPart:
+		return false
+	default:
+		return k == reflect.String || reflect.Bool <= k && k <= reflect.Float64
+	}
 }
 
 // locks are types whose values are no part of a value: a new one does as well.

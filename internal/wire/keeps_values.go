@@ -62,7 +62,13 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	case floatPart:
 		return w.float(v.Float())
 	case ownPart, ownTextPart:
-		if p.look && !comesBack(v) {
+		switch {
+		case p.wrapped != nil && p.wrapped.look:
+			w.left++ // its field is what takes a byte
+			if l := w.value(p.wrapped, v.Field(p.wraps), levels, steps); l != nil {
+				return l.in(p.typ.Field(p.wraps).Name)
+			}
+		case p.look && !comesBack(v):
 			return lose("is a %s that is another one once it is decoded", p.typ)
 		}
 		if p.kind == ownTextPart {

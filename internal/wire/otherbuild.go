@@ -217,3 +217,22 @@ func (k *keeper) reads(print uint32, stored []byte) error {
 	}
 	return fmt.Errorf("%w: %w", errOtherFields, l.error(k.root.typ))
 }
+
+// Covers reports whether a value of one type has all fields of another, as far as codecs of this package know.
+func Covers(c Codec, of, other reflect.Type) bool {
+	switch c.(type) {
+	case jsonCodec, cborCodec:
+	default:
+		return true
+	}
+	a, b := keeperOf(of, c.Name()), keeperOf(other, c.Name())
+	if a.print == b.print {
+		return true
+	}
+	for field := range b.fields.paths {
+		if _, ok := a.fields.paths[field]; !ok {
+			return false
+		}
+	}
+	return b.fields.paths != nil
+}

@@ -1,0 +1,58 @@
+package aside_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+)
+
+// A loader wraps ErrNotFound with what the source has said. That lies in memory as long as the "not found" does, so it counts there
+// like a value.
+func TestWhatANotFoundSaysCountsForMaxBytes(t *testing.T) {
+	c := newCache(t, aside.Options{MaxBytes: 8 << 20})
+	before := heapInUse()
+	for i := range 100 {
+		_, err := aside.GetOrLoad(t.Context(), c, items.Key(i), func(context.Context) (int, error) {
+			return 0, fmt.Errorf("the source has %s of %d: %w", strings.Repeat("n", 1<<20), i, aside.ErrNotFound)
+		})
+		require.ErrorIs(t, err, aside.ErrNotFound)
+	}
+	require.Less(t, heapInUse()-before, int64(40<<20), "bytes, where MaxBytes is 8 MiB")
+	runtime.KeepAlive(c)
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Nor is it loaded again and again for its size.
+func TestANotFoundThatSaysVeryMuchIsCached(t *testing.T) {
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{MaxValueBytes: 1 << 20})
+		loads := 0
+		for range 3 {
+			_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), func(context.Context) (int, error) {
+				loads++
+				return 0, fmt.Errorf("nothing: %s: %w", strings.Repeat("n", 2<<20), aside.ErrNotFound)
+			})
+			require.ErrorIs(t, err, aside.ErrNotFound)
+			require.ErrorContains(t, err, "not")
+			eventually(t, "it is cached", func() bool {
+				_, err := aside.Get[int](t.Context(), c, items.Key("a"))
+				return !errors.Is(err, aside.ErrMiss)
+			})
+		}
+		require.Equal(t, 1, loads)
+	})
+}
