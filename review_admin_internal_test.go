@@ -1,0 +1,97 @@
+package aside
+
+import (
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Hazard 121, with orders side by side: what is under way will be confirmed too, and is to be counted before.
+//
+//  1. One key sends sixteen orders of a thousand names at once. All of them find room.
+//  2. Redis confirms them, and the key sends as many again before the record is written.
+//  3. The server is replaced by one that knows of none of them.
+func TestReviewOrdersSideBySideConfirmNoMoreThanIsRemembered(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	type sent struct {
+		names []string
+		end   func()
+	}
+	n := 0
+	round := func(most int) (list []sent) {
+		for range most {
+			names := manyNames("c:"+strconv.Itoa(n)+".", 1000)
+			n++
+			if end, ok := j.reserve("flood", names); ok {
+				list = append(list, sent{names, end})
+			}
+		}
+		return list
+	}
+	confirm := func(list []sent) {
+		for _, s := range list {
+			j.confirm(j.now(), s.names...)
+			s.end()
+		}
+	}
+	first := round(15)
+	confirm(first) // 15,000 confirmed ones, not written down
+	second := round(50)
+	confirm(second)
+	require.LessOrEqual(t, j.mark(), uint64(mostRecent), "more is confirmed than is remembered")
+}
+
+func TestReviewManyOrdersAtOnce(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	var ends []func()
+	var all [][]string
+	for i := range 200 { // from several keys at once, none of which Redis has confirmed yet
+		names := manyNames("c:"+strconv.Itoa(i)+".", 1000)
+		if end, ok := j.reserve("key "+strconv.Itoa(i%5), names); ok {
+			ends, all = append(ends, end), append(all, names)
+		}
+	}
+	for i, names := range all {
+		j.confirm(j.now(), names...)
+		ends[i]()
+	}
+	t.Log(len(all), "orders", j.mark(), "confirmed", len(j.recent), "remembered")
+	j.found(0)
+	require.Nil(t, j.entries[tagAll], "everything is invalidated")
+}
+
+// The same after an outage: the journal is full of what a few keys have invalidated, all of it is confirmed as soon as Redis is back, and the
+// server fails again before the record is written.
+func TestReviewAnOutageThatIsFollowedByAFailover(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	// Before the outage: as much as is remembered at most, written down.
+	for i := range 16 {
+		names := manyNames("c:before"+strconv.Itoa(i)+".", 1000)
+		end, ok := j.reserve("flood", names)
+		require.True(t, ok)
+		j.confirm(j.now(), names...)
+		end()
+	}
+	j.wrote(j.mark())
+	mark := j.mark()
+	for i := range 3000 {
+		for _, caller := range []string{"flood", "second", "third"} {
+			order(j, caller, manyNames("c:"+caller+strconv.Itoa(i)+".", 100)...)
+		}
+	}
+	t.Log(len(j.entries), "wait")
+	for {
+		tags, keys, upTo := j.pending()
+		if len(tags)+len(keys) == 0 {
+			break
+		}
+		j.confirm(upTo, keys...)
+	}
+	t.Log(j.mark()-mark, "confirmed and not written down;", len(j.recent), "remembered")
+	j.found(mark)
+	require.Nil(t, j.entries[tagAll], "everything is invalidated")
+}
