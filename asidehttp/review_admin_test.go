@@ -168,10 +168,18 @@ func TestReviewNothingIsLeftInRedisOfMadeUpNames(t *testing.T) {
 	ask(h, "POST", "/", `{"tags":["x"]}`, "Bearer "+keyChange)
 	before := size()
 	for i := range 10 {
-		eventually(t, "there is room", func() bool { return ask(h, "POST", "/", bodyOf(t, "keys", madeUp("user", 1000*i, 1000)), "Bearer "+keyChange).Code == 200 })
-		eventually(t, "there is room", func() bool { return ask(h, "POST", "/", bodyOf(t, "tags", madeUp("t", 1000*i, 1000)), "Bearer "+keyChange).Code == 200 })
-		eventually(t, "there is room", func() bool { return ask(h, "POST", "/", bodyOf(t, "pattern", fmt.Sprintf("user:%d:*", i)), "Bearer "+keyChange).Code == 200 })
-		eventually(t, "there is room", func() bool { return ask(h, "POST", "/", bodyOf(t, "pattern", fmt.Sprintf("user:%d", i)), "Bearer "+keyChange).Code == 200 })
+		eventually(t, "there is room", func() bool {
+			return ask(h, "POST", "/", bodyOf(t, "keys", madeUp("user", 1000*i, 1000)), "Bearer "+keyChange).Code == 200
+		})
+		eventually(t, "there is room", func() bool {
+			return ask(h, "POST", "/", bodyOf(t, "tags", madeUp("t", 1000*i, 1000)), "Bearer "+keyChange).Code == 200
+		})
+		eventually(t, "there is room", func() bool {
+			return ask(h, "POST", "/", bodyOf(t, "pattern", fmt.Sprintf("user:%d:*", i)), "Bearer "+keyChange).Code == 200
+		})
+		eventually(t, "there is room", func() bool {
+			return ask(h, "POST", "/", bodyOf(t, "pattern", fmt.Sprintf("user:%d", i)), "Bearer "+keyChange).Code == 200
+		})
 	}
 	require.LessOrEqual(t, size()-before, int64(3), "%v", server.MustDo(t, "KEYS", "*"))
 }
