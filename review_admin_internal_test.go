@@ -95,3 +95,19 @@ func TestReviewAnOutageThatIsFollowedByAFailover(t *testing.T) {
 	j.found(mark)
 	require.Nil(t, j.entries[tagAll], "everything is invalidated")
 }
+
+// Of what is confirmed and not written down yet, one caller leaves room to the next, as of what waits.
+func TestReviewOneCallersConfirmedNamesLeaveRoomToAnother(t *testing.T) {
+	t.Parallel()
+	j := newJournal()
+	for i := range 20 {
+		names := manyNames("c:"+strconv.Itoa(i)+".", 1000)
+		if end, ok := j.reserve("flood", names); ok {
+			j.confirm(j.now(), names...)
+			end()
+		}
+	}
+	end, ok := j.reserve("deploy", manyNames("d:", 1000))
+	require.True(t, ok, "the first one has left none")
+	end()
+}
