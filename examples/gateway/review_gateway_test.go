@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -65,5 +64,7 @@ func TestReviewARefusalDoesNotWaitForItsBody(t *testing.T) {
 	}
 }
 
-var _ = aside.ErrClosed
-var _ = slog.LevelInfo
+// Too many loads at once are no failure of the server.
+func TestReviewOverloadSaysSo(t *testing.T) {
+	require.Equal(t, http.StatusServiceUnavailable, problemOf(fmt.Errorf("search: %w", &aside.Error{Code: aside.CodeOverloaded})).Status)
+}
