@@ -99,7 +99,7 @@ func TestReviewACachePrintsNoSecret(t *testing.T) {
 		Secret: aside.NewSecret("canary-of-sixteen-bytes"), Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
-	defer c.Close()
+	require.NoError(t, c.Close()) // or its goroutines would work in what is printed below
 	type holder struct {
 		Public *aside.Cache
 		c      *aside.Cache
