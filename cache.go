@@ -65,7 +65,7 @@ type Cache struct {
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
 	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guardHooks(opts.Redis)
-	c := &Cache{opts: opts, closes: make(chan struct{})}
+	c := &Cache{opts: withoutCredentials(opts), closes: make(chan struct{})}
 	errs = append(errs, c.registerAll()...)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

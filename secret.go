@@ -58,6 +58,14 @@ func Credentials(user string, password Secret) func(rueidis.AuthCredentialsConte
 	}
 }
 
+// withoutCredentials returns the options as a cache keeps them: fmt goes through a cache in an unexported field, its own Format unasked,
+// where a verb such as %s does not fit a pointer.
+func withoutCredentials(o Options) Options {
+	o.Redis.Username, o.Redis.Password = "", ""
+	o.Redis.Sentinel.Username, o.Redis.Sentinel.Password = "", ""
+	return o
+}
+
 // hidden returns the options with the password where nothing prints it. Sentinels would be sent it too, so with those it stays.
 func hidden(r rueidis.ClientOption) rueidis.ClientOption {
 	if r.Sentinel.MasterSet == "" && (r.Username != "" || r.Password != "") {

@@ -60,7 +60,7 @@ func (r *Revalidator) report(last bool) (later time.Duration) {
 	}
 	if lost {
 		r.o.Logger.Error("aside: the front end was not told of invalidations",
-			"lost", n.lost, "tags", n.tags, "paths", n.paths, "attempts", n.attempts, "error", n.cause)
+			"lost", n.lost, "tags", quoted(n.tags), "paths", quoted(n.paths), "attempts", n.attempts, "error", n.cause)
 	}
 	return later
 }

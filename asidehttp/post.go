@@ -32,7 +32,7 @@ func newPoster(o RevalidatorOptions, u *url.URL, client *http.Client) *poster {
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		_, value, _ := strings.Cut(pair, "=")
 		plain, _ := url.QueryUnescape(value)
-		p.private = append(p.private, value, plain)
+		p.private = append(p.private, value, plain, url.QueryEscape(plain)) // the last is how it is sent beside a target
 	}
 	p.private = slices.DeleteFunc(p.private, func(text string) bool { return len(text) < 4 }) // those are in every message
 	slices.SortFunc(p.private, func(a, b string) int { return len(b) - len(a) })

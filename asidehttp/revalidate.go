@@ -157,7 +157,14 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		bad("URL is malformed: write https://host/path, without a user") // the cause would repeat it, secret and all
 	}
-	if secret := o.Secret.Reveal(); secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) {
+	if err == nil && o.Query { // what cannot be read would be left out of the query that is sent
+		if _, err := url.ParseQuery(u.RawQuery); err != nil {
+			bad("URL has a query that cannot be read: escape a semicolon as %%3B and a percent sign as %%25")
+		}
+	}
+	if secret := o.Secret.Reveal(); secret != strings.TrimSpace(secret) {
+		bad("Secret begins or ends with white space, which does not arrive: leave it out")
+	} else if secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) {
 		bad("Secret is empty or holds a character that a header cannot: use letters and digits")
 	}
 	setDefault(&o.SecretHeader, "X-Revalidate-Secret")
@@ -203,6 +210,7 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	// Go takes Authorization off a request that is redirected to another host, but no header of ours.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	r.post = newPoster(o, u, &client).post
+	r.o.Client = nil // its connections hold what they have sent
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go r.run(ctx)

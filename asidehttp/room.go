@@ -14,7 +14,7 @@ func onBehalfOf(ctx context.Context, who visitor) context.Context {
 	if who.may&mayEmpty != 0 {
 		return ctx
 	}
-	return outside.With(ctx, who.name)
+	return outside.With(ctx, string(who.sum[:])) // two keys may have one name
 }
 
 // noRoom is the problem of an order that was refused for want of room.

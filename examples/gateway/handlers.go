@@ -98,10 +98,20 @@ func (srv *server) getSession(w http.ResponseWriter, r *request) error {
 	case before < 0:
 		return badRequest("before %d: want the id of a message", before)
 	case before > 0:
-		key = olderKey(r.hash, id, before) // messages are only added, so this one never changes
+		key = olderKey(r.hash, id, before)
 	}
 	return answer(srv, w, r, opSession, key, func(ctx context.Context) (session, error) {
-		return srv.store.session(ctx, r.user, id, before)
+		s, err := srv.store.session(ctx, r.user, id, before)
+		if err != nil || before == 0 {
+			return s, err
+		}
+		// Messages are only added, so what is before one of them never changes. Before a made-up number there may be more tomorrow,
+		// and such numbers have no end.
+		known, err := srv.store.hasMessage(ctx, id, before)
+		if load := aside.Loading(ctx); load != nil && !known {
+			load.NoStore()
+		}
+		return s, err
 	})
 }
 

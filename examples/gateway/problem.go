@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gatewayz/aside"
 )
@@ -41,11 +42,23 @@ func problemOf(err error) *problem {
 		return newProblem(http.StatusBadGateway, "the gateway does not answer")
 	case errors.Is(err, &aside.Error{Code: aside.CodeLoadTimeout}), errors.Is(err, context.DeadlineExceeded):
 		return newProblem(http.StatusGatewayTimeout, "the answer took too long to load")
+	case errors.Is(err, &aside.Error{Code: aside.CodeOverloaded}):
+		return newProblem(http.StatusServiceUnavailable, "too much is asked for at once: try again in a moment")
 	case errors.Is(err, aside.ErrClosed):
 		return newProblem(http.StatusServiceUnavailable, "the server is stopping")
 	default:
 		return newProblem(http.StatusInternalServerError, "the answer could not be loaded")
 	}
+}
+
+// leaveBody has a refusal sent without waiting for the body of its request, which net/http would read first. A client that sends it
+// slowly would hold the connection for the whole read limit.
+func leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.ProtoMajor > 1 {
+		return
+	}
+	w.Header().Set("Connection", "close")
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // best effort: the read limit is there too
 }
 
 func writeProblem(w http.ResponseWriter, p *problem) {

@@ -90,6 +90,12 @@ func (st *store) session(ctx context.Context, user, id, before int64) (session, 
 	return s, err
 }
 
+// hasMessage reports whether a message is one of a session.
+func (st *store) hasMessage(ctx context.Context, id, message int64) (bool, error) {
+	return one(ctx, st, opSession, func(rows *sql.Rows, found *bool) error { return rows.Scan(found) },
+		`SELECT EXISTS (SELECT 1 FROM messages WHERE id = ? AND session_id = ?)`, message, id)
+}
+
 type searchHit struct {
 	SessionID int64  `json:"session_id"`
 	Title     string `json:"title"`

@@ -86,7 +86,10 @@ func newServer(b *backend, cache *aside.Cache, admin map[string]http.Handler, lo
 	for path, handler := range admin {
 		mux.Handle(path, handler)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(mux, r)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		leaveBody(w, r)
+		writeProblem(w, noRoute(mux, r))
+	})
 	srv.handler = mux
 	return srv
 }
@@ -127,6 +130,7 @@ func (srv *server) handle(private bool, next handlerFunc) http.Handler {
 				srv.log.Error("request failed", "method", hr.Method, "path", hr.URL.Path, "error", err)
 			}
 			r.sample.status = p.Status
+			leaveBody(w, hr)
 			writeProblem(w, p)
 		}
 		if srv.observe != nil {
