@@ -59,12 +59,14 @@ func TestFault03And04HowLongWhatOthersInvalidateIsServed(t *testing.T) {
 				}
 				var last time.Duration // when an old value was served last
 				var served int
-				loads := make([][]time.Time, keys)
+				type load struct{ called, begun time.Time }
+				loads := make([][]load, keys)
 				least := mostBlind + 4*max(life, 0)
 				for time.Since(begun) < least+500*time.Millisecond {
 					for k := range keys {
+						called := time.Now()
 						v, err := aside.GetOrLoad(t.Context(), c, items.Key(k), func(context.Context) (string, error) {
-							loads[k] = append(loads[k], time.Now())
+							loads[k] = append(loads[k], load{called, time.Now()})
 							return "new", nil
 						})
 						require.NoError(t, err)
@@ -83,7 +85,8 @@ func TestFault03And04HowLongWhatOthersInvalidateIsServed(t *testing.T) {
 					require.NotEmpty(t, at)
 					most = max(most, len(at))
 					for i := range len(at) - 1 {
-						shortest = min(shortest, at[i+1].Sub(at[i]))
+						// What is loaded is kept from before its loader is called, which a busy machine may do late.
+						shortest = min(shortest, at[i+1].begun.Sub(at[i].called))
 					}
 				}
 				fault.end(server, proxy)
