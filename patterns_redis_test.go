@@ -113,7 +113,8 @@ func TestALoadInFlightIsNotStoredWhereverTheScanIs(t *testing.T) {
 			eventually(t, "the fill is over", func() bool {
 				return refused(a) > refusedBefore || server.MustDo(t, "EXISTS", key.String()) == int64(1)
 			})
-			require.Equal(t, leased, refused(a) == refusedBefore, name)
+			// Memory may refuse it all the same: the push of what is above may come only now.
+			require.Equal(t, leased, server.MustDo(t, "EXISTS", key.String()) == int64(1), name)
 			gate.Release()
 			require.True(t, (<-receipts).Confirmed)
 			require.Equal(t, int64(0), server.MustDo(t, "EXISTS", key.String()), name)
