@@ -108,5 +108,6 @@ func (a *audits) write(key [sha256.Size]byte) {
 	if s.problem != "" {
 		attrs = append(attrs, slog.String("error", s.problem))
 	}
-	a.log.LogAttrs(context.Background(), slog.LevelInfo, "asidehttp: invalidated, in sum", attrs...)
+	text := "asidehttp: invalidated, in sum"
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, text, attrs...)
 }
