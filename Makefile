@@ -6,13 +6,14 @@ FUZZTIME  = 5s
 BENCHTIME = 1s
 RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs|TestNoGenerationInUse
 SOAK      = 10m
+FLOOD     = 10m
 SCHEDULES = 100
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test acl cluster races faults cluster-faults soak consistency mutants lint fuzz bench gateway report cover tools
+.PHONY: help test acl cluster races faults cluster-faults soak flood consistency mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,9 @@ cluster-faults: tools ## the same on Redis Clusters of one node; row 8, and what
 
 soak: tools ## random faults under load for SOAK (10m), from a seed that is printed; ASIDE_SEED repeats them
 	ASIDE_SOAK=$(SOAK) ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 2h -run '^TestRandomFaults' .
+
+flood: tools ## one admin key sends orders at the rate limit for FLOOD (10m), with Redis healthy, hung and gone, and in memory mode
+	scripts/flood.sh $(FLOOD)
 
 consistency: tools ## check histories of processes under SCHEDULES (100) schedules of faults, on one Redis and on a cluster
 	go run ./internal/checker -topology single -schedules $(SCHEDULES) -out histories

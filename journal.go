@@ -30,6 +30,7 @@ type journal struct {
 	recent   []string                // the last of those, the oldest first; guarded by mu
 	bytes    int                     // of recent; guarded by mu
 	marked   uint64                  // how many confirmed ones are written down in Redis; guarded by mu
+	ahead    unmarked                // those that are not, by caller; guarded by mu
 	uses     map[string]*use         // by caller; guarded by mu
 	outside  use                     // of all callers but the program; guarded by mu
 
@@ -218,7 +219,11 @@ func (j *journal) confirm(upTo moment, names ...string) (tallies []*tally, again
 		return nil, j.enterLocked(upTo.caller, names)
 	}
 	for _, name := range names {
+		caller := upTo.caller
 		if e := j.entries[name]; e != nil {
+			if caller == "" {
+				caller = e.caller
+			}
 			for len(e.waiters) > 0 && e.waiters[0].number <= upTo.number {
 				close(e.waiters[0].confirmed)
 				if t := e.waiters[0].tally; t != nil {
@@ -233,6 +238,7 @@ func (j *journal) confirm(upTo moment, names ...string) (tallies []*tally, again
 		j.recent = append(j.recent, name)
 		j.bytes += len(name)
 		j.count++
+		j.ahead.add(caller)
 	}
 	j.forgetOldest()
 	j.waiting.Store(int64(len(j.entries)))

@@ -72,7 +72,8 @@ func (j *journal) reserve(caller string, names []string) (end func(), ok bool) {
 	}
 	// Of what is confirmed, the last names are kept until they are written down. A server that had forgotten more than those would
 	// have everything invalidated.
-	if j.count-min(j.marked, j.count)+uint64(len(names)) > mostRecent {
+	// One caller has a half of those at most, and the next one still finds a half of the rest.
+	if n := uint64(len(names)); j.ahead.of(caller)+n+j.count-min(j.marked, j.count)+n > mostRecent {
 		return nil, false
 	}
 	var own use
@@ -127,7 +128,10 @@ func (j *journal) forgetOldest() {
 func (j *journal) wrote(mark uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.marked = max(j.marked, mark)
+	if mark > j.marked {
+		j.ahead.forget(min(mark, j.count) - min(j.marked, j.count))
+		j.marked = mark
+	}
 }
 
 // admit returns on whose behalf names are to be invalidated, and sets room aside until end is called.

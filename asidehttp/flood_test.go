@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,9 +24,7 @@ import (
 type flooded struct {
 	cache, other *aside.Cache // of two processes
 	handler      http.Handler
-	front        *frontEnd
 	sender       *asidehttp.Revalidator
-	log          output
 
 	mu     sync.Mutex
 	told   int
@@ -35,15 +33,22 @@ type flooded struct {
 
 func flood(t *testing.T, server *redistest.Server) *flooded {
 	t.Helper()
-	f := &flooded{front: newFrontEnd(func(string, int) *http.Response { return status(200) })}
-	f.sender = revalidator(t, asidehttp.RevalidatorOptions{Client: &http.Client{Transport: f.front}, Logger: f.log.logger()})
+	front := newFrontEnd(func(string, int) *http.Response { return status(200) })
+	return floodWith(t, server, -1, front, io.Discard,
+		aside.TTL.UserProfile, aside.TTL.ModelsAll, aside.TTL.SessionsList)
+}
+
+func floodWith(t *testing.T, server *redistest.Server, rate float64, front http.RoundTripper, log io.Writer, policies ...aside.Policy) *flooded {
+	t.Helper()
+	logger := slog.New(slog.NewJSONHandler(log, nil))
+	f := &flooded{sender: revalidator(t, asidehttp.RevalidatorOptions{Client: &http.Client{Transport: front}, Logger: logger})}
 	t.Cleanup(func() {
 		ctx, cancel := contextThatHasEnded(t)
 		defer cancel()
 		_ = f.sender.Close(ctx)
 	})
 	o := aside.Options{
-		DegradedTTL: time.Hour, Policies: []aside.Policy{aside.TTL.UserProfile, aside.TTL.ModelsAll, aside.TTL.SessionsList},
+		DegradedTTL: 24 * time.Hour, Policies: policies,
 		OnInvalidated: func(i aside.Invalidation) {
 			f.mu.Lock()
 			f.told++
@@ -60,8 +65,8 @@ func flood(t *testing.T, server *redistest.Server) *flooded {
 	if server != nil {
 		o.Redis = rueidis.ClientOption{InitAddress: []string{server.Addr()}}
 	}
+	o.Logger = logger
 	connect := func(o aside.Options) *aside.Cache {
-		o.Logger = f.log.logger()
 		c, err := aside.New(o)
 		require.NoError(t, err)
 		t.Cleanup(func() { c.Close() })
@@ -71,6 +76,7 @@ func flood(t *testing.T, server *redistest.Server) *flooded {
 		return c
 	}
 	f.cache = connect(o)
+	o.Logger = slog.New(slog.DiscardHandler) // it has a log of its own
 	if o.OnInvalidated = nil; server != nil {
 		f.other = connect(o)
 	}
@@ -79,8 +85,7 @@ func flood(t *testing.T, server *redistest.Server) *flooded {
 			{Name: "flood", Secret: aside.NewSecret(keyChange), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 			{Name: "deploy", Secret: aside.NewSecret(keyOld), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 		},
-		APIKeys: keysOf(keyAll), Rate: -1,
-		Logger: slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelWarn})), // an order that is carried out has its line
+		APIKeys: keysOf(keyAll), Rate: rate, Logger: logger,
 	})
 	return f
 }
@@ -216,87 +221,4 @@ func TestNamesAreBoundedInBytes(t *testing.T) {
 		require.Equal(t, 422, f.post(t, keyChange, body))
 	}
 	require.Less(t, heap()-before, int64(8<<20))
-}
-
-// One key sends as much as it can: the heap does not grow, nothing is invalidated that it has not named, others are answered, and the
-// front end hears of what they have invalidated.
-func TestAFloodOfOrders(t *testing.T) {
-	for _, mode := range []string{"memory", "healthy", "hung", "gone"} {
-		t.Run(mode, func(t *testing.T) {
-			var server *redistest.Server
-			if mode != "memory" {
-				server = redistest.Start(t)
-			}
-			f := flood(t, server)
-			f.keep(t)
-			switch mode {
-			case "hung":
-				server.Pause()
-			case "gone":
-				server.Kill()
-			}
-			if mode == "hung" || mode == "gone" {
-				eventually(t, "degraded", func() bool { return f.cache.Health().State == aside.StateDegraded })
-			}
-			const posts = 160 // each of them is a thousand names, as a rule
-			statuses := make(map[int]int)
-			began, lines := time.Now(), strings.Count(f.log.String(), "\n")
-			var before int64
-			for i := range posts {
-				if i == posts/2 { // what there is to fill is full
-					before = heap()
-				}
-				var body string
-				switch i % 8 {
-				case 0, 1, 2:
-					body = bodyOf(t, "keys", madeUp("user", 1000*i, 1000))
-				case 3:
-					long := make([]string, 60)
-					for j := range long {
-						long[j] = fmt.Sprint("user:", i, ".", j, strings.Repeat("x", 1000))
-					}
-					body = bodyOf(t, "keys", long)
-				case 4, 5:
-					body = bodyOf(t, "tags", madeUp("tag", 1000*i, 1000))
-				case 6:
-					body = bodyOf(t, "pattern", fmt.Sprintf("user:%d:*", i))
-				default:
-					body = fmt.Sprintf(`{"keys":["user:%d%s"]}`, i, strings.Repeat("x", 64_000))
-				}
-				statuses[f.post(t, keyChange, body)]++
-				if i%20 == 0 {
-					require.Equal(t, 200, f.post(t, keyOld, bodyOf(t, "keys", []string{fmt.Sprint("sessions:", i)})), "another key is answered")
-				}
-			}
-			after := heap()
-			took := time.Since(began)
-			t.Logf("%s: %d posts in %v, %v, heap %+d KiB in the second half", mode, posts, took.Round(time.Millisecond), statuses, (after-before)>>10)
-			require.Less(t, after-before, int64(12<<20))
-			require.Equal(t, posts/8, statuses[422])
-			require.Equal(t, posts, statuses[422]+statuses[200]+statuses[503])
-			require.LessOrEqual(t, strings.Count(f.log.String(), "\n")-lines, int(took.Seconds())+4, f.log.String())
-
-			if server != nil && mode == "hung" {
-				server.Resume()
-				eventually(t, "connected", func() bool { return f.cache.Health().State == aside.StateConnected })
-			}
-			f.mu.Lock()
-			require.False(t, slices.Contains(f.pieces, "all"))
-			f.mu.Unlock()
-			if mode == "gone" {
-				return
-			}
-			for _, key := range kept() {
-				eventually(t, "it is still there", func() bool {
-					v, err := aside.Get[string](context.Background(), f.cache, key)
-					return err == nil && v == "v"
-				})
-			}
-			eventually(t, "the front end is told", func() bool {
-				return len(f.front.times("key:sessions:140")) > 0 || len(f.front.times("category:sessions")) > 0
-			})
-			require.Empty(t, f.front.times("all"))
-			require.Zero(t, f.sender.Stats().Lost)
-		})
-	}
 }

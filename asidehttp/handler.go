@@ -85,8 +85,11 @@ type gate struct {
 	limit *limiter
 	log   *slog.Logger
 
-	refused    occasions // requests without a valid key
-	turnedAway occasions // orders that were refused for want of room
+	audits *audits
+
+	refused    occasions       // requests without a valid key
+	denied     occasionsOfKeys // requests that their key's scopes do not allow
+	turnedAway occasionsOfKeys // orders that were refused for want of room
 }
 
 // refusedPause is how often requests that are refused are written down: whoever tries out keys, or sends many, must not fill the log.
@@ -101,6 +104,7 @@ func (g *gate) refuse(client netip.Addr) {
 
 func newGate(o Options) *gate {
 	g := &gate{log: o.logger()}
+	g.audits = newAudits(g.log)
 	var errs [2]error
 	g.keys, errs[0] = o.keyring()
 	g.limit, errs[1] = o.limiter()
@@ -163,7 +167,9 @@ func (g *gate) allow(w http.ResponseWriter, who visitor, wanted scopes) *problem
 		return nil
 	}
 	scope := wanted.wanted()
-	g.log.Warn("asidehttp: denied", "key", who.name, "client", who.addr.String(), "scope", scope)
+	if n, due := g.denied.count(who.sum); due {
+		g.log.Warn("asidehttp: denied", "key", who.name, "client", who.addr.String(), "scope", scope, "requests", n)
+	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="aside", error="insufficient_scope", scope="`+string(scope)+`"`)
 	return newProblem(http.StatusForbidden, "this key lacks the scope %q: send one that has it", scope)
 }
@@ -380,6 +386,9 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
 	if p != nil && p.after > 0 {
 		h.gate.turnAway(who)
+		return
+	}
+	if h.gate.audits.sumUp(who, o, c, p) {
 		return
 	}
 	const most = 10 // names, of 128 bytes each

@@ -37,8 +37,9 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
-	// went; one at level Warn for each request that its key's scopes do not allow, and at most every ten seconds for those
-	// without a valid key; and what Validate finds. Default: slog.Default().
+	// went. Of a key that sends more than one a second, and more than ten at once, what comes beyond that is summed up in one line a second.
+	// It gets lines at level Warn, at most every ten seconds, about requests that their key's scopes do not allow, or for which there is
+	// no room, of each key, and about those without a valid key; and what Validate finds. Default: slog.Default().
 	Logger *slog.Logger
 }
 

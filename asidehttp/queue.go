@@ -16,21 +16,31 @@ const (
 )
 
 // A queue holds the targets that wait. Those that were never tried are apart from those that have failed: a front end that refuses
-// some is not to be late for the others.
+// some is not to be late for the others. Each scope, which is what the targets are Within, has a lane of its own, and the lanes have
+// their turns: of one scope there may be thousands that the front end refuses.
 type queue struct {
 	most, mostBytes int
 	bytes           int
 	byTarget        map[Target]*delivery
-	within          map[string]int // how many targets wait within each tag
-	fresh           *list.List     // never tried, the oldest first
-	failed          byDue
+	lanes           map[string]*lane // of each scope of which something waits
+	fresh, ready    *list.List       // lanes with targets that were never tried, and that are due again, the one whose turn is next first
+	failed          byDue            // not due yet, or not known to be
 	turn            int
+}
+
+// A lane holds what waits of one scope and is to be tried now. What has failed and is not due yet is in the queue's heap, and counts.
+type lane struct {
+	within           string
+	waiting          int
+	turn             int
+	fresh, ready     *list.List    // the oldest first
+	atFresh, atReady *list.Element // the lane's places in the queue; nil without such targets
 }
 
 func newQueue(most int) queue {
 	return queue{
 		most: most, mostBytes: max(min(most, 1<<20)*nameBytes, leastBytes),
-		byTarget: make(map[Target]*delivery), within: make(map[string]int), fresh: list.New(),
+		byTarget: make(map[Target]*delivery), lanes: make(map[string]*lane), fresh: list.New(), ready: list.New(),
 	}
 }
 
@@ -56,70 +66,129 @@ func (q *queue) fullBeyond(t Target) bool {
 func (q *queue) push(d *delivery) {
 	q.byTarget[d.target.what()] = d
 	q.bytes += d.target.size()
-	if d.target.Within != "" {
-		q.within[d.target.Within]++
+	l := q.lanes[d.target.Within]
+	if l == nil {
+		l = &lane{within: d.target.Within, fresh: list.New(), ready: list.New()}
+		q.lanes[l.within] = l
 	}
-	if d.attempts == 0 {
-		d.place = q.fresh.PushBack(d)
+	l.waiting++
+	if d.attempts > 0 {
+		heap.Push(&q.failed, d)
 		return
 	}
-	d.place = nil
-	heap.Push(&q.failed, d)
+	l.fresh.PushBack(d)
+	if l.atFresh == nil {
+		l.atFresh = q.fresh.PushBack(l)
+	}
 }
 
 // forget takes a target out of all but its place.
 func (q *queue) forget(d *delivery) {
 	delete(q.byTarget, d.target.what())
 	q.bytes -= d.target.size()
-	if w := d.target.Within; w != "" {
-		if q.within[w]--; q.within[w] == 0 {
-			delete(q.within, w)
-		}
+	l := q.lanes[d.target.Within]
+	if l.waiting--; l.waiting == 0 {
+		delete(q.lanes, l.within)
 	}
 }
 
 // due is when the next target is to be tried, of those that there are.
 func (q *queue) due() time.Time {
-	if q.fresh.Len() > 0 {
-		return q.fresh.Front().Value.(*delivery).due
+	if q.fresh.Len() > 0 || q.ready.Len() > 0 {
+		return time.Time{}
 	}
 	return q.failed[0].due
 }
 
-// take takes out what is to be tried now. While the front end fails, that is one that has not failed, if there is one, by turns the
-// oldest and the newest: of many that the front end refuses, each in a row has it asked ever more slowly, and whoever comes behind them
-// would wait for all.
-func (q *queue) take(now time.Time, failing bool) *delivery {
-	q.turn++
-	place := q.fresh.Front()
-	again := len(q.failed) > 0 && !q.failed[0].due.After(now)
-	if place == nil || again && !failing && q.turn%failedAtMost == 0 {
+// awaken puts what is due again into its lane.
+func (q *queue) awaken(now time.Time) {
+	for len(q.failed) > 0 && !q.failed[0].due.After(now) {
 		d := heap.Pop(&q.failed).(*delivery)
-		q.forget(d)
-		return d
+		l := q.lanes[d.target.Within]
+		l.ready.PushBack(d)
+		if l.atReady == nil {
+			l.atReady = q.ready.PushBack(l)
+		}
 	}
-	if failing && q.turn%2 == 0 {
-		place = q.fresh.Back()
+}
+
+// take takes out what is to be tried now, of the lane whose turn it is. One turn in a few is for what has failed and is due again, though
+// there are others: while the front end fails, only of lanes that have nothing else.
+func (q *queue) take(now time.Time, failing bool) *delivery {
+	q.awaken(now)
+	q.turn++
+	next := q.ready.Front()
+	if q.fresh.Len() > 0 {
+		if q.turn%failedAtMost != 0 {
+			next = nil
+		}
+		for next != nil && failing && next.Value.(*lane).atFresh != nil {
+			next = next.Next()
+		}
 	}
-	d := q.fresh.Remove(place).(*delivery)
+	var d *delivery
+	if next != nil {
+		d = q.takeReady(next.Value.(*lane))
+	} else {
+		d = q.takeFresh(q.fresh.Front().Value.(*lane), failing)
+	}
 	q.forget(d)
 	return d
 }
 
-func (q *queue) holdsWithin(tag string) bool { return q.within[tag] > 0 }
+// takeFresh takes what was never tried out of a lane, whose next turn comes after those of all others. While the front end fails, that is
+// by turns the oldest and the newest: of many that the front end refuses, each in a row has it asked ever more slowly, and whoever comes
+// behind them would wait for all.
+func (q *queue) takeFresh(l *lane, failing bool) *delivery {
+	l.turn++
+	place := l.fresh.Front()
+	if failing && l.turn%2 == 0 {
+		place = l.fresh.Back()
+	}
+	d := l.fresh.Remove(place).(*delivery)
+	l.atFresh = rotate(q.fresh, l.atFresh, l.fresh.Len() > 0)
+	return d
+}
+
+// takeReady takes what is due again out of a lane, whose next turn comes after those of all others.
+func (q *queue) takeReady(l *lane) *delivery {
+	d := l.ready.Remove(l.ready.Front()).(*delivery)
+	l.atReady = rotate(q.ready, l.atReady, l.ready.Len() > 0)
+	return d
+}
+
+// rotate puts a lane behind all others, or takes it out, and returns its place.
+func rotate(lanes *list.List, at *list.Element, stays bool) *list.Element {
+	if stays {
+		lanes.MoveToBack(at)
+		return at
+	}
+	lanes.Remove(at)
+	return nil
+}
+
+func (q *queue) holdsWithin(tag string) bool { return tag != "" && q.lanes[tag] != nil }
 
 // takeWithin takes out all that wait within a tag, and returns how many there were.
 func (q *queue) takeWithin(tag string) (n int) {
-	if n = q.within[tag]; n == 0 {
+	if !q.holdsWithin(tag) {
 		return 0
 	}
-	for place := q.fresh.Front(); place != nil; {
-		next := place.Next()
-		if d := place.Value.(*delivery); d.target.Within == tag {
-			q.fresh.Remove(place)
-			q.forget(d)
+	l := q.lanes[tag]
+	n = l.waiting
+	for _, part := range []*list.List{l.fresh, l.ready} {
+		for place := part.Front(); place != nil; place = place.Next() {
+			q.forget(place.Value.(*delivery))
 		}
-		place = next
+	}
+	if l.atFresh != nil {
+		q.fresh.Remove(l.atFresh)
+	}
+	if l.atReady != nil {
+		q.ready.Remove(l.atReady)
+	}
+	if l.waiting == 0 {
+		return n
 	}
 	q.failed = slices.DeleteFunc(q.failed, func(d *delivery) bool {
 		gone := d.target.Within == tag

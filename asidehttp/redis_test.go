@@ -17,9 +17,9 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-func onRedis(t testing.TB, server *redistest.Server) *aside.Cache {
+func onRedis(t testing.TB, server *redistest.Server, policies ...aside.Policy) *aside.Cache {
 	t.Helper()
-	c := newCache(t, aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{server.Addr()}}})
+	c := newCache(t, aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{server.Addr()}}, Policies: policies})
 	eventually(t, "connected", func() bool { return c.Health().State == aside.StateConnected })
 	return c
 }

@@ -1,7 +1,6 @@
 package asidehttp
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -133,8 +132,6 @@ type delivery struct {
 	due      time.Time
 	failed   time.Time // the last time
 	attempts int
-
-	place *list.Element // among the new ones; nil for one that has failed
 }
 
 // RevalidatorStats counts targets since the Revalidator was made. Each that was asked for is in one of Delivered, Coalesced, Lost

@@ -1,0 +1,113 @@
+package asidehttp
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/gatewayz/aside/internal/logs"
+)
+
+// A key has a line of its own for each of its orders, as long as it sends one a second on average and so many at once. What it sends
+// beyond that is summed up, in one line a second: whoever sends many must not fill the log.
+const (
+	auditRate  = 1
+	auditBurst = 10
+)
+
+// audits sums up what keys have changed that send many orders.
+type audits struct {
+	log   *slog.Logger // its handler may block: it is called by a timer
+	limit *limiter
+
+	mu   sync.Mutex
+	sums map[[sha256.Size]byte]*sum // of the keys with orders that have had no line yet; guarded by mu
+}
+
+func newAudits(log *slog.Logger) *audits {
+	return &audits{
+		log: logs.Guard(log), limit: &limiter{rate: auditRate, burst: auditBurst, buckets: newBuckets()},
+		sums: make(map[[sha256.Size]byte]*sum),
+	}
+}
+
+// A sum is what one key has ordered since its last line.
+type sum struct {
+	who                                            visitor // of the first
+	since                                          time.Time
+	orders, names, failed, incomplete, unconfirmed int
+	removed                                        int64
+	by                                             map[string]int // orders by selector, and those that are about everything
+	first                                          quoted         // names
+	problem                                        string         // of the last one that has failed
+}
+
+// sumUp adds an order to the next line of its key. It returns false where that line is to be the order's own, now.
+func (a *audits) sumUp(who visitor, o order, c *count, p *problem) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.sums[who.sum]
+	if s == nil {
+		wait, ok := a.limit.takeKey(who.sum)
+		if ok {
+			return false
+		}
+		s = &sum{who: who, since: time.Now(), by: make(map[string]int)}
+		a.sums[who.sum] = s
+		time.AfterFunc(wait+time.Millisecond, func() { a.write(who.sum) })
+	}
+	s.add(o, c, p)
+	return true
+}
+
+func (s *sum) add(o order, c *count, p *problem) {
+	s.orders++
+	s.names += len(o.names)
+	kind := o.selector
+	if kind == byCategory && o.names[0] == everything {
+		kind = "everything"
+	}
+	s.by[kind]++
+	if len(s.first) < mostNamed {
+		s.first = append(s.first, shortened(o.names[0]))
+	}
+	if p != nil {
+		s.failed++
+		s.problem = p.detail
+		return
+	}
+	s.removed += c.removed()
+	if !c.Complete {
+		s.incomplete++
+	}
+	if !*c.Confirmed {
+		s.unconfirmed++
+	}
+}
+
+// write writes the line of a key that has sent many.
+func (a *audits) write(key [sha256.Size]byte) {
+	a.mu.Lock()
+	s := a.sums[key]
+	delete(a.sums, key)
+	a.limit.takeKey(key)
+	a.mu.Unlock()
+	by := make([]any, 0, len(s.by))
+	for _, kind := range []string{"everything", byCategory, byPattern, byKeys, byTags} {
+		if n := s.by[kind]; n > 0 {
+			by = append(by, slog.Int(kind, n))
+		}
+	}
+	attrs := []slog.Attr{
+		slog.String("key", s.who.name), slog.String("client", s.who.addr.String()), slog.Int("orders", s.orders), slog.Group("by", by...),
+		slog.Any("names", s.first), slog.Int("count", s.names), slog.Int64("removed", s.removed), slog.Int("incomplete", s.incomplete),
+		slog.Int("unconfirmed", s.unconfirmed), slog.Int("failed", s.failed), slog.Duration("within", time.Since(s.since)),
+	}
+	if s.problem != "" {
+		attrs = append(attrs, slog.String("error", s.problem))
+	}
+	text := "asidehttp: invalidated, in sum"
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, text, attrs...)
+}
