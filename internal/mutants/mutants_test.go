@@ -420,3 +420,51 @@ func TestThePageOfHazardsAndTheListAgree(t *testing.T) {
 		}
 	}
 }
+
+// Each alternative of a -run names a test that is there: one that was lost or renamed is not noticed before all mutants are run.
+func TestTheTestsOfTheListAreThere(t *testing.T) {
+	root := filepath.Join("..", "..")
+	rows, err := load(root, regexp.MustCompile(""))
+	check(t, err)
+	seen := 0
+	for _, r := range rows {
+		for _, command := range r.mutant.tests {
+			seen++
+			args := strings.Fields(command)
+			at := slices.Index(args, "-run")
+			if at < 0 || at+1 == len(args) {
+				continue
+			}
+			top, _, _ := strings.Cut(args[at+1], "/")
+			for one := range strings.SplitSeq(top, "|") {
+				if strings.ContainsAny(one, "()[]") {
+					one = top // not a list of names
+				}
+				if !slices.ContainsFunc(args[:at], func(dir string) bool { return hasTest(t, filepath.Join(root, dir), regexp.MustCompile(one)) }) {
+					t.Errorf("%s: no test matches %s", r.mutant.path, one)
+				}
+			}
+		}
+	}
+	if seen < 100 {
+		t.Fatalf("only %d commands were looked at", seen)
+	}
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)`)
+
+// hasTest reports whether a package has a test whose name matches.
+func hasTest(t *testing.T, dir string, name *regexp.Regexp) bool {
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	check(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		check(t, err)
+		for _, m := range testFunc.FindAllSubmatch(text, -1) {
+			if name.Match(m[1]) {
+				return true
+			}
+		}
+	}
+	return false
+}
