@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -166,4 +167,44 @@ func (c *Cluster) listed(by *Server) error {
 		}
 	}
 	return nil
+}
+
+// sameShard returns nil where two nodes are of one shard, to each of them.
+func (c *Cluster) sameShard(a, b *Server) error {
+	if majorVersion(a.bin) < 7 {
+		return nil // no shards
+	}
+	// Each node's own word first: what the other has heard last may be older than that.
+	ids := [2]any{}
+	for i, s := range []*Server{a, b} {
+		id, err := s.Do("CLUSTER", "MYSHARDID")
+		if refusal := Error(""); errors.As(err, &refusal) {
+			return nil // Redis 7.0, where a shard is a primary and its replicas, without an id
+		}
+		if err != nil {
+			return err
+		}
+		ids[i] = id
+	}
+	if ids[0] != ids[1] {
+		return fmt.Errorf("%s is of shard %v, %s of %v", a.Addr(), ids[0], b.Addr(), ids[1])
+	}
+	for _, s := range []*Server{a, b} {
+		shards, err := s.Do("CLUSTER", "SHARDS")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(shards.([]any), func(shard any) bool {
+			return holds(shard, c.id(a)) && holds(shard, c.id(b))
+		}) {
+			return fmt.Errorf("%s sees %s and %s in two shards", s.Addr(), a.Addr(), b.Addr())
+		}
+	}
+	return nil
+}
+
+// holds says whether a reply holds a value somewhere.
+func holds(reply any, value string) bool {
+	list, ok := reply.([]any)
+	return ok && slices.ContainsFunc(list, func(e any) bool { return holds(e, value) }) || reply == value
 }
