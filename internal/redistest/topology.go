@@ -174,20 +174,14 @@ func (c *Cluster) sameShard(a, b *Server) error {
 	if majorVersion(a.bin) < 7 {
 		return nil // no shards
 	}
-	// Each node's own word first: what the other has heard last may be older than that.
-	ids := [2]any{}
-	for i, s := range []*Server{a, b} {
-		id, err := s.Do("CLUSTER", "MYSHARDID")
-		if refusal := Error(""); errors.As(err, &refusal) {
-			return nil // Redis 7.0, where a shard is a primary and its replicas, without an id
-		}
-		if err != nil {
-			return err
-		}
-		ids[i] = id
+	// 1. A says which shard it is of. 2. B says so. 3. They agree, so what they send from now on says the same. 4. Each is asked
+	// what it has heard. The other way round, what it hears next could still be an older id.
+	mine, err := shardID(a)
+	if err != nil {
+		return err
 	}
-	if ids[0] != ids[1] {
-		return fmt.Errorf("%s is of shard %v, %s of %v", a.Addr(), ids[0], b.Addr(), ids[1])
+	if other, err := shardID(b); err != nil || other != mine {
+		return errors.Join(fmt.Errorf("%s is of shard %q, %s of %q", a.Addr(), mine, b.Addr(), other), err)
 	}
 	for _, s := range []*Server{a, b} {
 		shards, err := s.Do("CLUSTER", "SHARDS")
@@ -201,6 +195,18 @@ func (c *Cluster) sameShard(a, b *Server) error {
 		}
 	}
 	return nil
+}
+
+// shardID returns the id of a node's shard, "" for Redis 7.0, where a shard is a primary with its replicas and has no id.
+func shardID(s *Server) (string, error) {
+	id, err := s.Do("CLUSTER", "MYSHARDID")
+	if refusal := Error(""); errors.As(err, &refusal) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return id.(string), nil
 }
 
 // holds says whether a reply holds a value somewhere.
