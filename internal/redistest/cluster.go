@@ -111,9 +111,12 @@ func (c *Cluster) form() {
 	}
 	c.await("the takeovers", func() error {
 		return c.agree(func(v view) error {
-			for _, s := range then {
+			for i, s := range then {
 				if len(v[c.id(s)].slots) == 0 {
 					return fmt.Errorf("%s has no slots", s.Addr())
+				}
+				if v[c.id(first[i])].primary != c.id(s) {
+					return fmt.Errorf("%s is no replica of %s", first[i].Addr(), s.Addr())
 				}
 			}
 			return nil

@@ -174,8 +174,8 @@ func (c *Cluster) sameShard(a, b *Server) error {
 	if majorVersion(a.bin) < 7 {
 		return nil // no shards
 	}
-	// 1. A says which shard it is of. 2. B says so. 3. They agree, so what they send from now on says the same. 4. Each is asked
-	// what it has heard. The other way round, what it hears next could still be an older id.
+	// 1. A says which shard it is of. 2. B says the same, so whatever they send from now on says the same. 3. Each is asked what
+	// it has heard. The other way round, what it hears next could be an older id.
 	mine, err := shardID(a)
 	if err != nil {
 		return err
