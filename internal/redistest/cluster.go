@@ -106,13 +106,17 @@ func (c *Cluster) form() {
 	c.WaitReplicated()
 	for _, s := range then {
 		c.awaitEpoch(s)
+		c.awaitShard(s)
 		s.MustDo(c.t, "CLUSTER", "FAILOVER", "TAKEOVER")
 	}
 	c.await("the takeovers", func() error {
 		return c.agree(func(v view) error {
-			for _, s := range then {
+			for i, s := range then {
 				if len(v[c.id(s)].slots) == 0 {
 					return fmt.Errorf("%s has no slots", s.Addr())
+				}
+				if v[c.id(first[i])].primary != c.id(s) {
+					return fmt.Errorf("%s is no replica of %s", first[i].Addr(), s.Addr())
 				}
 			}
 			return nil
@@ -329,6 +333,7 @@ func (c *Cluster) Takeover(replica *Server) {
 func (c *Cluster) failover(replica *Server, how ...string) {
 	c.t.Helper()
 	c.awaitEpoch(replica)
+	c.awaitShard(replica)
 	id := c.id(replica)
 	var asked time.Time
 	c.await("failover to "+replica.Addr(), func() error {
@@ -376,6 +381,25 @@ func (c *Cluster) awaitEpoch(node *Server) {
 			return fmt.Errorf("%s knows epoch %d of %d", node.Addr(), known, latest)
 		}
 		return nil
+	})
+}
+
+// awaitShard waits until the running nodes of a replica's shard know that it is one. Nodes of Valkey, and of Redis since 7.2,
+// tell each other the id of their shard in some of the messages that they exchange anyway. A primary that does not know yet
+// that it shares its shard with the node that takes its slots stays a primary, one without slots, where
+// cluster-allow-replica-migration is no.
+func (c *Cluster) awaitShard(replica *Server) {
+	c.t.Helper()
+	c.await("the shard of "+replica.Addr()+" to be known", func() error {
+		v, err := c.view(replica)
+		if err != nil {
+			return err
+		}
+		primary := c.ids[v[c.id(replica)].primary]
+		if primary == nil || !primary.runs() {
+			return nil // nobody has to know
+		}
+		return c.sameShard(replica, primary)
 	})
 }
 

@@ -37,6 +37,23 @@ func TestClusterServes(t *testing.T) {
 	}
 }
 
+// A primary that is not sure of its replica's shard would stay a primary when that replica takes its slots over.
+func TestShardOfAPrimaryAndItsReplica(t *testing.T) {
+	t.Parallel()
+	c := StartCluster(t)
+	if majorVersion(c.nodes[0].bin) < 7 {
+		t.Skip("this server knows no shards")
+	}
+	primaries := c.Primaries()
+	for i, s := range primaries {
+		equal(t, c.sameShard(s, c.ReplicaOf(s)), nil)
+		other := primaries[(i+1)%len(primaries)]
+		if c.sameShard(s, other) == nil || c.sameShard(c.ReplicaOf(s), other) == nil {
+			t.Errorf("%s shares the shard of %s", s.Addr(), other.Addr())
+		}
+	}
+}
+
 func TestSlotOfKey(t *testing.T) {
 	t.Parallel()
 	equal(t, Slot("123456789"), 0x31c3) // the specification's example

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -166,4 +167,50 @@ func (c *Cluster) listed(by *Server) error {
 		}
 	}
 	return nil
+}
+
+// sameShard returns nil where two nodes are of one shard, to each of them.
+func (c *Cluster) sameShard(a, b *Server) error {
+	if majorVersion(a.bin) < 7 {
+		return nil // no shards
+	}
+	// 1. A says which shard it is of. 2. B says the same, so whatever they send from now on says the same. 3. Each is asked what
+	// it has heard. The other way round, what it hears next could be an older id.
+	mine, err := shardID(a)
+	if err != nil {
+		return err
+	}
+	if other, err := shardID(b); err != nil || other != mine {
+		return errors.Join(fmt.Errorf("%s is of shard %q, %s of %q", a.Addr(), mine, b.Addr(), other), err)
+	}
+	for _, s := range []*Server{a, b} {
+		shards, err := s.Do("CLUSTER", "SHARDS")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(shards.([]any), func(shard any) bool {
+			return holds(shard, c.id(a)) && holds(shard, c.id(b))
+		}) {
+			return fmt.Errorf("%s sees %s and %s in two shards", s.Addr(), a.Addr(), b.Addr())
+		}
+	}
+	return nil
+}
+
+// shardID returns the id of a node's shard, "" for Redis 7.0, where a shard is a primary with its replicas and has no id.
+func shardID(s *Server) (string, error) {
+	id, err := s.Do("CLUSTER", "MYSHARDID")
+	if refusal := Error(""); errors.As(err, &refusal) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return id.(string), nil
+}
+
+// holds says whether a reply holds a value somewhere.
+func holds(reply any, value string) bool {
+	list, ok := reply.([]any)
+	return ok && slices.ContainsFunc(list, func(e any) bool { return holds(e, value) }) || reply == value
 }
