@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,5 +56,44 @@ func TestANotFoundThatSaysVeryMuchIsCached(t *testing.T) {
 			})
 		}
 		require.Equal(t, 1, loads)
+	})
+}
+
+// missing is a "not found" with what a source goes on writing to, under a lock of its own.
+type missing struct {
+	Seen map[string]int
+	mu   sync.Mutex
+}
+
+func (m *missing) Error() string { return "missing" }
+func (m *missing) Unwrap() error { return aside.ErrNotFound }
+
+// Hazard 136.
+func TestWhatANotFoundHoldsIsNotReadWhileTheProgramWritesToIt(t *testing.T) {
+	t.Parallel()
+	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		shared := &missing{Seen: map[string]int{}}
+		stop, over := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				shared.mu.Lock()
+				shared.Seen[strconv.Itoa(i%100)]++
+				shared.mu.Unlock()
+				runtime.Gosched()
+			}
+		}()
+		for i := range 100 {
+			_, err := aside.GetOrLoad(t.Context(), c, items.Key(i), func(context.Context) (int, error) { return 0, shared })
+			require.Same(t, shared, err)
+		}
+		close(stop)
+		<-over
 	})
 }

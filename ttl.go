@@ -216,6 +216,7 @@ type plan struct {
 	shared      complaints                    // about values of other policies under its keys
 	owner       uint64                        // see ownerOf
 	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
+	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
 }
 
 // scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
