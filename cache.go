@@ -163,7 +163,7 @@ func (c *Cache) String() string {
 func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // GetOrLoad returns the cached value of key, or loads and caches it. Of all callers that miss at the same time, in all
-// processes that share the Redis, one calls load, and the others wait for its result.
+// processes that share the Redis, one calls load, and the others wait for its result. All calls for a key should have one T: see Policy.
 //
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
 // the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends.
