@@ -270,11 +270,11 @@ func TestAnErrorThatComesLongAfterTheEndOfItsCallersContextIsTheSources(t *testi
 		after time.Duration // the beginning of the load, it fails
 		held  bool
 	}{
-		"with the deadline":     {deadline(lasts), lasts, false},
+		"with the deadline":     {deadline(lasts), lasts + time.Millisecond, false},
 		"soon after it":         {deadline(lasts), lasts + 240*time.Millisecond, false},
 		"long after it":         {deadline(lasts), lasts + 260*time.Millisecond, true},
 		"before it":             {deadline(lasts), lasts / 2, true},
-		"when it is cancelled":  {cancelled(lasts), lasts, false},
+		"when it is cancelled":  {cancelled(lasts), lasts + time.Millisecond, false},
 		"long after that":       {cancelled(lasts), lasts + 260*time.Millisecond, true},
 		"when it has ended yet": {cancelled(0), 10 * time.Millisecond, false},
 		"long after that end":   {cancelled(0), 260 * time.Millisecond, true},

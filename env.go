@@ -107,17 +107,17 @@ const unescaped = "the user name or the password holds a character that has a me
 // at the first of / ? #. A parser would find another host without a word, or complain of a port. An @ may be in a parameter, or in the
 // name of a socket.
 func misread(text string) bool {
-	_, rest, found := strings.Cut(text, "://")
+	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
 		return false
 	}
 	credentials, _, found := cutLast(rest, "@")
-	return found && strings.ContainsAny(credentials, "/?#") && !isPlain(rest)
+	return found && strings.ContainsAny(credentials, "/?#") && !isPlain(scheme, rest)
 }
 
 // isPlain reports whether what follows the scheme is right as a parser reads it, with an @ behind the / or ?: up to the query there is what
 // may be there, and the query has no other names than those that the client library knows.
-func isPlain(rest string) bool {
+func isPlain(scheme, rest string) bool {
 	before, query, _ := strings.Cut(rest, "?")
 	parameters, err := url.ParseQuery(query)
 	if err != nil || strings.Contains(rest, "#") {
@@ -132,8 +132,8 @@ func isPlain(rest string) bool {
 	if _, host, found := cutLast(server, "@"); found {
 		server = host
 	}
-	if server == "" {
-		return path != "" && !strings.Contains(path, "@/") // a socket
+	if scheme == "unix" {
+		return server == "" && !strings.Contains(path, "@/")
 	}
 	_, err = strconv.ParseUint(path, 10, 31)
 	return (path == "" || err == nil) && (isHost(strings.Trim(server, "[]")) || isHostPort(server))
