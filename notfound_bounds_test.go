@@ -61,11 +61,8 @@ func TestANotFoundThatSaysVeryMuchIsCached(t *testing.T) {
 	})
 }
 
-// missing is a "not found" with what a source goes on writing to, under a lock of its own.
-type missing struct {
-	Seen map[string]int
-	mu   sync.Mutex
-}
+// missing is a "not found" with what a source goes on writing to, under a lock that lies elsewhere.
+type missing struct{ Seen map[string]int }
 
 func (m *missing) Error() string { return "missing" }
 func (m *missing) Unwrap() error { return aside.ErrNotFound }
@@ -76,6 +73,7 @@ func TestWhatANotFoundHoldsIsNotReadWhileTheProgramWritesToIt(t *testing.T) {
 	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
 		shared := &missing{Seen: map[string]int{}}
+		var mu sync.Mutex
 		stop, over := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(over)
@@ -85,9 +83,9 @@ func TestWhatANotFoundHoldsIsNotReadWhileTheProgramWritesToIt(t *testing.T) {
 					return
 				default:
 				}
-				shared.mu.Lock()
+				mu.Lock()
 				shared.Seen[strconv.Itoa(i%100)]++
-				shared.mu.Unlock()
+				mu.Unlock()
 				runtime.Gosched()
 			}
 		}()
