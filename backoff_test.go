@@ -3,6 +3,7 @@ package aside_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"sync"
@@ -238,4 +239,97 @@ func TestTheEndOfACallersOwnContextIsNoFailureOfTheSource(t *testing.T) {
 		}
 		require.NoError(t, err)
 	})
+}
+
+// Hazard 139. A source that hangs fails by a time limit of its own, as net/http's client does, later than its callers have left.
+func TestASourceWhoseOwnTimeLimitIsLongerThanItsCallersIsHeldBack(t *testing.T) {
+	t.Parallel()
+	inBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
+		loads := 0
+		for range 50 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, _ = aside.GetOrLoad(ctx, c, items.Key("a"), func(context.Context) (int, error) {
+				loads++
+				time.Sleep(2 * time.Second)
+				return 0, fmt.Errorf("Get \"https://source\": %w", context.DeadlineExceeded)
+			})
+			cancel()
+			time.Sleep(1010 * time.Millisecond)
+		}
+		time.Sleep(2 * time.Second) // for the last one
+		require.Less(t, loads, 20, "loads in 50 calls: the back-off is up to five seconds")
+	})
+}
+
+// An error is the end of the caller's own context only where it comes with that end. So it is in a batch.
+func TestAnErrorThatComesLongAfterTheEndOfItsCallersContextIsTheSources(t *testing.T) {
+	t.Parallel()
+	const lasts = time.Second // what the caller has
+	for name, test := range map[string]struct {
+		end   func(ctx context.Context) (context.Context, context.CancelFunc)
+		after time.Duration // the beginning of the load, it fails
+		held  bool
+	}{
+		"with the deadline":     {deadline(lasts), lasts + time.Millisecond, false},
+		"soon after it":         {deadline(lasts), lasts + 240*time.Millisecond, false},
+		"long after it":         {deadline(lasts), lasts + 260*time.Millisecond, true},
+		"before it":             {deadline(lasts), lasts / 2, true},
+		"when it is cancelled":  {cancelled(lasts), lasts + time.Millisecond, false},
+		"long after that":       {cancelled(lasts), lasts + 260*time.Millisecond, true},
+		"when it has ended yet": {cancelled(0), 10 * time.Millisecond, false},
+		"long after that end":   {cancelled(0), 260 * time.Millisecond, true},
+	} {
+		ask := map[string]func(ctx context.Context, c *aside.Cache, load func() error) error{
+			"one": func(ctx context.Context, c *aside.Cache, load func() error) error {
+				_, err := aside.GetOrLoad(ctx, c, items.Key("a"), func(context.Context) (int, error) { return 0, load() })
+				return err
+			},
+			"many": func(ctx context.Context, c *aside.Cache, load func() error) error {
+				_, err := aside.GetOrLoadMany(ctx, c, []string{"b", "a"}, func(id string) aside.Key { return items.Key(id) },
+					func(context.Context, []string) (map[string]int, error) { return nil, load() })
+				return err
+			},
+		}
+		for door, ask := range ask {
+			t.Run(name+", "+door, func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
+					for range 2 { // the first one holds nobody back
+						ctx, cancel := test.end(t.Context())
+						over := make(chan struct{})
+						_ = ask(ctx, c, func() error {
+							defer close(over)
+							time.Sleep(test.after)
+							if ctx.Err() != nil {
+								return ctx.Err()
+							}
+							return context.DeadlineExceeded
+						})
+						<-over
+						synctest.Wait()
+						cancel()
+					}
+					loads := 0
+					_ = ask(t.Context(), c, func() error { loads++; return errors.New("down") })
+					require.Equal(t, test.held, loads == 0)
+				})
+			})
+		}
+	}
+}
+
+func deadline(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
+	return func(ctx context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
+}
+
+func cancelled(after time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
+	return func(ctx context.Context) (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(ctx)
+		if after == 0 {
+			cancel()
+		} else {
+			time.AfterFunc(after, cancel)
+		}
+		return ctx, cancel
+	}
 }

@@ -145,7 +145,7 @@ func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again
 		answer()
 	}
 	for _, s := range joined {
-		out, err := s.wait(ctx)
+		out, err := s.wait(ctx, c.clock)
 		waited++
 		switch {
 		case err != nil:

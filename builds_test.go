@@ -266,3 +266,42 @@ func TestWhatCountsAsEqualIsNotLogged(t *testing.T) {
 		require.NotContains(t, fill(t, struct{ V net.IP }{net.IP{10, 0, 0, 1}}), "does not survive")
 	})
 }
+
+// Memory does not answer a Strong call, so each loads where Redis has another build's value, and that stays.
+func TestAStrongCallLoadsBesideAnotherBuildsValue(t *testing.T) {
+	t.Parallel()
+	type older struct{ ID, Price int }
+	type newer struct{ ID, Cost int }
+	server := redistest.Start(t)
+	a, b, again := connected(t, at(server.Addr())), connected(t, at(server.Addr())), connected(t, at(server.Addr()))
+	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), older{1, 12}))
+	loads := 0
+	load := func(context.Context) (newer, error) { loads++; return newer{1, 12}, nil }
+	for i := range 5 {
+		v, err := aside.GetOrLoad(t.Context(), b, items.Key("a"), load, aside.Strong())
+		require.NoError(t, err)
+		require.Equal(t, newer{1, 12}, v)
+		require.Equal(t, i+1, loads)
+	}
+	v, err := aside.Get[older](t.Context(), again, items.Key("a"))
+	require.NoError(t, err)
+	require.Equal(t, older{1, 12}, v)
+}
+
+// Where the server does not tell of changes, builds push out each other's values. How often, is measured by a clock of the caches' own.
+func TestBuildsOnAServerWithoutTrackingPushOutEachOthersValuesNowAndThen(t *testing.T) {
+	t.Parallel()
+	type older struct{ ID, Price int }
+	type newer struct{ ID, Cost int }
+	addr := mini(t)
+	a, b := connected(t, at(addr)), connected(t, at(addr))
+	loads, calls := 0, 0
+	for began := time.Now(); time.Since(began) < 3*time.Second; calls++ {
+		_, err := aside.GetOrLoad(t.Context(), a, items.Key("a"), func(context.Context) (older, error) { loads++; return older{1, 12}, nil })
+		require.NoError(t, err)
+		_, err = aside.GetOrLoad(t.Context(), b, items.Key("a"), func(context.Context) (newer, error) { loads++; return newer{1, 12}, nil })
+		require.NoError(t, err)
+	}
+	t.Logf("%d loads in %d calls of each", loads, calls)
+	require.Less(t, loads, 20)
+}

@@ -163,7 +163,7 @@ func (c *Cache) String() string {
 func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // GetOrLoad returns the cached value of key, or loads and caches it. Of all callers that miss at the same time, in all
-// processes that share the Redis, one calls load, and the others wait for its result.
+// processes that share the Redis, one calls load, and the others wait for its result. All calls for a key should have one T: see Policy.
 //
 // load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
 // the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends.
@@ -342,6 +342,7 @@ type slot struct {
 	call         *flight.Call[flightKey, outcome]
 	led          bool                             // by this caller, not joined
 	caller       context.Context                  // of who leads it; nil otherwise
+	left         atomic.Int64                     // when that one found its context ended, on the cache's clock; 0 until then
 	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
 	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
 	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
@@ -494,7 +495,7 @@ func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error
 			s.call.Linger(s.plan.loadGrace)
 			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
 		}
-		out, err := s.wait(ctx)
+		out, err := s.wait(ctx, c.clock)
 		if err != nil {
 			return outcome{}, flightError(err, s.key)
 		}
@@ -535,8 +536,13 @@ func (s *slot) tooLate(out outcome) bool {
 }
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
-func (s *slot) wait(ctx context.Context) (outcome, error) {
+func (s *slot) wait(ctx context.Context, clock *near.Clock) (out outcome, err error) {
 	defer s.forgo()
+	defer func() {
+		if err != nil {
+			s.leave(clock)
+		}
+	}()
 	if s.led && s.waitingSince.IsZero() {
 		return s.call.Wait(ctx)
 	}
@@ -695,7 +701,9 @@ func (c *Cache) readNear(s *slot) (outcome, bool) {
 	}
 	value, ok := e.Value, holds(e.Value, s.typ)
 	if !ok && c.store == nil { // else Redis is asked, and what it has is kept as this type
-		if value, ok = c.as(e.Value, s); !ok {
+		if !s.covers(e.Value) {
+			s.reason = reasonNarrower
+		} else if value, ok = c.as(e.Value, s); !ok {
 			s.reason = "the stored value cannot be used"
 		}
 	}

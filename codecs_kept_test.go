@@ -189,26 +189,3 @@ func TestAnotherProcessHasNoValueWithoutTheFieldsBesideAnEmbeddedTime(t *testing
 		})
 	}
 }
-
-// Two parts of a program read one key, each with the fields that it needs:
-//
-//  1. what Redis holds has ID and Price
-//  2. b reads it as a type that has only ID, and memory keeps it as that
-//  3. Redis is away
-//  4. b asks for ID and Price: a value is made of what memory has, with a price of 0
-func TestAStaleValueOfANarrowerTypeIsNoValueOfAWiderOne(t *testing.T) {
-	t.Parallel()
-	type wide struct{ ID, Price int }
-	type narrow struct{ ID int }
-	server := redistest.Start(t)
-	a, b := connected(t, at(server.Addr())), connected(t, at(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), a, items.Key("a"), wide{1, 12}))
-	n, err := aside.Get[narrow](t.Context(), b, items.Key("a"))
-	require.NoError(t, err)
-	require.Equal(t, narrow{1}, n)
-	server.Kill()
-	eventually(t, "b knows that Redis is away", func() bool { return b.Health().State == aside.StateDegraded })
-	r, err := aside.Lookup(t.Context(), b, items.Key("a"), func(context.Context) (wide, error) { return wide{1, 12}, nil })
-	require.NoError(t, err)
-	require.Equal(t, wide{1, 12}, r.Value, "%s, %s", r.Status, r.Reason)
-}

@@ -107,7 +107,8 @@
 //     no policy for its category.
 //   - A pattern has Redis go through all of its keys, twice.
 //   - An invalidation that Redis has not confirmed is lost with the process that made it.
-//   - One key asked for two Go types gives each what the codec makes of what is stored; memory holds one of them.
+//   - One key asked for two Go types gives each what the codec makes of what is stored, but a miss for fields that this program has not
+//     stored; memory holds one of them. Use one type for a policy.
 //   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
 //   - Expired values are not served while a new one loads, or when the load fails.
 //   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several

@@ -104,15 +104,43 @@ const unescaped = "the user name or the password holds a character that has a me
 	"# as %23, / as %2F, ? as %3F, @ as %40, : as %3A, [ as %5B, % as %25; or set REDIS_HOST and REDIS_PASSWORD instead, which take it as it is"
 
 // misread reports whether a part of the user name or of the password would be taken for something else: what is before the last @ ends
-// at the first of / ? #. A parser would find another host without a word, or complain of a port.
+// at the first of / ? #. A parser would find another host without a word, or complain of a port. An @ may be in a parameter, or in the
+// name of a socket.
 func misread(text string) bool {
-	_, rest, found := strings.Cut(text, "://")
+	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
 		return false
 	}
 	credentials, _, found := cutLast(rest, "@")
-	return found && strings.ContainsAny(credentials, "/?#")
+	return found && strings.ContainsAny(credentials, "/?#") && !isPlain(scheme, rest)
 }
+
+// isPlain reports whether what follows the scheme is right as a parser reads it, with an @ behind the / or ?: up to the query there is what
+// may be there, and the query has no other names than those that the client library knows.
+func isPlain(scheme, rest string) bool {
+	before, query, _ := strings.Cut(rest, "?")
+	parameters, err := url.ParseQuery(query)
+	if err != nil || strings.Contains(rest, "#") {
+		return false
+	}
+	for name := range parameters {
+		if !slices.Contains(urlParameters, name) {
+			return false
+		}
+	}
+	server, path, _ := strings.Cut(before, "/")
+	if _, host, found := cutLast(server, "@"); found {
+		server = host
+	}
+	if scheme == "unix" {
+		return server == "" && !strings.Contains(path, "@/")
+	}
+	_, err = strconv.ParseUint(path, 10, 31)
+	return (path == "" || err == nil) && (isHost(strings.Trim(server, "[]")) || isHostPort(server))
+}
+
+// urlParameters are those that the client library knows.
+var urlParameters = []string{"addr", "client_cache", "client_name", "db", "dial_timeout", "master_set", "max_retries", "protocol", "skip_verify", "write_timeout"}
 
 // isUnescaped reports whether it holds what may not stand there, though a parser finds that too.
 func isUnescaped(text string) bool {

@@ -16,9 +16,10 @@ var (
 	ErrMiss = errors.New("aside: not cached")
 	// ErrNotFound is what a loader returns for something that does not exist, as it is or wrapped by an error that wraps nothing
 	// else (fmt.Errorf with one %w). It is cached like a value, for the policy's NegativeTTL, and every call that meets such an entry
-	// returns what the loader has returned; of an error that takes more than 64 KiB, the beginning of its text is kept. What was read from Redis is ErrNotFound with the text of that error, up to 1 KiB: of
-	// what else it wraps, other processes know nothing. An error that holds several, by errors.Join, two %w or a BatchError, is a
-	// failure, though ErrNotFound be among them, and so is a panic with it.
+	// returns what the loader has returned; where its text is longer than 64 KiB, the beginning of that is kept. In memory its text
+	// counts, and nothing else that it holds. What was read from Redis is ErrNotFound with the text of that error, up to 1 KiB: of what
+	// else it wraps, other processes know nothing. An error that holds several, by errors.Join, two %w or a BatchError, is a failure,
+	// though ErrNotFound be among them, and so is a panic with it.
 	ErrNotFound = errors.New("aside: not found")
 	// ErrClosed is what every call on a closed cache returns.
 	ErrClosed = errors.New("aside: cache is closed")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,7 @@ type failures struct {
 // A cause is an error that callers may be told.
 type cause struct {
 	err  error
+	text error         // what is left of it when it gives way to others: see shortened
 	keys int           // with it
 	at   *list.Element // nil once it is shortened
 }
@@ -74,8 +76,16 @@ func (t *failures) find(key string, owner uint64) *list.Element {
 	return nil
 }
 
-// note remembers a failure, in place of the last one of its key and policy.
+// note remembers a failure, in place of the last one of its key and policy. The text of its error is made before the lock is taken:
+//
+//  1. An error is kept, and gives way to others, of which the last one is noted now.
+//  2. Its text is made now, with the lock held. Error is a method of the program's: it may block, or ask the cache.
+//  3. Loads of all keys wait for the lock.
 func (t *failures) note(f *failure) {
+	var text error
+	if f.err != nil {
+		text = shortened(f.err)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.dropOver()
@@ -93,20 +103,20 @@ func (t *failures) note(f *failure) {
 	if f.err == nil {
 		return
 	}
-	f.told, f.err = t.keep(f.err), nil
+	f.told, f.err = t.keep(f.err, text), nil
 	if t.tidy == nil && !t.ended {
 		t.tidy = time.AfterFunc(tidyPause, t.tidyUp)
 	}
 }
 
 // keep counts one more key with an error. The caller holds mu.
-func (t *failures) keep(err error) *cause {
+func (t *failures) keep(err, text error) *cause {
 	shared := reflect.TypeOf(err).Kind() == reflect.Pointer // others may not be comparable
 	if shared && t.same[err] != nil {
 		t.same[err].keys++
 		return t.same[err]
 	}
-	k := &cause{err: err, keys: 1}
+	k := &cause{err: err, text: text, keys: 1}
 	k.at = t.told.PushBack(k)
 	if shared {
 		if t.same == nil {
@@ -117,7 +127,7 @@ func (t *failures) keep(err error) *cause {
 	if t.told.Len() > mostErrors {
 		oldest := t.told.Front().Value.(*cause)
 		t.dropTold(oldest)
-		oldest.err = shortened(oldest.err)
+		oldest.err = oldest.text
 	}
 	return k
 }
@@ -133,18 +143,27 @@ func (t *failures) dropTold(k *cause) {
 	}
 }
 
-// shortened is an error with the beginning of another one's text. The methods of that were tried before, see sound, and may panic by now.
-func shortened(err error) (short error) {
+// textOf is the text of an error whose methods were tried before, see sound, and may panic by now.
+func textOf(err error) (text string) {
 	defer func() {
 		if recover() != nil {
-			short = errors.New("an error whose methods panic")
+			text = "an error whose methods panic"
 		}
 	}()
-	text := []rune(err.Error())
-	if len(text) > longestText {
-		text = append(text[:longestText:longestText], '…')
+	return err.Error()
+}
+
+// shortened is an error with the beginning of another one's text.
+func shortened(err error) error {
+	text := textOf(err)
+	n := 0
+	for at := range text {
+		if n++; n > longestText {
+			text = text[:at] + "…"
+			break
+		}
 	}
-	return errors.New(string(text))
+	return errors.New(strings.Clone(text))
 }
 
 // tidyUp takes the errors that nobody will be told any more, although nobody asks.

@@ -170,3 +170,38 @@ func TestAnErrorThatGivesWayToOthersMayPanic(t *testing.T) {
 	require.Error(t, f.of("0", 0).err)
 	require.NotPanics(t, func() { _ = f.of("0", 0).err.Error() })
 }
+
+// asking is an error whose text takes a look at the failures, as one does that asks the cache.
+type asking struct {
+	of   *failures
+	held bool // their lock was
+}
+
+func (a *asking) Error() string {
+	if a.of.mu.TryLock() {
+		a.of.mu.Unlock()
+	} else {
+		a.held = true
+	}
+	return "asking"
+}
+
+// Hazard 137. Error is a method of the program's: it may block, or ask the cache.
+func TestTheTextOfAnErrorIsMadeWithoutTheLockOfTheFailures(t *testing.T) {
+	t.Parallel()
+	clock := near.NewClock()
+	defer clock.Stop()
+	f := failures{clock: clock}
+	defer f.end()
+	var all [mostErrors + 1]*asking
+	for i := range all {
+		all[i] = &asking{of: &f}
+		f.note(&failure{key: strconv.Itoa(i), err: all[i], until: clock.Now() + int64(time.Hour), over: clock.Now() + int64(time.Hour)})
+	}
+	for _, err := range all {
+		require.False(t, err.held)
+	}
+	require.NotSame(t, all[0], f.of("0", 0).err, "it has given way")
+	require.EqualError(t, f.of("0", 0).err, "asking")
+	require.Same(t, all[1], f.of("1", 0).err)
+}

@@ -73,17 +73,6 @@ func (s steady) Err() (err error) {
 	}
 }
 
-// endedBy reports whether err is the end of ctx, which may be nil. An error of the source that looks the same counts as that, once ctx has
-// ended.
-func endedBy(ctx context.Context, err error) (yes bool) {
-	if ctx == nil {
-		return false
-	}
-	defer func() { _ = recover() }() // of the program's context
-	end := steady{ctx}.Err()
-	return end != nil && (errors.Is(err, end) || errors.Is(err, context.Cause(ctx)))
-}
-
 var closedChannel = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)

@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Key names one cached value. Policy.Key makes it; building it once and using it often saves the work on every call.
+// A Key names one cached value, of one type: see Policy. Policy.Key makes it; building it once and using it often saves the work on every
+// call.
 // The zero Key is invalid, and so is one with a part that is neither a string nor an integer: every call refuses those.
 type Key struct {
 	text   string

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/gatewayz/aside/internal/flight"
-	"github.com/gatewayz/aside/internal/near"
 )
 
 // isNotFound reports whether a loader's error says that there is no such thing, and nothing else: ErrNotFound itself, or wrapped by
@@ -27,12 +26,14 @@ func isNotFound(err error) bool {
 	return false
 }
 
-// An absence is what memory keeps of a "not found" whose loader has said more than ErrNotFound. What the error takes counts like what a
-// value takes, which is found by exported fields.
-type absence struct{ Err error }
+// An absence is what memory keeps of a "not found" whose loader has said more than ErrNotFound. Its text counts like what a value takes.
+// What else the error holds is not looked at: it may be a map that the program goes on writing to.
+type absence struct {
+	err  error
+	text string
+}
 
-// largestAbsence is how much memory such an error may take. Of a larger one, which may hold a source's whole answer, the beginning of the
-// text is kept.
+// largestAbsence is how long the text of such an error may be. Of a longer one, which may be a source's whole answer, the beginning is kept.
 const largestAbsence = 64 << 10
 
 // isAbsent reports whether a value in memory is a "not found".
@@ -44,7 +45,7 @@ func isAbsent(value any) bool {
 // absentError is the error of a "not found" that memory holds.
 func absentError(value any) error {
 	if a, ok := value.(*absence); ok {
-		return a.Err
+		return a.err
 	}
 	return ErrNotFound
 }
@@ -52,11 +53,12 @@ func absentError(value any) error {
 // kept is the outcome's value as memory keeps it.
 func (o *outcome) kept() any {
 	if o.value == nil && o.absent != nil && o.absent != ErrNotFound {
-		a := &absence{o.absent}
-		if near.Size(a) > largestAbsence {
-			a.Err = &toldAbsence{cut(o.absent.Error(), longestAbsence)}
+		text := textOf(o.absent)
+		if len(text) > largestAbsence {
+			text = cut(text, longestAbsence)
+			return &absence{&toldAbsence{text}, text}
 		}
-		return a
+		return &absence{o.absent, text}
 	}
 	return o.value
 }
@@ -70,7 +72,7 @@ func (o *outcome) absenceText() []byte {
 	if o.absent == nil || o.absent == ErrNotFound {
 		return nil
 	}
-	text := o.absent.Error()
+	text := textOf(o.absent)
 	if len(text) > longestAbsence || text == ErrNotFound.Error() {
 		return nil
 	}

@@ -87,7 +87,8 @@ type Options struct {
 	// the cache all the same. It ends with the LoadTimeout at the latest. It is not for a load that has not begun yet: one that waits
 	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Nor does it keep a place from a load
 	// that somebody waits for: where all are taken, that one ends the load that nobody has waited for for the longest time, and has its
-	// place as soon as its loader has come back. A load asks the context of its first caller for values until it ends: pass none that a
+	// place as soon as its loader has come back. So where more keys than MaxLoads are asked for all the time, by callers that wait for
+	// less time than their loads take, loads that nobody waits for give way, and what they were to bring may never be kept. A load asks the context of its first caller for values until it ends: pass none that a
 	// framework uses again for another request. Default: 5 s. Negative: a load that nobody waits for is cancelled at once.
 	LoadGrace time.Duration
 

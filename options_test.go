@@ -378,6 +378,12 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 		{map[string]string{"REDIS_URL": "valkey://u:p@h:1/7"}, want{"h:1", "u", "p", 7, ""}},
 		{map[string]string{"REDIS_URL": "valkeys://u:p@h:1/7"}, want{"h:1", "u", "p", 7, "h"}},
 		{map[string]string{"REDIS_URL": "unix:///run/redis.sock"}, want{addr: "/run/redis.sock"}},
+		{map[string]string{"REDIS_URL": "redis://u:p@h:1/7?client_name=a@b"}, want{"h:1", "u", "p", 7, ""}},
+		{map[string]string{"REDIS_URL": "redis://h:1/7?client_name=a@b/c"}, want{addr: "h:1", db: 7}},
+		{map[string]string{"REDIS_URL": "rediss://:p@h?client_name=a@b&db=7"}, want{addr: "h:6379", password: "p", db: 7, tls: "h"}},
+		{map[string]string{"REDIS_URL": "redis://[::1]:1/7?client_name=a@b"}, want{addr: "[::1]:1", db: 7}},
+		{map[string]string{"REDIS_URL": "unix://u:p@/run/redis.sock?client_name=a@b"}, want{addr: "/run/redis.sock", user: "u", password: "p"}},
+		{map[string]string{"REDIS_URL": "unix:///run/redis@7.sock"}, want{addr: "/run/redis@7.sock"}},
 		{map[string]string{"REDIS_URL": "unix://u:p@/run/redis.sock?db=7"}, want{"/run/redis.sock", "u", "p", 7, ""}},
 		{map[string]string{"REDIS_URL": "redis://u:p:q;r=$!*'()@h"}, want{addr: "h:6379", user: "u", password: "p:q;r=$!*'()"}},
 	} {
@@ -466,7 +472,7 @@ func TestAMalformedVariableIsNamedAndNotShown(t *testing.T) {
 	} {
 		add(env{"REDIS_URL": strings.ReplaceAll(text, "X", canary)}, "REDIS_URL", "write redis://user:password@host:port/db")
 	}
-	for _, special := range []string{"#", "/", "?", "[", "]", "^", `"`, "%zz", "<", ">", " ", `\`, "{", "|", "`", "@/", "é"} {
+	for _, special := range []string{"#", "/", "?", "[", "]", "^", `"`, "%zz", "<", ">", " ", `\`, "{", "|", "`", "@/", "é", "/0?name=", "/x?db=", "/0?db=#"} {
 		for _, user := range []string{"u", ""} {
 			password := canary + special + canary
 			add(env{"REDIS_URL": "redis://" + user + ":" + password + "@h:6379/0"}, "REDIS_URL", "percent-escape", "%23")

@@ -110,16 +110,3 @@ var (
 	errOtherPolicy  = errors.New(reasonShared)
 	errOlderVersion = errors.New("stored by an older version of the policy")
 )
-
-// covers reports whether a value in memory has all fields of the type that s asks for. What was read as a type with fewer of them has lost
-// the others.
-func (s *slot) covers(value any) bool {
-	switch v := value.(type) {
-	case nil, *absence:
-		return true
-	case *encoded:
-		return v.typ == s.typ || wire.Covers(v.codec, v.typ, s.typ)
-	}
-	typ := reflect.TypeOf(value).Elem()
-	return typ == s.typ || wire.Covers((&slot{plan: s.plan, typ: typ}).codec(), typ, s.typ)
-}

@@ -319,6 +319,10 @@ func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
 		c.anotherBuild(s, err)
 		return nil, false
 	}
+	if s.narrower(codec, v.payload) {
+		s.reason = reasonNarrower
+		return nil, false
+	}
 	if s.plan.policy.Private {
 		return &encoded{v.payload, codec, s.typ}, true
 	}
@@ -400,6 +404,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 	if own, ok := wire.Builtin(codec); ok && s.out.value != nil && !c.limits().Fits(own, s.typ, payload) {
 		return redisstore.Filling{}, errTooWide // no reader would take it
 	}
+	s.plan.types.LoadOrStore(s.typ, nil)
 	c.checkFirst(s, payload, codec)
 	value, err := wire.Encode(c.named(s.key), wire.Header{
 		Codec:        codec,

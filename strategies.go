@@ -274,10 +274,10 @@ type failure struct {
 // as many as before says, is no further one. What is told to those who are held back is kept, and nothing of a first failure.
 //
 // A loader that works with the context of the call around it, and not with its own, fails when that caller has left. The source has
-// not failed.
+// not failed: see endedWithCaller.
 func (c *Cache) loadFailed(s *slot, err error, before uint64) {
 	s.plan.counts.loadErrors.Add(1)
-	if c.opts.Backoff < 0 || endedBy(s.caller, err) {
+	if c.opts.Backoff < 0 || s.endedWithCaller(err, c.clock.Now()) {
 		return
 	}
 	f := &failure{key: s.key, until: c.clock.Now(), owner: s.plan.owner}

@@ -21,6 +21,9 @@ import (
 // policy that is not listed is checked at its first use. Policies are for kinds of values, and few: of those that are not listed,
 // a cache keeps in mind the first 256, and others while it has something of them in memory. Where each tenant has its own TTL, use
 // one policy and WithTTL.
+//
+// A policy is for values of one type; another Version is for another type. What is read as a type with more fields than it was stored with by
+// another process has zero in those, until the TTL ends: so builds read each other's values.
 type Policy struct {
 	// Name identifies the policy within a cache, for Options.TTLs and in messages. Default: the category. Two
 	// policies of one cache cannot have one name. Where it differs from the category it is also part of what a stored value is
@@ -216,6 +219,7 @@ type plan struct {
 	shared      complaints                    // about values of other policies under its keys
 	owner       uint64                        // see ownerOf
 	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
+	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
 }
 
 // scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds

@@ -2,11 +2,15 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 func TestHowLongAFirstConnectionIsWaitedFor(t *testing.T) {
@@ -48,4 +52,33 @@ func TestHowLongAFirstConnectionIsWaitedFor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Each step of the search for servers is one of the first attempt: a connection is made, and there is a reply.
+func TestTheSearchForServersMakesSteps(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+	greeted := proxy.HoldReplies(func(args []string) bool { return args[0] == "HELLO" })
+	asked := proxy.HoldReplies(func(args []string) bool { return args[0] == "CLUSTER" && args[1] == "NODES" })
+	found := &first{over: make(chan struct{}), wait: time.Second, latest: time.Now().Add(time.Hour)}
+	found.step()
+	tp := &topology{options: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}}, firsts: firsts{found: found}}
+	done := make(chan error, 1)
+	go func() {
+		at, views, err := tp.scout(t.Context(), []string{proxy.Addr()})
+		if err == nil && (at != proxy.Addr() || views != nil) {
+			err = fmt.Errorf("%s, %v", at, views)
+		}
+		done <- err
+	}()
+	began := *found.until.Load()
+	greeted.Wait(t)
+	dialled := *found.until.Load()
+	require.True(t, dialled.After(began))
+	greeted.Release()
+	asked.Wait(t)
+	require.True(t, found.until.Load().After(dialled))
+	asked.Release()
+	require.NoError(t, <-done)
+	tp.closing.Wait()
 }

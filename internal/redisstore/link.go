@@ -439,9 +439,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 			l.unreached.note(dst, err)
 		}
 		if err == nil && !made.Load() {
-			if first {
-				l.first.step()
-			}
+			l.first.step()
 			context.AfterFunc(trying, func() {
 				if !made.Load() {
 					conn.Close()

@@ -220,52 +220,6 @@ func (t *topology) unknown(cause error) {
 	t.restate()
 }
 
-// scout asks servers one after the other about the cluster, until one answers. Its address is returned, and no views if it is part
-// of none.
-func (t *topology) scout(ctx context.Context, addrs []string) (at string, views []view, err error) {
-	for _, at = range addrs {
-		opt := settled(t.options)
-		opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
-		var text string
-		var none error
-		var wanted endpoints
-		l := &link{hanging: &t.hanging, greet: func(ctx context.Context, asked rueidis.Client) (err error) {
-			text, err = asked.Do(ctx, asked.B().ClusterNodes().Build()).ToString()
-			if err == nil {
-				wanted = parseEndpoints(asked.Do(ctx, asked.B().ClusterSlots().Build()), at)
-			}
-			// It does not know the command, or has switched its cluster off. Or it does not let us ask, which matters where there is a
-			// cluster.
-			if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" && !isNode(ctx, asked) {
-				none, err = err, nil
-			}
-			return err
-		}}
-		l.blind.Store(true)
-		var s *session
-		if s, err = l.try(ctx, opt, false); err != nil {
-			continue
-		}
-		s.client.Close()
-		if none != nil {
-			return at, nil, nil
-		}
-		var v view
-		if v, err = parseView(text, at, opt.TLSConfig != nil); err == nil && wanted.differ(v) {
-			t.renamed.Store(true)
-			v, err = parseViewOf(text, at, opt.TLSConfig != nil, wanted)
-		}
-		switch {
-		case err != nil:
-		case !v.knowsSlots():
-			err = errNoNode // it has not been told of the others, or has forgotten them
-		default:
-			return at, []view{v}, nil
-		}
-	}
-	return "", nil, err
-}
-
 // isNode reports whether a server that may not be asked about its cluster is part of one. To say so is part of its greeting.
 func isNode(ctx context.Context, c rueidis.Client) bool {
 	hello, err := c.Do(ctx, c.B().Arbitrary("HELLO").Build()).AsMap()

@@ -218,6 +218,19 @@ func (k *keeper) reads(print uint32, stored []byte) error {
 	return fmt.Errorf("%w: %w", errOtherFields, l.error(k.root.typ))
 }
 
+// IsOf reports whether a payload is that of a type, or of one with the same fields, as far as codecs of this package know.
+func IsOf(c Codec, payload []byte, typ reflect.Type) bool {
+	switch c.(type) {
+	case jsonCodec:
+		print, ok := printOf(payload)
+		return ok && print == keeperOf(typ, c.Name()).print
+	case cborCodec:
+		_, print, _, ok := cutCBOR(payload)
+		return ok && print == keeperOf(typ, c.Name()).print
+	}
+	return false
+}
+
 // Covers reports whether a value of one type has all fields of another, as far as codecs of this package know.
 func Covers(c Codec, of, other reflect.Type) bool {
 	switch c.(type) {

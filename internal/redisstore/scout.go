@@ -1,0 +1,105 @@
+package redisstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// nextAddress is how long one address is waited for alone. Where it swallows what it is sent, it takes seconds to give up; one that is
+// well has answered the first call by then.
+const nextAddress = firstWait / 4
+
+// scout asks servers about the cluster, until one answers. Its address is returned, and no views if it is part of none. They are asked
+// one after the other, the next one when one has failed or takes long.
+func (t *topology) scout(ctx context.Context, addrs []string) (at string, views []view, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // of those that have not answered
+	type answer struct {
+		number int
+		views  []view
+		err    error
+	}
+	answers := make(chan answer, len(addrs))
+	begun, over := 0, 0
+	begin := func() {
+		number := begun
+		begun++
+		t.closing.Go(func() {
+			views, err := t.scoutAt(ctx, addrs[number])
+			answers <- answer{number, views, err}
+		})
+	}
+	errs := make([]error, len(addrs))
+	for over < len(addrs) {
+		if begun == over {
+			begin()
+		}
+		next := time.NewTimer(nextAddress)
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				next.Stop()
+				return addrs[a.number], a.views, nil
+			}
+			over++
+			errs[a.number] = a.err
+			if ctx.Err() != nil {
+				next.Stop()
+				return "", nil, a.err
+			}
+		case <-next.C:
+			if begun < len(addrs) {
+				begin()
+			}
+		}
+		next.Stop()
+	}
+	if len(errs) > 0 {
+		err = errs[len(errs)-1]
+	}
+	return "", nil, err
+}
+
+// scoutAt asks one server. Each step of that is one of the first attempt to find servers.
+func (t *topology) scoutAt(ctx context.Context, at string) ([]view, error) {
+	opt := settled(t.options)
+	opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
+	var text string
+	var none error
+	var wanted endpoints
+	l := &link{hanging: &t.hanging, first: t.firsts.found, greet: func(ctx context.Context, asked rueidis.Client) (err error) {
+		text, err = asked.Do(ctx, asked.B().ClusterNodes().Build()).ToString()
+		if err == nil {
+			wanted = parseEndpoints(asked.Do(ctx, asked.B().ClusterSlots().Build()), at)
+		}
+		// It does not know the command, or has switched its cluster off. Or it does not let us ask, which matters where there is a
+		// cluster.
+		if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" && !isNode(ctx, asked) {
+			none, err = err, nil
+		}
+		return err
+	}}
+	l.blind.Store(true)
+	s, err := l.try(ctx, opt, false)
+	if err != nil {
+		return nil, err
+	}
+	s.client.Close()
+	if none != nil {
+		return nil, nil
+	}
+	v, err := parseView(text, at, opt.TLSConfig != nil)
+	if err == nil && wanted.differ(v) {
+		t.renamed.Store(true)
+		v, err = parseViewOf(text, at, opt.TLSConfig != nil, wanted)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case !v.knowsSlots():
+		return nil, errNoNode // it has not been told of the others, or has forgotten them
+	}
+	return []view{v}, nil
+}
