@@ -147,7 +147,8 @@ func TestWhatIsSentTakesItsTime(t *testing.T) {
 	t.Parallel()
 	answered := []rueidis.RedisResult{rueidis.NewResult(rueidis.RedisMessage{}, nil)}
 	failures := func(took time.Duration, sent int64) int32 {
-		l := &link{opTimeout: 10 * time.Millisecond}
+		l := &link{opTimeout: 10 * time.Millisecond, grace: &grace{limit: 10 * time.Millisecond}}
+		l.grace.over.Store(true)
 		l.note(context.Background(), new(session), took, sent, answered)
 		return l.failed.Load()
 	}

@@ -348,6 +348,7 @@ func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
 		defer cancel()
 		return s.Look(ctx, Look{Key: key})[0].Err
 	}
+	require.Eventually(t, func() bool { return read(t.Context()) == nil && s.grace.over.Load() }, bound, time.Millisecond)
 	server.Pause()
 	for range 5 * tripAfter {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond)
@@ -487,7 +488,8 @@ func TestAStepOfTheServersClockIsFollowedAtOnce(t *testing.T) {
 func TestLargeValuesAreGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{opTimeout: 50 * time.Millisecond}
+		s := &Store{grace: grace{limit: 50 * time.Millisecond}}
+		s.grace.over.Store(true)
 		limit := func(size int64, keys int) time.Duration {
 			ctx, cancel := s.Budget(t.Context(), size, keys)
 			defer cancel()
