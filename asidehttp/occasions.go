@@ -1,6 +1,7 @@
 package asidehttp
 
 import (
+	"crypto/sha256"
 	"sync"
 	"time"
 )
@@ -22,4 +23,32 @@ func (o *occasions) count() (n int, due bool) {
 		o.since, o.reported = 0, time.Now()
 	}
 	return n, due
+}
+
+// occasionsOfKeys are those of each valid key, so that none hides another. The zero value is ready.
+type occasionsOfKeys struct {
+	mu    sync.Mutex
+	byKey map[[sha256.Size]byte]*occasions // as many as are configured; guarded by mu
+}
+
+// count is count of the occasions of a key.
+func (o *occasionsOfKeys) count(key [sha256.Size]byte) (n int, due bool) {
+	o.mu.Lock()
+	own := o.byKey[key]
+	if own == nil {
+		if own = (&occasions{}); o.byKey == nil {
+			o.byKey = make(map[[sha256.Size]byte]*occasions)
+		}
+		o.byKey[key] = own
+	}
+	o.mu.Unlock()
+	return own.count()
+}
+
+// noted is what is refused, of which whoever sends much must not fill the log. All handlers of a cache count together: who asks two of them
+// gets no more lines. The zero value is ready.
+type noted struct {
+	refused    occasions       // requests without a valid key
+	denied     occasionsOfKeys // requests that their key's scopes do not allow
+	turnedAway occasionsOfKeys // orders that were refused for want of room
 }

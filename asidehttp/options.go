@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/logs"
 )
 
 // Options configures Handler and Metrics.
@@ -37,8 +38,9 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
-	// went; one at level Warn for each request that its key's scopes do not allow, and at most every ten seconds for those
-	// without a valid key; and what Validate finds. Default: slog.Default().
+	// went; one at level Warn, every ten seconds at most, with how many requests it stands for, about each key whose scopes do not allow what
+	// it sends, and about requests without a valid key, whichever handlers of the cache are asked; and what Validate finds. Default:
+	// slog.Default().
 	Logger *slog.Logger
 }
 
@@ -103,9 +105,9 @@ func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
 func (o Options) logger() *slog.Logger {
 	if o.Logger == nil {
-		return slog.Default()
+		return logs.Readable(slog.Default())
 	}
-	return o.Logger
+	return logs.Readable(o.Logger)
 }
 
 const (
