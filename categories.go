@@ -4,7 +4,8 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
+
+	"github.com/gatewayz/aside/internal/nearby"
 )
 
 // knowsCategory reports whether there is something in a category, or may be: this process has a policy for it, or Redis has a
@@ -28,15 +29,9 @@ func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 
 // unknownCategory is the error of a category that is nobody's.
 func (c *Cache) unknownCategory(category string) error {
-	known := c.categories()
-	slices.Sort(known)
-	what := "this cache has used none yet"
-	if known = slices.Compact(known); len(known) > 0 {
-		const most = 50
-		what = "the categories are " + strings.Join(known[:min(len(known), most)], ", ")
-		if len(known) > most {
-			what += ", …"
-		}
+	known, what := c.categories(), "this cache has used none yet"
+	if len(known) > 0 {
+		what = "the categories are " + nearby.Names(category, known)
 	}
 	return invalidArgument("there is no category " + strconv.Quote(category[:min(len(category), 64)]) + ": " + what +
 		"; list the Policy of another one in Options.Policies")

@@ -2,7 +2,10 @@ package aside_test
 
 import (
 	"context"
+	"io"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,4 +121,30 @@ func TestTheLogNamesTheReasonThatLasts(t *testing.T) {
 	const pause = 10 * time.Second
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), connectionRefused) }, pause+bound, 10*time.Millisecond, "it is logged")
 	require.Len(t, log.lines(t), 3, "connected, broken, refused: %s", log.String())
+}
+
+// The reason stays the same where a server says something else that is for the log alone.
+func TestTheLogHasTheLastWordsOfTheServer(t *testing.T) {
+	t.Parallel()
+	var words atomic.Value
+	words.Store("ERR the first words")
+	addr := answering(t, func(conn net.Conn) {
+		b := make([]byte, 4096)
+		for {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			for range strings.Count(string(b[:n]), "*") {
+				_, _ = io.WriteString(conn, "-"+words.Load().(string)+"\r\n")
+			}
+		}
+	})
+	var log logbook
+	newCache(t, aside.Options{Redis: to(addr), Logger: log.logger()})
+	eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "the first words") })
+	words.Store("ERR the last words")
+	const pause = 10 * time.Second
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "the last words") }, pause+bound, 10*time.Millisecond, "it is logged")
+	require.Len(t, log.lines(t), 2, log.String())
 }

@@ -336,7 +336,9 @@ func messages(t *testing.T) (logged []string, tests []string) {
 				}
 			case *ast.CallExpr:
 				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "NewRecord" && !strings.HasSuffix(path, "_test.go") {
-					set[beginning(n.Args[2])] = true
+					if text := beginning(n.Args[2]); text != "" { // else it is passed on
+						set[text] = true
+					}
 				}
 				method, ok := n.Fun.(*ast.SelectorExpr)
 				if strings.HasSuffix(path, "_test.go") || !ok || len(n.Args) == 0 || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name) {

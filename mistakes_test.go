@@ -67,13 +67,13 @@ func mistakes() []cause {
 			return rueidis.ClientOption{InitAddress: []string{redistest.Start(t, "--cluster-enabled", "yes").Addr()}}
 		}},
 		answers("a server or proxy of RESP2 alone", "redis answered NOPROTO: it does not speak RESP3: set Options.Redis.AlwaysRESP2 (protocol=2 in REDIS_URL), and do without client tracking", "-NOPROTO unsupported protocol version"),
-		{"a server that does not let this address in", "redis answered ERR Client IP address [hidden] is not in the allowlist.", func(t *testing.T) rueidis.ClientOption {
+		{"a server that does not let this address in", "redis answered ERR: the log has its words", func(t *testing.T) rueidis.ClientOption {
 			return to(answering(t, func(conn net.Conn) {
 				_, _ = conn.Read(make([]byte, 4096))
 				_, _ = io.WriteString(conn, "-ERR Client IP address 127.0.0.1:4711 is not in the allowlist.\r\n")
 			}))
 		}},
-		answers("a proxy that knows no server", "redis answered ERR no upstream host", "-no upstream host"),
+		answers("a proxy that knows no server", "redis answered ERR: the log has its words", "-no upstream host"),
 		{"a path of a socket that is too long", "redis cannot be reached: its address is not a valid one: the path of a socket has at most 107 bytes, and some IPv6 addresses need a zone", func(*testing.T) rueidis.ClientOption {
 			return rueidis.MustParseURL("unix:///tmp/" + strings.Repeat("x", 120) + ".sock")
 		}},
@@ -147,6 +147,43 @@ func mistakes() []cause {
 		}},
 		answers("a server that starts", "redis answered LOADING: it is starting, and reads its data", "-LOADING Redis is loading the dataset in memory"),
 		answers("a replica without its primary", "redis answered MASTERDOWN: it is a replica that has lost its primary", "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."),
+	}
+}
+
+// The log, and nothing else, has the words of a server that are not known: they may name a user, a key or a host.
+func TestTheLogHasTheWordsOfTheServer(t *testing.T) {
+	t.Parallel()
+	for words, logged := range map[string]string{
+		"ERR user svc-billing is disabled on db1.corp.example":                "user svc-billing is disabled on db1.corp.example",
+		"ERR no route to shard prod-7.corp.example for key user:4711:profile": "no route to shard prod-7.corp.example for key user:4711:profile",
+		"ERR backend db1:6379 refused":                                        "backend db1:6379 refused",
+		"ERR " + canary + " may not connect from 10.1.2.3":                    "[hidden] may not connect from [hidden]",
+		"no upstream host": "no upstream host",
+		"NOPERM this user has no permissions to run the 'corp' command":                 "",
+		"NOAUTH user svc-billing must log in at vault.corp.example":                     "",
+		"ERR DB index is out of range for svc-billing":                                  "",
+		"WRONGPASS account svc-billing is locked at db1.corp.example, ask user:4711":    "",
+		"LOADING db1.corp.example is loading what svc-billing has left of user:4711":    "",
+		"ERR max number of clients reached on db1.corp.example, of which svc-billing's": "",
+	} {
+		t.Run(words, func(t *testing.T) {
+			t.Parallel()
+			var log logbook
+			o := aside.Options{Redis: to(answeringWith(t, "-"+words)), Logger: log.logger()}
+			o.Redis.Password = canary
+			c := newCache(t, o)
+			eventually(t, "it is logged", func() bool {
+				return strings.Contains(log.String(), "redis answered") && strings.Contains(log.String(), logged)
+			})
+			reason := c.Health().Reason
+			for _, name := range []string{"svc-billing", "corp", "4711", "db1", "10.1.2.3", "upstream"} {
+				require.NotContains(t, strings.ToLower(reason), name)
+			}
+			if logged != "" {
+				require.Equal(t, "redis answered ERR: the log has its words", reason)
+			}
+			requireNoCanary(t, log.String(), "the log")
+		})
 	}
 }
 

@@ -22,7 +22,7 @@ type health struct {
 	out   int                     // changes that were not logged since the last line, last among them; guarded by mu
 	later *time.Timer             // logs last; nil while all is logged; guarded by mu
 	ended bool                    // guarded by mu
-	said  string                  // the reason in the last line, empty while Redis is in use; guarded by mu
+	said  string                  // the reason in the last line, and its details; empty while Redis is in use; guarded by mu
 	look  *time.Timer             // looks for another reason; nil where none is said; guarded by mu
 }
 
@@ -92,8 +92,8 @@ func (h *health) log() {
 	case s.Up:
 		h.logger.Info("aside: connected to redis", more...)
 	default:
-		h.said = healthOf(s).Reason
-		why := []any{"reason", h.said}
+		h.said = saidOf(s)
+		why := []any{"reason", healthOf(s).Reason}
 		if detail := redisstore.Detail(s.Cause); detail != "" {
 			why = append(why, "error", detail)
 		}
@@ -103,6 +103,9 @@ func (h *health) log() {
 		}
 	}
 }
+
+// saidOf is all that a line says of why Redis is away: two answers of a server can differ in what the reason leaves out.
+func saidOf(s redisstore.State) string { return healthOf(s).Reason + redisstore.Detail(s.Cause) }
 
 // lookAgain logs the reason why Redis is away where it is another one than was logged, and looks again later.
 func (h *health) lookAgain() {
@@ -117,7 +120,7 @@ func (h *health) lookAgain() {
 	defer h.mu.Unlock()
 	switch {
 	case h.ended || h.look == nil || h.last.Up: // or it is back, and that is logged later
-	case h.later == nil && !s.Up && s.Cause != nil && healthOf(s).Reason != h.said:
+	case h.later == nil && !s.Up && s.Cause != nil && saidOf(s) != h.said:
 		h.last = s
 		h.out++
 		h.log()

@@ -5,12 +5,12 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/weakmap"
 	"github.com/gatewayz/aside/internal/wire"
 )
@@ -370,9 +370,8 @@ func (c *Cache) registerAll() []error {
 			for _, row := range predeclared() {
 				names = append(names, row.Name)
 			}
-			slices.Sort(names)
 			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: the names are %s; list others in Options.Policies",
-				name, strings.Join(slices.Compact(names), ", ")))
+				name, nearby.Names(name, names)))
 		}
 	}
 	return errs

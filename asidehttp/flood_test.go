@@ -222,3 +222,22 @@ func TestNamesAreBoundedInBytes(t *testing.T) {
 	}
 	require.Less(t, heap()-before, int64(8<<20))
 }
+
+// Keys of one name, as in a rotation, have room in the journal of their own each.
+func TestKeysOfOneNameHaveRoomOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	o := asidehttp.Options{Rate: -1, Logger: slog.New(slog.DiscardHandler), Keys: []asidehttp.Key{
+		{Name: "deploy", Secret: aside.NewSecret(keyChange), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
+		{Name: "deploy", Secret: aside.NewSecret(keyOld), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
+	}}
+	server := redistest.Start(t)
+	c := listing(t, server.Addr())
+	h := asidehttp.Handler(c, o)
+	server.Kill()
+	eventually(t, "degraded", func() bool { return c.Health().State == aside.StateDegraded })
+	for i := range 40 {
+		ask(h, "POST", "/", bodyOf(t, "keys", madeUp("user", 1000*i, 1000)), "Bearer "+keyChange)
+	}
+	require.Equal(t, 503, ask(h, "POST", "/", bodyOf(t, "keys", madeUp("user", 0, 1000)), "Bearer "+keyChange).Code)
+	require.Equal(t, 200, ask(h, "POST", "/", bodyOf(t, "keys", madeUp("models", 0, 1000)), "Bearer "+keyOld).Code)
+}

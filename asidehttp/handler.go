@@ -14,12 +14,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/nearby"
 )
 
 // Handler is the administration of a cache. It answers
@@ -42,8 +42,8 @@ import (
 // back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
 // whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
 // it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated". It tells
-// what a listing tells, so its key needs ScopeRead too. Two requests count at a time, of each key one, and a dry run whose wait is over
-// before its turn has counted nothing and is not complete. The server's WriteTimeout, if it has one, has to be longer than wait; its
+// what a listing tells, so its key needs ScopeRead too. Two requests count at a time, of each key one, for 4 s at most (a category: twice),
+// and a dry run for which that is not enough, or whose wait is over, is not complete. The server's WriteTimeout, if it has one, has to be longer than wait; its
 // ReadTimeout is what bounds the time that the body of a valid key takes. A request that is refused before its body is read
 // is answered at once, and its connection is closed.
 //
@@ -75,6 +75,7 @@ type handler struct {
 func newHandler(c *aside.Cache, o Options) *handler {
 	with := sharedOf(c)
 	h := &handler{cache: c, gate: newGate(o), turns: with.turns}
+	h.gate.noted = with.noted
 	h.gate.limit.buckets = with.bucketsOf(allowance{h.gate.limit.rate, h.gate.limit.burst})
 	return h
 }
@@ -87,9 +88,7 @@ type gate struct {
 
 	audits *audits
 
-	refused    occasions       // requests without a valid key
-	denied     occasionsOfKeys // requests that their key's scopes do not allow
-	turnedAway occasionsOfKeys // orders that were refused for want of room
+	*noted // as in shared
 }
 
 // refusedPause is how often requests that are refused are written down: whoever tries out keys, or sends many, must not fill the log.
@@ -103,7 +102,7 @@ func (g *gate) refuse(client netip.Addr) {
 }
 
 func newGate(o Options) *gate {
-	g := &gate{log: o.logger()}
+	g := &gate{log: o.logger(), noted: new(noted)}
 	g.audits = newAudits(g.log)
 	var errs [2]error
 	g.keys, errs[0] = o.keyring()
@@ -313,9 +312,8 @@ func (known policies) of(category string) (*aside.Policy, *problem) {
 	if len(names) == 0 {
 		return nil, unacceptable("there is no category %s: this server has used none yet, and lists none in Options.Policies; %s is everything", quote(category), everything)
 	}
-	slices.Sort(names)
 	return nil, unacceptable("there is no category %s: the categories are %s, and %s for everything",
-		quote(category), strings.Join(slices.Compact(names), ", "), everything)
+		quote(category), nearby.Names(category, names), everything)
 }
 
 // pattern reads a pattern, which has to begin with a known category: another one is a slip of the pen.

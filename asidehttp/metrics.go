@@ -17,8 +17,9 @@ import (
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
 // It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for two requests at
-// a time to all handlers of the cache and for one of each key, while others wait for their turn, and for 5 s at most: complete is false
-// if that was not enough, or if Redis failed, and error then says how. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
+// a time to all handlers of the cache and for one of each key, and for 4 s at most; others wait for their turn, 5 s at most: complete is false
+// if that was not enough, or if Redis failed, and error then says how. The server's WriteTimeout, if it has one, has to be longer than both
+// together. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
@@ -81,10 +82,10 @@ type keys struct {
 
 func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) *keys {
 	const most = 100
-	ctx, cancel := context.WithTimeout(ctx, defaultWait)
-	defer cancel()
 	list := &keys{Pattern: pattern.String(), Keys: []string{}} // [] and not null
-	err := h.count(ctx, who, pattern, func(info aside.KeyInfo) bool {
+	waiting, cancel := context.WithTimeout(ctx, defaultWait)
+	defer cancel()
+	err := h.count(ctx, waiting, who, pattern, func(info aside.KeyInfo) bool {
 		if len(list.Keys) < most && !slices.Contains(list.Keys, info.Key) {
 			list.Keys = append(list.Keys, info.Key)
 		}
@@ -92,22 +93,25 @@ func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) 
 	}, &list.TotalKeys)
 	slices.Sort(list.Keys)
 	if list.Complete = err == nil; err != nil {
-		list.Error = "not done within " + defaultWait.String()
-		if !errors.Is(err, context.DeadlineExceeded) {
-			list.Error = message(err)
-		}
+		list.Error = message(err)
 	}
 	return list
 }
 
-// count adds up what is cached under a pattern and counts, when it is its turn.
-func (h *handler) count(ctx context.Context, who visitor, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
-	end, err := h.turns.take(ctx, who.sum)
+// count adds up what is cached under a pattern and counts, when it is its turn, for which it waits until waiting ends, until ctx ends
+// or the turn is over.
+func (h *handler) count(ctx, waiting context.Context, who visitor, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
+	end, err := h.turns.take(waiting, who.sum)
 	if err != nil {
-		return err
+		return errNoTurn
 	}
 	defer end()
+	ctx, cancel := context.WithTimeout(ctx, mostOfATurn)
+	defer cancel()
 	for info, err := range h.cache.Keys(ctx, pattern) {
+		if ctx.Err() != nil {
+			return errTurnOver
+		}
 		if err != nil {
 			return err
 		}
@@ -152,10 +156,10 @@ func (h *handler) matched(ctx context.Context, who visitor, s selection) (*count
 	}
 	var n int64
 	for _, pattern := range patterns {
-		err := h.count(ctx, who, pattern, counts, &n)
+		err := h.count(ctx, ctx, who, pattern, counts, &n)
 		switch {
 		case err == nil:
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, errTurnOver):
 			return h.counted(n, false, nil), nil
 		default:
 			return nil, newProblem(http.StatusServiceUnavailable, "what there is cannot be counted now: %s", message(err))

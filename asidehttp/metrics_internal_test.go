@@ -40,7 +40,7 @@ func TestFewRequestsGoOverKeysAtOnce(t *testing.T) {
 		list := h.list(context.Background(), visitor{}, aside.TTL.ModelsAll.Match(aside.Wildcard))
 		require.Equal(t, defaultWait, time.Since(began))
 		require.False(t, list.Complete)
-		require.Equal(t, "not done within 5s", list.Error)
+		require.Equal(t, "others with a key list and count: it was not its turn in time", list.Error)
 
 		go func() { time.Sleep(time.Second); <-h.turns.all }()
 		n, complete := counted()
@@ -148,5 +148,59 @@ func TestAListingTakesThePlaceOfItsKey(t *testing.T) {
 		}
 		require.Equal(t, []bool{false, false}, complete(busy))
 		require.Equal(t, []bool{true, true}, complete(other))
+	})
+}
+
+// Nobody holds a place for longer than others wait for one.
+//
+//  1. Two keys have dry runs counted that go on for longer than anybody waits, and ask again when these are over.
+//  2. A third key asks for a listing, and waits for its turn.
+//  3. Their turns are over, and the third one has the next.
+func TestATurnIsOverBeforeOthersHaveWaitedInVain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer c.Close()
+		for i := range 1000 {
+			require.NoError(t, aside.Set(t.Context(), c, aside.TTL.ModelsAll.Key(i), "v"))
+		}
+		h := newHandler(c, Options{Logger: slog.New(slog.DiscardHandler)})
+		models := aside.TTL.ModelsAll.Match(aside.Wildcard)
+		ctx, cancel := context.WithTimeout(t.Context(), maxWait)
+		var wg sync.WaitGroup
+		for _, name := range []string{"one", "two"} {
+			for range 2 {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						n := int64(0)
+						err := h.count(ctx, ctx, visitor{credential: credential{sum: sha256.Sum256([]byte(name))}}, models, func(aside.KeyInfo) bool {
+							time.Sleep(100 * time.Millisecond) // Redis is slow
+							return true
+						}, &n)
+						if err == nil {
+							t.Error("it was not slow")
+						}
+					}
+				})
+			}
+		}
+		synctest.Wait()
+		for range 3 {
+			asked := time.Now()
+			list := h.list(t.Context(), visitor{}, models)
+			require.True(t, list.Complete, list.Error)
+			require.EqualValues(t, 1000, list.TotalKeys)
+			require.LessOrEqual(t, time.Since(asked), mostOfATurn+100*time.Millisecond)
+		}
+		cancel()
+		wg.Wait()
+
+		// What is not done within a turn says so.
+		n := int64(0)
+		err = h.count(t.Context(), t.Context(), visitor{}, models, func(aside.KeyInfo) bool { time.Sleep(time.Second); return true }, &n)
+		require.ErrorIs(t, err, errTurnOver)
+		require.NotZero(t, n)
+		require.Empty(t, h.turns.all, "the place is given back")
 	})
 }

@@ -44,3 +44,11 @@ func (o *occasionsOfKeys) count(key [sha256.Size]byte) (n int, due bool) {
 	o.mu.Unlock()
 	return own.count()
 }
+
+// noted is what is refused, of which whoever sends much must not fill the log. All handlers of a cache count together: who asks two of them
+// gets no more lines. The zero value is ready.
+type noted struct {
+	refused    occasions       // requests without a valid key
+	denied     occasionsOfKeys // requests that their key's scopes do not allow
+	turnedAway occasionsOfKeys // orders that were refused for want of room
+}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/logs"
 )
 
 // Options configures Handler and Metrics.
@@ -38,8 +39,9 @@ type Options struct {
 
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
 	// went. Of a key that sends more than one a second, and more than ten at once, what comes beyond that is summed up in one line a second.
-	// It gets lines at level Warn, at most every ten seconds, about requests that their key's scopes do not allow, or for which there is
-	// no room, of each key, and about those without a valid key; and what Validate finds. Default: slog.Default().
+	// It gets lines at level Warn, at most every ten seconds, with how many requests they stand for, about requests that their key's scopes
+	// do not allow, or for which there is no room, of each key, and about those without a valid key, whichever handlers of the cache are
+	// asked; and what Validate finds. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -104,9 +106,9 @@ func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
 func (o Options) logger() *slog.Logger {
 	if o.Logger == nil {
-		return slog.Default()
+		return logs.Readable(slog.Default())
 	}
-	return o.Logger
+	return logs.Readable(o.Logger)
 }
 
 const (

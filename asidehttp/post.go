@@ -40,15 +40,23 @@ func newPoster(o RevalidatorOptions, u *url.URL, client *http.Client) *poster {
 }
 
 // notForSecrets are the headers that HTTP, this package, or what is on the way sets by itself: a secret in one of them would not arrive, or
-// would be written into logs.
+// would be written into logs. A name that ends with a hyphen stands for all that begin so.
 var notForSecrets = []string{
-	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Date", "Expect", "Forwarded", "Host", "Keep-Alive",
-	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "Via",
-	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip",
+	"Accept-Encoding", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Date", "Expect", "Host", "Keep-Alive",
+	"Proxy-", "Range", "Referer", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
+	// of proxies
+	"Forwarded", "Forwarded-", "Via", "Client-Ip", "True-Client-Ip", "X-Forwarded-", "X-Original-", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
+	// of those who trace requests
+	"Baggage", "Traceparent", "Tracestate", "B3", "X-B3-", "X-Cloud-Trace-Context", "X-Correlation-Id", "X-Datadog-", "X-Request-Id", "X-Request-Start", "X-Trace-Id",
+	// of clouds and delivery networks
+	"Akamai-", "Cdn-Loop", "Cf-", "Fastly-", "Fly-", "X-Akamai-", "X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Arr-", "X-Azure-", "X-Envoy-", "X-Goog-Authenticated-", "X-Goog-Iap-", "X-Varnish",
 }
 
 func forSecrets(header string) bool {
-	return !slices.Contains(notForSecrets, textproto.CanonicalMIMEHeaderKey(header))
+	header = textproto.CanonicalMIMEHeaderKey(header)
+	return !slices.ContainsFunc(notForSecrets, func(name string) bool {
+		return header == name || strings.HasSuffix(name, "-") && strings.HasPrefix(header, name)
+	})
 }
 
 // maxAnswerHead bounds the status line and the header of an answer, of which nothing but the status is looked at.

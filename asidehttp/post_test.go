@@ -146,12 +146,15 @@ func TestASecretNeedsAHeaderThatArrives(t *testing.T) {
 	for _, header := range []string{
 		"Host", "host", "Content-Length", "content-length", "Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade", "Keep-Alive", "Expect",
 		"User-Agent", "Content-Type", "Accept-Encoding", "Proxy-Connection", "Proxy-Authorization", "X-Forwarded-For", "Forwarded", "Via",
+		"Referer", "Cache-Control", "Range", "X-Forwarded-Port", "x-forwarded-server", "X-Forwarded-Client-Cert", "X-Real-IP", "X-Request-ID", "X-Amzn-Trace-Id",
+		"X-Amz-Cf-Id", "X-Cloud-Trace-Context", "traceparent", "tracestate", "baggage", "X-B3-TraceId", "True-Client-IP", "CF-Connecting-IP", "cf-ray",
+		"Fastly-Client-IP", "Fly-Client-IP", "X-Envoy-External-Address", "X-Azure-FDID",
 	} {
 		_, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(front.URL), Secret: aside.NewSecret(secretOfFrontEnd), SecretHeader: header})
 		require.ErrorContains(t, err, fmt.Sprintf("SecretHeader %q", header))
 		require.ErrorContains(t, err, "X-Revalidate-Secret")
 	}
-	for _, header := range []string{"", "Authorization", "X-Revalidate-Secret", "x-own"} {
+	for _, header := range []string{"", "Authorization", "X-Revalidate-Secret", "x-own", "X-Forwarder-Secret", "Cfg-Secret", "X-Api-Key"} {
 		r := revalidator(t, asidehttp.RevalidatorOptions{URL: aside.NewSecret(front.URL), SecretHeader: header})
 		r.Send(asidehttp.Target{Tag: "a"})
 		require.NoError(t, r.Close(t.Context()))

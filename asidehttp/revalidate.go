@@ -33,8 +33,8 @@ type RevalidatorOptions struct {
 	// URL is the front end's revalidation endpoint. It may have a token in its query. Redirects are not followed: name where they lead.
 	URL aside.Secret
 
-	// Secret is sent with each request, in SecretHeader. Default for the header: X-Revalidate-Secret. Headers that HTTP or a proxy sets
-	// by itself, such as Host, are refused.
+	// Secret is sent with each request, in SecretHeader. Default for the header: X-Revalidate-Secret. Headers that HTTP, a proxy or a
+	// delivery network sets by itself, such as Host, X-Forwarded-… and Cf-…, are refused.
 	Secret       aside.Secret
 	SecretHeader string
 

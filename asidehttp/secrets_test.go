@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
@@ -102,4 +103,48 @@ func TestReflectionFindsNoSecret(t *testing.T) {
 	requireHidden(t, asidehttp.HealthOptions{}, "HealthOptions")
 	requireHidden(t, asidehttp.Handler(c, o), "a Handler")
 	requireHidden(t, asidehttp.Metrics(c, o), "Metrics")
+}
+
+// A Revalidator with a Client of the program's own has sent its secret. What goes through it by reflection finds none.
+func TestASenderWithAClientHidesItsSecret(t *testing.T) {
+	t.Parallel()
+	front := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer front.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{
+		URL: aside.NewSecret(front.URL + "/canary-in-the-path?token=canary-in-the-query"), Secret: aside.NewSecret(secretOfFrontEnd),
+		Logger: slog.New(slog.DiscardHandler), Client: &http.Client{Transport: transport},
+	})
+	require.NoError(t, err)
+	r.Send(asidehttp.Target{Tag: "a"})
+	eventually(t, "it is delivered", func() bool { return r.Stats().Delivered == 1 })
+	require.NoError(t, r.Close(t.Context()))
+	walk.Texts(r, func(path string, text []byte) {
+		require.NotContains(t, string(text), "canary", path)
+	})
+}
+
+// What New says of wrong options holds no secret.
+func TestErrorsOfNewHoldNoSecret(t *testing.T) {
+	t.Parallel()
+	for _, addr := range []string{
+		"redis://:canary@localhost:6379", "redis://canary:x@localhost", ":canary@localhost:6379", "user:canary@localhost:6379", "canary@localhost",
+		"localhost:canary", "//:canary@localhost:6379", "redis:canary@localhost:6379", "localhost:6379?password=canary", "localhost:6379/canary",
+	} {
+		var log output
+		c, err := aside.New(aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{addr}}, Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+		if err != nil {
+			require.NotContains(t, err.Error(), "canary", addr)
+			continue
+		}
+		eventually(t, "it has failed", func() bool { return !strings.HasPrefix(c.Health().Reason, "connecting") })
+		health := fmt.Sprintf("%+v", c.Health())
+		w := httptest.NewRecorder()
+		asidehttp.Health(c, asidehttp.HealthOptions{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		c.Close()
+		if strings.Contains(health+w.Body.String()+log.String(), "canary") {
+			t.Error(addr, health, log.String())
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 // allows, and what a wide one gives would be too much for it for a long time.
 type shared struct {
 	turns *turns
+	noted *noted
 
 	mu      sync.Mutex
 	buckets map[allowance]*buckets // guarded by mu
@@ -21,7 +22,9 @@ type shared struct {
 // An allowance is what the options of a handler say of its limit.
 type allowance struct{ rate, burst float64 }
 
-func newShared() *shared { return &shared{turns: newTurns(), buckets: make(map[allowance]*buckets)} }
+func newShared() *shared {
+	return &shared{turns: newTurns(), noted: new(noted), buckets: make(map[allowance]*buckets)}
+}
 
 func (s *shared) bucketsOf(a allowance) *buckets {
 	s.mu.Lock()

@@ -3,12 +3,25 @@ package asidehttp
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"sync"
+	"time"
 )
 
 // mostCounting is how many requests to all handlers of a cache go over keys at once. They share what Redis has time for with the
 // sweeps and the patterns that are carried out, which must not wait for everybody who looks on.
 const mostCounting = 2
+
+// mostOfATurn is how long a request goes over keys when it is its turn. It is less than a listing, or a dry run by default, waits for its turn:
+// those who have the places give them back before the others have waited in vain.
+const mostOfATurn = 4 * time.Second
+
+// What a listing says that is not complete.
+var (
+	errNoTurn   = errors.New("others with a key list and count: it was not its turn in time")
+	errTurnOver = fmt.Errorf("not done within %v", mostOfATurn)
+)
 
 // turns are whose turn it is to go over keys. A bearer key has one place at a time, so that whoever asks most holds up nobody but
 // himself: of each bearer key one request at most waits for a common place, and those are given in the order of asking.

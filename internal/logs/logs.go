@@ -15,10 +15,10 @@ const (
 	patience  = 100 * time.Millisecond // how long a line waits for the handler to come back, so that as a rule it is written by then
 )
 
-// Guard returns a logger that writes by way of logger's handler and never panics, and blocks for no longer than a moment, once. It
+// Guard returns a logger that writes by way of logger's handler, as Readable does, and never panics, and blocks for no longer than a moment, once. It
 // says how many lines were lost as soon as the handler takes one again. Closing it is not needed: without lines it has no goroutine.
 func Guard(logger *slog.Logger) *slog.Logger {
-	return slog.New(&guard{queue: &queue{handler: logger.Handler()}})
+	return slog.New(&guard{queue: &queue{handler: Readable(logger).Handler()}})
 }
 
 // A guard is a handler whose methods run no code of the program's.

@@ -76,8 +76,7 @@ var explained = []struct{ words, advice string }{
 
 // Describe says in a few words what went wrong with Redis and, where that is known, what to do, for a reader who wants to know why a
 // value was loaded. Health shows it to whoever asks, so it names no host and no user. Of a server's own error it gives the code, and
-// those of its words that are known: others may quote what was sent. Where no connection can be made, its other words are said too, as far
-// as they may be: see trouble.
+// those of its words that are known: others may quote what was sent, or name who has sent it. Those are for the log: see Detail.
 func Describe(err error) string {
 	var told *trouble
 	if errors.As(err, &told) {
@@ -126,8 +125,10 @@ func advice(code string) string {
 	return ""
 }
 
-// unpermitted finds the command that a user may not run.
-var unpermitted = regexp.MustCompile(`permissions to run the '([a-zA-Z|]{1,40})' command`)
+// unpermitted finds the command that a user may not run: one of those that are sent, since a server can put any word there.
+var unpermitted = regexp.MustCompile(`permissions to run the '((?i:asking|client\|(?:setinfo|setname|tracking)|cluster\|(?:nodes|shards|slots)|del|echo|eval|evalsha|` +
+	`exists|get|getrange|hello|info|pexpire|ping|pttl|publish|readonly|role|scan|script\|load|select|sentinel(?:\|[a-z-]{1,30})?|set|strlen|subscribe|time|` +
+	`unlink|wait))' command`)
 
 func describeAnswer(code, words string) string {
 	text := "redis answered " + code

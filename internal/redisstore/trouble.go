@@ -37,8 +37,8 @@ func untold(err error) error {
 	return err
 }
 
-// Detail is what the log says of an error beside its description: a program's own function has its own words for what went wrong. It
-// is empty where the description says all. Nobody but the log is told.
+// Detail is what the log says of an error beside its description: a program's own function, or a server, has its own words for what went
+// wrong. It is empty where the description says all. Nobody but the log is told.
 func Detail(err error) string {
 	if t, ok := err.(*trouble); ok {
 		return t.detail
@@ -177,8 +177,9 @@ func (a *account) tell(err error) error {
 	case c == "WRONGPASS" && a.userAlone():
 		reason += ": there is a user name alone; a password without a user name is written redis://:password@host"
 	case c != "" && reason == "redis answered "+c:
-		if words := a.quote(strings.TrimPrefix(ownWords(err), c+" ")); words != "" {
-			reason += " " + words
+		// Whoever asks is shown the reason, and these words may name a user, a key or a host.
+		if detail = a.quote(strings.TrimPrefix(ownWords(err), c+" ")); detail != "" {
+			reason += inTheLog
 		}
 	case c != "":
 	case errors.As(err, &hook) && strings.HasSuffix(reason, hook.describe()):
@@ -206,6 +207,9 @@ var (
 )
 
 const hidden = "[hidden]"
+
+// inTheLog is what a reason says in place of words that the log alone may have.
+const inTheLog = ": the log has its words"
 
 // quote is a text of somebody else's as it may be said: without control characters, addresses, and what is secret; not too long.
 func (a *account) quote(text string) string {

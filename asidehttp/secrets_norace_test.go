@@ -18,7 +18,7 @@ import (
 // What prints a cache reads fields that others may write meanwhile, which the race detector would tell.
 
 // A Cache prints no secret, also where the password is in the options of the client library.
-func TestReviewACachePrintsNoSecret(t *testing.T) {
+func TestACachePrintsNoSecret(t *testing.T) {
 	t.Parallel()
 	c, err := aside.New(aside.Options{
 		Redis:  rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}, Username: "canary-user", Password: "canary-password"},
