@@ -113,7 +113,7 @@ func TestWhatIsSentAgainStaysInItsShare(t *testing.T) {
 		for _, task := range tasks {
 			j.confirm(upTo, task.name)
 		}
-		require.Nil(t, j.uses[""])
+		require.Zero(t, j.own)
 		_, keys, upTo = j.pending()
 		j.confirm(upTo, keys...)
 		j.wrote(j.mark())
@@ -130,12 +130,9 @@ func TestACallerOutsideConfirmsNoMoreThanIsRemembered(t *testing.T) {
 	confirmed := 0
 	for i := range 100 {
 		names := manyNames("c:"+strconv.Itoa(i)+".", 1000)
-		end, ok := j.reserve("flood", names)
-		if !ok {
+		if !confirmFor(j, "flood", names...) {
 			break
 		}
-		j.confirm(j.now(), names...)
-		end()
 		confirmed += len(names)
 	}
 	require.Equal(t, 16_000, confirmed)
@@ -157,23 +154,38 @@ func TestTheRoomInTheJournalIsCountedRight(t *testing.T) {
 	j := newJournal()
 	callers := []string{"", "a", "b"}
 	check := func() {
-		want := make(map[string]*use)
-		var all use
-		for name, e := range j.entries {
-			if want[e.caller] == nil {
-				want[e.caller] = &use{}
+		want := make(map[string]use)
+		var all, own use
+		count := func(caller, name string) {
+			if caller == "" {
+				return
 			}
-			want[e.caller].add(name, 1)
-			if e.caller != "" {
-				all.add(name, 1)
+			want[caller] = want[caller].plus(useOf(name))
+			all.add(name, 1)
+		}
+		for name, e := range j.entries {
+			count(e.caller, name)
+			if e.caller == "" {
+				own.add(name, 1)
 			}
 		}
-		require.Equal(t, want, j.uses)
-		require.Equal(t, all, j.outside)
+		size := 0
+		for _, c := range j.recent {
+			if size += len(c.name); c.number > j.marked {
+				count(c.caller, c.name)
+			}
+		}
+		by, outside := j.outside.taken()
+		if len(want) > 0 {
+			require.Equal(t, want, by)
+		}
+		require.Equal(t, all, outside)
+		require.Equal(t, own, j.own)
+		require.Equal(t, size, j.bytes)
 	}
 	for i := range 20_000 {
 		caller, name := callers[rand.IntN(3)], []string{"c:", tagNamed, patternName + "c:"}[rand.IntN(3)]+strconv.Itoa(rand.IntN(200))
-		switch rand.IntN(8) {
+		switch rand.IntN(10) {
 		case 0:
 			_, keys, upTo := j.pending()
 			j.confirm(upTo, keys...)
@@ -192,6 +204,12 @@ func TestTheRoomInTheJournalIsCountedRight(t *testing.T) {
 			j.confirm(before, name)
 		case 4:
 			j.found(j.mark() - min(j.mark(), uint64(rand.IntN(50))))
+		case 5:
+			j.wrote(j.mark() - min(j.mark(), uint64(rand.IntN(50))))
+		case 6:
+			if caller != "" {
+				confirmFor(j, caller, name)
+			}
 		default:
 			if caller == "" {
 				j.enter(name)
@@ -227,8 +245,8 @@ func TestTheJournalIsBoundedInBytes(t *testing.T) {
 		j.confirm(j.now(), "c:"+long+strconv.Itoa(i))
 	}
 	size = 0
-	for _, name := range j.recent {
-		size += len(name)
+	for _, c := range j.recent {
+		size += len(c.name)
 	}
 	require.Equal(t, j.bytes, size)
 	require.LessOrEqual(t, size, mostRecentBytes)
@@ -289,7 +307,8 @@ func TestTagsToSweepAreBounded(t *testing.T) {
 	for i := range mostDue {
 		s.begin(tagNamed+strconv.Itoa(i), 1)
 	}
-	require.True(t, s.behind())
+	_, ok := s.reserve("outside", []string{tagNamed + "more"})
+	require.False(t, ok)
 	waiting := newTally()
 	for _, tally := range []*tally{s.begin(tagNamed+"more", 1, waiting), waiting} {
 		select {
@@ -303,7 +322,8 @@ func TestTagsToSweepAreBounded(t *testing.T) {
 	round := s.take()
 	require.EqualValues(t, 2, round[tagNamed+"1"].generation)
 	s.done(round)
-	require.False(t, s.behind())
+	_, ok = s.reserve("outside", []string{tagNamed + "more"})
+	require.True(t, ok)
 }
 
 func TestACategoryCannotBeCalledAll(t *testing.T) {
@@ -332,9 +352,9 @@ func TestATagThatWasMissingIsNotSwept(t *testing.T) {
 	t.Parallel()
 	c := &Cache{sweeps: sweeps{wake: make(chan struct{}, 1)}}
 	waiting := newTally()
-	require.Empty(t, c.sweepAfter(tagNamed+"x", redisstore.Generation{Value: 1, Missing: true}, waiting))
+	require.Empty(t, c.sweepAfter("", tagNamed+"x", redisstore.Generation{Value: 1, Missing: true}, waiting))
 	<-waiting.done
 	require.Empty(t, c.sweeps.due)
-	require.Len(t, c.sweepAfter(tagNamed+"x", redisstore.Generation{Value: 1}), 1)
+	require.Len(t, c.sweepAfter("", tagNamed+"x", redisstore.Generation{Value: 1}), 1)
 	require.Len(t, c.sweeps.due, 1)
 }
