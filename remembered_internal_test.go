@@ -1,11 +1,17 @@
 package aside
 
 import (
+	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/outside"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // Hazard 121, with orders side by side: what is under way will be confirmed too, and is to be counted before.
@@ -264,4 +270,30 @@ func TestTheProgramFindsPlacesForTagsToSweep(t *testing.T) {
 	require.Len(t, s.due, mostDueOutside)
 	s.begin(tagNamed+"own", 1)
 	require.Contains(t, s.due, tagNamed+"own")
+}
+
+// Hazard 142: a pattern has its room as an entry while it is waited for, and not as what was reserved for it too.
+func TestAPatternThatIsWaitedForTakesItsRoomOnce(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	c, err := New(Options{
+		Redis: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true}, OpTimeout: inTime, Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	defer c.Close()
+	require.Eventually(t, c.store.Up, inTime, time.Millisecond)
+	policy := Policy{Name: "items", Category: "items", TTL: time.Hour}
+	gate := proxy.HoldRequests(func(args []string) bool { return strings.EqualFold(args[0], "SCAN") })
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.InvalidatePattern(outside.With(t.Context(), "one"), policy.Match(Wildcard))
+		done <- err
+	}()
+	gate.Wait(t)
+	by, _ := c.journal.outside.taken()
+	gate.Release()
+	require.NoError(t, <-done)
+	require.Equal(t, 1, by["one"].patterns)
+	require.Equal(t, 1, by["one"].entries)
 }

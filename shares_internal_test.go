@@ -293,11 +293,14 @@ func TestWhatIsNotToldYetIsBounded(t *testing.T) {
 		}
 		require.NotZero(t, refused)
 		require.Less(t, c.told.size, mostUntoldSize/4)
+		_, err = c.Invalidate(outside.With(context.Background(), "another"), p.Key("another's"))
+		require.NoError(t, err, "one caller leaves room to the next one")
 		_, err = c.Invalidate(context.Background(), p.Key("own"))
 		require.NoError(t, err)
 		close(release)
 		require.NoError(t, c.Close())
 		require.Zero(t, all.Load())
+		require.Zero(t, c.told.outside.all)
 	}
 }
 
