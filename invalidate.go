@@ -176,7 +176,7 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	defer end()
 	removed, pending := c.remove(ctx, caller, slots)
 	if pending == nil {
-		c.tell(Invalidation{Keys: names})
+		c.tell(caller, Invalidation{Keys: names})
 	}
 	return c.receipt(removed, pending), nil
 }
@@ -270,11 +270,12 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	defer admitted()
 	if c.store == nil {
 		removed := c.deleteMatching(pattern)
-		c.tell(Invalidation{Pattern: pattern.text})
+		c.tell(caller, Invalidation{Pattern: pattern.text})
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
 	c.awaitServers(ctx)
 	w := c.journal.enterFor(caller, name)[0]
+	admitted() // it has its room as an entry from now on, and the search may take long
 	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
 	c.deleteMatching(pattern)
 	confirmed := false
@@ -307,7 +308,7 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 		c.countOwn(tags)
 		t := newTally()
 		c.near.RetireAll(tags, &t.removed, t.done)
-		c.tell(what)
+		c.tell(caller, what)
 		return Receipt{Confirmed: true, tallies: []*tally{t}, closes: c.closes}
 	}
 	c.retireHere(tags)
@@ -337,12 +338,12 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 	for i, tag := range tags {
 		tallies, again := c.journal.confirm(before, tag)
 		if doubted = append(doubted, again...); again == nil && tag != tagSequence {
-			own = append(own, c.sweepAfter(tag, generations[i], tallies...)...)
+			own = append(own, c.sweepAfter(caller, tag, generations[i], tallies...)...)
 		}
 	}
 	receipt := c.receipt(0, doubted)
 	receipt.tallies = append(receipt.tallies, own...)
-	c.tell(what)
+	c.tell(caller, what)
 	return receipt
 }
 

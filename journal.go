@@ -20,19 +20,20 @@ type journal struct {
 	wake         chan struct{} // for keys and tags
 	wakePatterns chan struct{}
 
-	mu       sync.Mutex
-	entries  map[string]*unconfirmed // by key, tag, or name of a pattern; guarded by mu
-	patterns map[string]Pattern      // of those entries that are one; guarded by mu
-	last     uint64                  // the number of the last invalidation; guarded by mu
-	sent     uint64                  // the number of the last one that was tried to send; guarded by mu
-	losses   uint64                  // how often a connection was lost; guarded by mu
-	count    uint64                  // of the confirmed ones, all that there ever were; guarded by mu
-	recent   []string                // the last of those, the oldest first; guarded by mu
-	bytes    int                     // of recent; guarded by mu
-	marked   uint64                  // how many confirmed ones are written down in Redis; guarded by mu
-	ahead    unmarked                // those that are not, by caller; guarded by mu
-	uses     map[string]*use         // by caller; guarded by mu
-	outside  use                     // of all callers but the program; guarded by mu
+	mu        sync.Mutex
+	entries   map[string]*unconfirmed // by key, tag, or name of a pattern; guarded by mu
+	patterns  map[string]Pattern      // of those entries that are one; guarded by mu
+	last      uint64                  // the number of the last invalidation; guarded by mu
+	sent      uint64                  // the number of the last one that was tried to send; guarded by mu
+	losses    uint64                  // how often a connection was lost; guarded by mu
+	count     uint64                  // of the confirmed ones, all that there ever were; guarded by mu
+	recent    []confirmation          // the last of those, the oldest first; guarded by mu
+	bytes     int                     // of recent; guarded by mu
+	forgotten uint64                  // the number of the last one that is not remembered any more; guarded by mu
+	marked    uint64                  // how many confirmed ones are written down in Redis; guarded by mu
+	own       use                     // of the program, by what waits; guarded by mu
+
+	outside room // of the other callers
 
 	marks chan struct{} // wakes who writes down the count
 }
@@ -65,8 +66,6 @@ const (
 	mostUnconfirmed      = 65536    // entries of the program itself; beyond that, everything is invalidated
 	mostPatterns         = 256      // of them; each is compared with every key that is read
 	mostUnconfirmedBytes = 64 << 20 // of their names
-	mostRecent           = 16384    // confirmed ones
-	mostRecentBytes      = 32 << 20 // of their names
 	replayAtOnce         = 1000     // entries in one round trip
 )
 
@@ -76,7 +75,7 @@ const patternName = "%p:"
 func newJournal() *journal {
 	return &journal{
 		marks: make(chan struct{}, 1), wake: make(chan struct{}, 1), wakePatterns: make(chan struct{}, 1),
-		entries: make(map[string]*unconfirmed), patterns: make(map[string]Pattern), uses: make(map[string]*use),
+		entries: make(map[string]*unconfirmed), patterns: make(map[string]Pattern),
 	}
 }
 
@@ -219,11 +218,11 @@ func (j *journal) confirm(upTo moment, names ...string) (tallies []*tally, again
 		return nil, j.enterLocked(upTo.caller, names)
 	}
 	for _, name := range names {
-		caller := upTo.caller
-		if e := j.entries[name]; e != nil {
-			if caller == "" {
-				caller = e.caller
-			}
+		caller, e := upTo.caller, j.entries[name]
+		if e == nil && caller == resent {
+			continue // somebody else has had it confirmed meanwhile
+		}
+		if e != nil {
 			for len(e.waiters) > 0 && e.waiters[0].number <= upTo.number {
 				close(e.waiters[0].confirmed)
 				if t := e.waiters[0].tally; t != nil {
@@ -231,16 +230,16 @@ func (j *journal) confirm(upTo moment, names ...string) (tallies []*tally, again
 				}
 				e.waiters = e.waiters[1:]
 			}
-			if e.number <= upTo.number {
-				j.drop(name, e)
+			if e.number > upTo.number {
+				continue // it is sent again, and remembered after that
 			}
+			if caller == resent {
+				caller = e.caller
+			}
+			j.drop(name, e)
 		}
-		j.recent = append(j.recent, name)
-		j.bytes += len(name)
-		j.count++
-		j.ahead.add(caller)
+		j.remember(caller, name)
 	}
-	j.forgetOldest()
 	j.waiting.Store(int64(len(j.entries)))
 	wake(j.marks)
 	return tallies, nil
@@ -265,21 +264,6 @@ func (j *journal) doubt() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.losses++
-}
-
-// found is told how many of the confirmed invalidations a server knows of that is about to be used. One that was replaced, or
-// came back with what it had saved, may have forgotten the others: they are entered again, and everything is where it is not
-// remembered any more which they are.
-func (j *journal) found(mark uint64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	switch first := j.count - uint64(len(j.recent)); {
-	case mark >= j.count:
-	case mark < first:
-		j.enterLocked("", []string{tagAll})
-	default:
-		j.enterLocked(resent, j.recent[mark-first:])
-	}
 }
 
 // mark is how many invalidations Redis has confirmed.
@@ -435,7 +419,7 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 		}
 		_, again := c.journal.confirm(upTo, done...)
 		all = again == nil && len(done) == len(keys) && all
-		c.tell(Invalidation{Keys: done})
+		c.tell(upTo.caller, Invalidation{Keys: done})
 	}
 	return some, all
 }
@@ -467,10 +451,11 @@ func (c *Cache) refused(err error) {
 
 // confirmed notes that Redis has given a tag its next generation. It reports false if that is in doubt already.
 func (c *Cache) confirmed(upTo moment, tag string, g redisstore.Generation) bool {
+	caller := c.journal.callerOf(tag)
 	tallies, again := c.journal.confirm(upTo, tag)
 	if again == nil && tag != tagSequence {
-		c.sweepAfter(tag, g, tallies...)
-		c.tell(invalidationOf(tag))
+		c.sweepAfter(caller, tag, g, tallies...)
+		c.tell(caller, invalidationOf(tag))
 	}
 	return again == nil
 }

@@ -17,26 +17,46 @@ import (
 // Redis' keys in the background, one at a time: what is invalidated meanwhile is swept together by the next one. Only the process
 // that has invalidated something sweeps it.
 type sweeps struct {
-	wake chan struct{}
-	mu   sync.Mutex
-	due  map[string]*target // by tag, until it is swept; guarded by mu
+	wake   chan struct{}
+	mu     sync.Mutex
+	due    map[string]*target // by tag, until it is swept; guarded by mu
+	others int                // of those, what callers outside of the program have invalidated; guarded by mu
+
+	outside room // of these callers
 }
 
-// mostDue is how many tags wait to be swept. The values of further ones are out of date too, and end with their TTL.
-const mostDue = 65536
+// mostDue is how many tags wait to be swept. The values of further ones are out of date too, and end with their TTL. Of callers outside of
+// the program there are half as many: the others are for the program.
+const (
+	mostDue        = 65536
+	mostDueOutside = mostDue / 2
+)
 
-// behind reports whether so many wait that those outside of the program have to wait too: see admit.
-func (s *sweeps) behind() bool {
+// reserve sets room aside for the tags among what a caller is about to invalidate.
+func (s *sweeps) reserve(caller string, names []string) (end func(), ok bool) {
+	n := 0
+	for _, name := range names {
+		if strings.HasPrefix(name, "%") && !strings.HasPrefix(name, patternName) && name != tagSequence {
+			n++
+		}
+	}
+	if n == 0 {
+		return func() {}, true
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.due) > mostDue/4
+	full := len(s.due)+n > mostDue
+	s.mu.Unlock()
+	if full {
+		return nil, false
+	}
+	return s.outside.reserve(use{entries: mostDueOutside}, caller, use{entries: n})
 }
 
 // sweepAfter has removed what an invalidation of a tag has put out of date, and returns what counts it. Where the tag had no generation,
 // that is nothing: no value that carries it was up to date.
-func (c *Cache) sweepAfter(tag string, g redisstore.Generation, waiting ...*tally) []*tally {
+func (c *Cache) sweepAfter(caller, tag string, g redisstore.Generation, waiting ...*tally) []*tally {
 	if !g.Missing {
-		return []*tally{c.sweeps.begin(tag, g.Value, waiting...)}
+		return []*tally{c.sweeps.beginFor(caller, tag, g.Value, waiting...)}
 	}
 	for _, t := range waiting {
 		close(t.done)
@@ -49,6 +69,7 @@ type target struct {
 	generation uint64
 	taken      uint64   // the generation that it had when it was last begun to be swept
 	tallies    []*tally // the oldest first
+	caller     string   // in whose share it is
 }
 
 // A tally counts the values that were removed for one or more invalidations.
@@ -60,10 +81,14 @@ type tally struct {
 
 func newTally() *tally { return &tally{done: make(chan struct{})} }
 
-// begin has what is older than a tag's generation removed, and counted by the tallies that wait for it and by the one that it
+func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally {
+	return s.beginFor("", tag, generation, waiting...)
+}
+
+// beginFor has what is older than a tag's generation removed, and counted by the tallies that wait for it and by the one that it
 // returns. That is a shared one where the next sweep of the tag has one already, or where there are many since each sweep fails: a
 // tag that is invalidated all the time must not have more and more of them.
-func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally {
+func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*tally) *tally {
 	const most = 8
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +96,7 @@ func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally 
 		s.due = make(map[string]*target)
 	}
 	d := s.due[tag]
-	if d == nil && len(s.due) >= mostDue {
+	if d == nil && (len(s.due) >= mostDue || caller != "" && s.others >= mostDueOutside) {
 		own := newTally()
 		for _, t := range append(waiting, own) {
 			close(t.done)
@@ -79,8 +104,9 @@ func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally 
 		return own
 	}
 	if d == nil {
-		d = &target{}
+		d = &target{caller: caller}
 		s.due[tag] = d
+		s.count(caller, 1)
 	}
 	d.generation = max(d.generation, generation)
 	for _, t := range waiting {
@@ -98,6 +124,14 @@ func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally 
 	own.upTo = generation
 	d.tallies = append(d.tallies, own)
 	return own
+}
+
+// count is called with the lock held.
+func (s *sweeps) count(caller string, sign int) {
+	if caller != "" {
+		s.others += sign
+		s.outside.take(caller, use{entries: sign})
+	}
 }
 
 // take returns what is due, which stays so until it is done.
@@ -127,6 +161,7 @@ func (s *sweeps) done(round map[string]target) {
 		})
 		if d.generation <= t.generation {
 			delete(s.due, tag)
+			s.count(d.caller, -1)
 		}
 	}
 }
@@ -321,7 +356,7 @@ func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
 			for _, tally := range tallies {
 				close(tally.done)
 			}
-			c.tell(Invalidation{Pattern: t.text})
+			c.tell(upTo.caller, Invalidation{Pattern: t.text})
 		}
 		if err != nil {
 			all = false

@@ -21,14 +21,28 @@ type Invalidation struct {
 type told struct {
 	wake chan struct{}
 	mu   sync.Mutex
-	list []Invalidation // guarded by mu
-	size int            // of the texts in it; guarded by mu
+	list []untold // guarded by mu
+	size int      // of the texts in it; guarded by mu
+
+	outside room // of callers outside of the program
 }
+
+// An untold is what is to be told, and in whose share it is until then.
+type untold struct {
+	Invalidation
+	caller string
+}
+
+func (u untold) use() use { return use{entries: 1, bytes: sizeOf(u.Invalidation)} }
 
 const (
 	mostUntold     = 65536
 	mostUntoldSize = 128 << 20
 )
+
+// mostUntoldOutside is the part of these of all callers outside of the program together. With what they have in the journal, which is told
+// when it is confirmed, it leaves some to the program.
+var mostUntoldOutside = use{entries: mostUntold / 4, bytes: mostUntoldSize / 4}
 
 // sizeOf estimates the memory that an invalidation takes.
 func sizeOf(i Invalidation) int {
@@ -43,38 +57,31 @@ func sizeOf(i Invalidation) int {
 	return size
 }
 
-// behind reports whether so much waits that those outside of the program have to wait too: see admit.
-func (t *told) behind() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.list) > mostUntold/4 || t.size > mostUntoldSize/8
+// reserve sets room aside for what a caller is about to invalidate.
+func (t *told) reserve(caller string, names []string) (end func(), ok bool) {
+	return t.outside.reserve(mostUntoldOutside, caller, untold{Invalidation{Keys: names}, caller}.use())
 }
 
-// tell notes that something is confirmed.
-func (c *Cache) tell(list ...Invalidation) {
+// tell notes that something is confirmed that a caller has invalidated.
+func (c *Cache) tell(caller string, i Invalidation) {
 	if c.opts.OnInvalidated == nil {
 		return
 	}
-	t, more := &c.told, 0
-	for _, i := range list {
-		more += sizeOf(i)
-	}
+	t, next := &c.told, untold{i, caller}
+	next.At = time.Now()
 	t.mu.Lock()
-	if now := time.Now(); len(t.list)+len(list) > mostUntold || t.size+more > mostUntoldSize {
-		t.list = append(t.list[:0:0], Invalidation{All: true, At: now})
-		t.size = sizeOf(t.list[0])
-	} else {
-		for _, i := range list {
-			i.At = now
-			t.list = append(t.list, i)
+	if len(t.list)+1 > mostUntold || t.size+sizeOf(i) > mostUntoldSize {
+		for _, waits := range t.list {
+			t.outside.giveBack(waits.caller, waits.use())
 		}
-		t.size += more
+		t.list, t.size = nil, 0
+		next = untold{Invalidation: Invalidation{All: true, At: next.At}}
 	}
+	t.list = append(t.list, next)
+	t.size += sizeOf(next.Invalidation)
+	t.outside.take(next.caller, next.use())
 	t.mu.Unlock()
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+	wake(t.wake)
 }
 
 // telling tells of what is confirmed until the cache is closed and everything is told.
@@ -107,9 +114,11 @@ func (t *told) next() (i Invalidation, ok bool) {
 		t.list, t.size = nil, 0
 		return i, false
 	}
-	i, t.list = t.list[0], t.list[1:]
-	t.size -= sizeOf(i)
-	return i, true
+	first := t.list[0]
+	t.list[0], t.list = untold{}, t.list[1:]
+	t.size -= sizeOf(first.Invalidation)
+	t.outside.giveBack(first.caller, first.use())
+	return first.Invalidation, true
 }
 
 func (c *Cache) tellOne(i Invalidation) {

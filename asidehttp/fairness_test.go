@@ -20,8 +20,8 @@ func twoKeys() asidehttp.Options {
 	}}
 }
 
-// Redis is healthy. One key invalidates many tags that exist; another one sends one order while they are swept.
-func TestReviewManyTagsOfOneKeyDoNotRefuseAnother(t *testing.T) {
+// Hazard 141: Redis is healthy. One key invalidates many tags that exist; another one sends one order while they are swept.
+func TestManyTagsOfOneKeyDoNotRefuseAnother(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
