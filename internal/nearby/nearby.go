@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	most   = 10 // names
+	most   = 20 // names
 	mostOf = 64 // bytes of each
 )
 
