@@ -8,6 +8,7 @@ RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoC
 SOAK      = 10m
 FLOOD     = 10m
 SCHEDULES = 100
+SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
@@ -22,13 +23,13 @@ test: tools ## run every test of every module with the race detector; installs r
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
 
 races: tools ## run the races at length, a million rounds and more, and show what they count
-	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 60m -run '$(RACES)' .
+	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -p 1 -timeout 60m -run '$(RACES)' $(SUITES)
 
 acl: tools ## run the root module's tests as a Redis user with the rules of the README alone; its password is a canary
-	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -parallel $(PARALLEL) $(TESTFLAGS) .
+	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(PARALLEL) $(TESTFLAGS) $(SUITES)
 
 cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node
-	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -parallel $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) .
+	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) $(SUITES)
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh
@@ -37,7 +38,7 @@ cluster-faults: tools ## the same on Redis Clusters of one node; row 8, and what
 	ASIDE_CLUSTER=1 scripts/faults.sh
 
 soak: tools ## random faults under load for SOAK (10m), from a seed that is printed; ASIDE_SEED repeats them
-	ASIDE_SOAK=$(SOAK) ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 2h -run '^TestRandomFaults' .
+	ASIDE_SOAK=$(SOAK) ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 2h -run '^TestRandomFaults' ./internal/tests/faults
 
 flood: tools ## one admin key sends orders at the rate limit for FLOOD (10m), with Redis healthy, hung and gone, and in memory mode
 	scripts/flood.sh $(FLOOD)

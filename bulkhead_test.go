@@ -12,29 +12,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
-
-// inBubble makes a cache in memory whose time is a test's.
-func inBubble(t *testing.T, o aside.Options, test func(t *testing.T, c *aside.Cache)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		c, err := aside.New(o)
-		require.NoError(t, err)
-		defer c.Close()
-		test(t, c)
-	})
-}
 
 func TestNoMoreThanMaxLoadsRunAtOnceAndTheOthersTakeTheirTurn(t *testing.T) {
 	t.Parallel()
-	inBubble(t, aside.Options{MaxLoads: 3}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{MaxLoads: 3}, func(t *testing.T, c *aside.Cache) {
 		var running, most atomic.Int64
 		var order []int
 		var mu sync.Mutex
 		var calls sync.WaitGroup
 		for i := range 12 {
 			calls.Go(func() {
-				_, err := aside.GetOrLoad(t.Context(), c, items.Key(i), func(context.Context) (int, error) {
+				_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key(i), func(context.Context) (int, error) {
 					now := running.Add(1)
 					defer running.Add(-1)
 					most.Store(max(most.Load(), now))
@@ -63,23 +53,23 @@ func TestALoadForWhichThereIsNoRoomIsRefusedAtOnce(t *testing.T) {
 	for name, test := range map[string]struct{ queue, waiting int }{"default": {0, 4}, "two": {2, 2}, "none": {-1, 0}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, aside.Options{MaxLoads: 1, MaxQueuedLoads: test.queue}, func(t *testing.T, c *aside.Cache) {
+			asidetest.InBubble(t, aside.Options{MaxLoads: 1, MaxQueuedLoads: test.queue}, func(t *testing.T, c *aside.Cache) {
 				slow := func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil }
 				var calls sync.WaitGroup
 				for i := range 1 + test.waiting {
 					calls.Go(func() {
-						_, err := aside.GetOrLoad(t.Context(), c, items.Key(i), slow)
+						_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key(i), slow)
 						require.NoError(t, err)
 					})
 				}
 				synctest.Wait()
 				began := time.Now()
-				_, err := aside.GetOrLoad(t.Context(), c, items.Key("one too many"), slow)
+				_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("one too many"), slow)
 				require.ErrorIs(t, err, &aside.Error{Code: aside.CodeOverloaded})
 				require.Zero(t, time.Since(began))
 				require.EqualValues(t, 1, c.Metrics().Labels["items"].Overloads)
 				calls.Wait()
-				_, err = aside.GetOrLoad(t.Context(), c, items.Key("one too many"), slow)
+				_, err = aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("one too many"), slow)
 				require.NoError(t, err, "a refusal is no failure that others are held back for")
 			})
 		})
@@ -88,20 +78,20 @@ func TestALoadForWhichThereIsNoRoomIsRefusedAtOnce(t *testing.T) {
 
 func TestWhoLeavesTheQueueMakesRoom(t *testing.T) {
 	t.Parallel()
-	inBubble(t, aside.Options{MaxLoads: 1, MaxQueuedLoads: 1}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{MaxLoads: 1, MaxQueuedLoads: 1}, func(t *testing.T, c *aside.Cache) {
 		slow := func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil }
 		var calls sync.WaitGroup
-		calls.Go(func() { _, _ = aside.GetOrLoad(t.Context(), c, items.Key("running"), slow) })
+		calls.Go(func() { _, _ = aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("running"), slow) })
 		synctest.Wait()
 		leaving, leave := context.WithCancel(t.Context())
 		calls.Go(func() {
-			_, err := aside.GetOrLoad(leaving, c, items.Key("leaving"), func(context.Context) (int, error) { panic("it has left") })
+			_, err := aside.GetOrLoad(leaving, c, asidetest.Items.Key("leaving"), func(context.Context) (int, error) { panic("it has left") })
 			require.ErrorIs(t, err, context.Canceled)
 		})
 		synctest.Wait()
 		leave()
 		synctest.Wait()
-		_, err := aside.GetOrLoad(t.Context(), c, items.Key("next"), slow)
+		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("next"), slow)
 		require.NoError(t, err)
 		calls.Wait()
 	})
@@ -112,13 +102,13 @@ func TestWhoLeavesTheQueueMakesRoom(t *testing.T) {
 func TestALoadInsideALoadTakesNoPlace(t *testing.T) {
 	t.Parallel()
 	for _, queued := range []bool{false, true} {
-		inBubble(t, aside.Options{MaxLoads: 1}, func(t *testing.T, c *aside.Cache) {
+		asidetest.InBubble(t, aside.Options{MaxLoads: 1}, func(t *testing.T, c *aside.Cache) {
 			inner := func(ctx context.Context) (int, error) {
-				return aside.GetOrLoad(ctx, c, items.Key("inner"), func(context.Context) (int, error) { return 2, nil })
+				return aside.GetOrLoad(ctx, c, asidetest.Items.Key("inner"), func(context.Context) (int, error) { return 2, nil })
 			}
 			var calls sync.WaitGroup
 			calls.Go(func() {
-				v, err := aside.GetOrLoad(t.Context(), c, items.Key("outer"), func(ctx context.Context) (int, error) {
+				v, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("outer"), func(ctx context.Context) (int, error) {
 					time.Sleep(time.Second)
 					return inner(ctx)
 				})
@@ -138,15 +128,15 @@ func TestALoadInsideALoadTakesNoPlace(t *testing.T) {
 
 func TestALoaderThatPanicsOrExitsLeavesItsPlace(t *testing.T) {
 	t.Parallel()
-	inBubble(t, aside.Options{MaxLoads: 1, Backoff: -1}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{MaxLoads: 1, Backoff: -1}, func(t *testing.T, c *aside.Cache) {
 		for _, bad := range []func(context.Context) (int, error){
 			func(context.Context) (int, error) { panic("oops") },
 			func(context.Context) (int, error) { runtime.Goexit(); return 0, nil },
 		} {
-			_, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), bad)
+			_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("a"), bad)
 			require.Error(t, err)
 		}
-		v, err := aside.GetOrLoad(t.Context(), c, items.Key("a"), func(context.Context) (int, error) { return 1, nil })
+		v, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("a"), func(context.Context) (int, error) { return 1, nil })
 		require.NoError(t, err)
 		require.Equal(t, 1, v)
 	})
@@ -159,12 +149,12 @@ func TestALoaderThatPanicsOrExitsLeavesItsPlace(t *testing.T) {
 //  3. the inner one, for which nobody waits any more, has none to give back. Were it to go on, there would be one more at each turn
 func TestALoadWithoutAPlaceThatNobodyWaitsForEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCache(t, aside.Options{MaxLoads: 2})
+		c := asidetest.NewCache(t, aside.Options{MaxLoads: 2})
 		var running, most atomic.Int64
 		for i := range 60 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			_, err := aside.GetOrLoad(ctx, c, items.Key("outer", i), func(ctx context.Context) (int, error) {
-				return aside.GetOrLoad(ctx, c, items.Key("inner", i), func(ctx context.Context) (int, error) {
+			_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key("outer", i), func(ctx context.Context) (int, error) {
+				return aside.GetOrLoad(ctx, c, asidetest.Items.Key("inner", i), func(ctx context.Context) (int, error) {
 					if n := running.Add(1); n > most.Load() {
 						most.Store(n)
 					}

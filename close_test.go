@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 // A slowCodec encodes when the test lets it.
@@ -29,7 +30,7 @@ func (c *slowCodec) Unmarshal([]byte, any) error { return errors.New("not in thi
 func TestCloseWaitsForASetThatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := aside.New(aside.Options{Logger: quiet()})
+		c, err := aside.New(aside.Options{Logger: asidetest.Quiet()})
 		require.NoError(t, err)
 		codec := &slowCodec{make(chan struct{}), make(chan struct{})}
 		policy := aside.Policy{Name: "slow", Category: "slow", TTL: time.Hour, Codec: codec, Private: true}
@@ -64,11 +65,11 @@ func TestCloseWaitsForASetThatIsUnderWay(t *testing.T) {
 func TestCloseWaitsOnlySoLongForWhatDoesNotReturn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log logbook
+		var log asidetest.Logbook
 		forever := make(chan struct{})
-		c, err := aside.New(aside.Options{Logger: log.logger(), OnInvalidated: func(aside.Invalidation) { <-forever }})
+		c, err := aside.New(aside.Options{Logger: log.Logger(), OnInvalidated: func(aside.Invalidation) { <-forever }})
 		require.NoError(t, err)
-		_, err = c.Invalidate(context.Background(), items.Key("a"))
+		_, err = c.Invalidate(context.Background(), asidetest.Items.Key("a"))
 		require.NoError(t, err)
 		synctest.Wait()
 		began := time.Now()

@@ -13,27 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
-
-// requireCode checks that err is an *Error of that code, for errors.As and errors.Is, and no other.
-func requireCode(t testing.TB, err error, code aside.Code, about ...any) *aside.Error {
-	t.Helper()
-	var e *aside.Error
-	require.ErrorAs(t, err, &e, about...)
-	require.Equal(t, code, e.Code, about...)
-	require.ErrorIs(t, err, &aside.Error{Code: code}, about...)
-	for _, other := range codes {
-		if other != code {
-			require.NotErrorIs(t, err, &aside.Error{Code: other}, about...)
-		}
-	}
-	return e
-}
-
-var codes = []aside.Code{
-	aside.CodeInvalidOption, aside.CodeInvalidArgument, aside.CodeInvalidKey, aside.CodeLoadTimeout,
-	aside.CodeLoaderPanic, aside.CodeLoaderExit, aside.CodeReentrant,
-}
 
 func TestSentinelsAndCodesAreTellableApart(t *testing.T) {
 	t.Parallel()
@@ -44,13 +25,13 @@ func TestSentinelsAndCodesAreTellableApart(t *testing.T) {
 		for j, b := range sentinels {
 			require.Equal(t, i == j, errors.Is(a, b))
 		}
-		for _, code := range codes {
+		for _, code := range asidetest.Codes {
 			require.NotErrorIs(t, a, &aside.Error{Code: code})
 		}
 	}
-	for _, code := range codes {
+	for _, code := range asidetest.Codes {
 		err := error(&aside.Error{Code: code, Key: "k:a", Message: "what to do", Stack: []byte("goroutine 1"), Err: io.ErrUnexpectedEOF})
-		requireCode(t, fmt.Errorf("wrapped: %w", err), code)
+		asidetest.RequireCode(t, fmt.Errorf("wrapped: %w", err), code)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the cause")
 		require.ErrorIs(t, err, err)
 		require.Equal(t, `aside: what to do (key "k:a"): unexpected EOF`, err.Error())
@@ -108,15 +89,13 @@ func loaderCalls(t *testing.T, c *aside.Cache, p aside.Policy, load func(context
 	}
 }
 
-var errLoader = errors.New("the database is on fire")
-
 func TestTheLoadersOwnErrorIsReturnedAsItIs(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
-	own := fmt.Errorf("while loading: %w", errLoader)
-	for call, do := range loaderCalls(t, c, keyed, func(context.Context) (string, error) { return "", own }) {
+	c := asidetest.NewCache(t, aside.Options{})
+	own := fmt.Errorf("while loading: %w", asidetest.ErrLoader)
+	for call, do := range loaderCalls(t, c, asidetest.Keyed, func(context.Context) (string, error) { return "", own }) {
 		err := do()
-		require.ErrorIs(t, err, errLoader, call)
+		require.ErrorIs(t, err, asidetest.ErrLoader, call)
 		var batch *aside.BatchError[int]
 		if errors.As(err, &batch) {
 			err = batch.Errors[7]
@@ -125,31 +104,29 @@ func TestTheLoadersOwnErrorIsReturnedAsItIs(t *testing.T) {
 	}
 }
 
-func explode() { panic("the loader's bug") }
-
 func TestAPanicBecomesAnErrorWithItsStack(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
-	for call, do := range loaderCalls(t, c, keyed, func(context.Context) (string, error) { explode(); return "", nil }) {
+	c := asidetest.NewCache(t, aside.Options{})
+	for call, do := range loaderCalls(t, c, asidetest.Keyed, func(context.Context) (string, error) { asidetest.Explode(); return "", nil }) {
 		err := do()
-		e := requireCode(t, err, aside.CodeLoaderPanic, call)
+		e := asidetest.RequireCode(t, err, aside.CodeLoaderPanic, call)
 		require.Equal(t, "k:7", e.Key, call)
 		require.Contains(t, string(e.Stack), "aside_test.explode", call)
 		require.Equal(t, `aside: the loader panicked (key "k:7"): loader panicked: the loader's bug`, e.Error(), call)
 		require.NotContains(t, fmt.Sprintf("%+v", err), "goroutine", call)
 	}
-	for call, do := range loaderCalls(t, c, keyed, func(context.Context) (string, error) { panic(errLoader) }) {
+	for call, do := range loaderCalls(t, c, asidetest.Keyed, func(context.Context) (string, error) { panic(asidetest.ErrLoader) }) {
 		err := do()
-		requireCode(t, err, aside.CodeLoaderPanic, call)
-		require.ErrorIs(t, err, errLoader, "%s: an error that was panicked with is the cause", call)
+		asidetest.RequireCode(t, err, aside.CodeLoaderPanic, call)
+		require.ErrorIs(t, err, asidetest.ErrLoader, "%s: an error that was panicked with is the cause", call)
 	}
 }
 
 func TestGoexitBecomesAnError(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
-	for call, do := range loaderCalls(t, c, keyed, func(context.Context) (string, error) { runtime.Goexit(); return "", nil }) {
-		e := requireCode(t, do(), aside.CodeLoaderExit, call)
+	c := asidetest.NewCache(t, aside.Options{})
+	for call, do := range loaderCalls(t, c, asidetest.Keyed, func(context.Context) (string, error) { runtime.Goexit(); return "", nil }) {
+		e := asidetest.RequireCode(t, do(), aside.CodeLoaderExit, call)
 		require.Equal(t, "k:7", e.Key, call)
 		require.Contains(t, e.Error(), "return an error instead", call)
 	}
@@ -169,10 +146,10 @@ func TestALoadThatOutlivesItsTimeBecomesAnError(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				slow := aside.Policy{Name: "slow", Category: "slow", TTL: time.Hour, LoadTimeout: 3 * time.Second}
-				c := newCache(t, aside.Options{})
+				c := asidetest.NewCache(t, aside.Options{})
 				for call, do := range loaderCalls(t, c, slow, load) {
 					began := time.Now()
-					e := requireCode(t, do(), aside.CodeLoadTimeout, call)
+					e := asidetest.RequireCode(t, do(), aside.CodeLoadTimeout, call)
 					require.Equal(t, 3*time.Second, time.Since(began), call)
 					require.Equal(t, "slow:7", e.Key, call)
 					require.Contains(t, e.Error(), "LoadTimeout", call)
@@ -191,34 +168,34 @@ func TestTheNearestLoadTimeoutCounts(t *testing.T) {
 		hang := func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }
 		took := func(o aside.Options, p aside.Policy) time.Duration {
 			began := time.Now()
-			_, err := aside.GetOrLoad(t.Context(), newCache(t, o), p.Key("x"), hang)
-			requireCode(t, err, aside.CodeLoadTimeout)
+			_, err := aside.GetOrLoad(t.Context(), asidetest.NewCache(t, o), p.Key("x"), hang)
+			asidetest.RequireCode(t, err, aside.CodeLoadTimeout)
 			return time.Since(began)
 		}
-		own := keyed
+		own := asidetest.Keyed
 		own.LoadTimeout = time.Second
-		require.Equal(t, time.Minute, took(aside.Options{}, keyed))
-		require.Equal(t, 2*time.Second, took(aside.Options{LoadTimeout: 2 * time.Second}, keyed))
+		require.Equal(t, time.Minute, took(aside.Options{}, asidetest.Keyed))
+		require.Equal(t, 2*time.Second, took(aside.Options{LoadTimeout: 2 * time.Second}, asidetest.Keyed))
 		require.Equal(t, time.Second, took(aside.Options{LoadTimeout: 2 * time.Second}, own))
 	})
 }
 
 func TestTheErrorOfALoadInsideALoaderPassesUnchanged(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
+	c := asidetest.NewCache(t, aside.Options{})
 	for code, end := range map[aside.Code]func(context.Context) (string, error){
 		aside.CodeLoaderPanic: func(context.Context) (string, error) { panic("the inner one") },
 		aside.CodeLoaderExit:  func(context.Context) (string, error) { runtime.Goexit(); return "", nil },
 		aside.CodeInvalidKey: func(ctx context.Context) (string, error) {
-			return aside.GetOrLoad(ctx, c, keyed.Key(1.5), unreachable)
+			return aside.GetOrLoad(ctx, c, asidetest.Keyed.Key(1.5), asidetest.Unreachable)
 		},
 	} {
 		var inner error
-		_, err := aside.GetOrLoad(t.Context(), c, keyed.Key("outer"), func(ctx context.Context) (string, error) {
-			_, inner = aside.GetOrLoad(ctx, c, keyed.Key("inner"), end)
+		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("outer"), func(ctx context.Context) (string, error) {
+			_, inner = aside.GetOrLoad(ctx, c, asidetest.Keyed.Key("inner"), end)
 			return "", inner
 		})
-		e := requireCode(t, err, code)
+		e := asidetest.RequireCode(t, err, code)
 		require.True(t, err == inner, "the loader's own error is returned as it is, and this one is")
 		require.NotEqual(t, "k:outer", e.Key)
 	}
@@ -226,20 +203,20 @@ func TestTheErrorOfALoadInsideALoaderPassesUnchanged(t *testing.T) {
 
 func TestALoaderThatAsksForItsOwnKeyGetsAnError(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
-	_, err := aside.GetOrLoad(t.Context(), c, keyed.Key("own"), func(ctx context.Context) (string, error) {
-		return aside.GetOrLoad(ctx, c, keyed.Key("own"), unreachable)
+	c := asidetest.NewCache(t, aside.Options{})
+	_, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("own"), func(ctx context.Context) (string, error) {
+		return aside.GetOrLoad(ctx, c, asidetest.Keyed.Key("own"), asidetest.Unreachable)
 	})
-	e := requireCode(t, err, aside.CodeReentrant)
+	e := asidetest.RequireCode(t, err, aside.CodeReentrant)
 	require.Equal(t, "k:own", e.Key)
 }
 
 // cacheCalls is every call that needs a cache, those without a key or an id among them.
 func cacheCalls(t *testing.T, c *aside.Cache) map[string]func() error {
 	ctx := t.Context()
-	calls := keyCalls(ctx, c, keyed.Key("cached"))
-	single := aside.NewLoader(c, keyed, func(context.Context, string) (string, error) { return "v", nil })
-	many := aside.NewBatchLoader(c, keyed, func(_ context.Context, ids []string) (map[string]string, error) {
+	calls := asidetest.KeyCalls(ctx, c, asidetest.Keyed.Key("cached"))
+	single := aside.NewLoader(c, asidetest.Keyed, func(context.Context, string) (string, error) { return "v", nil })
+	many := aside.NewBatchLoader(c, asidetest.Keyed, func(_ context.Context, ids []string) (map[string]string, error) {
 		return map[string]string{ids[0]: "v"}, nil
 	})
 	for name, l := range map[string]*aside.Loader[string, string]{"Loader": single, "batch Loader": many} {
@@ -253,7 +230,7 @@ func cacheCalls(t *testing.T, c *aside.Cache) map[string]func() error {
 	}
 	calls["Invalidate, none"] = func() error { _, err := c.Invalidate(ctx); return err }
 	calls["GetOrLoadMany, none"] = func() error {
-		_, err := aside.GetOrLoadMany(ctx, c, nil, func(id int) aside.Key { return keyed.Key(id) }, loadManyNames)
+		_, err := aside.GetOrLoadMany(ctx, c, nil, func(id int) aside.Key { return asidetest.Keyed.Key(id) }, asidetest.LoadManyNames)
 		return err
 	}
 	return calls
@@ -264,7 +241,7 @@ func TestANilOrZeroCacheIsATypedError(t *testing.T) {
 	for name, c := range map[string]*aside.Cache{"nil": nil, "zero": {}} {
 		for call, do := range cacheCalls(t, c) {
 			err := do()
-			requireCode(t, err, aside.CodeInvalidArgument, "%s: %s", name, call)
+			asidetest.RequireCode(t, err, aside.CodeInvalidArgument, "%s: %s", name, call)
 			require.ErrorContains(t, err, "make one with New", call)
 		}
 		require.NoError(t, c.Close(), name)
@@ -276,13 +253,13 @@ func TestANilOrZeroCacheIsATypedError(t *testing.T) {
 
 func TestAClosedCacheIsErrClosedForEveryCall(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
+	c := asidetest.NewCache(t, aside.Options{})
 	for call, do := range cacheCalls(t, c) {
 		if err := do(); err != aside.ErrMiss { // of a Get that comes after an Invalidate
 			require.NoError(t, err, call)
 		}
 	}
-	require.NoError(t, aside.Set(t.Context(), c, keyed.Key("cached"), "v"))
+	require.NoError(t, aside.Set(t.Context(), c, asidetest.Keyed.Key("cached"), "v"))
 	require.NoError(t, c.Close())
 	for call, do := range cacheCalls(t, c) {
 		require.ErrorIs(t, do(), aside.ErrClosed, call)
@@ -294,10 +271,10 @@ func TestAClosedCacheIsErrClosedForEveryCall(t *testing.T) {
 func TestWhatALateLoaderBringsIsNotFoundInAClosedCache(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newCache(t, aside.Options{})
+		c := asidetest.NewCache(t, aside.Options{})
 		entered, failed := make(chan struct{}), make(chan error, 1)
 		go func() {
-			_, err := aside.GetOrLoad(t.Context(), c, keyed.Key("a"), func(context.Context) (string, error) {
+			_, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("a"), func(context.Context) (string, error) {
 				close(entered)
 				time.Sleep(15 * time.Second) // longer than Close waits
 				return "late", nil
@@ -309,27 +286,33 @@ func TestWhatALateLoaderBringsIsNotFoundInAClosedCache(t *testing.T) {
 		require.ErrorIs(t, <-failed, aside.ErrClosed)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		v, err := aside.GetOrLoad(t.Context(), c, keyed.Key("a"), unreachable)
+		v, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("a"), asidetest.Unreachable)
 		require.ErrorIs(t, err, aside.ErrClosed, "and not %q", v)
 	})
 }
 
 func TestANilLoaderIsATypedError(t *testing.T) {
 	t.Parallel()
-	c, ctx := newCache(t, aside.Options{}), t.Context()
-	require.NoError(t, aside.Set(ctx, c, keyed.Key("cached"), "v"))
-	require.NoError(t, aside.Set(ctx, c, keyed.Key(1), "v"))
-	key := func(id int) aside.Key { return keyed.Key(id) }
+	c, ctx := asidetest.NewCache(t, aside.Options{}), t.Context()
+	require.NoError(t, aside.Set(ctx, c, asidetest.Keyed.Key("cached"), "v"))
+	require.NoError(t, aside.Set(ctx, c, asidetest.Keyed.Key(1), "v"))
+	key := func(id int) aside.Key { return asidetest.Keyed.Key(id) }
 	calls := map[string]func() error{
-		"GetOrLoad":                 func() error { _, err := aside.GetOrLoad[string](ctx, c, keyed.Key("cached"), nil); return err },
-		"Lookup":                    func() error { _, err := aside.Lookup[string](ctx, c, keyed.Key("cached"), nil); return err },
-		"GetOrLoadMany":             func() error { _, err := aside.GetOrLoadMany[int, string](ctx, c, []int{1}, key, nil); return err },
-		"GetOrLoadMany, no key":     func() error { _, err := aside.GetOrLoadMany(ctx, c, []int{1}, nil, loadManyNames); return err },
+		"GetOrLoad": func() error {
+			_, err := aside.GetOrLoad[string](ctx, c, asidetest.Keyed.Key("cached"), nil)
+			return err
+		},
+		"Lookup":        func() error { _, err := aside.Lookup[string](ctx, c, asidetest.Keyed.Key("cached"), nil); return err },
+		"GetOrLoadMany": func() error { _, err := aside.GetOrLoadMany[int, string](ctx, c, []int{1}, key, nil); return err },
+		"GetOrLoadMany, no key": func() error {
+			_, err := aside.GetOrLoadMany(ctx, c, []int{1}, nil, asidetest.LoadManyNames)
+			return err
+		},
 		"GetOrLoadMany, nil, empty": func() error { _, err := aside.GetOrLoadMany[int, string](ctx, c, nil, key, nil); return err },
 	}
 	for name, l := range map[string]*aside.Loader[int, string]{
-		"NewLoader(nil)":      aside.NewLoader[int, string](c, keyed, nil),
-		"NewBatchLoader(nil)": aside.NewBatchLoader[int, string](c, keyed, nil),
+		"NewLoader(nil)":      aside.NewLoader[int, string](c, asidetest.Keyed, nil),
+		"NewBatchLoader(nil)": aside.NewBatchLoader[int, string](c, asidetest.Keyed, nil),
 		"nil Loader":          nil,
 		"zero Loader":         {},
 	} {
@@ -341,11 +324,11 @@ func TestANilLoaderIsATypedError(t *testing.T) {
 	for _, l := range []*aside.Loader[int, string]{nil, {}} {
 		calls["Invalidate"] = func() error { _, err := l.Invalidate(ctx, 1); return err }
 		calls["Invalidate, none"] = func() error { _, err := l.Invalidate(ctx); return err }
-		requireCode(t, l.Key(1).Err(), aside.CodeInvalidKey)
+		asidetest.RequireCode(t, l.Key(1).Err(), aside.CodeInvalidKey)
 	}
 	for call, do := range calls {
 		err := do()
-		requireCode(t, err, aside.CodeInvalidArgument, call)
+		asidetest.RequireCode(t, err, aside.CodeInvalidArgument, call)
 		require.Regexp(t, "give|make it with NewLoader", err.Error(), call)
 	}
 	require.Empty(t, c.Metrics().Labels)
@@ -353,25 +336,25 @@ func TestANilLoaderIsATypedError(t *testing.T) {
 
 func TestAnOptionThatDoesNotFitItsCallIsATypedError(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
+	c := asidetest.NewCache(t, aside.Options{})
 	for _, d := range []time.Duration{0, -time.Second, time.Millisecond - 1} {
-		_, err := aside.GetOrLoad(t.Context(), c, keyed.Key("x"), unreachable, aside.WithTTL(d))
-		requireCode(t, err, aside.CodeInvalidArgument, d)
+		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("x"), asidetest.Unreachable, aside.WithTTL(d))
+		asidetest.RequireCode(t, err, aside.CodeInvalidArgument, d)
 		require.ErrorContains(t, err, "WithTTL("+d.String()+"): set a duration of at least 1ms")
-		requireCode(t, aside.Set(t.Context(), c, keyed.Key("x"), "v", aside.WithTTL(d)), aside.CodeInvalidArgument, d)
+		asidetest.RequireCode(t, aside.Set(t.Context(), c, asidetest.Keyed.Key("x"), "v", aside.WithTTL(d)), aside.CodeInvalidArgument, d)
 	}
-	err := aside.Set(t.Context(), c, keyed.Key("x"), "v", aside.Refresh())
-	requireCode(t, err, aside.CodeInvalidArgument)
+	err := aside.Set(t.Context(), c, asidetest.Keyed.Key("x"), "v", aside.Refresh())
+	asidetest.RequireCode(t, err, aside.CodeInvalidArgument)
 	require.ErrorContains(t, err, "Refresh")
 }
 
 func TestABatchErrorLooksLikeEachOfItsErrors(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
-	l := aside.NewLoader(c, keyed, func(_ context.Context, id int) (string, error) {
+	c := asidetest.NewCache(t, aside.Options{})
+	l := aside.NewLoader(c, asidetest.Keyed, func(_ context.Context, id int) (string, error) {
 		switch id {
 		case 1:
-			return "", errLoader
+			return "", asidetest.ErrLoader
 		case 2:
 			panic("boom")
 		case 3:
@@ -384,9 +367,9 @@ func TestABatchErrorLooksLikeEachOfItsErrors(t *testing.T) {
 	var batch *aside.BatchError[int]
 	require.ErrorAs(t, err, &batch)
 	require.Len(t, batch.Errors, 2)
-	require.Equal(t, errLoader, batch.Errors[1])
-	require.Equal(t, "k:2", requireCode(t, batch.Errors[2], aside.CodeLoaderPanic).Key)
-	require.ErrorIs(t, err, errLoader)
+	require.Equal(t, asidetest.ErrLoader, batch.Errors[1])
+	require.Equal(t, "k:2", asidetest.RequireCode(t, batch.Errors[2], aside.CodeLoaderPanic).Key)
+	require.ErrorIs(t, err, asidetest.ErrLoader)
 	require.ErrorIs(t, err, &aside.Error{Code: aside.CodeLoaderPanic})
 	require.NotErrorIs(t, err, aside.ErrNotFound)
 	require.ErrorContains(t, err, "2 ids of a batch failed")

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 // partsOf makes a list of parts of a fuzzer's bytes: a length, that many bytes, and so on.
@@ -36,13 +37,13 @@ func keyOf(parts []string) aside.Key {
 	for i, p := range parts {
 		list[i] = p
 	}
-	return keyed.Key(list...)
+	return asidetest.Keyed.Key(list...)
 }
 
 // unescaped reads a key back into its parts, by a decoder that knows nothing of the library.
 func unescaped(t *testing.T, key string) []string {
 	fields := strings.Split(key, ":")
-	if fields[0] != keyed.Category {
+	if fields[0] != asidetest.Keyed.Category {
 		t.Fatalf("%q does not begin with its category", key)
 	}
 	parts := fields[1:]

@@ -20,10 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
-
-// keyed is a policy for tests that are about keys, whose category says nothing.
-var keyed = aside.Policy{Name: "keyed", Category: "k", TTL: time.Hour}
 
 func TestKeysReadAsDocumented(t *testing.T) {
 	t.Parallel()
@@ -64,7 +62,7 @@ func TestWhatMeansSomethingToRedisOrToTheKeyIsEscaped(t *testing.T) {
 		"é":            "é",
 		"":             "",
 	} {
-		key := keyed.Key(text)
+		key := asidetest.Keyed.Key(text)
 		require.NoError(t, key.Err(), "%q", text)
 		require.Equal(t, "k:"+want, key.String(), "%q", text)
 	}
@@ -93,90 +91,64 @@ func TestIntegersOfEveryWidthAndNamedTypesMakeKeys(t *testing.T) {
 		{namedString("a:b"), "a%3Ab"}, {namedInt(-5), "-5"}, {namedInt8(-128), "-128"}, {namedUint64(math.MaxUint64), "18446744073709551615"},
 		{time.Second, "1000000000"},
 	} {
-		key := keyed.Key(tc.part)
+		key := asidetest.Keyed.Key(tc.part)
 		require.NoError(t, key.Err(), "%T", tc.part)
 		require.Equal(t, "k:"+tc.want, key.String(), "%T", tc.part)
 	}
-	require.Equal(t, keyed.Key("50"), keyed.Key(50), "an integer makes the key of its text")
+	require.Equal(t, asidetest.Keyed.Key("50"), asidetest.Keyed.Key(50), "an integer makes the key of its text")
 }
 
 // badKeys are keys that every call must refuse, by what their error names.
 func badKeys() map[string]aside.Key {
 	text := "s3cret"
 	return map[string]aside.Key{
-		"nil":                    keyed.Key("ok", nil),
-		"float64":                keyed.Key(1.5),
-		"aside_test.namedFloat":  keyed.Key(namedFloat(1)),
-		"complex128":             keyed.Key(1i),
-		"bool":                   keyed.Key(true),
-		"[]uint8":                keyed.Key([]byte(text)),
-		"aside_test.namedBytes":  keyed.Key(namedBytes(text)),
-		"[]string":               keyed.Key([]string{text}),
-		"*string":                keyed.Key(&text),
-		"struct { Name string }": keyed.Key(struct{ Name string }{text}),
-		"map[string]int":         keyed.Key(map[string]int{text: 1}),
-		"*errors.errorString":    keyed.Key(aside.ErrMiss),
-		"func()":                 keyed.Key(func() {}),
+		"nil":                    asidetest.Keyed.Key("ok", nil),
+		"float64":                asidetest.Keyed.Key(1.5),
+		"aside_test.namedFloat":  asidetest.Keyed.Key(namedFloat(1)),
+		"complex128":             asidetest.Keyed.Key(1i),
+		"bool":                   asidetest.Keyed.Key(true),
+		"[]uint8":                asidetest.Keyed.Key([]byte(text)),
+		"aside_test.namedBytes":  asidetest.Keyed.Key(namedBytes(text)),
+		"[]string":               asidetest.Keyed.Key([]string{text}),
+		"*string":                asidetest.Keyed.Key(&text),
+		"struct { Name string }": asidetest.Keyed.Key(struct{ Name string }{text}),
+		"map[string]int":         asidetest.Keyed.Key(map[string]int{text: 1}),
+		"*errors.errorString":    asidetest.Keyed.Key(aside.ErrMiss),
+		"func()":                 asidetest.Keyed.Key(func() {}),
 		"zero Key":               {},
 		"nil Policy":             (*aside.Policy)(nil).Key("a"),
 	}
 }
 
-// keyCalls is every call that takes a key.
-func keyCalls(ctx context.Context, c *aside.Cache, key aside.Key) map[string]func() error {
-	load := func(context.Context) (string, error) { return "v", nil }
-	return map[string]func() error{
-		"GetOrLoad":           func() error { _, err := aside.GetOrLoad(ctx, c, key, load); return err },
-		"GetOrLoad, refresh":  func() error { _, err := aside.GetOrLoad(ctx, c, key, load, aside.Refresh()); return err },
-		"GetOrLoad, with TTL": func() error { _, err := aside.GetOrLoad(ctx, c, key, load, aside.WithTTL(time.Second)); return err },
-		"Lookup":              func() error { _, err := aside.Lookup(ctx, c, key, load); return err },
-		"Get":                 func() error { _, err := aside.Get[string](ctx, c, key); return err },
-		"Set":                 func() error { return aside.Set(ctx, c, key, "v") },
-		"Invalidate":          func() error { _, err := c.Invalidate(ctx, key); return err },
-		"GetOrLoadMany": func() error {
-			_, err := aside.GetOrLoadMany(ctx, c, []int{1}, func(int) aside.Key { return key }, loadManyNames)
-			return err
-		},
-	}
-}
-
-func loadManyNames(_ context.Context, ids []int) (map[int]string, error) {
-	names := map[int]string{}
-	for _, id := range ids {
-		names[id] = strconv.Itoa(id)
-	}
-	return names, nil
-}
-
 func TestAnInvalidKeyIsRefusedByEveryCall(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
+	c := asidetest.NewCache(t, aside.Options{})
 	for names, key := range badKeys() {
 		require.Empty(t, key.String(), names)
-		requireCode(t, key.Err(), aside.CodeInvalidKey, names)
-		for call, do := range keyCalls(t.Context(), c, key) {
+		asidetest.RequireCode(t, key.Err(), aside.CodeInvalidKey, names)
+		for call, do := range asidetest.KeyCalls(t.Context(), c, key) {
 			err := do()
-			requireCode(t, err, aside.CodeInvalidKey, "%s: %s", call, names)
+			asidetest.RequireCode(t, err, aside.CodeInvalidKey, "%s: %s", call, names)
 			require.ErrorContains(t, err, names, call)
 			require.NotContains(t, err.Error(), "s3cret", "a part's value may be private")
 		}
 	}
-	require.ErrorContains(t, keyed.Key("ok", 1.5).Err(), "part 2 of a key of policy keyed")
-	require.ErrorContains(t, keyed.Key(1.5).Err(), "use a string or an integer")
+	require.ErrorContains(t, asidetest.Keyed.Key("ok", 1.5).Err(), "part 2 of a key of policy keyed")
+	require.ErrorContains(t, asidetest.Keyed.Key(1.5).Err(), "use a string or an integer")
 	require.ErrorContains(t, aside.Key{}.Err(), "Policy.Key")
 	require.Empty(t, c.Metrics().Labels, "a refused call counts as none")
 }
 
 func TestOneBadKeyOfSeveralInvalidatesNothing(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
-	a, b := keyed.Key("a"), keyed.Key("b")
+	c := asidetest.NewCache(t, aside.Options{})
+	a, b := asidetest.Keyed.Key("a"), asidetest.Keyed.Key("b")
 	require.NoError(t, aside.Set(t.Context(), c, a, "A"))
 	require.NoError(t, aside.Set(t.Context(), c, b, "B"))
 	for _, bad := range badKeys() {
 		for _, keys := range [][]aside.Key{{bad, a, b}, {a, bad, b}, {a, b, bad}} {
 			receipt, err := c.Invalidate(t.Context(), keys...)
-			requireCode(t, err, aside.CodeInvalidKey)
+			asidetest.RequireCode(t, err, aside.CodeInvalidKey)
 			require.Zero(t, receipt)
 		}
 	}
@@ -189,18 +161,18 @@ func TestOneBadKeyOfSeveralInvalidatesNothing(t *testing.T) {
 
 func TestOneBadKeyOfABatchLoadsNothing(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
+	c := asidetest.NewCache(t, aside.Options{})
 	for _, bad := range badKeys() {
 		values, err := aside.GetOrLoadMany(t.Context(), c, []int{1, 2, 3}, func(id int) aside.Key {
 			if id == 3 {
 				return bad
 			}
-			return keyed.Key(id)
+			return asidetest.Keyed.Key(id)
 		}, func(context.Context, []int) (map[int]string, error) {
 			t.Error("the loader was called")
 			return nil, nil
 		})
-		requireCode(t, err, aside.CodeInvalidKey)
+		asidetest.RequireCode(t, err, aside.CodeInvalidKey)
 		require.ErrorContains(t, err, "id 2 of the batch")
 		require.Nil(t, values)
 	}
@@ -208,7 +180,7 @@ func TestOneBadKeyOfABatchLoadsNothing(t *testing.T) {
 
 func TestInvalidatingOneUserLeavesThoseWhoseIDsLookAlike(t *testing.T) {
 	t.Parallel()
-	c := newCache(t, aside.Options{})
+	c := asidetest.NewCache(t, aside.Options{})
 	ids := []string{"a", "a:profile", "*", "?", "[a]", "a*", "%61", "a%3Aprofile", "", "a\x00", "A"}
 	for _, id := range ids {
 		require.NoError(t, aside.Set(t.Context(), c, aside.TTL.UserProfile.Key(id, "profile"), id))
@@ -229,8 +201,8 @@ func TestInvalidatingOneUserLeavesThoseWhoseIDsLookAlike(t *testing.T) {
 func TestHashIDIsShortURLSafeAndTheSameInEveryProcess(t *testing.T) {
 	t.Parallel()
 	secret := []byte("0123456789abcdef")
-	one, two := newCache(t, aside.Options{Secret: aside.NewSecret(secret)}), newCache(t, aside.Options{Secret: aside.NewSecret(secret)})
-	other := newCache(t, aside.Options{Secret: aside.NewSecret("0123456789abcdeF")})
+	one, two := asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret(secret)}), asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret(secret)})
+	other := asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret("0123456789abcdeF")})
 	short, seen := regexp.MustCompile(`^[A-Za-z0-9_-]{16}$`), map[string]string{}
 	for i := range 10_000 {
 		id := fmt.Sprintf("user-%d", i)
@@ -272,9 +244,9 @@ func TestADictionaryFindsIDsOnlyWithoutASecret(t *testing.T) {
 		}
 		return m
 	}
-	require.Empty(t, dictionary(hashes(newCache(t, aside.Options{Secret: aside.NewSecret(bytes.Repeat([]byte{7}, 16))}))))
+	require.Empty(t, dictionary(hashes(asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret(bytes.Repeat([]byte{7}, 16))}))))
 	// The documented weakness, and the proof that the dictionary would find something.
-	require.Equal(t, ids, dictionary(hashes(newCache(t, aside.Options{}))))
+	require.Equal(t, ids, dictionary(hashes(asidetest.NewCache(t, aside.Options{}))))
 	require.Equal(t, ids, dictionary(hashes(nil)), "a nil cache has no secret")
 }
 
@@ -282,7 +254,7 @@ func TestHashIDWithoutASecretWarnsOnce(t *testing.T) {
 	t.Parallel()
 	for _, secret := range []string{"", "0123456789abcdef"} {
 		var log bytes.Buffer
-		c := newCache(t, aside.Options{Secret: aside.NewSecret(secret), Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+		c := asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret(secret), Logger: slog.New(slog.NewJSONHandler(&log, nil))})
 		require.Empty(t, log.String(), "only its use is worth a warning")
 		var wg sync.WaitGroup
 		for i := range 50 {

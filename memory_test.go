@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 // What carries a tag is out of date when the call returns, and takes memory until a sweep has gone through it.
@@ -28,10 +29,10 @@ func TestWhatIsInvalidatedAsAWholeInMemoryIsRemovedInTheBackground(t *testing.T)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c, ctx := newCache(t, aside.Options{}), t.Context()
+				c, ctx := asidetest.NewCache(t, aside.Options{}), t.Context()
 				fill := func() {
 					for i := range n {
-						require.NoError(t, aside.Set(ctx, c, items.Key(i), i, aside.WithTags("tag", "other")))
+						require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key(i), i, aside.WithTags("tag", "other")))
 					}
 				}
 				fill()
@@ -40,7 +41,7 @@ func TestWhatIsInvalidatedAsAWholeInMemoryIsRemovedInTheBackground(t *testing.T)
 				require.True(t, r.Confirmed)
 				require.Zero(t, r.Removed, "the call does not go through all that there is")
 				for i := range n {
-					_, err := aside.Get[int](ctx, c, items.Key(i))
+					_, err := aside.Get[int](ctx, c, asidetest.Items.Key(i))
 					require.ErrorIs(t, err, aside.ErrMiss)
 				}
 				removed, err := r.Swept(ctx)
@@ -66,7 +67,7 @@ func TestWhatIsInvalidatedAsAWholeInMemoryIsRemovedInTheBackground(t *testing.T)
 func TestNoSweepOfMemoryIsWaitedForBeyondClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, ctx := newCache(t, aside.Options{}), t.Context()
+		c, ctx := asidetest.NewCache(t, aside.Options{}), t.Context()
 		r, err := c.InvalidateAll(ctx)
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
@@ -79,28 +80,28 @@ func TestNoSweepOfMemoryIsWaitedForBeyondClose(t *testing.T) {
 func TestFailuresPushNoValuesOutOfMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, ctx := newCache(t, aside.Options{MaxEntries: 1000, Backoff: time.Hour}), t.Context()
+		c, ctx := asidetest.NewCache(t, aside.Options{MaxEntries: 1000, Backoff: time.Hour}), t.Context()
 		const values, failing = 500, 20_000
 		for i := range values {
-			require.NoError(t, aside.Set(ctx, c, items.Key("value", i), i))
+			require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key("value", i), i))
 		}
 		down := errors.New("the database is down")
 		load := func(context.Context) (int, error) { return 0, down }
 		for i := range failing {
 			for range 2 {
-				_, err := aside.GetOrLoad(ctx, c, items.Key("failing", i), load)
+				_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key("failing", i), load)
 				require.Equal(t, down, err)
 			}
 		}
 		synctest.Wait()
 		for i := range values {
-			v, err := aside.Get[int](ctx, c, items.Key("value", i))
+			v, err := aside.Get[int](ctx, c, asidetest.Items.Key("value", i))
 			require.NoError(t, err, "%d of %d", i, values)
 			require.Equal(t, i, v)
 		}
 		for i := range failing {
-			_, err := aside.GetOrLoad(ctx, c, items.Key("failing", i), load)
-			requireCode(t, err, aside.CodeBackoff)
+			_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key("failing", i), load)
+			asidetest.RequireCode(t, err, aside.CodeBackoff)
 			require.ErrorIs(t, err, down)
 		}
 	})

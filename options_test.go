@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,18 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
-
-// redisAt is options of a cache whose server nobody will answer for: enough to see what New says to them.
-func redisAt(change func(*rueidis.ClientOption)) aside.Options {
-	r := rueidis.ClientOption{InitAddress: []string{"127.0.0.1:6379"}}
-	change(&r)
-	return aside.Options{Redis: r}
-}
-
-func nowhere(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
-	return nil, errors.New("nobody is there")
-}
 
 // badOptions are options that New must refuse, by the field that the error must name, each with its remedy.
 func badOptions() map[string][]struct {
@@ -39,7 +28,9 @@ func badOptions() map[string][]struct {
 		options aside.Options
 		remedy  string
 	}
-	redis := func(remedy string, change func(*rueidis.ClientOption)) bad { return bad{redisAt(change), remedy} }
+	redis := func(remedy string, change func(*rueidis.ClientOption)) bad {
+		return bad{asidetest.RedisAt(change), remedy}
+	}
 	memory := func(change func(*rueidis.ClientOption)) bad {
 		var o aside.Options
 		change(&o.Redis)
@@ -125,12 +116,12 @@ func badOptions() map[string][]struct {
 		},
 		// Who names a part of a server means one, and must not get memory without a word.
 		"Options.Redis.InitAddress": {
-			memory(func(r *rueidis.ClientOption) { r.Password = canary }),
-			memory(func(r *rueidis.ClientOption) { r.Username = canary }),
+			memory(func(r *rueidis.ClientOption) { r.Password = asidetest.Canary }),
+			memory(func(r *rueidis.ClientOption) { r.Username = asidetest.Canary }),
 			memory(func(r *rueidis.ClientOption) { r.SelectDB = 3 }),
 			memory(func(r *rueidis.ClientOption) { r.TLSConfig = &tls.Config{} }),
 			memory(func(r *rueidis.ClientOption) { r.Sentinel.MasterSet = "primary" }),
-			memory(func(r *rueidis.ClientOption) { r.DialCtxFn = nowhere }),
+			memory(func(r *rueidis.ClientOption) { r.DialCtxFn = asidetest.Nowhere }),
 			memory(func(r *rueidis.ClientOption) { r.ClientName = "gateway" }),
 			memory(func(r *rueidis.ClientOption) {
 				r.AuthCredentialsFn = func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
@@ -141,13 +132,13 @@ func badOptions() map[string][]struct {
 	}
 	for _, addr := range []string{
 		"", "localhost", "localhost:", "localhost:0", "localhost:65536", "localhost:redis", "::1:6379", "[::1]", "[::1:6379",
-		"redis://u:" + canary + "@localhost:6379", "u:" + canary + "@localhost:6379", canary + "@localhost:6379", "local host:6379", "localhost:6379/0",
+		"redis://u:" + asidetest.Canary + "@localhost:6379", "u:" + asidetest.Canary + "@localhost:6379", asidetest.Canary + "@localhost:6379", "local host:6379", "localhost:6379/0",
 	} {
 		all["Options.Redis.InitAddress"] = append(all["Options.Redis.InitAddress"],
 			redis("host:port", func(r *rueidis.ClientOption) { r.InitAddress = []string{"127.0.0.1:6379", addr} }))
 	}
 	all["Options.Redis.InitAddress"] = append(all["Options.Redis.InitAddress"],
-		redis("host:port", func(r *rueidis.ClientOption) { r.InitAddress, r.DialCtxFn = []string{""}, nowhere }))
+		redis("host:port", func(r *rueidis.ClientOption) { r.InitAddress, r.DialCtxFn = []string{""}, asidetest.Nowhere }))
 	return all
 }
 
@@ -160,10 +151,10 @@ func TestEachWrongOptionIsRefusedByName(t *testing.T) {
 				c.Close()
 			}
 			require.Nil(t, c, "%s, %d", field, i)
-			requireCode(t, err, aside.CodeInvalidOption, "%s, %d", field, i)
+			asidetest.RequireCode(t, err, aside.CodeInvalidOption, "%s, %d", field, i)
 			require.ErrorContains(t, err, field, i)
 			require.ErrorContains(t, err, bad.remedy, "%s, %d", field, i)
-			require.NotContains(t, err.Error(), canary, "%s, %d", field, i)
+			require.NotContains(t, err.Error(), asidetest.Canary, "%s, %d", field, i)
 			require.Equal(t, 1, strings.Count(err.Error(), "Options."), "only what is wrong is named: %v", err)
 		}
 	}
@@ -178,19 +169,19 @@ func TestRightOptionsAtTheirLimitsAreTaken(t *testing.T) {
 		{CompressFrom: -1, NegativeTTL: -1},
 		{Secret: aside.NewSecret("sixteen bytes!!!")},
 		{Secret: aside.NewSecret([]byte{})},
-		redisAt(func(r *rueidis.ClientOption) {
+		asidetest.RedisAt(func(r *rueidis.ClientOption) {
 			r.PipelineMultiplex = rueidis.MaxPipelineMultiplex
-			r.DialCtxFn = nowhere
+			r.DialCtxFn = asidetest.Nowhere
 		}),
-		redisAt(func(r *rueidis.ClientOption) {
-			r.InitAddress, r.DialCtxFn = []string{"/run/redis.sock"}, nowhere // a dialer may give it a meaning
+		asidetest.RedisAt(func(r *rueidis.ClientOption) {
+			r.InitAddress, r.DialCtxFn = []string{"/run/redis.sock"}, asidetest.Nowhere // a dialer may give it a meaning
 		}),
-		redisAt(func(r *rueidis.ClientOption) {
+		asidetest.RedisAt(func(r *rueidis.ClientOption) {
 			r.InitAddress = []string{"[::1]:1", ":1", "127.0.0.1:65535", "[fe80::1%lo]:1"}
 			r.Dialer.Timeout = time.Millisecond
 		}),
 	} {
-		o.Logger = quiet()
+		o.Logger = asidetest.Quiet()
 		c, err := aside.New(o)
 		require.NoError(t, err, "%v", o)
 		require.NoError(t, c.Close())
@@ -199,7 +190,7 @@ func TestRightOptionsAtTheirLimitsAreTaken(t *testing.T) {
 
 func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
-	o := redisAt(func(r *rueidis.ClientOption) { r.ReplicaOnly, r.SelectDB = true, -1 })
+	o := asidetest.RedisAt(func(r *rueidis.ClientOption) { r.ReplicaOnly, r.SelectDB = true, -1 })
 	o.MaxEntries, o.MaxBytes, o.OpTimeout = -1, -1, -1
 	o.Policies = []aside.Policy{{}, {Category: "a:b", TTL: time.Hour}}
 	o.TTLs = map[string]time.Duration{"nobody": time.Hour, "UserProfile": -1}
@@ -215,22 +206,22 @@ func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	require.True(t, ok)
 	require.Len(t, joined.Unwrap(), 9)
 	for _, one := range joined.Unwrap() {
-		requireCode(t, one, aside.CodeInvalidOption)
+		asidetest.RequireCode(t, one, aside.CodeInvalidOption)
 	}
 }
 
 func TestTheZeroOptionsAreACacheInMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newCache(t, aside.Options{})
+		c := asidetest.NewCache(t, aside.Options{})
 		require.Equal(t, aside.StateMemory, c.Health().State)
-		v, err := aside.GetOrLoad(t.Context(), c, keyed.Key("x"), func(context.Context) (int, error) { return 7, nil })
+		v, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("x"), func(context.Context) (int, error) { return 7, nil })
 		require.NoError(t, err)
 		require.Equal(t, 7, v)
-		v, err = aside.Get[int](t.Context(), c, keyed.Key("x"))
+		v, err = aside.Get[int](t.Context(), c, asidetest.Keyed.Key("x"))
 		require.NoError(t, err)
 		require.Equal(t, 7, v)
-		r, err := aside.Lookup(t.Context(), c, keyed.Key("none"), func(context.Context) (int, error) { return 0, aside.ErrNotFound })
+		r, err := aside.Lookup(t.Context(), c, asidetest.Keyed.Key("none"), func(context.Context) (int, error) { return 0, aside.ErrNotFound })
 		require.ErrorIs(t, err, aside.ErrNotFound)
 		require.Equal(t, 30*time.Second, r.TTL, "the default of NegativeTTL")
 	})
@@ -240,16 +231,16 @@ func TestTheNearestNegativeTTLCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ttl := func(o aside.Options, p aside.Policy) time.Duration {
-			r, err := aside.Lookup(t.Context(), newCache(t, o), p.Key("none"), func(context.Context) (int, error) { return 0, aside.ErrNotFound })
+			r, err := aside.Lookup(t.Context(), asidetest.NewCache(t, o), p.Key("none"), func(context.Context) (int, error) { return 0, aside.ErrNotFound })
 			require.ErrorIs(t, err, aside.ErrNotFound)
 			return r.TTL
 		}
-		own, never := keyed, keyed
+		own, never := asidetest.Keyed, asidetest.Keyed
 		own.NegativeTTL, never.NegativeTTL = 2*time.Second, -1
-		require.Equal(t, 9*time.Second, ttl(aside.Options{NegativeTTL: 9 * time.Second}, keyed))
+		require.Equal(t, 9*time.Second, ttl(aside.Options{NegativeTTL: 9 * time.Second}, asidetest.Keyed))
 		require.Equal(t, 2*time.Second, ttl(aside.Options{NegativeTTL: 9 * time.Second}, own))
 		require.Zero(t, ttl(aside.Options{NegativeTTL: 9 * time.Second}, never))
-		require.Zero(t, ttl(aside.Options{NegativeTTL: -1}, keyed))
+		require.Zero(t, ttl(aside.Options{NegativeTTL: -1}, asidetest.Keyed))
 		require.Equal(t, 2*time.Second, ttl(aside.Options{NegativeTTL: -1}, own))
 	})
 }
@@ -260,20 +251,20 @@ func TestTheCallersOptionsAreCopied(t *testing.T) {
 		secret := []byte("0123456789abcdef")
 		o := aside.Options{
 			Secret:   aside.NewSecret(secret),
-			Policies: []aside.Policy{keyed},
+			Policies: []aside.Policy{asidetest.Keyed},
 			TTLs:     map[string]time.Duration{"keyed": time.Minute, "UserProfile": time.Minute},
 		}
-		c := newCache(t, o)
+		c := asidetest.NewCache(t, o)
 		before := c.HashID("id")
 		clear(secret)
 		o.Policies[0] = aside.Policy{}
 		o.TTLs["keyed"], o.TTLs["UserProfile"], o.TTLs["late"] = time.Second, time.Second, time.Second
 		require.Equal(t, before, c.HashID("id"))
-		p := keyed
-		require.Equal(t, time.Minute, ttlOf(t, c, &p))
-		require.Equal(t, time.Minute, ttlOf(t, c, &aside.TTL.UserProfile))
+		p := asidetest.Keyed
+		require.Equal(t, time.Minute, asidetest.TTLOf(t, c, &p))
+		require.Equal(t, time.Minute, asidetest.TTLOf(t, c, &aside.TTL.UserProfile))
 		late := aside.Policy{Name: "late", Category: "late", TTL: time.Hour}
-		require.Equal(t, time.Hour, ttlOf(t, c, &late), "one that registers itself now")
+		require.Equal(t, time.Hour, asidetest.TTLOf(t, c, &late), "one that registers itself now")
 	})
 }
 
@@ -282,7 +273,7 @@ func TestTheCallersRedisOptionsAreCopied(t *testing.T) {
 	t.Parallel()
 	type dial struct{ addr, server string }
 	dials, changed := make(chan dial), make(chan struct{})
-	o := redisAt(func(r *rueidis.ClientOption) {
+	o := asidetest.RedisAt(func(r *rueidis.ClientOption) {
 		r.InitAddress = []string{"first:1", "second:2"}
 		r.ShuffleInit = true // done in place, by rueidis
 		r.TLSConfig = &tls.Config{ServerName: "first"}
@@ -295,7 +286,7 @@ func TestTheCallersRedisOptionsAreCopied(t *testing.T) {
 			return nil, errors.New("nobody is there")
 		}
 	})
-	c := newCache(t, o)
+	c := asidetest.NewCache(t, o)
 	o.Redis.InitAddress[0], o.Redis.InitAddress[1] = "changed:3", "changed:4"
 	o.Redis.TLSConfig.ServerName = "changed"
 	close(changed)
@@ -315,20 +306,6 @@ func TestTheCallersRedisOptionsAreCopied(t *testing.T) {
 		case <-dials:
 		case <-done:
 			return
-		}
-	}
-}
-
-var redisVariables = []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS"}
-
-// environment sets these variables, and of ours no other.
-func environment(t *testing.T, env map[string]string) {
-	for _, name := range redisVariables {
-		t.Setenv(name, "")
-		if v, ok := env[name]; ok {
-			t.Setenv(name, v)
-		} else {
-			require.NoError(t, os.Unsetenv(name)) // t puts it back
 		}
 	}
 }
@@ -388,8 +365,8 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 		{map[string]string{"REDIS_URL": "redis://u:p:q;r=$!*'()@h"}, want{addr: "h:6379", user: "u", password: "p:q;r=$!*'()"}},
 	} {
 		t.Run(fmt.Sprint(tc.env), func(t *testing.T) {
-			environment(t, tc.env)
-			for _, name := range redisVariables { // an empty variable counts as not set
+			asidetest.Environment(t, tc.env)
+			for _, name := range asidetest.RedisVariables { // an empty variable counts as not set
 				if tc.env[name] == "" {
 					t.Setenv(name, "")
 				}
@@ -411,7 +388,7 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 			require.Len(t, o.Redis.InitAddress, 1)
 			require.Equal(t, tc.want, got)
 
-			o.Logger, o.Redis.DialCtxFn = quiet(), nowhere
+			o.Logger, o.Redis.DialCtxFn = asidetest.Quiet(), asidetest.Nowhere
 			c, err := aside.New(o)
 			require.NoError(t, err, "what the environment gives, New takes")
 			require.NoError(t, c.Close())
@@ -420,13 +397,13 @@ func TestTheEnvironmentSaysWhereRedisIs(t *testing.T) {
 }
 
 func TestAnEmptyEnvironmentMeansMemory(t *testing.T) {
-	environment(t, nil)
+	asidetest.Environment(t, nil)
 	for range 2 {
 		o, err := aside.OptionsFromEnv()
 		require.NoError(t, err)
 		require.Equal(t, aside.Options{}, o)
-		require.Equal(t, aside.StateMemory, newCache(t, o).Health().State)
-		for _, name := range redisVariables { // and so does one of empty variables
+		require.Equal(t, aside.StateMemory, asidetest.NewCache(t, o).Health().State)
+		for _, name := range asidetest.RedisVariables { // and so does one of empty variables
 			t.Setenv(name, "")
 		}
 	}
@@ -448,18 +425,18 @@ func TestAMalformedVariableIsNamedAndNotShown(t *testing.T) {
 		"redis://X", "rediss://u:X@h", "X:6379", "X:", ":6379", "u@X", "X/0", " X", "X\t", "X\nY", "[::1]:6379", "[::1", "::1]", "[X]", "1:2:X",
 		"X?y", "X#y", "%X", "::1 X",
 	} {
-		add(env{"REDIS_HOST": strings.ReplaceAll(host, "X", canary)}, "REDIS_HOST", "without a scheme or a port")
+		add(env{"REDIS_HOST": strings.ReplaceAll(host, "X", asidetest.Canary)}, "REDIS_HOST", "without a scheme or a port")
 	}
 	for _, port := range []string{"X", "0", "-1", "65536", "6379/X", "6379 ", "+1", "1e3", "0x1", "99999999999999999999"} {
-		add(env{"REDIS_PORT": strings.ReplaceAll(port, "X", canary)}, "REDIS_PORT", "1 to 65535")
+		add(env{"REDIS_PORT": strings.ReplaceAll(port, "X", asidetest.Canary)}, "REDIS_PORT", "1 to 65535")
 	}
 	for _, db := range []string{"X", "-1", "1.5", "0x1", " 1", "4294967296", "99999999999999999999"} {
-		add(env{"REDIS_DB": strings.ReplaceAll(db, "X", canary)}, "REDIS_DB", "from 0 up")
+		add(env{"REDIS_DB": strings.ReplaceAll(db, "X", asidetest.Canary)}, "REDIS_DB", "from 0 up")
 	}
 	for _, v := range []string{"X", "yes", "on", "2", " true"} {
-		add(env{"REDIS_TLS": strings.ReplaceAll(v, "X", canary)}, "REDIS_TLS", "true or false")
+		add(env{"REDIS_TLS": strings.ReplaceAll(v, "X", asidetest.Canary)}, "REDIS_TLS", "true or false")
 	}
-	add(env{"REDIS_PORT": canary, "REDIS_DB": canary, "REDIS_TLS": canary, "REDIS_HOST": canary + ":1"}, "REDIS_PORT", "REDIS_DB", "REDIS_TLS", "REDIS_HOST")
+	add(env{"REDIS_PORT": asidetest.Canary, "REDIS_DB": asidetest.Canary, "REDIS_TLS": asidetest.Canary, "REDIS_HOST": asidetest.Canary + ":1"}, "REDIS_PORT", "REDIS_DB", "REDIS_TLS", "REDIS_HOST")
 	for _, text := range []string{
 		"X", "http://u:X@h", "unix://", "unix://h/X", "unix:///", "unix:X", "unix:///X?db=a", "unix:///X?addr=h:1", "//u:X@h", "redis:X", "redis:///X", "redis://", "redis://:X@", "redis://:X@:6379/0",
 		"redis://u:X@h:0", "redis://u:X@h:65536", "redis://u:X@h:99999999999999999999", "redis://u:X@h:port", "redis://u:X@h:-1",
@@ -470,35 +447,35 @@ func TestAMalformedVariableIsNamedAndNotShown(t *testing.T) {
 		"redis://u:X@[::1", "redis://u:X@[zz]:1", "redis://u:X@1::2",
 		"redis://u:X@h?addr=X", "redis://u:X@h?addr=h2:0", "redis://u:X@h?addr=h2:6379&addr=X@h3:1",
 	} {
-		add(env{"REDIS_URL": strings.ReplaceAll(text, "X", canary)}, "REDIS_URL", "write redis://user:password@host:port/db")
+		add(env{"REDIS_URL": strings.ReplaceAll(text, "X", asidetest.Canary)}, "REDIS_URL", "write redis://user:password@host:port/db")
 	}
 	for _, special := range []string{"#", "/", "?", "[", "]", "^", `"`, "%zz", "<", ">", " ", `\`, "{", "|", "`", "@/", "é", "/0?name=", "/x?db=", "/0?db=#"} {
 		for _, user := range []string{"u", ""} {
-			password := canary + special + canary
+			password := asidetest.Canary + special + asidetest.Canary
 			add(env{"REDIS_URL": "redis://" + user + ":" + password + "@h:6379/0"}, "REDIS_URL", "percent-escape", "%23")
 		}
-		add(env{"REDIS_URL": "redis://" + canary + special + canary + ":p@h:6379/0"}, "REDIS_URL", "percent-escape", "%23")
+		add(env{"REDIS_URL": "redis://" + asidetest.Canary + special + asidetest.Canary + ":p@h:6379/0"}, "REDIS_URL", "percent-escape", "%23")
 	}
 	for _, query := range []string{"skip_verify", "skip_verify=true", "skip_verify=false", "skip_verify=X", "db=1&skip_verify=1"} {
-		add(env{"REDIS_URL": strings.ReplaceAll("rediss://u:X@h?"+query, "X", canary)}, "REDIS_URL", "skip_verify", "Options.Redis.TLSConfig")
+		add(env{"REDIS_URL": strings.ReplaceAll("rediss://u:X@h?"+query, "X", asidetest.Canary)}, "REDIS_URL", "skip_verify", "Options.Redis.TLSConfig")
 	}
-	for _, name := range redisVariables[1:] {
-		add(env{"REDIS_URL": "redis://u:" + canary + "@h", name: canary}, "REDIS_URL", name, "both set")
+	for _, name := range asidetest.RedisVariables[1:] {
+		add(env{"REDIS_URL": "redis://u:" + asidetest.Canary + "@h", name: asidetest.Canary}, "REDIS_URL", name, "both set")
 	}
 	for _, tc := range cases {
 		// The name of a test is printed too: it shows the canary's place alone.
-		t.Run(strings.ReplaceAll(fmt.Sprintf("%q", tc.env), canary, "X"), func(t *testing.T) {
-			environment(t, tc.env)
+		t.Run(strings.ReplaceAll(fmt.Sprintf("%q", tc.env), asidetest.Canary, "X"), func(t *testing.T) {
+			asidetest.Environment(t, tc.env)
 			if tc.env["REDIS_URL"] == "" {
-				t.Setenv("REDIS_PASSWORD", canary)
+				t.Setenv("REDIS_PASSWORD", asidetest.Canary)
 			}
 			o, err := aside.OptionsFromEnv()
-			requireCode(t, err, aside.CodeInvalidOption)
+			asidetest.RequireCode(t, err, aside.CodeInvalidOption)
 			for _, name := range tc.names {
 				require.ErrorContains(t, err, name)
 			}
 			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
-				require.NotContains(t, fmt.Sprintf(verb, err), canary, verb)
+				require.NotContains(t, fmt.Sprintf(verb, err), asidetest.Canary, verb)
 			}
 			require.Equal(t, aside.Options{}, o, "nothing half read is handed out")
 		})

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 func TestPatternsThatSomebodyHasWritten(t *testing.T) {
@@ -65,56 +66,56 @@ func TestPatternsThatSomebodyHasWritten(t *testing.T) {
 func TestPatternsOfParts(t *testing.T) {
 	t.Parallel()
 	type id string
-	require.Equal(t, "items", items.Match().String())
-	require.Equal(t, "items:*", items.Match(aside.Wildcard).String())
-	require.Equal(t, "items:a%2A:7:*", items.Match(id("a*"), uint8(7), aside.Wildcard).String())
-	require.Equal(t, "items:*:list", items.Match(aside.Wildcard, "list").String())
-	require.NoError(t, items.Match(strings.Repeat("x", 10_000), aside.Wildcard).Err(), "code is trusted with its lengths")
+	require.Equal(t, "items", asidetest.Items.Match().String())
+	require.Equal(t, "items:*", asidetest.Items.Match(aside.Wildcard).String())
+	require.Equal(t, "items:a%2A:7:*", asidetest.Items.Match(id("a*"), uint8(7), aside.Wildcard).String())
+	require.Equal(t, "items:*:list", asidetest.Items.Match(aside.Wildcard, "list").String())
+	require.NoError(t, asidetest.Items.Match(strings.Repeat("x", 10_000), aside.Wildcard).Err(), "code is trusted with its lengths")
 	w := aside.Wildcard
 	for name, p := range map[string]aside.Pattern{
-		"a part of another type": items.Match(1.5), "nil": items.Match(nil), "too many wildcards": items.Match(w, w, w, w, w),
+		"a part of another type": asidetest.Items.Match(1.5), "nil": asidetest.Items.Match(nil), "too many wildcards": asidetest.Items.Match(w, w, w, w, w),
 		"a nil policy": (*aside.Policy)(nil).Match("a"), "no category": (&aside.Policy{}).Match(w), "a bad one": (&aside.Policy{Category: "a:b"}).Match(w),
 	} {
 		require.ErrorIs(t, p.Err(), &aside.Error{Code: aside.CodeInvalidPattern}, name)
 		require.Empty(t, p.String(), name)
 	}
-	require.Error(t, items.Key(aside.Wildcard).Err(), "no key has one")
+	require.Error(t, asidetest.Items.Key(aside.Wildcard).Err(), "no key has one")
 }
 
 func TestABadPatternInvalidatesNothing(t *testing.T) {
 	t.Parallel()
-	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
-		stored(t, c, items.Key("a"), "v")
-		for _, p := range []aside.Pattern{{}, items.Match(1.5)} {
+		asidetest.Stored(t, c, asidetest.Items.Key("a"), "v")
+		for _, p := range []aside.Pattern{{}, asidetest.Items.Match(1.5)} {
 			_, err := c.InvalidatePattern(t.Context(), p)
 			require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidPattern})
 		}
-		v, err := aside.Get[string](t.Context(), c, items.Key("a"))
+		v, err := aside.Get[string](t.Context(), c, asidetest.Items.Key("a"))
 		require.NoError(t, err)
 		require.Equal(t, "v", v)
-		r, err := c.InvalidatePattern(t.Context(), items.Match("a"))
+		r, err := c.InvalidatePattern(t.Context(), asidetest.Items.Match("a"))
 		require.NoError(t, err)
 		require.EqualValues(t, 1, r.Removed, "one key is a pattern too")
 		require.NoError(t, c.Close())
-		_, err = c.InvalidatePattern(t.Context(), items.Match("a"))
+		_, err = c.InvalidatePattern(t.Context(), asidetest.Items.Match("a"))
 		require.ErrorIs(t, err, aside.ErrClosed)
 	})
 }
 
 func TestIDsOfAnyLengthAreInvalidatedByTheirOwnPattern(t *testing.T) {
 	t.Parallel()
-	everyMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
 		long := strings.Repeat("x*", 5000)
-		stored(t, c, items.Key(long, "a"), "v")
-		stored(t, c, items.Key(long+"x", "a"), "v")
-		_, err := aside.ParsePattern(items.Key(long).String() + ":*")
+		asidetest.Stored(t, c, asidetest.Items.Key(long, "a"), "v")
+		asidetest.Stored(t, c, asidetest.Items.Key(long+"x", "a"), "v")
+		_, err := aside.ParsePattern(asidetest.Items.Key(long).String() + ":*")
 		require.ErrorContains(t, err, "more than 128")
-		r, err := c.InvalidatePattern(t.Context(), items.Match(long, aside.Wildcard))
+		r, err := c.InvalidatePattern(t.Context(), asidetest.Items.Match(long, aside.Wildcard))
 		require.NoError(t, err)
 		require.EqualValues(t, 1, r.Removed)
-		_, err = aside.Get[string](t.Context(), c, items.Key(long+"x", "a"))
+		_, err = aside.Get[string](t.Context(), c, asidetest.Items.Key(long+"x", "a"))
 		require.NoError(t, err)
 	})
 }

@@ -41,7 +41,7 @@ func TestAnAnswerToAWrongCategoryIsShort(t *testing.T) {
 		require.Equal(t, 422, w.Code)
 		require.Less(t, w.Body.Len(), 1024)
 		require.Contains(t, w.Body.String(), "tenant-1234, ")
-		require.Contains(t, w.Body.String(), " and 2990 more")
+		require.Contains(t, w.Body.String(), " and 2980 more")
 	}
 	_, err := c.InvalidateCategory(t.Context(), "tenant-1234x")
 	require.ErrorContains(t, err, "tenant-1234, ")

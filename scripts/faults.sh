@@ -7,8 +7,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 status=0
-ASIDE_FAULTS=measure ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -timeout 30m \
-	-run '^TestFault|^TestEveryCallIsAnswered|^TestHowLongCallsTake|^TestRandomFaults' "$@" . >"$log" 2>&1 || status=$?
+ASIDE_FAULTS=measure ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -p 1 -timeout 30m \
+	-run '^TestFault|^TestEveryCallIsAnswered|^TestHowLongCallsTake|^TestRandomFaults' "$@" ./internal/tests/... >"$log" 2>&1 || status=$?
 
 sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: fault|/|/p' "$log" | sort -s -t '|' -k 2,2n | awk -F '|' '
 	BEGIN { head = "row|fault|expected|seen"; split(head, name, "|") }

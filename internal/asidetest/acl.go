@@ -1,0 +1,38 @@
+package asidetest
+
+import (
+	"regexp"
+	"strings"
+)
+
+// ACLRules are those that the README says a user needs, for the categories of these tests.
+func ACLRules(password string, categories ...string) (rules []string) {
+	readme, err := page("README.md")
+	if err != nil {
+		panic(err)
+	}
+	found := regexp.MustCompile(`(?s)ACL SETUSER aside (.*?)\n\n`).FindStringSubmatch(readme)
+	for _, rule := range strings.Fields(found[1]) {
+		switch {
+		case strings.Contains(rule, "models"):
+			for _, category := range categories {
+				rules = append(rules, strings.ReplaceAll(rule, "models", category))
+			}
+		case !strings.Contains(rule, "user"):
+			rules = append(rules, strings.ReplaceAll(rule, "PASSWORD", password))
+		}
+	}
+	return rules
+}
+
+// allCategories are those that the tests use where there is a server.
+func allCategories() []string {
+	all := []string{
+		"a", "activity", "brief", "c", "codecs", "compared", "credits", "endless", "extreme", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "mixed", "models", "cbor", "never",
+		"others", "packed", "private", "quick", "rankings", "sessions", "shoppers", "short", "shortened", "slow", "stats", "tenants", "things", "user", "users", "versions",
+	}
+	for lane := range 64 {
+		all = append(all, LanePolicy(lane).Category)
+	}
+	return all
+}

@@ -1,0 +1,43 @@
+package asidetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+)
+
+// Waiting calls GetOrLoad and returns, with the place where its value will be, when that has joined a load or leads one, or
+// is over already.
+func Waiting(t *testing.T, c *aside.Cache, key aside.Key, load func(context.Context) (string, error), opts ...aside.CallOption) <-chan string {
+	t.Helper()
+	got, joined := make(chan string, 1), make(chan struct{})
+	ctx := &Signalling{Context: t.Context(), Waited: joined}
+	go func() {
+		v, err := aside.GetOrLoad(ctx, c, key, load, opts...)
+		if err != nil {
+			v = err.Error()
+		}
+		ctx.Done()
+		got <- v
+	}()
+	<-joined
+	return got
+}
+
+// AllTold returns when c has heard all that its server had to tell by now: pushes have their place among the replies of
+// their connection. It reads no tag of the policy items.
+func AllTold(t *testing.T, c *aside.Cache) {
+	t.Helper()
+	others := aside.Policy{Name: "others", Category: "others", TTL: time.Hour}
+	_, err := aside.Get[string](t.Context(), c, others.Key("none"))
+	require.ErrorIs(t, err, aside.ErrMiss)
+}
+
+// Evalsha reports whether a command runs a script on a key.
+func Evalsha(args []string, key string) bool {
+	return len(args) > 3 && args[0] == "EVALSHA" && args[3] == key
+}

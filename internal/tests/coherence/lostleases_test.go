@@ -1,0 +1,88 @@
+package coherence_test
+
+import (
+	"context"
+	"encoding/hex"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// Hazard 54. The lease of a load goes without anybody's doing, and so without a message; then the key is invalidated, which
+// changes nothing in Redis. Whoever comes after that must not join the load.
+func TestALoadThatHasLostItsLeaseIsNotJoined(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(t *testing.T, server *redistest.Server, lease string){
+		"deleted": func(t *testing.T, server *redistest.Server, lease string) { server.MustDo(t, "DEL", lease) },
+		"expired": func(t *testing.T, server *redistest.Server, lease string) {
+			server.MustDo(t, "PEXPIRE", lease, "1")
+			asidetest.Eventually(t, "it has ended", func() bool { return server.MustDo(t, "EXISTS", lease) == int64(0) })
+		},
+		"taken over": func(t *testing.T, server *redistest.Server, lease string) {
+			server.MustDo(t, "SET", lease, "another", "PX", "50")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			o := asidetest.At(server.Addr())
+			o.LeaseTTL = 300 * time.Millisecond
+			a, b := asidetest.Connected(t, o), asidetest.Connected(t, asidetest.At(server.Addr()))
+			doomed, old := asidetest.NewHeld(), hex.EncodeToString(asidetest.Large(1<<20)) // so large that its chunks would be sent before its lease is compared
+			first := asidetest.Background(t, a, asidetest.Items.Key("a"), doomed.Load(old))
+			<-doomed.Began
+			lose(t, server, "{items:a}!l")
+			receipt, err := b.Invalidate(t.Context(), asidetest.Items.Key("a"))
+			require.NoError(t, err)
+			require.True(t, receipt.Confirmed)
+
+			fresh := asidetest.NewHeld()
+			close(fresh.Release)
+			var last <-chan string
+			asidetest.Eventually(t, "somebody loads anew", func() bool {
+				last = asidetest.Background(t, a, asidetest.Items.Key("a"), fresh.Load("new"))
+				return fresh.Loads.Load() > 0
+			})
+			require.Equal(t, "new", <-last)
+			close(doomed.Release)
+			require.Equal(t, old, <-first, "those who were waiting get it")
+			asidetest.Eventually(t, "it is not stored", func() bool { return asidetest.Refused(a) > 0 })
+			if name != "taken over" { // that lease is there to be removed, so this process is told before it asks
+				require.Empty(t, server.MustDo(t, "KEYS", "*!c:*"), "nothing was sent")
+			}
+			v, err := aside.GetOrLoad(t.Context(), b, asidetest.Items.Key("a"), asidetest.Value("another"))
+			require.NoError(t, err)
+			require.Equal(t, "new", v)
+		})
+	}
+}
+
+// Redis cannot be asked for as long as a lease lives: nobody knows any more whether it is held. A server without tracking shows it,
+// since there the connection's loss alone keeps nobody from joining.
+func TestALoadWhoseLeaseMayHaveEndedIsNotJoined(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, asidetest.Mini(t))
+	o := asidetest.At(proxy.Addr())
+	o.LeaseTTL = 300 * time.Millisecond
+	c := asidetest.Connected(t, o)
+	doomed := asidetest.NewHeld()
+	first := asidetest.Background(t, c, asidetest.Items.Key("a"), doomed.Load("old"))
+	<-doomed.Began
+	proxy.Blackhole(true)
+	fresh := asidetest.NewHeld()
+	close(fresh.Release)
+	asidetest.Eventually(t, "somebody loads anew", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, _ = aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), fresh.Load("new"))
+		return fresh.Loads.Load() > 0
+	})
+	proxy.Blackhole(false)
+	close(doomed.Release)
+	require.Equal(t, "old", <-first)
+}

@@ -1,0 +1,295 @@
+package coherence_test
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// These tests are about servers and connections that look sound, and do not tell of changes.
+
+// staysOld reports for how long c goes on serving "old" as a hit: for 5 s at most, which is longer than it may.
+func staysOld(t *testing.T, c *aside.Cache, key aside.Key) (stayed time.Duration) {
+	t.Helper()
+	began := time.Now()
+	asidetest.Eventually(t, "something else is served, or it has taken too long", func() bool {
+		r, err := aside.Lookup(t.Context(), c, key, asidetest.Value("new"))
+		require.NoError(t, err)
+		stayed = time.Since(began)
+		return r.Value != "old" || r.Status != aside.StatusHit || stayed > 5*time.Second
+	})
+	return stayed
+}
+
+// looksAt waits until two processes, each of which looks at the cluster every second, have both done so at a node.
+func looksAt(t *testing.T, node *redistest.Server) {
+	t.Helper()
+	looked := node.Calls(t, "cluster|nodes")
+	asidetest.Eventually(t, "everybody has looked at the cluster since", func() bool { return node.Calls(t, "cluster|nodes") >= looked+6 })
+}
+
+// tried waits until a connection has been tried n more times, and the one before the last of these is over.
+func tried(t *testing.T, p *redistest.Proxy, n int) {
+	t.Helper()
+	before := touches(p)
+	p.Await(t, "the connection is tried", func() bool { return touches(p) >= before+n })
+}
+
+// touches is how often connections through p were tried.
+func touches(p *redistest.Proxy) (n int) {
+	for _, args := range p.Log() {
+		if isTouch(args) {
+			n++
+		}
+	}
+	return n
+}
+
+// isTouch reports whether a request writes a key that connections are tried with.
+func isTouch(args []string) bool {
+	return args[0] == "EVALSHA" && args[2] == "1" && strings.HasPrefix(args[3], "%watch:")
+}
+
+// isTouchRead reports whether a request reads such a key.
+func isTouchRead(args []string) bool {
+	return args[0] == "GET" && strings.HasPrefix(args[1], "%watch:")
+}
+
+// While a slot moves, what is missing at the node that is giving it away is made, and changed, at the other one. The node that
+// was read tells of none of that.
+//
+//  1. B reads K at the node that has its slot: it is missing. B takes the lease and loads
+//  2. the slot begins to move; K and its lease are not at one node any more
+//  3. B's fill is answered TRYAGAIN, so B keeps what it has loaded: the node tells of changes of K
+//  4. A invalidates K, and that is confirmed
+//  5. the slot goes on moving, for minutes perhaps
+func TestWhatIsKeptWhileASlotMovesIsHeardOf(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	a, b := asidetest.Connected(t, asidetest.InClusterOf(cluster)), asidetest.Connected(t, asidetest.InClusterOf(cluster))
+	key := asidetest.Items.Key("a")
+	load := asidetest.NewHeld()
+	got := asidetest.Background(t, b, key, load.Load("old"))
+	<-load.Began
+	from := cluster.NodeOf(key.String())
+	to := cluster.Primaries()[0]
+	if to == from {
+		to = cluster.Primaries()[1]
+	}
+	m := cluster.BeginMigration(redistest.Slot(key.String()), to)
+	looksAt(t, from)
+	close(load.Release)
+	require.Equal(t, "old", <-got)
+	asidetest.Eventually(t, "memory answers, or nobody does", func() bool {
+		v, err := aside.Get[string](t.Context(), b, key)
+		return err == nil && v == "old" || b.Metrics().Labels["items"].RedisErrors > 0
+	})
+	receipt, err := a.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.NoError(t, receipt.Wait(t.Context()))
+	require.Less(t, staysOld(t, b, key), 3*time.Second)
+	m.Finish()
+}
+
+// Likewise for those who join the load: it was overtaken, and nobody says so.
+func TestALoadThatIsOvertakenWhileItsSlotMovesIsNotJoined(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	o := asidetest.InClusterOf(cluster)
+	o.LeaseTTL = time.Minute
+	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
+	key := asidetest.Items.Key("a")
+	load := asidetest.NewHeld()
+	got := asidetest.Background(t, b, key, load.Load("old"))
+	<-load.Began
+	from, to := cluster.NodeOf(key.String()), cluster.Primaries()[0]
+	if to == from {
+		to = cluster.Primaries()[1]
+	}
+	m := cluster.BeginMigration(redistest.Slot(key.String()), to)
+	looksAt(t, from)
+	receipt, err := a.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.NoError(t, receipt.Wait(t.Context()))
+	looksAt(t, from)
+	later := asidetest.Waiting(t, b, key, asidetest.Value("new"))
+	close(load.Release)
+	require.Equal(t, "old", <-got)
+	require.Equal(t, "new", <-later)
+	m.Finish()
+}
+
+// A server that has become a replica, and is cut off from its primary, is told of nothing, and so tells of nothing. It says itself
+// that it is a replica, each time that it is tried.
+//
+//  1. B has K in memory, read from a server
+//  2. the server is made a replica of another one, which cannot be reached (REPLICAOF, as an operator or an orchestrator does it;
+//     connections stay)
+//  3. everything is changed and invalidated at the new primary
+//  4. B serves the old value as a hit, for as long as it asks for nothing that has to be stored
+func TestAServerThatHasBecomeAReplicaVouchesForNothing(t *testing.T) {
+	t.Parallel()
+	for name, serves := range map[string]string{"that answers READONLY": "yes", "that answers MASTERDOWN": "no"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if asidetest.InCluster {
+				t.Skip("a node of a cluster that becomes a replica says where its slots are")
+			}
+			server := redistest.Start(t)
+			b := asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := asidetest.Items.Key("a")
+			asidetest.InMemory(t, b, key, asidetest.Value("old"))
+			server.MustDo(t, "CONFIG", "SET", "replica-serve-stale-data", serves)
+			server.MustDo(t, "REPLICAOF", "127.0.0.1", "1")
+			r := staysOld(t, b, key)
+			strong, err := aside.Lookup(t.Context(), b, key, asidetest.Value("new"), aside.Strong())
+			require.NoError(t, err)
+			require.Less(t, r, 3*time.Second)
+			require.Equal(t, "new", strong.Value)
+		})
+	}
+}
+
+// A key that a connection is tried with may be removed by the server, or written by Receipt.Replicated, at any time: also after
+// this process has counted the changes that it was told of, and before it writes the key itself.
+func TestTheEvictionOfAKeyThatAConnectionIsTriedWithIsNoExchangeOfTheData(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]bool{"before it is written": false, "when it is written and read": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			b := asidetest.Connected(t, asidetest.At(proxy.Addr()))
+			asidetest.InMemory(t, b, asidetest.Items.Key("a"), asidetest.Value("v"))
+			tried(t, proxy, 1)
+			gaps := b.Metrics().Gaps
+			gate := proxy.HoldRequests(isTouch)
+			gate.Wait(t)
+			if again {
+				read := proxy.HoldReplies(isTouchRead)
+				gate.Release()
+				read.Wait(t)
+				gate = read
+			}
+			for _, name := range server.MustDo(t, "KEYS", "*%watch:*").([]any) {
+				server.MustDo(t, "DEL", name.(string)) // as an eviction does
+			}
+			gate.Release()
+			tried(t, proxy, 3)
+			require.Equal(t, gaps, b.Metrics().Gaps)
+			r, err := aside.Lookup(t.Context(), b, asidetest.Items.Key("a"), asidetest.Value("loaded again"))
+			require.NoError(t, err)
+			require.Equal(t, aside.TierMemory, r.Tier)
+		})
+	}
+}
+
+// The same, by Receipt.Replicated, which writes such a key by a connection of its own.
+func TestReplicatedIsNoExchangeOfTheData(t *testing.T) {
+	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("a replica in a cluster is made otherwise")
+	}
+	server, replica := redistest.Start(t), redistest.Start(t)
+	replica.MustDo(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(server.Port()))
+	proxy := redistest.StartProxy(t, server.Addr())
+	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
+	asidetest.InMemory(t, b, asidetest.Items.Key("a"), asidetest.Value("v"))
+	receipt, err := b.Invalidate(t.Context(), asidetest.Items.Key("another"))
+	require.NoError(t, err)
+	require.True(t, receipt.Confirmed)
+	require.NoError(t, receipt.Replicated(t.Context(), 1), "the replica is there")
+	tried(t, proxy, 1)
+	gaps := b.Metrics().Gaps
+	gate := proxy.HoldRequests(isTouch)
+	gate.Wait(t)
+	require.NoError(t, receipt.Replicated(t.Context(), 1))
+	gate.Release()
+	tried(t, proxy, 3)
+	require.Equal(t, gaps, b.Metrics().Gaps)
+}
+
+// With several connections, what is written to try one of them may be told by another one too: the one by which the script was
+// sent that has read the key before it wrote it. That says nothing of the one that is tried.
+func TestASilentConnectionIsFoundOutAmongSeveral(t *testing.T) {
+	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("a cluster's nodes are dialed by their addresses")
+	}
+	server := redistest.Start(t)
+	a := asidetest.Connected(t, asidetest.Anonymously(server.Addr()))
+	o := asidetest.Anonymously(server.Addr())
+	o.Redis.PipelineMultiplex = 3
+	var mu sync.Mutex
+	var proxies []*redistest.Proxy
+	o.Redis.DialCtxFn = func(ctx context.Context, _ string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		p := redistest.StartProxy(t, server.Addr())
+		proxies = append(proxies, p)
+		return d.DialContext(ctx, "tcp", p.Addr())
+	}
+	b := asidetest.Connected(t, o)
+	key := asidetest.Items.Key("a")
+	asidetest.Stored(t, a, key, "old")
+	require.Equal(t, "old", asidetest.InMemory(t, b, key, asidetest.Value("not this one")))
+	mu.Lock()
+	for _, p := range proxies {
+		for _, args := range p.Log() {
+			if isRead(args, key.String()) {
+				defer p.DropPushes(nil)()
+				t.Log("one of", len(proxies), "connections is silent")
+				break
+			}
+		}
+	}
+	mu.Unlock()
+	asidetest.Stored(t, a, key, "new")
+	require.Less(t, staysOld(t, b, key), 3500*time.Millisecond)
+}
+
+// Other data are made ready in a database that is emptied first, and then put in place. What is told of that, as of any FLUSHDB,
+// says nothing of the data that are in use.
+func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T) {
+	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("nodes of a cluster have one database")
+	}
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
+	key := asidetest.Items.Key("a")
+	asidetest.InMemory(t, b, key, asidetest.Value("old"))
+	tried(t, proxy, 1)
+	other := redistest.Raw(t, server.Addr())
+	do := func(args ...string) {
+		_, err := other.Do(args...)
+		require.NoError(t, err)
+	}
+	do("SELECT", "1")
+	gate := proxy.HoldRequests(isTouch)
+	gate.Wait(t)
+	read := proxy.HoldReplies(isTouchRead)
+	gate.Release()
+	read.Wait(t) // so what is told of the flush comes behind the reply
+	gaps, rounds := b.Metrics().Gaps, touches(proxy)
+	do("FLUSHDB")
+	read.Release()
+	do("SET", "something", "else")
+	asidetest.Eventually(t, "the flush is told", func() bool { return b.Metrics().Gaps > gaps })
+	asidetest.InMemory(t, b, key, asidetest.Value("loaded again"))
+	do("SWAPDB", "0", "1")
+	require.Equal(t, rounds, touches(proxy), "within one round")
+	require.Less(t, staysOld(t, b, key), 3500*time.Millisecond)
+}

@@ -1,0 +1,97 @@
+package contract_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+func TestTheRoundTripsThatACallerWaitsFor(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	other := asidetest.Connected(t, asidetest.At(server.Addr()))
+	for _, id := range []int{1, 2, 3} {
+		asidetest.Stored(t, other, asidetest.ItemKey(id), id)
+	}
+	ctx, tags := t.Context(), aside.WithTags("x", "y")
+	asidetest.InMemory(t, other, asidetest.ItemKey(100), (&squares{}).one, tags) // Redis knows the tags
+	loader := func(c asidetest.Watched, trips *int) func(context.Context) (int, error) {
+		return func(context.Context) (int, error) { *trips = c.Proxy.Requests(); return 0, nil }
+	}
+	for _, state := range []string{"a process that has just begun", "one that knows its tags"} {
+		c := asidetest.Watch(t, server)
+		if state != "a process that has just begun" {
+			asidetest.InMemory(t, c.Cache, asidetest.ItemKey(100), (&squares{}).one, tags)
+		}
+		var trips int
+		c.Proxy.ResetCounts()
+		_, err := aside.GetOrLoad(ctx, c.Cache, asidetest.ItemKey(1), loader(c, &trips))
+		require.NoError(t, err)
+		require.Equal(t, 1, c.Proxy.Requests(), "a hit in Redis, for %s", state)
+		_, err = aside.GetOrLoad(ctx, c.Cache, asidetest.ItemKey(1), loader(c, &trips))
+		require.NoError(t, err)
+		require.Equal(t, 1, c.Proxy.Requests(), "a hit in memory, for %s", state)
+		c.Proxy.ResetCounts()
+		_, err = aside.GetOrLoad(ctx, c.Cache, asidetest.ItemKey(2), loader(c, &trips), aside.Strong())
+		require.NoError(t, err)
+		require.Equal(t, 1, c.Proxy.Requests(), "a Strong hit, for %s", state)
+		c.Proxy.ResetCounts()
+		_, err = aside.GetOrLoad(ctx, c.Cache, asidetest.ItemKey(1000+len(state)), loader(c, &trips), tags)
+		require.NoError(t, err)
+		require.Equal(t, 2, trips, "before a load, for %s", state)
+		asidetest.InMemory(t, c.Cache, asidetest.ItemKey(1000+len(state)), (&squares{}).one, tags) // all of it is done
+		c.Proxy.ResetCounts()
+		_, err = aside.GetOrLoad(ctx, c.Cache, asidetest.ItemKey(2000+len(state)), loader(c, &trips), aside.WithTags("new to Redis, "+state))
+		require.NoError(t, err)
+		require.Equal(t, 3, trips, "the first load under a tag that nobody has used before")
+	}
+}
+
+func (s *squares) one(context.Context) (int, error) { return 0, nil }
+
+func TestABatchReadsRedisInOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	other, c := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Watch(t, server)
+	asidetest.InMemory(t, other, asidetest.ItemKey(1000), (&squares{}).one) // Redis knows the tags of all entries
+	var ids, missing []int
+	for id := range 100 {
+		ids = append(ids, id)
+		if id%10 < 3 {
+			asidetest.Stored(t, other, asidetest.ItemKey(id), id*id)
+		} else {
+			missing = append(missing, id)
+		}
+	}
+	var src squares
+	trips := 0
+	c.Proxy.ResetCounts()
+	got, err := aside.GetOrLoadMany(t.Context(), c.Cache, ids, asidetest.ItemKey, func(ctx context.Context, ids []int) (map[int]int, error) {
+		trips = c.Proxy.Requests()
+		return src.load(ctx, ids)
+	})
+	require.NoError(t, err)
+	require.Equal(t, [][]int{missing}, src.calls)
+	require.Equal(t, 2, trips, "one to read, one for the leases of what is missing")
+	require.Len(t, got, 100)
+	for id, v := range got {
+		require.Equal(t, id*id, v)
+	}
+	read := map[string]int{}
+	for _, args := range c.Asked("GETRANGE") {
+		read[args[0]]++
+	}
+	for _, id := range ids {
+		require.Equal(t, 1, read[asidetest.ItemKey(id).String()], "each is read once")
+	}
+	require.NoError(t, c.Close())
+	leases := slices.DeleteFunc(c.Asked("EVALSHA"), func(args []string) bool { return !strings.HasPrefix(args[2], "items:") })
+	require.Len(t, leases, 2*len(missing), "a lease and a fill for each")
+}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package aside_test
-
-const raceDetector = false
