@@ -373,7 +373,7 @@ func TestAPanicOfALoaderIsLoggedWithItsStack(t *testing.T) {
 			asidetest.RequireCode(t, err, aside.CodeLoaderPanic)
 		}
 		require.Equal(t, 1, lines())
-		require.Contains(t, log.String(), "aside_test.explode")
+		require.Contains(t, log.String(), "asidetest.Explode")
 		require.Contains(t, log.String(), "the loader's bug")
 		require.Contains(t, log.String(), `"key":"items:1"`)
 		time.Sleep(11 * time.Second)

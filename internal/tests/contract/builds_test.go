@@ -114,7 +114,7 @@ func TestWhatACodecLeavesOutIsLoggedOnce(t *testing.T) {
 	}
 	asidetest.Eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "survive") })
 	require.Equal(t, 1, strings.Count(log.String(), "survive"))
-	require.Contains(t, log.String(), "aside_test.leaving")
+	require.Contains(t, log.String(), "contract_test.leaving")
 	require.Contains(t, log.String(), ".Inner[0].lost", "that of the first one is 0, which nobody has looked at")
 }
 

@@ -67,7 +67,7 @@ func endedBadly(t *testing.T, end func()) (next time.Duration, failed error) {
 func TestFault18ALoaderThatPanics(t *testing.T) {
 	t.Parallel()
 	next, err := endedBadly(t, asidetest.Explode)
-	require.Contains(t, string(asidetest.RequireCode(t, err, aside.CodeLoaderPanic).Stack), "explode", "it says where")
+	require.Contains(t, string(asidetest.RequireCode(t, err, aside.CodeLoaderPanic).Stack), "Explode", "it says where")
 	require.Less(t, next, 4*time.Second, "long before the lease would have run out")
 	asidetest.Seen(t, 18, "the loader panics", "a typed error with the stack; the lease is free within 100 ms", "16 callers: %q; another process had loaded %s later", aside.CodeLoaderPanic, asidetest.Ms(next))
 }
