@@ -111,7 +111,7 @@ func TestAPanicBecomesAnErrorWithItsStack(t *testing.T) {
 		err := do()
 		e := asidetest.RequireCode(t, err, aside.CodeLoaderPanic, call)
 		require.Equal(t, "k:7", e.Key, call)
-		require.Contains(t, string(e.Stack), "aside_test.explode", call)
+		require.Contains(t, string(e.Stack), "asidetest.Explode", call)
 		require.Equal(t, `aside: the loader panicked (key "k:7"): loader panicked: the loader's bug`, e.Error(), call)
 		require.NotContains(t, fmt.Sprintf("%+v", err), "goroutine", call)
 	}
