@@ -101,18 +101,7 @@
 // why not. Options.Check has a small share of hits compared with what their loaders return now, and counts those that were wrong
 // for longer than an invalidation may take. Package asidehttp serves both over HTTP, and invalidation too, and tells web front ends of what was invalidated.
 //
-// # Limits today
+// # Limits
 //
-//   - What a tag or everything has put out of date lies in Redis until its TTL ends where the process that has invalidated it has
-//     no policy for its category.
-//   - A pattern has Redis go through all of its keys, twice.
-//   - An invalidation that Redis has not confirmed is lost with the process that made it.
-//   - One key asked for two Go types gives each what the codec makes of what is stored, but a miss for fields that this program has not
-//     stored; memory holds one of them. Use one type for a policy.
-//   - After the process was stopped as a whole and goes on, a value in memory can be served up to 100 ms past its TTL.
-//   - Expired values are not served while a new one loads, or when the load fails.
-//   - Options.MaxValueBytes bounds encoded values and estimated sizes; the Go value that a codec makes can be several
-//     times as large as its bytes.
-//   - A server that fails over, or comes back with what it had saved, may have forgotten invalidations that it had confirmed. Each
-//     process sends it its own again, of those that it does not know of; those of a process that has ended are lost.
+// docs/limits.md lists what the package does not do, and where its promises end. docs/README.md is the index of the documents.
 package aside
