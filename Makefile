@@ -25,7 +25,7 @@ test: tools ## run every test of every module with the race detector; installs r
 races: tools ## run the races at length, a million rounds and more, and show what they count
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -p 1 -timeout 60m -run '$(RACES)' $(SUITES)
 
-acl: tools ## run the root module's tests as a Redis user with the rules of the README alone; its password is a canary
+acl: tools ## run the root module's tests as a Redis user with the ACL rules of docs/redis.md alone; its password is a canary
 	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(PARALLEL) $(TESTFLAGS) $(SUITES)
 
 cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node

@@ -15,7 +15,7 @@ type Codec = wire.Codec
 
 // The codecs that come with the package. A stored value is read by the codec that wrote it, so a policy can go from one
 // of these to another without losing what is cached. Each gives back what it was given, or refuses it with an error that names the
-// type and the field; docs/codecs.md has a table of types.
+// type and the field; docs/codecs.md has the rules, docs/codec-tables.md a table of types.
 var (
 	// JSON is encoding/json, the default but for bytes and strings. Unexported fields are left out, and so are those with
 	// the tag "-". It refuses what would come back as something else: among others a string that is not UTF-8, and an int in an

@@ -1,7 +1,7 @@
 // Codecmatrix prints what each codec keeps of values of all kinds of types: read by the same process, by another one, and by builds in
 // which the type has other fields. A cell is "kept", or "refused" with an error; one that is "changed" is a defect, and the command fails.
 //
-//	go run ./codecmatrix              # the tables of docs/codecs.md, from the directory bench
+//	go run ./codecmatrix              # the tables of docs/codec-tables.md, from the directory bench
 //	go run ./codecmatrix -candidates  # how other libraries, and these without what is built around them, do on the same rows
 package main
 

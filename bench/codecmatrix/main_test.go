@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 
 const (
 	begin = "<!-- from here on printed by: cd bench && go run ./codecmatrix -->\n\n"
-	page  = "../../docs/codecs.md"
+	page  = "../../docs/codec-tables.md"
 )
 
 func TestEveryCellIsKeptOrRefusedAndThePageSaysWhich(t *testing.T) {

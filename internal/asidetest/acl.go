@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// ACLRules are those that the README says a user needs, for the categories of these tests.
+// ACLRules are those that docs/redis.md says a user needs, for the categories of these tests.
 func ACLRules(password string, categories ...string) (rules []string) {
-	readme, err := page("README.md")
+	text, err := page("docs/redis.md")
 	if err != nil {
 		panic(err)
 	}
-	found := regexp.MustCompile(`(?s)ACL SETUSER aside (.*?)\n\n`).FindStringSubmatch(readme)
+	found := regexp.MustCompile(`(?s)ACL SETUSER aside (.*?)\n\n`).FindStringSubmatch(text)
 	for _, rule := range strings.Fields(found[1]) {
 		switch {
 		case strings.Contains(rule, "models"):

@@ -17,7 +17,7 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// AsUser is whether the whole suite is run as a user that may do what the README says, and no more; its password is a canary.
+// AsUser is whether the whole suite is run as a user with the ACL rules of docs/redis.md, and no others; its password is a canary.
 var AsUser = os.Getenv("ASIDE_ACL") == "1"
 
 // InCluster is whether the whole suite is run on Redis Clusters of one node each.

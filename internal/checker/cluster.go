@@ -231,7 +231,7 @@ const lagging = time.Second
 
 // excuse accounts for what a failover may have lost: an invalidation that the node had confirmed which another one has replaced is
 // complete, for all but its own process, when that has had the time to find the other node and send it again; if the process was
-// killed before, never. This is declared: see docs/consistency.md. It may be called again when more has been noted.
+// killed before, never. This is declared: see docs/limits.md. It may be called again when more has been noted.
 func (h *history) excuse() {
 	killed := map[uint16]int64{}
 	for _, p := range h.processes {

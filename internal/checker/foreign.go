@@ -74,7 +74,7 @@ func (s *single) swap() (with string) {
 
 // excuseRestored accounts for what is undone when the databases are swapped back, as when a server is restored from an old backup: an
 // invalidation that the other database was told of is complete, for its own process too, when that has had the time to notice and to
-// send it again; if the process was killed before, never. This is declared: see docs/consistency.md. It may be called again.
+// send it again; if the process was killed before, never. This is declared: see docs/limits.md. It may be called again.
 func (h *history) excuseRestored() {
 	killed := map[uint16]int64{}
 	for _, p := range h.processes {

@@ -69,7 +69,7 @@ var explained = []struct{ words, advice string }{
 	{"unknown command 'SENTINEL'", "it is no Sentinel: leave Sentinel.MasterSet unset, or name the port of one (mostly 26379)"},
 	{"unknown command 'TIME'", "it is a Sentinel (set Sentinel.MasterSet), or the command is renamed or switched off"},
 	{"unknown command 'SELECT'", "it is a Sentinel (set Sentinel.MasterSet), or the command is renamed or switched off"},
-	{"unknown command", "the command is renamed or switched off, or it is another kind of server: the README lists what is needed"},
+	{"unknown command", "the command is renamed or switched off, or it is another kind of server: docs/redis.md lists what is needed"},
 	{"AUTH <password> called without any password configured", "it has no password: leave Password unset"},
 	{"Client sent AUTH, but no password is set", "it has no password: leave Password unset"},
 }
@@ -102,7 +102,7 @@ func advice(code string) string {
 	case "WRONGPASS":
 		return "check the user name and the password"
 	case "NOPERM":
-		return "its user lacks a permission that the README lists"
+		return "its user lacks a permission that docs/redis.md lists"
 	case "READONLY":
 		return "it is a replica"
 	case "LOADING":

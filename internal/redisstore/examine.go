@@ -32,7 +32,7 @@ func (r *refusal) describe(code string) string {
 	if why := advice(code); why != "" {
 		return text + ": " + why
 	}
-	return text + ": the command is renamed or switched off there, and a cache cannot do without it; the README lists all of them"
+	return text + ": the command is renamed or switched off there, and a cache cannot do without it; docs/redis.md lists all of them"
 }
 
 // isUnusual reports whether an answer may mean that a command is refused whatever its key. Those that are known to be about a key,

@@ -81,7 +81,7 @@ func TestAServerWhoseUserMayNotRunACommandIsNotUsedUntilHeMay(t *testing.T) {
 			o := Options{Client: clientOf(server.Addr()), Format: format}
 			o.Client.Username, o.Client.Password = "somebody", "a-long-password"
 			s := open(t, o)
-			away(t, s, "redis answered NOPERM", "README")
+			away(t, s, "redis answered NOPERM", "docs/redis.md")
 			if command != "TIME" {
 				away(t, s, command)
 			}

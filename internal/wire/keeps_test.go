@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What each codec makes of the types of a service is in docs/codecs.md, which a test of bench/codecmatrix holds against the code. Here is
+// What each codec makes of the types of a service is in docs/codec-tables.md, which a test of bench/codecmatrix holds against the code. Here is
 // what a table does not show.
 
 func refusal(t *testing.T, c Codec, v any) *LossError {

@@ -16,9 +16,9 @@ import (
 // namespaced is a cache in a namespace, as a user who may touch nothing else there is on the server.
 func namespaced(t *testing.T, server *redistest.Server, namespace string) *aside.Cache {
 	t.Helper()
-	readme := asidetest.Page(t, "README.md")
+	page := asidetest.Page(t, "docs/redis.md")
 	const documented = "`~shop%:* ~{shop%:*}!*`"
-	require.Contains(t, readme, documented)
+	require.Contains(t, page, documented)
 	rules := slices.DeleteFunc(asidetest.ACLRules("a-long-password"), func(rule string) bool { return rule[0] == '~' })
 	for _, rule := range strings.Fields(strings.Trim(documented, "`")) {
 		rules = append(rules, strings.ReplaceAll(rule, "shop", namespace))

@@ -46,7 +46,7 @@ func TestAnOptionOfTheClientThatIsTakenBreaksNoPromise(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if asidetest.AsUser && (name == "ClientNoEvict" || name == "EnableReplicaAZInfo") {
-				t.Skip("these ask for more than the README's user may do")
+				t.Skip("these ask for more than the documented user may do")
 			}
 			server := redistest.Start(t)
 			o := asidetest.Anonymously(server.Addr())

@@ -164,12 +164,12 @@ func causes() []cause {
 				_, _ = bufio.NewReader(conn).ReadString('\n')
 			}))
 		}},
-		{"a command that the user may not run", "redis answered NOPERM to UNLINK in a script: its user lacks a permission that the README lists", func(t *testing.T) rueidis.ClientOption {
+		{"a command that the user may not run", "redis answered NOPERM to UNLINK in a script: its user lacks a permission that docs/redis.md lists", func(t *testing.T) rueidis.ClientOption {
 			s := redistest.Start(t)
 			s.MustDo(t, "ACL", "SETUSER", "default", "-unlink")
 			return asidetest.To(s.Addr())
 		}},
-		{"a command that is renamed", "redis answered ERR to UNLINK in a script: the command is renamed or switched off there, and a cache cannot do without it; the README lists all of them", func(t *testing.T) rueidis.ClientOption {
+		{"a command that is renamed", "redis answered ERR to UNLINK in a script: the command is renamed or switched off there, and a cache cannot do without it; docs/redis.md lists all of them", func(t *testing.T) rueidis.ClientOption {
 			return asidetest.To(redistest.Start(t, "--rename-command", "UNLINK", "OTHERWISE").Addr())
 		}},
 		{"a replica", "redis answered READONLY: it is a replica", func(t *testing.T) rueidis.ClientOption {

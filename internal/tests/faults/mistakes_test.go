@@ -102,7 +102,7 @@ func mistakes() []cause {
 			p.Kill()
 			return asidetest.To(s.Addr(), func(o *rueidis.ClientOption) { o.Sentinel.MasterSet = "main" })
 		}},
-		{"a user who may not run TIME", "redis answered NOPERM to TIME: its user lacks a permission that the README lists", func(t *testing.T) rueidis.ClientOption {
+		{"a user who may not run TIME", "redis answered NOPERM to TIME: its user lacks a permission that docs/redis.md lists", func(t *testing.T) rueidis.ClientOption {
 			s := redistest.Start(t)
 			s.MustDo(t, "ACL", "SETUSER", "default", "-time")
 			return asidetest.To(s.Addr())

@@ -46,7 +46,7 @@ func TestAnInvalidationThatIsRefusedLaterIsSaidTo(t *testing.T) {
 	receipt, err := a.Invalidate(t.Context(), key)
 	require.NoError(t, err)
 	require.False(t, receipt.Confirmed)
-	const why = "redis answered NOPERM to UNLINK in a script: its user lacks a permission that the README lists"
+	const why = "redis answered NOPERM to UNLINK in a script: its user lacks a permission that docs/redis.md lists"
 	asidetest.Eventually(t, "it is noticed", func() bool { return a.Health().Reason == why })
 	require.Equal(t, aside.StateDegraded, a.Health().State)
 	asidetest.Eventually(t, "it is logged", func() bool { return strings.Count(log.String(), why) == 1 })

@@ -21,17 +21,17 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// A step is a command of the README and the answer that it gives there.
+// A step is a command of docs/admin-http.md and the answer that it gives there.
 type step struct {
 	command string
 	answer  string
 	line    int
 }
 
-// readmeSteps are the commands of the README's section on the HTTP API.
-func readmeSteps(t *testing.T) (steps []step) {
+// documentedSteps are the commands of the page's section on the HTTP API.
+func documentedSteps(t *testing.T) (steps []step) {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/admin-http.md")
 	require.NoError(t, err)
 	inside := false
 	lines := bufio.NewScanner(bytes.NewReader(text))
@@ -39,7 +39,7 @@ func readmeSteps(t *testing.T) (steps []step) {
 		line := lines.Text()
 		switch command, isCommand := strings.CutPrefix(line, "    $ "); {
 		case strings.HasPrefix(line, "#"):
-			inside = line == "### The HTTP API"
+			inside = line == "## The HTTP API"
 		case !inside:
 		case isCommand:
 			steps = append(steps, step{command: command, line: n})
@@ -50,7 +50,7 @@ func readmeSteps(t *testing.T) (steps []step) {
 	return steps
 }
 
-// same reports whether an answer is what the README says, but for white space, for times, and for what the README leaves out with an ellipsis.
+// same reports whether an answer is what the page says, but for white space, for times, and for what the page leaves out with an ellipsis.
 func same(documented, real string) bool {
 	documented = varying.ReplaceAllString(documented, "$1")
 	real = varying.ReplaceAllString(real, "$1")
@@ -61,7 +61,7 @@ func same(documented, real string) bool {
 
 var varying = regexp.MustCompile(`("timestamp":|"took_ms":|"since":)("[^"]*"|[0-9.]+)`)
 
-// A shell runs a command of the README, and returns what it prints.
+// A shell runs a command of the page, and returns what it prints.
 type shell func(ctx context.Context, command string) (string, error)
 
 // realShell is sh, with the curl that users have. Variables live from one command to the next.
@@ -79,7 +79,7 @@ func realShell(env []string) shell {
 	}
 }
 
-// ownShell is as much of a shell, and of curl, as the README asks for.
+// ownShell is as much of a shell, and of curl, as the page asks for.
 func ownShell(env []string) shell {
 	vars := map[string]string{}
 	for _, pair := range env {
@@ -175,10 +175,10 @@ func split(command string, vars map[string]string) (words []string) {
 
 var variable = regexp.MustCompile(`^[A-Za-z_]+`)
 
-// Every curl command of the README's section on the HTTP API, run one after the other against the example on a real Redis, gives
+// Every curl command of the section on the HTTP API in docs/admin-http.md, run one after the other against the example on a real Redis, gives
 // the answer that stands there.
-func TestTheREADMEsCommandsGiveTheirAnswers(t *testing.T) {
-	steps := readmeSteps(t)
+func TestTheDocumentedCommandsGiveTheirAnswers(t *testing.T) {
+	steps := documentedSteps(t)
 	answered := 0
 	for _, s := range steps {
 		if s.answer != "" {
@@ -245,9 +245,9 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	sh := newShell(keys)
 	for _, s := range steps {
 		got, err := sh(ctx, own.Replace(s.command))
-		require.NoError(t, err, "README.md:%d: %s", s.line, got)
+		require.NoError(t, err, "docs/admin-http.md:%d: %s", s.line, got)
 		if !same(s.answer, got) {
-			return fmt.Sprintf("README.md:%d: %s\nsays    %s\nanswers %s", s.line, s.command, s.answer, got)
+			return fmt.Sprintf("docs/admin-http.md:%d: %s\nsays    %s\nanswers %s", s.line, s.command, s.answer, got)
 		}
 		// Values are stored after their callers have them: the lease goes then.
 		require.Eventually(t, func() bool { return len(server.MustDo(t, "KEYS", "{*}!l").([]any)) == 0 }, time.Minute, time.Millisecond)
@@ -255,7 +255,7 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	return ""
 }
 
-func TestTheREADMEsAnswersAreCompared(t *testing.T) {
+func TestTheDocumentedAnswersAreCompared(t *testing.T) {
 	require.True(t, same(`{"a":1,…,"took_ms":1.5,"timestamp":1,"since":"x"}`, `{"a":1,"b":2,"took_ms":99,"timestamp":2,"since":"2025-11-21T08:00:00Z"}`+"\n"))
 	require.True(t, same(`{"detail":"a b`+` c"}`, `{"detail":"a b c"}`))
 	require.False(t, same(`{"a":1}`, `{"a":2}`))
