@@ -29,7 +29,7 @@ func ACLRules(password string, categories ...string) (rules []string) {
 func allCategories() []string {
 	all := []string{
 		"a", "activity", "brief", "c", "codecs", "compared", "credits", "endless", "extreme", "f", "hanging", "items", "j", "json", "k", "late", "limits", "m", "mixed", "models", "cbor", "never",
-		"others", "packed", "private", "quick", "rankings", "sessions", "shoppers", "short", "shortened", "slow", "stats", "tenants", "things", "user", "users", "versions",
+		"others", "packed", "private", "quick", "rankings", "sessions", "shoppers", "short", "shortened", "slow", "stats", "tenants", "things", "user", "users", "versions", "widths",
 	}
 	for lane := range 64 {
 		all = append(all, LanePolicy(lane).Category)
