@@ -29,7 +29,7 @@ acl: tools ## run the root module's tests as a Redis user with the ACL rules of 
 	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(PARALLEL) $(TESTFLAGS) $(SUITES)
 
 cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node
-	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) $(SUITES)
+	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -p 2 -parallel $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) $(SUITES)
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh
