@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A grace is the time in which one operation may take longer than the limit, since the process has just started. It is short of processor time
-// then, and so are the others of its fleet, which have all been started at once. Without it each of them finds Redis too slow, and loads
-// for itself what one of them could have loaded for all.
+// A grace is the time in which one operation may take longer than the limit, because the process has just started. It is short of processor
+// time then, and so is the rest of its fleet, which has started with it. Without the grace each process would find Redis too slow and
+// load for itself.
 type grace struct {
 	limit time.Duration // of one operation, when it is over
 	over  atomic.Bool
@@ -22,9 +22,10 @@ func (g *grace) begin() {
 	}
 }
 
-// answered notes that an operation took so long, with which the grace may be over.
+// answered notes that an operation took so long, with which the grace may be over. One that took the whole limit may have taken longer: that
+// is all that the heartbeat of a cluster says.
 func (g *grace) answered(took time.Duration) {
-	if took <= g.limit && !g.over.Load() && g.since.Load() != nil {
+	if took < g.limit && !g.over.Load() && g.since.Load() != nil {
 		g.over.Store(true)
 	}
 }

@@ -97,10 +97,9 @@ func TestDegradedTTLBoundsWhatIsServedAsStale(t *testing.T) {
 	})
 }
 
-func TestAnInvalidationEndsWhatIsStaleAtOnce(t *testing.T) {
-	t.Parallel()
-	ctx, key, tag := t.Context(), asidetest.Items.Key("a"), aside.WithTags("x")
-	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
+// everyDoor are the ways to invalidate an item that carries the tag x.
+func everyDoor(ctx context.Context, key aside.Key) map[string]func(c *aside.Cache) (aside.Receipt, error) {
+	return map[string]func(c *aside.Cache) (aside.Receipt, error){
 		"key":      func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(ctx, key) },
 		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(ctx, "x") },
 		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
@@ -108,7 +107,13 @@ func TestAnInvalidationEndsWhatIsStaleAtOnce(t *testing.T) {
 		"pattern": func(c *aside.Cache) (aside.Receipt, error) {
 			return c.InvalidatePattern(ctx, asidetest.Items.Match(aside.Wildcard))
 		},
-	} {
+	}
+}
+
+func TestAnInvalidationEndsWhatIsStaleAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, key, tag := t.Context(), asidetest.Items.Key("a"), aside.WithTags("x")
+	for name, invalidate := range everyDoor(ctx, key) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := asidetest.Away(t, aside.Options{}, func(c *aside.Cache) { asidetest.InMemory(t, c, key, asidetest.Value("before"), tag) })
@@ -141,15 +146,7 @@ func TestAnInvalidationEndsWhatIsStaleAtOnce(t *testing.T) {
 func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 	t.Parallel()
 	ctx, key, tag := t.Context(), asidetest.Items.Key("a"), aside.WithTags("x")
-	for name, invalidate := range map[string]func(c *aside.Cache) (aside.Receipt, error){
-		"key":      func(c *aside.Cache) (aside.Receipt, error) { return c.Invalidate(ctx, key) },
-		"tag":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateTags(ctx, "x") },
-		"category": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateCategory(ctx, "items") },
-		"all":      func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(ctx) },
-		"pattern": func(c *aside.Cache) (aside.Receipt, error) {
-			return c.InvalidatePattern(ctx, asidetest.Items.Match(aside.Wildcard))
-		},
-	} {
+	for name, invalidate := range everyDoor(ctx, key) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
