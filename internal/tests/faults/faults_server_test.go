@@ -25,7 +25,7 @@ import (
 // atOnce is at with the limits that a service has.
 func atOnce(addr string) aside.Options {
 	o := asidetest.At(addr)
-	o.OpTimeout, o.Redis.ConnWriteTimeout = 0, 0
+	o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0
 	return o
 }
 
@@ -425,7 +425,7 @@ func TestFault10AServerThatDoesNotLetUsIn(t *testing.T) {
 			s := &setting{server: redistest.Start(t)}
 			s.admin = redistest.Raw(t, s.server.Addr())
 			o := asidetest.Anonymously(s.server.Addr())
-			o.OpTimeout, o.Redis.ConnWriteTimeout = 0, 0
+			o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0
 			log, dialled := new(asidetest.Logbook), new(dials)
 			o.Logger, o.Redis.DialCtxFn = log.Logger(), dialled.dial
 			prepare(t, s, &o)

@@ -380,7 +380,7 @@ func TestAServerThatHangsVouchesForNothingAfterThreeSeconds(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
 	o := asidetest.At(proxy.Addr())
-	o.OpTimeout, o.Redis.ConnWriteTimeout, o.DegradedTTL = 0, 0, -1
+	o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive, o.DegradedTTL = 0, 0, 0, -1
 	a, b := asidetest.Connected(t, o), asidetest.Connected(t, asidetest.At(server.Addr()))
 	key := asidetest.Items.Key("a")
 	asidetest.InMemory(t, a, key, asidetest.Value("old"))

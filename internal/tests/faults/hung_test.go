@@ -22,7 +22,7 @@ func TestAHungServerHoldsUpNoneOfThousandsOfCallers(t *testing.T) {
 		t.Run(strconv.Itoa(callers), func(t *testing.T) {
 			server := redistest.Start(t)
 			o := asidetest.At(server.Addr())
-			o.OpTimeout, o.Redis.ConnWriteTimeout = 0, 0 // 50 ms, and 500
+			o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0 // 50 ms, and 500
 			c := asidetest.Connected(t, o)
 			// The first ones of all cost what they cost, until one was quick.
 			for i := range 20 {

@@ -134,7 +134,7 @@ func TestRandomFaultsBringNoWrongAnswer(t *testing.T) {
 	proxy := redistest.StartProxy(t, server.Addr())
 	goroutines := runtime.NumGoroutine()
 	o := asidetest.Anonymously(proxy.Addr()) // without the password that one of the faults is about
-	o.OpTimeout, o.Redis.ConnWriteTimeout = 0, 0
+	o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0
 	o.Logger = asidetest.Quiet() // what a logbook keeps would count as memory in use
 	c := asidetest.Connected(t, o)
 	connections := func() int { return proxy.Connections() }
