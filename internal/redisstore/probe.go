@@ -225,7 +225,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 	defer now.endVigils()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	activity := activity{asked: s.asked, l: l}
+	activity := activity{asked: s.asked, reads: s.tracking.reads, l: l}
 	for {
 		select {
 		case <-ctx.Done():

@@ -11,6 +11,7 @@ const restAfter = time.Minute
 // An activity tells how long nothing has been asked for, and nothing was written down at a server.
 type activity struct {
 	asked func() uint64 // grows with each call; nil: there is always something to do
+	reads func() uint64 // grows with each read that is to be vouched for: a Set reads what it has stored
 	l     *link
 	seen  uint64
 	since time.Time
@@ -21,7 +22,7 @@ func (a *activity) quiet(life time.Duration) bool {
 	if a.asked == nil {
 		return false
 	}
-	now, seen := time.Now(), a.asked()+a.l.lastMark.Load()
+	now, seen := time.Now(), a.asked()+a.reads()+a.l.lastMark.Load()
 	if a.since.IsZero() || seen != a.seen {
 		a.seen, a.since = seen, now
 	}

@@ -78,3 +78,15 @@ func TestAnInvalidationWakesConnectionsFromTheirRest(t *testing.T) {
 	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+3 }, bound, time.Millisecond, "the mark is one")
 	atRest(t, server)
 }
+
+// A process that only Sets asks for nothing, and reads what it has stored.
+func TestConnectionsDoNotRestWhileSomethingIsRead(t *testing.T) {
+	t.Parallel()
+	_, _, read := restless(t, func() uint64 { return 7 })
+	first, began := read(), time.Now()
+	require.Eventually(t, func() bool {
+		read()
+		return time.Since(began) > 4*time.Second
+	}, bound, 50*time.Millisecond)
+	require.True(t, first.Valid())
+}
