@@ -236,7 +236,9 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			if !now.rest(ctx) {
 				return
 			}
-			activity.since = time.Time{}
+			if now.vouches() {
+				activity.since = time.Time{}
+			} // else the last mark was written again, as it is each minute: one look is enough
 		}
 		if now.broken.Load() {
 			return

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -29,6 +30,13 @@ func (a *activity) quiet(life time.Duration) bool {
 	return now.Sub(a.since) >= life
 }
 
+// vouches reports whether there is something that one of the connections vouches for.
+func (s *session) vouches() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.wires, (*wire).vouches)
+}
+
 // rest has the session's connections vouch for nothing any more, and waits until one of them does again, or this process writes a mark
 // down at the server: until then there is nothing that an unnoticed change could make old. It reports false when ctx ended first.
 //
@@ -44,7 +52,9 @@ func (s *session) rest(ctx context.Context) bool {
 	wires := s.wires
 	s.mu.Unlock()
 	for _, w := range wires {
-		w.doubt()
+		if w.vouches() {
+			w.doubt()
+		}
 	}
 	select {
 	case <-ctx.Done():

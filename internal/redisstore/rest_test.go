@@ -90,3 +90,22 @@ func TestConnectionsDoNotRestWhileSomethingIsRead(t *testing.T) {
 	}, bound, 50*time.Millisecond)
 	require.True(t, first.Valid())
 }
+
+// A mark is written again each minute, so that it is not evicted.
+func TestTheSameMarkHasConnectionsTriedOnce(t *testing.T) {
+	t.Parallel()
+	var gaps atomic.Int64
+	server := redistest.Start(t)
+	s := up(t, Options{
+		Client: clientOf(server.Addr()), Format: format, Gap: func() { gaps.Add(1) },
+		Asked: func() uint64 { return 7 }, RestAfter: 4 * time.Second,
+	})
+	require.NoError(t, s.Mark(t.Context(), 1))
+	atRest(t, server)
+	tries, before := server.Calls(t, "evalsha"), gaps.Load()
+	require.NoError(t, s.Mark(t.Context(), 1))
+	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+2 }, bound, time.Millisecond, "the mark is one")
+	atRest(t, server)
+	require.LessOrEqual(t, server.Calls(t, "evalsha"), tries+3)
+	require.Equal(t, before, gaps.Load(), "nothing was vouched for")
+}
