@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 func TestAProcessThatHasJustStartedMayBeSlow(t *testing.T) {
@@ -33,4 +35,17 @@ func TestAProcessThatHasJustStartedMayBeSlow(t *testing.T) {
 
 		require.Equal(t, time.Minute, (&grace{limit: time.Minute}).now(), "a limit that is longer stands")
 	})
+}
+
+// A node of a cluster is asked each second how it stands. That says as much of a slow server as any other operation.
+func TestASlowHeartbeatDoesNotEndTheGrace(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+	s := up(t, Options{Client: clientOf(proxy.Addr()), Format: format, OpTimeout: 20 * time.Millisecond})
+	later := time.Now().Add(time.Hour)
+	s.grace.since.Store(&later)
+	proxy.SetDelay(50 * time.Millisecond)
+	_, _ = s.ask(t.Context(), only(s), proxy.Addr())
+	require.False(t, s.grace.over.Load())
+	require.Zero(t, only(s).failed.Load())
 }

@@ -70,6 +70,7 @@ type link struct {
 	session   atomic.Pointer[session] // nil while down
 	ups       atomic.Uint64           // how often it has come up
 	lastMark  atomic.Uint64           // that was written, or read, at the server: see Mark
+	markGone  atomic.Bool             // that mark was missing: see errMarkGone
 	failed    atomic.Int32            // failures in a row
 	blind     atomic.Bool             // the server does not tell of changes
 	silent    atomic.Bool             // the server does not track, and does not let this process announce changes either

@@ -225,7 +225,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 	defer now.endVigils()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	activity := activity{asked: s.asked, l: l}
+	activity := activity{asked: s.asked, reads: s.tracking.reads, l: l}
 	for {
 		select {
 		case <-ctx.Done():
@@ -236,11 +236,14 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			if !now.rest(ctx) {
 				return
 			}
-			activity.since = time.Time{}
+			if now.vouches() {
+				activity.since = time.Time{}
+			} // else the last mark was written again, as it is each minute: one look is enough
 		}
 		if now.broken.Load() {
 			return
 		}
+		last, gone := l.lastMark.Load(), l.markGone.Load() && now.compares()
 		err := s.knowsLastMark(ctx, l, now.client)
 		if err == nil {
 			err = s.try(ctx, l, now)
@@ -248,7 +251,11 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		switch {
 		case ctx.Err() != nil:
 			return
+		case err == nil && gone: // it was evicted, and may be written again
+			l.markGone.Store(false)
+			l.lastMark.CompareAndSwap(last, 0)
 		case errors.Is(err, errOtherData):
+			l.markGone.Store(false)
 			for _, w := range l.wires() {
 				w.withdraw()
 			}
@@ -339,6 +346,16 @@ func (s *Store) tryOne(ctx context.Context, c rueidis.Client, v *vigil) error {
 		v.written, v.named = value, named
 	}
 	return err
+}
+
+// compares reports whether the next round compares what every key has with what was written.
+func (s *session) compares() bool {
+	for _, v := range s.vigils {
+		if v.written == "" {
+			return false
+		}
+	}
+	return len(s.vigils) > 0
 }
 
 func (s *session) endVigils() {

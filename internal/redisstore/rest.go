@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,7 @@ const restAfter = time.Minute
 // An activity tells how long nothing has been asked for, and nothing was written down at a server.
 type activity struct {
 	asked func() uint64 // grows with each call; nil: there is always something to do
+	reads func() uint64 // grows with each read that is to be vouched for: a Set reads what it has stored
 	l     *link
 	seen  uint64
 	since time.Time
@@ -21,11 +23,18 @@ func (a *activity) quiet(life time.Duration) bool {
 	if a.asked == nil {
 		return false
 	}
-	now, seen := time.Now(), a.asked()+a.l.lastMark.Load()
+	now, seen := time.Now(), a.asked()+a.reads()+a.l.lastMark.Load()
 	if a.since.IsZero() || seen != a.seen {
 		a.seen, a.since = seen, now
 	}
 	return now.Sub(a.since) >= life
+}
+
+// vouches reports whether there is something that one of the connections vouches for.
+func (s *session) vouches() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.wires, (*wire).vouches)
 }
 
 // rest has the session's connections vouch for nothing any more, and waits until one of them does again, or this process writes a mark
@@ -43,7 +52,9 @@ func (s *session) rest(ctx context.Context) bool {
 	wires := s.wires
 	s.mu.Unlock()
 	for _, w := range wires {
-		w.doubt()
+		if w.vouches() {
+			w.doubt()
+		}
 	}
 	select {
 	case <-ctx.Done():

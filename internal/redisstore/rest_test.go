@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -77,4 +78,107 @@ func TestAnInvalidationWakesConnectionsFromTheirRest(t *testing.T) {
 	require.NoError(t, s.Mark(t.Context(), 1))
 	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+3 }, bound, time.Millisecond, "the mark is one")
 	atRest(t, server)
+}
+
+// A process that only Sets asks for nothing, and reads what it has stored.
+func TestConnectionsDoNotRestWhileSomethingIsRead(t *testing.T) {
+	t.Parallel()
+	_, _, read := restless(t, func() uint64 { return 7 })
+	first, began := read(), time.Now()
+	require.Eventually(t, func() bool {
+		read()
+		return time.Since(began) > 4*time.Second
+	}, bound, 50*time.Millisecond)
+	require.True(t, first.Valid())
+}
+
+// A mark is written again each minute, so that it is not evicted.
+func TestTheSameMarkHasConnectionsTriedOnce(t *testing.T) {
+	t.Parallel()
+	var gaps atomic.Int64
+	server := redistest.Start(t)
+	s := up(t, Options{
+		Client: clientOf(server.Addr()), Format: format, Gap: func() { gaps.Add(1) },
+		Asked: func() uint64 { return 7 }, RestAfter: 4 * time.Second,
+	})
+	require.NoError(t, s.Mark(t.Context(), 1))
+	atRest(t, server)
+	tries, before := server.Calls(t, "evalsha"), gaps.Load()
+	require.NoError(t, s.Mark(t.Context(), 1))
+	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+2 }, bound, time.Millisecond, "the mark is one")
+	atRest(t, server)
+	require.LessOrEqual(t, server.Calls(t, "evalsha"), tries+3)
+	require.Equal(t, before, gaps.Load(), "nothing was vouched for")
+}
+
+// marked notes the marks that a store finds.
+type marked struct {
+	mu   sync.Mutex
+	list []uint64
+}
+
+func (m *marked) note(mark uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, mark)
+}
+
+func (m *marked) all() []uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]uint64(nil), m.list...)
+}
+
+// 1. This process has invalidated something, has written that down, and asks for nothing any more.
+// 2. The data is exchanged for what it was before, in which there is no mark of this process.
+// 3. The mark is written again, as it is each minute and after each further invalidation. Whoever looks for it afterwards finds it.
+func TestAMarkIsNotWrittenOverOtherDataWhileConnectionsRest(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var found marked
+	s := up(t, Options{
+		Client: clientOf(server.Addr()), Format: format, Marked: found.note,
+		Asked: func() uint64 { return 7 }, RestAfter: 2 * time.Second,
+	})
+	require.NoError(t, s.Mark(t.Context(), 1))
+	atRest(t, server)
+	before := len(found.all())
+	server.MustDo(t, "SWAPDB", "0", "1")
+	require.Eventually(t, func() bool {
+		_ = s.Mark(t.Context(), 1)
+		return len(found.all()) > before
+	}, bound, 100*time.Millisecond, "the exchange is noticed")
+	require.Zero(t, found.all()[before], "the data knows of no invalidation")
+}
+
+// The same while connections are tried: between the exchange and the next trial.
+func TestAMarkIsNotWrittenOverOtherDataBeforeItIsNoticed(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var found marked
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, Marked: found.note})
+	require.NoError(t, s.Mark(t.Context(), 1))
+	tries := server.Calls(t, "evalsha")
+	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") > tries }, bound, time.Millisecond) // a trial is over
+	before := len(found.all())
+	server.MustDo(t, "SWAPDB", "0", "1")
+	require.Eventually(t, func() bool {
+		_ = s.Mark(t.Context(), 2)
+		return len(found.all()) > before
+	}, bound, 10*time.Millisecond, "the exchange is noticed")
+	require.Zero(t, found.all()[before], "the data knows of no invalidation")
+}
+
+func TestAMarkThatWasEvictedIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var found marked
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, Marked: found.note})
+	require.NoError(t, s.Mark(t.Context(), 1))
+	name := only(s).ownName(markName)
+	before := len(found.all())
+	server.MustDo(t, "DEL", name)
+	require.Eventually(t, func() bool { return s.Mark(t.Context(), 2) == nil }, bound, 10*time.Millisecond)
+	require.Equal(t, "2", server.MustDo(t, "GET", name))
+	require.Len(t, found.all(), before, "nothing is sent again")
 }

@@ -318,10 +318,20 @@ func (s *Store) Mark(ctx context.Context, mark uint64) error {
 func (s *Store) markAt(ctx context.Context, l *link, mark uint64) error {
 	last, next := l.lastMark.Load(), strconv.FormatUint(mark, 10)
 	name := l.ownName(markName)
-	args := []string{next, strconv.FormatUint(last, 10), strconv.FormatInt(markLife.Milliseconds(), 10)}
+	args := []string{next, strconv.FormatUint(last, 10), strconv.FormatInt(markLife.Milliseconds(), 10), ""}
+	if now := l.latest.Load(); now != nil && now.tracked { // else nobody finds out
+		args[3] = "1"
+	}
 	there, err := s.run(ctx, []call{{writeMark, []string{name}, args}})[0].ToString()
 	if err != nil {
 		return err
+	}
+	if now := l.latest.Load(); now != nil {
+		signal(now.wake)
+	}
+	if there == "" {
+		l.markGone.Store(true)
+		return errMarkGone
 	}
 	if found, err := strconv.ParseUint(there, 10, 64); err == nil && found < last {
 		for _, w := range l.wires() {
@@ -332,22 +342,31 @@ func (s *Store) markAt(ctx context.Context, l *link, mark uint64) error {
 		return nil
 	}
 	l.lastMark.Store(mark)
-	if now := l.latest.Load(); now != nil {
-		signal(now.wake)
-	}
 	return nil
 }
+
+// errMarkGone means that a mark was not written yet, since the one before is missing. It may have been evicted, or the data exchanged:
+//
+//  1. This process has written a mark.
+//  2. The data is exchanged for what it was before, in which there is none.
+//  3. Another mark is written. Whoever looks for the last one finds it, as if the data knew of all that was confirmed.
+//
+// So first the connection is tried, which finds out whether it is the same data: see watch.
+var errMarkGone = errors.New("the mark that was written last is gone")
 
 // writeMark writes a mark and answers with the one before.
 //
 //	KEYS  the mark's key
-//	ARGV  the mark, the one that was written before it, its life in ms
+//	ARGV  the mark, the one that was written before it, its life in ms, whether it is left alone where that one is missing
 //
 // Where the server has an earlier one than that, it is left for now: whoever finds it has to send again what came later.
 var writeMark = newScript(`
 local there = redis.call('GET', KEYS[1])
 if there and tonumber(there) and tonumber(there) < tonumber(ARGV[2]) then
 	return there
+end
+if not there and ARGV[4] == '1' and tonumber(ARGV[2]) > 0 then
+	return ''
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return there or ARGV[2]

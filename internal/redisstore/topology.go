@@ -282,7 +282,7 @@ func (t *topology) ask(ctx context.Context, l *link, addr string) (v view, err e
 	}
 	answers := s.client.DoMulti(ctx, cmds...)
 	if ctx.Err() == nil {
-		l.note(ctx, s, min(time.Since(sent), l.opTimeout), 0, answers[1:2])
+		l.note(ctx, s, min(time.Since(sent), l.grace.now()), 0, answers[1:2]) // a slow one is no failure, and not a quick one either
 	}
 	if c := code(answers[1].Error()); c == "CLUSTERDOWN" || c == "MOVED" {
 		l.doubtAgain()

@@ -63,6 +63,13 @@ func (t *tracking) sending(l *look) (number uint64) {
 	return l.number
 }
 
+// reads is how many there have been that were to be remembered.
+func (t *tracking) reads() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last
+}
+
 // untracked notes that a read is sent where the server does not remember it.
 func (t *tracking) untracked(l *look) {
 	if l == nil {
