@@ -360,6 +360,9 @@ var errMarkGone = errors.New("the mark that was written last is gone")
 //	ARGV  the mark, the one that was written before it, its life in ms, whether it is left alone where that one is missing
 //
 // Where the server has an earlier one than that, it is left for now: whoever finds it has to send again what came later.
+//
+// The key is deleted first, which a server without memory allows, and after that it allows the SET: it stops no script that has written.
+// So what is invalidated meanwhile does not have to be remembered until there is memory again.
 var writeMark = newScript(`
 local there = redis.call('GET', KEYS[1])
 if there and tonumber(there) and tonumber(there) < tonumber(ARGV[2]) then
@@ -368,6 +371,7 @@ end
 if not there and ARGV[4] == '1' and tonumber(ARGV[2]) > 0 then
 	return ''
 end
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return there or ARGV[2]
 `)
