@@ -42,12 +42,18 @@ func escaped(a slog.Attr) slog.Attr {
 		a.Value = slog.GroupValue(allEscaped(v.Group())...)
 	case slog.KindAny:
 		if err, ok := v.Any().(error); ok {
-			if text := err.Error(); Escape(text) != text { // else a handler may want the error itself
+			if text := textOf(err); Escape(text) != text { // else a handler may want the error itself
 				a.Value = slog.StringValue(Escape(text))
 			}
 		}
 	}
 	return a
+}
+
+// textOf is an error's text, none where its methods panic: what is written of that is the handler's affair.
+func textOf(err error) (text string) {
+	defer func() { _ = recover() }()
+	return err.Error()
 }
 
 func allEscaped(attrs []slog.Attr) []slog.Attr {

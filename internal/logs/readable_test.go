@@ -41,3 +41,21 @@ func TestAnErrorWhoseTextIsReadableIsPassedOn(t *testing.T) {
 	log.Info("x", "error", cause)
 	require.Equal(t, cause, got)
 }
+
+type spoiltError struct{ text *string }
+
+func (e *spoiltError) Error() string { return *e.text }
+
+// Handlers of slog write something of an error whose methods panic. So no line is lost for one.
+func TestAnErrorWhoseMethodsPanicCostsNoLine(t *testing.T) {
+	t.Parallel()
+	for name, logger := range map[string]func(*slog.Logger) *slog.Logger{"readable": Readable, "guarded": Guard} {
+		var buf bytes.Buffer
+		log := logger(slog.New(slog.NewTextHandler(&buf, nil)))
+		require.NotPanics(t, func() { log.Info("typed nil", "error", (*spoiltError)(nil)) }, name)
+		require.NotPanics(t, func() { log.Info("spoilt", "error", &spoiltError{}) }, name)
+		require.Contains(t, buf.String(), "typed nil", name)
+		require.Contains(t, buf.String(), "msg=spoilt", name)
+		require.NotContains(t, buf.String(), "lost", name)
+	}
+}
