@@ -1,6 +1,7 @@
 package aside
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -464,7 +465,7 @@ func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (
 		return nil, callOptions{}, err
 	}
 	s := &slot{
-		key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: pick(o.ttl, pl.ttl), tags: pl.tags,
+		key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: cmp.Or(o.ttl, pl.ttl), tags: pl.tags,
 		strong: o.strong, supersede: o.refresh, keep: true, status: StatusMiss, reason: "not cached",
 	}
 	if len(o.tags) > 0 {
@@ -1060,7 +1061,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 			value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start,
 			late: len(d.tags) > 0, lateTags: s.lateTags,
 		}
-		ttl := pick(d.ttl, s.ttl)
+		ttl := cmp.Or(d.ttl, s.ttl)
 		s.ownTTL = ttl != s.plan.ttl
 		ttl = shorten(ttl, s.plan.policy.Jitter)
 		switch {
@@ -1179,7 +1180,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 		for i, s := range l.slots {
 			s.err = sound(s.err)
 			if s.err == nil || isNotFound(s.err) {
-				s.err = pick(s.refusedTags(l.decision(i).tags), s.err)
+				s.err = cmp.Or(s.refusedTags(l.decision(i).tags), s.err)
 			}
 		}
 		c.logPanics(l.slots)

@@ -1,6 +1,7 @@
 package aside
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"maps"
@@ -60,10 +61,10 @@ func OptionsFromEnv() (Options, error) {
 
 func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {
 	var (
-		host     = pick(parts["REDIS_HOST"], "localhost")
-		port     = pick(parts["REDIS_PORT"], "6379")
-		db       = pick(parts["REDIS_DB"], "0")
-		withTLS  = pick(parts["REDIS_TLS"], "false")
+		host     = cmp.Or(parts["REDIS_HOST"], "localhost")
+		port     = cmp.Or(parts["REDIS_PORT"], "6379")
+		db       = cmp.Or(parts["REDIS_DB"], "0")
+		withTLS  = cmp.Or(parts["REDIS_TLS"], "false")
 		opt      = rueidis.ClientOption{Username: parts["REDIS_USERNAME"], Password: parts["REDIS_PASSWORD"]}
 		errs     []error
 		badValue = func(name, want string) { errs = append(errs, invalidOption("%s is malformed: write %s", name, want)) }

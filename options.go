@@ -1,6 +1,7 @@
 package aside
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -194,25 +195,25 @@ func (o Options) withDefaults() (Options, []error) {
 	// Copies: a caller that goes on using its slices and maps must not change a running cache.
 	o.Policies, o.TTLs = slices.Clone(o.Policies), maps.Clone(o.TTLs)
 	o.Redis = cloneRedis(o.Redis)
-	o.MaxEntries = pick(o.MaxEntries, 100_000)
-	o.MaxBytes = pick(o.MaxBytes, 128<<20)
-	o.MaxValueBytes = pick(o.MaxValueBytes, 64<<20)
-	o.CompressFrom = pick(o.CompressFrom, 1<<10)
-	o.ChunkFrom = pick(o.ChunkFrom, 256<<10)
-	o.OpTimeout = pick(o.OpTimeout, 50*time.Millisecond)
-	o.LoadTimeout = pick(o.LoadTimeout, time.Minute)
-	o.LoadGrace = pick(o.LoadGrace, 5*time.Second)
-	o.NegativeTTL = pick(o.NegativeTTL, 30*time.Second)
-	o.LeaseTTL = pick(o.LeaseTTL, 5*time.Second)
-	o.DegradedTTL = pick(o.DegradedTTL, 30*time.Second)
-	o.MaxLoads = pick(o.MaxLoads, 256)
-	o.MaxQueuedLoads = pick(o.MaxQueuedLoads, 4*min(o.MaxLoads, math.MaxInt/4))
-	o.Backoff = pick(o.Backoff, 100*time.Millisecond)
-	o.MaxBackoff = pick(o.MaxBackoff, max(5*time.Second, o.Backoff))
+	o.MaxEntries = cmp.Or(o.MaxEntries, 100_000)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 128<<20)
+	o.MaxValueBytes = cmp.Or(o.MaxValueBytes, 64<<20)
+	o.CompressFrom = cmp.Or(o.CompressFrom, 1<<10)
+	o.ChunkFrom = cmp.Or(o.ChunkFrom, 256<<10)
+	o.OpTimeout = cmp.Or(o.OpTimeout, 50*time.Millisecond)
+	o.LoadTimeout = cmp.Or(o.LoadTimeout, time.Minute)
+	o.LoadGrace = cmp.Or(o.LoadGrace, 5*time.Second)
+	o.NegativeTTL = cmp.Or(o.NegativeTTL, 30*time.Second)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, 5*time.Second)
+	o.DegradedTTL = cmp.Or(o.DegradedTTL, 30*time.Second)
+	o.MaxLoads = cmp.Or(o.MaxLoads, 256)
+	o.MaxQueuedLoads = cmp.Or(o.MaxQueuedLoads, 4*min(o.MaxLoads, math.MaxInt/4))
+	o.Backoff = cmp.Or(o.Backoff, 100*time.Millisecond)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, max(5*time.Second, o.Backoff))
 	for _, d := range []*time.Duration{&o.LoadTimeout, &o.LoadGrace, &o.NegativeTTL, &o.LeaseTTL, &o.DegradedTTL, &o.Backoff, &o.MaxBackoff} {
 		*d = min(*d, longest)
 	}
-	o.Logger = pick(o.Logger, slog.Default())
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 
 	if !plain(o.Namespace) || len(o.Namespace) > maxNamespace {
 		bad("Namespace is %q: use at most %d bytes, and none of : * ? [ ] \\ { } %% or a control character", o.Namespace[:min(len(o.Namespace), maxNamespace)], maxNamespace)

@@ -2,6 +2,7 @@ package aside
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -45,8 +46,8 @@ type Check struct {
 
 func (k Check) withDefaults() (Check, []error) {
 	var errs []error
-	k.Within = min(pick(k.Within, 10*time.Second), longest)
-	k.Rate = pick(k.Rate, 10)
+	k.Within = min(cmp.Or(k.Within, 10*time.Second), longest)
+	k.Rate = cmp.Or(k.Rate, 10)
 	if !(k.Share >= 0 && k.Share <= 1) { // NaN too
 		errs = append(errs, invalidOption("Options.Check.Share is %v: set a share of the hits from 0, for none, to 1", k.Share))
 	}

@@ -1,6 +1,7 @@
 package aside
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -68,7 +69,7 @@ func gather(opts []CallOption) (callOptions, error) {
 		if opt.set.err != nil {
 			return o, opt.set.err
 		}
-		o.ttl = pick(opt.set.ttl, o.ttl)
+		o.ttl = cmp.Or(opt.set.ttl, o.ttl)
 		o.tags = append(o.tags, opt.set.tags...)
 		o.refresh = o.refresh || opt.set.refresh
 		o.strong = o.strong || opt.set.strong
@@ -250,7 +251,7 @@ func (l *Load) decision(i int) decision {
 	d := decision{l.ttl, !l.noStore, l.tags}
 	if l.each != nil {
 		own := l.each[i].decision(0)
-		d.ttl, d.keep, d.tags = pick(own.ttl, d.ttl), d.keep && own.keep, slices.Concat(d.tags, own.tags)
+		d.ttl, d.keep, d.tags = cmp.Or(own.ttl, d.ttl), d.keep && own.keep, slices.Concat(d.tags, own.tags)
 	}
 	return d
 }

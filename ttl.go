@@ -1,6 +1,7 @@
 package aside
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -333,9 +334,9 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 		policy:      *p,
 		tags:        []string{tagAll, tagCategory + p.Category},
 		ttl:         p.TTL,
-		degradedTTL: bounded(pick(p.DegradedTTL, c.opts.DegradedTTL)),
-		loadTimeout: bounded(pick(p.LoadTimeout, c.opts.LoadTimeout)),
-		loadGrace:   bounded(pick(p.LoadGrace, c.opts.LoadGrace)),
+		degradedTTL: bounded(cmp.Or(p.DegradedTTL, c.opts.DegradedTTL)),
+		loadTimeout: bounded(cmp.Or(p.LoadTimeout, c.opts.LoadTimeout)),
+		loadGrace:   bounded(cmp.Or(p.LoadGrace, c.opts.LoadGrace)),
 		counts:      c.metrics.label(p.label(), listed),
 		owner:       ownerOf(p),
 	}
@@ -343,7 +344,7 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 		pl.ttl = d
 	}
 	pl.ttl = bounded(pl.ttl)
-	pl.negativeTTL = bounded(pick(p.NegativeTTL, min(c.opts.NegativeTTL, pl.ttl)))
+	pl.negativeTTL = bounded(cmp.Or(p.NegativeTTL, min(c.opts.NegativeTTL, pl.ttl)))
 	c.plans.add(pl, listed)
 	return pl, nil
 }
@@ -375,11 +376,4 @@ func (c *Cache) registerAll() []error {
 		}
 	}
 	return errs
-}
-
-func pick[T comparable](value, fallback T) T {
-	if value != *new(T) {
-		return value
-	}
-	return fallback
 }
