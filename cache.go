@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
@@ -671,7 +673,7 @@ func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 	for _, tag := range s.tags {
 		m.of(tag)
 	}
-	m.of(tagSequence)
+	m.of(keyspace.Sequence)
 	s.guard(c, m)
 	c.seeQuarantine(s, m)
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/nearby"
 )
 
@@ -17,8 +19,8 @@ func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 	if c.store == nil {
 		return false
 	}
-	tag := tagCategory + category
-	if c.journal.holds(tag) || c.journal.holds(tagAll) {
+	tag := keyspace.CategoryTag(category)
+	if c.journal.holds(tag) || c.journal.holds(keyspace.All) {
 		return true
 	}
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, 1)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
@@ -36,10 +38,10 @@ func TestNothingIsTakenFromMemoryForATagInQuarantine(t *testing.T) {
 	c.journal = newJournal()
 	m := c.newMarks()
 	defer m.end()
-	k := m.of(tagAll)
+	k := m.of(keyspace.All)
 	m.localGenerations()
 	require.True(t, k.known)
-	c.journal.enter(tagAll)
+	c.journal.enter(keyspace.All)
 	m.renew(true)
 	require.True(t, k.quarantined)
 	require.False(t, k.known)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -190,10 +192,10 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 		return Receipt{}, err
 	}
 	defer c.background.leave()
-	if category == "" || !plain(category) || category == reservedCategory {
+	if category == "" || !keyspace.Plain(category) || category == reservedCategory {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
-	tag := tagCategory + category
+	tag := keyspace.CategoryTag(category)
 	caller, end, err := c.admit(ctx, tag)
 	if err != nil {
 		return Receipt{}, err
@@ -220,8 +222,8 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{Confirmed: true}, nil
 	}
 	slices.Sort(names)
-	names = slices.Compact(names)                   // what is removed for one of them counts once
-	names = append([]string{tagSequence}, names...) // which comes first: see stampLate
+	names = slices.Compact(names)                         // what is removed for one of them counts once
+	names = append([]string{keyspace.Sequence}, names...) // which comes first: see stampLate
 	caller, end, err := c.admit(ctx, names...)
 	if err != nil {
 		return Receipt{}, err
@@ -236,12 +238,12 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer c.background.leave()
-	caller, end, err := c.admit(ctx, tagAll)
+	caller, end, err := c.admit(ctx, keyspace.All)
 	if err != nil {
 		return Receipt{}, err
 	}
 	defer end()
-	return c.retire(ctx, caller, Invalidation{All: true}, tagAll), nil
+	return c.retire(ctx, caller, Invalidation{All: true}, keyspace.All), nil
 }
 
 // InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
@@ -262,7 +264,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if pattern.all() {
 		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
 	}
-	name := patternName + pattern.text
+	name := keyspace.PatternPrefix + pattern.text
 	caller, admitted, err := c.admit(ctx, name)
 	if err != nil {
 		return Receipt{}, err
@@ -337,7 +339,7 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 	var doubted []*pending
 	for i, tag := range tags {
 		tallies, again := c.journal.confirm(before, tag)
-		if doubted = append(doubted, again...); again == nil && tag != tagSequence {
+		if doubted = append(doubted, again...); again == nil && tag != keyspace.Sequence {
 			own = append(own, c.sweepAfter(caller, tag, generations[i], tallies...)...)
 		}
 	}
@@ -356,7 +358,7 @@ func (c *Cache) retireHere(tags []string) {
 
 // countOwn comes before the tags are retired: see stampLate.
 func (c *Cache) countOwn(tags []string) {
-	if tags[0] == tagSequence {
+	if tags[0] == keyspace.Sequence {
 		c.ownTags.Add(1)
 		c.lateTags.Add(1)
 	}
@@ -365,7 +367,7 @@ func (c *Cache) countOwn(tags []string) {
 // pushed is told by Redis that somebody has changed a key, or the generation of a tag.
 func (c *Cache) pushed(key string) {
 	c.metrics.pushes.Add(1)
-	if key == tagSequence {
+	if key == keyspace.Sequence {
 		c.lateTags.Add(1)
 	}
 	c.near.Push(key)

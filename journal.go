@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
@@ -69,9 +71,6 @@ const (
 	replayAtOnce         = 1000     // entries in one round trip
 )
 
-// patternName is how a pattern is entered. No key and no tag begins with it.
-const patternName = "%p:"
-
 func newJournal() *journal {
 	return &journal{
 		marks: make(chan struct{}, 1), wake: make(chan struct{}, 1), wakePatterns: make(chan struct{}, 1),
@@ -112,8 +111,8 @@ func (j *journal) enterFor(caller string, names ...string) []*pending {
 func (j *journal) enterLocked(caller string, names []string) (list []*pending) {
 	for _, name := range names {
 		j.last++
-		if all := j.entries[tagAll]; all != nil && all.others {
-			name = tagAll // which is to be confirmed anew, and stands for what there was no room for as it does for this
+		if all := j.entries[keyspace.All]; all != nil && all.others {
+			name = keyspace.All // which is to be confirmed anew, and stands for what there was no room for as it does for this
 		}
 		e := j.entries[name]
 		if e == nil || caller == "" && e.caller != "" {
@@ -123,7 +122,7 @@ func (j *journal) enterLocked(caller string, names []string) (list []*pending) {
 			if e == nil {
 				e = &unconfirmed{}
 				j.entries[name] = e
-				if text, isPattern := strings.CutPrefix(name, patternName); isPattern {
+				if text, isPattern := strings.CutPrefix(name, keyspace.PatternPrefix); isPattern {
 					j.patterns[name] = newPattern(text)
 				}
 			} else { // it is the program's too from now on
@@ -150,10 +149,10 @@ func (e *unconfirmed) wait(name string, sent uint64) *pending {
 		return e.waiters[n-1]
 	}
 	w := &pending{number: e.number, confirmed: make(chan struct{})}
-	if strings.HasPrefix(name, "%") && name != tagSequence {
+	if strings.HasPrefix(name, "%") && name != keyspace.Sequence {
 		w.tally = newTally()
 	}
-	if strings.HasPrefix(name, patternName) {
+	if strings.HasPrefix(name, keyspace.PatternPrefix) {
 		w.failed = make(chan struct{})
 	}
 	e.waiters = append(e.waiters, w)
@@ -171,7 +170,7 @@ func (w *pending) fail() {
 // out a pattern has waited long enough, for there will be none.
 func (j *journal) overflow() *pending {
 	all := &unconfirmed{number: j.last, others: true}
-	own := all.wait(tagAll, j.last)
+	own := all.wait(keyspace.All, j.last)
 	all.waiters = nil
 	for _, e := range j.entries {
 		for _, w := range e.waiters {
@@ -184,8 +183,8 @@ func (j *journal) overflow() *pending {
 	for name, e := range j.entries {
 		j.drop(name, e)
 	}
-	j.entries[tagAll] = all
-	j.account(all.caller, tagAll, 1)
+	j.entries[keyspace.All] = all
+	j.account(all.caller, keyspace.All, 1)
 	j.changed()
 	return own
 }
@@ -317,7 +316,7 @@ func (j *journal) pending() (tags, keys []string, upTo moment) {
 	for name := range j.entries {
 		switch {
 		case len(tags)+len(keys) >= replayAtOnce:
-		case strings.HasPrefix(name, patternName):
+		case strings.HasPrefix(name, keyspace.PatternPrefix):
 		case strings.HasPrefix(name, "%"): // no key of a policy begins with one
 			tags = append(tags, name)
 		default:
@@ -325,9 +324,9 @@ func (j *journal) pending() (tags, keys []string, upTo moment) {
 		}
 	}
 	slices.Sort(tags)
-	if i := slices.IndexFunc(tags, func(tag string) bool { return strings.HasPrefix(tag, tagNamed) }); i >= 0 {
-		tags = slices.DeleteFunc(tags, func(tag string) bool { return tag == tagSequence })
-		tags = append([]string{tagSequence}, tags...)
+	if i := slices.IndexFunc(tags, func(tag string) bool { return keyspace.IsNamed(tag) }); i >= 0 {
+		tags = slices.DeleteFunc(tags, func(tag string) bool { return tag == keyspace.Sequence })
+		tags = append([]string{keyspace.Sequence}, tags...)
 	}
 	j.sent = j.last
 	return tags, keys, moment{j.last, j.losses, resent}
@@ -429,7 +428,7 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 func independent(tags []string) (groups [][]string) {
 	var named []string
 	for _, tag := range tags {
-		if tag == tagSequence || strings.HasPrefix(tag, tagNamed) {
+		if tag == keyspace.Sequence || keyspace.IsNamed(tag) {
 			named = append(named, tag)
 		} else {
 			groups = append(groups, []string{tag})
@@ -453,7 +452,7 @@ func (c *Cache) refused(err error) {
 func (c *Cache) confirmed(upTo moment, tag string, g redisstore.Generation) bool {
 	caller := c.journal.callerOf(tag)
 	tallies, again := c.journal.confirm(upTo, tag)
-	if again == nil && tag != tagSequence {
+	if again == nil && tag != keyspace.Sequence {
 		c.sweepAfter(caller, tag, g, tallies...)
 		c.tell(caller, invalidationOf(tag))
 	}
@@ -461,10 +460,10 @@ func (c *Cache) confirmed(upTo moment, tag string, g redisstore.Generation) bool
 }
 
 func invalidationOf(tag string) Invalidation {
-	if name, ok := strings.CutPrefix(tag, tagNamed); ok {
-		return Invalidation{Tags: []string{unescape(name)}}
+	if name, ok := strings.CutPrefix(tag, keyspace.NamedPrefix); ok {
+		return Invalidation{Tags: []string{keyspace.GivenName(name)}}
 	}
-	if name, ok := strings.CutPrefix(tag, tagCategory); ok {
+	if name, ok := strings.CutPrefix(tag, keyspace.CategoryPrefix); ok {
 		return Invalidation{Category: name}
 	}
 	return Invalidation{All: true}

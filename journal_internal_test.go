@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -40,9 +42,9 @@ func TestTheJournalKeepsTheLastInvalidationOfEachName(t *testing.T) {
 func TestTheSequenceOfTagsIsSentBeforeAnyNamedTag(t *testing.T) {
 	t.Parallel()
 	j := newJournal()
-	j.enter(tagNamed+"x", tagAll, tagCategory+"c", "c:key")
+	j.enter(keyspace.NamedPrefix+"x", keyspace.All, keyspace.CategoryPrefix+"c", "c:key")
 	tags, keys, _ := j.pending()
-	require.Equal(t, []string{tagSequence, tagAll, tagCategory + "c", tagNamed + "x"}, tags)
+	require.Equal(t, []string{keyspace.Sequence, keyspace.All, keyspace.CategoryPrefix + "c", keyspace.NamedPrefix + "x"}, tags)
 	require.Equal(t, []string{"c:key"}, keys)
 }
 
@@ -55,15 +57,15 @@ func TestAJournalThatIsFullInvalidatesEverything(t *testing.T) {
 	}
 	require.EqualValues(t, mostUnconfirmed, j.waiting.Load())
 	require.NotEmpty(t, j.enter("c:0"), "one that is there already takes no room")
-	require.False(t, j.holds(tagAll))
+	require.False(t, j.holds(keyspace.All))
 	last := j.enter("c:one too many")
-	require.True(t, j.holds(tagAll))
+	require.True(t, j.holds(keyspace.All))
 	require.EqualValues(t, 1, j.waiting.Load())
 	tags, keys, upTo := j.pending()
-	require.Equal(t, []string{tagAll}, tags)
+	require.Equal(t, []string{keyspace.All}, tags)
 	require.Empty(t, keys)
 	require.Zero(t, ended(done)+ended(last))
-	j.confirm(upTo, tagAll)
+	j.confirm(upTo, keyspace.All)
 	require.Equal(t, mostUnconfirmed, ended(done), "all of them are as good as confirmed")
 	require.Equal(t, 1, ended(last))
 }
@@ -78,8 +80,8 @@ func TestWhatAServerDoesNotKnowOfIsSentToItAgain(t *testing.T) {
 	}{
 		"all":                    {all, nil, nameOf(all - 1)},
 		"all but the last three": {all - 3, []string{nameOf(all - 3), nameOf(all - 2), nameOf(all - 1)}, nameOf(all - 4)},
-		"too few to say which":   {all - 2*mostRecent - 1, []string{tagAll}, nameOf(all - 1)},
-		"none":                   {0, []string{tagAll}, nameOf(all - 1)},
+		"too few to say which":   {all - 2*mostRecent - 1, []string{keyspace.All}, nameOf(all - 1)},
+		"none":                   {0, []string{keyspace.All}, nameOf(all - 1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -127,20 +129,20 @@ func TestAJournalThatStaysFullDoesNotGrow(t *testing.T) {
 	for _, w := range late {
 		require.NotNil(t, w.tally, "what is removed for it is counted")
 	}
-	require.Len(t, j.enter(tagSequence, tagNamed+"a", tagNamed+"b"), 1, "what is removed for it counts once")
+	require.Len(t, j.enter(keyspace.Sequence, keyspace.NamedPrefix+"a", keyspace.NamedPrefix+"b"), 1, "what is removed for it counts once")
 	require.EqualValues(t, 1, j.waiting.Load())
 
 	_, _, upTo := j.pending()
 	after := j.enter(nameOf(0)) // which may have come too late for what was sent
-	j.confirm(upTo, tagAll)
+	j.confirm(upTo, keyspace.All)
 	require.Zero(t, ended(after))
-	require.True(t, j.holds(tagAll))
+	require.True(t, j.holds(keyspace.All))
 	_, _, upTo = j.pending()
-	j.confirm(upTo, tagAll)
+	j.confirm(upTo, keyspace.All)
 	require.Equal(t, len(late)+1, ended(append(late, after...)))
 	j.enter(nameOf(0))
 	require.True(t, j.holds(nameOf(0)), "there is room again")
-	require.False(t, j.holds(tagAll))
+	require.False(t, j.holds(keyspace.All))
 }
 
 func TestWhoWaitsForAPatternHearsThatThereIsNoRoomForIt(t *testing.T) {
@@ -148,7 +150,7 @@ func TestWhoWaitsForAPatternHearsThatThereIsNoRoomForIt(t *testing.T) {
 	j := newJournal()
 	var list []*pending
 	for i := range mostPatterns + 1 {
-		list = append(list, j.enter(patternName+nameOf(i))...)
+		list = append(list, j.enter(keyspace.PatternPrefix+nameOf(i))...)
 	}
 	for _, w := range list[:mostPatterns] {
 		select {

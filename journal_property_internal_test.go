@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -47,7 +49,7 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 			return sent
 		}
 		check := func(step int) {
-			if j.entries[tagAll] != nil {
+			if j.entries[keyspace.All] != nil {
 				return
 			}
 			for name, n := range wanted {
@@ -58,7 +60,7 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 		}
 		for step := range 3000 {
 			caller := []string{"", "a", "b"}[r.IntN(3)]
-			name := []string{"c:", tagNamed, patternName + "c:"}[r.IntN(3)] + strconv.Itoa(r.IntN(30))
+			name := []string{"c:", keyspace.NamedPrefix, keyspace.PatternPrefix + "c:"}[r.IntN(3)] + strconv.Itoa(r.IntN(30))
 			switch r.IntN(12) {
 			case 0, 1: // an order that is sent, and whose reply is on its way
 				at := j.now()

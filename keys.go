@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 )
 
 // A Key names one cached value, of one type: see Policy. Policy.Key makes it; building it once and using it often saves the work on every
@@ -55,7 +54,7 @@ func (p *Policy) Key(parts ...any) Key {
 		b = append(b, ':')
 		switch v := part.(type) {
 		case string:
-			b = appendEscaped(b, v)
+			b = keyspace.AppendEscaped(b, v)
 		case int:
 			b = strconv.AppendInt(b, int64(v), 10)
 		case int64:
@@ -74,7 +73,7 @@ func appendReflected(b []byte, part any) ([]byte, bool) {
 	v := reflect.ValueOf(part)
 	switch v.Kind() {
 	case reflect.String:
-		return appendEscaped(b, v.String()), true
+		return keyspace.AppendEscaped(b, v.String()), true
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return strconv.AppendInt(b, v.Int(), 10), true
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
@@ -88,53 +87,6 @@ func typeName(v any) string {
 		return t.String()
 	}
 	return "nil"
-}
-
-// appendEscaped appends text with every special byte as %XX. The percent sign is special itself, so the escape can be
-// undone, and different texts stay different.
-func appendEscaped(b []byte, text string) []byte {
-	for i := 0; i < len(text); {
-		if c := text[i]; c < utf8.RuneSelf {
-			if special(rune(c)) {
-				b = appendHex(b, c)
-			} else {
-				b = append(b, c)
-			}
-			i++
-			continue
-		}
-		r, size := utf8.DecodeRuneInString(text[i:])
-		if special(r) || r == utf8.RuneError && size == 1 {
-			for _, c := range []byte(text[i : i+size]) {
-				b = appendHex(b, c)
-			}
-		} else {
-			b = append(b, text[i:i+size]...)
-		}
-		i += size
-	}
-	return b
-}
-
-// special reports whether r may not stand in a key as it is: colons part the key, the others mean something to Redis'
-// patterns (* ? [ ] \) or hash tags ({ }), or to the escape itself.
-func special(r rune) bool {
-	switch r {
-	case ':', '*', '?', '[', ']', '\\', '{', '}', '%':
-		return true
-	}
-	return unicode.IsControl(r)
-}
-
-const hexDigits = "0123456789ABCDEF"
-
-func appendHex(b []byte, c byte) []byte {
-	return append(b, '%', hexDigits[c>>4], hexDigits[c&15])
-}
-
-// plain reports whether text can stand in a key without an escape.
-func plain(text string) bool {
-	return utf8.ValidString(text) && !strings.ContainsFunc(text, special)
 }
 
 // HashID returns 16 characters that stand for a user's id in keys: 96 bits of HMAC-SHA-256 under Options.Secret, in

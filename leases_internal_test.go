@@ -8,10 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gatewayz/aside/internal/redisstore"
-	"github.com/gatewayz/aside/internal/redistest"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 func TestALeaseThatCannotBeGivenBackIsGivenUp(t *testing.T) {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -81,13 +82,13 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 		for _, name := range c.categories() {
 			categories[name] = true
 		}
-		match = scanned(categories)
+		match = keyspace.ScanPattern(categories)
 	} else {
 		categories[pattern.category()] = true
 	}
 	err := c.store.Scan(ctx, func(keys []string) error {
 		keys = slices.DeleteFunc(keys, func(key string) bool {
-			return !ofOneOf(categories, key) || !pattern.matches(key) || c.journal.holds(key)
+			return !keyspace.InOneOf(categories, key) || !pattern.matches(key) || c.journal.holds(key)
 		})
 		infos, err := l.look(ctx, keys)
 		if err != nil {
@@ -163,7 +164,7 @@ func (l *listing) look(ctx context.Context, keys []string) ([]KeyInfo, error) {
 		}
 		info := KeyInfo{
 			Key: keys[i], Tier: TierRedis, TTL: ttl, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
-			Size: sizes[i], Codec: l.c.codecOf(h), Tags: userTags(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
+			Size: sizes[i], Codec: l.c.codecOf(h), Tags: keyspace.GivenNames(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
 		}
 		if l.c.near.Get(info.Key) != nil {
 			info.Tier = TierMemory
@@ -182,16 +183,6 @@ func (l *listing) upToDate(h *wire.Header) bool {
 		}
 	}
 	return true
-}
-
-// userTags are those of tags that users have named, by their names.
-func userTags[T any](tags []T, nameOf func(T) string) (names []string) {
-	for _, tag := range tags {
-		if name, ok := strings.CutPrefix(nameOf(tag), tagNamed); ok {
-			names = append(names, unescape(name))
-		}
-	}
-	return names
 }
 
 // codecOf names the codec that has written a value.

@@ -3,6 +3,8 @@ package aside
 import (
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -50,7 +52,7 @@ func (c *Cache) hears(m *marks, s *slot) (all, away bool) {
 
 // restsOn are the tags that a value rests on which is not stored in Redis. A pattern changes only what Redis holds, and the sequence,
 // so that is one of them.
-func (s *slot) restsOn() []string { return append(s.tags[:len(s.tags):len(s.tags)], tagSequence) }
+func (s *slot) restsOn() []string { return append(s.tags[:len(s.tags):len(s.tags)], keyspace.Sequence) }
 
 // untoldOfLateTags reports whether a loader has named tags of whose changes nobody has told this process for too long to share its
 // value with those who have come since.
@@ -58,11 +60,11 @@ func (c *Cache) untoldOfLateTags(m *marks, s *slot) bool {
 	if c.store == nil {
 		return false
 	}
-	k := m.of(tagSequence)
+	k := m.of(keyspace.Sequence)
 	if k.tellsOf() {
 		return false
 	}
-	return !c.clock.Before(s.untoldUntil()) || c.store.Tracks(tagSequence) && !c.cutOff(tagSequence, &k.notice)
+	return !c.clock.Before(s.untoldUntil()) || c.store.Tracks(keyspace.Sequence) && !c.cutOff(keyspace.Sequence, &k.notice)
 }
 
 // untoldUntil is until when a load may be joined that nobody is told of any change of.
@@ -70,7 +72,7 @@ func (s *slot) untoldUntil() int64 { return s.began + int64(max(s.plan.degradedT
 
 // awayFromLateTags reports whether Redis is away for the key and for all tags that its loader has named.
 func (c *Cache) awayFromLateTags(m *marks, s *slot) bool {
-	if !c.cutOff(s.key, &s.notice) || !c.cutOff(tagSequence, &m.of(tagSequence).notice) {
+	if !c.cutOff(s.key, &s.notice) || !c.cutOff(keyspace.Sequence, &m.of(keyspace.Sequence).notice) {
 		return false
 	}
 	names, err := tagNames(s.lateNames)

@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/redis/rueidis"
 
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -215,7 +217,7 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 
-	if !plain(o.Namespace) || len(o.Namespace) > maxNamespace {
+	if !keyspace.Plain(o.Namespace) || len(o.Namespace) > maxNamespace {
 		bad("Namespace is %q: use at most %d bytes, and none of : * ? [ ] \\ { } %% or a control character", o.Namespace[:min(len(o.Namespace), maxNamespace)], maxNamespace)
 	}
 	if o.MaxEntries < 0 {

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 )
 
 // Policies returns what the cache knows by name: Options.Policies and those met in calls so far, rows of TTL included, as
@@ -39,7 +41,7 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 	for more := found; more; {
 		var part string
 		part, rest, more = strings.Cut(rest, ":")
-		unescaped, ok := parsePart(part)
+		unescaped, ok := keyspace.Unescape(part)
 		if !ok {
 			return bad("a percent sign in a key begins an escape, such as %3A for a colon: write a percent sign of the text itself as %25")
 		}
@@ -51,28 +53,4 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 		return bad("not as Policy.Key writes it: of a part, the bytes : * ? [ ] \\ { } %, control characters and what is not UTF-8 are percent-escaped in upper case, and nothing else is")
 	}
 	return key, nil
-}
-
-// parsePart undoes appendEscaped. Not everything that it takes is what appendEscaped makes.
-func parsePart(text string) (string, bool) {
-	if !strings.Contains(text, "%") {
-		return text, true
-	}
-	b := make([]byte, 0, len(text))
-	for i := 0; i < len(text); i++ {
-		if text[i] != '%' {
-			b = append(b, text[i])
-			continue
-		}
-		if len(text)-i < 3 {
-			return "", false
-		}
-		high, low := strings.IndexByte(hexDigits, text[i+1]), strings.IndexByte(hexDigits, text[i+2])
-		if high < 0 || low < 0 {
-			return "", false
-		}
-		b = append(b, byte(high<<4|low))
-		i += 2
-	}
-	return string(b), true
 }

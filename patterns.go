@@ -7,6 +7,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/glob"
 )
 
@@ -70,7 +72,7 @@ func (p *Policy) Match(parts ...any) Pattern {
 	if p == nil {
 		return Pattern{bad: "a pattern of a nil Policy: declare one with a Category and a TTL"}
 	}
-	if p.Category == "" || !plain(p.Category) || p.Category == reservedCategory {
+	if p.Category == "" || !keyspace.Plain(p.Category) || p.Category == reservedCategory {
 		return Pattern{bad: fmt.Sprintf("the Category of policy %q cannot be part of a key: see Policy.Category", p.name())}
 	}
 	text := []byte(p.Category)
@@ -80,7 +82,7 @@ func (p *Policy) Match(parts ...any) Pattern {
 		case wildcard:
 			text = append(text, '*')
 		case string:
-			text = appendEscaped(text, v)
+			text = keyspace.AppendEscaped(text, v)
 		default:
 			ok := false
 			if text, ok = appendReflected(text, part); !ok {
@@ -138,21 +140,21 @@ func checkPattern(text string) string {
 		return "the category " + reservedCategory + " is reserved for everything: " + form
 	case category == "" || strings.ContainsAny(category, `*?[\`) || !ok:
 		return "the pattern does not begin with a category: " + form
-	case !plain(category):
+	case !keyspace.Plain(category):
 		return "the category of the pattern holds a character that no category has: " + form
 	}
 	class := false
 	for i, r := range text {
 		switch {
 		case r == '{' || r == '}' || r == ']' && !class || unicode.IsControl(r):
-			return fmt.Sprintf("keys hold no %q: write %s, as it stands in them", r, string(appendEscaped(nil, string(r))))
+			return fmt.Sprintf("keys hold no %q: write %s, as it stands in them", r, string(keyspace.AppendEscaped(nil, string(r))))
 		case r == '[':
 			class = true
 		case r == ']':
 			class = false
 		case r == '\\' && i+1 < len(text) && !class:
-			if next, _ := utf8.DecodeRuneInString(text[i+1:]); next != ':' && special(next) {
-				return fmt.Sprintf("keys hold no %q, so a backslash before it matches nothing: write %s, as it stands in them", next, string(appendEscaped(nil, string(next))))
+			if next, _ := utf8.DecodeRuneInString(text[i+1:]); next != ':' && keyspace.Special(next) {
+				return fmt.Sprintf("keys hold no %q, so a backslash before it matches nothing: write %s, as it stands in them", next, string(keyspace.AppendEscaped(nil, string(next))))
 			}
 		case r == '%' && !class:
 			if bad := checkEscape(text[i:]); bad != "" {
@@ -173,27 +175,8 @@ func checkEscape(text string) string {
 	if err != nil || strings.ToUpper(text[1:3]) != text[1:3] {
 		return bad
 	}
-	if c < utf8.RuneSelf && !special(rune(c)) {
+	if c < utf8.RuneSelf && !keyspace.Special(rune(c)) {
 		return fmt.Sprintf("keys hold %q as it is, not as %s: write it so", rune(c), text[:3])
 	}
 	return ""
-}
-
-// unescape undoes appendEscaped.
-func unescape(text string) string {
-	if !strings.Contains(text, "%") {
-		return text
-	}
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '%' && i+2 < len(text) {
-			if c, err := strconv.ParseUint(text[i+1:i+3], 16, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(text[i])
-	}
-	return b.String()
 }

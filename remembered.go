@@ -3,6 +3,8 @@ package aside
 import (
 	"cmp"
 	"slices"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 )
 
 // A confirmation is an invalidation that Redis has confirmed. It stays in the share of its caller until it is written down in Redis how
@@ -62,7 +64,7 @@ func (j *journal) found(mark uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if mark < j.forgotten {
-		j.enterLocked("", []string{tagAll})
+		j.enterLocked("", []string{keyspace.All})
 		return
 	}
 	i := j.after(mark)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
@@ -50,7 +52,7 @@ func TestOrdersSideBySideConfirmNoMoreThanIsRemembered(t *testing.T) {
 	confirm(round(50)) // at once
 	t.Log(j.mark()-mark, "confirmed and not written down;", len(j.recent), "remembered")
 	j.found(mark)
-	require.Nil(t, j.entries[tagAll], "everything is invalidated")
+	require.Nil(t, j.entries[keyspace.All], "everything is invalidated")
 }
 
 // Hazard 121: nor do orders of several callers.
@@ -69,7 +71,7 @@ func TestOrdersOfManyCallersConfirmNoMoreThanIsRemembered(t *testing.T) {
 	}
 	t.Log(len(all), "orders", j.mark(), "confirmed", len(j.recent), "remembered")
 	j.found(0)
-	require.Nil(t, j.entries[tagAll], "everything is invalidated")
+	require.Nil(t, j.entries[keyspace.All], "everything is invalidated")
 }
 
 // Hazard 121, after an outage: the journal is full of what a few keys have invalidated, all of it is confirmed as soon as Redis is back, and the
@@ -99,7 +101,7 @@ func TestAnOutageThatIsFollowedByAFailoverInvalidatesOnlyWhatWasNamed(t *testing
 	}
 	t.Log(j.mark()-mark, "confirmed and not written down;", len(j.recent), "remembered")
 	j.found(mark)
-	require.Nil(t, j.entries[tagAll], "everything is invalidated")
+	require.Nil(t, j.entries[keyspace.All], "everything is invalidated")
 }
 
 // Hazard 141: of what is confirmed and not written down yet, one caller leaves room to the next, as of what waits.
@@ -136,7 +138,7 @@ func TestWhatIsSentAgainIsRememberedOnce(t *testing.T) {
 	for range 5 {
 		j.doubt()
 		j.found(0)
-		require.Nil(t, j.entries[tagAll], "everything is invalidated")
+		require.Nil(t, j.entries[keyspace.All], "everything is invalidated")
 		require.Len(t, j.entries, named)
 		require.False(t, order(j, "flood", manyNames("more:", 1000)...))
 		for len(j.entries) > 0 {
@@ -203,7 +205,7 @@ func TestLongNamesThatAreConfirmedAreRemembered(t *testing.T) {
 		j.confirm(j.now(), manyNames(strings.Repeat("y", 1000)+strconv.Itoa(i)+".", 2000)...)
 	}
 	j.found(0)
-	require.Nil(t, j.entries[tagAll], "everything is invalidated")
+	require.Nil(t, j.entries[keyspace.All], "everything is invalidated")
 }
 
 // Hazard 141: what one caller has of the other rooms leaves some to the next one.
@@ -211,7 +213,7 @@ func TestOneCallerLeavesRoomForTagsToSweepAndForWhatIsNotTold(t *testing.T) {
 	t.Parallel()
 	s := &sweeps{wake: make(chan struct{}, 1)}
 	tags := func(caller string, i int) []string {
-		return append([]string{tagSequence}, manyNames(tagNamed+caller+strconv.Itoa(i)+".", 1000)...)
+		return append([]string{keyspace.Sequence}, manyNames(keyspace.NamedPrefix+caller+strconv.Itoa(i)+".", 1000)...)
 	}
 	invalidate := func(caller string, i int) bool {
 		end, ok := s.reserve(caller, tags(caller, i))
@@ -229,7 +231,7 @@ func TestOneCallerLeavesRoomForTagsToSweepAndForWhatIsNotTold(t *testing.T) {
 	}
 	require.Equal(t, 16, n)
 	require.True(t, invalidate("deploy", 0))
-	end, ok := s.reserve("flood", []string{"c:1", patternName + "c:*"})
+	end, ok := s.reserve("flood", []string{"c:1", keyspace.PatternPrefix + "c:*"})
 	require.True(t, ok, "there is nothing to sweep for it")
 	end()
 	s.done(s.take())
@@ -253,12 +255,12 @@ func TestOneCallerLeavesRoomForTagsToSweepAndForWhatIsNotTold(t *testing.T) {
 func TestPatternsTakeNoRoomOfKeys(t *testing.T) {
 	t.Parallel()
 	j := newJournal()
-	for n := 0; order(j, "flood", patternName+"c:"+strconv.Itoa(n)); n++ {
+	for n := 0; order(j, "flood", keyspace.PatternPrefix+"c:"+strconv.Itoa(n)); n++ {
 	}
-	for n := 0; order(j, "second", patternName+"d:"+strconv.Itoa(n)); n++ {
+	for n := 0; order(j, "second", keyspace.PatternPrefix+"d:"+strconv.Itoa(n)); n++ {
 	}
 	require.True(t, order(j, "flood", "c:1"))
-	require.True(t, order(j, "third", patternName+"e:*"))
+	require.True(t, order(j, "third", keyspace.PatternPrefix+"e:*"))
 }
 
 // Hazard 143: what waits in the journal on behalf of others is due to be swept later; some places are the program's all the same.
@@ -266,11 +268,11 @@ func TestTheProgramFindsPlacesForTagsToSweep(t *testing.T) {
 	t.Parallel()
 	s := &sweeps{wake: make(chan struct{}, 1)}
 	for i := range mostDue {
-		s.beginFor(resent, tagNamed+strconv.Itoa(i), 1)
+		s.beginFor(resent, keyspace.NamedPrefix+strconv.Itoa(i), 1)
 	}
 	require.Len(t, s.due, mostDueOutside)
-	s.begin(tagNamed+"own", 1)
-	require.Contains(t, s.due, tagNamed+"own")
+	s.begin(keyspace.NamedPrefix+"own", 1)
+	require.Contains(t, s.due, keyspace.NamedPrefix+"own")
 }
 
 // Hazard 142: a pattern has its room as an entry while it is waited for, and not as what was reserved for it too.

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"strings"
 	"sync"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 )
 
 // A use is how much of something is taken, or reserved, on behalf of one caller or several.
@@ -20,7 +22,7 @@ func useOf(names ...string) (u use) {
 func (u *use) add(name string, sign int) {
 	u.entries += sign
 	u.bytes += sign * len(name)
-	if strings.HasPrefix(name, patternName) {
+	if strings.HasPrefix(name, keyspace.PatternPrefix) {
 		u.patterns += sign
 	}
 }

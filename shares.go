@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/outside"
 )
 
@@ -39,7 +41,7 @@ func (j *journal) full(name string) bool {
 // reserve sets room aside for what a caller is about to invalidate: until it is confirmed and that is written down, it counts.
 func (j *journal) reserve(caller string, names []string) (end func(), ok bool) {
 	j.mu.Lock()
-	all := j.entries[tagAll]
+	all := j.entries[keyspace.All]
 	over := all != nil && all.others // what comes now would have everything invalidated once more
 	j.mu.Unlock()
 	if over {

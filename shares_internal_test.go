@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/outside"
@@ -36,7 +38,7 @@ func manyNames(prefix string, n int) []string {
 // Hazard 120: whoever may not invalidate everything cannot fill the journal.
 func TestACallerOutsideOfTheProgramCausesNoOverflow(t *testing.T) {
 	t.Parallel()
-	for kind, prefix := range map[string]string{"keys": "c:", "tags": tagNamed, "categories": tagCategory, "patterns": patternName + "c:"} {
+	for kind, prefix := range map[string]string{"keys": "c:", "tags": keyspace.NamedPrefix, "categories": keyspace.CategoryPrefix, "patterns": keyspace.PatternPrefix + "c:"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			j := newJournal()
@@ -46,27 +48,27 @@ func TestACallerOutsideOfTheProgramCausesNoOverflow(t *testing.T) {
 					order(j, caller, prefix+caller+strconv.Itoa(i))
 				}
 			}
-			require.Nil(t, j.entries[tagAll])
+			require.Nil(t, j.entries[keyspace.All])
 			require.LessOrEqual(t, len(j.entries), mostOutside.entries)
 			require.LessOrEqual(t, len(j.patterns), mostOutside.patterns)
 			require.False(t, order(j, "flood", manyNames(prefix, 17_000)...), "more than its share")
 
 			// The program has as much room as ever.
 			if kind == "patterns" {
-				j.enter(manyNames(patternName+"own:", mostPatterns)...)
+				j.enter(manyNames(keyspace.PatternPrefix+"own:", mostPatterns)...)
 			} else {
 				j.enter(manyNames("own:", mostUnconfirmed)...)
 			}
-			require.Nil(t, j.entries[tagAll])
+			require.Nil(t, j.entries[keyspace.All])
 			if kind == "patterns" {
-				j.enter(patternName + "own:more")
+				j.enter(keyspace.PatternPrefix + "own:more")
 			} else {
 				j.enter("own:more")
 			}
-			require.True(t, j.entries[tagAll].others)
+			require.True(t, j.entries[keyspace.All].others)
 			require.False(t, order(j, "another", "c:1"), "or everything would be invalidated once more for it")
 			_, _, upTo := j.pending()
-			j.confirm(upTo, tagAll)
+			j.confirm(upTo, keyspace.All)
 			require.True(t, order(j, "another", "c:1"))
 		})
 	}
@@ -84,7 +86,7 @@ func TestEachCallerFindsRoomThoughAnotherTakesWhatItCan(t *testing.T) {
 	for i := range 4 {
 		require.True(t, order(j, "other "+strconv.Itoa(i), manyNames("d:"+strconv.Itoa(i)+".", 1000)...))
 	}
-	require.True(t, order(j, "one more", patternName+"c:*"))
+	require.True(t, order(j, "one more", keyspace.PatternPrefix+"c:*"))
 	require.False(t, order(j, "flood", "c:last"))
 	_, keys, upTo := j.pending()
 	j.confirm(upTo, keys...)
@@ -104,7 +106,7 @@ func TestWhatIsSentAgainStaysInItsShare(t *testing.T) {
 	for i := range 200 {
 		for n := range 20 {
 			order(j, "flood", manyNames("c:"+strconv.Itoa(i)+"."+strconv.Itoa(n)+".", 1000)...)
-			order(j, "flood", patternName+"c:"+strconv.Itoa(i)+"."+strconv.Itoa(n))
+			order(j, "flood", keyspace.PatternPrefix+"c:"+strconv.Itoa(i)+"."+strconv.Itoa(n))
 		}
 		_, keys, upTo := j.pending()
 		tasks, _ := j.tasks()
@@ -118,7 +120,7 @@ func TestWhatIsSentAgainStaysInItsShare(t *testing.T) {
 		j.confirm(upTo, keys...)
 		j.wrote(j.mark())
 	}
-	require.Nil(t, j.entries[tagAll])
+	require.Nil(t, j.entries[keyspace.All])
 	require.LessOrEqual(t, len(j.entries), mostOutside.entries)
 }
 
@@ -137,7 +139,7 @@ func TestACallerOutsideConfirmsNoMoreThanIsRemembered(t *testing.T) {
 	}
 	require.Equal(t, 16_000, confirmed)
 	j.found(0)
-	require.Nil(t, j.entries[tagAll])
+	require.Nil(t, j.entries[keyspace.All])
 	require.Len(t, j.entries, confirmed)
 	_, keys, upTo := j.pending()
 	require.Len(t, keys, replayAtOnce)
@@ -184,7 +186,7 @@ func TestTheRoomInTheJournalIsCountedRight(t *testing.T) {
 		require.Equal(t, size, j.bytes)
 	}
 	for i := range 20_000 {
-		caller, name := callers[rand.IntN(3)], []string{"c:", tagNamed, patternName + "c:"}[rand.IntN(3)]+strconv.Itoa(rand.IntN(200))
+		caller, name := callers[rand.IntN(3)], []string{"c:", keyspace.NamedPrefix, keyspace.PatternPrefix + "c:"}[rand.IntN(3)]+strconv.Itoa(rand.IntN(200))
 		switch rand.IntN(10) {
 		case 0:
 			_, keys, upTo := j.pending()
@@ -238,7 +240,7 @@ func TestTheJournalIsBoundedInBytes(t *testing.T) {
 		size += len(name)
 	}
 	require.LessOrEqual(t, size, mostUnconfirmedBytes)
-	require.True(t, j.holds(tagAll), "the program's own invalidations are not lost")
+	require.True(t, j.holds(keyspace.All), "the program's own invalidations are not lost")
 
 	j = newJournal()
 	for i := range 4000 {
@@ -260,7 +262,7 @@ func TestTheJournalIsBoundedInBytes(t *testing.T) {
 		n++
 	}
 	require.Less(t, n*60*1000, mostOutside.bytes)
-	require.Nil(t, j.entries[tagAll])
+	require.Nil(t, j.entries[keyspace.All])
 }
 
 // What waits to be told is bounded in bytes, and does not become everything because of somebody outside.
@@ -308,12 +310,12 @@ func TestTagsToSweepAreBounded(t *testing.T) {
 	t.Parallel()
 	s := &sweeps{wake: make(chan struct{}, 1)}
 	for i := range mostDue {
-		s.begin(tagNamed+strconv.Itoa(i), 1)
+		s.begin(keyspace.NamedPrefix+strconv.Itoa(i), 1)
 	}
-	_, ok := s.reserve("outside", []string{tagNamed + "more"})
+	_, ok := s.reserve("outside", []string{keyspace.NamedPrefix + "more"})
 	require.False(t, ok)
 	waiting := newTally()
-	for _, tally := range []*tally{s.begin(tagNamed+"more", 1, waiting), waiting} {
+	for _, tally := range []*tally{s.begin(keyspace.NamedPrefix+"more", 1, waiting), waiting} {
 		select {
 		case <-tally.done:
 		default:
@@ -321,11 +323,11 @@ func TestTagsToSweepAreBounded(t *testing.T) {
 		}
 	}
 	require.Len(t, s.due, mostDue)
-	s.begin(tagNamed+"1", 2)
+	s.begin(keyspace.NamedPrefix+"1", 2)
 	round := s.take()
-	require.EqualValues(t, 2, round[tagNamed+"1"].generation)
+	require.EqualValues(t, 2, round[keyspace.NamedPrefix+"1"].generation)
 	s.done(round)
-	_, ok = s.reserve("outside", []string{tagNamed + "more"})
+	_, ok = s.reserve("outside", []string{keyspace.NamedPrefix + "more"})
 	require.True(t, ok)
 }
 
@@ -355,9 +357,9 @@ func TestATagThatWasMissingIsNotSwept(t *testing.T) {
 	t.Parallel()
 	c := &Cache{sweeps: sweeps{wake: make(chan struct{}, 1)}}
 	waiting := newTally()
-	require.Empty(t, c.sweepAfter("", tagNamed+"x", redisstore.Generation{Value: 1, Missing: true}, waiting))
+	require.Empty(t, c.sweepAfter("", keyspace.NamedPrefix+"x", redisstore.Generation{Value: 1, Missing: true}, waiting))
 	<-waiting.done
 	require.Empty(t, c.sweeps.due)
-	require.Len(t, c.sweepAfter("", tagNamed+"x", redisstore.Generation{Value: 1}), 1)
+	require.Len(t, c.sweepAfter("", keyspace.NamedPrefix+"x", redisstore.Generation{Value: 1}), 1)
 	require.Len(t, c.sweeps.due, 1)
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 )
 
 // A CallOption changes one call. Calls without one allocate nothing for it, and a hit allocates nothing for one that was
@@ -75,8 +77,8 @@ func gather(opts []CallOption) (callOptions, error) {
 		o.strong = o.strong || opt.set.strong
 	}
 	slices.Sort(o.tags)
-	if o.tags = slices.Compact(o.tags); len(o.tags) > maxTags {
-		return o, invalidArgument("WithTags: an entry takes at most " + strconv.Itoa(maxTags) + " tags")
+	if o.tags = slices.Compact(o.tags); len(o.tags) > keyspace.MaxTags {
+		return o, invalidArgument("WithTags: an entry takes at most " + strconv.Itoa(keyspace.MaxTags) + " tags")
 	}
 	return o, nil
 }
@@ -207,10 +209,10 @@ func (s *slot) refusedTags(names []string) error {
 				n++
 			}
 		}
-		if n <= maxTags {
+		if n <= keyspace.MaxTags {
 			return nil
 		}
-		err = invalidArgument(strconv.Itoa(n) + " tags, an entry takes at most " + strconv.Itoa(maxTags))
+		err = invalidArgument(strconv.Itoa(n) + " tags, an entry takes at most " + strconv.Itoa(keyspace.MaxTags))
 	}
 	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the loader has given its value tags by Load.Tag that are refused", Err: err}
 }

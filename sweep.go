@@ -2,12 +2,13 @@ package aside
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
@@ -36,7 +37,7 @@ const (
 func (s *sweeps) reserve(caller string, names []string) (end func(), ok bool) {
 	n := 0
 	for _, name := range names {
-		if strings.HasPrefix(name, "%") && !strings.HasPrefix(name, patternName) && name != tagSequence {
+		if strings.HasPrefix(name, "%") && !strings.HasPrefix(name, keyspace.PatternPrefix) && name != keyspace.Sequence {
 			n++
 		}
 	}
@@ -214,19 +215,19 @@ func (c *Cache) scanFailed(ctx context.Context, err error) {
 func (c *Cache) sweepOnce(ctx context.Context, targets map[string]target) error {
 	categories, named := make(map[string]bool), false
 	for tag := range targets {
-		if name, ok := strings.CutPrefix(tag, tagCategory); ok {
+		if name, ok := strings.CutPrefix(tag, keyspace.CategoryPrefix); ok {
 			categories[name] = true
 			continue
 		}
-		named = named || strings.HasPrefix(tag, tagNamed)
+		named = named || keyspace.IsNamed(tag)
 		for _, name := range c.categories() {
 			categories[name] = true
 		}
 	}
 	return c.store.Scan(ctx, func(keys []string) error {
-		keys = slices.DeleteFunc(keys, func(key string) bool { return !ofOneOf(categories, key) })
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !keyspace.InOneOf(categories, key) })
 		return c.sweepKeys(ctx, keys, targets, named)
-	}, scanned(categories))
+	}, keyspace.ScanPattern(categories))
 }
 
 // sweepKeys removes what is out of date of some keys.
@@ -247,8 +248,8 @@ func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string
 			}
 		}
 		if !named {
-			want(tagCategory + categoryOf(key))
-			want(tagAll)
+			want(keyspace.CategoryTag(keyspace.CategoryOf(key)))
+			want(keyspace.All)
 		} else if heads[i] != nil {
 			for _, tag := range heads[i].Tags {
 				if tag.Generation < targets[tag.Name].generation || !redisstore.IsGeneration(tag.Generation) {
@@ -309,28 +310,6 @@ func (c *Cache) categories() (names []string) {
 	return names
 }
 
-func categoryOf(key string) string {
-	name, _, _ := strings.Cut(key, ":")
-	return name
-}
-
-// ofOneOf reports whether a name in Redis can be the key of a value in one of categories: leases and the like have braces.
-func ofOneOf(categories map[string]bool, key string) bool {
-	return categories[categoryOf(key)] && !strings.ContainsAny(key, "{}")
-}
-
-// scanned is the pattern by which to have Redis show all keys of categories. Redis has to go through all of its keys for each
-// pattern, so several categories are not asked for one by one.
-func scanned(categories map[string]bool) string {
-	if len(categories) != 1 {
-		return ""
-	}
-	for name := range maps.Keys(categories) {
-		return name + "*"
-	}
-	return ""
-}
-
 // replayPatterns carries out the patterns that are in the journal.
 func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
 	tasks, upTo := c.journal.tasks()
@@ -374,7 +353,7 @@ func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
 // has loaded and could not store rests on the sequence instead.
 func (c *Cache) carryOut(ctx context.Context, tasks []task) error {
 	budget, cancel := c.store.Budget(ctx, 0, 1)
-	raised := c.store.Bump(budget, bumped(tagSequence))
+	raised := c.store.Bump(budget, bumped(keyspace.Sequence))
 	cancel()
 	if err := raised[0].Err; err != nil {
 		return err

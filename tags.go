@@ -5,23 +5,13 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
-)
-
-// Everything that can be invalidated as a whole has a tag, and every tag has a generation in Redis, a number that never
-// repeats. An entry carries the generations that its tags had before it was loaded; with any other one it is out of date.
-// Tags are named by the keys of their generations. Those begin with a percent sign that is no escape, so no key of a
-// policy is ever one of them.
-const (
-	tagAll      = "%all"  // of every entry
-	tagCategory = "%c:"   // and a category: of each of its entries
-	tagNamed    = "%t:"   // and a name given by WithTags or Load.Tag
-	tagSequence = "%tags" // is on no entry: it changes before any tag of the third kind does
 )
 
 // tagMargin is how much longer than what carries it the generation of a named tag lives at least. A lost one costs misses, never
@@ -30,7 +20,7 @@ const tagMargin = 10 * time.Second
 
 // tagOf is a tag whose generation lives for so long at least from now on, if it does not live for ever.
 func tagOf(name string, life time.Duration) redisstore.Tag {
-	if strings.HasPrefix(name, tagNamed) {
+	if keyspace.IsNamed(name) {
 		return redisstore.Tag{Key: name, Life: life}
 	}
 	return redisstore.Tag{Key: name} // these are few
@@ -46,35 +36,19 @@ func (s *slot) tagLife() time.Duration {
 	return min(longest, math.MaxInt64-tagMargin) + tagMargin
 }
 
-// isTag reports whether a name is one that an entry can carry, or that changes with those. Only such a name is ever read as a
-// tag: an entry may be forged, and name any key of the server.
-func isTag(name string) bool {
-	return name == tagAll || name == tagSequence || strings.HasPrefix(name, tagCategory) || strings.HasPrefix(name, tagNamed)
-}
-
 // onlyTags reports whether an entry names no key as a tag that is none.
 func onlyTags(tags []wire.Tag) bool {
-	return !slices.ContainsFunc(tags, func(t wire.Tag) bool { return !isTag(t.Name) })
+	return !slices.ContainsFunc(tags, func(t wire.Tag) bool { return !keyspace.IsTag(t.Name) })
 }
 
 // tagNames makes tags of what users call them.
 func tagNames(names []string) ([]string, error) {
-	tags := make([]string, 0, len(names))
-	for _, name := range names {
-		if name == "" {
-			return nil, invalidArgument("a tag is empty: give each a name")
-		}
-		tag := string(appendEscaped([]byte(tagNamed), name))
-		if len(tag) > wire.MaxTagName {
-			return nil, invalidArgument("the tag " + name[:20] + "… is too long: with its special characters escaped, a tag has at most 509 bytes")
-		}
-		tags = append(tags, tag)
+	tags, err := keyspace.NamedTags(names)
+	if err != nil {
+		return nil, invalidArgument(err.Error())
 	}
 	return tags, nil
 }
-
-// maxTags is how many tags an entry can have beside those that all have.
-const maxTags = wire.MaxTags - 2
 
 // A mark is what one flight, or one read, knows of a tag.
 type mark struct {
@@ -203,8 +177,8 @@ func (m *marks) unknown() (list []*mark) {
 // among them: they may be read, but nothing is written for them.
 func (m *marks) toEnsure(slots []*slot) (list []*mark, tags []redisstore.Tag) {
 	lives := make(map[string]time.Duration)
-	if m.find(tagSequence) != nil {
-		lives[tagSequence] = 0
+	if m.find(keyspace.Sequence) != nil {
+		lives[keyspace.Sequence] = 0
 	}
 	for _, s := range slots {
 		for _, tag := range s.tags {
@@ -226,7 +200,7 @@ func (m *marks) asksFor(k *mark) bool {
 		return false
 	case !k.known:
 		return true
-	case strings.HasPrefix(k.tag, tagNamed):
+	case keyspace.IsNamed(k.tag):
 		return true // its key may have to live longer
 	}
 	return m.cache.touches.due(k.tag, m.cache.clock.Now())
@@ -311,7 +285,7 @@ func (m *marks) capture(s *slot) (complete bool) {
 		}
 		s.stamps = append(s.stamps, stamp{tag, k.value, k.gen})
 	}
-	if k := m.find(tagSequence); k != nil && k.known {
+	if k := m.find(keyspace.Sequence); k != nil && k.known {
 		s.sequence = k.value
 	}
 	return true
@@ -347,7 +321,7 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 		}
 	}
 	if len(all) > wire.MaxTags { // before anything is written for one of them
-		return false, invalidArgument(strconv.Itoa(len(all)-2) + " tags, at most " + strconv.Itoa(maxTags) + " allowed")
+		return false, invalidArgument(strconv.Itoa(len(all)-2) + " tags, at most " + strconv.Itoa(keyspace.MaxTags) + " allowed")
 	}
 	var late []*mark
 	for _, tag := range all[len(s.tags):] {
@@ -363,7 +337,7 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 	for _, k := range late {
 		asked = append(asked, tagOf(k.tag, max(s.tagLife(), time.Duration(s.out.freshUntil-s.out.loadedAt)+tagMargin)))
 	}
-	sequence := tagOf(tagSequence, 0)
+	sequence := tagOf(keyspace.Sequence, 0)
 	gens := c.store.Ensure(ctx, append(asked, sequence)...)
 	for i, k := range late {
 		if err := gens[i].Err; err != nil {
@@ -393,7 +367,7 @@ func (c *Cache) outlive(s *slot) (unmoved bool, err error) {
 	var asked []redisstore.Tag
 	var carried []uint64
 	for _, st := range s.stamps {
-		if strings.HasPrefix(st.tag, tagNamed) {
+		if keyspace.IsNamed(st.tag) {
 			asked, carried = append(asked, tagOf(st.tag, life)), append(carried, st.value)
 		}
 	}

@@ -2,10 +2,11 @@ package aside
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
 )
 
 // A server that is full evicts what was not used for long, or not often. Entries in memory are served without a word to Redis, and
@@ -76,7 +77,7 @@ func (c *Cache) inUse(calls map[*counters]uint64) (tags []string) {
 		}
 		if category := pl.policy.Category; used[pl.counts] && !categories[category] && len(categories) < mostTouched {
 			categories[category] = true
-			tags = append(tags, tagCategory+category)
+			tags = append(tags, keyspace.CategoryPrefix+category)
 		}
 	}
 	for counts := range calls {
@@ -87,6 +88,6 @@ func (c *Cache) inUse(calls map[*counters]uint64) (tags []string) {
 	if len(tags) == 0 {
 		return nil
 	}
-	tags = append(tags, tagAll, tagSequence)
-	return append(tags, c.near.SomeTags(touchedTags, func(tag string) bool { return strings.HasPrefix(tag, tagNamed) })...)
+	tags = append(tags, keyspace.All, keyspace.Sequence)
+	return append(tags, c.near.SomeTags(touchedTags, func(tag string) bool { return keyspace.IsNamed(tag) })...)
 }

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
+
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/weakmap"
@@ -179,10 +181,10 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q has no Category: set the first part of its keys", p.Name)
 	case p.Category == reservedCategory:
 		return invalidOption("policy %q: the Category %q is reserved for everything: use another one", p.name(), p.Category)
-	case !plain(p.Category):
+	case !keyspace.Plain(p.Category):
 		return invalidOption("policy %q: Category %q holds a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
-	case len(tagCategory)+len(p.Category) > wire.MaxTagName:
-		return invalidOption("policy %.40q: its Category has %d bytes: use at most %d", p.name(), len(p.Category), wire.MaxTagName-len(tagCategory))
+	case len(keyspace.CategoryPrefix)+len(p.Category) > wire.MaxTagName:
+		return invalidOption("policy %.40q: its Category has %d bytes: use at most %d", p.name(), len(p.Category), wire.MaxTagName-len(keyspace.CategoryPrefix))
 	case p.TTL <= 0:
 		return invalidOption("policy %q: TTL is %v: set a positive duration", p.name(), p.TTL)
 	case p.TTL < time.Millisecond:
@@ -236,7 +238,7 @@ func (pl *plan) scope(list []*near.Voucher, tags []string) *near.Scope {
 			return s
 		}
 	}
-	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list), StaleFor: pl.degradedTTL, Tags: userTags(tags, func(tag string) string { return tag })}
+	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list), StaleFor: pl.degradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
 	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
 	pl.scopes.Store(&next)
 	return s
@@ -332,7 +334,7 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 	}
 	pl := &plan{
 		policy:      *p,
-		tags:        []string{tagAll, tagCategory + p.Category},
+		tags:        []string{keyspace.All, keyspace.CategoryTag(p.Category)},
 		ttl:         p.TTL,
 		degradedTTL: bounded(cmp.Or(p.DegradedTTL, c.opts.DegradedTTL)),
 		loadTimeout: bounded(cmp.Or(p.LoadTimeout, c.opts.LoadTimeout)),
