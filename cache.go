@@ -329,19 +329,31 @@ func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
 	return out, ok
 }
 
-// A slot is one key's way through the load path.
+// A request is what is asked of one key. It does not change, but that the second of two ids with one key shares what the first begins.
+type request struct {
+	key       string
+	plan      *plan
+	typ       reflect.Type // of the value
+	ttl       time.Duration
+	tags      []string // what it can be invalidated by, beside its key
+	strong    bool     // nothing that memory holds is good enough
+	supersede bool     // a Set or a Refresh: loads under way must not be stored over it
+	index     int      // of its id, in a batch
+}
+
+// A slot is one key's way through the load path: a request, and what each step has found.
 type slot struct {
-	key          string
-	plan         *plan
-	typ          reflect.Type // of the value
-	index        int          // of its id, in a batch
-	ttl          time.Duration
-	ownTTL       bool          // of what was loaded: its TTL is not the policy's
-	tags         []string      // what it can be invalidated by, beside its key
-	strong       bool          // nothing that memory holds is good enough
-	supersede    bool          // a Set or a Refresh: loads under way must not be stored over it
-	apart        func([]*slot) // leads other slots of the batch on a goroutine of their own; nil outside of one
-	outdated     bool          // what Redis has is out of date by its manifest
+	request
+	flying
+	seen
+	grant
+	miss
+	loaded
+	out outcome // what the callers got
+}
+
+// flying is the flight of a slot.
+type flying struct {
 	call         *flight.Call[flightKey, outcome]
 	led          bool                             // by this caller, not joined
 	caller       context.Context                  // of who leads it; nil otherwise
@@ -351,7 +363,11 @@ type slot struct {
 	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
 	lateTags     uint64                           // the cache's, when the slot joined its flight, or began it
 	ownTags      uint64                           // likewise
+	apart        func([]*slot)                    // leads other slots of the batch on a goroutine of their own; nil outside of one
+}
 
+// seen is what a slot has read.
+type seen struct {
 	fence       *near.Fence         // taken before anything is read
 	notice                          // of its key, as it was read last
 	read        bool                // Redis was asked what it holds, or is not to be asked
@@ -360,24 +376,37 @@ type slot struct {
 	stamps      []stamp             // the generations of its tags, from before the load
 	sequence    uint64              // that of all named tags, likewise
 	reject      redisstore.Rejected // the value in Redis that cannot be used
+	outdated    bool                // what Redis has is out of date by its manifest
 	quarantined bool                // Redis may still hold what this process has invalidated
-	unasked     error               // why Redis is not asked: it has just not taken what was to be stored
-	keep        bool                // whether a loaded value may be stored
-	status      Status              // what a load would be: a miss, or a fallback
-	reason      string              // why it is none of the better ones
-	timedOut    bool                // Redis did not answer in time
+}
 
-	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
+// A miss is why there is no hit, and what that means for the load.
+type miss struct {
+	status   Status // what a load would be: a miss, or a fallback
+	reason   string // why it is none of the better ones
+	keep     bool   // whether a loaded value may be stored
+	timedOut bool   // Redis did not answer in time
+	unasked  error  // why Redis is not asked: it has just not taken what was to be stored
+}
+
+// notCached is a miss as a slot begins with it.
+var notCached = miss{status: StatusMiss, reason: "not cached", keep: true}
+
+// A grant is the right to store a value.
+type grant struct {
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
 	lost    atomic.Bool // Redis has said that it is not held any more
+	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
+}
 
-	value any         // what the loader gave: a pointer to the typed value
-	entry *near.Entry // for it, in the same allocation
-	err   error
-	out   outcome // what the callers got
-
+// loaded is what a loader has come back with.
+type loaded struct {
+	value     any         // a pointer to the typed value
+	entry     *near.Entry // for it, in the same allocation
+	err       error
 	lateNames []string // the tags that its loader has named
+	ownTTL    bool     // its TTL is not the policy's
 }
 
 // hold notes what a loader has come back with. The value and its entry in memory lie side by side, so that a hit waits for
@@ -467,8 +496,11 @@ func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (
 		return nil, callOptions{}, err
 	}
 	s := &slot{
-		key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: cmp.Or(o.ttl, pl.ttl), tags: pl.tags,
-		strong: o.strong, supersede: o.refresh, keep: true, status: StatusMiss, reason: "not cached",
+		request: request{
+			key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: cmp.Or(o.ttl, pl.ttl), tags: pl.tags,
+			strong: o.strong, supersede: o.refresh,
+		},
+		miss: notCached,
 	}
 	if len(o.tags) > 0 {
 		s.tags = slices.Concat(pl.tags, o.tags)

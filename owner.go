@@ -89,7 +89,7 @@ func (c *Cache) as(value any, s *slot) (any, bool) {
 	if typ == s.typ {
 		return value, true
 	}
-	codec := (&slot{plan: s.plan, typ: typ}).codec()
+	codec := (&slot{request: request{plan: s.plan, typ: typ}}).codec()
 	payload, err := c.limits().Marshal(codec, value)
 	if err != nil {
 		return nil, false

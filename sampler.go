@@ -168,7 +168,7 @@ func equalByMethod[T any](a, b any) bool {
 
 // slot is for one way through what is cached, or for one load.
 func (s *sample) slot() *slot {
-	return &slot{key: s.key, plan: s.plan, typ: s.typ, ttl: s.plan.ttl, tags: s.plan.tags, status: StatusMiss}
+	return &slot{request: request{key: s.key, plan: s.plan, typ: s.typ, ttl: s.plan.ttl, tags: s.plan.tags}, miss: miss{status: StatusMiss}}
 }
 
 // sampling begins checks until the cache is closed.
