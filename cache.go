@@ -227,7 +227,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 		return ErrClosed
 	}
 	defer c.background.leave()
-	hold(s, value, nil)
+	s.given = give(value, nil)
 	return c.set(ctx, s)
 }
 
@@ -256,13 +256,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if load == nil {
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
-	out, ok := c.readNear(s)
-	if !ok {
-		out, ok = c.readDegraded(s)
-	}
-	if !ok {
-		out, err = c.fly(ctx, s, loadsOne(load))
-	}
+	out, err := c.answer(ctx, s, loadsOne(load))
 	s.plan.counts.count(out, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, loadsOne(load)))
@@ -272,9 +266,8 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 
 // loadsOne is load as a flight calls it.
 func loadsOne[T any](load func(context.Context) (T, error)) loadFunc {
-	return func(ctx context.Context, slots []*slot) {
-		v, err := load(ctx)
-		hold(slots[0], v, err)
+	return func(ctx context.Context, ids []int, found func(int, given)) {
+		found(ids[0], give(load(ctx)))
 	}
 }
 
@@ -400,23 +393,37 @@ type grant struct {
 	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
 }
 
-// loaded is what a loader has come back with.
+// A given is what a loader has come back with for one key. Its value and the entry in memory lie side by side, so that a hit waits for one
+// line of memory and not for two.
+type given struct {
+	value    any         // a pointer to the typed value
+	entry    *near.Entry // for it, in the same allocation
+	err      error
+	notFound bool // err says that there is no such thing, and nothing else
+}
+
+// loaded is what has come of a load.
 type loaded struct {
-	value     any         // a pointer to the typed value
-	entry     *near.Entry // for it, in the same allocation
-	err       error
+	given
 	lateNames []string // the tags that its loader has named
 	ownTTL    bool     // its TTL is not the policy's
 }
 
-// hold notes what a loader has come back with. The value and its entry in memory lie side by side, so that a hit waits for
-// one line of memory and not for two.
-func hold[T any](s *slot, value T, err error) {
+// give makes what a typed loader has come back with one that the load path takes.
+func give[T any](value T, err error) given {
 	both := &struct {
 		entry near.Entry
 		value T
 	}{value: value}
-	s.value, s.entry, s.err = &both.value, &both.entry, err
+	g := failed(err)
+	g.value, g.entry = &both.value, &both.entry
+	return g
+}
+
+// failed is what a loader has come back with that has no value, where err is not nil.
+func failed(err error) given {
+	err = sound(err)
+	return given{err: err, notFound: isNotFound(err)}
 }
 
 func (s *slot) leased() bool { return s.granted != 0 }
@@ -508,41 +515,8 @@ func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (
 	return s, o, nil
 }
 
-// A loadFunc loads the slots it is given: it writes the value or the err of each.
-type loadFunc func(ctx context.Context, slots []*slot)
-
-// fly joins the flight of one key, or leads it, and waits for the result.
-func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error) {
-	if err := c.reentrant(ctx, s.key); err != nil {
-		return outcome{}, err
-	}
-	for {
-		switch ended, err := c.join(ctx, s); {
-		case err != nil:
-			return outcome{}, err
-		case ended != nil:
-			if err := c.outwait(ctx, s, ended); err != nil {
-				return outcome{}, err
-			}
-			continue
-		}
-		if s.led {
-			s.call.Linger(s.plan.loadGrace)
-			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
-		}
-		out, err := s.wait(ctx, c.clock)
-		if err != nil {
-			return outcome{}, flightError(err, s.key)
-		}
-		if s.tooLate(out) {
-			continue
-		}
-		if !s.led && out.status != StatusHit {
-			out.reason = "shared a load in flight: " + out.reason
-		}
-		return out, nil
-	}
-}
+// A loadFunc loads requests by their indexes, and gives the result of each.
+type loadFunc func(ctx context.Context, indexes []int, found func(index int, g given))
 
 // join joins the flight of s's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
 // the source before: it is not joined. Where that is such a call too, join returns what is closed when it has ended: see outwait.
@@ -1101,7 +1075,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		switch {
 		case s.err == nil && s.plan.policy.Private:
 			s.err = s.own(c.limits())
-		case isNotFound(s.err):
+		case s.notFound:
 			s.out.value, s.out.absent = nil, s.err
 			s.err, ttl, s.ownTTL = nil, s.plan.negativeTTL, false
 		}
@@ -1208,13 +1182,15 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 		counts.loadTime.Add(int64(took))
 		if p := recover(); p != nil {
 			for _, s := range l.slots {
-				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
+				s.given = given{err: sound(&flight.PanicError{Value: p, Stack: debug.Stack()})}
 			}
 		}
 		for i, s := range l.slots {
-			s.err = sound(s.err)
-			if s.err == nil || isNotFound(s.err) {
-				s.err = cmp.Or(s.refusedTags(l.decision(i).tags), s.err)
+			if s.err != nil && !s.notFound {
+				continue
+			}
+			if err := s.refusedTags(l.decision(i).tags); err != nil {
+				s.err, s.notFound = err, false
 			}
 		}
 		c.logPanics(l.slots)
@@ -1222,17 +1198,23 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 			return // counted above, or nobody waited any more: the loader can hear of that before settled does
 		}
 		for _, s := range l.slots {
-			if s.err != nil && !isNotFound(s.err) {
+			if s.err != nil && !s.notFound {
 				c.loadFailed(s, s.err, before)
 			} else {
 				c.failures.forgetOwn(s.key, s.plan.owner)
 			}
 		}
 	}()
-	for _, s := range l.slots {
-		s.err = flight.ErrGoexit // stands unless the loader says otherwise
+	indexes := make([]int, len(l.slots))
+	for i, s := range l.slots {
+		indexes[i], s.err = s.index, flight.ErrGoexit // which stands unless the loader says otherwise
 	}
-	inLoader(func() { load(context.WithValue(ctx, loadKey{}, l), l.slots) })
+	inLoader(func() {
+		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g given) {
+			at, _ := slices.BinarySearchFunc(l.slots, index, func(s *slot, index int) int { return s.index - index })
+			l.slots[at].given = g
+		})
+	})
 	return start, took
 }
 

@@ -335,11 +335,13 @@ func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 	l := &Load{cache: c, slots: []*slot{sl}, check: true}
 	defer l.end()
 	sl.err = flight.ErrGoexit
-	inLoader(func() { s.load(context.WithValue(ctx, loadKey{}, l), l.slots) })
+	inLoader(func() {
+		s.load(context.WithValue(ctx, loadKey{}, l), []int{0}, func(_ int, g given) { sl.given = g })
+	})
 	switch {
 	case !l.decision(0).keep:
 		return errNotToSay // of a value that is not to be cached
-	case isNotFound(sl.err):
+	case sl.notFound:
 		sl.value, sl.err = nil, nil
 	}
 	return sl.err
