@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/lease"
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
@@ -44,7 +45,7 @@ type Cache struct {
 	loads        *bulkhead
 	journal      *journal // of invalidations; nil in memory mode
 	sweeps       sweeps
-	unreturned   unreturned
+	leases       *lease.Keeper // nil in memory mode
 	touches      touches
 	told         told
 	closes       chan struct{}
@@ -89,7 +90,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.sweeps.wake, c.unreturned.wake = newJournal(), make(chan struct{}, 1), make(chan struct{}, 1)
+	c.journal, c.sweeps.wake = newJournal(), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -107,10 +108,11 @@ func New(opts Options) (*Cache, error) {
 		Asked:   c.metrics.calls,
 	})
 	c.health.ask(c.store.State)
+	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
 	c.background.Go(func() { c.replay(ctx, c.journal.wakePatterns, c.replayPatterns) })
-	c.background.Go(func() { c.replay(ctx, c.unreturned.wake, c.giveBackAgain) })
+	c.background.Go(func() { c.replay(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
 	c.background.Go(func() { c.sweep(ctx) })
 	c.background.Go(func() { c.keepMark(ctx) })
 	c.background.Go(func() { c.touching(ctx) })
@@ -1022,8 +1024,8 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		return
 	}
 	// Until the values are stored: encoding and sending them can take longer than a lease lives.
-	leases := c.keepLeases(ctx, slots)
-	defer close(leases.stored)
+	leases := c.holdLeases(ctx, slots)
+	defer close(leases.Stored)
 	done := false
 	defer func() {
 		if !done { // runtime.Goexit
@@ -1041,7 +1043,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		ok = false
 	}
 	if !ok {
-		close(leases.loaded)
+		close(leases.Loaded)
 		c.release(slots...)
 		done = true
 		return
@@ -1060,7 +1062,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		defer leave()
 		return c.callLoader(ctx, l, load)
 	}()
-	close(leases.loaded)
+	close(leases.Loaded)
 
 	var store, unstored []*slot
 	for _, i := range smallFirst(slots) {
