@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -33,9 +34,9 @@ type journal struct {
 	bytes     int                     // of recent; guarded by mu
 	forgotten uint64                  // the number of the last one that is not remembered any more; guarded by mu
 	marked    uint64                  // how many confirmed ones are written down in Redis; guarded by mu
-	own       use                     // of the program, by what waits; guarded by mu
+	own       quota.Use               // of the program, by what waits; guarded by mu
 
-	outside room // of the other callers
+	outside quota.Shares // of the other callers
 
 	marks chan struct{} // wakes who writes down the count
 }

@@ -145,7 +145,7 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 			}
 		}
 		j.wrote(j.mark())
-		by, all := j.outside.taken()
+		by, all := j.outside.Taken()
 		require.Empty(t, by)
 		require.Zero(t, all)
 		require.Zero(t, j.own)

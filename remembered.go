@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/quota"
 )
 
 // A confirmation is an invalidation that Redis has confirmed. It stays in the share of its caller until it is written down in Redis how
@@ -24,7 +25,7 @@ func (j *journal) remember(caller, name string) {
 	j.count++
 	j.recent = append(j.recent, confirmation{name, caller, j.count})
 	j.bytes += len(name)
-	j.outside.take(caller, useOf(name))
+	j.outside.Take(caller, quota.Of(name))
 	for len(j.recent) > mostRecent || j.bytes > mostRecentBytes {
 		j.forgotten = j.recent[0].number
 		j.forget(j.recent[:1])
@@ -37,7 +38,7 @@ func (j *journal) forget(list []confirmation) {
 	for _, c := range list {
 		j.bytes -= len(c.name)
 		if c.number > j.marked {
-			j.outside.giveBack(c.caller, useOf(c.name))
+			j.outside.Release(c.caller, quota.Of(c.name))
 		}
 	}
 	clear(list)
@@ -84,7 +85,7 @@ func (j *journal) wrote(mark uint64) {
 		return
 	}
 	for _, c := range j.recent[j.after(j.marked):j.after(mark)] {
-		j.outside.giveBack(c.caller, useOf(c.name))
+		j.outside.Release(c.caller, quota.Of(c.name))
 	}
 	j.marked = mark
 }

@@ -146,11 +146,11 @@ func TestWhatIsSentAgainIsRememberedOnce(t *testing.T) {
 			j.confirm(upTo, keys...)
 		}
 		require.Len(t, j.recent, named)
-		by, _ := j.outside.taken()
-		require.Equal(t, 16_000, by["flood"].entries, "it is in the share of whoever has invalidated it")
+		by, _ := j.outside.Taken()
+		require.Equal(t, 16_000, by["flood"].Entries, "it is in the share of whoever has invalidated it")
 	}
 	j.wrote(j.mark())
-	require.Zero(t, j.outside.all)
+	require.Zero(t, inUse(&j.outside))
 }
 
 // confirmFor is what an order does to the journal that Redis confirms at once.
@@ -178,12 +178,12 @@ func TestWhatIsInvalidatedAgainOnItsWayCountsOnce(t *testing.T) {
 		_, keys, upTo := j.pending()
 		require.True(t, order(j, "b", "c:1"))
 		j.confirm(upTo, keys...)
-		require.Equal(t, 1, j.outside.all.entries)
+		require.Equal(t, 1, inUse(&j.outside).Entries)
 	}
 	_, keys, upTo := j.pending()
 	j.confirm(j.now(), keys...) // somebody else's order, which the program has given
 	j.confirm(upTo, keys...)
-	require.Zero(t, j.outside.all)
+	require.Zero(t, inUse(&j.outside))
 	require.Len(t, j.recent, 1)
 }
 
@@ -199,8 +199,8 @@ func TestLongNamesThatAreConfirmedAreRemembered(t *testing.T) {
 			}
 		}
 	}
-	require.Less(t, accepted*1000, mostOutside.bytes)
-	require.Greater(t, accepted*1000, mostOutside.bytes/2)
+	require.Less(t, accepted*1000, mostOutside.Bytes)
+	require.Greater(t, accepted*1000, mostOutside.Bytes/2)
 	for i := range 8 { // the program has as much for itself
 		j.confirm(j.now(), manyNames(strings.Repeat("y", 1000)+strconv.Itoa(i)+".", 2000)...)
 	}
@@ -237,7 +237,7 @@ func TestOneCallerLeavesRoomForTagsToSweepAndForWhatIsNotTold(t *testing.T) {
 	s.done(s.take())
 	require.True(t, invalidate("flood", n))
 	s.done(s.take())
-	require.Zero(t, s.outside.all)
+	require.Zero(t, inUse(&s.outside))
 	require.Zero(t, s.others)
 
 	told := &told{}
@@ -294,9 +294,9 @@ func TestAPatternThatIsWaitedForTakesItsRoomOnce(t *testing.T) {
 		done <- err
 	}()
 	gate.Wait(t)
-	by, _ := c.journal.outside.taken()
+	by, _ := c.journal.outside.Taken()
 	gate.Release()
 	require.NoError(t, <-done)
-	require.Equal(t, 1, by["one"].patterns)
-	require.Equal(t, 1, by["one"].entries)
+	require.Equal(t, 1, by["one"].Patterns)
+	require.Equal(t, 1, by["one"].Entries)
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/gatewayz/aside/internal/outside"
 )
@@ -16,7 +17,7 @@ import (
 // mostOutside is what all callers outside of the program have in the journal together: what is reserved, what waits, and what is
 // confirmed and not written down yet. All of that may be confirmed before it is written down, so it is no more than is remembered: see
 // mostRecent.
-var mostOutside = use{entries: 32768, patterns: 64, bytes: 16 << 20}
+var mostOutside = quota.Use{Entries: 32768, Patterns: 64, Bytes: 16 << 20}
 
 // resent is in the place of the caller of what is sent again: it is in the share of whoever has invalidated it first. What the program has
 // invalidated and a server has forgotten is in a share of its own: it may be as much as is remembered, which the program's has no room for.
@@ -25,17 +26,17 @@ const resent = "%resent"
 // account is called with the lock held.
 func (j *journal) account(caller, name string, sign int) {
 	if caller == "" {
-		j.own.add(name, sign)
-	} else if u := useOf(name); sign > 0 {
-		j.outside.take(caller, u)
+		j.own.Add(name, sign)
+	} else if u := quota.Of(name); sign > 0 {
+		j.outside.Take(caller, u)
 	} else {
-		j.outside.giveBack(caller, u)
+		j.outside.Release(caller, u)
 	}
 }
 
 // full reports whether there is no room for a name of the program's own. The lock is held.
 func (j *journal) full(name string) bool {
-	return !j.own.plus(useOf(name)).within(use{mostUnconfirmed, mostPatterns, mostUnconfirmedBytes})
+	return !j.own.Plus(quota.Of(name)).Within(quota.Use{Entries: mostUnconfirmed, Patterns: mostPatterns, Bytes: mostUnconfirmedBytes})
 }
 
 // reserve sets room aside for what a caller is about to invalidate: until it is confirmed and that is written down, it counts.
@@ -47,7 +48,7 @@ func (j *journal) reserve(caller string, names []string) (end func(), ok bool) {
 	if over {
 		return nil, false
 	}
-	return j.outside.reserve(mostOutside, caller, useOf(names...))
+	return j.outside.Reserve(mostOutside, caller, quota.Of(names...))
 }
 
 // drop takes an entry out. The lock is held.

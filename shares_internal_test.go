@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/stretchr/testify/require"
 
@@ -49,8 +50,8 @@ func TestACallerOutsideOfTheProgramCausesNoOverflow(t *testing.T) {
 				}
 			}
 			require.Nil(t, j.entries[keyspace.All])
-			require.LessOrEqual(t, len(j.entries), mostOutside.entries)
-			require.LessOrEqual(t, len(j.patterns), mostOutside.patterns)
+			require.LessOrEqual(t, len(j.entries), mostOutside.Entries)
+			require.LessOrEqual(t, len(j.patterns), mostOutside.Patterns)
 			require.False(t, order(j, "flood", manyNames(prefix, 17_000)...), "more than its share")
 
 			// The program has as much room as ever.
@@ -121,7 +122,7 @@ func TestWhatIsSentAgainStaysInItsShare(t *testing.T) {
 		j.wrote(j.mark())
 	}
 	require.Nil(t, j.entries[keyspace.All])
-	require.LessOrEqual(t, len(j.entries), mostOutside.entries)
+	require.LessOrEqual(t, len(j.entries), mostOutside.Entries)
 }
 
 // Hazard 121: a server that has forgotten more than is remembered has everything invalidated, so nobody outside may get so far ahead of
@@ -156,19 +157,19 @@ func TestTheRoomInTheJournalIsCountedRight(t *testing.T) {
 	j := newJournal()
 	callers := []string{"", "a", "b"}
 	check := func() {
-		want := make(map[string]use)
-		var all, own use
+		want := make(map[string]quota.Use)
+		var all, own quota.Use
 		count := func(caller, name string) {
 			if caller == "" {
 				return
 			}
-			want[caller] = want[caller].plus(useOf(name))
-			all.add(name, 1)
+			want[caller] = want[caller].Plus(quota.Of(name))
+			all.Add(name, 1)
 		}
 		for name, e := range j.entries {
 			count(e.caller, name)
 			if e.caller == "" {
-				own.add(name, 1)
+				own.Add(name, 1)
 			}
 		}
 		size := 0
@@ -177,7 +178,7 @@ func TestTheRoomInTheJournalIsCountedRight(t *testing.T) {
 				count(c.caller, c.name)
 			}
 		}
-		by, outside := j.outside.taken()
+		by, outside := j.outside.Taken()
 		if len(want) > 0 {
 			require.Equal(t, want, by)
 		}
@@ -261,7 +262,7 @@ func TestTheJournalIsBoundedInBytes(t *testing.T) {
 	for order(j, "outside", manyNames(strings.Repeat("x", 1000)+strconv.Itoa(n)+".", 60)...) {
 		n++
 	}
-	require.Less(t, n*60*1000, mostOutside.bytes)
+	require.Less(t, n*60*1000, mostOutside.Bytes)
 	require.Nil(t, j.entries[keyspace.All])
 }
 
@@ -302,7 +303,7 @@ func TestWhatIsNotToldYetIsBounded(t *testing.T) {
 		close(release)
 		require.NoError(t, c.Close())
 		require.Zero(t, all.Load())
-		require.Zero(t, c.told.outside.all)
+		require.Zero(t, inUse(&c.told.outside))
 	}
 }
 
@@ -362,4 +363,10 @@ func TestATagThatWasMissingIsNotSwept(t *testing.T) {
 	require.Empty(t, c.sweeps.due)
 	require.Len(t, c.sweepAfter("", keyspace.NamedPrefix+"x", redisstore.Generation{Value: 1}), 1)
 	require.Len(t, c.sweeps.due, 1)
+}
+
+// inUse is what all callers outside of the program have.
+func inUse(s *quota.Shares) quota.Use {
+	_, all := s.Taken()
+	return all
 }

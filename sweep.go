@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
@@ -23,7 +24,7 @@ type sweeps struct {
 	due    map[string]*target // by tag, until it is swept; guarded by mu
 	others int                // of those, what callers outside of the program have invalidated; guarded by mu
 
-	outside room // of these callers
+	outside quota.Shares // of these callers
 }
 
 // mostDue is how many tags wait to be swept. The values of further ones are out of date too, and end with their TTL. Of callers outside of
@@ -50,7 +51,7 @@ func (s *sweeps) reserve(caller string, names []string) (end func(), ok bool) {
 	if full {
 		return nil, false
 	}
-	return s.outside.reserve(use{entries: mostDueOutside}, caller, use{entries: n})
+	return s.outside.Reserve(quota.Use{Entries: mostDueOutside}, caller, quota.Use{Entries: n})
 }
 
 // sweepAfter has removed what an invalidation of a tag has put out of date, and returns what counts it. Where the tag had no generation,
@@ -131,7 +132,7 @@ func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*tal
 func (s *sweeps) count(caller string, sign int) {
 	if caller != "" {
 		s.others += sign
-		s.outside.take(caller, use{entries: sign})
+		s.outside.Take(caller, quota.Use{Entries: sign})
 	}
 }
 
