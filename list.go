@@ -88,7 +88,7 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 	}
 	err := c.store.Scan(ctx, func(keys []string) error {
 		keys = slices.DeleteFunc(keys, func(key string) bool {
-			return !keyspace.InOneOf(categories, key) || !pattern.matches(key) || c.journal.holds(key)
+			return !keyspace.InOneOf(categories, key) || !pattern.matches(key) || c.journal.Contains(key)
 		})
 		infos, err := l.look(ctx, keys)
 		if err != nil {
@@ -178,7 +178,7 @@ func (l *listing) look(ctx context.Context, keys []string) ([]KeyInfo, error) {
 func (l *listing) upToDate(h *wire.Header) bool {
 	for _, tag := range h.Tags {
 		g, err := redisstore.ParseGeneration([]byte(l.generations[tag.Name]))
-		if err != nil || g != tag.Generation || l.c.journal.holds(tag.Name) {
+		if err != nil || g != tag.Generation || l.c.journal.Contains(tag.Name) {
 			return false
 		}
 	}
