@@ -20,6 +20,7 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/scan"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -42,7 +43,8 @@ type Cache struct {
 	metrics      metrics
 	health       health
 	loads        *bulkhead
-	journal      *journal // of invalidations; nil in memory mode
+	journal      *journal      // of invalidations; nil in memory mode
+	scanner      *scan.Scanner // nil in memory mode
 	sweeps       sweeps
 	unreturned   unreturned
 	touches      touches
@@ -106,6 +108,7 @@ func New(opts Options) (*Cache, error) {
 		Marked:  c.journal.found,
 		Asked:   c.metrics.calls,
 	})
+	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.holds})
 	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
