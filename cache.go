@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/flight"
@@ -43,8 +44,8 @@ type Cache struct {
 	metrics      metrics
 	health       health
 	loads        *bulkhead
-	journal      *journal      // of invalidations; nil in memory mode
-	scanner      *scan.Scanner // nil in memory mode
+	journal      *journal.Journal // of invalidations; nil in memory mode
+	scanner      *scan.Scanner    // nil in memory mode
 	sweeps       sweeps
 	unreturned   unreturned
 	touches      touches
@@ -91,7 +92,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.sweeps.wake, c.unreturned.wake = newJournal(), make(chan struct{}, 1), make(chan struct{}, 1)
+	c.journal, c.sweeps.wake, c.unreturned.wake = journal.New(), make(chan struct{}, 1), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -105,17 +106,17 @@ func New(opts Options) (*Cache, error) {
 		OnState: c.health.onState,
 		Pushed:  c.pushed,
 		Gap:     c.gap,
-		Marked:  c.journal.found,
+		Marked:  c.journal.Recover,
 		Asked:   c.metrics.calls,
 	})
-	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.holds})
+	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
 	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())
-	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
-	c.background.Go(func() { c.replay(ctx, c.journal.wakePatterns, c.replayPatterns) })
+	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
+	c.background.Go(func() { c.replay(ctx, c.journal.WakePatterns(), c.replayPatterns) })
 	c.background.Go(func() { c.replay(ctx, c.unreturned.wake, c.giveBackAgain) })
 	c.background.Go(func() { c.sweep(ctx) })
-	c.background.Go(func() { c.keepMark(ctx) })
+	c.background.Go(func() { c.keepMark(ctx, c.journal) })
 	c.background.Go(func() { c.touching(ctx) })
 	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
@@ -683,9 +684,9 @@ func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 
 // seeQuarantine looks up which of s's names Redis must not be asked for.
 func (c *Cache) seeQuarantine(s *slot, m *marks) {
-	s.quarantined = c.journal.holds(s.key)
+	s.quarantined = c.journal.Contains(s.key)
 	for _, tag := range s.tags {
-		m.of(tag).quarantined = c.journal.holds(tag)
+		m.of(tag).quarantined = c.journal.Contains(tag)
 	}
 }
 
@@ -855,7 +856,7 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
 			s.unanswered = s.status == StatusFallback
-		case c.journal.holds(s.key): // what was confirmed is in doubt since: the reply may be another server's
+		case c.journal.Contains(s.key): // what was confirmed is in doubt since: the reply may be another server's
 			s.quarantine()
 		case r.Value != nil && !s.supersede:
 			if v, ok := c.unseal(ctx, s, r); ok {

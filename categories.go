@@ -28,7 +28,7 @@ func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 		return false
 	}
 	tag := keyspace.CategoryTag(category)
-	if c.journal.holds(tag) || c.journal.holds(keyspace.All) {
+	if c.journal.Contains(tag) || c.journal.Contains(keyspace.All) {
 		return true
 	}
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, 1)
