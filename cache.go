@@ -21,6 +21,7 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/scan"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -44,6 +45,7 @@ type Cache struct {
 	health       health
 	loads        *bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
+	scanner      *scan.Scanner    // nil in memory mode
 	sweeps       sweeps
 	unreturned   unreturned
 	touches      touches
@@ -107,6 +109,7 @@ func New(opts Options) (*Cache, error) {
 		Marked:  c.journal.Recover,
 		Asked:   c.metrics.calls,
 	})
+	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
 	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })

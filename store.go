@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
@@ -111,7 +112,7 @@ func (c *Cache) unseal(ctx context.Context, s *slot, r redisstore.Read) (*sealed
 	if err == nil {
 		err = s.foreign(header.Policy)
 	}
-	if err == nil && !onlyTags(header.Tags) {
+	if err == nil && !keyspace.OnlyTags(header.Tags) {
 		err = errForeignTag
 	}
 	if errors.Is(err, wire.ErrNewer) {

@@ -12,7 +12,6 @@ import (
 	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/gatewayz/aside/internal/redisstore"
-	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A tag's next generation makes everything out of date that carries an older one; sweeps give the memory back. They go through
@@ -207,103 +206,17 @@ func (c *Cache) scanFailed(ctx context.Context, err error) {
 	}
 }
 
-// sweepOnce goes through the keys of all categories that the targets can be about.
+// sweepOnce removes what the targets put out of date.
 func (c *Cache) sweepOnce(ctx context.Context, targets map[string]target) error {
-	categories, named := make(map[string]bool), false
-	for tag := range targets {
-		if name, ok := strings.CutPrefix(tag, keyspace.CategoryPrefix); ok {
-			categories[name] = true
-			continue
-		}
-		named = named || keyspace.IsNamed(tag)
-		for _, name := range c.categories() {
-			categories[name] = true
-		}
+	current := make(map[string]uint64, len(targets))
+	for tag, t := range targets {
+		current[tag] = t.generation
 	}
-	return c.store.Scan(ctx, func(keys []string) error {
-		keys = slices.DeleteFunc(keys, func(key string) bool { return !keyspace.InOneOf(categories, key) })
-		return c.sweepKeys(ctx, keys, targets, named)
-	}, keyspace.ScanPattern(categories))
-}
-
-// sweepKeys removes what is out of date of some keys.
-func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string]target, named bool) error {
-	var heads []*wire.Header
-	if named {
-		var err error
-		if heads, _, err = c.headers(ctx, keys); err != nil {
-			return err
-		}
-	}
-	var list []redisstore.Outdated
-	for i, key := range keys {
-		o := redisstore.Outdated{Key: key}
-		want := func(tag string) {
-			if t, ok := targets[tag]; ok {
-				o.Tags = append(o.Tags, redisstore.Current{Tag: tag, Value: t.generation})
-			}
-		}
-		if !named {
-			want(keyspace.CategoryTag(keyspace.CategoryOf(key)))
-			want(keyspace.All)
-		} else if heads[i] != nil {
-			for _, tag := range heads[i].Tags {
-				if tag.Generation < targets[tag.Name].generation || !redisstore.IsGeneration(tag.Generation) {
-					want(tag.Name)
-				}
-			}
-		}
-		if len(o.Tags) > 0 {
-			list = append(list, o)
-		}
-	}
-	removed, err := c.store.Sweep(ctx, list...)
-	counts := make(map[string]int64)
-	for i, r := range removed {
-		if r >= 0 {
-			counts[list[i].Tags[r].Tag]++
-		}
-	}
-	for tag, n := range counts {
+	return c.scanner.Sweep(ctx, current, func(tag string, n int64) {
 		for _, tally := range targets[tag].tallies {
 			tally.Removed.Add(n)
 		}
-	}
-	return err
-}
-
-// headers reads those of values, nil where there is none that this build can read, and how long the values are.
-func (c *Cache) headers(ctx context.Context, keys []string) (headers []*wire.Header, sizes []int64, err error) {
-	heads, err := c.store.Heads(ctx, wire.PeekLen, keys...)
-	if err != nil {
-		return nil, nil, err
-	}
-	headers, sizes = make([]*wire.Header, len(keys)), make([]int64, len(keys))
-	for i, head := range heads {
-		h, size, need, err := wire.Peek(c.named(keys[i]), head)
-		if err == nil && need > len(head) {
-			again, failed := c.store.Heads(ctx, need, keys[i])
-			if failed != nil {
-				return nil, nil, failed
-			}
-			h, size, need, err = wire.Peek(c.named(keys[i]), again[0])
-			if need > len(again[0]) {
-				continue // it was replaced in between, or is cut short
-			}
-		}
-		if err == nil && onlyTags(h.Tags) {
-			headers[i], sizes[i] = &h, size
-		}
-	}
-	return headers, sizes, nil
-}
-
-// categories are those of all policies that the cache knows.
-func (c *Cache) categories() (names []string) {
-	for _, pl := range c.plans.all() {
-		names = append(names, pl.policy.Category)
-	}
-	return names
+	})
 }
 
 // replayPatterns carries out the patterns that are in the journal.

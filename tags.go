@@ -36,11 +36,6 @@ func (s *slot) tagLife() time.Duration {
 	return min(longest, math.MaxInt64-tagMargin) + tagMargin
 }
 
-// onlyTags reports whether an entry names no key as a tag that is none.
-func onlyTags(tags []wire.Tag) bool {
-	return !slices.ContainsFunc(tags, func(t wire.Tag) bool { return !keyspace.IsTag(t.Name) })
-}
-
 // tagNames makes tags of what users call them.
 func tagNames(names []string) ([]string, error) {
 	tags, err := keyspace.NamedTags(names)
