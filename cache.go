@@ -17,6 +17,7 @@ import (
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 
+	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
@@ -43,7 +44,7 @@ type Cache struct {
 	plans        plans
 	metrics      metrics
 	health       health
-	loads        *bulkhead
+	loads        *bulkhead.Bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
 	scanner      *scan.Scanner    // nil in memory mode
 	sweeps       sweeps
@@ -76,7 +77,7 @@ func New(opts Options) (*Cache, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	c.loads = newBulkhead(opts.MaxLoads, opts.MaxQueuedLoads)
+	c.loads = bulkhead.New(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
 	c.failures.clock = c.clock
 	c.health.start(opts.Logger)
@@ -1127,25 +1128,25 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	done = true
 }
 
-// place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
+// place takes a place in the bulkhead for the loader of a call. A load that waits for its place ends when nobody waits for it.
 func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
-	if c.loads.enterAtOnce() {
-		return c.loads.hold(call), true
+	end := func(p *bulkhead.Place) bool { return call.EndDeserted(p) }
+	p := c.loads.TryEnter(end)
+	if p == nil {
+		p, ok = func() (*bulkhead.Place, bool) {
+			call.Rest()
+			defer call.Work()
+			return c.loads.Enter(ctx, call.Hurried(), end)
+		}()
+		if !ok {
+			return func() {}, false
+		}
 	}
-	place, ok := func() (place, ok bool) {
-		call.Rest()
-		defer call.Work()
-		return c.loads.enter(ctx, call.Hurried())
-	}()
-	switch {
-	case place:
-		return c.loads.hold(call), true
-	case !ok:
-		return func() {}, false
-	}
-	p := new(placeless)
 	call.Watch(p)
-	return func() { call.Unwatch(p) }, true
+	return func() {
+		call.Unwatch(p) // before the place is somebody else's
+		p.Leave()
+	}, true
 }
 
 // overloaded refuses loads for which there is no room.

@@ -327,7 +327,7 @@ func checkKey(key string) string { return "%v:" + key }
 func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	leave, ok := c.loads.spare(end)
+	leave, ok := c.loads.Borrow(end)
 	if !ok {
 		return errNoPlace
 	}
