@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
@@ -58,9 +59,9 @@ type Cache struct {
 	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
-	panics         complaints // of loaders
-	scanComplaints complaints
-	refusals       complaints // of Redis, to carry out an invalidation
+	panicLog   loglimit.Limiter // panics of loaders
+	scanLog    loglimit.Limiter // scans that failed
+	refusalLog loglimit.Limiter // invalidations that Redis does not permit
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -78,7 +79,7 @@ type sampler struct {
 	queue      chan *sample
 	checks     chan struct{} // one for each check
 	loads      chan struct{} // one for each check that loads
-	complaints complaints
+	mismatches loglimit.Limiter
 }
 
 func (k *sampler) start(o Check) {
@@ -268,7 +269,7 @@ func (c *Cache) verdict(s *sample) (consistent bool, err error) {
 	if err := c.compare(s, out.value); err != errDiffers {
 		return err == nil, err
 	}
-	if c.sampler.complaints.due(c.clock) {
+	if c.sampler.mismatches.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: a cached value differs from what its loader returns, and nothing has invalidated it",
 			"policy", s.plan.policy.name(), "key", s.key, "age", time.Duration(c.clock.Now()-out.loadedAt).Round(time.Millisecond))
 	}

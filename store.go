@@ -72,7 +72,7 @@ func (c *Cache) learnSize(s *slot) {
 func (c *Cache) undecodable(s *slot, err error) {
 	s.plan.counts.decodeErrors.Add(1)
 	s.reason = "the stored value cannot be used"
-	if s.plan.complaints.due(c.clock) {
+	if s.plan.valueLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: a value in Redis cannot be used and counts as a miss", "policy", s.plan.policy.name(), "key", s.key, "error", err)
 	}
 }
@@ -429,7 +429,7 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 // unstorable notes a value that cannot be stored. Its callers get it all the same.
 func (c *Cache) unstorable(s *slot, err error) {
 	s.plan.counts.encodeErrors.Add(1)
-	if s.plan.complaints.due(c.clock) {
+	if s.plan.valueLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: a loaded value cannot be cached", "policy", s.plan.policy.name(), "key", s.key, "error", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
 
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/nearby"
@@ -217,9 +218,9 @@ type plan struct {
 	loadTimeout time.Duration
 	loadGrace   time.Duration // 0: none
 	counts      *counters
-	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
-	complaints  complaints
-	shared      complaints                    // about values of other policies under its keys
+	largest     atomic.Int64                  // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
+	valueLog    loglimit.Limiter              // values that cannot be read or stored
+	sharedLog   loglimit.Limiter              // values of other policies under its keys
 	owner       uint64                        // see ownerOf
 	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
 	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
