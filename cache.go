@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
@@ -40,7 +41,7 @@ type Cache struct {
 	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
 	failures     failures
 	plans        plans
-	metrics      metrics
+	metrics      stats.Registry
 	health       health
 	loads        *bulkhead
 	journal      *journal // of invalidations; nil in memory mode
@@ -105,7 +106,7 @@ func New(opts Options) (*Cache, error) {
 		Pushed:  c.pushed,
 		Gap:     c.gap,
 		Marked:  c.journal.found,
-		Asked:   c.metrics.calls,
+		Asked:   c.metrics.Calls,
 	})
 	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())
@@ -185,7 +186,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if c.sampler.drawn(counts.memoryHits.add()) {
+				if c.sampler.drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, c, key, counts, load)
 				}
 				return *v, nil
@@ -233,7 +234,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 }
 
 // hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
-func (c *Cache) hit(key Key) (value any, counts *counters) {
+func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
 	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
 		return nil, nil
 	}
@@ -264,7 +265,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if !ok {
 		out, err = c.fly(ctx, s, loadsOne(load))
 	}
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, loadsOne(load)))
 	}
@@ -294,7 +295,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 			err = ErrClosed
 		}
 	}
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	return resultOf[T](c, out, err)
 }
 
@@ -1148,7 +1149,7 @@ func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]
 // overloaded refuses loads for which there is no room.
 func (c *Cache) overloaded(slots []*slot) {
 	for _, s := range slots {
-		s.plan.counts.overloads.Add(1)
+		s.plan.counts.Overloads.Add(1)
 		s.call.Resolve(outcome{}, &Error{
 			Code: CodeOverloaded, Key: s.key,
 			Message: "too many loads run and wait: raise Options.MaxLoads where the source can take more, or call less",
@@ -1160,7 +1161,7 @@ func (c *Cache) overloaded(slots []*slot) {
 // may be in other hands. runtime.Goexit goes on, and ends the flight.
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
-	counts.loads.Add(1)
+	counts.Loads.Add(1)
 	before := c.failures.begun.Load()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
@@ -1174,7 +1175,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	defer func() {
 		l.end()
 		took = time.Duration(c.clock.Now() - start)
-		counts.loadTime.Add(int64(took))
+		counts.LoadTime.Add(int64(took))
 		if p := recover(); p != nil {
 			for _, s := range l.slots {
 				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
