@@ -16,6 +16,8 @@ import (
 
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
 
 	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/flight"
@@ -42,7 +44,7 @@ type Cache struct {
 	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
 	failures     failures
 	plans        plans
-	metrics      metrics
+	metrics      stats.Registry
 	health       health
 	loads        *bulkhead.Bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
@@ -62,9 +64,9 @@ type Cache struct {
 	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
-	panics         complaints // of loaders
-	scanComplaints complaints
-	refusals       complaints // of Redis, to carry out an invalidation
+	panicLog   loglimit.Limiter // panics of loaders
+	scanLog    loglimit.Limiter // scans that failed
+	refusalLog loglimit.Limiter // invalidations that Redis does not permit
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
@@ -108,7 +110,7 @@ func New(opts Options) (*Cache, error) {
 		Pushed:  c.pushed,
 		Gap:     c.gap,
 		Marked:  c.journal.Recover,
-		Asked:   c.metrics.calls,
+		Asked:   c.metrics.Calls,
 	})
 	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
 	c.health.ask(c.store.State)
@@ -189,7 +191,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if c.sampler.drawn(counts.memoryHits.add()) {
+				if c.sampler.drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, c, key, counts, load)
 				}
 				return *v, nil
@@ -237,7 +239,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 }
 
 // hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
-func (c *Cache) hit(key Key) (value any, counts *counters) {
+func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
 	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
 		return nil, nil
 	}
@@ -268,7 +270,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if !ok {
 		out, err = c.fly(ctx, s, loadsOne(load))
 	}
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, loadsOne(load)))
 	}
@@ -298,7 +300,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 			err = ErrClosed
 		}
 	}
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	return resultOf[T](c, out, err)
 }
 
@@ -1152,7 +1154,7 @@ func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]
 // overloaded refuses loads for which there is no room.
 func (c *Cache) overloaded(slots []*slot) {
 	for _, s := range slots {
-		s.plan.counts.overloads.Add(1)
+		s.plan.counts.Overloads.Add(1)
 		s.call.Resolve(outcome{}, &Error{
 			Code: CodeOverloaded, Key: s.key,
 			Message: "too many loads run and wait: raise Options.MaxLoads where the source can take more, or call less",
@@ -1164,7 +1166,7 @@ func (c *Cache) overloaded(slots []*slot) {
 // may be in other hands. runtime.Goexit goes on, and ends the flight.
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
-	counts.loads.Add(1)
+	counts.Loads.Add(1)
 	before := c.failures.begun.Load()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
@@ -1178,7 +1180,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	defer func() {
 		l.end()
 		took = time.Duration(c.clock.Now() - start)
-		counts.loadTime.Add(int64(took))
+		counts.LoadTime.Add(int64(took))
 		if p := recover(); p != nil {
 			for _, s := range l.slots {
 				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}

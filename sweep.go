@@ -201,7 +201,7 @@ func (c *Cache) sweep(ctx context.Context) {
 
 // scanFailed logs that Redis' keys could not be gone through, now and then. What is to be done is done later.
 func (c *Cache) scanFailed(ctx context.Context, err error) {
-	if ctx.Err() == nil && c.store.Up() && c.scanComplaints.due(c.clock) {
+	if ctx.Err() == nil && c.store.Up() && c.scanLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
 	}
 }
