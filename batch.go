@@ -103,7 +103,7 @@ func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, gi
 
 // settle notes the answer for one id.
 func (b *batch[K, T]) settle(ctx context.Context, c *Cache, s *slot, out outcome, err error) {
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		alone := &batch[K, T]{ids: b.ids[s.index : s.index+1], load: b.load}
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, alone.run))

@@ -14,13 +14,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/lease"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
 
+	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/scan"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -40,10 +45,11 @@ type Cache struct {
 	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
 	failures     failures
 	plans        plans
-	metrics      metrics
+	metrics      stats.Registry
 	health       health
-	loads        *bulkhead
-	journal      *journal // of invalidations; nil in memory mode
+	loads        *bulkhead.Bulkhead
+	journal      *journal.Journal // of invalidations; nil in memory mode
+	scanner      *scan.Scanner    // nil in memory mode
 	sweeps       sweeps
 	leases       *lease.Keeper // nil in memory mode
 	touches      touches
@@ -59,9 +65,9 @@ type Cache struct {
 	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
-	panics         complaints // of loaders
-	scanComplaints complaints
-	refusals       complaints // of Redis, to carry out an invalidation
+	panicLog   loglimit.Limiter // panics of loaders
+	scanLog    loglimit.Limiter // scans that failed
+	refusalLog loglimit.Limiter // invalidations that Redis does not permit
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
@@ -74,7 +80,7 @@ func New(opts Options) (*Cache, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	c.loads = newBulkhead(opts.MaxLoads, opts.MaxQueuedLoads)
+	c.loads = bulkhead.New(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
 	c.failures.clock = c.clock
 	c.health.start(opts.Logger)
@@ -90,7 +96,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.sweeps.wake = newJournal(), make(chan struct{}, 1)
+	c.journal, c.sweeps.wake = journal.New(), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -104,17 +110,18 @@ func New(opts Options) (*Cache, error) {
 		OnState: c.health.onState,
 		Pushed:  c.pushed,
 		Gap:     c.gap,
-		Marked:  c.journal.found,
-		Asked:   c.metrics.calls,
+		Marked:  c.journal.Recover,
+		Asked:   c.metrics.Calls,
 	})
+	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
 	c.health.ask(c.store.State)
 	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
 	ctx, stop := context.WithCancel(context.Background())
-	c.background.Go(func() { c.replay(ctx, c.journal.wake, c.replayOnce) })
-	c.background.Go(func() { c.replay(ctx, c.journal.wakePatterns, c.replayPatterns) })
+	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
+	c.background.Go(func() { c.replay(ctx, c.journal.WakePatterns(), c.replayPatterns) })
 	c.background.Go(func() { c.replay(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
 	c.background.Go(func() { c.sweep(ctx) })
-	c.background.Go(func() { c.keepMark(ctx) })
+	c.background.Go(func() { c.keepMark(ctx, c.journal) })
 	c.background.Go(func() { c.touching(ctx) })
 	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
@@ -186,7 +193,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if c.sampler.drawn(counts.memoryHits.add()) {
+				if c.sampler.drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, c, key, counts, load)
 				}
 				return *v, nil
@@ -234,7 +241,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 }
 
 // hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
-func (c *Cache) hit(key Key) (value any, counts *counters) {
+func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
 	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
 		return nil, nil
 	}
@@ -259,7 +266,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
 	out, err := c.answer(ctx, s, loadsOne(load))
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, loadsOne(load)))
 	}
@@ -288,7 +295,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 			err = ErrClosed
 		}
 	}
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	return resultOf[T](c, out, err)
 }
 
@@ -688,9 +695,9 @@ func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
 
 // seeQuarantine looks up which of s's names Redis must not be asked for.
 func (c *Cache) seeQuarantine(s *slot, m *marks) {
-	s.quarantined = c.journal.holds(s.key)
+	s.quarantined = c.journal.Contains(s.key)
 	for _, tag := range s.tags {
-		m.of(tag).quarantined = c.journal.holds(tag)
+		m.of(tag).quarantined = c.journal.Contains(tag)
 	}
 }
 
@@ -860,7 +867,7 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
 			s.unanswered = s.status == StatusFallback
-		case c.journal.holds(s.key): // what was confirmed is in doubt since: the reply may be another server's
+		case c.journal.Contains(s.key): // what was confirmed is in doubt since: the reply may be another server's
 			s.quarantine()
 		case r.Value != nil && !s.supersede:
 			if v, ok := c.unseal(ctx, s, r); ok {
@@ -1131,31 +1138,31 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	done = true
 }
 
-// place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
+// place takes a place in the bulkhead for the loader of a call. A load that waits for its place ends when nobody waits for it.
 func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
-	if c.loads.enterAtOnce() {
-		return c.loads.hold(call), true
+	end := func(p *bulkhead.Place) bool { return call.EndDeserted(p) }
+	p := c.loads.TryEnter(end)
+	if p == nil {
+		p, ok = func() (*bulkhead.Place, bool) {
+			call.Rest()
+			defer call.Work()
+			return c.loads.Enter(ctx, call.Hurried(), end)
+		}()
+		if !ok {
+			return func() {}, false
+		}
 	}
-	place, ok := func() (place, ok bool) {
-		call.Rest()
-		defer call.Work()
-		return c.loads.enter(ctx, call.Hurried())
-	}()
-	switch {
-	case place:
-		return c.loads.hold(call), true
-	case !ok:
-		return func() {}, false
-	}
-	p := new(placeless)
 	call.Watch(p)
-	return func() { call.Unwatch(p) }, true
+	return func() {
+		call.Unwatch(p) // before the place is somebody else's
+		p.Leave()
+	}, true
 }
 
 // overloaded refuses loads for which there is no room.
 func (c *Cache) overloaded(slots []*slot) {
 	for _, s := range slots {
-		s.plan.counts.overloads.Add(1)
+		s.plan.counts.Overloads.Add(1)
 		s.call.Resolve(outcome{}, &Error{
 			Code: CodeOverloaded, Key: s.key,
 			Message: "too many loads run and wait: raise Options.MaxLoads where the source can take more, or call less",
@@ -1167,7 +1174,7 @@ func (c *Cache) overloaded(slots []*slot) {
 // may be in other hands. runtime.Goexit goes on, and ends the flight.
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
-	counts.loads.Add(1)
+	counts.Loads.Add(1)
 	before := c.failures.begun.Load()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
@@ -1181,7 +1188,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	defer func() {
 		l.end()
 		took = time.Duration(c.clock.Now() - start)
-		counts.loadTime.Add(int64(took))
+		counts.LoadTime.Add(int64(took))
 		if p := recover(); p != nil {
 			for _, s := range l.slots {
 				s.given = given{err: sound(&flight.PanicError{Value: p, Stack: debug.Stack()})}

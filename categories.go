@@ -10,6 +10,14 @@ import (
 	"github.com/gatewayz/aside/internal/nearby"
 )
 
+// categories returns the categories of all policies that the cache knows.
+func (c *Cache) categories() (names []string) {
+	for _, pl := range c.plans.all() {
+		names = append(names, pl.policy.Category)
+	}
+	return names
+}
+
 // knowsCategory reports whether there is something in a category, or may be: this process has a policy for it, or Redis has a
 // generation of it, which it has from the first load on that could be stored. Where Redis does not say, there may be something.
 func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
@@ -20,7 +28,7 @@ func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 		return false
 	}
 	tag := keyspace.CategoryTag(category)
-	if c.journal.holds(tag) || c.journal.holds(keyspace.All) {
+	if c.journal.Contains(tag) || c.journal.Contains(keyspace.All) {
 		return true
 	}
 	ctx, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, 1)

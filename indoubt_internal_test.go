@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/redis/rueidis"
@@ -16,18 +17,6 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// The invalidations that a server that fails has confirmed last are the ones that its successor is most likely not to know:
-// their answers and the end of the connection arrive together.
-func TestWhatIsConfirmedByAConnectionThatIsLostMeanwhileIsInDoubt(t *testing.T) {
-	t.Parallel()
-	j := newJournal()
-	before := j.now() // then it is sent, and answered
-	j.doubt()         // the connection breaks before the caller has run on
-	_, again := j.confirm(before, "c:a")
-	require.Len(t, again, 1)
-	require.True(t, j.holds("c:a"), "it is sent again")
-}
-
 // What memory knows of a tag in quarantine is no more to be trusted than what Redis says: entering everything in its place, when
 // the journal is full, does not retire what memory knows.
 func TestNothingIsTakenFromMemoryForATagInQuarantine(t *testing.T) {
@@ -35,13 +24,13 @@ func TestNothingIsTakenFromMemoryForATagInQuarantine(t *testing.T) {
 	c, err := New(Options{})
 	require.NoError(t, err)
 	defer c.Close()
-	c.journal = newJournal()
+	c.journal = journal.New()
 	m := c.newMarks()
 	defer m.end()
 	k := m.of(keyspace.All)
 	m.localGenerations()
 	require.True(t, k.known)
-	c.journal.enter(keyspace.All)
+	c.journal.Enter("", keyspace.All)
 	m.renew(true)
 	require.True(t, k.quarantined)
 	require.False(t, k.known)
@@ -68,6 +57,7 @@ func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
 		return func(context.Context) (string, error) { return v, nil }
 	}
 	old, c := open(), open()
+	c.journal = journal.New() // what is entered in this one is not sent
 	_, err := GetOrLoad(t.Context(), old, key, value("old"))
 	require.NoError(t, err)
 	exists := func() bool { return server.MustDo(t, "EXISTS", key.String()) == int64(1) }
@@ -90,10 +80,7 @@ func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
 		got <- v
 	}()
 	require.Eventually(t, func() bool { return leases() > before }, 20*time.Second, time.Millisecond, "it has seen whose turn it is")
-	c.journal.mu.Lock() // entered, and not sent yet
-	c.journal.entries[key.text] = &unconfirmed{}
-	c.journal.waiting.Store(1)
-	c.journal.mu.Unlock()
+	c.journal.Enter("", key.text)
 	server.MustDo(t, "RENAME", "{"+key.String()+"}aside", key.String())
 	require.Equal(t, "new", <-got)
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/flight"
@@ -20,20 +21,20 @@ type Receipt struct {
 	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
 	Confirmed bool
 
-	pending []*pending
-	tallies []*tally // of what is removed in the background; nil where that is nothing
+	pending []*journal.Pending
+	tallies []*journal.Count // of what is removed in the background; nil where that is nothing
 	closes  <-chan struct{}
 	copied  func(ctx context.Context, replicas int) error // see copiedSince; nil in memory mode
 }
 
-func (c *Cache) receipt(removed int64, list []*pending) Receipt {
+func (c *Cache) receipt(removed int64, list []*journal.Pending) Receipt {
 	r := Receipt{Removed: removed, Confirmed: list == nil, pending: list}
 	if c.store != nil {
 		r.closes, r.copied = c.closes, c.copiedSince(r.Confirmed)
 	}
 	for _, w := range list {
-		if w.tally != nil {
-			r.tallies = append(r.tallies, w.tally)
+		if w.Count() != nil {
+			r.tallies = append(r.tallies, w.Count())
 		}
 	}
 	return r
@@ -42,14 +43,14 @@ func (c *Cache) receipt(removed int64, list []*pending) Receipt {
 // copiedSince returns what waits for replicas. A server that was lost since it has confirmed the invalidation may be another one
 // now, and its replicas say nothing of what that one knew. It is a function, since a receipt may be printed, and a cache not.
 func (c *Cache) copiedSince(confirmed bool) func(ctx context.Context, replicas int) error {
-	before := c.journal.now().losses
+	before := c.journal.Epoch()
 	return func(ctx context.Context, replicas int) error {
 		before := before
 		if !confirmed {
-			before = c.journal.now().losses // it is by now, and has been sent again after every loss until then
+			before = c.journal.Epoch() // it is by now, and has been sent again after every loss until then
 		}
 		err := c.store.Replicated(ctx, replicas)
-		if err == nil && c.journal.now().losses != before {
+		if err == nil && c.journal.Epoch() != before {
 			err = redisstore.ErrLost
 		}
 		return err
@@ -60,7 +61,7 @@ func (c *Cache) copiedSince(confirmed bool) func(ctx context.Context, replicas i
 // the cache was closed before: what was not confirmed by then is lost.
 func (r Receipt) Wait(ctx context.Context) error {
 	for _, w := range r.pending {
-		if err := r.await(ctx, w.confirmed); err != nil {
+		if err := r.await(ctx, w.Confirmed()); err != nil {
 			return err
 		}
 	}
@@ -134,9 +135,9 @@ func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
 	err = r.Wait(ctx)
 	for _, t := range r.tallies {
 		if err == nil {
-			err = r.await(ctx, t.done)
+			err = r.await(ctx, t.Done)
 		}
-		removed += t.removed.Load()
+		removed += t.Removed.Load()
 	}
 	if r.tallies == nil {
 		removed = r.Removed
@@ -276,23 +277,23 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		return Receipt{Removed: removed, Confirmed: true}, nil
 	}
 	c.awaitServers(ctx)
-	w := c.journal.enterFor(caller, name)[0]
+	w := c.journal.Enter(caller, name)[0]
 	admitted() // it has its room as an entry from now on, and the search may take long
 	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
 	c.deleteMatching(pattern)
 	confirmed := false
-	if w.failed == nil { // there are too many, and all is to be invalidated
-		return c.receipt(0, []*pending{w}), nil
+	if w.Failed() == nil { // there are too many, and all is to be invalidated
+		return c.receipt(0, []*journal.Pending{w}), nil
 	}
 	select {
-	case <-w.confirmed:
+	case <-w.Confirmed():
 		confirmed = true
-	case <-w.failed:
-		c.metrics.redisErrors.Add(1)
+	case <-w.Failed():
+		c.metrics.RedisErrors.Add(1)
 	case <-ctx.Done():
 	case <-c.closes:
 	}
-	r := c.receipt(w.tally.removed.Load(), []*pending{w})
+	r := c.receipt(w.Count().Removed.Load(), []*journal.Pending{w})
 	r.Confirmed = confirmed
 	return r, nil
 }
@@ -308,16 +309,15 @@ func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
 func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, tags ...string) Receipt {
 	if c.store == nil {
 		c.countOwn(tags)
-		t := newTally()
-		c.near.RetireAll(tags, &t.removed, t.done)
+		t := journal.NewCount()
+		c.near.RetireAll(tags, &t.Removed, t.Done)
 		c.tell(caller, what)
-		return Receipt{Confirmed: true, tallies: []*tally{t}, closes: c.closes}
+		return Receipt{Confirmed: true, tallies: []*journal.Count{t}, closes: c.closes}
 	}
 	c.retireHere(tags)
 	defer c.retireHere(tags)
 	c.awaitServers(ctx, tags...)
-	before := c.journal.now()
-	before.caller = caller
+	before := c.journal.Now(caller)
 	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
 	next := make([]redisstore.Tag, len(tags))
@@ -329,16 +329,16 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false
-			c.metrics.redisErrors.Add(1)
+			c.metrics.RedisErrors.Add(1)
 		}
 	}
 	if !confirmed {
-		return c.receipt(0, c.journal.enterFor(caller, tags...))
+		return c.receipt(0, c.journal.Enter(caller, tags...))
 	}
-	var own []*tally
-	var doubted []*pending
+	var own []*journal.Count
+	var doubted []*journal.Pending
 	for i, tag := range tags {
-		tallies, again := c.journal.confirm(before, tag)
+		tallies, again := c.journal.Confirm(before, tag)
 		if doubted = append(doubted, again...); again == nil && tag != keyspace.Sequence {
 			own = append(own, c.sweepAfter(caller, tag, generations[i], tallies...)...)
 		}
@@ -366,7 +366,7 @@ func (c *Cache) countOwn(tags []string) {
 
 // pushed is told by Redis that somebody has changed a key, or the generation of a tag.
 func (c *Cache) pushed(key string) {
-	c.metrics.pushes.Add(1)
+	c.metrics.Pushes.Add(1)
 	if key == keyspace.Sequence {
 		c.lateTags.Add(1)
 	}
@@ -375,14 +375,14 @@ func (c *Cache) pushed(key string) {
 
 // gap is told that Redis may not have told of something.
 func (c *Cache) gap() {
-	c.metrics.gaps.Add(1)
+	c.metrics.Gaps.Add(1)
 	c.lateTags.Add(1)
-	c.journal.doubt()
+	c.journal.ConnectionLost()
 }
 
 // remove takes keys out of wherever values are kept, and out of reach of those who come later. It returns what is closed when
 // Redis has confirmed it, nil where it has.
-func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (removed int64, unconfirmed []*pending) {
+func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (removed int64, unconfirmed []*journal.Pending) {
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
@@ -395,22 +395,21 @@ func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (remov
 		return removed, nil
 	}
 	c.awaitFirst(ctx, slots...)
-	before := c.journal.now()
-	before.caller = caller
+	before := c.journal.Now(caller)
 	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
 	removed, errs := c.store.Remove(budget, keys...)
 	if errs == nil {
-		_, unconfirmed = c.journal.confirm(before, keys...)
+		_, unconfirmed = c.journal.Confirm(before, keys...)
 	} else {
-		unconfirmed = c.journal.enterFor(caller, keys...)
+		unconfirmed = c.journal.Enter(caller, keys...)
 	}
 	for i, s := range slots {
 		// Again: a read may have found the old value meanwhile. Redis tells of the change, but perhaps only after this
 		// call has returned.
 		c.near.Delete(s.key)
 		if errs != nil && errs[i] != nil {
-			s.plan.counts.redisErrors.Add(1)
+			s.plan.counts.RedisErrors.Add(1)
 		}
 	}
 	return removed, unconfirmed

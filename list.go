@@ -6,10 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gatewayz/aside/internal/keyspace"
-
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/scan"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -75,38 +74,10 @@ func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 
 func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyInfo, error) bool) {
 	c.awaitServers(ctx)
-	l := listing{c: c, generations: make(map[string]string)}
-	over := false
-	match, categories := pattern.text, make(map[string]bool)
-	if pattern.all() {
-		for _, name := range c.categories() {
-			categories[name] = true
-		}
-		match = keyspace.ScanPattern(categories)
-	} else {
-		categories[pattern.category()] = true
-	}
-	err := c.store.Scan(ctx, func(keys []string) error {
-		keys = slices.DeleteFunc(keys, func(key string) bool {
-			return !keyspace.InOneOf(categories, key) || !pattern.matches(key) || c.journal.holds(key)
-		})
-		infos, err := l.look(ctx, keys)
-		if err != nil {
-			return err
-		}
-		for _, info := range infos {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if !yield(info, nil) {
-				over = true
-				return context.Canceled
-			}
-		}
-		return nil
-	}, match)
+	keys := scan.Selection{Category: pattern.category(), Match: pattern.text, Matches: pattern.matches}
+	err := c.scanner.List(ctx, keys, func(i scan.Info) bool { return yield(c.infoOfStored(i), nil) })
 	switch {
-	case err == nil || over:
+	case err == nil:
 	case ctx.Err() != nil:
 		yield(KeyInfo{}, ctx.Err())
 	case c.closed.Load():
@@ -116,85 +87,26 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 	}
 }
 
-// A listing is one walk over the keys in Redis.
-type listing struct {
-	c           *Cache
-	generations map[string]string // of the tags that were met
+func (c *Cache) infoOfStored(i scan.Info) KeyInfo {
+	info := KeyInfo{
+		Key: i.Key, Tier: TierRedis, TTL: i.TTL, Age: i.Age, Size: i.Size, Tags: i.Tags, Negative: i.Negative,
+	}
+	if !i.Negative {
+		info.Codec = c.codecName(i.Codec)
+	}
+	if c.near.Get(i.Key) != nil {
+		info.Tier = TierMemory
+	}
+	return info
 }
 
-const mostGenerations = 10_000
-
-// look makes the infos of those keys that have a value which may be served.
-func (l *listing) look(ctx context.Context, keys []string) ([]KeyInfo, error) {
-	if len(l.generations) > mostGenerations {
-		clear(l.generations)
-	}
-	headers, sizes, err := l.c.headers(ctx, keys)
-	if err != nil {
-		return nil, err
-	}
-	var unknown []string
-	for _, h := range headers {
-		if h == nil {
-			continue
-		}
-		for _, tag := range h.Tags {
-			if _, ok := l.generations[tag.Name]; !ok {
-				l.generations[tag.Name] = ""
-				unknown = append(unknown, tag.Name)
-			}
-		}
-	}
-	values, err := l.c.store.Values(ctx, unknown...)
-	if err != nil {
-		return nil, err
-	}
-	for i, tag := range unknown {
-		l.generations[tag] = values[i]
-	}
-	var infos []KeyInfo
-	for i, h := range headers {
-		if h == nil || !l.upToDate(h) {
-			continue
-		}
-		now, _, _ := l.c.store.Now(keys[i])
-		ttl := time.Duration(h.FreshUntil-now) * time.Microsecond
-		if ttl <= 0 {
-			continue
-		}
-		info := KeyInfo{
-			Key: keys[i], Tier: TierRedis, TTL: ttl, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
-			Size: sizes[i], Codec: l.c.codecOf(h), Tags: keyspace.GivenNames(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
-		}
-		if l.c.near.Get(info.Key) != nil {
-			info.Tier = TierMemory
-		}
-		infos = append(infos, info)
-	}
-	return infos, nil
-}
-
-// upToDate reports whether no tag of a value was invalidated since its load, as far as the listing knows.
-func (l *listing) upToDate(h *wire.Header) bool {
-	for _, tag := range h.Tags {
-		g, err := redisstore.ParseGeneration([]byte(l.generations[tag.Name]))
-		if err != nil || g != tag.Generation || l.c.journal.holds(tag.Name) {
-			return false
-		}
-	}
-	return true
-}
-
-// codecOf names the codec that has written a value.
-func (c *Cache) codecOf(h *wire.Header) string {
-	if h.Negative {
-		return ""
-	}
-	if codec, ok := wire.Builtin(h.Codec); ok {
+// codecName is the name of the codec with an ID.
+func (c *Cache) codecName(id uint32) string {
+	if codec, ok := wire.Builtin(id); ok {
 		return codec.Name()
 	}
 	for _, pl := range c.plans.all() {
-		if own := pl.policy.Codec; own != nil && wire.ID(own) == h.Codec {
+		if own := pl.policy.Codec; own != nil && wire.ID(own) == id {
 			return pl.policy.codecName()
 		}
 	}

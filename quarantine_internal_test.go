@@ -76,12 +76,12 @@ func TestWhoJoinsALoadBeforeItsGuardIsUpGetsNothingInvalidated(t *testing.T) {
 		stacks := make([]byte, 1<<20)
 		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "aside.(*slot).guard")
 	}, inTime, time.Millisecond, "its fences are taken")
-	c.journal.enter(key.text)
+	c.journal.Enter("", key.text)
 	c.near.Delete(key.text)
 	close(look)
 	<-done
 	gate.Wait(t)
-	_, again := c.journal.confirm(c.journal.now(), key.text)
+	_, again := c.journal.Confirm(c.journal.Now(""), key.text)
 	require.Nil(t, again)
 	gate.Release()
 	for _, waiting := range []interface {
@@ -124,7 +124,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 		return found
 	}
 	require.True(t, read())
-	c.journal.enter("%t:green")
+	c.journal.Enter("", "%t:green")
 	require.False(t, read(), "in quarantine")
 
 	gate := proxy.HoldReplies(func(args []string) bool { return len(args) > 1 && args[0] == "GETRANGE" && args[1] == "%t:green" })
@@ -133,7 +133,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 	gate.Wait(t)
 	_, err = writer.InvalidateTags(t.Context(), "green")
 	require.NoError(t, err)
-	_, again := c.journal.confirm(c.journal.now(), "%t:green")
+	_, again := c.journal.Confirm(c.journal.Now(""), "%t:green")
 	require.Nil(t, again)
 	gate.Release()
 	require.False(t, <-found)

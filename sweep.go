@@ -5,13 +5,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/gatewayz/aside/internal/redisstore"
-	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A tag's next generation makes everything out of date that carries an older one; sweeps give the memory back. They go through
@@ -23,7 +23,7 @@ type sweeps struct {
 	due    map[string]*target // by tag, until it is swept; guarded by mu
 	others int                // of those, what callers outside of the program have invalidated; guarded by mu
 
-	outside room // of these callers
+	outside quota.Shares // of these callers
 }
 
 // mostDue is how many tags wait to be swept. The values of further ones are out of date too, and end with their TTL. Of callers outside of
@@ -50,17 +50,17 @@ func (s *sweeps) reserve(caller string, names []string) (end func(), ok bool) {
 	if full {
 		return nil, false
 	}
-	return s.outside.reserve(use{entries: mostDueOutside}, caller, use{entries: n})
+	return s.outside.Reserve(quota.Use{Entries: mostDueOutside}, caller, quota.Use{Entries: n})
 }
 
 // sweepAfter has removed what an invalidation of a tag has put out of date, and returns what counts it. Where the tag had no generation,
 // that is nothing: no value that carries it was up to date.
-func (c *Cache) sweepAfter(caller, tag string, g redisstore.Generation, waiting ...*tally) []*tally {
+func (c *Cache) sweepAfter(caller, tag string, g redisstore.Generation, waiting ...*journal.Count) []*journal.Count {
 	if !g.Missing {
-		return []*tally{c.sweeps.beginFor(caller, tag, g.Value, waiting...)}
+		return []*journal.Count{c.sweeps.beginFor(caller, tag, g.Value, waiting...)}
 	}
 	for _, t := range waiting {
-		close(t.done)
+		close(t.Done)
 	}
 	return nil
 }
@@ -73,23 +73,20 @@ type target struct {
 	caller     string   // in whose share it is
 }
 
-// A tally counts the values that were removed for one or more invalidations.
+// A tally is a count, and the generation of the last invalidation that it is for.
 type tally struct {
-	removed atomic.Int64
-	done    chan struct{} // closed when there are no more
-	upTo    uint64        // the generation of the last of them; guarded by the mu of sweeps
+	*journal.Count
+	upTo uint64
 }
 
-func newTally() *tally { return &tally{done: make(chan struct{})} }
-
-func (s *sweeps) begin(tag string, generation uint64, waiting ...*tally) *tally {
+func (s *sweeps) begin(tag string, generation uint64, waiting ...*journal.Count) *journal.Count {
 	return s.beginFor("", tag, generation, waiting...)
 }
 
 // beginFor has what is older than a tag's generation removed, and counted by the tallies that wait for it and by the one that it
 // returns. That is a shared one where the next sweep of the tag has one already, or where there are many since each sweep fails: a
 // tag that is invalidated all the time must not have more and more of them.
-func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*tally) *tally {
+func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*journal.Count) *journal.Count {
 	const most = 8
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,9 +95,9 @@ func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*tal
 	}
 	d := s.due[tag]
 	if d == nil && (len(s.due) >= mostDue || caller != "" && s.others >= mostDueOutside) {
-		own := newTally()
+		own := journal.NewCount()
 		for _, t := range append(waiting, own) {
-			close(t.done)
+			close(t.Done)
 		}
 		return own
 	}
@@ -111,19 +108,17 @@ func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*tal
 	}
 	d.generation = max(d.generation, generation)
 	for _, t := range waiting {
-		t.upTo = generation
-		d.tallies = append(d.tallies, t)
+		d.tallies = append(d.tallies, &tally{t, generation})
 	}
 	wake(s.wake)
 	if n := len(d.tallies); n > 0 {
 		if last := d.tallies[n-1]; last.upTo > d.taken || generation <= d.taken || n >= most {
 			last.upTo = max(last.upTo, generation)
-			return last
+			return last.Count
 		}
 	}
-	own := newTally()
-	own.upTo = generation
-	d.tallies = append(d.tallies, own)
+	own := journal.NewCount()
+	d.tallies = append(d.tallies, &tally{own, generation})
 	return own
 }
 
@@ -131,7 +126,7 @@ func (s *sweeps) beginFor(caller, tag string, generation uint64, waiting ...*tal
 func (s *sweeps) count(caller string, sign int) {
 	if caller != "" {
 		s.others += sign
-		s.outside.take(caller, use{entries: sign})
+		s.outside.Take(caller, quota.Use{Entries: sign})
 	}
 }
 
@@ -156,7 +151,7 @@ func (s *sweeps) done(round map[string]target) {
 		d.tallies = slices.DeleteFunc(d.tallies, func(tally *tally) bool {
 			over := tally.upTo <= t.generation
 			if over {
-				close(tally.done)
+				close(tally.Done)
 			}
 			return over
 		})
@@ -206,136 +201,48 @@ func (c *Cache) sweep(ctx context.Context) {
 
 // scanFailed logs that Redis' keys could not be gone through, now and then. What is to be done is done later.
 func (c *Cache) scanFailed(ctx context.Context, err error) {
-	if ctx.Err() == nil && c.store.Up() && c.scanComplaints.due(c.clock) {
+	if ctx.Err() == nil && c.store.Up() && c.scanLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
 	}
 }
 
-// sweepOnce goes through the keys of all categories that the targets can be about.
+// sweepOnce removes what the targets put out of date.
 func (c *Cache) sweepOnce(ctx context.Context, targets map[string]target) error {
-	categories, named := make(map[string]bool), false
-	for tag := range targets {
-		if name, ok := strings.CutPrefix(tag, keyspace.CategoryPrefix); ok {
-			categories[name] = true
-			continue
-		}
-		named = named || keyspace.IsNamed(tag)
-		for _, name := range c.categories() {
-			categories[name] = true
-		}
+	current := make(map[string]uint64, len(targets))
+	for tag, t := range targets {
+		current[tag] = t.generation
 	}
-	return c.store.Scan(ctx, func(keys []string) error {
-		keys = slices.DeleteFunc(keys, func(key string) bool { return !keyspace.InOneOf(categories, key) })
-		return c.sweepKeys(ctx, keys, targets, named)
-	}, keyspace.ScanPattern(categories))
-}
-
-// sweepKeys removes what is out of date of some keys.
-func (c *Cache) sweepKeys(ctx context.Context, keys []string, targets map[string]target, named bool) error {
-	var heads []*wire.Header
-	if named {
-		var err error
-		if heads, _, err = c.headers(ctx, keys); err != nil {
-			return err
-		}
-	}
-	var list []redisstore.Outdated
-	for i, key := range keys {
-		o := redisstore.Outdated{Key: key}
-		want := func(tag string) {
-			if t, ok := targets[tag]; ok {
-				o.Tags = append(o.Tags, redisstore.Current{Tag: tag, Value: t.generation})
-			}
-		}
-		if !named {
-			want(keyspace.CategoryTag(keyspace.CategoryOf(key)))
-			want(keyspace.All)
-		} else if heads[i] != nil {
-			for _, tag := range heads[i].Tags {
-				if tag.Generation < targets[tag.Name].generation || !redisstore.IsGeneration(tag.Generation) {
-					want(tag.Name)
-				}
-			}
-		}
-		if len(o.Tags) > 0 {
-			list = append(list, o)
-		}
-	}
-	removed, err := c.store.Sweep(ctx, list...)
-	counts := make(map[string]int64)
-	for i, r := range removed {
-		if r >= 0 {
-			counts[list[i].Tags[r].Tag]++
-		}
-	}
-	for tag, n := range counts {
+	return c.scanner.Sweep(ctx, current, func(tag string, n int64) {
 		for _, tally := range targets[tag].tallies {
-			tally.removed.Add(n)
+			tally.Removed.Add(n)
 		}
-	}
-	return err
-}
-
-// headers reads those of values, nil where there is none that this build can read, and how long the values are.
-func (c *Cache) headers(ctx context.Context, keys []string) (headers []*wire.Header, sizes []int64, err error) {
-	heads, err := c.store.Heads(ctx, wire.PeekLen, keys...)
-	if err != nil {
-		return nil, nil, err
-	}
-	headers, sizes = make([]*wire.Header, len(keys)), make([]int64, len(keys))
-	for i, head := range heads {
-		h, size, need, err := wire.Peek(c.named(keys[i]), head)
-		if err == nil && need > len(head) {
-			again, failed := c.store.Heads(ctx, need, keys[i])
-			if failed != nil {
-				return nil, nil, failed
-			}
-			h, size, need, err = wire.Peek(c.named(keys[i]), again[0])
-			if need > len(again[0]) {
-				continue // it was replaced in between, or is cut short
-			}
-		}
-		if err == nil && onlyTags(h.Tags) {
-			headers[i], sizes[i] = &h, size
-		}
-	}
-	return headers, sizes, nil
-}
-
-// categories are those of all policies that the cache knows.
-func (c *Cache) categories() (names []string) {
-	for _, pl := range c.plans.all() {
-		names = append(names, pl.policy.Category)
-	}
-	return names
+	})
 }
 
 // replayPatterns carries out the patterns that are in the journal.
 func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
-	tasks, upTo := c.journal.tasks()
-	byCategory := make(map[string][]task)
+	tasks, upTo := c.journal.Patterns()
+	byCategory := make(map[string][]journal.Pattern)
 	for _, t := range tasks {
-		byCategory[t.category()] = append(byCategory[t.category()], t)
+		byCategory[t.Category()] = append(byCategory[t.Category()], t)
 	}
 	all = true
 	for _, group := range byCategory {
 		err := c.carryOut(ctx, group)
 		for _, t := range group {
 			if err != nil {
-				for _, w := range t.waiters {
-					w.fail()
-				}
+				t.Failed()
 				continue
 			}
-			tallies, again := c.journal.confirm(upTo, t.name)
+			tallies, again := c.journal.Confirm(upTo, t.Name)
 			if again != nil {
 				all = false
 				continue
 			}
 			for _, tally := range tallies {
-				close(tally.done)
+				close(tally.Done)
 			}
-			c.tell(upTo.caller, Invalidation{Pattern: t.text})
+			c.tell(journal.Resent, Invalidation{Pattern: t.Text})
 		}
 		if err != nil {
 			all = false
@@ -351,7 +258,7 @@ func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
 //
 // The sequence comes before all that. Where Redis holds neither value nor lease, nothing is found and nobody is told; what a process
 // has loaded and could not store rests on the sequence instead.
-func (c *Cache) carryOut(ctx context.Context, tasks []task) error {
+func (c *Cache) carryOut(ctx context.Context, tasks []journal.Pattern) error {
 	budget, cancel := c.store.Budget(ctx, 0, 1)
 	raised := c.store.Bump(budget, bumped(keyspace.Sequence))
 	cancel()
@@ -374,13 +281,13 @@ func (c *Cache) carryOut(ctx context.Context, tasks []task) error {
 }
 
 // together is a pattern that matches all that any of the tasks does, and whether that is one key.
-func together(tasks []task) (match string, one bool) {
+func together(tasks []journal.Pattern) (match string, one bool) {
 	if len(tasks) == 1 {
-		return tasks[0].text, tasks[0].glob.Prefix() == tasks[0].text
+		return tasks[0].Text, tasks[0].Glob.Prefix() == tasks[0].Text
 	}
-	match = tasks[0].glob.Prefix()
+	match = tasks[0].Glob.Prefix()
 	for _, t := range tasks[1:] {
-		n, other := 0, t.glob.Prefix()
+		n, other := 0, t.Glob.Prefix()
 		for n < min(len(match), len(other)) && match[n] == other[n] {
 			n++
 		}
@@ -390,16 +297,16 @@ func together(tasks []task) (match string, one bool) {
 }
 
 // erase removes what the tasks match of names in Redis, which may be those of leases.
-func (c *Cache) erase(ctx context.Context, tasks []task, names []string) error {
+func (c *Cache) erase(ctx context.Context, tasks []journal.Pattern, names []string) error {
 	var keys []string
-	var of [][]task
+	var of [][]journal.Pattern
 	for _, key := range names {
 		if lease, ok := redisstore.KeyOfLease(key); ok {
 			key = lease
 		}
-		var which []task
+		var which []journal.Pattern
 		for _, t := range tasks {
-			if t.matches(key) && !strings.ContainsAny(key, "{}") {
+			if t.Matches(key) && !strings.ContainsAny(key, "{}") {
 				which = append(which, t)
 			}
 		}
@@ -413,9 +320,7 @@ func (c *Cache) erase(ctx context.Context, tasks []task, names []string) error {
 			continue
 		}
 		for _, t := range which {
-			for _, w := range t.waiters {
-				w.tally.removed.Add(1)
-			}
+			t.Removed()
 		}
 	}
 	return err

@@ -9,13 +9,14 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-func swept(list ...*tally) (n int) {
+func swept(list ...*journal.Count) (n int) {
 	for _, t := range list {
 		select {
-		case <-t.done:
+		case <-t.Done:
 			n++
 		default:
 		}
@@ -31,7 +32,7 @@ func TestWhatWaitsForSweepsDoesNotGrow(t *testing.T) {
 	first := s.begin("a", 1)
 	running := s.take()
 	generation := uint64(1)
-	var all []*tally
+	var all []*journal.Count
 	for range 100 { // a sweep each, and all of them fail
 		for range 100 {
 			generation++
@@ -48,7 +49,9 @@ func TestWhatWaitsForSweepsDoesNotGrow(t *testing.T) {
 	generation++
 	late := s.begin("a", generation)
 	s.done(round)
-	require.Equal(t, uint64(generation), late.upTo)
+	left := s.due["a"].tallies
+	require.Same(t, late, left[len(left)-1].Count)
+	require.Equal(t, uint64(generation), left[len(left)-1].upTo)
 	require.Zero(t, swept(late), "it has come too late for the places that were passed")
 	s.done(s.take())
 	require.Equal(t, len(all)+1, swept(append(all, late)...))
@@ -59,7 +62,7 @@ func TestWhatWaitsForSweepsDoesNotGrow(t *testing.T) {
 func TestATallyIsSharedByThoseWhoWaitForTheSameSweep(t *testing.T) {
 	t.Parallel()
 	s := sweeps{wake: make(chan struct{}, 1)}
-	waiting := newTally()
+	waiting := journal.NewCount()
 	one := s.begin("a", 5, waiting)
 	require.Same(t, waiting, one)
 	require.Same(t, one, s.begin("a", 7))
@@ -69,7 +72,8 @@ func TestATallyIsSharedByThoseWhoWaitForTheSameSweep(t *testing.T) {
 	next := s.begin("a", 8)
 	require.NotSame(t, one, next)
 	require.Len(t, round, 2)
-	require.Equal(t, []*tally{one}, round["a"].tallies)
+	require.Len(t, round["a"].tallies, 1)
+	require.Same(t, one, round["a"].tallies[0].Count)
 	s.done(round)
 	require.Equal(t, 1, swept(one))
 	require.Zero(t, swept(next))
@@ -110,7 +114,7 @@ func TestWhatIsConfirmedAgainIsSweptAndCounted(t *testing.T) {
 			receipts <- r
 		}()
 		gate.Wait(t)
-		c.journal.doubt()
+		c.journal.ConnectionLost()
 		gate.Release()
 		r := <-receipts
 		require.False(t, r.Confirmed, tt.bumped)

@@ -36,11 +36,6 @@ func (s *slot) tagLife() time.Duration {
 	return min(longest, math.MaxInt64-tagMargin) + tagMargin
 }
 
-// onlyTags reports whether an entry names no key as a tag that is none.
-func onlyTags(tags []wire.Tag) bool {
-	return !slices.ContainsFunc(tags, func(t wire.Tag) bool { return !keyspace.IsTag(t.Name) })
-}
-
 // tagNames makes tags of what users call them.
 func tagNames(names []string) ([]string, error) {
 	tags, err := keyspace.NamedTags(names)
@@ -106,7 +101,7 @@ func (m *marks) of(tag string) *mark {
 			k = new(mark)
 		}
 		*k = mark{tag: tag, fence: m.cache.near.Fence(tag, nil), notice: m.cache.newNotice(tag)}
-		k.quarantined = m.cache.journal.holds(tag) // after the fence: what is entered later breaks it
+		k.quarantined = m.cache.journal.Contains(tag) // after the fence: what is entered later breaks it
 		m.add(k)
 	}
 	return k
@@ -132,7 +127,7 @@ func (m *marks) renew(trust bool) {
 			k.fence.End()
 			k.fence = m.cache.near.Fence(k.tag, nil)
 		}
-		k.quarantined = m.cache.journal.holds(k.tag)
+		k.quarantined = m.cache.journal.Contains(k.tag)
 		k.known, k.gen, k.unanswered, k.notice = false, nil, nil, m.cache.newNotice(k.tag)
 		if trust {
 			k.recall(m.cache)
@@ -211,7 +206,7 @@ func (m *marks) asksFor(k *mark) bool {
 func (c *Cache) ensured(ctx context.Context, list []*mark, gens []redisstore.Generation) {
 	var changed []*mark
 	for i, k := range list {
-		if gens[i].Err != nil || c.journal.holds(k.tag) {
+		if gens[i].Err != nil || c.journal.Contains(k.tag) {
 			continue
 		}
 		if k.known && k.value == gens[i].Value && k.gen != nil && k.gen.Valid() {
@@ -230,7 +225,7 @@ func (c *Cache) ensured(ctx context.Context, list []*mark, gens []redisstore.Gen
 func (c *Cache) learn(k *mark, r redisstore.Read) {
 	k.unanswered, k.voucher, k.untracked = r.Err, r.Voucher, r.Err != nil && redisstore.IsForbidden(r.Err)
 	value, err := redisstore.ParseGeneration(r.Value)
-	if r.Err != nil || r.Value == nil || err != nil || k.quarantined || c.journal.holds(k.tag) {
+	if r.Err != nil || r.Value == nil || err != nil || k.quarantined || c.journal.Contains(k.tag) {
 		return
 	}
 	k.known, k.value, k.gen = true, value, nil
@@ -343,7 +338,7 @@ func (c *Cache) stampLate(ctx context.Context, m *marks, s *slot, names []string
 		if err := gens[i].Err; err != nil {
 			return false, err
 		}
-		if c.journal.holds(k.tag) {
+		if c.journal.Contains(k.tag) {
 			return false, nil
 		}
 		k.known, k.value, k.gen = true, gens[i].Value, nil

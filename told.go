@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/quota"
 )
 
 // An Invalidation tells Options.OnInvalidated what was invalidated: keys, or one of the others.
@@ -24,7 +25,7 @@ type told struct {
 	list []untold // guarded by mu
 	size int      // of the texts in it; guarded by mu
 
-	outside room // of callers outside of the program
+	outside quota.Shares // of callers outside of the program
 }
 
 // An untold is what is to be told, and in whose share it is until then.
@@ -33,7 +34,7 @@ type untold struct {
 	caller string
 }
 
-func (u untold) use() use { return use{entries: 1, bytes: sizeOf(u.Invalidation)} }
+func (u untold) use() quota.Use { return quota.Use{Entries: 1, Bytes: sizeOf(u.Invalidation)} }
 
 const (
 	mostUntold     = 65536
@@ -42,7 +43,7 @@ const (
 
 // mostUntoldOutside is the part of these of all callers outside of the program together. With what they have in the journal, which is told
 // when it is confirmed, it leaves some to the program.
-var mostUntoldOutside = use{entries: mostUntold / 4, bytes: mostUntoldSize / 4}
+var mostUntoldOutside = quota.Use{Entries: mostUntold / 4, Bytes: mostUntoldSize / 4}
 
 // sizeOf estimates the memory that an invalidation takes.
 func sizeOf(i Invalidation) int {
@@ -59,7 +60,7 @@ func sizeOf(i Invalidation) int {
 
 // reserve sets room aside for what a caller is about to invalidate.
 func (t *told) reserve(caller string, names []string) (end func(), ok bool) {
-	return t.outside.reserve(mostUntoldOutside, caller, untold{Invalidation{Keys: names}, caller}.use())
+	return t.outside.Reserve(mostUntoldOutside, caller, untold{Invalidation{Keys: names}, caller}.use())
 }
 
 // tell notes that something is confirmed that a caller has invalidated.
@@ -72,14 +73,14 @@ func (c *Cache) tell(caller string, i Invalidation) {
 	t.mu.Lock()
 	if len(t.list)+1 > mostUntold || t.size+sizeOf(i) > mostUntoldSize {
 		for _, waits := range t.list {
-			t.outside.giveBack(waits.caller, waits.use())
+			t.outside.Release(waits.caller, waits.use())
 		}
 		t.list, t.size = nil, 0
 		next = untold{Invalidation: Invalidation{All: true, At: next.At}}
 	}
 	t.list = append(t.list, next)
 	t.size += sizeOf(next.Invalidation)
-	t.outside.take(next.caller, next.use())
+	t.outside.Take(next.caller, next.use())
 	t.mu.Unlock()
 	wake(t.wake)
 }
@@ -117,7 +118,7 @@ func (t *told) next() (i Invalidation, ok bool) {
 	first := t.list[0]
 	t.list[0], t.list = untold{}, t.list[1:]
 	t.size -= sizeOf(first.Invalidation)
-	t.outside.giveBack(first.caller, first.use())
+	t.outside.Release(first.caller, first.use())
 	return first.Invalidation, true
 }
 

@@ -58,6 +58,9 @@ func TestOnlyNamesOfTagsAreTags(t *testing.T) {
 	for _, name := range []string{"models:a", PatternPrefix + "models:*", "%tags:", "all", ""} {
 		require.False(t, IsTag(name), name)
 	}
+	require.True(t, OnlyTags(nil))
+	require.True(t, OnlyTags([]wire.Tag{{Name: All}, {Name: "%t:a"}}))
+	require.False(t, OnlyTags([]wire.Tag{{Name: All}, {Name: "models:a"}}))
 }
 
 func TestKeysOfCategories(t *testing.T) {

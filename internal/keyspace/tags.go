@@ -5,6 +5,7 @@ package keyspace
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/gatewayz/aside/internal/wire"
@@ -30,6 +31,11 @@ func CategoryTag(category string) string { return CategoryPrefix + category }
 // entry may be forged, and name any key of the server.
 func IsTag(name string) bool {
 	return name == All || name == Sequence || strings.HasPrefix(name, CategoryPrefix) || IsNamed(name)
+}
+
+// OnlyTags reports whether all names that an entry carries as tags are names of tags. A forged entry may name any key of the server.
+func OnlyTags(tags []wire.Tag) bool {
+	return !slices.ContainsFunc(tags, func(t wire.Tag) bool { return !IsTag(t.Name) })
 }
 
 // IsNamed reports whether a name is that of a tag that the program has named.

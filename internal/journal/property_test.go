@@ -1,4 +1,4 @@
-package aside
+package journal
 
 import (
 	"fmt"
@@ -26,16 +26,16 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		j := newJournal()
+		j := New()
 		servers := []*pretended{{done: map[string]int{}}, {done: map[string]int{}}}
 		server := func(name string) *pretended { return servers[int(name[len(name)-1])%2] }
 		wanted := make(map[string]int) // how often a name was invalidated, by what has returned
 		begun := make(map[string]int)
-		var waiters []*pending
+		var waiters []*Pending
 		type order struct {
 			names  []string
 			sent   map[string]int
-			at     moment
+			at     Position
 			direct bool
 		}
 		var flying []order
@@ -63,22 +63,21 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 			name := []string{"c:", keyspace.NamedPrefix, keyspace.PatternPrefix + "c:"}[r.IntN(3)] + strconv.Itoa(r.IntN(30))
 			switch r.IntN(12) {
 			case 0, 1: // an order that is sent, and whose reply is on its way
-				at := j.now()
-				at.caller = caller
+				at := j.Now(caller)
 				begun[name]++
 				flying = append(flying, order{[]string{name}, carry([]string{name}), at, true})
 			case 2: // one that cannot be sent
 				begun[name]++
-				waiters = append(waiters, j.enterFor(caller, name)...)
+				waiters = append(waiters, j.Enter(caller, name)...)
 				wanted[name] = begun[name]
 			case 3:
-				tags, keys, upTo := j.pending()
+				tags, keys, upTo := j.Batch()
 				names := append(tags, keys...)
 				flying = append(flying, order{names: names, sent: carry(names), at: upTo})
 			case 4:
-				tasks, upTo := j.tasks()
+				tasks, upTo := j.Patterns()
 				for _, task := range tasks {
-					flying = append(flying, order{names: []string{task.name}, sent: carry([]string{task.name}), at: upTo})
+					flying = append(flying, order{names: []string{task.Name}, sent: carry([]string{task.Name}), at: upTo})
 				}
 			case 5, 6, 7: // a reply
 				if len(flying) == 0 {
@@ -88,14 +87,14 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 				o := flying[i]
 				flying = append(flying[:i], flying[i+1:]...)
 				for _, name := range o.names {
-					_, again := j.confirm(o.at, name)
+					_, again := j.Confirm(o.at, name)
 					waiters = append(waiters, again...)
 					if o.direct {
 						wanted[name] = max(wanted[name], o.sent[name])
 					}
 				}
 			case 8: // the mark
-				mark := j.mark()
+				mark := j.Watermark()
 				for _, s := range servers {
 					if s.mark > mark {
 						continue
@@ -103,7 +102,7 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 					s.mark = mark
 				}
 				if r.IntN(2) == 0 {
-					j.wrote(mark)
+					j.Recorded(mark)
 				}
 			case 9:
 				servers[r.IntN(2)].save()
@@ -113,26 +112,26 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 					continue
 				}
 				i := r.IntN(len(s.old))
-				j.doubt()
+				j.ConnectionLost()
 				s.done, s.mark = maps.Clone(s.old[i].done), s.old[i].mark
 				s.old = s.old[:i]
-				j.found(s.mark)
+				j.Recover(s.mark)
 				check(step)
 			case 11:
 				if r.IntN(100) == 0 {
-					j.doubt()
-					j.found(servers[r.IntN(2)].mark)
+					j.ConnectionLost()
+					j.Recover(servers[r.IntN(2)].mark)
 				}
 			}
 			check(step)
 		}
 		// In the end all is confirmed, and whoever waits is told.
 		for range 5 {
-			tags, keys, upTo := j.pending()
-			j.confirm(upTo, append(tags, keys...)...)
-			tasks, upTo := j.tasks()
+			tags, keys, upTo := j.Batch()
+			j.Confirm(upTo, append(tags, keys...)...)
+			tasks, upTo := j.Patterns()
 			for _, task := range tasks {
-				j.confirm(upTo, task.name)
+				j.Confirm(upTo, task.Name)
 			}
 		}
 		require.Empty(t, j.entries)
@@ -144,8 +143,8 @@ func TestNothingThatWasInvalidatedIsForgotten(t *testing.T) {
 				t.Fatal(fmt.Sprint("seed ", seed, ": the waiter ", i, " of ", len(waiters), " is never told"))
 			}
 		}
-		j.wrote(j.mark())
-		by, all := j.outside.taken()
+		j.Recorded(j.Watermark())
+		by, all := j.outside.Taken()
 		require.Empty(t, by)
 		require.Zero(t, all)
 		require.Zero(t, j.own)

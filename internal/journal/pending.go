@@ -1,0 +1,71 @@
+package journal
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gatewayz/aside/internal/keyspace"
+)
+
+// An unconfirmed entry stands for one or more invalidations of one key, tag or pattern.
+type unconfirmed struct {
+	number   uint64     // of the last one
+	waiters  []*Pending // the oldest first
+	overflow bool       // it is everything, in place of names for which there was no room
+	caller   string     // in whose share it is: see account
+}
+
+// A Pending is shared by those who wait until one name is confirmed, and have invalidated it between two tries to send it.
+type Pending struct {
+	number    uint64        // of the last of their invalidations
+	confirmed chan struct{} // closed when Redis has carried it out
+	failed    chan struct{} // closed by Fail when a try has failed; nil but for a pattern
+	failing   sync.Once
+	count     *Count // nil for a key
+}
+
+// Confirmed is closed when Redis has carried out the invalidation.
+func (p *Pending) Confirmed() <-chan struct{} { return p.confirmed }
+
+// Failed is closed when a try to carry out a pattern has failed. It is nil but for a pattern.
+func (p *Pending) Failed() <-chan struct{} { return p.failed }
+
+// Count counts the values that are removed for the invalidation. It is nil for a key.
+func (p *Pending) Count() *Count { return p.count }
+
+// Fail closes Failed.
+func (p *Pending) Fail() {
+	if p.failed != nil {
+		p.failing.Do(func() { close(p.failed) })
+	}
+}
+
+// wait returns what is closed when the entry's last invalidation is confirmed. Up to the number sent, an invalidation may be confirmed
+// before the last one, so the last one does not share what waits for it.
+func (e *unconfirmed) wait(name string, sent uint64) *Pending {
+	const most = 8 // where each try fails, and another invalidation comes after each
+	n := len(e.waiters)
+	if n > 0 && (e.waiters[n-1].number > sent || n >= most) {
+		e.waiters[n-1].number = e.number
+		return e.waiters[n-1]
+	}
+	w := &Pending{number: e.number, confirmed: make(chan struct{})}
+	if strings.HasPrefix(name, "%") && name != keyspace.Sequence {
+		w.count = NewCount()
+	}
+	if strings.HasPrefix(name, keyspace.PatternPrefix) {
+		w.failed = make(chan struct{})
+	}
+	e.waiters = append(e.waiters, w)
+	return w
+}
+
+// A Count counts the values that are removed for one or more invalidations.
+type Count struct {
+	Removed atomic.Int64
+	Done    chan struct{} // closed when no more are removed
+}
+
+// NewCount makes a Count.
+func NewCount() *Count { return &Count{Done: make(chan struct{})} }

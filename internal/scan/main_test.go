@@ -1,0 +1,90 @@
+package scan
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	bound = 20 * time.Second
+	now   = uint64(1_763_950_000_000_000) // the generation of all tags of these tests
+)
+
+// A fixture is a server, and a Scanner that knows the categories "items" and "users".
+type fixture struct {
+	*Scanner
+	server *redistest.Server
+}
+
+func newFixture(t *testing.T, unconfirmed ...string) *fixture {
+	t.Helper()
+	server := redistest.Start(t)
+	store := redisstore.Open(redisstore.Options{
+		Client:    rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true},
+		OpTimeout: bound, Lease: bound,
+		Format: redisstore.Format{
+			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
+			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+		},
+	})
+	t.Cleanup(store.Close)
+	require.Eventually(t, store.Up, bound, time.Millisecond)
+	return &fixture{server: server, Scanner: New(Options{
+		Store: store, Named: func(key string) string { return key }, Categories: func() []string { return []string{"items", "users"} },
+		Unconfirmed: func(name string) bool {
+			for _, u := range unconfirmed {
+				if u == name {
+					return true
+				}
+			}
+			return false
+		},
+	})}
+}
+
+// bump gives tags the generation that they have in these tests.
+func (f *fixture) bump(t *testing.T, tags ...string) {
+	t.Helper()
+	for _, tag := range tags {
+		f.server.MustDo(t, "SET", tag, strconv.FormatUint(now, 10))
+	}
+}
+
+// put stores a value that carries the tags of its category and of everything, and others.
+func (f *fixture) put(t *testing.T, key string, change func(*wire.Header), tags ...wire.Tag) {
+	t.Helper()
+	began := time.Now().Add(-time.Minute)
+	h := wire.Header{
+		LoadStart: began.UnixMicro(), FreshUntil: began.Add(time.Hour).UnixMicro(), DeadUntil: began.Add(time.Hour).UnixMicro(), Nonce: wire.NewNonce(),
+		Tags: append([]wire.Tag{{Name: keyspace.All, Generation: now}, {Name: keyspace.CategoryTag(keyspace.CategoryOf(key)), Generation: now}}, tags...),
+	}
+	if change != nil {
+		change(&h)
+	}
+	value, err := wire.Encode(key, h, []byte("a payload"), wire.Limits{MaxValue: 1000, CompressFrom: -1})
+	require.NoError(t, err)
+	f.server.MustDo(t, "SET", key, string(value))
+}
+
+// left are those of keys that are still there.
+func (f *fixture) left(t *testing.T, keys ...string) (left []string) {
+	t.Helper()
+	for _, key := range keys {
+		if f.server.MustDo(t, "EXISTS", key).(int64) == 1 {
+			left = append(left, key)
+		}
+	}
+	return left
+}
