@@ -26,6 +26,7 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/scan"
+	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -52,13 +53,9 @@ type Cache struct {
 	scanner      *scan.Scanner    // nil in memory mode
 	sweeps       sweeps
 	leases       *lease.Keeper // nil in memory mode
-	touches      touches
+	tags         *tags.Registry
 	told         told
 	closes       chan struct{}
-
-	generations atomic.Uint64 // the last one given to a tag in memory mode
-	lateTags    atomic.Uint64 // how often a named tag may have been invalidated, as far as this process has been told
-	ownTags     atomic.Uint64 // how often this process has invalidated one
 
 	closing    sync.Once
 	closed     atomic.Bool
@@ -85,6 +82,7 @@ func New(opts Options) (*Cache, error) {
 	c.failures.clock = c.clock
 	c.health.start(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
+	c.tags = tags.New(c.near, c.clock)
 	if opts.Check.Share > 0 {
 		c.sampler.start(opts.Check)
 		c.background.Go(c.sampling)
@@ -113,6 +111,7 @@ func New(opts Options) (*Cache, error) {
 		Marked:  c.journal.Recover,
 		Asked:   c.metrics.Calls,
 	})
+	c.tags.Connect(c.store, c.journal.Contains)
 	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
 	c.health.ask(c.store.State)
 	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
@@ -122,7 +121,7 @@ func New(opts Options) (*Cache, error) {
 	c.background.Go(func() { c.replay(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
 	c.background.Go(func() { c.sweep(ctx) })
 	c.background.Go(func() { c.keepMark(ctx, c.journal) })
-	c.background.Go(func() { c.touching(ctx) })
+	c.background.Go(func() { c.tags.Touch(ctx, c.categoriesInUse()) })
 	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
 }
@@ -320,8 +319,8 @@ func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
 	c.awaitFirst(calm, s)
 	budget, cancel := c.budget(calm, s)
 	defer cancel()
-	m := c.newMarks()
-	defer m.end()
+	m := c.tags.Snapshot()
+	defer m.End()
 	defer func() { s.fence.End() }()
 	c.fence(s, m, nil)
 	ok = len(c.readStore(budget, m, []*slot{s}, func(_ *slot, o outcome) { out = o })) == 0
@@ -363,20 +362,18 @@ type flying struct {
 	waiter       *flight.Call[flightKey, outcome] // of the load that waits for it, where that is known
 	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
 	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
-	lateTags     uint64                           // the cache's, when the slot joined its flight, or began it
-	ownTags      uint64                           // likewise
+	tagEvents    tags.Events                      // when the slot joined its flight, or began it
 	apart        func([]*slot)                    // leads other slots of the batch on a goroutine of their own; nil outside of one
 }
 
 // seen is what a slot has read.
 type seen struct {
 	fence       *near.Fence         // taken before anything is read
-	notice                          // of its key, as it was read last
+	notice      tags.Notice         // of its key, as it was read last
 	read        bool                // Redis was asked what it holds, or is not to be asked
 	unanswered  bool                // Redis did not say what it holds
 	began       int64               // when its fence was taken, on the cache's clock
-	stamps      []stamp             // the generations of its tags, from before the load
-	sequence    uint64              // that of all named tags, likewise
+	captured    tags.Capture        // the generations of its tags, from before the load
 	reject      redisstore.Rejected // the value in Redis that cannot be used
 	outdated    bool                // what Redis has is out of date by its manifest
 	quarantined bool                // Redis may still hold what this process has invalidated
@@ -459,7 +456,7 @@ type outcome struct {
 	loadedAt   int64 // when the load began, on the cache's clock
 	freshUntil int64
 	late       bool   // it has tags that its callers have not named
-	lateTags   uint64 // the cache's, when the flight began
+	tagEvents  uint64 // that were known of when the flight began
 	untold     bool   // nobody would have told this process of a change of those tags
 }
 
@@ -533,7 +530,7 @@ type loadFunc func(ctx context.Context, indexes []int, found func(index int, g g
 // No code of the program's runs after the flight is led: what ended the goroutine there would leave a flight that never runs.
 func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err error) {
 	l := loadOf(ctx).underWay()
-	s.lateTags = c.lateTags.Load()
+	s.tagEvents = c.tags.Events()
 	if s.supersede || s.strong {
 		if s.call, s.led, ended = c.joinFresh(s, l == nil); ended != nil {
 			return ended, nil
@@ -550,7 +547,7 @@ func (c *Cache) join(ctx context.Context, s *slot) (ended <-chan struct{}, err e
 // tooLate reports whether s has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
 // before s came. Nobody could know: a loader names such tags when it has loaded, and what is in Redis when it is read.
 func (s *slot) tooLate(out outcome) bool {
-	return !s.led && out.late && (out.lateTags != s.lateTags || out.untold)
+	return !s.led && out.late && (out.tagEvents != s.tagEvents.All || out.untold)
 }
 
 // wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
@@ -576,21 +573,21 @@ func (s *slot) wait(ctx context.Context, clock *near.Clock) (out outcome, err er
 // lead takes the keys of one flight along the load path: near, read, lease, load, share, fill. Each step hands on only what
 // it could not answer.
 func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
-	m := c.newMarks()
+	m := c.tags.Snapshot()
 	wake := make(chan struct{}, 1)
 	defer func() {
 		for _, s := range slots {
 			s.fence.End()
 		}
-		m.end()
+		m.End()
 	}()
 	c.awaitFirst(ctx, slots...)
 	pending := c.recheckNear(ctx, slots, m, wake)
 	if c.store == nil {
-		m.renew(true)
-		m.localGenerations()
+		m.Renew(true)
+		m.Local()
 		for _, s := range pending {
-			m.capture(s)
+			m.Capture(&s.captured, s.tags)
 			s.guard(c, m)
 		}
 		c.loadAndShare(ctx, m, c.holdBack(pending), load)
@@ -634,7 +631,7 @@ func (c *Cache) lead(ctx context.Context, slots []*slot, load loadFunc) {
 
 // waitedEnough tells those slots apart that have waited for another process's lease for half of the time that a load may take. That
 // one may be stuck, or the lease nobody's; they are loaded without one while there is still time to.
-func (c *Cache) waitedEnough(m *marks, held []*slot, began int64) (waiting, enough []*slot) {
+func (c *Cache) waitedEnough(m *tags.Snapshot, held []*slot, began int64) (waiting, enough []*slot) {
 	waited := time.Duration(c.clock.Now() - began)
 	for _, s := range held {
 		if waited < s.plan.loadTimeout/2 {
@@ -681,24 +678,20 @@ func (c *Cache) await(ctx context.Context, call *flight.Call[flightKey, outcome]
 //  2. An invalidation that Redis has not confirmed is entered. It breaks the fences that are taken already.
 //  3. A caller comes, and joins.
 //  4. The guard is up. It keeps out those who come from now on, but not him: the flight must not read what Redis still holds.
-func (c *Cache) fence(s *slot, m *marks, wake chan<- struct{}) {
+func (c *Cache) fence(s *slot, m *tags.Snapshot, wake chan<- struct{}) {
 	s.fence.End()
 	s.began, s.read, s.unanswered = c.clock.Now(), false, false
-	s.fence, s.notice, s.stamps = c.near.Fence(s.key, wake), c.newNotice(s.key), nil
-	for _, tag := range s.tags {
-		m.of(tag)
-	}
-	m.of(keyspace.Sequence)
+	s.fence, s.notice, s.captured.Tags = c.near.Fence(s.key, wake), c.tags.Notice(s.key), nil
+	m.Add(s.tags...)
+	m.Add(keyspace.Sequence)
 	s.guard(c, m)
 	c.seeQuarantine(s, m)
 }
 
 // seeQuarantine looks up which of s's names Redis must not be asked for.
-func (c *Cache) seeQuarantine(s *slot, m *marks) {
+func (c *Cache) seeQuarantine(s *slot, m *tags.Snapshot) {
 	s.quarantined = c.journal.Contains(s.key)
-	for _, tag := range s.tags {
-		m.of(tag).quarantined = c.journal.Contains(tag)
-	}
+	m.Recheck(s.tags)
 }
 
 // shareHit gives what was found to those who wait, and to nobody who comes later: the flight may go on for other keys,
@@ -810,9 +803,9 @@ func holds(value any, typ reflect.Type) bool {
 
 // recheckNear takes the fences, and looks into memory again now that the flight is led: a load that ended between the first
 // look and then would be repeated.
-func (c *Cache) recheckNear(ctx context.Context, slots []*slot, m *marks, wake chan<- struct{}) (pending []*slot) {
+func (c *Cache) recheckNear(ctx context.Context, slots []*slot, m *tags.Snapshot, wake chan<- struct{}) (pending []*slot) {
 	for _, s := range slots {
-		s.lateTags, s.ownTags = c.lateTags.Load(), c.ownTags.Load()
+		s.tagEvents = c.tags.Events()
 		if s.supersede {
 			c.near.Break(s.key) // of the loads under way, none is stored any more
 		}
@@ -842,7 +835,7 @@ func (c *Cache) recheckNear(ctx context.Context, slots []*slot, m *marks, wake c
 // readStore looks into Redis, in one round trip, and hands each usable value to found. The others are pending. The
 // generations that memory does not know come along; a second round trip is for those of tags that nobody but the value
 // itself has named.
-func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found func(*slot, outcome)) (pending []*slot) {
+func (c *Cache) readStore(ctx context.Context, m *tags.Snapshot, slots []*slot, found func(*slot, outcome)) (pending []*slot) {
 	if len(slots) == 0 {
 		return nil
 	}
@@ -855,14 +848,14 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		return pending
 	}
 	if len(slots) > 0 {
-		m.renew(!slots[0].strong)
+		m.Renew(!slots[0].strong)
 	}
 	values := c.look(ctx, m, slots, pending)
 	slots, values = c.setApart(m, slots, values)
 	var sealed []*sealed
 	for i, s := range slots {
 		r := values[i]
-		s.voucher, s.reject, s.unanswered = r.Voucher, redisstore.Rejected{}, false
+		s.notice.Voucher, s.reject, s.unanswered = r.Voucher, redisstore.Rejected{}, false
 		switch {
 		case r.Err != nil:
 			c.redisFailed(ctx, s, r.Err)
@@ -872,17 +865,13 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 		case r.Value != nil && !s.supersede:
 			if v, ok := c.unseal(ctx, s, r); ok {
 				sealed = append(sealed, v)
-				for _, tag := range v.header.Tags {
-					if k := m.of(tag.Name); !k.known && !s.strong {
-						k.recall(c)
-					}
-				}
+				m.AddStored(v.header.Tags, !s.strong)
 				continue
 			}
 		}
 		pending = append(pending, s)
 	}
-	if unknown := m.unknown(); len(unknown) > 0 && m.needed(unknown, sealed) {
+	if lacksTags(m, sealed) {
 		after, cancel := c.store.More(ctx, 0, 1) // chunks may have taken longer than was foreseen
 		c.look(after, m, nil, nil)
 		cancel()
@@ -896,10 +885,10 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 	}
 	for _, s := range pending {
 		s.read = true
-		if err := m.unansweredOf(s); err != nil && s.keep {
+		if err := m.Unanswered(s.tags); err != nil && s.keep {
 			c.redisFailed(ctx, s, err)
 		}
-		m.capture(s)
+		m.Capture(&s.captured, s.tags)
 		s.guard(c, m)
 	}
 	return pending
@@ -908,14 +897,10 @@ func (c *Cache) readStore(ctx context.Context, m *marks, slots []*slot, found fu
 // apart tells those slots that may be read in Redis from those that must not be, because Redis has not confirmed that they
 // were invalidated: neither is what it has of them trusted, nor is anything stored there. Nor are those read that have waited
 // for Redis in vain already.
-func (c *Cache) apart(m *marks, slots []*slot) (readable, others []*slot) {
+func (c *Cache) apart(m *tags.Snapshot, slots []*slot) (readable, others []*slot) {
 	for _, s := range slots {
-		held := s.quarantined
-		for _, tag := range s.tags {
-			held = held || m.of(tag).quarantined
-		}
 		switch {
-		case held:
+		case s.quarantined || m.Quarantined(s.tags):
 			s.quarantine()
 		case s.unasked != nil:
 			s.status, s.keep, s.reason = StatusFallback, false, redisstore.Describe(s.unasked)
@@ -934,9 +919,9 @@ func (s *slot) quarantine() {
 
 // look reads the values of slots, and the generations that m does not know. Of quarantined slots, whose values are not trusted, it
 // reads just enough for Redis to tell of their changes: what is loaded for them is kept and shared only if it does.
-func (c *Cache) look(ctx context.Context, m *marks, slots, quarantined []*slot) []redisstore.Read {
-	unread := m.unread()
-	looks := make([]redisstore.Look, 0, len(slots)+len(unread)+len(quarantined))
+func (c *Cache) look(ctx context.Context, m *tags.Snapshot, slots, quarantined []*slot) []redisstore.Read {
+	unread := m.Unread()
+	looks := make([]redisstore.Look, 0, len(slots)+unread+len(quarantined))
 	for _, s := range slots {
 		l := redisstore.Look{Key: s.key, Fence: s.fence}
 		if s.supersede {
@@ -944,9 +929,7 @@ func (c *Cache) look(ctx context.Context, m *marks, slots, quarantined []*slot) 
 		}
 		looks = append(looks, l)
 	}
-	for _, k := range unread {
-		looks = append(looks, redisstore.Look{Key: k.tag, Fence: k.fence, Head: redisstore.GenerationLen})
-	}
+	looks = m.Looks(looks)
 	var others []*slot
 	for _, s := range quarantined {
 		if s.unasked == nil {
@@ -958,11 +941,9 @@ func (c *Cache) look(ctx context.Context, m *marks, slots, quarantined []*slot) 
 		return nil
 	}
 	reads := c.store.Look(ctx, looks...)
-	for i, k := range unread {
-		c.learn(k, reads[len(slots)+i])
-	}
+	m.Learn(reads[len(slots) : len(slots)+unread])
 	for i, s := range others {
-		s.voucher = reads[len(slots)+len(unread)+i].Voucher
+		s.notice.Voucher = reads[len(slots)+unread+i].Voucher
 	}
 	return reads[:len(slots)]
 }
@@ -970,7 +951,7 @@ func (c *Cache) look(ctx context.Context, m *marks, slots, quarantined []*slot) 
 // takeLeases asks Redis for the right to fill, and for the generations that are still unknown. Of the slots, mine are those
 // to load here, and held those that another process is loading, or has loaded by now: then it is worth looking again at
 // once.
-func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, held []*slot, again bool) {
+func (c *Cache) takeLeases(ctx context.Context, m *tags.Snapshot, slots []*slot) (mine, held []*slot, again bool) {
 	var asking []*slot
 	var reqs []redisstore.Request
 	for _, s := range slots {
@@ -989,9 +970,15 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 	if asking[0].supersede {
 		ask = c.store.Seize
 	}
-	list, tags := m.toEnsure(asking)
-	grants, gens := ask(ctx, tags, reqs...)
-	c.ensured(ctx, list, gens)
+	lives := make(map[string]time.Duration) // of the generations of their tags
+	for _, s := range asking {
+		for _, tag := range s.tags {
+			lives[tag] = max(lives[tag], s.tagLife())
+		}
+	}
+	asked := m.Asks(lives)
+	grants, gens := ask(ctx, asked.Tags, reqs...)
+	m.Given(ctx, asked, gens)
 	for i, g := range grants {
 		s := asking[i]
 		switch {
@@ -1005,7 +992,7 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 			mine = append(mine, s)
 		case g.Granted:
 			s.granted = g.Now
-			if !m.capture(s) { // without its generations nothing can be stored
+			if !m.Capture(&s.captured, s.tags) { // without its generations nothing can be stored
 				c.release(s)
 				s.granted = 0
 			}
@@ -1021,7 +1008,7 @@ func (c *Cache) takeLeases(ctx context.Context, m *marks, slots []*slot) (mine, 
 
 // loadAndShare calls the loader once for slots, gives each result to all who wait for it, and stores it where that is
 // allowed. However the loader ends, no lease outlives it.
-func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load loadFunc) {
+func (c *Cache) loadAndShare(ctx context.Context, m *tags.Snapshot, slots []*slot, load loadFunc) {
 	if len(slots) == 0 {
 		return
 	}
@@ -1059,9 +1046,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	for _, s := range slots {
 		if s.status == StatusFallback && !s.leased() {
 			s.fence.Await()
-			for _, tag := range s.tags {
-				m.of(tag).fence.Await()
-			}
+			m.Await(s.tags)
 		}
 	}
 	l := &Load{cache: c, slots: slots, parent: parent}
@@ -1076,7 +1061,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		s, d := slots[i], l.decision(i)
 		s.out = outcome{
 			value: s.value, status: s.status, tier: TierOrigin, reason: s.reason, loadedAt: start, freshUntil: start,
-			late: len(d.tags) > 0, lateTags: s.lateTags,
+			late: len(d.tags) > 0, tagEvents: s.tagEvents.All,
 		}
 		ttl := cmp.Or(d.ttl, s.ttl)
 		s.ownTTL = ttl != s.plan.ttl

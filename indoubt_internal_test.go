@@ -9,32 +9,12 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/journal"
-	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/redistest"
 )
-
-// What memory knows of a tag in quarantine is no more to be trusted than what Redis says: entering everything in its place, when
-// the journal is full, does not retire what memory knows.
-func TestNothingIsTakenFromMemoryForATagInQuarantine(t *testing.T) {
-	t.Parallel()
-	c, err := New(Options{})
-	require.NoError(t, err)
-	defer c.Close()
-	c.journal = journal.New()
-	m := c.newMarks()
-	defer m.end()
-	k := m.of(keyspace.All)
-	m.localGenerations()
-	require.True(t, k.known)
-	c.journal.Enter("", keyspace.All)
-	m.renew(true)
-	require.True(t, k.quarantined)
-	require.False(t, k.known)
-}
 
 // A flight that waits for another process's load looks again and again. What has come into quarantine since it began, without
 // breaking its fence, as when the server that had confirmed it is lost, it does not read either.

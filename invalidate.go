@@ -224,7 +224,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)                         // what is removed for one of them counts once
-	names = append([]string{keyspace.Sequence}, names...) // which comes first: see stampLate
+	names = append([]string{keyspace.Sequence}, names...) // which comes first: see tags.Snapshot.AddLate
 	caller, end, err := c.admit(ctx, names...)
 	if err != nil {
 		return Receipt{}, err
@@ -308,24 +308,19 @@ func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
 // retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
 func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, tags ...string) Receipt {
 	if c.store == nil {
-		c.countOwn(tags)
 		t := journal.NewCount()
-		c.near.RetireAll(tags, &t.Removed, t.Done)
+		c.tags.RetireAll(tags, &t.Removed, t.Done)
 		c.tell(caller, what)
 		return Receipt{Confirmed: true, tallies: []*journal.Count{t}, closes: c.closes}
 	}
-	c.retireHere(tags)
-	defer c.retireHere(tags)
+	c.tags.Retire(tags)
+	defer c.tags.Retire(tags)
 	c.awaitServers(ctx, tags...)
 	before := c.journal.Now(caller)
 	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
-	next := make([]redisstore.Tag, len(tags))
-	for i, tag := range tags {
-		next[i] = bumped(tag)
-	}
 	confirmed := true
-	generations := c.store.Bump(budget, next...)
+	generations := c.tags.Bump(budget, tags...)
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false
@@ -349,34 +344,17 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 	return receipt
 }
 
-func (c *Cache) retireHere(tags []string) {
-	c.countOwn(tags)
-	for _, tag := range tags {
-		c.near.Retire(tag)
-	}
-}
-
-// countOwn comes before the tags are retired: see stampLate.
-func (c *Cache) countOwn(tags []string) {
-	if tags[0] == keyspace.Sequence {
-		c.ownTags.Add(1)
-		c.lateTags.Add(1)
-	}
-}
-
 // pushed is told by Redis that somebody has changed a key, or the generation of a tag.
 func (c *Cache) pushed(key string) {
 	c.metrics.Pushes.Add(1)
-	if key == keyspace.Sequence {
-		c.lateTags.Add(1)
-	}
+	c.tags.Pushed(key)
 	c.near.Push(key)
 }
 
 // gap is told that Redis may not have told of something.
 func (c *Cache) gap() {
 	c.metrics.Gaps.Add(1)
-	c.lateTags.Add(1)
+	c.tags.Gap()
 	c.journal.ConnectionLost()
 }
 

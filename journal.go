@@ -105,11 +105,7 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 	defer cancel()
 	if len(tags) > 0 {
 		for _, group := range independent(tags) {
-			next := make([]redisstore.Tag, len(group))
-			for i, tag := range group {
-				next[i] = bumped(tag)
-			}
-			for i, g := range c.store.Bump(ctx, next...) {
+			for i, g := range c.tags.Bump(ctx, group...) {
 				c.refused(g.Err)
 				all = g.Err == nil && c.confirmed(upTo, group[i], g) && all
 			}

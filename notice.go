@@ -7,47 +7,15 @@ import (
 
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/tags"
 )
-
-// A notice is how this process hears of a change of one name, the key or a tag of a load: Redis tells of it by the connection that
-// the name was read by, or, while Redis is away, nobody does. Where neither is so, Redis can confirm to another process an
-// invalidation that nobody here is told of, so nothing may be kept or shared that rests on the name.
-type notice struct {
-	voucher   *near.Voucher // of that connection, also where the name was missing; nil where nobody tells
-	ups       uint64        // how often the connection to the name's server had come up before it was asked
-	untracked bool          // its server does not tell of it: its slot of a cluster changes hands, or the user may not read it
-}
-
-func (c *Cache) newNotice(name string) notice {
-	if c.store == nil {
-		return notice{}
-	}
-	ups, _ := c.store.Contact(name)
-	return notice{ups: ups}
-}
-
-// told reports whether Redis tells of a change.
-func (n *notice) told() bool { return n.voucher != nil && n.voucher.Valid() }
-
-// cutOff reports whether the server of the name is away, and has been since it was asked: then it has answered nobody here.
-func (c *Cache) cutOff(name string, n *notice) bool {
-	ups, up := c.store.Contact(name)
-	return !up && ups == n.ups
-}
-
-// tellsOf reports whether this process is told of changes of the tag: by its generation, or because it was read.
-func (k *mark) tellsOf() bool { return k.gen != nil && k.gen.Valid() || k.told() }
 
 // hears reports whether this process is told of changes of the key and of all tags of s; if not, whether Redis is away for all
 // those that it is not told of.
-func (c *Cache) hears(m *marks, s *slot) (all, away bool) {
-	all, away = s.told(), s.told() || c.cutOff(s.key, &s.notice)
-	for _, tag := range s.restsOn() {
-		k := m.of(tag)
-		told := k.tellsOf()
-		all, away = all && told, away && (told || c.cutOff(tag, &k.notice))
-	}
-	return all, away
+func (c *Cache) hears(m *tags.Snapshot, s *slot) (all, away bool) {
+	tracked := s.notice.Tracked()
+	all, away = m.Tracked(s.restsOn())
+	return all && tracked, away && (tracked || c.tags.CutOff(s.key, &s.notice))
 }
 
 // restsOn are the tags that a value rests on which is not stored in Redis. A pattern changes only what Redis holds, and the sequence,
@@ -56,23 +24,23 @@ func (s *slot) restsOn() []string { return append(s.tags[:len(s.tags):len(s.tags
 
 // untoldOfLateTags reports whether a loader has named tags of whose changes nobody has told this process for too long to share its
 // value with those who have come since.
-func (c *Cache) untoldOfLateTags(m *marks, s *slot) bool {
+func (c *Cache) untoldOfLateTags(m *tags.Snapshot, s *slot) bool {
 	if c.store == nil {
 		return false
 	}
-	k := m.of(keyspace.Sequence)
-	if k.tellsOf() {
+	k := m.State(keyspace.Sequence)
+	if k.Tracked() {
 		return false
 	}
-	return !c.clock.Before(s.untoldUntil()) || c.store.Tracks(keyspace.Sequence) && !c.cutOff(keyspace.Sequence, &k.notice)
+	return !c.clock.Before(s.untoldUntil()) || c.store.Tracks(keyspace.Sequence) && !c.tags.CutOff(keyspace.Sequence, &k.Notice)
 }
 
 // untoldUntil is until when a load may be joined that nobody is told of any change of.
 func (s *slot) untoldUntil() int64 { return s.began + int64(max(s.plan.degradedTTL, untoldJoin)) }
 
 // awayFromLateTags reports whether Redis is away for the key and for all tags that its loader has named.
-func (c *Cache) awayFromLateTags(m *marks, s *slot) bool {
-	if !c.cutOff(s.key, &s.notice) || !c.cutOff(keyspace.Sequence, &m.of(keyspace.Sequence).notice) {
+func (c *Cache) awayFromLateTags(m *tags.Snapshot, s *slot) bool {
+	if !c.tags.CutOff(s.key, &s.notice) || !c.tags.CutOff(keyspace.Sequence, &m.State(keyspace.Sequence).Notice) {
 		return false
 	}
 	names, err := tagNames(s.lateNames)
@@ -93,22 +61,22 @@ const untoldJoin = redisstore.Takeover
 // read. So a load that has come about without that is joined while Redis has been away ever since, and not for longer than an entry is
 // served then; once Redis is back, other processes may have invalidated what it loads. Where a server does not tell of
 // changes, or not of those of a key, a load is joined for a second.
-func (s *slot) guard(c *Cache, m *marks) {
+func (s *slot) guard(c *Cache, m *tags.Snapshot) {
 	if s.call == nil { // a Get, or a Set
 		return
 	}
 	g := &guard{cache: c, key: s.key, fence: s.fence, notice: s.notice, read: s.read && c.store != nil, until: s.untoldUntil()}
-	g.late, g.lateTags = s.out.late, s.lateTags
+	g.late, g.tagEvents = s.out.late, s.tagEvents.All
 	names := s.tags
 	if s.out.late || s.read && !s.keep { // the load of a value that is not stored
 		names = s.restsOn()
 	}
 	g.tags = g.few[:0]
 	for _, tag := range names {
-		k := m.of(tag)
-		g.tags = append(g.tags, watched{tag, k.fence, k.gen, k.notice})
+		k := m.State(tag)
+		g.tags = append(g.tags, watched{tag, k.Fence, k.Generation, k.Notice})
 	}
-	if c.store != nil && (g.notice.untracked || !c.store.Tracks(g.key)) {
+	if c.store != nil && (g.notice.Untrackable || !c.store.Tracks(g.key)) {
 		g.until = s.began + int64(redisstore.UntrackedLife)
 	}
 	s.call.Guard(g.holds)
@@ -116,39 +84,39 @@ func (s *slot) guard(c *Cache, m *marks) {
 
 // A guard is what a load rests on. It does not change, since who would join the load looks at any time.
 type guard struct {
-	cache    *Cache
-	key      string
-	fence    *near.Fence
-	notice   notice
-	read     bool  // Redis was read; before that, what is read is as new as who joins
-	until    int64 // until when the load is joined where nobody tells of a change
-	late     bool  // its loader names tags
-	lateTags uint64
-	tags     []watched
-	few      [3]watched // room for tags
+	cache     *Cache
+	key       string
+	fence     *near.Fence
+	notice    tags.Notice
+	read      bool   // Redis was read; before that, what is read is as new as who joins
+	until     int64  // until when the load is joined where nobody tells of a change
+	late      bool   // its loader names tags
+	tagEvents uint64 // that were known of when the flight began
+	tags      []watched
+	few       [3]watched // room for tags
 }
 
 type watched struct {
 	tag    string
 	fence  *near.Fence
 	gen    *near.Generation // by which Redis tells of a change; nil: by the fence
-	notice notice
+	notice tags.Notice
 }
 
-func (g *guard) untold(name string, n *notice) bool {
+func (g *guard) untold(name string, n *tags.Notice) bool {
 	if !g.cache.clock.Before(g.until) {
 		return true
 	}
-	return !n.untracked && g.cache.store.Tracks(name) && !g.cache.cutOff(name, n)
+	return !n.Untrackable && g.cache.store.Tracks(name) && !g.cache.tags.CutOff(name, n)
 }
 
 // holds reports whether the load may be joined.
 func (g *guard) holds() bool {
 	own := &g.notice
-	if g.fence.Broken() || own.voucher != nil && !own.voucher.Valid() || g.late && g.cache.lateTags.Load() != g.lateTags {
+	if g.fence.Broken() || own.Voucher != nil && !own.Voucher.Valid() || g.late && g.cache.tags.Events().All != g.tagEvents {
 		return false
 	}
-	if g.read && own.voucher == nil && g.untold(g.key, own) {
+	if g.read && own.Voucher == nil && g.untold(g.key, own) {
 		return false
 	}
 	for i := range g.tags {
@@ -157,15 +125,15 @@ func (g *guard) holds() bool {
 		case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
 			return false
 		case !g.read:
-		case t.gen != nil: // also where the generation of another tag is not known, so that the load has no stamps
+		case t.gen != nil: // also where the generation of another tag is not known, so that the load has captured none
 			if !t.gen.Valid() {
 				return false
 			}
-		case t.notice.voucher == nil:
+		case t.notice.Voucher == nil:
 			if g.untold(t.tag, &t.notice) {
 				return false
 			}
-		case !t.notice.voucher.Valid():
+		case !t.notice.Voucher.Valid():
 			return false
 		}
 	}
@@ -175,7 +143,7 @@ func (g *guard) holds() bool {
 // keepWithoutLease keeps in memory what was loaded without a lease, or could not be stored under it. Where Redis tells of every change
 // that the value could be out of date for, it is as good as one that is in Redis. Where Redis is away, it is kept as what
 // nobody tells of: for DegradedTTL. Otherwise Redis was there and it is not known what it would tell, so it is not kept.
-func (c *Cache) keepWithoutLease(m *marks, s *slot, start int64, ttl time.Duration) {
+func (c *Cache) keepWithoutLease(m *tags.Snapshot, s *slot, start int64, ttl time.Duration) {
 	switch all, away := c.hears(m, s); {
 	case all && len(s.lateNames) == 0:
 		c.keepHeard(m, s, start, ttl)
@@ -184,20 +152,11 @@ func (c *Cache) keepWithoutLease(m *marks, s *slot, start int64, ttl time.Durati
 	}
 }
 
-func (c *Cache) keepHeard(m *marks, s *slot, start int64, ttl time.Duration) {
-	list := []*near.Voucher{s.voucher}
-	for _, tag := range s.restsOn() {
-		k := m.of(tag)
-		if k.gen != nil {
-			list = k.gen.Vouchers(list)
-			continue
-		}
-		v := c.near.Hold(k.fence)
-		if v == nil {
-			s.plan.counts.RefusedFills.Add(1)
-			return
-		}
-		list = append(list, v, k.voucher)
+func (c *Cache) keepHeard(m *tags.Snapshot, s *slot, start int64, ttl time.Duration) {
+	list, ok := m.Vouchers([]*near.Voucher{s.notice.Voucher}, s.restsOn())
+	if !ok {
+		s.plan.counts.RefusedFills.Add(1)
+		return
 	}
 	fresh := s.out.freshUntil
 	s.out.freshUntil = start + int64(ttl)

@@ -10,6 +10,7 @@ import (
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -58,21 +59,21 @@ func (c *Cache) leadApart(ctx context.Context, s *slot, load loadFunc) {
 // again is the slot as it was before its flight looked anywhere. The other one stays with the batch.
 func (s *slot) again() *slot {
 	again := &slot{request: s.request, miss: notCached}
-	again.call, again.led, again.lateTags, again.unasked = s.call, s.led, s.lateTags, s.unasked
+	again.call, again.led, again.tagEvents, again.unasked = s.call, s.led, s.tagEvents, s.unasked
 	return again
 }
 
 // setApart takes large values out of what a batch has read, and has each led apart, from the beginning: what is read again is
 // its manifest. The smaller ones come first, and those without a value in their order. A large value that is out of date by its
 // manifest stays, so that it is loaded with the others; its chunks are not fetched.
-func (c *Cache) setApart(m *marks, slots []*slot, values []redisstore.Read) ([]*slot, []redisstore.Read) {
+func (c *Cache) setApart(m *tags.Snapshot, slots []*slot, values []redisstore.Read) ([]*slot, []redisstore.Read) {
 	var order, large []int
 	sizes := make([]int64, len(slots))
 	for i, s := range slots {
 		value := values[i].Value
 		sizes[i], s.outdated = int64(len(value)), false
 		if chunked := !s.supersede && wire.IsChunked(value); chunked {
-			if sizes[i], s.outdated = m.manifest(c.named(s.key), value); !s.outdated && s.apart != nil && len(slots) > 1 {
+			if sizes[i], s.outdated = manifest(m, c.named(s.key), value); !s.outdated && s.apart != nil && len(slots) > 1 {
 				large = append(large, i)
 				continue
 			}
@@ -100,17 +101,12 @@ func (c *Cache) setApart(m *marks, slots []*slot, values []redisstore.Read) ([]*
 
 // manifest tells how long a value is, with its chunks, and whether it carries another generation of a tag than the one that is
 // known.
-func (m *marks) manifest(key string, value []byte) (size int64, outdated bool) {
+func manifest(m *tags.Snapshot, key string, value []byte) (size int64, outdated bool) {
 	h, size, _, err := wire.Peek(key, value)
 	if err != nil {
 		return int64(len(value)), false // whoever reads it finds that too
 	}
-	for _, tag := range h.Tags {
-		if k := m.find(tag.Name); k != nil && k.known && k.value != tag.Generation {
-			return size, true
-		}
-	}
-	return size, false
+	return size, m.Outdated(h.Tags)
 }
 
 // smallFirst is the order in which the values of a batch are given to those who wait for them: a large one may take long to encode.

@@ -115,8 +115,8 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 
 	s, _, err := newSlot[string](t.Context(), c, key, nil)
 	require.NoError(t, err)
-	m := c.newMarks()
-	defer m.end()
+	m := c.tags.Snapshot()
+	defer m.End()
 	read := func() (found bool) {
 		c.fence(s, m, nil)
 		pending := c.readStore(t.Context(), m, []*slot{s}, func(*slot, outcome) { found = true })

@@ -10,6 +10,7 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -53,7 +54,7 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 	}
 	s.plan.counts.RedisErrors.Add(1)
 	if redisstore.IsMoving(err) || redisstore.IsForbidden(err) {
-		s.voucher, s.untracked = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
+		s.notice.Voucher, s.notice.Untrackable = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
 	}
 	s.status, s.reason, s.keep = StatusFallback, redisstore.Describe(err), false
 	s.timedOut = redisstore.IsTimeout(err)
@@ -83,7 +84,7 @@ func (c *Cache) undecodable(s *slot, err error) {
 // nobody tells it of changes it keeps nothing there, and has to store what it loads.
 func (c *Cache) anotherBuild(s *slot, err error) {
 	c.undecodable(s, err)
-	s.keep, s.reason = !s.told(), "stored by a build with another type or codec"
+	s.keep, s.reason = !s.notice.Tracked(), "stored by a build with another type or codec"
 }
 
 // sealed is what Redis holds for a slot, before its tags were looked at.
@@ -174,83 +175,20 @@ func (c *Cache) readChunks(ctx context.Context, s *slot, stored []byte) (h wire.
 	return m.Join(c.named(s.key), stored, chunks, c.limits())
 }
 
-// needed reports whether one of the unknown tags is on one of these values.
-func (m *marks) needed(unknown []*mark, values []*sealed) bool {
-	for _, v := range values {
-		for _, tag := range v.header.Tags {
-			for _, k := range unknown {
-				if k.tag == tag.Name {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-// unansweredOf is why Redis did not say what the generation of one of s's tags is, nil where it did.
-func (m *marks) unansweredOf(s *slot) error {
-	for _, tag := range s.tags {
-		if k := m.of(tag); !k.known && k.unanswered != nil {
-			return k.unanswered
-		}
-	}
-	return nil
-}
-
-// A standing is what the generations of its tags say of a value.
-type standing int
-
-const (
-	outdated standing = iota // one of its tags was invalidated since it was loaded
-	current                  // none was
-	lapsed                   // none was as far as this process was told, and the server of one of them does not answer now
-	unknown                  // the server of one of them does not answer
-)
-
-// judge finds out whether one of the value's tags was invalidated since it was loaded. A tag that has no generation
-// counts as invalidated, and so does a value without the tags that all values of its policy have. A generation that cannot be read is
-// what a key is whose server is away: what memory knew of it counts for DegradedTTL.
-func (m *marks) judge(v *sealed) (stamps []stamp, is standing, why error) {
-	is = current
-	for _, tag := range v.header.Tags {
-		k := m.of(tag.Name)
-		switch {
-		case k.known && k.value == tag.Generation:
-			stamps = append(stamps, stamp{k.tag, k.value, k.gen})
-		case k.known || k.unanswered == nil:
-			return nil, outdated, nil
-		default:
-			why = k.unanswered
-			g := m.cache.near.Lapsed(k.tag, v.slot.plan.degradedTTL)
-			switch {
-			case g == nil || v.slot.strong || k.fence.BrokenHere():
-				is = unknown
-			case g.Value != tag.Generation:
-				return nil, outdated, nil
-			case is == current:
-				is = lapsed
-			}
-			stamps = append(stamps, stamp{k.tag, tag.Generation, g})
-		}
-	}
-	for _, tag := range v.slot.plan.tags {
-		if !slices.ContainsFunc(stamps, func(st stamp) bool { return st.tag == tag }) {
-			return nil, outdated, nil
-		}
-	}
-	return stamps, is, why
+// lacksTags reports whether the generation of a tag of one of these values has yet to be read.
+func lacksTags(m *tags.Snapshot, values []*sealed) bool {
+	return slices.ContainsFunc(values, func(v *sealed) bool { return m.Lacks(v.header.Tags) })
 }
 
 // open makes an outcome of what Redis holds, and keeps it in memory; or it notes why it cannot be used.
-func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
+func (c *Cache) open(ctx context.Context, m *tags.Snapshot, v *sealed) (outcome, bool) {
 	s := v.slot
-	stamps, is, why := m.judge(v)
+	carried, is, why := m.Judge(v.header.Tags, s.plan.tags, s.strong, s.plan.degradedTTL)
 	switch is {
-	case outdated:
+	case tags.Outdated:
 		s.reason = "invalidated by a tag or its category"
 		return outcome{}, false
-	case unknown:
+	case tags.Unknown:
 		c.redisFailed(ctx, s, why)
 		s.unanswered = s.status == StatusFallback
 		return outcome{}, false
@@ -271,9 +209,9 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 		loadedAt:   local - (now-v.header.LoadStart)*int64(time.Microsecond),
 		freshUntil: local + (until-now)*int64(time.Microsecond),
 	}
-	for _, st := range stamps {
-		if !s.has(st.tag) { // nobody could know while it was read: see tooLate
-			out.late, out.lateTags = true, s.lateTags
+	for _, t := range carried.Tags {
+		if !s.has(t.Tag) { // nobody could know while it was read: see tooLate
+			out.late, out.tagEvents = true, s.tagEvents.All
 		}
 	}
 	if v.header.Negative {
@@ -281,8 +219,8 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 	} else if out.value, ok = c.decode(s, v); !ok {
 		return outcome{}, false
 	}
-	c.keepRead(s, out, stamps)
-	if is == lapsed {
+	c.keepRead(s, out, carried)
+	if is == tags.Lapsed {
 		s.plan.counts.RedisErrors.Add(1)
 		out.status, out.reason, out.freshUntil = StatusStale, redisstore.Describe(why), out.loadedAt
 	}
@@ -331,12 +269,12 @@ func (c *Cache) decode(s *slot, v *sealed) (any, bool) {
 }
 
 // keepRead keeps in memory what was read from Redis, if somebody vouches for it.
-func (c *Cache) keepRead(s *slot, out outcome, stamps []stamp) {
-	own := s.voucher
+func (c *Cache) keepRead(s *slot, out outcome, carried tags.Capture) {
+	own := s.notice.Voucher
 	if own == nil {
 		return
 	}
-	list, ok := vouchers(own, stamps)
+	list, ok := carried.Vouchers(own)
 	kept := out.kept()
 	size := near.Size(kept)
 	if !ok || !c.near.Fits(s.key, size) {
@@ -398,9 +336,9 @@ func (s *slot) encode(lim wire.Limits) (payload []byte, codec uint32, err error)
 // seal puts a payload into its envelope, under s's lease.
 func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) (redisstore.Filling, error) {
 	until := s.granted + (s.out.freshUntil-s.out.loadedAt)/int64(time.Microsecond)
-	tags := make([]wire.Tag, len(s.stamps))
-	for i, st := range s.stamps {
-		tags[i] = wire.Tag{Name: st.tag, Generation: st.value}
+	tags := make([]wire.Tag, len(s.captured.Tags))
+	for i, t := range s.captured.Tags {
+		tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
 	}
 	if own, ok := wire.Builtin(codec); ok && s.out.value != nil && !c.limits().Fits(own, s.typ, payload) {
 		return redisstore.Filling{}, errTooWide // no reader would take it
@@ -436,7 +374,7 @@ func (c *Cache) unstorable(s *slot, err error) {
 }
 
 // fill stores what was loaded, under the leases, after the callers have their values.
-func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
+func (c *Cache) fill(m *tags.Snapshot, slots []*slot, took time.Duration) {
 	var fills []redisstore.Filling
 	var filling, stored, failed []*slot
 	var size int64
@@ -523,11 +461,11 @@ type filled struct {
 var errOutdated = errors.New("invalidated during the load")
 
 // sealLoaded makes what is to be stored of a loaded value.
-func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Filling, error) {
+func (c *Cache) sealLoaded(m *tags.Snapshot, s *slot, took time.Duration) (redisstore.Filling, error) {
 	payload, codec, err := s.encode(c.limits())
 	if err == nil && len(s.lateNames) > 0 {
 		ctx, cancel := c.store.Budget(context.Background(), 0, len(s.lateNames)+1)
-		unmoved, lateErr := c.stampLate(ctx, m, s, s.lateNames)
+		unmoved, lateErr := c.addLateTags(ctx, m, s)
 		cancel()
 		switch {
 		case isInvalid(lateErr):
@@ -561,10 +499,8 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 	if s.lost.Load() {
 		return f, errOutdated
 	}
-	for _, tag := range s.tags {
-		if m.of(tag).fence.BrokenHere() {
-			return f, errOutdated
-		}
+	if m.InvalidatedHere(s.tags) {
+		return f, errOutdated
 	}
 	return f, nil
 }
@@ -597,7 +533,7 @@ func (c *Cache) keepStored(ctx context.Context, slots []*slot) (err error) {
 		if r.Err != nil || r.Voucher == nil || !ok || nonce != s.nonce || s.fence.BrokenHere() {
 			continue
 		}
-		list, ok := vouchers(r.Voucher, s.stamps)
+		list, ok := s.captured.Vouchers(r.Voucher)
 		e := s.asEntry(list)
 		if !ok || !c.near.Fits(s.key, e.Size) {
 			continue
@@ -636,10 +572,10 @@ func (c *Cache) discard(s *slot) error {
 
 // insertLoaded keeps s.out in memory, in memory mode, unless it was invalidated meanwhile. A value that is too large is not
 // kept: its callers get it all the same, and are told so.
-func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
+func (c *Cache) insertLoaded(ctx context.Context, m *tags.Snapshot, s *slot) error {
 	refused := false
 	if len(s.lateNames) > 0 {
-		unmoved, err := c.stampLate(ctx, m, s, s.lateNames)
+		unmoved, err := c.addLateTags(ctx, m, s)
 		if err == nil && len(s.tags) > wire.MaxTags {
 			err = wire.ErrTags
 		}
@@ -648,7 +584,7 @@ func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
 		}
 		refused = !unmoved
 	}
-	list, ok := vouchers(nil, s.stamps)
+	list, ok := s.captured.Vouchers(nil)
 	e := s.asEntry(list)
 	if !c.fits(s, e) {
 		return c.unkept(s, wire.ErrTooLarge)
@@ -665,27 +601,23 @@ func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
 
 // keepUnvouched keeps in memory what was loaded while Redis could not be asked, for the policy's DegradedTTL: nobody would tell
 // if another process invalidated it. What this process invalidates ends it at once.
-func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration) {
+func (c *Cache) keepUnvouched(m *tags.Snapshot, s *slot, start int64, ttl time.Duration) {
 	if s.plan.degradedTTL <= 0 {
 		return
 	}
 	if len(s.lateNames) > 0 {
 		tags, err := tagNames(s.lateNames)
-		if err != nil || c.lateTags.Load() != s.lateTags {
+		if err != nil || c.tags.Events().All != s.tagEvents.All {
 			return
 		}
 		s.tags = slices.Concat(s.tags, tags)
 	}
-	list := []*near.Voucher{near.Unvouched}
-	for _, tag := range s.tags {
-		v := c.near.Hold(m.of(tag).fence)
-		if v == nil {
-			s.plan.counts.RefusedFills.Add(1)
-			return
-		}
-		list = append(list, v)
+	list, ok := m.Hold([]*near.Voucher{near.Unvouched}, s.tags)
+	if !ok {
+		s.plan.counts.RefusedFills.Add(1)
+		return
 	}
-	if c.lateTags.Load() != s.lateTags && len(s.lateNames) > 0 {
+	if c.tags.Events().All != s.tagEvents.All && len(s.lateNames) > 0 {
 		return // one of the tags above may be it: their fences are younger than the load
 	}
 	s.out.freshUntil = start + int64(ttl)
@@ -726,11 +658,9 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 	if s.plan.policy.Private {
 		err = s.own(c.limits())
 	}
-	m := c.newMarks()
-	defer m.end()
-	for _, tag := range s.tags {
-		m.of(tag)
-	}
+	m := c.tags.Snapshot()
+	defer m.End()
+	m.Add(s.tags...)
 	switch {
 	case err != nil:
 	case c.store == nil:
@@ -754,13 +684,13 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 }
 
 // put is Set in memory mode.
-func (c *Cache) put(m *marks, s *slot) error {
+func (c *Cache) put(m *tags.Snapshot, s *slot) error {
 	for ok := false; !ok; {
-		m.renew(true)
-		m.localGenerations()
-		m.capture(s)
+		m.Renew(true)
+		m.Local()
+		m.Capture(&s.captured, s.tags)
 		var list []*near.Voucher
-		if list, ok = vouchers(nil, s.stamps); ok { // else a tag was invalidated in between: there is a new generation
+		if list, ok = s.captured.Vouchers(nil); ok { // else a tag was invalidated in between: there is a new generation
 			e := s.asEntry(list)
 			if !c.fits(s, e) {
 				return c.unkept(s, wire.ErrTooLarge)
@@ -777,7 +707,7 @@ var errNotWritten = errors.New("not written")
 
 // write stores s.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
 // that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
-func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
+func (c *Cache) write(ctx context.Context, m *tags.Snapshot, s *slot) error {
 	payload, codec, err := s.encode(c.limits())
 	if err == nil && len(payload) > c.opts.MaxValueBytes {
 		err = wire.ErrTooLarge
@@ -788,7 +718,7 @@ func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 	}
 	ctx, cancel := c.budget(context.WithoutCancel(ctx), s)
 	defer cancel()
-	m.renew(true)
+	m.Renew(true)
 	if mine, _, _ := c.takeLeases(ctx, m, []*slot{s}); len(mine) == 0 || !s.leased() {
 		return errNotWritten
 	}

@@ -260,7 +260,7 @@ func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
 // has loaded and could not store rests on the sequence instead.
 func (c *Cache) carryOut(ctx context.Context, tasks []journal.Pattern) error {
 	budget, cancel := c.store.Budget(ctx, 0, 1)
-	raised := c.store.Bump(budget, bumped(keyspace.Sequence))
+	raised := c.tags.Bump(budget, keyspace.Sequence)
 	cancel()
 	if err := raised[0].Err; err != nil {
 		return err

@@ -1,0 +1,141 @@
+package tags
+
+import (
+	"context"
+	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+)
+
+// A Carried is one tag with the generation that an entry carries.
+type Carried struct {
+	Tag        string
+	Value      uint64
+	generation *near.Generation // nil where nobody vouches for it
+}
+
+func (t *State) carried() Carried { return Carried{t.tag, t.value, t.Generation} }
+
+// A Capture is what an entry carries of its tags.
+type Capture struct {
+	Tags     []Carried
+	sequence uint64 // the generation of the sequence, from before the load
+}
+
+// Capture notes in c the generations of tags. It comes before the load: an invalidation after it makes the loaded value out of date,
+// whether or not the load has seen the change.
+func (s *Snapshot) Capture(c *Capture, names []string) (complete bool) {
+	c.Tags = c.Tags[:0]
+	for _, name := range names {
+		t := s.State(name)
+		if !t.known {
+			return false
+		}
+		c.Tags = append(c.Tags, t.carried())
+	}
+	if t := s.find(keyspace.Sequence); t != nil && t.known {
+		c.sequence = t.value
+	}
+	return true
+}
+
+// Has reports whether the entry carries a generation of the tag.
+func (c *Capture) Has(tag string) bool {
+	for i := range c.Tags {
+		if c.Tags[i].Tag == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// Vouchers are what an entry in memory rests on, beside own, which may be nil. It reports false if nobody vouches for one of the tags.
+func (c *Capture) Vouchers(own *near.Voucher) (list []*near.Voucher, ok bool) {
+	list = make([]*near.Voucher, 0, len(c.Tags)+1)
+	if own != nil {
+		list = append(list, own)
+	}
+	for i := range c.Tags {
+		if c.Tags[i].generation == nil {
+			return nil, false
+		}
+		list = c.Tags[i].generation.Vouchers(list)
+	}
+	return list, true
+}
+
+// AddLate adds to c the tags that a loader has named, with their generations, which live for so long at least. It reports false if one of
+// them may have been invalidated since the load began; began are the events before that.
+//
+// The generations are read after the load, so that alone they would hide an invalidation that came during it:
+//
+//  1. A load begins. It captures the sequence.
+//  2. It reads its source.
+//  3. A tag is invalidated, and its generation changes.
+//  4. The loader names the tag. The generation that is read now is the new one, with an old value.
+//
+// Whoever invalidates a tag in step 3 changes the sequence first. If that has not moved since step 1, no such invalidation has begun.
+func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, began Events, life time.Duration) (unmoved bool, err error) {
+	r := s.registry
+	var late []*State
+	for _, name := range names {
+		late = append(late, s.State(name))
+	}
+	if r.local() {
+		s.Local()
+		for _, t := range late {
+			if !t.known {
+				break
+			}
+			c.Tags = append(c.Tags, t.carried())
+		}
+		return r.ownEvents.Load() == began.Own, nil // the fences above were taken before this look
+	}
+	asked := make([]redisstore.Tag, 0, len(late)+1)
+	for _, t := range late {
+		asked = append(asked, withLife(t.tag, life))
+	}
+	sequence := withLife(keyspace.Sequence, 0)
+	generations := r.redis.ensure(ctx, append(asked, sequence)...)
+	for i, t := range late {
+		if err := generations[i].Err; err != nil {
+			return false, err
+		}
+		if r.inQuarantine(t.tag) {
+			return false, nil
+		}
+		t.known, t.value, t.Generation = true, generations[i].Value, nil
+	}
+	r.track(ctx, late)
+	for _, t := range late {
+		c.Tags = append(c.Tags, t.carried())
+	}
+	last := generations[len(late)]
+	// Redis may not have been told of one that was made here.
+	return last.Value == c.sequence && r.ownEvents.Load() == began.Own, last.Err
+}
+
+// Outlive has the named tags that c carries live for so long at least from now on. It reports false if one of them has another generation by
+// now. It is for a value whose loader has given it a longer TTL than it was asked for with.
+func (r *Registry) Outlive(c *Capture, life time.Duration) (unmoved bool, err error) {
+	var asked []redisstore.Tag
+	var carried []uint64
+	for _, t := range c.Tags {
+		if keyspace.IsNamed(t.Tag) {
+			asked, carried = append(asked, withLife(t.Tag, life)), append(carried, t.Value)
+		}
+	}
+	if len(asked) == 0 {
+		return true, nil
+	}
+	ctx, cancel := r.redis.budget(context.Background(), 0, len(asked))
+	defer cancel()
+	for i, g := range r.redis.ensure(ctx, asked...) {
+		if g.Err != nil || g.Value != carried[i] {
+			return false, g.Err
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,63 @@
+package tags
+
+import (
+	"time"
+
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// A Standing is what the generations of its tags say of a stored value.
+type Standing int
+
+// What they can say. Lapsed and Unknown are of a value with a tag whose server does not answer now.
+const (
+	Outdated Standing = iota // one of its tags was invalidated since it was loaded
+	Current                  // none was
+	Lapsed                   // none was as far as this process was notified
+	Unknown                  // nothing
+)
+
+// Judge finds out whether one of a stored value's tags was invalidated since it was loaded. A tag that has no generation
+// counts as invalidated, and so does a value without the required tags, which all values of its policy have. A generation that cannot be
+// read is that of a tag whose server is away: what memory knew of it counts for as long as degraded says, unless the read is a strong one.
+// Judge returns what an entry of the value carries, and why a generation could not be read.
+func (s *Snapshot) Judge(stored []wire.Tag, required []string, strong bool, degraded time.Duration) (c Capture, is Standing, why error) {
+	is = Current
+	for _, tag := range stored {
+		t := s.State(tag.Name)
+		switch {
+		case t.known && t.value == tag.Generation:
+			c.Tags = append(c.Tags, t.carried())
+		case t.known || t.unanswered == nil:
+			return Capture{}, Outdated, nil
+		default:
+			why = t.unanswered
+			g := s.registry.near.Lapsed(t.tag, degraded)
+			switch {
+			case g == nil || strong || t.Fence.BrokenHere():
+				is = Unknown
+			case g.Value != tag.Generation:
+				return Capture{}, Outdated, nil
+			case is == Current:
+				is = Lapsed
+			}
+			c.Tags = append(c.Tags, Carried{t.tag, tag.Generation, g})
+		}
+	}
+	for _, tag := range required {
+		if !c.Has(tag) {
+			return Capture{}, Outdated, nil
+		}
+	}
+	return c, is, why
+}
+
+// Outdated reports whether a stored value carries another generation of a tag than the one that is known.
+func (s *Snapshot) Outdated(stored []wire.Tag) bool {
+	for _, tag := range stored {
+		if t := s.find(tag.Name); t != nil && t.known && t.value != tag.Generation {
+			return true
+		}
+	}
+	return false
+}

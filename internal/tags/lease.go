@@ -1,0 +1,83 @@
+package tags
+
+import (
+	"context"
+	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/redisstore"
+)
+
+// Asked are the tags whose generations are asked for together with leases.
+type Asked struct {
+	Tags   []redisstore.Tag
+	states []*State
+}
+
+func (a *Asked) add(t *State, life time.Duration) {
+	a.states, a.Tags = append(a.states, t), append(a.Tags, withLife(t.tag, life))
+}
+
+// Asks are those of a load's own tags whose generations are to be asked for together with its leases: those that are unknown, those
+// whose keys have to live as long as what will be stored, and those that were not used in Redis of late. How long each has to live is in
+// lives. Tags that only a stored entry has named are not among them: they may be read, but nothing is written for them.
+func (s *Snapshot) Asks(lives map[string]time.Duration) (a Asked) {
+	if t := s.find(keyspace.Sequence); t != nil && s.asksFor(t) {
+		a.add(t, 0)
+	}
+	for name, life := range lives {
+		if t := s.State(name); s.asksFor(t) {
+			a.add(t, life)
+		}
+	}
+	return a
+}
+
+// asksFor reports whether a load asks for the generation of one of its own tags.
+func (s *Snapshot) asksFor(t *State) bool {
+	switch {
+	case t.quarantined:
+		return false
+	case !t.known:
+		return true
+	case keyspace.IsNamed(t.tag):
+		return true // its key may have to live longer
+	}
+	return s.registry.touches.due(t.tag, s.registry.clock.Now())
+}
+
+// Given notes the answers to what Asks returned. A tag whose key was changed, be it to live longer, is read again: nobody vouches any
+// more for what was known before.
+func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.Generation) {
+	var changed []*State
+	for i, t := range a.states {
+		if generations[i].Err != nil || s.registry.inQuarantine(t.tag) {
+			continue
+		}
+		if t.known && t.value == generations[i].Value && t.Generation != nil && t.Generation.Valid() {
+			continue
+		}
+		t.known, t.value, t.Generation = true, generations[i].Value, nil
+		changed = append(changed, t)
+	}
+	if len(changed) > 0 {
+		s.registry.track(ctx, changed)
+	}
+}
+
+// track has Redis notify this process of changes of tags that a script has read or made: Redis tracks only what a client has read itself.
+// Without that, nobody here would hear that a load under such a tag was overtaken, and callers would go on joining the load.
+func (r *Registry) track(ctx context.Context, made []*State) {
+	looks := make([]redisstore.Look, len(made))
+	for i, t := range made {
+		looks[i] = t.look()
+	}
+	for i, read := range r.redis.look(ctx, looks...) {
+		now := State{tag: made[i].tag, Fence: made[i].Fence}
+		r.learn(&now, read)
+		made[i].Notice.Voucher = now.Notice.Voucher
+		if now.known && now.value == made[i].value {
+			made[i].Generation = now.Generation
+		}
+	}
+}

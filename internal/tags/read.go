@@ -1,0 +1,84 @@
+package tags
+
+import (
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// Unread is how many looks Looks adds.
+func (s *Snapshot) Unread() (n int) {
+	for _, t := range s.list {
+		if !t.known {
+			n++
+		}
+	}
+	return n
+}
+
+// Looks appends to a read those tags whose generations are not known. A tag in quarantine is read too, not for what Redis says, but so
+// that Redis notifies this process of its changes.
+func (s *Snapshot) Looks(list []redisstore.Look) []redisstore.Look {
+	for _, t := range s.list {
+		if !t.known {
+			list = append(list, t.look())
+		}
+	}
+	return list
+}
+
+func (t *State) look() redisstore.Look {
+	return redisstore.Look{Key: t.tag, Fence: t.Fence, Head: redisstore.GenerationLen}
+}
+
+// Learn notes the answers to what Looks has appended, as many as Unread said. Nothing else is done with the snapshot in between.
+func (s *Snapshot) Learn(reads []redisstore.Read) {
+	for _, t := range s.list {
+		if !t.known {
+			s.registry.learn(t, reads[0])
+			reads = reads[1:]
+		}
+	}
+}
+
+// learn notes what Redis says of a tag's generation. A tag that has none stays unknown, and so does one that was in quarantine when Redis
+// was asked: the invalidation may have been confirmed between that and the reply.
+func (r *Registry) learn(t *State, read redisstore.Read) {
+	t.unanswered, t.Notice.Voucher, t.Notice.Untrackable = read.Err, read.Voucher, read.Err != nil && redisstore.IsForbidden(read.Err)
+	value, err := redisstore.ParseGeneration(read.Value)
+	if read.Err != nil || read.Value == nil || err != nil || t.quarantined || r.inQuarantine(t.tag) {
+		return
+	}
+	t.known, t.value, t.Generation = true, value, nil
+	if read.Voucher != nil {
+		t.Generation = r.near.Learn(t.Fence, value, read.Voucher)
+	}
+}
+
+// AddStored adds the tags that a stored value names. With trust, it takes from memory what is not known of them.
+func (s *Snapshot) AddStored(stored []wire.Tag, trust bool) {
+	for _, tag := range stored {
+		if t := s.State(tag.Name); !t.known && trust {
+			s.recall(t)
+		}
+	}
+}
+
+// Lacks reports whether the generation of one of a stored value's tags has yet to be read.
+func (s *Snapshot) Lacks(stored []wire.Tag) bool {
+	for _, tag := range stored {
+		if t := s.find(tag.Name); t != nil && t.unknown() {
+			return true
+		}
+	}
+	return false
+}
+
+// Unanswered is why Redis did not say what the generation of one of the tags is, nil where it did.
+func (s *Snapshot) Unanswered(names []string) error {
+	for _, name := range names {
+		if t := s.State(name); !t.known && t.unanswered != nil {
+			return t.unanswered
+		}
+	}
+	return nil
+}

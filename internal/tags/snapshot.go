@@ -1,0 +1,162 @@
+package tags
+
+import (
+	"github.com/gatewayz/aside/internal/near"
+)
+
+// A State is what one flight, or one read, knows of a tag.
+type State struct {
+	Fence      *near.Fence      // taken before anything was read
+	Generation *near.Generation // nil unless it is known, and something vouches for it
+	Notice     Notice
+
+	tag         string
+	value       uint64 // the tag's generation, if it is known
+	known       bool   // it was read after the fence was taken
+	quarantined bool   // what Redis says of the tag is not trusted
+	unanswered  error  // why Redis did not say what it holds
+}
+
+// Tracked reports whether this process is notified of changes of the tag: by its generation, or because the tag was read.
+func (t *State) Tracked() bool {
+	return t.Generation != nil && t.Generation.Valid() || t.Notice.Tracked()
+}
+
+// A Snapshot holds the states of the tags of a flight, or a read. All keys of a flight share it. It is for one goroutine at a time.
+type Snapshot struct {
+	registry *Registry
+	list     []*State
+	byTag    map[string]*State // of all in the list; nil while they are few
+	few      [3]State          // room for the first ones
+}
+
+// many is from how many on the states are looked up in a map.
+const many = 8
+
+// Snapshot makes an empty one. Give it up with End.
+func (r *Registry) Snapshot() *Snapshot { return &Snapshot{registry: r} }
+
+// End ends the fences.
+func (s *Snapshot) End() {
+	for _, t := range s.list {
+		t.Fence.End()
+	}
+}
+
+// Add takes the fences of tags that the snapshot does not have yet. Nothing of them is read.
+func (s *Snapshot) Add(names ...string) {
+	for _, name := range names {
+		s.State(name)
+	}
+}
+
+// find returns the state of a tag, nil if the snapshot does not have it.
+func (s *Snapshot) find(tag string) *State {
+	if s.byTag != nil {
+		return s.byTag[tag]
+	}
+	for _, t := range s.list {
+		if t.tag == tag {
+			return t
+		}
+	}
+	return nil
+}
+
+// State returns the state of a tag, and takes its fence if the snapshot does not have it yet.
+func (s *Snapshot) State(tag string) *State {
+	t := s.find(tag)
+	if t == nil {
+		if n := len(s.list); n < len(s.few) {
+			t = &s.few[n]
+		} else {
+			t = new(State)
+		}
+		*t = State{tag: tag, Fence: s.registry.near.Fence(tag, nil), Notice: s.registry.Notice(tag)}
+		t.quarantined = s.registry.inQuarantine(tag) // after the fence: what is entered later breaks it
+		s.add(t)
+	}
+	return t
+}
+
+func (s *Snapshot) add(t *State) {
+	s.list = append(s.list, t)
+	switch {
+	case s.byTag != nil:
+		s.byTag[t.tag] = t
+	case len(s.list) > many:
+		s.byTag = make(map[string]*State, 2*many)
+		for _, t := range s.list {
+			s.byTag[t.tag] = t
+		}
+	}
+}
+
+// Renew looks up in memory what is known now of each tag. Without trust, nothing is taken from memory.
+func (s *Snapshot) Renew(trust bool) {
+	for _, t := range s.list {
+		if t.Fence.BrokenHere() {
+			t.Fence.End()
+			t.Fence = s.registry.near.Fence(t.tag, nil)
+		}
+		t.quarantined = s.registry.inQuarantine(t.tag)
+		t.known, t.Generation, t.unanswered, t.Notice = false, nil, nil, s.registry.Notice(t.tag)
+		if trust {
+			s.recall(t)
+		}
+	}
+}
+
+// recall notes what memory knows of a tag. For a tag in quarantine that may be no better than what Redis says: a journal that
+// overflows, or doubts what was confirmed, retires nothing here.
+func (s *Snapshot) recall(t *State) {
+	if t.quarantined {
+		return
+	}
+	if g := s.registry.near.Generation(t.tag); g != nil {
+		t.known, t.value, t.Generation = true, g.Value, g
+	}
+}
+
+// Local gives each tag a generation in memory mode, where it has none.
+func (s *Snapshot) Local() {
+	for _, t := range s.list {
+		if !t.unknown() {
+			continue
+		}
+		t.Generation = s.registry.near.LearnFirst(t.Fence, s.registry.generations.Add(1))
+		if t.known = t.Generation != nil; t.known {
+			t.value = t.Generation.Value
+		}
+	}
+}
+
+// unknown reports whether the tag's generation has to be asked for.
+func (t *State) unknown() bool { return !t.known && !t.quarantined }
+
+// Recheck looks up again which tags are in quarantine.
+func (s *Snapshot) Recheck(names []string) {
+	for _, name := range names {
+		s.State(name).quarantined = s.registry.inQuarantine(name)
+	}
+}
+
+// Quarantined reports whether one of the tags is in quarantine.
+func (s *Snapshot) Quarantined(names []string) bool {
+	for _, name := range names {
+		if s.State(name).quarantined {
+			return true
+		}
+	}
+	return false
+}
+
+// InvalidatedHere reports whether this process has invalidated one of the tags since its fence was taken.
+func (s *Snapshot) InvalidatedHere(names []string) bool {
+	for _, name := range names {
+		if s.State(name).Fence.BrokenHere() {
+			return true
+		}
+	}
+	return false
+}
