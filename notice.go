@@ -125,7 +125,7 @@ func (g *guard) holds() bool {
 		case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
 			return false
 		case !g.read:
-		case t.gen != nil: // also where the generation of another tag is not known, so that the load has captured none
+		case t.gen != nil: // also where the generation of another tag is not known, so that the load has captured nothing
 			if !t.gen.Valid() {
 				return false
 			}
