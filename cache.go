@@ -20,6 +20,7 @@ import (
 	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/stats"
 
+	"github.com/gatewayz/aside/internal/backoff"
 	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
@@ -44,7 +45,7 @@ type Cache struct {
 	flights      flight.Group[flightKey, outcome]
 	fills        sync.Map // key -> *filled
 	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
-	failures     failures
+	failures     *backoff.Table
 	plans        plans
 	metrics      stats.Registry
 	health       health
@@ -79,7 +80,7 @@ func New(opts Options) (*Cache, error) {
 	}
 	c.loads = bulkhead.New(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
-	c.failures.clock = c.clock
+	c.failures = backoff.New(c.clock, opts.Backoff, opts.MaxBackoff)
 	c.health.start(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
 	c.tags = tags.New(c.near, c.clock)
@@ -155,7 +156,7 @@ func (c *Cache) Close() error {
 			c.store.Close()
 		}
 		c.health.stop()
-		c.failures.end()
+		c.failures.Close()
 		c.near.Close()
 		c.clock.Stop()
 	})
@@ -1160,7 +1161,7 @@ func (c *Cache) overloaded(slots []*slot) {
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
 	counts.Loads.Add(1)
-	before := c.failures.begun.Load()
+	before := c.failures.Last()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
@@ -1195,7 +1196,7 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 			if s.err != nil && !s.notFound {
 				c.loadFailed(s, s.err, before)
 			} else {
-				c.failures.forgetOwn(s.key, s.plan.owner)
+				c.failures.ForgetOwn(s.key, s.plan.owner)
 			}
 		}
 	}()

@@ -301,7 +301,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 // deleteMatching removes what matches from memory, and has no load under way stored. It reports how many values there were.
 func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
 	removed = c.near.DeleteMatching(pattern.matches)
-	c.failures.forgetMatching(pattern.matches)
+	c.failures.ForgetMatching(pattern.matches)
 	return removed
 }
 
@@ -364,7 +364,7 @@ func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (remov
 	keys := make([]string, len(slots))
 	for i, s := range slots {
 		keys[i] = s.key
-		c.failures.forget(s.key)
+		c.failures.Forget(s.key)
 		if c.near.Delete(s.key) {
 			removed++
 		}

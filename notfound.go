@@ -3,6 +3,7 @@ package aside
 import (
 	"errors"
 
+	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
 )
 
@@ -53,7 +54,7 @@ func absentError(value any) error {
 // kept is the outcome's value as memory keeps it.
 func (o *outcome) kept() any {
 	if o.value == nil && o.absent != nil && o.absent != ErrNotFound {
-		text := textOf(o.absent)
+		text := causes.Text(o.absent)
 		if len(text) > largestAbsence {
 			text = cut(text, longestAbsence)
 			return &absence{&toldAbsence{text}, text}
@@ -72,7 +73,7 @@ func (o *outcome) absenceText() []byte {
 	if o.absent == nil || o.absent == ErrNotFound {
 		return nil
 	}
-	text := textOf(o.absent)
+	text := causes.Text(o.absent)
 	if len(text) > longestAbsence || text == ErrNotFound.Error() {
 		return nil
 	}

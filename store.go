@@ -671,7 +671,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 		err = c.write(ctx, m, s)
 		c.near.Delete(s.key)
 	}
-	c.failures.forget(s.key)
+	c.failures.Forget(s.key)
 	if err == nil {
 		return nil
 	}

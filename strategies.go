@@ -258,23 +258,8 @@ func (l *Load) decision(i int) decision {
 	return d
 }
 
-// A failure is what a load has left behind that failed, so that those after it are not begun at once again and again.
-type failure struct {
-	key   string
-	err   error         // for those who are held back; while it is remembered, told has it
-	until int64         // when the next load may begin, on the cache's clock
-	over  int64         // when it is forgotten, likewise: a failure after that is the first in a row
-	pause time.Duration // before it was varied; 0 of the first failure in a row, which holds back nobody
-	owner uint64        // of the policy
-
-	number uint64 // among all of them: a load that began when there were fewer began before this one
-	told   *cause // nil where nobody is told of it
-}
-
-// loadFailed counts a load that has failed, and holds back the next ones where the one before has failed too: for Backoff, or twice as
-// long as the last time. One failure alone says little. Were it to hold back others, they would all fail for a lost packet. Nor do
-// loads that run side by side and fail together, as those of one lost connection do: what began before the last failure, when there were
-// as many as before says, is no further one. What is told to those who are held back is kept, and nothing of a first failure.
+// loadFailed counts a load that has failed. It may hold back the next loads of the key: see backoff.Table. before is the number of the last
+// failure when the load began.
 //
 // A loader that works with the context of the call around it, and not with its own, fails when that caller has left. The source has
 // not failed: see endedWithCaller.
@@ -283,41 +268,20 @@ func (c *Cache) loadFailed(s *slot, err error, before uint64) {
 	if c.opts.Backoff < 0 || s.endedWithCaller(err, c.clock.Now()) {
 		return
 	}
-	f := &failure{key: s.key, until: c.clock.Now(), owner: s.plan.owner}
-	if last := c.failures.of(s.key, s.plan.owner); last != nil {
-		if before < last.number {
-			return
-		}
-		f.err = flightError(err, s.key)
-		f.pause = min(max(2*last.pause, c.opts.Backoff), c.opts.MaxBackoff)
-		f.until += int64(varied(f.pause, c.opts.MaxBackoff))
-	}
-	f.over = f.until + int64(c.opts.MaxBackoff)
-	c.failures.note(f)
+	c.failures.Note(s.key, s.plan.owner, before, func() error { return flightError(err, s.key) })
 }
 
-// varied is pause, a quarter more or less of it, and no more than most. Where it may not be more, it is less: those that have failed
-// together are not to come back together.
-func varied(pause, most time.Duration) time.Duration {
-	d := pause - pause/4 + rand.N(pause/2+1)
-	if d > most {
-		d = most - rand.N(most/4+1)
-	}
-	return d
-}
-
-// holdBack fails those slots whose last load has failed not long ago, and passes the others. A Refresh is not held back. Nor is anybody by
-// a failure that there is nothing to be told of, which is a first one: a clock that lags could take its end for one ahead.
+// holdBack fails those slots whose last loads have failed not long ago, and returns the others. A Refresh is not held back.
 func (c *Cache) holdBack(slots []*slot) (others []*slot) {
 	for _, s := range slots {
-		f := c.failures.of(s.key, s.plan.owner)
-		if f == nil || f.err == nil || s.supersede || !c.clock.Before(f.until) {
+		left, err := c.failures.HeldBack(s.key, s.plan.owner)
+		if err == nil || s.supersede {
 			others = append(others, s)
 			continue
 		}
-		left := time.Duration(f.until - c.clock.Now()).Round(time.Millisecond)
+		left = left.Round(time.Millisecond)
 		s.call.Resolve(outcome{}, &Error{
-			Code: CodeBackoff, Key: s.key, RetryAfter: max(left, time.Millisecond), Err: f.err,
+			Code: CodeBackoff, Key: s.key, RetryAfter: max(left, time.Millisecond), Err: err,
 			Message: "the last loads failed, the next one may begin in " + left.String(),
 		})
 	}

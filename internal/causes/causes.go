@@ -1,4 +1,4 @@
-// Package causes looks at the causes of errors that the program has made.
+// Package causes looks at errors that the program has made: at their causes, which may not end, and at their text, which may panic.
 package causes
 
 import "slices"
@@ -29,4 +29,14 @@ func end(err error, depth int, left *int) bool {
 		return !slices.ContainsFunc(e.Unwrap(), func(cause error) bool { return !end(cause, depth-1, left) })
 	}
 	return true
+}
+
+// Text is the text of an error. Its methods may panic.
+func Text(err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = "an error whose methods panic"
+		}
+	}()
+	return err.Error()
 }
