@@ -155,7 +155,7 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	slots := make([]*slot, len(keys))
 	for i, key := range keys {
 		s, _, err := newSlot[any](ctx, c, key, nil)
@@ -191,7 +191,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	if category == "" || !keyspace.Plain(category) || category == reservedCategory {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
@@ -213,7 +213,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	names, err := tagNames(tags)
 	if err != nil {
 		return Receipt{}, err
@@ -237,7 +237,7 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	caller, end, err := c.admit(ctx, keyspace.All)
 	if err != nil {
 		return Receipt{}, err
@@ -257,7 +257,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	if err := pattern.Err(); err != nil {
 		return Receipt{}, err
 	}
