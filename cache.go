@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/lifetime"
 	"github.com/gatewayz/aside/internal/loglimit"
@@ -70,7 +71,7 @@ type Cache struct {
 // but never because Redis is away: it returns at once and connects in the background.
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
-	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guardHooks(opts.Redis)
+	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guard.Hooks(opts.Redis, sound)
 	c := &Cache{opts: withoutCredentials(opts), closes: make(chan struct{})}
 	errs = append(errs, c.registerAll()...)
 	if len(errs) > 0 {
@@ -317,7 +318,7 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
-	calm := steady{ctx}
+	calm := guard.Context(ctx)
 	c.awaitFirst(calm, s)
 	budget, cancel := c.budget(calm, s)
 	defer cancel()

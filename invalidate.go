@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/flight"
@@ -99,7 +100,7 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if err := r.Wait(ctx); err != nil || r.copied == nil || replicas == 0 {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(steady{ctx})
+	ctx, cancel := context.WithCancelCause(guard.Context(ctx))
 	defer cancel(nil)
 	over := make(chan struct{})
 	defer close(over)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/gatewayz/aside/internal/near"
@@ -45,7 +46,7 @@ func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, er
 		case c.store == nil:
 			c.listMemory(ctx, pattern, yield)
 		default:
-			c.listRedis(steady{ctx}, pattern, yield)
+			c.listRedis(guard.Context(ctx), pattern, yield)
 		}
 	}
 }

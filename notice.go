@@ -97,7 +97,7 @@ func (s *slot) guard(c *Cache, m *marks) {
 	if s.call == nil { // a Get, or a Set
 		return
 	}
-	g := &guard{cache: c, key: s.key, fence: s.fence, notice: s.notice, read: s.read && c.store != nil, until: s.untoldUntil()}
+	g := &joinable{cache: c, key: s.key, fence: s.fence, notice: s.notice, read: s.read && c.store != nil, until: s.untoldUntil()}
 	g.late, g.lateTags = s.out.late, s.lateTags
 	names := s.tags
 	if s.out.late || s.read && !s.keep { // the load of a value that is not stored
@@ -114,8 +114,8 @@ func (s *slot) guard(c *Cache, m *marks) {
 	s.call.Guard(g.holds)
 }
 
-// A guard is what a load rests on. It does not change, since who would join the load looks at any time.
-type guard struct {
+// A joinable is what a load rests on while others may join it. It does not change, since who would join the load looks at any time.
+type joinable struct {
 	cache    *Cache
 	key      string
 	fence    *near.Fence
@@ -135,7 +135,7 @@ type watched struct {
 	notice notice
 }
 
-func (g *guard) untold(name string, n *notice) bool {
+func (g *joinable) untold(name string, n *notice) bool {
 	if !g.cache.clock.Before(g.until) {
 		return true
 	}
@@ -143,7 +143,7 @@ func (g *guard) untold(name string, n *notice) bool {
 }
 
 // holds reports whether the load may be joined.
-func (g *guard) holds() bool {
+func (g *joinable) holds() bool {
 	own := &g.notice
 	if g.fence.Broken() || own.voucher != nil && !own.voucher.Valid() || g.late && g.cache.lateTags.Load() != g.lateTags {
 		return false
