@@ -14,9 +14,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/lease"
+	"github.com/gatewayz/aside/internal/lifetime"
 	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/stats"
 
@@ -60,7 +62,7 @@ type Cache struct {
 
 	closing    sync.Once
 	closed     atomic.Bool
-	background lifetime // all but flights, which are counted by their group
+	background lifetime.Group // all but flights, which are counted by their group
 	warnSecret sync.Once
 
 	panicLog   loglimit.Limiter // panics of loaders
@@ -72,7 +74,7 @@ type Cache struct {
 // but never because Redis is away: it returns at once and connects in the background.
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
-	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guardHooks(opts.Redis)
+	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guard.Hooks(opts.Redis, sound)
 	c := &Cache{opts: withoutCredentials(opts), closes: make(chan struct{})}
 	errs = append(errs, c.registerAll()...)
 	if len(errs) > 0 {
@@ -141,11 +143,11 @@ func (c *Cache) Close() error {
 	}
 	c.closing.Do(func() {
 		c.closed.Store(true)
-		c.background.close()
+		c.background.Close()
 		close(c.closes)
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
-		flying, others := c.flights.Close(ctx, ErrClosed), c.background.wait(ctx)
+		flying, others := c.flights.Close(ctx, ErrClosed), c.background.Wait(ctx)
 		switch {
 		case flying != nil:
 			c.opts.Logger.Warn("aside: closed while loaders still run; they ignore the end of their context")
@@ -232,10 +234,10 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	if o.refresh || o.strong {
 		return invalidArgument("Set takes neither Refresh nor Strong: it always replaces what is cached")
 	}
-	if !c.background.enter() {
+	if !c.background.Enter() {
 		return ErrClosed
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	s.given = give(value, nil)
 	return c.set(ctx, s)
 }
@@ -307,8 +309,8 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 		out, ok = c.flights.Peek(s.flightKey())
 		out.status, out.tier = StatusHit, TierMemory
 	}
-	if !ok && c.store != nil && c.background.enter() {
-		defer c.background.leave()
+	if !ok && c.store != nil && c.background.Enter() {
+		defer c.background.Leave()
 		out, ok = c.peekStore(ctx, s)
 	}
 	return out, ok
@@ -316,7 +318,7 @@ func (c *Cache) peek(ctx context.Context, s *slot) (out outcome, ok bool) {
 
 // peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
 func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
-	calm := steady{ctx}
+	calm := guard.Context(ctx)
 	c.awaitFirst(calm, s)
 	budget, cancel := c.budget(calm, s)
 	defer cancel()
@@ -483,12 +485,12 @@ func (c *Cache) usableWith(ctx context.Context) error {
 	return nil
 }
 
-// arrive is usableWith for a call that Close waits for. It ends with c.background.leave.
+// arrive is usableWith for a call that Close waits for. It ends with c.background.Leave.
 func (c *Cache) arrive(ctx context.Context) error {
 	if err := c.usableWith(ctx); err != nil {
 		return err
 	}
-	if !c.background.enter() {
+	if !c.background.Enter() {
 		return ErrClosed
 	}
 	return nil

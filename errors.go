@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/guard"
 )
 
 // Errors that a caller decides on, for errors.Is.
@@ -24,6 +25,14 @@ var (
 	// ErrClosed is what every call on a closed cache returns.
 	ErrClosed = errors.New("aside: cache is closed")
 )
+
+// sound returns err, or an error that stands for it where its methods panic or its causes do not end: see guard.Error.
+func sound(err error) error {
+	return guard.Error(err, func(err error) {
+		var own *Error
+		_, _ = errors.Is(err, ErrNotFound), errors.As(err, &own)
+	})
+}
 
 // A Code tells what kind of trouble an Error is.
 type Code string

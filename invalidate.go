@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 
@@ -100,7 +101,7 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if err := r.Wait(ctx); err != nil || r.copied == nil || replicas == 0 {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(steady{ctx})
+	ctx, cancel := context.WithCancelCause(guard.Context(ctx))
 	defer cancel(nil)
 	over := make(chan struct{})
 	defer close(over)
@@ -156,7 +157,7 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	slots := make([]*slot, len(keys))
 	for i, key := range keys {
 		s, _, err := newSlot[any](ctx, c, key, nil)
@@ -192,7 +193,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	if category == "" || !keyspace.Plain(category) || category == reservedCategory {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
@@ -214,7 +215,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	names, err := tagNames(tags)
 	if err != nil {
 		return Receipt{}, err
@@ -238,7 +239,7 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	caller, end, err := c.admit(ctx, keyspace.All)
 	if err != nil {
 		return Receipt{}, err
@@ -258,7 +259,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.leave()
+	defer c.background.Leave()
 	if err := pattern.Err(); err != nil {
 		return Receipt{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/near"
 )
 
@@ -14,7 +15,7 @@ const ownEnd = 250 * time.Millisecond
 // leave notes when the caller who leads s has found its context ended.
 func (s *slot) leave(clock *near.Clock) {
 	defer func() { _ = recover() }() // of the program's context
-	if s.caller != nil && (steady{s.caller}).Err() != nil {
+	if s.caller != nil && guard.Context(s.caller).Err() != nil {
 		s.left.CompareAndSwap(0, max(clock.Now(), 1))
 	}
 }
@@ -31,7 +32,7 @@ func (s *slot) endedWithCaller(err error, now int64) (yes bool) {
 		return false
 	}
 	defer func() { _ = recover() }() // of the program's context
-	end := steady{s.caller}.Err()
+	end := guard.Context(s.caller).Err()
 	if end == nil || !errors.Is(err, end) && !errors.Is(err, context.Cause(s.caller)) {
 		return false
 	}

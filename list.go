@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
+
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/scan"
@@ -44,7 +46,7 @@ func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, er
 		case c.store == nil:
 			c.listMemory(ctx, pattern, yield)
 		default:
-			c.listRedis(steady{ctx}, pattern, yield)
+			c.listRedis(guard.Context(ctx), pattern, yield)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func (s *slot) guard(c *Cache, m *tags.Snapshot) {
 	if s.call == nil { // a Get, or a Set
 		return
 	}
-	g := &guard{cache: c, key: s.key, fence: s.fence, notice: s.notice, read: s.read && c.store != nil, until: s.untoldUntil()}
+	g := &joinable{cache: c, key: s.key, fence: s.fence, notice: s.notice, read: s.read && c.store != nil, until: s.untoldUntil()}
 	g.late, g.tagEvents = s.out.late, s.tagEvents.All
 	names := s.tags
 	if s.out.late || s.read && !s.keep { // the load of a value that is not stored
@@ -82,8 +82,8 @@ func (s *slot) guard(c *Cache, m *tags.Snapshot) {
 	s.call.Guard(g.holds)
 }
 
-// A guard is what a load rests on. It does not change, since who would join the load looks at any time.
-type guard struct {
+// A joinable is what a load rests on while others may join it. It does not change, since who would join the load looks at any time.
+type joinable struct {
 	cache     *Cache
 	key       string
 	fence     *near.Fence
@@ -103,7 +103,7 @@ type watched struct {
 	notice tags.Notice
 }
 
-func (g *guard) untold(name string, n *tags.Notice) bool {
+func (g *joinable) untold(name string, n *tags.Notice) bool {
 	if !g.cache.clock.Before(g.until) {
 		return true
 	}
@@ -111,7 +111,7 @@ func (g *guard) untold(name string, n *tags.Notice) bool {
 }
 
 // holds reports whether the load may be joined.
-func (g *guard) holds() bool {
+func (g *joinable) holds() bool {
 	own := &g.notice
 	if g.fence.Broken() || own.Voucher != nil && !own.Voucher.Valid() || g.late && g.cache.tags.Events().All != g.tagEvents {
 		return false

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/redis/rueidis"
 )
 
@@ -17,7 +18,7 @@ type dialFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn,
 
 // dialer returns what rueidis would dial with. It returns when its context ends, whatever a function of the user's does: none of
 // those has to know a context, or to heed it.
-func dialer(opt rueidis.ClientOption, hanging *Hanging) dialFn {
+func dialer(opt rueidis.ClientOption, hanging *guard.Hanging) dialFn {
 	switch {
 	case opt.DialCtxFn != nil:
 		return hooked("Options.Redis.DialCtxFn", bounded(hanging, opt.DialCtxFn))
@@ -62,7 +63,7 @@ func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Con
 
 // bounded is dial, but returns when its context ends, and fails where it panics, ends its goroutine, or returns nothing. A connection
 // that comes later is closed. While several dials have not returned that should have, there is no further one: each keeps a goroutine.
-func bounded(hanging *Hanging, dial dialFn) dialFn {
+func bounded(hanging *guard.Hanging, dial dialFn) dialFn {
 	type dialled struct {
 		conn net.Conn
 		err  error

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 )
@@ -50,7 +51,7 @@ func TestADialThatHangsIsNotRepeatedWithoutEnd(t *testing.T) {
 				<-over
 			}
 			return nil, errRefused
-		}}, new(Hanging))
+		}}, new(guard.Hanging))
 		try := func(addr string) error {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()

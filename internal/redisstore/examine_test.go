@@ -13,6 +13,7 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -222,7 +223,7 @@ func TestAServerThatCouldNotBeExaminedIsExaminedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []time.Duration
 		began := time.Now()
-		l := &link{hanging: new(Hanging), greet: func(context.Context, rueidis.Client) error {
+		l := &link{hanging: new(guard.Hanging), greet: func(context.Context, rueidis.Client) error {
 			if asked = append(asked, time.Since(began)); len(asked) <= 2 {
 				return ErrSlow
 			}

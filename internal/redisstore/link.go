@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/redis/rueidis"
 )
 
@@ -83,10 +84,10 @@ type link struct {
 	opTimeout time.Duration
 	grace     *grace // of the process
 	options   rueidis.ClientOption
-	addrs     []string     // of the one server, where it has several; empty: as the options say
-	at        atomic.Int32 // the number of the one in use, or to be tried next, modulo their number
-	unreached unreached    // Sentinels
-	hanging   *Hanging     // dials, of all links
+	addrs     []string       // of the one server, where it has several; empty: as the options say
+	at        atomic.Int32   // the number of the one in use, or to be tried next, modulo their number
+	unreached unreached      // Sentinels
+	hanging   *guard.Hanging // dials, of all links
 	greet     func(context.Context, rueidis.Client) error
 	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
 	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/redis/rueidis"
 )
 
@@ -33,7 +34,7 @@ type topology struct {
 	outdated chan struct{}      // wakes the background goroutine, with room for one
 	looks    chan chan struct{} // asks it for a look at the cluster
 	firsts   firsts
-	hanging  Hanging // dials
+	hanging  guard.Hanging // dials
 	newLink  func(*slotSet) *link
 	options  rueidis.ClientOption
 	onState  func(State)

@@ -1,4 +1,4 @@
-package aside
+package lifetime
 
 import (
 	"context"
@@ -15,39 +15,39 @@ import (
 func TestWhatEntersALifetimeIsWaitedForOrRefused(t *testing.T) {
 	t.Parallel()
 	for range 200 {
-		var l lifetime
+		var g Group
 		var inside atomic.Int64
 		var callers sync.WaitGroup
 		for range 4 {
 			callers.Go(func() {
-				for l.enter() {
+				for g.Enter() {
 					inside.Add(1)
 					inside.Add(1)
-					l.Go(func() { inside.Add(-1) })
+					g.Go(func() { inside.Add(-1) })
 					inside.Add(-1)
-					l.leave()
+					g.Leave()
 				}
 			})
 		}
-		l.close()
-		require.NoError(t, l.wait(t.Context()))
+		g.Close()
+		require.NoError(t, g.Wait(t.Context()))
 		require.Zero(t, inside.Load())
 		callers.Wait()
-		l.Go(func() { t.Error("nothing begins after the wait") })
+		g.Go(func() { t.Error("nothing begins after the wait") })
 	}
 }
 
 func TestALifetimeIsWaitedForNoLongerThanAContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var l lifetime
+		var g Group
 		stay := make(chan struct{})
-		l.Go(func() { <-stay })
+		g.Go(func() { <-stay })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		l.close()
-		require.ErrorIs(t, l.wait(ctx), context.DeadlineExceeded)
-		l.Go(func() { t.Error("nothing begins after the wait") })
+		g.Close()
+		require.ErrorIs(t, g.Wait(ctx), context.DeadlineExceeded)
+		g.Go(func() { t.Error("nothing begins after the wait") })
 		close(stay)
 		synctest.Wait()
 	})

@@ -1,10 +1,10 @@
-package redisstore
+package guard
 
 import "sync"
 
-// Hanging counts, for each address, the calls of a function of the program's that have not returned in time. Each keeps a goroutine, for
-// ever perhaps, so there are only so many: then the function is not called for that address until one of them has returned. Another
-// address may be well. A nil one counts nothing.
+// Hanging counts, for each address, the calls of a function of the program's that have not returned in time. Each keeps a goroutine,
+// perhaps for ever, so their number is bounded: the function is then not called for that address until one of them has returned.
+// Other addresses may work. A nil Hanging counts nothing.
 type Hanging struct {
 	mu    sync.Mutex
 	calls map[string]int // guarded by mu
@@ -12,7 +12,7 @@ type Hanging struct {
 
 const mostHanging = 3
 
-// Full reports whether there is to be no further call.
+// Full reports whether no further call may begin.
 func (h *Hanging) Full(addr string) bool {
 	if h == nil {
 		return false
@@ -22,7 +22,7 @@ func (h *Hanging) Full(addr string) bool {
 	return h.calls[addr] >= mostHanging
 }
 
-// Note counts a call that should have returned, or with -1 one that has at last.
+// Note counts a call that should have returned, or with -1 one that has returned at last.
 func (h *Hanging) Note(addr string, n int) {
 	if h == nil {
 		return

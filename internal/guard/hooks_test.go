@@ -1,8 +1,12 @@
-package aside
+package guard
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,14 +23,14 @@ func TestAHookThatHangsIsCalledAgainWhenItHasReturned(t *testing.T) {
 		var calls atomic.Int64
 		over := make(chan struct{})
 		conns := make(chan net.Conn, 10)
-		o := guardHooks(rueidis.ClientOption{DialFn: func(addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		o := Hooks(rueidis.ClientOption{DialFn: func(addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			if calls.Add(1) <= 3 && addr == "bad" {
 				<-over
 			}
 			near, far := net.Pipe()
 			conns <- far
 			return near, nil
-		}})
+		}}, noCheck)
 		for range 3 {
 			_, err := o.DialFn("bad", nil, nil)
 			require.ErrorContains(t, err, "in time")
@@ -50,4 +54,38 @@ func TestAHookThatHangsIsCalledAgainWhenItHasReturned(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())
 	})
+}
+
+func noCheck(err error) error { return err }
+
+func TestAHookThatPanicsOrExitsFails(t *testing.T) {
+	t.Parallel()
+	replaced := errors.New("replaced")
+	check := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return replaced
+	}
+	for _, tt := range []struct {
+		end  func() error
+		want error
+	}{
+		{func() error { panic("oops") }, replaced},
+		{func() error { return io.EOF }, replaced},
+		{func() error { runtime.Goexit(); return nil }, errExit},
+		{func() error { return nil }, nil},
+	} {
+		o := Hooks(rueidis.ClientOption{
+			DialCtxFn: func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) { return nil, tt.end() },
+			AuthCredentialsFn: func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
+				return rueidis.AuthCredentials{Username: "user"}, tt.end()
+			},
+		}, check)
+		require.Nil(t, o.DialFn)
+		_, err := o.DialCtxFn(t.Context(), "address", nil, nil)
+		require.Equal(t, tt.want, err)
+		_, err = o.AuthCredentialsFn(rueidis.AuthCredentialsContext{})
+		require.Equal(t, tt.want, err)
+	}
 }
