@@ -46,7 +46,7 @@ type Cache struct {
 	loads        *bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
 	scanner      *scan.Scanner    // nil in memory mode
-	sweeps       sweeps
+	sweeper      *scan.Sweeper    // nil in memory mode
 	unreturned   unreturned
 	touches      touches
 	told         told
@@ -92,7 +92,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.sweeps.wake, c.unreturned.wake = journal.New(), make(chan struct{}, 1), make(chan struct{}, 1)
+	c.journal, c.unreturned.wake = journal.New(), make(chan struct{}, 1)
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -109,13 +109,17 @@ func New(opts Options) (*Cache, error) {
 		Marked:  c.journal.Recover,
 		Asked:   c.metrics.calls,
 	})
-	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
+	c.scanner = scan.New(scan.Options{
+		Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains,
+		Logger: opts.Logger, MayLog: func() bool { return c.scanComplaints.due(c.clock) },
+	})
+	c.sweeper = scan.NewSweeper(c.scanner)
 	c.health.ask(c.store.State)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
 	c.background.Go(func() { c.replay(ctx, c.journal.WakePatterns(), c.replayPatterns) })
 	c.background.Go(func() { c.replay(ctx, c.unreturned.wake, c.giveBackAgain) })
-	c.background.Go(func() { c.sweep(ctx) })
+	c.background.Go(func() { c.sweeper.Run(ctx) })
 	c.background.Go(func() { c.keepMark(ctx, c.journal) })
 	c.background.Go(func() { c.touching(ctx) })
 	c.background.Go(func() { <-c.closes; stop() })

@@ -1,7 +1,11 @@
 package scan
 
 import (
+	"bytes"
+	"log/slog"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +30,8 @@ const (
 type fixture struct {
 	*Scanner
 	server *redistest.Server
+	asked  atomic.Int64 // how often MayLog was asked; it permits the first line
+	log    bytes.Buffer
 }
 
 func newFixture(t *testing.T, unconfirmed ...string) *fixture {
@@ -41,17 +47,13 @@ func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	})
 	t.Cleanup(store.Close)
 	require.Eventually(t, store.Up, bound, time.Millisecond)
-	return &fixture{server: server, Scanner: New(Options{
+	f := &fixture{server: server}
+	f.Scanner = New(Options{
 		Store: store, Named: func(key string) string { return key }, Categories: func() []string { return []string{"items", "users"} },
-		Unconfirmed: func(name string) bool {
-			for _, u := range unconfirmed {
-				if u == name {
-					return true
-				}
-			}
-			return false
-		},
-	})}
+		Unconfirmed: func(name string) bool { return slices.Contains(unconfirmed, name) },
+		Logger:      slog.New(slog.NewTextHandler(&f.log, nil)), MayLog: func() bool { return f.asked.Add(1) == 1 },
+	})
+	return f
 }
 
 // bump gives tags the generation that they have in these tests.

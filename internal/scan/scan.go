@@ -4,6 +4,7 @@ package scan
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 
 	"github.com/gatewayz/aside/internal/keyspace"
@@ -17,6 +18,8 @@ type Options struct {
 	Named       func(key string) string // returns the name that a key has in Redis, with the namespace
 	Categories  func() []string         // returns the categories of all policies that the process knows
 	Unconfirmed func(name string) bool  // reports whether a key or a tag is invalidated and Redis has not confirmed it yet
+	Logger      *slog.Logger
+	MayLog      func() bool // reports whether a failure may be logged now: see Failed
 }
 
 // A Scanner is safe for concurrent use.
@@ -24,6 +27,13 @@ type Scanner struct{ o Options }
 
 // New makes a Scanner.
 func New(o Options) *Scanner { return &Scanner{o} }
+
+// Failed logs, now and then, that a scan has failed. What it was for is tried again.
+func (s *Scanner) Failed(ctx context.Context, err error) {
+	if ctx.Err() == nil && s.o.Store.Up() && s.o.MayLog() {
+		s.o.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
+	}
+}
 
 // walk calls visit with the keys in Redis that match, a page at a time. It leaves out all names but those of values in the categories.
 func (s *Scanner) walk(ctx context.Context, match string, categories map[string]bool, visit func(keys []string) error) error {
