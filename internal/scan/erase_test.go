@@ -2,6 +2,8 @@ package scan
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,6 +11,7 @@ import (
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // entered are the patterns with these texts, in their order, and the counts of those who wait for them.
@@ -67,4 +70,25 @@ func TestEraseRemovesValuesAndLeasesThatMatch(t *testing.T) {
 	require.Equal(t, []string{"users:a:1", "items:a:foreign"}, f.left(t, all...))
 	require.EqualValues(t, 2, counts[0].Removed.Load())
 	require.EqualValues(t, 2, counts[1].Removed.Load(), "one of them is counted for both")
+}
+
+// A server that becomes a replica during the scan has keys to go over, but perhaps not all of them.
+func TestEraseFailsWhereTheServerHasBecomeAReplicaMeanwhile(t *testing.T) {
+	t.Parallel()
+	f, other := newFixture(t), redistest.Start(t)
+	f.put(t, "items:a", nil)
+	passes := 0
+	gate := f.proxy.HoldReplies(func(args []string) bool {
+		if strings.EqualFold(args[0], "SCAN") {
+			passes++
+		}
+		return passes == 2
+	})
+	patterns, _ := entered(t, "items:b*")
+	erased := make(chan error, 1)
+	go func() { erased <- f.Erase(t.Context(), patterns) }()
+	gate.Wait(t)
+	f.server.MustDo(t, "REPLICAOF", "127.0.0.1", strconv.Itoa(other.Port()))
+	gate.Release()
+	require.Error(t, <-erased)
 }

@@ -30,15 +30,17 @@ const (
 type fixture struct {
 	*Scanner
 	server *redistest.Server
-	asked  atomic.Int64 // how often MayLog was asked; it permits the first line
+	proxy  *redistest.Proxy // between the Scanner and the server
+	asked  atomic.Int64     // how often MayLog was asked; it permits the first line
 	log    bytes.Buffer
 }
 
 func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	t.Helper()
 	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
 	store := redisstore.Open(redisstore.Options{
-		Client:    rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true},
+		Client:    rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true},
 		OpTimeout: bound, Lease: bound,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
@@ -47,7 +49,7 @@ func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	})
 	t.Cleanup(store.Close)
 	require.Eventually(t, store.Up, bound, time.Millisecond)
-	f := &fixture{server: server}
+	f := &fixture{server: server, proxy: proxy}
 	f.Scanner = New(Options{
 		Store: store, Named: func(key string) string { return key }, Categories: func() []string { return []string{"items", "users"} },
 		Unconfirmed: func(name string) bool { return slices.Contains(unconfirmed, name) },
