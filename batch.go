@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/gatewayz/aside/internal/flight"
 )
 
 // A BatchError tells which ids of a batch failed, and how. The values of the others are returned beside it. A batch loader
@@ -70,9 +68,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		return b.values, c.usable()
 	}
 
-	for len(slots) > 0 {
-		slots = b.round(ctx, c, slots)
-	}
+	c.answerMany(ctx, slots, b.run, func(s *slot, out outcome, err error) { b.settle(ctx, c, s, out, err) })
 	if len(b.failed) > 0 {
 		return b.values, &BatchError[K]{Errors: b.failed, absent: b.absent}
 	}
@@ -88,105 +84,26 @@ type batch[K comparable, T any] struct {
 	absent map[K]struct{} // not found
 }
 
-// round answers slots from memory, or joins or leads their flights. It returns those that must go round again, because they
-// joined a load that turned out to be too old for them, or waited for the end of one that they do not share.
-func (b *batch[K, T]) round(ctx context.Context, c *Cache, slots []*slot) (again []*slot) {
-	var led, joined, busy []*slot
-	var calls []*flight.Call[flightKey, outcome]
-	var ends []<-chan struct{} // of those that are busy
-	var answers []func()       // of those that need no flight
-	waited := 0                // of those that have joined
-	// A codec that is run for the answers may end the goroutine, and so may a context. Whoever waits for a flight of this batch
-	// must not wait for one that never runs.
-	defer func() {
-		for _, s := range joined[waited:] {
-			if s.led {
-				s.call.Forsake(flight.ErrGoexit)
-			}
-			s.forgo()
-			s.call.Leave()
-		}
-	}()
-	timeout := slots[0].plan.loadTimeout
-	ours := make(map[flightKey]bool)
-	for _, s := range slots {
-		out, ok := c.readNear(s)
-		if !ok {
-			out, ok = c.readDegraded(s)
-		}
-		if ok {
-			answers = append(answers, func() { b.settle(ctx, c, s, out, nil) })
-			continue
-		}
-		if ours[s.flightKey()] {
-			s.supersede, s.strong = false, false // two ids with one key: the second shares what the first one begins now
-		}
-		ended, err := c.join(ctx, s)
-		switch {
-		case err != nil:
-			answers = append(answers, func() { b.settle(ctx, c, s, outcome{}, err) })
-			continue
-		case ended != nil:
-			busy, ends = append(busy, s), append(ends, ended)
-			continue
-		}
-		joined = append(joined, s)
-		if s.led {
-			ours[s.flightKey()] = true
-			led, calls = append(led, s), append(calls, s.call)
-			timeout = max(timeout, s.plan.loadTimeout)
-			s.call.Linger(s.plan.loadGrace)
-		}
-	}
-	if len(led) > 0 {
-		c.flights.Run(ctx, timeout, func(ctx context.Context) { c.leadBatch(ctx, led, b.run) }, calls...)
-	}
-	for _, answer := range answers {
-		answer()
-	}
-	for _, s := range joined {
-		out, err := s.wait(ctx, c.clock)
-		waited++
-		switch {
-		case err != nil:
-			err = flightError(err, s.key)
-		case s.tooLate(out):
-			again = append(again, s)
-			continue
-		}
-		b.settle(ctx, c, s, out, err)
-	}
-	for i, s := range busy {
-		if err := c.outwait(ctx, s, ends[i]); err != nil {
-			b.settle(ctx, c, s, outcome{}, err)
-			continue
-		}
-		again = append(again, s)
-	}
-	slices.SortFunc(again, func(s, t *slot) int { return s.index - t.index })
-	return again
-}
-
 // run is the batch's loadFunc.
-func (b *batch[K, T]) run(ctx context.Context, slots []*slot) {
-	ids := make([]K, len(slots))
-	for i, s := range slots {
-		ids[i] = b.ids[s.index]
+func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, given)) {
+	ids := make([]K, len(indexes))
+	for i, index := range indexes {
+		ids[i] = b.ids[index]
 	}
 	values, err := b.load(ctx, slices.Clone(ids)) // which may sort what it is given
 	got := newAnswers(ids, values, err)
-	for i, s := range slots {
+	for i, index := range indexes {
 		if v, err := got.of(ids[i]); err != nil {
-			s.err = err
+			found(index, failed(err))
 		} else {
-			hold(s, v, nil)
+			found(index, give(v, nil))
 		}
 	}
 }
 
 // settle notes the answer for one id.
 func (b *batch[K, T]) settle(ctx context.Context, c *Cache, s *slot, out outcome, err error) {
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		alone := &batch[K, T]{ids: b.ids[s.index : s.index+1], load: b.load}
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, alone.run))

@@ -16,7 +16,11 @@ import (
 
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/lease"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
 
+	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/logs"
 	"github.com/gatewayz/aside/internal/near"
@@ -41,13 +45,13 @@ type Cache struct {
 	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
 	failures     failures
 	plans        plans
-	metrics      metrics
+	metrics      stats.Registry
 	health       health
-	loads        *bulkhead
+	loads        *bulkhead.Bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
 	scanner      *scan.Scanner    // nil in memory mode
 	sweeper      *scan.Sweeper    // nil in memory mode
-	unreturned   unreturned
+	leases       *lease.Keeper    // nil in memory mode
 	touches      touches
 	told         told
 	closes       chan struct{}
@@ -61,9 +65,8 @@ type Cache struct {
 	background lifetime // all but flights, which are counted by their group
 	warnSecret sync.Once
 
-	panics         complaints // of loaders
-	scanComplaints complaints
-	refusals       complaints // of Redis, to carry out an invalidation
+	panicLog   loglimit.Limiter // panics of loaders
+	refusalLog loglimit.Limiter // invalidations that Redis does not permit
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
@@ -76,7 +79,7 @@ func New(opts Options) (*Cache, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	c.loads = newBulkhead(opts.MaxLoads, opts.MaxQueuedLoads)
+	c.loads = bulkhead.New(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
 	c.failures.clock = c.clock
 	c.health.start(opts.Logger)
@@ -92,7 +95,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.unreturned.wake = journal.New(), make(chan struct{}, 1)
+	c.journal = journal.New()
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -107,18 +110,19 @@ func New(opts Options) (*Cache, error) {
 		Pushed:  c.pushed,
 		Gap:     c.gap,
 		Marked:  c.journal.Recover,
-		Asked:   c.metrics.calls,
+		Asked:   c.metrics.Calls,
 	})
 	c.scanner = scan.New(scan.Options{
 		Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains,
-		Logger: opts.Logger, MayLog: func() bool { return c.scanComplaints.due(c.clock) },
+		Now: c.clock.Now, Logger: opts.Logger,
 	})
 	c.sweeper = scan.NewSweeper(c.scanner)
 	c.health.ask(c.store.State)
+	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
 	c.background.Go(func() { c.replay(ctx, c.journal.WakePatterns(), c.replayPatterns) })
-	c.background.Go(func() { c.replay(ctx, c.unreturned.wake, c.giveBackAgain) })
+	c.background.Go(func() { c.replay(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
 	c.background.Go(func() { c.sweeper.Run(ctx) })
 	c.background.Go(func() { c.keepMark(ctx, c.journal) })
 	c.background.Go(func() { c.touching(ctx) })
@@ -192,7 +196,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if c.sampler.drawn(counts.memoryHits.add()) {
+				if c.sampler.drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, c, key, counts, load)
 				}
 				return *v, nil
@@ -235,12 +239,12 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 		return ErrClosed
 	}
 	defer c.background.leave()
-	hold(s, value, nil)
+	s.given = give(value, nil)
 	return c.set(ctx, s)
 }
 
 // hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
-func (c *Cache) hit(key Key) (value any, counts *counters) {
+func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
 	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
 		return nil, nil
 	}
@@ -264,14 +268,8 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if load == nil {
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
-	out, ok := c.readNear(s)
-	if !ok {
-		out, ok = c.readDegraded(s)
-	}
-	if !ok {
-		out, err = c.fly(ctx, s, loadsOne(load))
-	}
-	s.plan.counts.count(out, err)
+	out, err := c.answer(ctx, s, loadsOne(load))
+	out.count(s.plan.counts, err)
 	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
 		c.sampler.take(newSample[T](ctx, s.key, s.plan, loadsOne(load)))
 	}
@@ -280,9 +278,8 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 
 // loadsOne is load as a flight calls it.
 func loadsOne[T any](load func(context.Context) (T, error)) loadFunc {
-	return func(ctx context.Context, slots []*slot) {
-		v, err := load(ctx)
-		hold(slots[0], v, err)
+	return func(ctx context.Context, ids []int, found func(int, given)) {
+		found(ids[0], give(load(ctx)))
 	}
 }
 
@@ -301,7 +298,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 			err = ErrClosed
 		}
 	}
-	s.plan.counts.count(out, err)
+	out.count(s.plan.counts, err)
 	return resultOf[T](c, out, err)
 }
 
@@ -337,19 +334,31 @@ func (c *Cache) peekStore(ctx context.Context, s *slot) (out outcome, ok bool) {
 	return out, ok
 }
 
-// A slot is one key's way through the load path.
+// A request is what is asked of one key. It does not change, but that the second of two ids with one key shares what the first begins.
+type request struct {
+	key       string
+	plan      *plan
+	typ       reflect.Type // of the value
+	ttl       time.Duration
+	tags      []string // what it can be invalidated by, beside its key
+	strong    bool     // nothing that memory holds is good enough
+	supersede bool     // a Set or a Refresh: loads under way must not be stored over it
+	index     int      // of its id, in a batch
+}
+
+// A slot is one key's way through the load path: a request, and what each step has found.
 type slot struct {
-	key          string
-	plan         *plan
-	typ          reflect.Type // of the value
-	index        int          // of its id, in a batch
-	ttl          time.Duration
-	ownTTL       bool          // of what was loaded: its TTL is not the policy's
-	tags         []string      // what it can be invalidated by, beside its key
-	strong       bool          // nothing that memory holds is good enough
-	supersede    bool          // a Set or a Refresh: loads under way must not be stored over it
-	apart        func([]*slot) // leads other slots of the batch on a goroutine of their own; nil outside of one
-	outdated     bool          // what Redis has is out of date by its manifest
+	request
+	flying
+	seen
+	grant
+	miss
+	loaded
+	out outcome // what the callers got
+}
+
+// flying is the flight of a slot.
+type flying struct {
 	call         *flight.Call[flightKey, outcome]
 	led          bool                             // by this caller, not joined
 	caller       context.Context                  // of who leads it; nil otherwise
@@ -359,7 +368,11 @@ type slot struct {
 	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
 	lateTags     uint64                           // the cache's, when the slot joined its flight, or began it
 	ownTags      uint64                           // likewise
+	apart        func([]*slot)                    // leads other slots of the batch on a goroutine of their own; nil outside of one
+}
 
+// seen is what a slot has read.
+type seen struct {
 	fence       *near.Fence         // taken before anything is read
 	notice                          // of its key, as it was read last
 	read        bool                // Redis was asked what it holds, or is not to be asked
@@ -368,34 +381,61 @@ type slot struct {
 	stamps      []stamp             // the generations of its tags, from before the load
 	sequence    uint64              // that of all named tags, likewise
 	reject      redisstore.Rejected // the value in Redis that cannot be used
+	outdated    bool                // what Redis has is out of date by its manifest
 	quarantined bool                // Redis may still hold what this process has invalidated
-	unasked     error               // why Redis is not asked: it has just not taken what was to be stored
-	keep        bool                // whether a loaded value may be stored
-	status      Status              // what a load would be: a miss, or a fallback
-	reason      string              // why it is none of the better ones
-	timedOut    bool                // Redis did not answer in time
+}
 
-	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
+// A miss is why there is no hit, and what that means for the load.
+type miss struct {
+	status   Status // what a load would be: a miss, or a fallback
+	reason   string // why it is none of the better ones
+	keep     bool   // whether a loaded value may be stored
+	timedOut bool   // Redis did not answer in time
+	unasked  error  // why Redis is not asked: it has just not taken what was to be stored
+}
+
+// notCached is a miss as a slot begins with it.
+var notCached = miss{status: StatusMiss, reason: "not cached", keep: true}
+
+// A grant is the right to store a value.
+type grant struct {
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
 	lost    atomic.Bool // Redis has said that it is not held any more
-
-	value any         // what the loader gave: a pointer to the typed value
-	entry *near.Entry // for it, in the same allocation
-	err   error
-	out   outcome // what the callers got
-
-	lateNames []string // the tags that its loader has named
+	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
 }
 
-// hold notes what a loader has come back with. The value and its entry in memory lie side by side, so that a hit waits for
-// one line of memory and not for two.
-func hold[T any](s *slot, value T, err error) {
+// A given is what a loader has come back with for one key. Its value and the entry in memory lie side by side, so that a hit waits for one
+// line of memory and not for two.
+type given struct {
+	value    any         // a pointer to the typed value
+	entry    *near.Entry // for it, in the same allocation
+	err      error
+	notFound bool // err says that there is no such thing, and nothing else
+}
+
+// loaded is what has come of a load.
+type loaded struct {
+	given
+	lateNames []string // the tags that its loader has named
+	ownTTL    bool     // its TTL is not the policy's
+}
+
+// give makes what a typed loader has come back with one that the load path takes.
+func give[T any](value T, err error) given {
 	both := &struct {
 		entry near.Entry
 		value T
 	}{value: value}
-	s.value, s.entry, s.err = &both.value, &both.entry, err
+	g := failed(err)
+	g.value, g.entry = &both.value, &both.entry
+	return g
+}
+
+// failed is what a loader has come back with that has no value, where err is not nil.
+func failed(err error) given {
+	err = sound(err)
+	return given{err: err, notFound: isNotFound(err)}
 }
 
 func (s *slot) leased() bool { return s.granted != 0 }
@@ -475,8 +515,11 @@ func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (
 		return nil, callOptions{}, err
 	}
 	s := &slot{
-		key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: cmp.Or(o.ttl, pl.ttl), tags: pl.tags,
-		strong: o.strong, supersede: o.refresh, keep: true, status: StatusMiss, reason: "not cached",
+		request: request{
+			key: key.text, plan: pl, typ: reflect.TypeFor[T](), ttl: cmp.Or(o.ttl, pl.ttl), tags: pl.tags,
+			strong: o.strong, supersede: o.refresh,
+		},
+		miss: notCached,
 	}
 	if len(o.tags) > 0 {
 		s.tags = slices.Concat(pl.tags, o.tags)
@@ -484,41 +527,8 @@ func newSlot[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (
 	return s, o, nil
 }
 
-// A loadFunc loads the slots it is given: it writes the value or the err of each.
-type loadFunc func(ctx context.Context, slots []*slot)
-
-// fly joins the flight of one key, or leads it, and waits for the result.
-func (c *Cache) fly(ctx context.Context, s *slot, load loadFunc) (outcome, error) {
-	if err := c.reentrant(ctx, s.key); err != nil {
-		return outcome{}, err
-	}
-	for {
-		switch ended, err := c.join(ctx, s); {
-		case err != nil:
-			return outcome{}, err
-		case ended != nil:
-			if err := c.outwait(ctx, s, ended); err != nil {
-				return outcome{}, err
-			}
-			continue
-		}
-		if s.led {
-			s.call.Linger(s.plan.loadGrace)
-			c.flights.Run(ctx, s.plan.loadTimeout, func(ctx context.Context) { c.lead(ctx, []*slot{s}, load) }, s.call)
-		}
-		out, err := s.wait(ctx, c.clock)
-		if err != nil {
-			return outcome{}, flightError(err, s.key)
-		}
-		if s.tooLate(out) {
-			continue
-		}
-		if !s.led && out.status != StatusHit {
-			out.reason = "shared a load in flight: " + out.reason
-		}
-		return out, nil
-	}
-}
+// A loadFunc loads requests by their indexes, and gives the result of each.
+type loadFunc func(ctx context.Context, indexes []int, found func(index int, g given))
 
 // join joins the flight of s's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
 // the source before: it is not joined. Where that is such a call too, join returns what is closed when it has ended: see outwait.
@@ -1024,8 +1034,8 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		return
 	}
 	// Until the values are stored: encoding and sending them can take longer than a lease lives.
-	leases := c.keepLeases(ctx, slots)
-	defer close(leases.stored)
+	leases := c.holdLeases(ctx, slots)
+	defer close(leases.Stored)
 	done := false
 	defer func() {
 		if !done { // runtime.Goexit
@@ -1043,7 +1053,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		ok = false
 	}
 	if !ok {
-		close(leases.loaded)
+		close(leases.Loaded)
 		c.release(slots...)
 		done = true
 		return
@@ -1062,7 +1072,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		defer leave()
 		return c.callLoader(ctx, l, load)
 	}()
-	close(leases.loaded)
+	close(leases.Loaded)
 
 	var store, unstored []*slot
 	for _, i := range smallFirst(slots) {
@@ -1077,7 +1087,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 		switch {
 		case s.err == nil && s.plan.policy.Private:
 			s.err = s.own(c.limits())
-		case isNotFound(s.err):
+		case s.notFound:
 			s.out.value, s.out.absent = nil, s.err
 			s.err, ttl, s.ownTTL = nil, s.plan.negativeTTL, false
 		}
@@ -1131,31 +1141,31 @@ func (c *Cache) loadAndShare(ctx context.Context, m *marks, slots []*slot, load 
 	done = true
 }
 
-// place is where the loader of a call may run: see bulkhead. One that waits for it ends when nobody waits for its load.
+// place takes a place in the bulkhead for the loader of a call. A load that waits for its place ends when nobody waits for it.
 func (c *Cache) place(ctx context.Context, call *flight.Call[flightKey, outcome]) (leave func(), ok bool) {
-	if c.loads.enterAtOnce() {
-		return c.loads.hold(call), true
+	end := func(p *bulkhead.Place) bool { return call.EndDeserted(p) }
+	p := c.loads.TryEnter(end)
+	if p == nil {
+		p, ok = func() (*bulkhead.Place, bool) {
+			call.Rest()
+			defer call.Work()
+			return c.loads.Enter(ctx, call.Hurried(), end)
+		}()
+		if !ok {
+			return func() {}, false
+		}
 	}
-	place, ok := func() (place, ok bool) {
-		call.Rest()
-		defer call.Work()
-		return c.loads.enter(ctx, call.Hurried())
-	}()
-	switch {
-	case place:
-		return c.loads.hold(call), true
-	case !ok:
-		return func() {}, false
-	}
-	p := new(placeless)
 	call.Watch(p)
-	return func() { call.Unwatch(p) }, true
+	return func() {
+		call.Unwatch(p) // before the place is somebody else's
+		p.Leave()
+	}, true
 }
 
 // overloaded refuses loads for which there is no room.
 func (c *Cache) overloaded(slots []*slot) {
 	for _, s := range slots {
-		s.plan.counts.overloads.Add(1)
+		s.plan.counts.Overloads.Add(1)
 		s.call.Resolve(outcome{}, &Error{
 			Code: CodeOverloaded, Key: s.key,
 			Message: "too many loads run and wait: raise Options.MaxLoads where the source can take more, or call less",
@@ -1167,7 +1177,7 @@ func (c *Cache) overloaded(slots []*slot) {
 // may be in other hands. runtime.Goexit goes on, and ends the flight.
 func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start int64, took time.Duration) {
 	counts := l.slots[0].plan.counts
-	counts.loads.Add(1)
+	counts.Loads.Add(1)
 	before := c.failures.begun.Load()
 	// A loader may ignore the end of its time, and come back late or never: its callers have failed by then.
 	settled := context.AfterFunc(ctx, func() {
@@ -1181,16 +1191,18 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 	defer func() {
 		l.end()
 		took = time.Duration(c.clock.Now() - start)
-		counts.loadTime.Add(int64(took))
+		counts.LoadTime.Add(int64(took))
 		if p := recover(); p != nil {
 			for _, s := range l.slots {
-				s.value, s.err = nil, &flight.PanicError{Value: p, Stack: debug.Stack()}
+				s.given = given{err: sound(&flight.PanicError{Value: p, Stack: debug.Stack()})}
 			}
 		}
 		for i, s := range l.slots {
-			s.err = sound(s.err)
-			if s.err == nil || isNotFound(s.err) {
-				s.err = cmp.Or(s.refusedTags(l.decision(i).tags), s.err)
+			if s.err != nil && !s.notFound {
+				continue
+			}
+			if err := s.refusedTags(l.decision(i).tags); err != nil {
+				s.err, s.notFound = err, false
 			}
 		}
 		c.logPanics(l.slots)
@@ -1198,17 +1210,23 @@ func (c *Cache) callLoader(ctx context.Context, l *Load, load loadFunc) (start i
 			return // counted above, or nobody waited any more: the loader can hear of that before settled does
 		}
 		for _, s := range l.slots {
-			if s.err != nil && !isNotFound(s.err) {
+			if s.err != nil && !s.notFound {
 				c.loadFailed(s, s.err, before)
 			} else {
 				c.failures.forgetOwn(s.key, s.plan.owner)
 			}
 		}
 	}()
-	for _, s := range l.slots {
-		s.err = flight.ErrGoexit // stands unless the loader says otherwise
+	indexes := make([]int, len(l.slots))
+	for i, s := range l.slots {
+		indexes[i], s.err = s.index, flight.ErrGoexit // which stands unless the loader says otherwise
 	}
-	inLoader(func() { load(context.WithValue(ctx, loadKey{}, l), l.slots) })
+	inLoader(func() {
+		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g given) {
+			at, _ := slices.BinarySearchFunc(l.slots, index, func(s *slot, index int) int { return s.index - index })
+			l.slots[at].given = g
+		})
+	})
 	return start, took
 }
 

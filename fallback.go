@@ -1,10 +1,8 @@
 package aside
 
 import (
-	"sync/atomic"
 	"time"
 
-	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
@@ -58,16 +56,4 @@ func healthOf(s redisstore.State) Health {
 		}
 	}
 	return h
-}
-
-// complaints keeps trouble that can come with every call from being logged with every call.
-type complaints struct{ next atomic.Int64 }
-
-const complaintPause = 10 * time.Second
-
-// due reports whether the trouble may be logged: the first time, and then once in ten seconds. Metrics count it all.
-func (c *complaints) due(clock *near.Clock) bool {
-	now := clock.Now()
-	next := c.next.Load()
-	return now >= next && c.next.CompareAndSwap(next, now+int64(complaintPause))
 }

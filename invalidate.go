@@ -289,7 +289,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	case <-w.Confirmed():
 		confirmed = true
 	case <-w.Failed():
-		c.metrics.redisErrors.Add(1)
+		c.metrics.RedisErrors.Add(1)
 	case <-ctx.Done():
 	case <-c.closes:
 	}
@@ -329,7 +329,7 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false
-			c.metrics.redisErrors.Add(1)
+			c.metrics.RedisErrors.Add(1)
 		}
 	}
 	if !confirmed {
@@ -366,7 +366,7 @@ func (c *Cache) countOwn(tags []string) {
 
 // pushed is told by Redis that somebody has changed a key, or the generation of a tag.
 func (c *Cache) pushed(key string) {
-	c.metrics.pushes.Add(1)
+	c.metrics.Pushes.Add(1)
 	if key == keyspace.Sequence {
 		c.lateTags.Add(1)
 	}
@@ -375,7 +375,7 @@ func (c *Cache) pushed(key string) {
 
 // gap is told that Redis may not have told of something.
 func (c *Cache) gap() {
-	c.metrics.gaps.Add(1)
+	c.metrics.Gaps.Add(1)
 	c.lateTags.Add(1)
 	c.journal.ConnectionLost()
 }
@@ -409,7 +409,7 @@ func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (remov
 		// call has returned.
 		c.near.Delete(s.key)
 		if errs != nil && errs[i] != nil {
-			s.plan.counts.redisErrors.Add(1)
+			s.plan.counts.RedisErrors.Add(1)
 		}
 	}
 	return removed, unconfirmed

@@ -183,7 +183,7 @@ func independent(tags []string) (groups [][]string) {
 
 // refused logs an invalidation that Redis does not permit: it waits until that is mended, and meanwhile nobody else is told of it.
 func (c *Cache) refused(err error) {
-	if redisstore.IsForbidden(err) && c.refusals.due(c.clock) {
+	if redisstore.IsForbidden(err) && c.refusalLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: an invalidation is refused by redis: other processes are not told of it, and it is sent again until it is permitted",
 			"reason", redisstore.Describe(err))
 	}

@@ -2,10 +2,9 @@ package aside
 
 import (
 	"encoding/json"
-	"sync"
-	"sync/atomic"
 	"time"
-	"unsafe"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // Metrics is a snapshot of a cache's counters since it was made, one set for each label. It marshals to
@@ -107,146 +106,36 @@ func (c *Cache) Metrics() Metrics {
 	if c == nil {
 		return m
 	}
-	m.Pushes, m.Gaps, m.RedisErrors = c.metrics.pushes.Load(), c.metrics.gaps.Load(), c.metrics.redisErrors.Load()
-	c.metrics.labels.Range(func(name, counts any) bool {
-		if s := counts.(*counters).snapshot(); s != (LabelMetrics{}) {
-			m.Labels[name.(string)] = s
+	m.Pushes, m.Gaps, m.RedisErrors = c.metrics.Pushes.Load(), c.metrics.Gaps.Load(), c.metrics.RedisErrors.Load()
+	for label, counters := range c.metrics.All() {
+		if s := snapshot(counters); s != (LabelMetrics{}) {
+			m.Labels[label] = s
 		}
-		return true
-	})
+	}
 	return m
 }
 
-type metrics struct {
-	labels      sync.Map     // label -> *counters
-	met         atomic.Int64 // labels, in calls
-	pushes      atomic.Uint64
-	gaps        atomic.Uint64
-	redisErrors atomic.Uint64
-}
-
-// mostLabels is how many labels come from calls. A label takes over four kilobytes, for good, since what it has counted is not to
-// be lost.
-const mostLabels = 1024
-
-// otherLabels is what those beyond are counted under.
-const otherLabels = "(others)"
-
-// label returns the counters of a label: one that New was given, or one that was met in a call.
-func (m *metrics) label(name string, listed bool) *counters {
-	if c, ok := m.labels.Load(name); ok {
-		return c.(*counters)
-	}
-	if !listed && m.met.Add(1) > mostLabels {
-		name = otherLabels
-	}
-	c, _ := m.labels.LoadOrStore(name, new(counters))
-	return c.(*counters)
-}
-
-// calls is the number of calls under all labels.
-func (m *metrics) calls() (sum uint64) {
-	m.labels.Range(func(_, counts any) bool {
-		sum += counts.(*counters).calls()
-		return true
-	})
-	return sum
-}
-
-// counters are one label's. Only hits in memory, and those of them that are drawn for a check, are frequent enough for cores to
-// fight over their cache line.
-type counters struct {
-	memoryHits   striped
-	unchecked    striped
-	checked      atomic.Uint64
-	inconsistent atomic.Uint64
-	redisHits    atomic.Uint64
-	negativeHits atomic.Uint64
-	staleHits    atomic.Uint64
-	overloads    atomic.Uint64
-	misses       atomic.Uint64
-	fallbacks    atomic.Uint64
-	loads        atomic.Uint64
-	loadTime     atomic.Int64
-	refused      atomic.Uint64
-	loadErrors   atomic.Uint64
-	redisErrors  atomic.Uint64
-	decodeErrors atomic.Uint64
-	encodeErrors atomic.Uint64
-}
-
-func (c *counters) snapshot() LabelMetrics {
+func snapshot(c *stats.Counters) LabelMetrics {
 	m := LabelMetrics{
-		Misses:       c.misses.Load(),
-		LoadErrors:   c.loadErrors.Load(),
-		RedisErrors:  c.redisErrors.Load(),
-		DecodeErrors: c.decodeErrors.Load(),
-		EncodeErrors: c.encodeErrors.Load(),
-		MemoryHits:   c.memoryHits.load(),
-		RedisHits:    c.redisHits.Load(),
-		NegativeHits: c.negativeHits.Load(),
-		StaleHits:    c.staleHits.Load(),
-		Overloads:    c.overloads.Load(),
-		Fallbacks:    c.fallbacks.Load(),
-		Loads:        c.loads.Load(),
-		LoadTime:     time.Duration(c.loadTime.Load()),
-		RefusedFills: c.refused.Load(),
-		Checked:      c.checked.Load(),
-		Inconsistent: c.inconsistent.Load(),
-		Unchecked:    c.unchecked.load(),
+		Misses:       c.Misses.Load(),
+		LoadErrors:   c.LoadErrors.Load(),
+		RedisErrors:  c.RedisErrors.Load(),
+		DecodeErrors: c.DecodeErrors.Load(),
+		EncodeErrors: c.EncodeErrors.Load(),
+		MemoryHits:   c.MemoryHits.Load(),
+		RedisHits:    c.RedisHits.Load(),
+		NegativeHits: c.NegativeHits.Load(),
+		StaleHits:    c.StaleHits.Load(),
+		Overloads:    c.Overloads.Load(),
+		Fallbacks:    c.Fallbacks.Load(),
+		Loads:        c.Loads.Load(),
+		LoadTime:     time.Duration(c.LoadTime.Load()),
+		RefusedFills: c.RefusedFills.Load(),
+		Checked:      c.Checked.Load(),
+		Inconsistent: c.Inconsistent.Load(),
+		Unchecked:    c.Unchecked.Load(),
 	}
 	m.Hits = m.MemoryHits + m.RedisHits
 	m.Errors = m.LoadErrors + m.RedisErrors + m.DecodeErrors + m.EncodeErrors
 	return m
-}
-
-func (c *counters) calls() uint64 {
-	return c.memoryHits.load() + c.redisHits.Load() + c.misses.Load()
-}
-
-// count notes how one call was answered.
-func (c *counters) count(o outcome, err error) {
-	switch {
-	case err != nil || o.status == StatusMiss:
-		c.misses.Add(1)
-	case o.status == StatusFallback:
-		c.misses.Add(1)
-		c.fallbacks.Add(1)
-	case o.tier == TierMemory:
-		c.memoryHits.add()
-	default:
-		c.redisHits.Add(1)
-	}
-	if err == nil && o.status == StatusStale {
-		c.staleHits.Add(1)
-	}
-	if err == nil && o.tier != TierOrigin && o.value == nil {
-		c.negativeHits.Add(1)
-	}
-}
-
-// golden is 2^64 divided by the golden ratio.
-const golden = 0x9e3779b97f4a7c15
-
-// striped is a counter that cores can raise at the same time without waiting for each other's cache line, as long as each
-// goroutine keeps to its own. A stripe chosen at random would not do: each would go back and forth between all cores.
-type striped [32]struct {
-	n atomic.Uint64
-	_ [56]byte
-}
-
-// add raises the stripe that the goroutine's stack points to, and returns a number that grows by one with each call, from a
-// beginning that is another one for each stack: calls of few goroutines do not get the same few numbers. An address costs nothing to get, and goroutines that run at
-// the same time have different stacks.
-func (s *striped) add() uint64 {
-	var here byte
-	stack := uint64(uintptr(unsafe.Pointer(&here)) >> 11) // the smallest stack has 2 KiB
-	return stack + s[stack*golden>>59].n.Add(1)           // the upper 5 bits of Fibonacci hashing
-}
-
-func (s *striped) load() (sum uint64) {
-	for i := range s {
-		sum += s[i].n.Load()
-	}
-	return sum
 }

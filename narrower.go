@@ -22,7 +22,7 @@ func (s *slot) covers(value any) bool {
 		return v.typ == s.typ || wire.Covers(v.codec, v.typ, s.typ)
 	}
 	typ := reflect.TypeOf(value).Elem()
-	return typ == s.typ || wire.Covers((&slot{plan: s.plan, typ: typ}).codec(), typ, s.typ)
+	return typ == s.typ || wire.Covers((&slot{request: request{plan: s.plan, typ: typ}}).codec(), typ, s.typ)
 }
 
 // narrower reports whether a payload that was read as s's type was written as another one that this program uses with the policy, and

@@ -194,7 +194,7 @@ func (c *Cache) keepHeard(m *marks, s *slot, start int64, ttl time.Duration) {
 		}
 		v := c.near.Hold(k.fence)
 		if v == nil {
-			s.plan.counts.refused.Add(1)
+			s.plan.counts.RefusedFills.Add(1)
 			return
 		}
 		list = append(list, v, k.voucher)
@@ -204,7 +204,7 @@ func (c *Cache) keepHeard(m *marks, s *slot, start int64, ttl time.Duration) {
 	e := s.asEntry(list)
 	s.out.freshUntil = fresh
 	if c.fits(s, e) && !c.near.Insert(s.key, e, s.fence) {
-		s.plan.counts.refused.Add(1)
+		s.plan.counts.RefusedFills.Add(1)
 	}
 	c.closedMeanwhile(s)
 }

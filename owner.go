@@ -67,7 +67,7 @@ const reasonShared = "another policy's value is under this key"
 // sharedKey notes that another policy's value is under s's key.
 func (c *Cache) sharedKey(s *slot, owner uint64) {
 	s.reason = reasonShared
-	if s.plan.shared.due(c.clock) {
+	if s.plan.sharedLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: two policies of one category store values under the same key, and replace each other's: give the keys of one of them a part more, or the policy a Category of its own",
 			"policy", s.plan.policy.name(), "other", c.nameOfOwner(owner, s.plan.policy.Category), "key", s.key)
 	}
@@ -89,7 +89,7 @@ func (c *Cache) as(value any, s *slot) (any, bool) {
 	if typ == s.typ {
 		return value, true
 	}
-	codec := (&slot{plan: s.plan, typ: typ}).codec()
+	codec := (&slot{request: request{plan: s.plan, typ: typ}}).codec()
 	payload, err := c.limits().Marshal(codec, value)
 	if err != nil {
 		return nil, false

@@ -14,7 +14,7 @@ const (
 func (c *Cache) logPanics(slots []*slot) {
 	for _, s := range slots {
 		if p, ok := s.err.(*flight.PanicError); ok {
-			if c.panics.due(c.clock) {
+			if c.panicLog.Allow(c.clock.Now()) {
 				c.opts.Logger.Error("aside: a loader panicked; its callers get an error", "policy", s.plan.policy.name(), "key", s.key,
 					"panic", cut(p.Error(), longestPanic), "stack", cut(string(p.Stack), longestStack))
 			}

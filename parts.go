@@ -57,10 +57,9 @@ func (c *Cache) leadApart(ctx context.Context, s *slot, load loadFunc) {
 
 // again is the slot as it was before its flight looked anywhere. The other one stays with the batch.
 func (s *slot) again() *slot {
-	return &slot{
-		key: s.key, plan: s.plan, typ: s.typ, index: s.index, ttl: s.ttl, tags: s.tags, strong: s.strong, supersede: s.supersede,
-		call: s.call, led: s.led, lateTags: s.lateTags, unasked: s.unasked, keep: true, status: StatusMiss, reason: "not cached",
-	}
+	again := &slot{request: s.request, miss: notCached}
+	again.call, again.led, again.lateTags, again.unasked = s.call, s.led, s.lateTags, s.unasked
+	return again
 }
 
 // setApart takes large values out of what a batch has read, and has each led apart, from the beginning: what is read again is

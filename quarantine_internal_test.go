@@ -58,7 +58,7 @@ func TestWhoJoinsALoadBeforeItsGuardIsUpGetsNothingInvalidated(t *testing.T) {
 	start := make(chan struct{})
 	c.flights.Run(t.Context(), inTime, func(ctx context.Context) {
 		<-start
-		c.lead(ctx, []*slot{s}, func(_ context.Context, slots []*slot) { hold(slots[0], "new", nil) })
+		c.lead(ctx, []*slot{s}, func(_ context.Context, ids []int, found func(int, given)) { found(ids[0], give("new", nil)) })
 	}, s.call)
 
 	// Whoever looks at the guard of another call keeps the guard of this one from being put up.

@@ -48,7 +48,7 @@ func (l *Load) call() *flight.Call[flightKey, outcome] {
 // awaited notes that the load that ctx belongs to waits for s, and tells s's load of that. It fails where they would wait for each
 // other.
 func (c *Cache) awaited(l *Load, s *slot) error {
-	if l != nil && l.cache == c || l == nil && c.loads.full() && onLoadersStack() {
+	if l != nil && l.cache == c || l == nil && c.loads.Full() && onLoadersStack() {
 		s.call.Hurry() // the load that waits for this one has a place
 	}
 	waiter := l.call()

@@ -1,6 +1,10 @@
 package aside
 
-import "time"
+import (
+	"time"
+
+	"github.com/gatewayz/aside/internal/stats"
+)
 
 // A Status tells how a call was answered.
 type Status string
@@ -31,6 +35,18 @@ type Result[T any] struct {
 	Age    time.Duration // since the start of the load that made the value
 	TTL    time.Duration // for how long the value may still be served; 0 if it is not stored
 	Reason string        // why the answer was not a better one, in a few words
+}
+
+// count counts the call that was answered by the outcome, or by err.
+func (o *outcome) count(in *stats.Counters, err error) {
+	switch {
+	case err != nil || o.status == StatusMiss:
+		in.CountMiss()
+	case o.status == StatusFallback:
+		in.CountFallback()
+	default:
+		in.CountHit(stats.Hit{InMemory: o.tier == TierMemory, Stale: o.status == StatusStale, NotFound: o.value == nil})
+	}
 }
 
 // resultOf gives one caller its share of an outcome.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -78,7 +80,7 @@ type sampler struct {
 	queue      chan *sample
 	checks     chan struct{} // one for each check
 	loads      chan struct{} // one for each check that loads
-	complaints complaints
+	mismatches loglimit.Limiter
 }
 
 func (k *sampler) start(o Check) {
@@ -94,6 +96,9 @@ func (k *sampler) start(o Check) {
 	k.checks, k.loads = make(chan struct{}, checksAtOnce), make(chan struct{}, checkLoadsAtOnce)
 }
 
+// golden is 2^64 divided by the golden ratio.
+const golden = 0x9e3779b97f4a7c15
+
 // drawn reports whether the hit with the number n is one to check. It costs a multiplication, where a random number costs
 // several times as much. The multiples of the golden ratio are spread evenly over 2^64, and so is every second of them, every
 // third, and so on: whatever rhythm the calls have, each key gets its share.
@@ -105,9 +110,9 @@ func (k *sampler) draws(out outcome, err error) bool {
 }
 
 // hasRoom reports whether take would take what was drawn, before that is made.
-func (k *sampler) hasRoom(ctx context.Context, counts *counters) bool {
+func (k *sampler) hasRoom(ctx context.Context, counts *stats.Counters) bool {
 	if len(k.queue) == cap(k.queue) { // takes no lock
-		counts.unchecked.add()
+		counts.Unchecked.Add()
 		return false
 	}
 	if ctx == nil {
@@ -125,7 +130,7 @@ func (k *sampler) take(s *sample) {
 	select {
 	case k.queue <- s:
 	default:
-		s.plan.counts.unchecked.add()
+		s.plan.counts.Unchecked.Add()
 	}
 }
 
@@ -146,7 +151,7 @@ func newSample[T any](ctx context.Context, key string, pl *plan, load loadFunc) 
 // sampleHit is for a hit in memory that was drawn. It is not inlined: what it makes is none of the other hits' business.
 //
 //go:noinline
-func sampleHit[T any](ctx context.Context, c *Cache, key Key, counts *counters, load func(context.Context) (T, error)) {
+func sampleHit[T any](ctx context.Context, c *Cache, key Key, counts *stats.Counters, load func(context.Context) (T, error)) {
 	if !c.sampler.hasRoom(ctx, counts) {
 		return
 	}
@@ -168,7 +173,7 @@ func equalByMethod[T any](a, b any) bool {
 
 // slot is for one way through what is cached, or for one load.
 func (s *sample) slot() *slot {
-	return &slot{key: s.key, plan: s.plan, typ: s.typ, ttl: s.plan.ttl, tags: s.plan.tags, status: StatusMiss}
+	return &slot{request: request{key: s.key, plan: s.plan, typ: s.typ, ttl: s.plan.ttl, tags: s.plan.tags}, miss: miss{status: StatusMiss}}
 }
 
 // sampling begins checks until the cache is closed.
@@ -189,7 +194,7 @@ func (c *Cache) sampling() {
 			defer func() {
 				<-k.checks
 				if recover() != nil { // a codec's Name, say
-					s.plan.counts.unchecked.add()
+					s.plan.counts.Unchecked.Add()
 				}
 			}()
 			c.check(s)
@@ -226,12 +231,12 @@ func (c *Cache) pause(d time.Duration) bool {
 func (c *Cache) check(s *sample) {
 	switch consistent, err := c.verdict(s); {
 	case err != nil:
-		s.plan.counts.unchecked.add()
+		s.plan.counts.Unchecked.Add()
 	case !consistent:
-		s.plan.counts.inconsistent.Add(1)
+		s.plan.counts.Inconsistent.Add(1)
 		fallthrough
 	default:
-		s.plan.counts.checked.Add(1)
+		s.plan.counts.Checked.Add(1)
 	}
 }
 
@@ -268,7 +273,7 @@ func (c *Cache) verdict(s *sample) (consistent bool, err error) {
 	if err := c.compare(s, out.value); err != errDiffers {
 		return err == nil, err
 	}
-	if c.sampler.complaints.due(c.clock) {
+	if c.sampler.mismatches.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: a cached value differs from what its loader returns, and nothing has invalidated it",
 			"policy", s.plan.policy.name(), "key", s.key, "age", time.Duration(c.clock.Now()-out.loadedAt).Round(time.Millisecond))
 	}
@@ -327,7 +332,7 @@ func checkKey(key string) string { return "%v:" + key }
 func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	leave, ok := c.loads.spare(end)
+	leave, ok := c.loads.Borrow(end)
 	if !ok {
 		return errNoPlace
 	}
@@ -335,11 +340,13 @@ func (c *Cache) loadToCompare(ctx context.Context, s *sample, sl *slot) error {
 	l := &Load{cache: c, slots: []*slot{sl}, check: true}
 	defer l.end()
 	sl.err = flight.ErrGoexit
-	inLoader(func() { s.load(context.WithValue(ctx, loadKey{}, l), l.slots) })
+	inLoader(func() {
+		s.load(context.WithValue(ctx, loadKey{}, l), []int{0}, func(_ int, g given) { sl.given = g })
+	})
 	switch {
 	case !l.decision(0).keep:
 		return errNotToSay // of a value that is not to be cached
-	case isNotFound(sl.err):
+	case sl.notFound:
 		sl.value, sl.err = nil, nil
 	}
 	return sl.err

@@ -51,7 +51,7 @@ func (c *Cache) redisFailed(ctx context.Context, s *slot, err error) {
 	if redisstore.CallersOwn(ctx) {
 		return // the caller has left: says nothing of Redis
 	}
-	s.plan.counts.redisErrors.Add(1)
+	s.plan.counts.RedisErrors.Add(1)
 	if redisstore.IsMoving(err) || redisstore.IsForbidden(err) {
 		s.voucher, s.untracked = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
 	}
@@ -71,9 +71,9 @@ func (c *Cache) learnSize(s *slot) {
 }
 
 func (c *Cache) undecodable(s *slot, err error) {
-	s.plan.counts.decodeErrors.Add(1)
+	s.plan.counts.DecodeErrors.Add(1)
 	s.reason = "the stored value cannot be used"
-	if s.plan.complaints.due(c.clock) {
+	if s.plan.valueLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: a value in Redis cannot be used and counts as a miss", "policy", s.plan.policy.name(), "key", s.key, "error", err)
 	}
 }
@@ -283,7 +283,7 @@ func (c *Cache) open(ctx context.Context, m *marks, v *sealed) (outcome, bool) {
 	}
 	c.keepRead(s, out, stamps)
 	if is == lapsed {
-		s.plan.counts.redisErrors.Add(1)
+		s.plan.counts.RedisErrors.Add(1)
 		out.status, out.reason, out.freshUntil = StatusStale, redisstore.Describe(why), out.loadedAt
 	}
 	return out, true
@@ -429,8 +429,8 @@ func (c *Cache) seal(s *slot, payload []byte, codec uint32, took time.Duration) 
 
 // unstorable notes a value that cannot be stored. Its callers get it all the same.
 func (c *Cache) unstorable(s *slot, err error) {
-	s.plan.counts.encodeErrors.Add(1)
-	if s.plan.complaints.due(c.clock) {
+	s.plan.counts.EncodeErrors.Add(1)
+	if s.plan.valueLog.Allow(c.clock.Now()) {
 		c.opts.Logger.Warn("aside: a loaded value cannot be cached", "policy", s.plan.policy.name(), "key", s.key, "error", err)
 	}
 }
@@ -445,7 +445,7 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 		f, err := c.sealLoaded(m, s, took)
 		switch {
 		case errors.Is(err, errOutdated):
-			s.plan.counts.refused.Add(1)
+			s.plan.counts.RefusedFills.Add(1)
 			c.release(s)
 			if s.supersede && c.discard(s) != nil {
 				failed = append(failed, s)
@@ -481,14 +481,14 @@ func (c *Cache) fill(m *marks, slots []*slot, took time.Duration) {
 		for i, s := range filling {
 			switch {
 			case errs[i] != nil:
-				s.plan.counts.redisErrors.Add(1)
+				s.plan.counts.RedisErrors.Add(1)
 				failed = append(failed, s)
 				if !s.supersede && !s.lost.Load() && !redisstore.IsMoving(errs[i]) {
 					s.quiet = true
 					c.keepWithoutLease(m, s, s.out.loadedAt, time.Duration(s.out.freshUntil-s.out.loadedAt))
 				}
 			case outcomes[i] == redisstore.Refused:
-				s.plan.counts.refused.Add(1)
+				s.plan.counts.RefusedFills.Add(1)
 				if s.supersede && c.discard(s) != nil {
 					failed = append(failed, s)
 				}
@@ -533,7 +533,7 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 		case isInvalid(lateErr):
 			err = lateErr
 		case lateErr != nil:
-			s.plan.counts.redisErrors.Add(1)
+			s.plan.counts.RedisErrors.Add(1)
 			return redisstore.Filling{}, lateErr
 		case !unmoved:
 			return redisstore.Filling{}, errOutdated
@@ -542,7 +542,7 @@ func (c *Cache) sealLoaded(m *marks, s *slot, took time.Duration) (redisstore.Fi
 	var f redisstore.Filling
 	if err == nil {
 		if unmoved, lifeErr := c.outlive(s); lifeErr != nil {
-			s.plan.counts.redisErrors.Add(1)
+			s.plan.counts.RedisErrors.Add(1)
 			return f, lifeErr
 		} else if !unmoved {
 			return f, errOutdated
@@ -629,7 +629,7 @@ func (c *Cache) discard(s *slot) error {
 	err := c.store.Discard(ctx, s.key, s.granted)
 	c.near.Delete(s.key)
 	if err != nil {
-		s.plan.counts.redisErrors.Add(1)
+		s.plan.counts.RedisErrors.Add(1)
 	}
 	return err
 }
@@ -654,7 +654,7 @@ func (c *Cache) insertLoaded(ctx context.Context, m *marks, s *slot) error {
 		return c.unkept(s, wire.ErrTooLarge)
 	}
 	if refused || !ok || !c.near.Insert(s.key, e, s.fence) {
-		s.plan.counts.refused.Add(1)
+		s.plan.counts.RefusedFills.Add(1)
 	}
 	if s.supersede {
 		c.near.Discard(s.key, s.out.loadedAt) // where the new value was not stored
@@ -680,7 +680,7 @@ func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration)
 	for _, tag := range s.tags {
 		v := c.near.Hold(m.of(tag).fence)
 		if v == nil {
-			s.plan.counts.refused.Add(1)
+			s.plan.counts.RefusedFills.Add(1)
 			return
 		}
 		list = append(list, v)
@@ -692,7 +692,7 @@ func (c *Cache) keepUnvouched(m *marks, s *slot, start int64, ttl time.Duration)
 	e := s.asEntry(list)
 	s.out.freshUntil = start
 	if c.fits(s, e) && !c.near.Keep(s.key, e, s.fence) {
-		s.plan.counts.refused.Add(1)
+		s.plan.counts.RefusedFills.Add(1)
 	}
 	c.closedMeanwhile(s)
 }
@@ -801,13 +801,13 @@ func (c *Cache) write(ctx context.Context, m *marks, s *slot) error {
 	defer cancel()
 	outcomes, errs := c.store.Fill(ctx, filling)
 	if errs[0] != nil {
-		s.plan.counts.redisErrors.Add(1)
+		s.plan.counts.RedisErrors.Add(1)
 		return errNotWritten
 	}
 	if outcomes[0] == redisstore.Refused {
 		// Somebody came later: another Set, whose value must stay, or an invalidation. Or the lease has run out on the
 		// way, and what is there is older than this.
-		s.plan.counts.refused.Add(1)
+		s.plan.counts.RefusedFills.Add(1)
 		if c.discard(s) != nil {
 			return errNotWritten
 		}

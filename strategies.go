@@ -279,7 +279,7 @@ type failure struct {
 // A loader that works with the context of the call around it, and not with its own, fails when that caller has left. The source has
 // not failed: see endedWithCaller.
 func (c *Cache) loadFailed(s *slot, err error, before uint64) {
-	s.plan.counts.loadErrors.Add(1)
+	s.plan.counts.LoadErrors.Add(1)
 	if c.opts.Backoff < 0 || s.endedWithCaller(err, c.clock.Now()) {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A server that is full evicts what was not used for long, or not often. Entries in memory are served without a word to Redis, and
@@ -48,7 +49,7 @@ func newTouch(now int64) *atomic.Int64 {
 
 // touching goes on until ctx ends.
 func (c *Cache) touching(ctx context.Context) {
-	calls := make(map[*counters]uint64) // how many each label had counted
+	calls := make(map[*stats.Counters]uint64) // how many each label had counted
 	for {
 		t := time.NewTimer(jittered(touchEvery))
 		select {
@@ -66,12 +67,12 @@ func (c *Cache) touching(ctx context.Context) {
 }
 
 // inUse are the tags that calls have rested on since the last time, as far as is known.
-func (c *Cache) inUse(calls map[*counters]uint64) (tags []string) {
-	used := make(map[*counters]bool)
+func (c *Cache) inUse(calls map[*stats.Counters]uint64) (tags []string) {
+	used := make(map[*stats.Counters]bool)
 	categories := make(map[string]bool)
 	for _, pl := range *c.plans.byName.Load() {
 		if _, looked := used[pl.counts]; !looked {
-			now := pl.counts.memoryHits.load() + pl.counts.redisHits.Load() + pl.counts.misses.Load()
+			now := pl.counts.Calls()
 			used[pl.counts] = now != calls[pl.counts]
 			calls[pl.counts] = now
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
 
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/nearby"
@@ -216,10 +218,10 @@ type plan struct {
 	degradedTTL time.Duration // 0: never without a voucher
 	loadTimeout time.Duration
 	loadGrace   time.Duration // 0: none
-	counts      *counters
-	largest     atomic.Int64 // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
-	complaints  complaints
-	shared      complaints                    // about values of other policies under its keys
+	counts      *stats.Counters
+	largest     atomic.Int64                  // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
+	valueLog    loglimit.Limiter              // values that cannot be read or stored
+	sharedLog   loglimit.Limiter              // values of other policies under its keys
 	owner       uint64                        // see ownerOf
 	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
 	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
@@ -339,7 +341,7 @@ func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
 		degradedTTL: bounded(cmp.Or(p.DegradedTTL, c.opts.DegradedTTL)),
 		loadTimeout: bounded(cmp.Or(p.LoadTimeout, c.opts.LoadTimeout)),
 		loadGrace:   bounded(cmp.Or(p.LoadGrace, c.opts.LoadGrace)),
-		counts:      c.metrics.label(p.label(), listed),
+		counts:      c.metrics.Label(p.label(), listed),
 		owner:       ownerOf(p),
 	}
 	if d, ok := c.opts.TTLs[p.name()]; ok {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 func TestNothingGrowsWithPoliciesBuiltAnew(t *testing.T) {
@@ -80,8 +82,8 @@ func TestAPolicyForEachTenantFillsNoTable(t *testing.T) {
 		require.NoError(t, Set(t.Context(), c, tenant(tenants+i).Key("x"), i))
 	}
 	require.LessOrEqual(t, len(c.Policies()), 20+mostPlansMet+4*mostPlansHeld)
-	require.LessOrEqual(t, len(c.Metrics().Labels), mostLabels+1)
-	require.EqualValues(t, 0, c.Metrics().Labels[otherLabels].Hits)
+	require.LessOrEqual(t, len(c.Metrics().Labels), stats.MostLabels+1)
+	require.EqualValues(t, 0, c.Metrics().Labels[stats.OtherLabels].Hits)
 
 	names := make(map[string]bool)
 	for _, p := range c.Policies() {
@@ -113,24 +115,24 @@ func TestAPolicyIsKeptInMindWhileMemoryHasSomethingOfIt(t *testing.T) {
 		require.ErrorIs(t, Set(t.Context(), c, p.Key("y"), i), &Error{Code: CodeInvalidOption}, "another policy of that name")
 	}
 	labels := c.Metrics().Labels
-	require.Len(t, labels, mostLabels+1)
+	require.Len(t, labels, stats.MostLabels+1)
 	require.EqualValues(t, 1, labels["tenant 0"].Hits)
-	require.EqualValues(t, tenants-mostLabels, labels[otherLabels].Hits)
+	require.EqualValues(t, tenants-stats.MostLabels, labels[stats.OtherLabels].Hits)
 }
 
 func TestListedPoliciesHaveTheirOwnLabels(t *testing.T) {
 	t.Parallel()
 	var o Options
-	for i := range 2 * mostLabels {
+	for i := range 2 * stats.MostLabels {
 		o.Policies = append(o.Policies, *tenant(i))
 	}
 	c, err := New(o)
 	require.NoError(t, err)
 	defer c.Close()
-	for i := range 2*mostLabels + 1 {
+	for i := range 2*stats.MostLabels + 1 {
 		require.NoError(t, Set(t.Context(), c, tenant(i).Key("x"), i))
 		_, err := Get[int](t.Context(), c, tenant(i).Key("x"))
 		require.NoError(t, err)
 	}
-	require.Len(t, c.Metrics().Labels, 2*mostLabels+1)
+	require.Len(t, c.Metrics().Labels, 2*stats.MostLabels+1)
 }

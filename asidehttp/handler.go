@@ -91,12 +91,9 @@ type gate struct {
 	*noted // as in shared
 }
 
-// refusedPause is how often requests that are refused are written down: whoever tries out keys, or sends many, must not fill the log.
-const refusedPause = 10 * time.Second
-
-// refuse notes a request without a valid key.
+// refuse notes a request without a valid key. Whoever tries out keys, or sends many, must not fill the log.
 func (g *gate) refuse(client netip.Addr) {
-	if n, due := g.refused.count(); due {
+	if n, due := g.refused.Count(); due {
 		g.log.Warn("asidehttp: refused: no valid key", "client", client.String(), "requests", n)
 	}
 }

@@ -31,7 +31,7 @@ type fixture struct {
 	*Scanner
 	server *redistest.Server
 	proxy  *redistest.Proxy // between the Scanner and the server
-	asked  atomic.Int64     // how often MayLog was asked; it permits the first line
+	asked  atomic.Int64     // how often the Scanner has asked for the time, to log a failure
 	log    bytes.Buffer
 }
 
@@ -53,7 +53,7 @@ func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	f.Scanner = New(Options{
 		Store: store, Named: func(key string) string { return key }, Categories: func() []string { return []string{"items", "users"} },
 		Unconfirmed: func(name string) bool { return slices.Contains(unconfirmed, name) },
-		Logger:      slog.New(slog.NewTextHandler(&f.log, nil)), MayLog: func() bool { return f.asked.Add(1) == 1 },
+		Logger:      slog.New(slog.NewTextHandler(&f.log, nil)), Now: func() int64 { f.asked.Add(1); return 1 },
 	})
 	return f
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
 )
@@ -19,18 +20,21 @@ type Options struct {
 	Categories  func() []string         // returns the categories of all policies that the process knows
 	Unconfirmed func(name string) bool  // reports whether a key or a tag is invalidated and Redis has not confirmed it yet
 	Logger      *slog.Logger
-	MayLog      func() bool // reports whether a failure may be logged now: see Failed
+	Now         func() int64 // the time in nanoseconds, of a clock that never jumps
 }
 
 // A Scanner is safe for concurrent use.
-type Scanner struct{ o Options }
+type Scanner struct {
+	o      Options
+	failed loglimit.Limiter
+}
 
 // New makes a Scanner.
-func New(o Options) *Scanner { return &Scanner{o} }
+func New(o Options) *Scanner { return &Scanner{o: o} }
 
 // Failed logs, now and then, that a scan has failed. What it was for is tried again.
 func (s *Scanner) Failed(ctx context.Context, err error) {
-	if ctx.Err() == nil && s.o.Store.Up() && s.o.MayLog() {
+	if ctx.Err() == nil && s.o.Store.Up() && s.failed.Allow(s.o.Now()) {
 		s.o.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
 	}
 }

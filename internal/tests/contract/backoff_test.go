@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -246,11 +247,11 @@ func TestTheEndOfACallersOwnContextIsNoFailureOfTheSource(t *testing.T) {
 func TestASourceWhoseOwnTimeLimitIsLongerThanItsCallersIsHeldBack(t *testing.T) {
 	t.Parallel()
 	asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-		loads := 0
+		var loads atomic.Int64
 		for range 50 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			_, _ = aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), func(context.Context) (int, error) {
-				loads++
+				loads.Add(1)
 				time.Sleep(2 * time.Second)
 				return 0, fmt.Errorf("Get \"https://source\": %w", context.DeadlineExceeded)
 			})
@@ -258,7 +259,7 @@ func TestASourceWhoseOwnTimeLimitIsLongerThanItsCallersIsHeldBack(t *testing.T) 
 			time.Sleep(1010 * time.Millisecond)
 		}
 		time.Sleep(2 * time.Second) // for the last one
-		require.Less(t, loads, 20, "loads in 50 calls: the back-off is up to five seconds")
+		require.Less(t, loads.Load(), int64(20), "loads in 50 calls: the back-off is up to five seconds")
 	})
 }
 

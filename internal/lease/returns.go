@@ -1,0 +1,116 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/gatewayz/aside/internal/redisstore"
+)
+
+// Release gives leases back in the background.
+func (k *Keeper) Release(leases []redisstore.Request) {
+	if len(leases) > 0 {
+		k.run(func() { k.release(leases) })
+	}
+}
+
+// release gives leases back, now or when Redis answers again.
+func (k *Keeper) release(reqs []redisstore.Request) {
+	ctx, cancel := k.store.Budget(context.Background(), 0, len(reqs))
+	defer cancel()
+	if errs := k.store.Release(ctx, reqs...); errs != nil {
+		leases := make([]leaseToReturn, len(reqs))
+		for i, r := range reqs {
+			leases[i].Request = r
+		}
+		k.toReturn.add(leases, errs)
+	}
+}
+
+// Waiting has a signal when there are leases that could not be given back: see ReleaseAgain.
+func (k *Keeper) Waiting() <-chan struct{} { return k.toReturn.wake }
+
+// ReleaseAgain sends the leases that could not be given back, in portions. It reports whether there were any, and whether they were given
+// back.
+func (k *Keeper) ReleaseAgain(ctx context.Context) (some, all bool) {
+	left := k.toReturn.count()
+	some, all = left > 0, true
+	for ; left > 0; left -= releasedAtOnce {
+		if ctx.Err() != nil || !k.store.Up() {
+			return some, false
+		}
+		leases := k.toReturn.take(min(left, releasedAtOnce))
+		reqs := make([]redisstore.Request, len(leases))
+		for i, l := range leases {
+			reqs[i] = l.Request
+		}
+		budget, cancel := k.store.Budget(ctx, 0, len(reqs))
+		errs := k.store.Release(budget, reqs...)
+		cancel()
+		for i, err := range errs {
+			if !errors.Is(err, redisstore.ErrUnavailable) { // one node of a cluster may be away for longer
+				leases[i].tries++
+			}
+		}
+		k.toReturn.add(leases, errs)
+		all = all && errs == nil
+	}
+	return some, all
+}
+
+const (
+	mostToReturn   = 65536 // leases; beyond that the oldest are left to end by themselves
+	mostTries      = 12    // to give one back to a server that is used; they take about 5 s
+	releasedAtOnce = 1000
+)
+
+// leasesToReturn are leases that Redis may hold for loads that are over, because it did not say that it had them back: it has just
+// hung, say. Until they are given back, whoever asks for their keys waits in vain, here and elsewhere.
+type leasesToReturn struct {
+	wake chan struct{}
+
+	mu     sync.Mutex
+	leases []leaseToReturn // the first one is the next to be given back; guarded by mu
+}
+
+type leaseToReturn struct {
+	redisstore.Request
+	tries int // that have failed, of those after the first
+}
+
+func newLeasesToReturn() *leasesToReturn { return &leasesToReturn{wake: make(chan struct{}, 1)} }
+
+// add adds those leases that have an error.
+func (u *leasesToReturn) add(leases []leaseToReturn, errs []error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, err := range errs {
+		if err != nil && leases[i].tries < mostTries {
+			u.leases = append(u.leases, leases[i])
+		}
+	}
+	u.leases = u.leases[max(0, len(u.leases)-mostToReturn):]
+	if len(u.leases) > 0 {
+		select {
+		case u.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (u *leasesToReturn) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.leases)
+}
+
+// take takes out the first n, or as many as there still are.
+func (u *leasesToReturn) take(n int) (leases []leaseToReturn) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n = min(n, len(u.leases))
+	leases, u.leases = slices.Clone(u.leases[:n]), u.leases[n:]
+	return leases
+}

@@ -1,0 +1,61 @@
+package stats
+
+import "sync/atomic"
+
+// Counters are those of one label. Hits in memory, and those of them that are drawn for a check, are so frequent that cores would
+// fight over the cache line of one number.
+type Counters struct {
+	MemoryHits   Striped
+	Unchecked    Striped
+	Checked      atomic.Uint64
+	Inconsistent atomic.Uint64
+	RedisHits    atomic.Uint64
+	NegativeHits atomic.Uint64
+	StaleHits    atomic.Uint64
+	Overloads    atomic.Uint64
+	Misses       atomic.Uint64
+	Fallbacks    atomic.Uint64
+	Loads        atomic.Uint64
+	LoadTime     atomic.Int64 // nanoseconds
+	RefusedFills atomic.Uint64
+	LoadErrors   atomic.Uint64
+	RedisErrors  atomic.Uint64
+	DecodeErrors atomic.Uint64
+	EncodeErrors atomic.Uint64
+}
+
+// A Hit says how the cache answered a call.
+type Hit struct {
+	InMemory bool // from this process's memory, not from Redis
+	Stale    bool // while Redis could not confirm the value
+	NotFound bool // a cached "not found"
+}
+
+// CountHit counts a call that was answered from the cache. A stale hit and a "not found" are hits in memory or in Redis too.
+func (c *Counters) CountHit(h Hit) {
+	if h.InMemory {
+		c.MemoryHits.Add()
+	} else {
+		c.RedisHits.Add(1)
+	}
+	if h.Stale {
+		c.StaleHits.Add(1)
+	}
+	if h.NotFound {
+		c.NegativeHits.Add(1)
+	}
+}
+
+// CountMiss counts a call that was not answered from the cache.
+func (c *Counters) CountMiss() { c.Misses.Add(1) }
+
+// CountFallback counts a miss that loaded because Redis was unavailable or failed.
+func (c *Counters) CountFallback() {
+	c.Misses.Add(1)
+	c.Fallbacks.Add(1)
+}
+
+// Calls is the number of calls: each is a hit in memory, a hit in Redis or a miss.
+func (c *Counters) Calls() uint64 {
+	return c.MemoryHits.Load() + c.RedisHits.Load() + c.Misses.Load()
+}
