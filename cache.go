@@ -54,8 +54,8 @@ type Cache struct {
 	loads        *bulkhead.Bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
 	scanner      *scan.Scanner    // nil in memory mode
-	sweeps       sweeps
-	leases       *lease.Keeper // nil in memory mode
+	sweeper      *scan.Sweeper    // nil in memory mode
+	leases       *lease.Keeper    // nil in memory mode
 	tags         *tags.Registry
 	told         told
 	closes       chan struct{}
@@ -66,7 +66,6 @@ type Cache struct {
 	warnSecret sync.Once
 
 	panicLog   loglimit.Limiter // panics of loaders
-	scanLog    loglimit.Limiter // scans that failed
 	refusalLog loglimit.Limiter // invalidations that Redis does not permit
 }
 
@@ -97,7 +96,7 @@ func New(opts Options) (*Cache, error) {
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal, c.sweeps.wake = journal.New(), make(chan struct{}, 1)
+	c.journal = journal.New()
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -115,14 +114,18 @@ func New(opts Options) (*Cache, error) {
 		Asked:   c.metrics.Calls,
 	})
 	c.tags.Connect(c.store, c.journal.Contains)
-	c.scanner = scan.New(scan.Options{Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains})
+	c.scanner = scan.New(scan.Options{
+		Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains,
+		Now: c.clock.Now, Logger: opts.Logger,
+	})
+	c.sweeper = scan.NewSweeper(c.scanner)
 	c.health.ask(c.store.State)
 	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
 	c.background.Go(func() { c.replay(ctx, c.journal.WakePatterns(), c.replayPatterns) })
 	c.background.Go(func() { c.replay(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
-	c.background.Go(func() { c.sweep(ctx) })
+	c.background.Go(func() { c.sweeper.Run(ctx) })
 	c.background.Go(func() { c.keepMark(ctx, c.journal) })
 	c.background.Go(func() { c.tags.Touch(ctx, c.categoriesInUse()) })
 	c.background.Go(func() { <-c.closes; stop() })

@@ -336,7 +336,7 @@ func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, ta
 	for i, tag := range tags {
 		tallies, again := c.journal.Confirm(before, tag)
 		if doubted = append(doubted, again...); again == nil && tag != keyspace.Sequence {
-			own = append(own, c.sweepAfter(caller, tag, generations[i], tallies...)...)
+			own = append(own, c.sweeper.Begin(caller, tag, generations[i], tallies...)...)
 		}
 	}
 	receipt := c.receipt(0, doubted)

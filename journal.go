@@ -127,6 +127,39 @@ func (c *Cache) replayOnce(ctx context.Context) (some, all bool) {
 	return some, all
 }
 
+// replayPatterns carries out the patterns that are in the journal.
+func (c *Cache) replayPatterns(ctx context.Context) (some, all bool) {
+	tasks, upTo := c.journal.Patterns()
+	byCategory := make(map[string][]journal.Pattern)
+	for _, t := range tasks {
+		byCategory[t.Category()] = append(byCategory[t.Category()], t)
+	}
+	all = true
+	for _, group := range byCategory {
+		err := c.scanner.Erase(ctx, group)
+		for _, t := range group {
+			if err != nil {
+				t.Failed()
+				continue
+			}
+			tallies, again := c.journal.Confirm(upTo, t.Name)
+			if again != nil {
+				all = false
+				continue
+			}
+			for _, tally := range tallies {
+				close(tally.Done)
+			}
+			c.tell(journal.Resent, Invalidation{Pattern: t.Text})
+		}
+		if err != nil {
+			all = false
+			c.scanner.Failed(ctx, err)
+		}
+	}
+	return len(tasks) > 0, all
+}
+
 // independent parts tags into groups of which none waits for another: the named ones with the sequence, which must be raised before
 // them, and each of the others. In a cluster the server of one may be away, and those of the others are not.
 func independent(tags []string) (groups [][]string) {
@@ -157,7 +190,7 @@ func (c *Cache) confirmed(upTo journal.Position, tag string, g redisstore.Genera
 	caller := c.journal.CallerOf(tag)
 	tallies, again := c.journal.Confirm(upTo, tag)
 	if again == nil && tag != keyspace.Sequence {
-		c.sweepAfter(caller, tag, g, tallies...)
+		c.sweeper.Begin(caller, tag, g, tallies...)
 		c.tell(caller, invalidationOf(tag))
 	}
 	return again == nil

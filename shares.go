@@ -17,7 +17,7 @@ func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end 
 		rooms = append(rooms, c.told.reserve)
 	}
 	if c.store != nil {
-		rooms = append(rooms, c.sweeps.reserve, c.journal.Reserve)
+		rooms = append(rooms, c.sweeper.Reserve, c.journal.Reserve)
 	}
 	var reserved []func()
 	end = func() {

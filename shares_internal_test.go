@@ -7,14 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gatewayz/aside/internal/journal"
-	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/quota"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/outside"
-	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 func manyNames(prefix string, n int) []string {
@@ -66,31 +63,6 @@ func TestWhatIsNotToldYetIsBounded(t *testing.T) {
 	}
 }
 
-func TestTagsToSweepAreBounded(t *testing.T) {
-	t.Parallel()
-	s := &sweeps{wake: make(chan struct{}, 1)}
-	for i := range mostDue {
-		s.begin(keyspace.NamedPrefix+strconv.Itoa(i), 1)
-	}
-	_, ok := s.reserve("outside", []string{keyspace.NamedPrefix + "more"})
-	require.False(t, ok)
-	waiting := journal.NewCount()
-	for _, tally := range []*journal.Count{s.begin(keyspace.NamedPrefix+"more", 1, waiting), waiting} {
-		select {
-		case <-tally.Done:
-		default:
-			t.Fatal("nobody would ever close it")
-		}
-	}
-	require.Len(t, s.due, mostDue)
-	s.begin(keyspace.NamedPrefix+"1", 2)
-	round := s.take()
-	require.EqualValues(t, 2, round[keyspace.NamedPrefix+"1"].generation)
-	s.done(round)
-	_, ok = s.reserve("outside", []string{keyspace.NamedPrefix + "more"})
-	require.True(t, ok)
-}
-
 func TestACategoryCannotBeCalledAll(t *testing.T) {
 	t.Parallel()
 	_, err := New(Options{Policies: []Policy{{Name: "x", Category: "all", TTL: time.Hour}}})
@@ -110,18 +82,6 @@ func TestACategoryCannotBeCalledAll(t *testing.T) {
 	v, err := Get[int](context.Background(), c, other.Key("a"))
 	require.NoError(t, err)
 	require.Equal(t, 1, v)
-}
-
-// Hazard 79: nothing is to be swept of a tag that had no generation.
-func TestATagThatWasMissingIsNotSwept(t *testing.T) {
-	t.Parallel()
-	c := &Cache{sweeps: sweeps{wake: make(chan struct{}, 1)}}
-	waiting := journal.NewCount()
-	require.Empty(t, c.sweepAfter("", keyspace.NamedPrefix+"x", redisstore.Generation{Value: 1, Missing: true}, waiting))
-	<-waiting.Done
-	require.Empty(t, c.sweeps.due)
-	require.Len(t, c.sweepAfter("", keyspace.NamedPrefix+"x", redisstore.Generation{Value: 1}), 1)
-	require.Len(t, c.sweeps.due, 1)
 }
 
 // inUse is what all callers outside of the program have.

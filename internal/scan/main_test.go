@@ -1,7 +1,11 @@
 package scan
 
 import (
+	"bytes"
+	"log/slog"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,13 +30,17 @@ const (
 type fixture struct {
 	*Scanner
 	server *redistest.Server
+	proxy  *redistest.Proxy // between the Scanner and the server
+	asked  atomic.Int64     // how often the Scanner has asked for the time, to log a failure
+	log    bytes.Buffer
 }
 
 func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	t.Helper()
 	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
 	store := redisstore.Open(redisstore.Options{
-		Client:    rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true},
+		Client:    rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true},
 		OpTimeout: bound, Lease: bound,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
@@ -41,17 +49,13 @@ func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	})
 	t.Cleanup(store.Close)
 	require.Eventually(t, store.Up, bound, time.Millisecond)
-	return &fixture{server: server, Scanner: New(Options{
+	f := &fixture{server: server, proxy: proxy}
+	f.Scanner = New(Options{
 		Store: store, Named: func(key string) string { return key }, Categories: func() []string { return []string{"items", "users"} },
-		Unconfirmed: func(name string) bool {
-			for _, u := range unconfirmed {
-				if u == name {
-					return true
-				}
-			}
-			return false
-		},
-	})}
+		Unconfirmed: func(name string) bool { return slices.Contains(unconfirmed, name) },
+		Logger:      slog.New(slog.NewTextHandler(&f.log, nil)), Now: func() int64 { f.asked.Add(1); return 1 },
+	})
+	return f
 }
 
 // bump gives tags the generation that they have in these tests.

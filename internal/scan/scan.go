@@ -4,9 +4,11 @@ package scan
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/wire"
 )
@@ -17,13 +19,25 @@ type Options struct {
 	Named       func(key string) string // returns the name that a key has in Redis, with the namespace
 	Categories  func() []string         // returns the categories of all policies that the process knows
 	Unconfirmed func(name string) bool  // reports whether a key or a tag is invalidated and Redis has not confirmed it yet
+	Logger      *slog.Logger
+	Now         func() int64 // the time in nanoseconds, of a clock that never jumps
 }
 
 // A Scanner is safe for concurrent use.
-type Scanner struct{ o Options }
+type Scanner struct {
+	o      Options
+	failed loglimit.Limiter
+}
 
 // New makes a Scanner.
-func New(o Options) *Scanner { return &Scanner{o} }
+func New(o Options) *Scanner { return &Scanner{o: o} }
+
+// Failed logs, now and then, that a scan has failed. What it was for is tried again.
+func (s *Scanner) Failed(ctx context.Context, err error) {
+	if ctx.Err() == nil && s.o.Store.Up() && s.failed.Allow(s.o.Now()) {
+		s.o.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
+	}
+}
 
 // walk calls visit with the keys in Redis that match, a page at a time. It leaves out all names but those of values in the categories.
 func (s *Scanner) walk(ctx context.Context, match string, categories map[string]bool, visit func(keys []string) error) error {

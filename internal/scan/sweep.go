@@ -9,9 +9,9 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// Sweep removes the values that carry an older generation of a tag than the current one, and calls removed with the number of values
+// sweep removes the values that carry an older generation of a tag than the current one, and calls removed with the number of values
 // that it has removed for a tag. It goes over all categories that the tags can be on.
-func (s *Scanner) Sweep(ctx context.Context, current map[string]uint64, removed func(tag string, n int64)) error {
+func (s *Scanner) sweep(ctx context.Context, current map[string]uint64, removed func(tag string, n int64)) error {
 	categories, named := make(map[string]bool), false
 	for tag := range current {
 		if name, ok := strings.CutPrefix(tag, keyspace.CategoryPrefix); ok {
@@ -26,7 +26,7 @@ func (s *Scanner) Sweep(ctx context.Context, current map[string]uint64, removed 
 	})
 }
 
-// sweepKeys is Sweep for some keys. Only tags that the program has named are not known from the key: the header is read for them.
+// sweepKeys is sweep for some keys. Only tags that the program has named are not known from the key: the header is read for them.
 func (s *Scanner) sweepKeys(ctx context.Context, keys []string, current map[string]uint64, named bool, removed func(tag string, n int64)) error {
 	var headers []*wire.Header
 	if named {

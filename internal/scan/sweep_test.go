@@ -13,7 +13,7 @@ import (
 func (f *fixture) swept(t *testing.T, current map[string]uint64) map[string]int64 {
 	t.Helper()
 	counts := make(map[string]int64)
-	require.NoError(t, f.Sweep(t.Context(), current, func(tag string, n int64) { counts[tag] += n }))
+	require.NoError(t, f.sweep(t.Context(), current, func(tag string, n int64) { counts[tag] += n }))
 	return counts
 }
 
