@@ -8,25 +8,27 @@ RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoC
 SOAK      = 10m
 FLOOD     = 10m
 SCHEDULES = 100
-LONG      = TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads
 SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
+
+# What make test leaves to make long: one test that keeps both processors busy, or waits, for more than ten seconds.
+LONG      = TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test slow acl cluster races faults cluster-faults soak flood consistency mutants lint fuzz bench gateway report cover tools
+.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 # At its end a program under the race detector waits a second for what is still to be seen; tests start hundreds of programs.
-test slow: export GORACE = atexit_sleep_ms=100
+test long: export GORACE = atexit_sleep_ms=100
 
-test: tools ## run the tests of every module with the race detector, but for make slow; installs redis-server and gcc where they are missing
+test: tools ## run the tests of every module with the race detector, without those of make long; installs redis-server and gcc where they are missing
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -skip '$(LONG)' $(TESTFLAGS) ./...
 
-slow: tools ## run those that make test leaves out, which keep the processors busy for long: LONG in the Makefile
+long: tools ## run those that make test leaves out, which keep the processors busy or wait for long: LONG in the Makefile
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -run '$(LONG)' $(TESTFLAGS) ./...
 
 races: tools ## run the races at length, a million rounds and more, and show what they count
