@@ -11,16 +11,25 @@ SCHEDULES = 100
 SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
 
+# What make test leaves to make long: one test that keeps both processors busy, or waits, for more than ten seconds.
+LONG      = TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests
+
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test acl cluster races faults cluster-faults soak flood consistency mutants lint fuzz bench gateway report cover tools
+.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-test: tools ## run every test of every module with the race detector; installs redis-server and gcc where they are missing
-	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race $(TESTFLAGS) ./...
+# At its end a program under the race detector waits a second for what is still to be seen; tests start hundreds of programs.
+test long: export GORACE = atexit_sleep_ms=100
+
+test: tools ## run the tests of every module with the race detector, without those of make long; installs redis-server and gcc where they are missing
+	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -skip '$(LONG)' $(TESTFLAGS) ./...
+
+long: tools ## run those that make test leaves out, which keep the processors busy or wait for long: LONG in the Makefile
+	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -run '$(LONG)' $(TESTFLAGS) ./...
 
 races: tools ## run the races at length, a million rounds and more, and show what they count
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -p 1 -timeout 60m -run '$(RACES)' $(SUITES)

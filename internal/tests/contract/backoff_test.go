@@ -89,7 +89,7 @@ func TestCallersAreServedSoonAfterAnOutageOfTheSource(t *testing.T) {
 // ends the row begins it anew.
 func TestHowLongFailuresHoldBack(t *testing.T) {
 	t.Parallel()
-	const ms, every = time.Millisecond, time.Millisecond
+	const ms = time.Millisecond
 	for name, test := range map[string]struct {
 		o     aside.Options
 		bases []time.Duration
@@ -105,6 +105,7 @@ func TestHowLongFailuresHoldBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			every := max(ms, test.most/1000) // a call
 			asidetest.InBubble(t, test.o, func(t *testing.T, c *aside.Cache) {
 				key, ctx := asidetest.Items.Key("a"), t.Context()
 				var loads []time.Time
