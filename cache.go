@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/guard"
+	"github.com/gatewayz/aside/internal/health"
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/lease"
@@ -50,7 +51,7 @@ type Cache struct {
 	failures     *backoff.Table
 	plans        plans
 	metrics      stats.Registry
-	health       health
+	health       *health.Log
 	loads        *bulkhead.Bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
 	scanner      *scan.Scanner    // nil in memory mode
@@ -82,7 +83,7 @@ func New(opts Options) (*Cache, error) {
 	c.loads = bulkhead.New(opts.MaxLoads, opts.MaxQueuedLoads)
 	c.clock = near.NewClock()
 	c.failures = backoff.New(c.clock, opts.Backoff, opts.MaxBackoff)
-	c.health.start(opts.Logger)
+	c.health = health.NewLog(opts.Logger)
 	c.near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, c.clock)
 	c.tags = tags.New(c.near, c.clock)
 	if opts.Check.Share > 0 {
@@ -107,7 +108,7 @@ func New(opts Options) (*Cache, error) {
 			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
 		Clock:   c.clock,
-		OnState: c.health.onState,
+		OnState: c.health.Changed,
 		Pushed:  c.pushed,
 		Gap:     c.gap,
 		Marked:  c.journal.Recover,
@@ -119,7 +120,7 @@ func New(opts Options) (*Cache, error) {
 		Now: c.clock.Now, Logger: opts.Logger,
 	})
 	c.sweeper = scan.NewSweeper(c.scanner)
-	c.health.ask(c.store.State)
+	c.health.Ask(c.store.State)
 	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
@@ -160,7 +161,7 @@ func (c *Cache) Close() error {
 		if c.store != nil {
 			c.store.Close()
 		}
-		c.health.stop()
+		c.health.Stop()
 		c.failures.Close()
 		c.near.Close()
 		c.clock.Stop()

@@ -3,7 +3,7 @@ package aside
 import (
 	"time"
 
-	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/health"
 )
 
 // A State is how a cache stands.
@@ -34,26 +34,15 @@ func (c *Cache) Health() Health {
 	case c.closed.Load():
 		return Health{State: StateDegraded, Reason: ErrClosed.Error()}
 	case c.store == nil:
-		return Health{State: StateMemory, Since: c.health.began}
+		return Health{State: StateMemory, Since: c.health.Began()}
 	}
-	state := c.store.State()
-	h := healthOf(state)
-	if h.Tracking = h.State == StateConnected && c.store.Tracked(); h.State == StateConnected && !h.Tracking {
-		h.Reason = "the server has no client tracking: memory keeps values for " + redisstore.UntrackedLife.String() + " at most"
-		if state.Silent {
-			h.Reason += ", and other processes follow a change only then, since the server refuses PUBLISH"
-		}
-	}
-	return h
-}
-
-func healthOf(s redisstore.State) Health {
-	h := Health{State: StateConnected, Since: s.Since}
+	s := c.store.State()
 	if !s.Up {
-		h.State, h.Reason = StateDegraded, "connecting to redis"
-		if s.Cause != nil {
-			h.Reason = redisstore.Describe(s.Cause)
-		}
+		return Health{State: StateDegraded, Since: s.Since, Reason: health.Reason(s)}
+	}
+	h := Health{State: StateConnected, Since: s.Since, Tracking: c.store.Tracked()}
+	if !h.Tracking {
+		h.Reason = health.Untracked(s)
 	}
 	return h
 }

@@ -1,4 +1,4 @@
-package aside
+package health
 
 import (
 	"bytes"
@@ -22,8 +22,7 @@ func TestAConnectionThatComesAndGoesIsNotALineEachTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out lockedBuffer
-		var h health
-		h.start(slog.New(slog.NewTextHandler(&out, nil)))
+		l := NewLog(slog.New(slog.NewTextHandler(&out, nil)))
 		lines := func() []string {
 			synctest.Wait()
 			return strings.Split(strings.TrimSpace(out.take()), "\n")
@@ -31,33 +30,33 @@ func TestAConnectionThatComesAndGoesIsNotALineEachTime(t *testing.T) {
 		up, down := redisstore.State{Up: true}, redisstore.State{Cause: errors.New("gone")}
 		flap := func(times int) {
 			for range times {
-				h.onState(down)
+				l.Changed(down)
 				time.Sleep(time.Millisecond)
-				h.onState(up)
+				l.Changed(up)
 				time.Sleep(time.Millisecond)
 			}
 		}
 		flap(500)
-		require.Len(t, lines(), stateLogBurst)
-		time.Sleep(stateLogPause)
+		require.Len(t, lines(), lineBurst)
+		time.Sleep(linePause)
 		late := lines()
 		require.Len(t, late, 1)
 		require.Contains(t, late[0], "connected to redis")
 		require.Contains(t, late[0], "changes_not_logged=995")
 		flap(1000) // 2 s
-		h.onState(down)
-		time.Sleep(2 * stateLogPause)
+		l.Changed(down)
+		time.Sleep(2 * linePause)
 		late = lines()
 		require.Len(t, late, 1)
 		require.Contains(t, late[0], "redis is away")
 		require.Contains(t, late[0], "changes_not_logged=2000")
 		time.Sleep(time.Hour)
-		h.onState(up)
+		l.Changed(up)
 		late = lines()
 		require.Contains(t, late[0], "connected to redis")
 		require.NotContains(t, late[0], "not_logged")
 		flap(500)
-		h.stop()
+		l.Stop()
 		lines()
 		time.Sleep(time.Hour)
 		require.Equal(t, []string{""}, lines(), "nothing after Close")
@@ -69,13 +68,12 @@ func TestTheReasonThatLastsIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out lockedBuffer
-		var h health
-		h.start(slog.New(slog.NewTextHandler(&out, nil)))
-		defer h.stop()
+		l := NewLog(slog.New(slog.NewTextHandler(&out, nil)))
+		defer l.Stop()
 		var mu sync.Mutex
 		var now redisstore.State
 		is := func(s redisstore.State) { mu.Lock(); defer mu.Unlock(); now = s }
-		h.ask(func() redisstore.State { mu.Lock(); defer mu.Unlock(); return now })
+		l.Ask(func() redisstore.State { mu.Lock(); defer mu.Unlock(); return now })
 		lines := func(pause time.Duration) []string {
 			time.Sleep(pause)
 			synctest.Wait()
@@ -83,7 +81,7 @@ func TestTheReasonThatLastsIsLoggedOnce(t *testing.T) {
 		}
 		gone, refused, late := redisstore.State{Cause: errors.New("gone")}, redisstore.State{Cause: syscall.ECONNREFUSED}, redisstore.State{Cause: os.ErrDeadlineExceeded}
 		is(gone)
-		h.onState(gone)
+		l.Changed(gone)
 		require.Len(t, lines(0), 1)
 		for range 9 { // which last a second each
 			is(late)
@@ -99,11 +97,11 @@ func TestTheReasonThatLastsIsLoggedOnce(t *testing.T) {
 		is(late)
 		require.Len(t, lines(time.Hour), 1)
 		is(refused)
-		h.onState(redisstore.State{Up: true})
+		l.Changed(redisstore.State{Up: true})
 		require.Len(t, lines(0), 1)
 		require.Empty(t, lines(time.Hour), "it is back")
-		h.onState(gone)
-		h.stop()
+		l.Changed(gone)
+		l.Stop()
 		require.Len(t, lines(time.Hour), 1, "nothing after Close")
 	})
 }
@@ -126,4 +124,23 @@ func (b *lockedBuffer) take() string {
 	text := b.buf.String()
 	b.buf.Reset()
 	return text
+}
+
+func TestAReasonSaysWhyRedisIsNotInUse(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "connecting to redis", Reason(redisstore.State{}))
+	require.Contains(t, Reason(redisstore.State{Cause: syscall.ECONNREFUSED}), "connection refused")
+	require.Contains(t, Untracked(redisstore.State{Up: true}), "no client tracking")
+	require.NotContains(t, Untracked(redisstore.State{Up: true}), "PUBLISH")
+	require.Contains(t, Untracked(redisstore.State{Up: true, Silent: true}), "PUBLISH")
+}
+
+func TestAServerThatRefusesPUBLISHIsAWarning(t *testing.T) {
+	t.Parallel()
+	var out lockedBuffer
+	l := NewLog(slog.New(slog.NewTextHandler(&out, nil)))
+	defer l.Stop()
+	l.Changed(redisstore.State{Up: true, Silent: true})
+	require.Contains(t, out.take(), "level=WARN msg=\"aside: connected to redis, which refuses PUBLISH")
+	require.WithinDuration(t, time.Now(), l.Began(), time.Minute)
 }
