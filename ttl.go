@@ -271,6 +271,20 @@ const (
 	mostPlansHeld = 1024 // of the others
 )
 
+// Policies returns what the cache knows by name: Options.Policies and those met in calls so far, rows of TTL included, as
+// far as it keeps them in mind: see Policy. They are sorted by name, and copies. On a nil cache there are none.
+func (c *Cache) Policies() []Policy {
+	if c == nil || c.clock == nil {
+		return nil
+	}
+	known := c.plans.all()
+	list := make([]Policy, 0, len(known))
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		list = append(list, known[name].policy)
+	}
+	return list
+}
+
 // planOf finds the plan of a key's policy, and registers one that was never seen before.
 func (c *Cache) planOf(p *Policy) (*plan, error) {
 	// By its fields, though the pointer be known: one that was changed after its first use is another policy.

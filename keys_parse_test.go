@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -63,34 +62,6 @@ func TestAParsedKeyInvalidatesTheOneItStandsFor(t *testing.T) {
 		_, err = aside.Get[string](ctx, c, p.Key(id))
 		require.NoError(t, err)
 	}
-}
-
-func TestPoliciesAreThoseThatTheCacheKnows(t *testing.T) {
-	t.Parallel()
-	listed := aside.Policy{Name: "Listed", Category: "things", TTL: time.Minute}
-	met := aside.Policy{Category: "met", TTL: time.Minute}
-	c, err := aside.New(aside.Options{Policies: []aside.Policy{listed}})
-	require.NoError(t, err)
-	defer c.Close()
-	names := func() (names []string) {
-		for _, p := range c.Policies() {
-			names = append(names, p.Category+"/"+p.Name)
-		}
-		return names
-	}
-	require.Contains(t, names(), "things/Listed")
-	require.NotContains(t, names(), "met/")
-	require.Len(t, names(), 1, "a row of the table counts once it is used")
-	_, _ = aside.Get[int](context.Background(), c, met.Key(1))
-	require.Contains(t, names(), "met/")
-	require.Len(t, names(), 2)
-	_, _ = aside.Get[int](context.Background(), c, aside.TTL.UserCredits.Key(1))
-	require.Contains(t, names(), "user/UserCredits")
-	require.Len(t, names(), 3)
-	c.Policies()[0].Category = "changed"
-	require.False(t, slices.ContainsFunc(c.Policies(), func(p aside.Policy) bool { return p.Category == "changed" }))
-	require.Empty(t, (*aside.Cache)(nil).Policies())
-	require.Empty(t, new(aside.Cache).Policies())
 }
 
 func ExamplePolicy_ParseKey() {
