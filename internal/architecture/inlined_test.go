@@ -17,10 +17,10 @@ import (
 // place. The first is the function of the root that calls, the second what it calls, as the compiler names it there.
 var inlined = [][2]string{
 	{"GetOrLoad", "aside.passive"},
-	{"GetOrLoad", "aside.(*striped).add"},
+	{"GetOrLoad", "stats.(*Striped).Add"},
 	{"GetOrLoad", "aside.(*sampler).drawn"},
 	{"Loader.Get", "aside.passive"},
-	{"Loader.Get", "aside.(*striped).add"},
+	{"Loader.Get", "stats.(*Striped).Add"},
 	{"Loader.Get", "aside.(*sampler).drawn"},
 	{"Cache.hit", "(*plan).is"},
 }
