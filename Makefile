@@ -11,8 +11,8 @@ SCHEDULES = 100
 SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
 
-# What make test leaves to make long: one test that keeps both processors busy, or waits, for more than ten seconds.
-LONG      = TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests
+# What make test leaves to make long: each keeps the processors busy, or waits, for more than ten seconds.
+LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize

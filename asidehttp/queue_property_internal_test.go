@@ -1,6 +1,7 @@
 package asidehttp
 
 import (
+	"container/list"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -18,29 +19,28 @@ func TestAQueueGivesBackWhatItWasGiven(t *testing.T) {
 		now := time.Now()
 		held := make(map[*delivery]bool)
 		drop := func(d *delivery) { require.True(t, held[d]); delete(held, d) }
-		check := func() {
+		check := func() { // without require, which would take most of the time
 			bytes, waiting, places := 0, 0, len(q.failed)
 			for d := range held {
 				bytes += d.target.size()
 			}
 			for name, l := range q.lanes {
-				require.Equal(t, name, l.within)
-				require.Positive(t, l.waiting)
+				if name != l.within || l.waiting <= 0 || (l.fresh.Len() > 0) != (l.atFresh != nil) || (l.ready.Len() > 0) != (l.atReady != nil) {
+					t.Fatalf("seed %d: the lane %q is %+v", seed, name, l)
+				}
 				waiting += l.waiting
 				places += l.fresh.Len() + l.ready.Len()
-				require.Equal(t, l.fresh.Len() > 0, l.atFresh != nil)
-				require.Equal(t, l.ready.Len() > 0, l.atReady != nil)
 			}
-			for e := q.fresh.Front(); e != nil; e = e.Next() {
-				require.Same(t, q.lanes[e.Value.(*lane).within], e.Value.(*lane))
+			for _, lanes := range []*list.List{q.fresh, q.ready} {
+				for e := lanes.Front(); e != nil; e = e.Next() {
+					if l := e.Value.(*lane); q.lanes[l.within] != l {
+						t.Fatalf("seed %d: %+v is not the lane %q", seed, l, l.within)
+					}
+				}
 			}
-			for e := q.ready.Front(); e != nil; e = e.Next() {
-				require.Same(t, q.lanes[e.Value.(*lane).within], e.Value.(*lane))
+			if n := len(held); q.len() != n || waiting != n || places != n || bytes != q.bytes {
+				t.Fatalf("seed %d: %d held, %d in the queue, %d waiting, in %d places, %d bytes of %d", seed, n, q.len(), waiting, places, q.bytes, bytes)
 			}
-			require.Equal(t, len(held), q.len())
-			require.Equal(t, len(held), waiting)
-			require.Equal(t, len(held), places)
-			require.Equal(t, bytes, q.bytes)
 		}
 		for range 2000 {
 			switch r.IntN(8) {
