@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/health"
+	"github.com/gatewayz/aside/internal/invalidate"
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/lease"
@@ -55,10 +56,9 @@ type Cache struct {
 	loads        *bulkhead.Bulkhead
 	journal      *journal.Journal // of invalidations; nil in memory mode
 	scanner      *scan.Scanner    // nil in memory mode
-	sweeper      *scan.Sweeper    // nil in memory mode
-	leases       *lease.Keeper    // nil in memory mode
+	invalidator  *invalidate.Invalidator
+	leases       *lease.Keeper // nil in memory mode
 	tags         *tags.Registry
-	told         told
 	closes       chan struct{}
 
 	closing    sync.Once
@@ -66,8 +66,7 @@ type Cache struct {
 	background lifetime.Group // all but flights, which are counted by their group
 	warnSecret sync.Once
 
-	panicLog   loglimit.Limiter // panics of loaders
-	refusalLog loglimit.Limiter // invalidations that Redis does not permit
+	panicLog loglimit.Limiter // panics of loaders
 }
 
 // New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
@@ -90,14 +89,13 @@ func New(opts Options) (*Cache, error) {
 		c.sampler.start(opts.Check)
 		c.background.Go(c.sampling)
 	}
-	if opts.OnInvalidated != nil {
-		c.told.wake = make(chan struct{}, 1)
-		c.background.Go(c.telling)
+	if len(opts.Redis.InitAddress) > 0 {
+		c.journal = journal.New()
 	}
+	c.invalidator = c.newInvalidator()
 	if len(opts.Redis.InitAddress) == 0 {
 		return c, nil
 	}
-	c.journal = journal.New()
 	c.store = redisstore.Open(redisstore.Options{
 		Client:    opts.Redis,
 		Namespace: opts.prefix(),
@@ -109,8 +107,8 @@ func New(opts Options) (*Cache, error) {
 		},
 		Clock:   c.clock,
 		OnState: c.health.Changed,
-		Pushed:  c.pushed,
-		Gap:     c.gap,
+		Pushed:  c.invalidator.Pushed,
+		Gap:     c.invalidator.Gap,
 		Marked:  c.journal.Recover,
 		Asked:   c.metrics.Calls,
 	})
@@ -119,15 +117,13 @@ func New(opts Options) (*Cache, error) {
 		Store: c.store, Named: c.named, Categories: c.categories, Unconfirmed: c.journal.Contains,
 		Now: c.clock.Now, Logger: opts.Logger,
 	})
-	c.sweeper = scan.NewSweeper(c.scanner)
+	sweeper := scan.NewSweeper(c.scanner)
 	c.health.Ask(c.store.State)
 	c.leases = lease.NewKeeper(c.store, opts.LeaseTTL, opts.MaxValueBytes, c.background.Go)
 	ctx, stop := context.WithCancel(context.Background())
-	c.background.Go(func() { c.replay(ctx, c.journal.Wake(), c.replayOnce) })
-	c.background.Go(func() { c.replay(ctx, c.journal.WakePatterns(), c.replayPatterns) })
-	c.background.Go(func() { c.replay(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
-	c.background.Go(func() { c.sweeper.Run(ctx) })
-	c.background.Go(func() { c.keepMark(ctx, c.journal) })
+	c.invalidator.Connect(ctx, c.store, sweeper, c.scanner)
+	c.background.Go(func() { c.store.Retry(ctx, c.leases.Waiting(), c.leases.ReleaseAgain) })
+	c.background.Go(func() { sweeper.Run(ctx) })
 	c.background.Go(func() { c.tags.Touch(ctx, c.categoriesInUse()) })
 	c.background.Go(func() { <-c.closes; stop() })
 	return c, nil
@@ -1115,7 +1111,7 @@ func (c *Cache) loadAndShare(ctx context.Context, m *tags.Snapshot, slots []*slo
 			unstored = append(unstored, s)
 			if s.supersede {
 				// The value that the caller wanted replaced must not come back.
-				_, _ = c.remove(ctx, "", []*slot{s})
+				c.removeOld(ctx, s)
 			}
 		}
 		if !s.leased() || !kept {

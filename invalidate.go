@@ -4,14 +4,25 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/gatewayz/aside/internal/guard"
-	"github.com/gatewayz/aside/internal/journal"
+	"github.com/gatewayz/aside/internal/invalidate"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/outside"
 
-	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
+
+// An Invalidation tells Options.OnInvalidated what was invalidated: keys, or one of the others.
+type Invalidation struct {
+	Keys     []string  // as Key.String gives them
+	Category string    // that was invalidated as a whole
+	Pattern  string    // as Pattern.String gives it
+	Tags     []string  // as they were given to InvalidateTags
+	All      bool      // everything
+	At       time.Time // when it was confirmed
+}
 
 // A Receipt tells what an invalidation did.
 type Receipt struct {
@@ -22,67 +33,20 @@ type Receipt struct {
 	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
 	Confirmed bool
 
-	pending []*journal.Pending
-	tallies []*journal.Count // of what is removed in the background; nil where that is nothing
-	closes  <-chan struct{}
-	copied  func(ctx context.Context, replicas int) error // see copiedSince; nil in memory mode
+	ticket *invalidate.Ticket // nil where nothing was to be invalidated
 }
 
-func (c *Cache) receipt(removed int64, list []*journal.Pending) Receipt {
-	r := Receipt{Removed: removed, Confirmed: list == nil, pending: list}
-	if c.store != nil {
-		r.closes, r.copied = c.closes, c.copiedSince(r.Confirmed)
-	}
-	for _, w := range list {
-		if w.Count() != nil {
-			r.tallies = append(r.tallies, w.Count())
-		}
-	}
-	return r
-}
-
-// copiedSince returns what waits for replicas. A server that was lost since it has confirmed the invalidation may be another one
-// now, and its replicas say nothing of what that one knew. It is a function, since a receipt may be printed, and a cache not.
-func (c *Cache) copiedSince(confirmed bool) func(ctx context.Context, replicas int) error {
-	before := c.journal.Epoch()
-	return func(ctx context.Context, replicas int) error {
-		before := before
-		if !confirmed {
-			before = c.journal.Epoch() // it is by now, and has been sent again after every loss until then
-		}
-		err := c.store.Replicated(ctx, replicas)
-		if err == nil && c.journal.Epoch() != before {
-			err = redisstore.ErrLost
-		}
-		return err
-	}
+func receiptOf(t *invalidate.Ticket) Receipt {
+	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
 }
 
 // Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
 // the cache was closed before: what was not confirmed by then is lost.
 func (r Receipt) Wait(ctx context.Context) error {
-	for _, w := range r.pending {
-		if err := r.await(ctx, w.Confirmed()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r Receipt) await(ctx context.Context, done <-chan struct{}) error {
-	select {
-	case <-done:
+	if r.ticket == nil {
 		return nil
-	default:
 	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return flight.EndOf(ctx)
-	case <-r.closes:
-		return ErrClosed
-	}
+	return r.ticket.Wait(ctx)
 }
 
 // Replicated waits until Redis has confirmed the invalidation, and then until as many replicas of each primary have it: one that
@@ -98,28 +62,14 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if replicas < 0 {
 		return invalidArgument("Replicated was given " + strconv.Itoa(replicas) + " replicas: give a number that is not negative")
 	}
-	if err := r.Wait(ctx); err != nil || r.copied == nil || replicas == 0 {
+	if err := r.Wait(ctx); err != nil || r.ticket == nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(guard.Context(ctx))
-	defer cancel(nil)
-	over := make(chan struct{})
-	defer close(over)
-	go func() {
-		select {
-		case <-r.closes:
-			cancel(ErrClosed)
-		case <-over:
-		}
-	}()
-	err := r.copied(ctx, replicas)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
+	err := r.ticket.Replicated(guard.Context(ctx), replicas)
+	if unknown, ok := err.(*invalidate.UnknownError); ok {
+		return &Error{Code: CodeUnavailable, Message: "whether replicas have the invalidation is not known: " + redisstore.Describe(unknown.Err), Err: unknown.Err}
 	}
-	return &Error{Code: CodeUnavailable, Message: "whether replicas have the invalidation is not known: " + redisstore.Describe(err), Err: err}
+	return err
 }
 
 // Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it. What
@@ -133,17 +83,10 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 // When ctx ends first, Swept returns how many there were so far and ctx's error, and when the cache is closed first, ErrClosed.
 // What Invalidate could remove only after an outage is not counted.
 func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
-	err = r.Wait(ctx)
-	for _, t := range r.tallies {
-		if err == nil {
-			err = r.await(ctx, t.Done)
-		}
-		removed += t.Removed.Load()
+	if r.ticket == nil {
+		return r.Removed, nil
 	}
-	if r.tallies == nil {
-		removed = r.Removed
-	}
-	return removed, err
+	return r.ticket.Swept(ctx)
 }
 
 // Invalidate removes keys from the cache. Once it has returned a confirmed receipt, this process reads no older value, and the
@@ -178,11 +121,17 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
-	removed, pending := c.remove(ctx, caller, slots)
-	if pending == nil {
-		c.tell(caller, Invalidation{Keys: names})
+	var tags []string
+	for _, s := range slots {
+		tags = append(tags, s.tags...)
 	}
-	return c.receipt(removed, pending), nil
+	t, errs := c.invalidator.Remove(ctx, caller, names, tags)
+	for i, err := range errs {
+		if err != nil {
+			slots[i].plan.counts.RedisErrors.Add(1)
+		}
+	}
+	return receiptOf(t), nil
 }
 
 // InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
@@ -206,7 +155,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if !c.knowsCategory(ctx, category) { // before it is given its first generation
 		err = c.unknownCategory(category)
 	}
-	return c.retire(ctx, caller, Invalidation{Category: category}, tag), err
+	return receiptOf(c.invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)), err
 }
 
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
@@ -231,7 +180,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{}, err
 	}
 	defer end()
-	return c.retire(ctx, caller, Invalidation{Tags: slices.Clone(tags)}, names...), nil
+	return receiptOf(c.invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)), nil
 }
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
@@ -245,7 +194,7 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
-	return c.retire(ctx, caller, Invalidation{All: true}, keyspace.All), nil
+	return receiptOf(c.invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
 }
 
 // InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
@@ -266,130 +215,44 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if pattern.all() {
 		return Receipt{}, &Error{Code: CodeInvalidPattern, Message: "the zero Pattern: use InvalidateAll to invalidate everything"}
 	}
-	name := keyspace.PatternPrefix + pattern.text
-	caller, admitted, err := c.admit(ctx, name)
+	caller, end, err := c.admit(ctx, keyspace.PatternPrefix+pattern.text)
 	if err != nil {
 		return Receipt{}, err
 	}
-	defer admitted()
-	if c.store == nil {
-		removed := c.deleteMatching(pattern)
-		c.tell(caller, Invalidation{Pattern: pattern.text})
-		return Receipt{Removed: removed, Confirmed: true}, nil
-	}
-	c.awaitServers(ctx)
-	w := c.journal.Enter(caller, name)[0]
-	admitted() // it has its room as an entry from now on, and the search may take long
-	// After that: what was read before is dropped, a read under way is not kept, and one that begins now does not ask Redis.
-	c.deleteMatching(pattern)
-	confirmed := false
-	if w.Failed() == nil { // there are too many, and all is to be invalidated
-		return c.receipt(0, []*journal.Pending{w}), nil
-	}
-	select {
-	case <-w.Confirmed():
-		confirmed = true
-	case <-w.Failed():
-		c.metrics.RedisErrors.Add(1)
-	case <-ctx.Done():
-	case <-c.closes:
-	}
-	r := c.receipt(w.Count().Removed.Load(), []*journal.Pending{w})
-	r.Confirmed = confirmed
-	return r, nil
+	defer end()
+	return receiptOf(c.invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
 }
 
-// deleteMatching removes what matches from memory, and has no load under way stored. It reports how many values there were.
-func (c *Cache) deleteMatching(pattern Pattern) (removed int64) {
-	removed = c.near.DeleteMatching(pattern.matches)
-	c.failures.ForgetMatching(pattern.matches)
-	return removed
-}
-
-// retire gives tags their next generations. Before and after: what is read in between may still carry the last ones.
-func (c *Cache) retire(ctx context.Context, caller string, what Invalidation, tags ...string) Receipt {
-	if c.store == nil {
-		t := journal.NewCount()
-		c.tags.RetireAll(tags, &t.Removed, t.Done)
-		c.tell(caller, what)
-		return Receipt{Confirmed: true, tallies: []*journal.Count{t}, closes: c.closes}
+// admit returns on whose behalf names are to be invalidated, and sets room aside until end is called.
+func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end func(), err error) {
+	if caller = outside.Caller(ctx); caller == "" {
+		return "", func() {}, nil
 	}
-	c.tags.Retire(tags)
-	defer c.tags.Retire(tags)
-	c.awaitServers(ctx, tags...)
-	before := c.journal.Now(caller)
-	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
-	defer cancel()
-	confirmed := true
-	generations := c.tags.Bump(budget, tags...)
-	for _, g := range generations {
-		if g.Err != nil {
-			confirmed = false
-			c.metrics.RedisErrors.Add(1)
+	end, ok := c.invalidator.Reserve(caller, names...)
+	if !ok {
+		const wait = 2 * time.Second
+		return "", nil, &Error{
+			Code: CodeOverloaded, RetryAfter: wait,
+			Message: "there is no room for this, while earlier invalidations are being carried out: nothing was invalidated; send it again a little later, or less of it at once",
 		}
 	}
-	if !confirmed {
-		return c.receipt(0, c.journal.Enter(caller, tags...))
-	}
-	var own []*journal.Count
-	var doubted []*journal.Pending
-	for i, tag := range tags {
-		tallies, again := c.journal.Confirm(before, tag)
-		if doubted = append(doubted, again...); again == nil && tag != keyspace.Sequence {
-			own = append(own, c.sweeper.Begin(caller, tag, generations[i], tallies...)...)
-		}
-	}
-	receipt := c.receipt(0, doubted)
-	receipt.tallies = append(receipt.tallies, own...)
-	c.tell(caller, what)
-	return receipt
+	return caller, end, nil
 }
 
-// pushed is told by Redis that somebody has changed a key, or the generation of a tag.
-func (c *Cache) pushed(key string) {
-	c.metrics.Pushes.Add(1)
-	c.tags.Pushed(key)
-	c.near.Push(key)
+// removeOld removes what is cached for a slot's key, whose next value could not be stored.
+func (c *Cache) removeOld(ctx context.Context, s *slot) {
+	if err := c.invalidator.Discard(ctx, s.key, s.tags); err != nil {
+		s.plan.counts.RedisErrors.Add(1)
+	}
 }
 
-// gap is told that Redis may not have told of something.
-func (c *Cache) gap() {
-	c.metrics.Gaps.Add(1)
-	c.tags.Gap()
-	c.journal.ConnectionLost()
-}
-
-// remove takes keys out of wherever values are kept, and out of reach of those who come later. It returns what is closed when
-// Redis has confirmed it, nil where it has.
-func (c *Cache) remove(ctx context.Context, caller string, slots []*slot) (removed int64, unconfirmed []*journal.Pending) {
-	keys := make([]string, len(slots))
-	for i, s := range slots {
-		keys[i] = s.key
-		c.failures.Forget(s.key)
-		if c.near.Delete(s.key) {
-			removed++
-		}
+func (c *Cache) newInvalidator() *invalidate.Invalidator {
+	o := invalidate.Options{
+		Near: c.near, Clock: c.clock, Journal: c.journal, Tags: c.tags, Backoff: c.failures, Metrics: &c.metrics,
+		Logger: c.opts.Logger, Go: c.background.Go, Closed: c.closes, ErrClosed: ErrClosed,
 	}
-	if c.store == nil {
-		return removed, nil
+	if hook := c.opts.OnInvalidated; hook != nil {
+		o.OnInvalidated = func(e invalidate.Event) { hook(Invalidation(e)) }
 	}
-	c.awaitFirst(ctx, slots...)
-	before := c.journal.Now(caller)
-	budget, cancel := c.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
-	defer cancel()
-	removed, errs := c.store.Remove(budget, keys...)
-	if errs == nil {
-		_, unconfirmed = c.journal.Confirm(before, keys...)
-	} else {
-		unconfirmed = c.journal.Enter(caller, keys...)
-	}
-	for i, s := range slots {
-		// Again: a read may have found the old value meanwhile. Redis tells of the change, but perhaps only after this
-		// call has returned.
-		c.near.Delete(s.key)
-		if errs != nil && errs[i] != nil {
-			s.plan.counts.RedisErrors.Add(1)
-		}
-	}
-	return removed, unconfirmed
+	return invalidate.New(o)
 }

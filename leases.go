@@ -39,10 +39,3 @@ func (c *Cache) release(slots ...*slot) {
 		c.leases.Release(reqs)
 	}
 }
-
-// withBudget runs an operation whose failure needs no handling.
-func (c *Cache) withBudget(keys int, op func(context.Context) error) {
-	ctx, cancel := c.store.Budget(context.Background(), 0, keys)
-	defer cancel()
-	_ = op(ctx)
-}

@@ -442,7 +442,7 @@ func (c *Cache) fill(m *tags.Snapshot, slots []*slot, took time.Duration) {
 	for _, s := range failed {
 		if s.supersede {
 			// The value that the caller wanted replaced must not come back.
-			_, _ = c.remove(context.Background(), "", []*slot{s})
+			c.removeOld(context.Background(), s)
 		}
 	}
 	for _, s := range slots {
@@ -676,7 +676,7 @@ func (c *Cache) set(ctx context.Context, s *slot) error {
 		return nil
 	}
 	// What is cached is out of date, whether or not its successor could be stored.
-	_, _ = c.remove(ctx, "", []*slot{s})
+	c.removeOld(ctx, s)
 	if errors.Is(err, errNotWritten) {
 		return nil // Redis' trouble is never the caller's
 	}

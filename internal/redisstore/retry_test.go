@@ -1,41 +1,33 @@
-package aside
+package redisstore
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 )
 
-// withSomethingDue is a cache that is connected, and something to replay.
-func withSomethingDue(t *testing.T, server *miniredis.Miniredis) (*Cache, chan struct{}) {
+// withSomethingDue is a store that is connected, and something to send.
+func withSomethingDue(t *testing.T, server *miniredis.Miniredis) (*Store, chan struct{}) {
 	t.Helper()
-	c, err := New(Options{
-		Redis:  rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true},
-		Logger: slog.New(slog.DiscardHandler),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { c.Close() })
-	require.Eventually(t, c.store.Up, 20*time.Second, time.Millisecond)
+	s := connected(t, server.Addr())
 	due := make(chan struct{}, 1)
 	due <- struct{}{}
-	return c, due
+	return s, due
 }
 
 // What takes long and fails is not all that Redis does: in between there is a rest of four times as long.
 func TestAReplayThatTakesLongAndFailsRests(t *testing.T) {
 	t.Parallel()
-	c, due := withSomethingDue(t, miniredis.RunT(t))
+	s, due := withSomethingDue(t, miniredis.RunT(t))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	const took = 20 * time.Millisecond
 	var ended time.Time
 	rests := 0
-	c.replay(ctx, due, func(context.Context) (some, all bool) {
+	s.Retry(ctx, due, func(context.Context) (some, all bool) {
 		if !ended.IsZero() {
 			require.GreaterOrEqual(t, time.Since(ended), 4*took) // a bound from below: no machine is too slow for it
 			if rests++; rests == 3 {
@@ -53,12 +45,12 @@ func TestAReplayThatTakesLongAndFailsRests(t *testing.T) {
 func TestAReplayThatRedisWasLostInIsSoonTriedAgain(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
-	c, due := withSomethingDue(t, server)
+	s, due := withSomethingDue(t, server)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var ended time.Time
 	var rest time.Duration
-	c.replay(ctx, due, func(context.Context) (some, all bool) {
+	s.Retry(ctx, due, func(context.Context) (some, all bool) {
 		if !ended.IsZero() {
 			rest = time.Since(ended)
 			stop()
@@ -66,7 +58,7 @@ func TestAReplayThatRedisWasLostInIsSoonTriedAgain(t *testing.T) {
 		}
 		began := time.Now()
 		server.Close()
-		for c.store.Up() || time.Since(began) < time.Second {
+		for s.Up() || time.Since(began) < time.Second {
 			time.Sleep(time.Millisecond) // the work
 		}
 		ended = time.Now()

@@ -1,0 +1,238 @@
+// Package invalidate carries invalidations out, in this process and in Redis. It sends again what Redis has not confirmed, and notifies
+// the program of what is confirmed.
+package invalidate
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/gatewayz/aside/internal/backoff"
+	"github.com/gatewayz/aside/internal/glob"
+	"github.com/gatewayz/aside/internal/journal"
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/scan"
+	"github.com/gatewayz/aside/internal/stats"
+	"github.com/gatewayz/aside/internal/tags"
+)
+
+// Options are what an Invalidator works with.
+type Options struct {
+	Near          *near.Cache
+	Clock         *near.Clock
+	Journal       *journal.Journal // nil in memory mode
+	Tags          *tags.Registry
+	Backoff       *backoff.Table
+	Metrics       *stats.Registry
+	OnInvalidated func(Event) // may be nil
+	Logger        *slog.Logger
+	Go            func(f func())  // runs f in the background
+	Closed        <-chan struct{} // is closed when the cache is
+	ErrClosed     error           // is returned to those who wait then
+}
+
+// An Invalidator carries invalidations out. It is safe for concurrent use.
+type Invalidator struct {
+	o Options
+
+	store    *redisstore.Store // nil in memory mode
+	sweeper  *scan.Sweeper
+	scanner  *scan.Scanner
+	notifier *notifier        // nil where nobody is notified
+	refusals loglimit.Limiter // of Redis, to carry out an invalidation
+}
+
+// New makes an Invalidator, in memory mode until Connect. It notifies OnInvalidated until the cache is closed.
+func New(o Options) *Invalidator {
+	v := &Invalidator{o: o}
+	if o.OnInvalidated != nil {
+		v.notifier = &notifier{hook: o.OnInvalidated, logger: o.Logger, again: o.Go, wake: make(chan struct{}, 1)}
+		o.Go(func() { v.notifier.run(o.Closed) })
+	}
+	return v
+}
+
+// Connect gives the Invalidator what it needs for Redis, and sends what is in the journal until ctx ends. Until then it may be called for
+// Pushed and Gap alone.
+func (v *Invalidator) Connect(ctx context.Context, store *redisstore.Store, sweeper *scan.Sweeper, scanner *scan.Scanner) {
+	v.store, v.sweeper, v.scanner = store, sweeper, scanner
+	v.o.Go(func() { store.Retry(ctx, v.o.Journal.Wake(), v.sendBatch) })
+	v.o.Go(func() { store.Retry(ctx, v.o.Journal.WakePatterns(), v.sendPatterns) })
+	v.o.Go(func() { v.keepWatermark(ctx) })
+}
+
+// Reserve sets room aside for what a caller outside of the program is going to invalidate, until end is called. It reports false where
+// there is no room, while earlier invalidations are being carried out.
+func (v *Invalidator) Reserve(caller string, names ...string) (end func(), ok bool) {
+	var rooms []func(caller string, names []string) (end func(), ok bool)
+	if v.notifier != nil {
+		rooms = append(rooms, v.notifier.reserve)
+	}
+	if v.store != nil {
+		rooms = append(rooms, v.sweeper.Reserve, v.o.Journal.Reserve)
+	}
+	var reserved []func()
+	end = func() {
+		for _, end := range reserved {
+			end()
+		}
+	}
+	for _, reserve := range rooms {
+		one, ok := reserve(caller, names)
+		if !ok {
+			end()
+			return nil, false
+		}
+		reserved = append(reserved, one)
+	}
+	return end, true
+}
+
+// Remove invalidates keys: it removes them wherever values are kept, and no load that is under way is stored. The tags are those of the
+// keys. It returns the error of each key too, or nil if none failed.
+func (v *Invalidator) Remove(ctx context.Context, caller string, keys, tags []string) (*Ticket, []error) {
+	removed, pending, errs := v.remove(ctx, caller, keys, tags)
+	if pending == nil {
+		v.notify(caller, Event{Keys: keys})
+	}
+	return v.ticket(removed, pending), errs
+}
+
+// Discard is Remove of a key whose next value could not be stored. That is no invalidation of which the program is notified.
+func (v *Invalidator) Discard(ctx context.Context, key string, tags []string) error {
+	if _, _, errs := v.remove(ctx, "", []string{key}, tags); errs != nil {
+		return errs[0]
+	}
+	return nil
+}
+
+func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []string) (removed int64, pending []*journal.Pending, errs []error) {
+	for _, key := range keys {
+		v.o.Backoff.Forget(key)
+		if v.o.Near.Delete(key) {
+			removed++
+		}
+	}
+	if v.store == nil {
+		return removed, nil, nil
+	}
+	if v.store.Connecting() {
+		v.store.AwaitFirst(ctx, v.o.Closed, append(append([]string(nil), keys...), tags...)...)
+	}
+	before := v.o.Journal.Now(caller)
+	budget, cancel := v.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
+	defer cancel()
+	removed, errs = v.store.Remove(budget, keys...)
+	if errs == nil {
+		_, pending = v.o.Journal.Confirm(before, keys...)
+	} else {
+		pending = v.o.Journal.Enter(caller, keys...)
+	}
+	for _, key := range keys {
+		// Again: a read may have found the old value meanwhile. Redis pushes the change, but the push may come after this call has
+		// returned.
+		v.o.Near.Delete(key)
+	}
+	return removed, pending, errs
+}
+
+// Retire invalidates tags: it gives them their next generations. If named ones are among them, the sequence is the first. The event is
+// what the program is notified of.
+//
+// Tags are retired in this process before and after: what is read in between may still carry the last generations.
+func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, tags ...string) *Ticket {
+	if v.store == nil {
+		count := journal.NewCount()
+		v.o.Tags.RetireAll(tags, &count.Removed, count.Done)
+		v.notify(caller, event)
+		return v.ticket(0, nil, count)
+	}
+	v.o.Tags.Retire(tags)
+	defer v.o.Tags.Retire(tags)
+	v.awaitServers(ctx, tags...)
+	before := v.o.Journal.Now(caller)
+	budget, cancel := v.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
+	defer cancel()
+	confirmed := true
+	generations := v.o.Tags.Bump(budget, tags...)
+	for _, g := range generations {
+		if g.Err != nil {
+			confirmed = false
+			v.o.Metrics.RedisErrors.Add(1)
+		}
+	}
+	if !confirmed {
+		return v.ticket(0, v.o.Journal.Enter(caller, tags...))
+	}
+	var own []*journal.Count
+	var again []*journal.Pending
+	for i, tag := range tags {
+		counts, entered := v.o.Journal.Confirm(before, tag)
+		if again = append(again, entered...); entered == nil && tag != keyspace.Sequence {
+			own = append(own, v.sweeper.Begin(caller, tag, generations[i], counts...)...)
+		}
+	}
+	t := v.ticket(0, again, own...)
+	v.notify(caller, event)
+	return t
+}
+
+// Match invalidates the keys that match a pattern. It returns when Redis has carried that out, when a try has failed, or when ctx ends; in
+// the last two cases the ticket is not confirmed, and the work goes on in the background. It calls entered, which ends what the caller has
+// reserved, once the pattern has its room as an entry of the journal: the search may take long.
+func (v *Invalidator) Match(ctx context.Context, caller, text string, g glob.Glob, entered func()) *Ticket {
+	if v.store == nil {
+		removed := v.deleteMatching(g)
+		v.notify(caller, Event{Pattern: text})
+		return v.ticket(removed, nil)
+	}
+	v.awaitServers(ctx)
+	pending := v.o.Journal.Enter(caller, keyspace.PatternPrefix+text)
+	entered()
+	// After that: what was read before is dropped, a read under way is not kept, and a read that begins now does not ask Redis.
+	v.deleteMatching(g)
+	confirmed, w := false, pending[0]
+	if w.Failed() == nil { // there is no room for the pattern, and everything is to be invalidated
+		return v.ticket(0, pending)
+	}
+	select {
+	case <-w.Confirmed():
+		confirmed = true
+	case <-w.Failed():
+		v.o.Metrics.RedisErrors.Add(1)
+	case <-ctx.Done():
+	case <-v.o.Closed:
+	}
+	t := v.ticket(w.Count().Removed.Load(), pending)
+	t.Confirmed = confirmed
+	return t
+}
+
+// deleteMatching removes what matches from memory, and no load under way is stored. It returns how many values there were.
+func (v *Invalidator) deleteMatching(g glob.Glob) (removed int64) {
+	removed = v.o.Near.DeleteMatching(g.Match)
+	v.o.Backoff.ForgetMatching(g.Match)
+	return removed
+}
+
+func (v *Invalidator) awaitServers(ctx context.Context, tags ...string) {
+	if v.store.Connecting() {
+		v.store.AwaitFirst(ctx, v.o.Closed, tags...)
+	}
+}
+
+// Pushed takes a push from Redis: somebody has changed a key, or the generation of a tag.
+func (v *Invalidator) Pushed(name string) {
+	v.o.Metrics.Pushes.Add(1)
+	v.o.Tags.Pushed(name)
+	v.o.Near.Push(name)
+}
+
+// Gap notes that Redis may not have pushed a change.
+func (v *Invalidator) Gap() {
+	v.o.Metrics.Gaps.Add(1)
+	v.o.Tags.Gap()
+	v.o.Journal.ConnectionLost()
+}

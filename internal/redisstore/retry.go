@@ -1,0 +1,47 @@
+package redisstore
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Retry calls once whenever it is woken and Redis is up, until ctx ends. once sends some of what waits to be sent. It reports whether
+// there was anything, and whether Redis has confirmed all of that. As long as there is something, Retry calls it again: at once where all
+// was confirmed, after a pause where it was not.
+func (s *Store) Retry(ctx context.Context, wake <-chan struct{}, once func(context.Context) (some, all bool)) {
+	const soonest, latest, longest = 10 * time.Millisecond, time.Second, 5 * time.Second
+	for pause := soonest; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+		for ctx.Err() == nil {
+			began := time.Now()
+			some, all := once(ctx)
+			if !some {
+				break
+			}
+			if all {
+				pause = soonest
+				continue
+			}
+			// What takes long and fails, such as a pattern with a key that the user may not touch, must not be all that Redis does.
+			rest := max(jittered(pause), min(4*time.Since(began), longest))
+			pause = min(2*pause, latest)
+			if !s.Up() { // asking that costs nothing
+				rest, pause = jittered(soonest), soonest
+			}
+			t := time.NewTimer(rest)
+			select {
+			case <-ctx.Done():
+			case <-t.C:
+			}
+			t.Stop()
+		}
+	}
+}
+
+// jittered spreads a pause over half to one and a half of itself.
+func jittered(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) }
