@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/gatewayz/aside/internal/engine"
 )
 
 // A BatchError tells which ids of a batch failed, and how. The values of the others are returned beside it. A batch loader
@@ -47,28 +49,25 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 	b := batch[K, T]{load: load, values: make(map[K]T, len(ids)), absent: make(map[K]struct{})}
 	// Everything is checked before anything is begun.
 	seen := make(map[K]struct{}, len(ids))
-	var slots []*slot
 	for i, id := range ids {
 		if _, twice := seen[id]; twice {
 			continue
 		}
 		seen[id] = struct{}{}
-		s, _, err := newSlot[T](ctx, c, key(id), opts)
+		r, _, err := newRequest[T](ctx, c, key(id), opts)
 		if err == nil {
-			err = c.reentrant(ctx, s.key)
+			err = callError(c.engine.Check(ctx, r.Key), r.Key)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
 		}
-		s.index = len(slots)
-		slots = append(slots, s)
+		b.requests = append(b.requests, r)
 		b.ids = append(b.ids, id) // a copy: the load may outlive the call, and with it the caller's slice
 	}
-	if len(slots) == 0 {
+	if len(b.ids) == 0 {
 		return b.values, c.usable()
 	}
-
-	c.answerMany(ctx, slots, b.run, func(s *slot, out outcome, err error) { b.settle(ctx, c, s, out, err) })
+	c.engine.AnswerMany(ctx, b.requests, b.run, func(index int, out engine.Outcome, err error) { b.settle(ctx, c, index, out, err) })
 	if len(b.failed) > 0 {
 		return b.values, &BatchError[K]{Errors: b.failed, absent: b.absent}
 	}
@@ -77,15 +76,16 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 
 // A batch is one call of GetOrLoadMany.
 type batch[K comparable, T any] struct {
-	ids    []K // without duplicates; a slot's index is its id's place here
-	load   func(context.Context, []K) (map[K]T, error)
-	values map[K]T
-	failed map[K]error
-	absent map[K]struct{} // not found
+	ids      []K              // without duplicates
+	requests []engine.Request // for each of them
+	load     func(context.Context, []K) (map[K]T, error)
+	values   map[K]T
+	failed   map[K]error
+	absent   map[K]struct{} // not found
 }
 
-// run is the batch's loadFunc.
-func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, given)) {
+// run is the batch's loader as a flight calls it.
+func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, engine.Loaded)) {
 	ids := make([]K, len(indexes))
 	for i, index := range indexes {
 		ids[i] = b.ids[index]
@@ -102,23 +102,82 @@ func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, gi
 }
 
 // settle notes the answer for one id.
-func (b *batch[K, T]) settle(ctx context.Context, c *Cache, s *slot, out outcome, err error) {
-	out.count(s.plan.counts, err)
-	if c.sampler.draws(out, err) && c.sampler.hasRoom(ctx, s.plan.counts) {
-		alone := &batch[K, T]{ids: b.ids[s.index : s.index+1], load: b.load}
-		c.sampler.take(newSample[T](ctx, s.key, s.plan, alone.run))
+func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engine.Outcome, err error) {
+	r := b.requests[index]
+	err = callError(err, r.Key)
+	if c.settle(ctx, r, out, err) {
+		alone := &batch[K, T]{ids: b.ids[index : index+1], load: b.load}
+		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, alone.run, equalByMethod[T]))
 	}
-	if err == nil && out.value == nil {
-		b.absent[b.ids[s.index]] = struct{}{}
+	if err == nil && out.Value == nil {
+		b.absent[b.ids[index]] = struct{}{}
 		return
 	}
-	r, err := resultOf[T](c, out, err)
+	result, err := resultOf[T](c, out, err)
 	if err == nil {
-		b.values[b.ids[s.index]] = r.Value
+		b.values[b.ids[index]] = result.Value
 		return
 	}
 	if b.failed == nil {
 		b.failed = make(map[K]error)
 	}
-	b.failed[b.ids[s.index]] = err
+	b.failed[b.ids[index]] = err
+}
+
+// answers are what a batch loader has come back with. What it was given and what it returned stay its own: it may go on changing
+// them, so each id is looked up once, by what the cache knows it as, and nothing of theirs is held after that.
+type answers[K comparable, T any] struct {
+	values  map[K]T
+	err     error
+	each    *BatchError[K] // err, where it tells ids apart
+	absent  map[K]struct{} // ids that another batch has not found, where its answer is handed on as this one's
+	settles bool           // it is about this batch: an id that it leaves out is not found
+}
+
+// newAnswers is for a call of the loader with ids. An id that the loader has left out is not found only where the loader has got so
+// far: a failure that concerns all, or that is another batch's, says nothing of it. What another batch has not found counts where its
+// whole answer is handed on: its values and its error, and both about these ids alone. The same id may be another thing there.
+func newAnswers[K comparable, T any](ids []K, values map[K]T, err error) answers[K, T] {
+	a := answers[K, T]{values: values, err: err, settles: err == nil}
+	if a.each, _ = err.(*BatchError[K]); a.each == nil { // inside another error it stands beside something that concerns all ids
+		return a
+	}
+	asked := make(map[K]struct{}, len(ids))
+	for _, id := range ids {
+		asked[id] = struct{}{}
+	}
+	if values != nil && within(a.each.Errors, asked) && within(a.each.absent, asked) {
+		a.absent, a.settles = a.each.absent, a.each.absent == nil
+	}
+	a.err = &BatchError[K]{Errors: maps.Clone(a.each.Errors)}
+	return a
+}
+
+// of is what the loader has said of one id.
+func (a answers[K, T]) of(id K) (value T, err error) {
+	if v, found := a.values[id]; found {
+		return v, nil
+	}
+	if a.each != nil {
+		if own := a.each.Errors[id]; own != nil {
+			return value, own
+		}
+		if _, absent := a.absent[id]; absent {
+			return value, ErrNotFound
+		}
+	}
+	if a.settles {
+		return value, ErrNotFound
+	}
+	return value, a.err
+}
+
+// within reports whether all ids of a map were asked for.
+func within[K comparable, V any](ids map[K]V, asked map[K]struct{}) bool {
+	for id := range ids {
+		if _, ours := asked[id]; !ours {
+			return false
+		}
+	}
+	return true
 }

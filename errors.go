@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/guard"
 )
@@ -95,17 +96,79 @@ func invalidArgument(message string) error {
 	return &Error{Code: CodeInvalidArgument, Message: message}
 }
 
-// flightError turns the ways in which a flight ends without the loader's own error into an Error. The loader's own error
-// passes unchanged.
-func flightError(err error, key string) error {
+// callError makes of an error of the load path what a caller gets. The loader's own error passes unchanged.
+func callError(err error, key string) error {
 	// Not errors.As and errors.Is: a loader's own error may wrap that of another load, made inside it.
-	switch panicked, ok := err.(*flight.PanicError); {
-	case ok:
-		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: panicked.Stack, Err: unmistakable(panicked)}
-	case err == flight.ErrTimeout:
+	switch e := err.(type) {
+	case *engine.Error:
+		own := &Error{Code: Code(e.Code), Key: e.Key, Message: e.Message, Err: e.Err, RetryAfter: e.RetryAfter}
+		if own.Code == CodeInvalidArgument {
+			own.Err = concealed(callError(e.Err, ""))
+		}
+		return own
+	case *flight.PanicError:
+		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: e.Stack, Err: unmistakable(e)}
+	}
+	switch err {
+	case flight.ErrTimeout:
 		return &Error{Code: CodeLoadTimeout, Key: key, Message: "the load took longer than the policy's LoadTimeout", Err: context.DeadlineExceeded}
-	case err == flight.ErrGoexit:
+	case flight.ErrGoexit:
 		return &Error{Code: CodeLoaderExit, Key: key, Message: "the loader ended its goroutine: return an error instead of calling runtime.Goexit or t.FailNow"}
 	}
 	return err
+}
+
+// isNotFound reports whether a loader's error says that there is no such thing, and nothing else: ErrNotFound itself, or wrapped by
+// errors that each wrap one. An error that holds several, such as errors.Join makes, holds a failure too, and a failure must not be
+// cached as an answer. A panic is a panic, whatever its value is.
+func isNotFound(err error) bool {
+	for err != nil {
+		if err == ErrNotFound {
+			return true
+		}
+		if _, panicked := err.(*flight.PanicError); panicked {
+			return false
+		}
+		one, ok := err.(interface{ Unwrap() error })
+		if !ok {
+			return false
+		}
+		err = one.Unwrap()
+	}
+	return false
+}
+
+// A toldAbsence is ErrNotFound with the text of the error that a loader, in this process or another, has wrapped it in.
+type toldAbsence struct{ text string }
+
+func (e *toldAbsence) Error() string { return e.text }
+
+func (e *toldAbsence) Unwrap() error { return ErrNotFound }
+
+// unmistakable returns a panic whose value is no error that callers would take for an answer of the cache.
+func unmistakable(p *flight.PanicError) *flight.PanicError {
+	if errors.Is(p, ErrNotFound) || errors.Is(p, ErrMiss) {
+		return &flight.PanicError{Value: p.Value.(error).Error(), Stack: p.Stack}
+	}
+	return p
+}
+
+// concealed is err, or where callers would take that for an answer of the cache an error with its text alone. It is for what has gone
+// wrong with a value that is there: the codec that refuses it may have found something else missing.
+func concealed(err error) error {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrMiss) {
+		return errors.New(err.Error())
+	}
+	return err
+}
+
+// absenceOf is the error of a "not found".
+func absenceOf(out engine.Outcome) error {
+	if out.Absent == nil {
+		return ErrNotFound
+	}
+	if told, ok := out.Absent.(*engine.AbsenceText); ok {
+		return &toldAbsence{told.Text}
+	}
+	return out.Absent
 }

@@ -29,18 +29,18 @@ type Health struct {
 // Health returns how the cache stands now. Of a nil or closed cache it says so in Reason, with StateDegraded.
 func (c *Cache) Health() Health {
 	switch {
-	case c == nil || c.clock == nil:
+	case c == nil || c.engine == nil:
 		return Health{State: StateDegraded, Reason: "the cache is nil or zero"}
 	case c.closed.Load():
 		return Health{State: StateDegraded, Reason: ErrClosed.Error()}
-	case c.store == nil:
+	case c.engine.Store == nil:
 		return Health{State: StateMemory, Since: c.health.Began()}
 	}
-	s := c.store.State()
+	s := c.engine.Store.State()
 	if !s.Up {
 		return Health{State: StateDegraded, Since: s.Since, Reason: health.Reason(s)}
 	}
-	h := Health{State: StateConnected, Since: s.Since, Tracking: c.store.Tracked()}
+	h := Health{State: StateConnected, Since: s.Since, Tracking: c.engine.Store.Tracked()}
 	if !h.Tracking {
 		h.Reason = health.Untracked(s)
 	}

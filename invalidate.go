@@ -6,9 +6,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/invalidate"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/outside"
 
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -100,35 +102,29 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.Leave()
-	slots := make([]*slot, len(keys))
+	defer c.engine.Calls.Leave()
+	names := make([]string, len(keys))
+	policies := make([]*engine.Policy, len(keys))
+	var tags []string
 	for i, key := range keys {
-		s, _, err := newSlot[any](ctx, c, key, nil)
+		r, _, err := newRequest[any](ctx, c, key, nil)
 		if err != nil {
 			return Receipt{}, err
 		}
-		slots[i] = s
+		names[i], policies[i], tags = r.Key, r.Policy, append(tags, r.Tags...)
 	}
 	if len(keys) == 0 {
 		return Receipt{Confirmed: true}, nil
-	}
-	names := make([]string, len(keys))
-	for i, key := range keys {
-		names[i] = key.text
 	}
 	caller, end, err := c.admit(ctx, names...)
 	if err != nil {
 		return Receipt{}, err
 	}
 	defer end()
-	var tags []string
-	for _, s := range slots {
-		tags = append(tags, s.tags...)
-	}
-	t, errs := c.invalidator.Remove(ctx, caller, names, tags)
+	t, errs := c.engine.Invalidator.Remove(ctx, caller, names, tags)
 	for i, err := range errs {
 		if err != nil {
-			slots[i].plan.counts.RedisErrors.Add(1)
+			policies[i].Counters.RedisErrors.Add(1)
 		}
 	}
 	return receiptOf(t), nil
@@ -142,7 +138,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.Leave()
+	defer c.engine.Calls.Leave()
 	if category == "" || !keyspace.Plain(category) || category == reservedCategory {
 		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
 	}
@@ -155,7 +151,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if !c.knowsCategory(ctx, category) { // before it is given its first generation
 		err = c.unknownCategory(category)
 	}
-	return receiptOf(c.invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)), err
+	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)), err
 }
 
 // InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
@@ -164,7 +160,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.Leave()
+	defer c.engine.Calls.Leave()
 	names, err := tagNames(tags)
 	if err != nil {
 		return Receipt{}, err
@@ -180,7 +176,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{}, err
 	}
 	defer end()
-	return receiptOf(c.invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)), nil
+	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)), nil
 }
 
 // InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
@@ -188,13 +184,13 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.Leave()
+	defer c.engine.Calls.Leave()
 	caller, end, err := c.admit(ctx, keyspace.All)
 	if err != nil {
 		return Receipt{}, err
 	}
 	defer end()
-	return receiptOf(c.invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
+	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
 }
 
 // InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
@@ -208,7 +204,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
 	}
-	defer c.background.Leave()
+	defer c.engine.Calls.Leave()
 	if err := pattern.Err(); err != nil {
 		return Receipt{}, err
 	}
@@ -220,7 +216,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		return Receipt{}, err
 	}
 	defer end()
-	return receiptOf(c.invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
+	return receiptOf(c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
 }
 
 // admit returns on whose behalf names are to be invalidated, and sets room aside until end is called.
@@ -228,7 +224,7 @@ func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end 
 	if caller = outside.Caller(ctx); caller == "" {
 		return "", func() {}, nil
 	}
-	end, ok := c.invalidator.Reserve(caller, names...)
+	end, ok := c.engine.Invalidator.Reserve(caller, names...)
 	if !ok {
 		const wait = 2 * time.Second
 		return "", nil, &Error{
@@ -239,20 +235,21 @@ func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end 
 	return caller, end, nil
 }
 
-// removeOld removes what is cached for a slot's key, whose next value could not be stored.
-func (c *Cache) removeOld(ctx context.Context, s *slot) {
-	if err := c.invalidator.Discard(ctx, s.key, s.tags); err != nil {
-		s.plan.counts.RedisErrors.Add(1)
+// knowsCategory reports whether there is something in a category, or may be: this process has a policy for it, or Redis has a
+// generation of it, which it has from the first load on that could be stored. Where Redis does not say, there may be something.
+func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
+	if slices.Contains(c.policies.categories(), category) {
+		return true
 	}
+	return c.engine.MayHave(ctx, keyspace.CategoryTag(category))
 }
 
-func (c *Cache) newInvalidator() *invalidate.Invalidator {
-	o := invalidate.Options{
-		Near: c.near, Clock: c.clock, Journal: c.journal, Tags: c.tags, Backoff: c.failures, Metrics: &c.metrics,
-		Logger: c.opts.Logger, Go: c.background.Go, Closed: c.closes, ErrClosed: ErrClosed,
+// unknownCategory is the error of a category that is nobody's.
+func (c *Cache) unknownCategory(category string) error {
+	known, what := c.policies.categories(), "this cache has used none yet"
+	if len(known) > 0 {
+		what = "the categories are " + nearby.Names(category, known)
 	}
-	if hook := c.opts.OnInvalidated; hook != nil {
-		o.OnInvalidated = func(e invalidate.Event) { hook(Invalidation(e)) }
-	}
-	return invalidate.New(o)
+	return invalidArgument("there is no category " + strconv.Quote(category[:min(len(category), 64)]) + ": " + what +
+		"; list the Policy of another one in Options.Policies")
 }

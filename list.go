@@ -6,12 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/guard"
 
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/scan"
-	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A KeyInfo tells of one cached value.
@@ -43,7 +43,7 @@ func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, er
 		switch {
 		case err != nil:
 			yield(KeyInfo{}, err)
-		case c.store == nil:
+		case c.engine.Store == nil:
 			c.listMemory(ctx, pattern, yield)
 		default:
 			c.listRedis(guard.Context(ctx), pattern, yield)
@@ -67,17 +67,17 @@ func (c *Cache) listMemory(ctx context.Context, pattern Pattern, yield func(KeyI
 }
 
 func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
-	now := c.clock.Now()
+	now := c.engine.Clock.Now()
 	return KeyInfo{
 		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.FreshUntil-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
-		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: isAbsent(e.Value),
+		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: engine.IsAbsent(e.Value),
 	}
 }
 
 func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyInfo, error) bool) {
-	c.awaitServers(ctx)
+	c.engine.AwaitServers(ctx)
 	keys := scan.Selection{Category: pattern.category(), Match: pattern.text, Matches: pattern.matches}
-	err := c.scanner.List(ctx, keys, func(i scan.Info) bool { return yield(c.infoOfStored(i), nil) })
+	err := c.engine.Scanner.List(ctx, keys, func(i scan.Info) bool { return yield(c.infoOfStored(i), nil) })
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -94,23 +94,10 @@ func (c *Cache) infoOfStored(i scan.Info) KeyInfo {
 		Key: i.Key, Tier: TierRedis, TTL: i.TTL, Age: i.Age, Size: i.Size, Tags: i.Tags, Negative: i.Negative,
 	}
 	if !i.Negative {
-		info.Codec = c.codecName(i.Codec)
+		info.Codec = c.policies.codecName(i.Codec)
 	}
 	if c.near.Get(i.Key) != nil {
 		info.Tier = TierMemory
 	}
 	return info
-}
-
-// codecName is the name of the codec with an ID.
-func (c *Cache) codecName(id uint32) string {
-	if codec, ok := wire.Builtin(id); ok {
-		return codec.Name()
-	}
-	for _, pl := range c.plans.all() {
-		if own := pl.policy.Codec; own != nil && wire.ID(own) == id {
-			return pl.policy.codecName()
-		}
-	}
-	return "unknown"
 }

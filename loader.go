@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/flight"
 )
 
@@ -50,7 +51,7 @@ func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, er
 	if l != nil && passive(opts) && l.one != nil {
 		if value, counts := l.cache.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if l.cache.sampler.drawn(counts.MemoryHits.Add()) {
+				if l.cache.sampler.Drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, l.cache, key, counts, l.loads(id))
 				}
 				return *v, nil
@@ -135,7 +136,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 		values = make(map[K]T, len(ids))
 		failed = make(map[K]error)
 		places = make(chan struct{}, parallelLoads)
-		apart  = loadOf(ctx).apart(ctx, len(ids))
+		apart  = engine.LoadOf(ctx).PerID(ctx, len(ids))
 	)
 	for i, id := range ids {
 		places <- struct{}{}
@@ -163,7 +164,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 				}
 				<-places
 			}()
-			inLoader(func() { value, err = load(apart(i), id) })
+			engine.InLoader(func() { value, err = load(apart(i), id) })
 		})
 	}
 	wg.Wait()

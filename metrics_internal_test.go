@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -13,20 +14,20 @@ func TestAnOutcomeIsCountedByItsStatusAndTier(t *testing.T) {
 	t.Parallel()
 	v := new(int)
 	for _, tt := range []struct {
-		out  outcome
+		out  engine.Outcome
 		err  error
 		want LabelMetrics
 	}{
-		{outcome{value: v, status: StatusHit, tier: TierMemory}, nil, LabelMetrics{Hits: 1, MemoryHits: 1}},
-		{outcome{value: v, status: StatusHit, tier: TierRedis}, nil, LabelMetrics{Hits: 1, RedisHits: 1}},
-		{outcome{value: v, status: StatusStale, tier: TierMemory}, nil, LabelMetrics{Hits: 1, MemoryHits: 1, StaleHits: 1}},
-		{outcome{absent: ErrNotFound, status: StatusStale, tier: TierRedis}, nil, LabelMetrics{Hits: 1, RedisHits: 1, StaleHits: 1, NegativeHits: 1}},
-		{outcome{absent: ErrNotFound, status: StatusMiss, tier: TierOrigin}, nil, LabelMetrics{Misses: 1}},
-		{outcome{value: v, status: StatusFallback, tier: TierOrigin}, nil, LabelMetrics{Misses: 1, Fallbacks: 1}},
-		{outcome{}, ErrMiss, LabelMetrics{Misses: 1}},
+		{engine.Outcome{Value: v, Status: engine.StatusHit, Tier: engine.TierMemory}, nil, LabelMetrics{Hits: 1, MemoryHits: 1}},
+		{engine.Outcome{Value: v, Status: engine.StatusHit, Tier: engine.TierRedis}, nil, LabelMetrics{Hits: 1, RedisHits: 1}},
+		{engine.Outcome{Value: v, Status: engine.StatusStale, Tier: engine.TierMemory}, nil, LabelMetrics{Hits: 1, MemoryHits: 1, StaleHits: 1}},
+		{engine.Outcome{Status: engine.StatusStale, Tier: engine.TierRedis}, nil, LabelMetrics{Hits: 1, RedisHits: 1, StaleHits: 1, NegativeHits: 1}},
+		{engine.Outcome{Status: engine.StatusMiss, Tier: engine.TierOrigin}, nil, LabelMetrics{Misses: 1}},
+		{engine.Outcome{Value: v, Status: engine.StatusFallback, Tier: engine.TierOrigin}, nil, LabelMetrics{Misses: 1, Fallbacks: 1}},
+		{engine.Outcome{}, ErrMiss, LabelMetrics{Misses: 1}},
 	} {
 		var c stats.Counters
-		tt.out.count(&c, tt.err)
+		count(&c, tt.out, tt.err)
 		require.Equal(t, tt.want, snapshot(&c), "%+v", tt.out)
 		require.EqualValues(t, 1, c.Calls())
 	}

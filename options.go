@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/keyspace"
 
 	"github.com/redis/rueidis"
@@ -213,7 +214,7 @@ func (o Options) withDefaults() (Options, []error) {
 	o.Backoff = cmp.Or(o.Backoff, 100*time.Millisecond)
 	o.MaxBackoff = cmp.Or(o.MaxBackoff, max(5*time.Second, o.Backoff))
 	for _, d := range []*time.Duration{&o.LoadTimeout, &o.LoadGrace, &o.NegativeTTL, &o.LeaseTTL, &o.DegradedTTL, &o.Backoff, &o.MaxBackoff} {
-		*d = min(*d, longest)
+		*d = min(*d, engine.Longest)
 	}
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 

@@ -3,6 +3,7 @@ package aside
 import (
 	"time"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -37,41 +38,40 @@ type Result[T any] struct {
 	Reason string        // why the answer was not a better one, in a few words
 }
 
-// count counts the call that was answered by the outcome, or by err.
-func (o *outcome) count(in *stats.Counters, err error) {
+// count counts a call that was answered by an outcome, or by err.
+func count(in *stats.Counters, out engine.Outcome, err error) {
 	switch {
-	case err != nil || o.status == StatusMiss:
+	case err != nil || out.Status == engine.StatusMiss:
 		in.CountMiss()
-	case o.status == StatusFallback:
+	case out.Status == engine.StatusFallback:
 		in.CountFallback()
 	default:
-		in.CountHit(stats.Hit{InMemory: o.tier == TierMemory, Stale: o.status == StatusStale, NotFound: o.value == nil})
+		in.CountHit(stats.Hit{InMemory: out.Tier == engine.TierMemory, Stale: out.Status == engine.StatusStale, NotFound: out.Value == nil})
 	}
 }
 
 // resultOf gives one caller its share of an outcome.
-func resultOf[T any](c *Cache, out outcome, err error) (Result[T], error) {
+func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error) {
 	if err != nil {
 		return Result[T]{}, err
 	}
-	now := c.clock.Now()
+	now := c.engine.Clock.Now()
 	r := Result[T]{
-		Status: out.status,
-		Tier:   out.tier,
-		Age:    time.Duration(max(0, now-out.loadedAt)),
-		TTL:    time.Duration(max(0, out.freshUntil-now)),
-		Reason: out.reason,
+		Status: Status(out.Status),
+		Tier:   Tier(out.Tier),
+		Age:    time.Duration(max(0, now-out.LoadedAt)),
+		TTL:    time.Duration(max(0, out.FreshUntil-now)),
+		Reason: out.Reason,
 	}
-	if out.value == nil {
-		return r, out.absent
+	if out.Value == nil {
+		return r, absenceOf(out)
 	}
-	if e, ok := out.value.(*encoded); ok {
-		err = e.copyTo(&r.Value)
-		if err != nil {
-			err = &Error{Code: CodeInvalidArgument, Message: "a copy of the value cannot be decoded into this type", Err: concealed(err)}
-		}
-		return r, err
+	if v, ok := out.Value.(*T); ok {
+		r.Value = *v
+		return r, nil
 	}
-	r.Value = *out.value.(*T)
+	if err := engine.Copy(out.Value, &r.Value); err != nil {
+		return r, &Error{Code: CodeInvalidArgument, Message: "a copy of the value cannot be decoded into this type", Err: concealed(err)}
+	}
 	return r, nil
 }

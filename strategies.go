@@ -3,12 +3,11 @@ package aside
 import (
 	"cmp"
 	"context"
-	"math/rand/v2"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
@@ -83,66 +82,43 @@ func gather(opts []CallOption) (callOptions, error) {
 	return o, nil
 }
 
+// tagNames makes tags of what users call them.
+func tagNames(names []string) ([]string, error) {
+	tags, err := keyspace.NamedTags(names)
+	if err != nil {
+		return nil, invalidArgument(err.Error())
+	}
+	return tags, nil
+}
+
 // A Load is the load that a loader runs in; Loading finds it. A loader uses it to adapt how its value is cached. On a nil
 // Load all methods do nothing, so a loader can also be called directly. In a batch it stands for all of its ids, and Of for one.
-type Load struct {
-	cache  *Cache
-	slots  []*slot
-	parent *Load
-	check  bool // nobody waits for it: its values are compared with those that are cached
-
-	mu      sync.Mutex
-	ttl     time.Duration // guarded by mu
-	noStore bool          // guarded by mu
-	tags    []string      // guarded by mu
-	ended   bool          // guarded by mu
-	each    []*Load       // of a batch whose ids have loaders of their own: one for each slot; guarded by mu
-}
-
-type loadKey struct{}
+type Load struct{ load *engine.Load }
 
 // Loading returns the load that ctx belongs to, or nil outside of one.
-func Loading(ctx context.Context) *Load { return loadOf(ctx) }
+func Loading(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
 
-func loadOf(ctx context.Context) *Load {
-	l, _ := ctx.Value(loadKey{}).(*Load)
-	return l
-}
-
-// parentOf is loadOf for a context whose caller may have left: one that must not be used any more, and panics, is in no load.
-func parentOf(ctx context.Context) (l *Load) {
-	defer func() { _ = recover() }()
-	return loadOf(ctx)
-}
-
-// underWay is l, or the load around it, that has not ended yet; nil where all have, which is what is left of a loader whose context is
-// used after it has returned.
-func (l *Load) underWay() *Load {
-	for ; l != nil; l = l.parent {
-		l.mu.Lock()
-		over := l.ended
-		l.mu.Unlock()
-		if !over {
-			break
-		}
+func handleOf(l *engine.Load) *Load {
+	if l == nil {
+		return nil
 	}
-	return l
+	return &Load{l}
 }
 
 // TTL sets how long the loaded values are served, counted from the start of the load, in place of the policy's TTL. Zero or
 // less means that they are not stored. It has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {
-	if d <= 0 {
-		l.NoStore()
-		return
+	if l != nil {
+		l.load.TTL(d)
 	}
-	l.set(func() { l.ttl = d })
 }
 
 // NoStore keeps the loaded values from being stored: those who wait get them, and whoever comes later loads again. It has no
 // effect once the loader has returned.
 func (l *Load) NoStore() {
-	l.set(func() { l.noStore = true })
+	if l != nil {
+		l.load.NoStore()
+	}
 }
 
 // Tag gives the loaded values further tags, which the loader could not know before, for InvalidateTags. They cost a round trip
@@ -152,154 +128,20 @@ func (l *Load) NoStore() {
 // tag that WithTags refuses, the load fails with an *Error with CodeInvalidArgument, and nothing is stored. It has no effect once the
 // loader has returned.
 func (l *Load) Tag(tags ...string) {
-	l.set(func() { l.tags = append(l.tags, tags...) })
-}
-
-func (l *Load) set(change func()) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.ended {
-		change()
+	if l != nil {
+		l.load.Tag(tags...)
 	}
 }
 
 // Of returns the share that key has in the load of a batch, for what a loader has to say of one id and not of the others. It is nil,
 // and its methods do nothing, where the load is not of that key. A load of one key is its own share.
 func (l *Load) Of(key Key) *Load {
-	if l == nil {
+	if l == nil || key.policy == nil {
 		return nil
 	}
-	at := slices.IndexFunc(l.slots, func(s *slot) bool { return s.key == key.text && key.policy != nil && s.plan.is(key.policy) })
-	switch {
-	case at < 0:
-		return nil
-	case len(l.slots) == 1:
+	own := l.load.Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) })
+	if own == l.load {
 		return l
 	}
-	var own *Load
-	l.set(func() { own = l.shares()[at] })
-	return own
+	return handleOf(own)
 }
-
-// shares are the Loads of the slots of a batch. It is called with mu held.
-func (l *Load) shares() []*Load {
-	if l.each == nil {
-		l.each = make([]*Load, len(l.slots))
-		for i := range l.each {
-			l.each[i] = &Load{cache: l.cache, slots: l.slots[i : i+1], parent: l}
-		}
-	}
-	return l.each
-}
-
-// refusedTags is the error of a load whose loader has given its value tags that no entry takes, nil where it takes them.
-func (s *slot) refusedTags(names []string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	tags, err := tagNames(names)
-	if err == nil {
-		slices.Sort(tags)
-		n := len(s.tags) - len(s.plan.tags)
-		for _, tag := range slices.Compact(tags) {
-			if !slices.Contains(s.tags, tag) {
-				n++
-			}
-		}
-		if n <= keyspace.MaxTags {
-			return nil
-		}
-		err = invalidArgument(strconv.Itoa(n) + " tags, an entry takes at most " + strconv.Itoa(keyspace.MaxTags))
-	}
-	return &Error{Code: CodeInvalidArgument, Key: s.key, Message: "the loader has given its value tags by Load.Tag that are refused", Err: err}
-}
-
-// apart returns contexts in which each id of a batch has a Load of its own.
-func (l *Load) apart(ctx context.Context, n int) func(i int) context.Context {
-	if l == nil || n != len(l.slots) {
-		return func(int) context.Context { return ctx }
-	}
-	l.mu.Lock()
-	each := l.shares()
-	l.mu.Unlock()
-	return func(i int) context.Context { return context.WithValue(ctx, loadKey{}, each[i]) }
-}
-
-// end closes the load to further changes.
-func (l *Load) end() {
-	l.mu.Lock()
-	l.ended = true
-	each := l.each
-	l.mu.Unlock()
-	for _, one := range each {
-		one.end()
-	}
-}
-
-// A decision is what a loader has said about a value.
-type decision struct {
-	ttl  time.Duration // 0 for the policy's
-	keep bool
-	tags []string
-}
-
-// decision is about the value of slot i, once the load has ended.
-func (l *Load) decision(i int) decision {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d := decision{l.ttl, !l.noStore, l.tags}
-	if l.each != nil {
-		own := l.each[i].decision(0)
-		d.ttl, d.keep, d.tags = cmp.Or(own.ttl, d.ttl), d.keep && own.keep, slices.Concat(d.tags, own.tags)
-	}
-	return d
-}
-
-// loadFailed counts a load that has failed. It may hold back the next loads of the key: see backoff.Table. before is the number of the last
-// failure when the load began.
-//
-// A loader that works with the context of the call around it, and not with its own, fails when that caller has left. The source has
-// not failed: see endedWithCaller.
-func (c *Cache) loadFailed(s *slot, err error, before uint64) {
-	s.plan.counts.LoadErrors.Add(1)
-	if c.opts.Backoff < 0 || s.endedWithCaller(err, c.clock.Now()) {
-		return
-	}
-	c.failures.Note(s.key, s.plan.owner, before, func() error { return flightError(err, s.key) })
-}
-
-// holdBack fails those slots whose last loads have failed not long ago, and returns the others. A Refresh is not held back.
-func (c *Cache) holdBack(slots []*slot) (others []*slot) {
-	for _, s := range slots {
-		left, err := c.failures.HeldBack(s.key, s.plan.owner)
-		if err == nil || s.supersede {
-			others = append(others, s)
-			continue
-		}
-		left = left.Round(time.Millisecond)
-		s.call.Resolve(outcome{}, &Error{
-			Code: CodeBackoff, Key: s.key, RetryAfter: max(left, time.Millisecond), Err: err,
-			Message: "the last loads failed, the next one may begin in " + left.String(),
-		})
-	}
-	return others
-}
-
-// longest is what a longer duration counts as: the sum of two of them and any time stays within an int64 of nanoseconds.
-const longest = 100 * 365 * 24 * time.Hour
-
-// bounded is d, or the nearest duration from none to longest.
-func bounded(d time.Duration) time.Duration { return min(max(d, 0), longest) }
-
-// shorten takes a random share of up to fraction from ttl.
-func shorten(ttl time.Duration, fraction float64) time.Duration {
-	ttl = min(ttl, longest)
-	return ttl - time.Duration(rand.Float64()*fraction*float64(ttl))
-}
-
-// jittered spreads a pause over half to one and a half of itself, so that those who wait for the same thing do not look at
-// the same moments.
-func jittered(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) }

@@ -1,22 +1,14 @@
 package aside
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/keyspace"
-	"github.com/gatewayz/aside/internal/loglimit"
-	"github.com/gatewayz/aside/internal/stats"
 
-	"github.com/gatewayz/aside/internal/near"
-	"github.com/gatewayz/aside/internal/nearby"
-	"github.com/gatewayz/aside/internal/weakmap"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -195,8 +187,8 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
 	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
 		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
-	case p.Version < 0 || p.Version >= 1<<versionBits:
-		return invalidOption("policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<versionBits-1)
+	case p.Version < 0 || p.Version >= 1<<engine.VersionBits:
+		return invalidOption("policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<engine.VersionBits-1)
 	case p.Codec != nil && p.codecName() == "":
 		return invalidOption("policy %q: its Codec has an empty Name, or panics when asked for it: stored values are told apart by it", p.name())
 	}
@@ -208,190 +200,16 @@ func (p *Policy) validate() error {
 	return nil
 }
 
-// A plan is a policy as one cache carries it out: with the defaults filled in and the overrides applied.
-type plan struct {
-	policy      Policy
-	tags        []string               // of all its values
-	source      atomic.Pointer[Policy] // the first key's policy: comparing pointers spares the hit path comparing fields
-	ttl         time.Duration
-	negativeTTL time.Duration // 0: not cached
-	degradedTTL time.Duration // 0: never without a voucher
-	loadTimeout time.Duration
-	loadGrace   time.Duration // 0: none
-	counts      *stats.Counters
-	largest     atomic.Int64                  // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
-	valueLog    loglimit.Limiter              // values that cannot be read or stored
-	sharedLog   loglimit.Limiter              // values of other policies under its keys
-	owner       uint64                        // see ownerOf
-	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
-	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
-}
-
-// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
-// those in the processor's cache if they lie in one place.
-func (pl *plan) scope(list []*near.Voucher, tags []string) *near.Scope {
-	const most = 8
-	var recent []*near.Scope
-	if p := pl.scopes.Load(); p != nil {
-		recent = *p
-	}
-	for _, s := range recent {
-		if slices.Equal(s.Vouchers, list) {
-			return s
-		}
-	}
-	s := &near.Scope{Owner: pl, Vouchers: slices.Clip(list), StaleFor: pl.degradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
-	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
-	pl.scopes.Store(&next)
-	return s
-}
-
-// met notes the size of a stored value.
-func (pl *plan) met(size int64) {
-	for {
-		old := pl.largest.Load()
-		if size <= old || pl.largest.CompareAndSwap(old, size) {
-			return
-		}
-	}
-}
-
-// plans is the table of a cache's policies, by name. A program that makes a policy for each tenant does not fill it: beyond a
-// number, those that were met in calls are in it for as long as something in memory is theirs, and the newest of them otherwise.
-type plans struct {
-	byName atomic.Pointer[map[string]*plan] // those that stay; reading it takes no lock
-
-	mu       sync.Mutex // for writers, too
-	met      int        // of byName, in calls; guarded by mu
-	fleeting weakmap.Map[plan]
-}
-
-const (
-	mostPlansMet  = 256  // that stay
-	mostPlansHeld = 1024 // of the others
-)
-
 // Policies returns what the cache knows by name: Options.Policies and those met in calls so far, rows of TTL included, as
 // far as it keeps them in mind: see Policy. They are sorted by name, and copies. On a nil cache there are none.
 func (c *Cache) Policies() []Policy {
-	if c == nil || c.clock == nil {
+	if c == nil || c.engine == nil {
 		return nil
 	}
-	known := c.plans.all()
+	known := c.policies.all()
 	list := make([]Policy, 0, len(known))
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		list = append(list, known[name].policy)
 	}
 	return list
-}
-
-// planOf finds the plan of a key's policy, and registers one that was never seen before.
-func (c *Cache) planOf(p *Policy) (*plan, error) {
-	// By its fields, though the pointer be known: one that was changed after its first use is another policy.
-	if pl, ok := (*c.plans.byName.Load())[p.name()]; ok && pl.policy.equal(p) {
-		pl.source.CompareAndSwap(nil, p)
-		return pl, nil
-	}
-	return c.register(p, isRow(p))
-}
-
-// isRow reports whether a policy is a row of the predeclared table. Those are few, and have a place of their own once they are used.
-func isRow(p *Policy) bool {
-	return slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == p.Name && row.equal(p) })
-}
-
-// all are the plans in the table.
-func (t *plans) all() map[string]*plan {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	list := maps.Clone(*t.byName.Load())
-	maps.Insert(list, t.fleeting.All())
-	return list
-}
-
-// find is called with mu held.
-func (t *plans) find(name string) *plan {
-	if pl := (*t.byName.Load())[name]; pl != nil {
-		return pl
-	}
-	return t.fleeting.Find(name)
-}
-
-// add is called with mu held.
-func (t *plans) add(pl *plan, listed bool) {
-	if !listed && t.met >= mostPlansMet {
-		t.fleeting.Note(pl.policy.name(), pl)
-		return
-	}
-	if !listed {
-		t.met++
-	}
-	byName := maps.Clone(*t.byName.Load())
-	byName[pl.policy.name()] = pl
-	t.byName.Store(&byName)
-}
-
-// is reports whether the plan is p's.
-func (pl *plan) is(p *Policy) bool { return pl.source.Load() == p || pl.policy.equal(p) }
-
-// register adds a policy to the table: one that New was given, or one that was met in a call.
-func (c *Cache) register(p *Policy, listed bool) (*plan, error) {
-	if err := p.validate(); err != nil {
-		return nil, err
-	}
-	c.plans.mu.Lock()
-	defer c.plans.mu.Unlock()
-	if pl := c.plans.find(p.name()); pl != nil {
-		if pl.policy.equal(p) {
-			return pl, nil
-		}
-		return nil, invalidOption("two different policies are named %q, one of category %q and one of category %q, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs",
-			p.name(), pl.policy.Category, p.Category)
-	}
-	pl := &plan{
-		policy:      *p,
-		tags:        []string{keyspace.All, keyspace.CategoryTag(p.Category)},
-		ttl:         p.TTL,
-		degradedTTL: bounded(cmp.Or(p.DegradedTTL, c.opts.DegradedTTL)),
-		loadTimeout: bounded(cmp.Or(p.LoadTimeout, c.opts.LoadTimeout)),
-		loadGrace:   bounded(cmp.Or(p.LoadGrace, c.opts.LoadGrace)),
-		counts:      c.metrics.Label(p.label(), listed),
-		owner:       ownerOf(p),
-	}
-	if d, ok := c.opts.TTLs[p.name()]; ok {
-		pl.ttl = d
-	}
-	pl.ttl = bounded(pl.ttl)
-	pl.negativeTTL = bounded(cmp.Or(p.NegativeTTL, min(c.opts.NegativeTTL, pl.ttl)))
-	c.plans.add(pl, listed)
-	return pl, nil
-}
-
-// registerAll fills the table from Options, and reports everything that is wrong with them. The predeclared rows are in it once they
-// are used or listed: a program may have policies of its own by their names.
-func (c *Cache) registerAll() []error {
-	var errs []error
-	c.plans.byName.Store(&map[string]*plan{})
-	c.plans.fleeting = weakmap.New[plan](mostPlansHeld)
-	for i := range c.opts.Policies {
-		if _, err := c.register(&c.opts.Policies[i], true); err != nil {
-			errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
-		}
-	}
-	known := *c.plans.byName.Load()
-	for _, name := range slices.Sorted(maps.Keys(c.opts.TTLs)) {
-		if d := c.opts.TTLs[name]; d < time.Millisecond {
-			errs = append(errs, invalidOption("Options.TTLs[%q] is %v: set a duration of at least 1ms", name, d))
-		}
-		isRows := slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == name })
-		if _, ok := known[name]; !ok && !isRows {
-			names := slices.Collect(maps.Keys(known))
-			for _, row := range predeclared() {
-				names = append(names, row.Name)
-			}
-			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: the names are %s; list others in Options.Policies",
-				name, nearby.Names(name, names)))
-		}
-	}
-	return errs
 }

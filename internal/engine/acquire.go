@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatewayz/aside/internal/lease"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/tags"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// takeLeases asks Redis for the right to fill, and for the generations that are still unknown. Of the attempts, mine are those
+// to load here, and held those that another process is loading, or has loaded by now: then it is worth looking again at
+// once.
+func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (mine, held []*attempt, again bool) {
+	var asking []*attempt
+	var reqs []redisstore.Request
+	for _, a := range attempts {
+		if !a.storable {
+			mine = append(mine, a) // not to be stored, so there is nothing to ask for
+			continue
+		}
+		a.nonce = wire.NewNonce()
+		asking = append(asking, a)
+		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Rejected: a.reject})
+	}
+	if len(asking) == 0 {
+		return mine, nil, false
+	}
+	ask := e.Store.Acquire
+	if asking[0].Replace {
+		ask = e.Store.Seize
+	}
+	lives := make(map[string]time.Duration) // of the generations of their tags
+	for _, a := range asking {
+		for _, tag := range a.Tags {
+			lives[tag] = max(lives[tag], a.tagLife())
+		}
+	}
+	asked := m.Asks(lives)
+	grants, gens := ask(ctx, asked.Tags, reqs...)
+	m.Given(ctx, asked, gens)
+	for i, g := range grants {
+		a := asking[i]
+		switch {
+		case g.Err != nil:
+			e.redisFailed(ctx, a, g.Err)
+			a.setJoinable(e, m)
+			if errors.Is(g.Err, redisstore.ErrUnavailable) {
+				a.nonce = wire.Nonce{} // nobody was asked
+			}
+			e.release(a) // in case it was granted all the same
+			mine = append(mine, a)
+		case g.Granted:
+			a.granted = g.Now
+			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
+				e.release(a)
+				a.granted = 0
+			}
+			a.setJoinable(e, m)
+			mine = append(mine, a)
+		default:
+			again = again || g.Present
+			held = append(held, a)
+		}
+	}
+	return mine, held, again
+}
+
+// holdLeases has the leases that attempts hold renewed until their values are stored.
+func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held {
+	var held []*lease.Lease
+	for _, a := range attempts {
+		if a.leased() {
+			held = append(held, &lease.Lease{
+				Key: a.Key, Nonce: a.nonce.String(), LoadTimeout: a.Policy.LoadTimeout, Doubted: a.call.Drop,
+				Lost: func() {
+					a.lost.Store(true) // nothing is sent that would be refused
+					a.call.Drop()
+				},
+			})
+		}
+	}
+	if e.leases == nil {
+		return lease.Unheld()
+	}
+	return e.leases.Hold(ctx, held)
+}
+
+// release gives back, in the background, the leases that attempts hold or may have been granted.
+func (e *Engine) release(attempts ...*attempt) {
+	var reqs []redisstore.Request
+	for _, a := range attempts {
+		if a.asked() {
+			reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Quiet: a.quiet})
+		}
+	}
+	if len(reqs) > 0 {
+		e.leases.Release(reqs)
+	}
+}

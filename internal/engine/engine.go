@@ -1,0 +1,186 @@
+// Package engine is the load path: it answers calls from memory, from Redis, or by a load that all callers share, and stores what was
+// loaded. It knows no Go type of the program: a value is a pointer in an any, and a reflect.Type says of which type.
+//
+// A call goes through the steps of load.go, each in a file of its own: near.go looks into memory, read.go and open.go read Redis,
+// acquire.go takes leases, loader.go calls the loader and shares what it returns, fill.go and keep.go store it.
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/backoff"
+	"github.com/gatewayz/aside/internal/bulkhead"
+	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/invalidate"
+	"github.com/gatewayz/aside/internal/journal"
+	"github.com/gatewayz/aside/internal/lease"
+	"github.com/gatewayz/aside/internal/lifetime"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/scan"
+	"github.com/gatewayz/aside/internal/stats"
+	"github.com/gatewayz/aside/internal/tags"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// Options are the program's options with their defaults filled in, and what the engine asks of the package above it.
+type Options struct {
+	Redis          rueidis.ClientOption // without an address: in memory alone
+	Prefix         string               // of all names in Redis
+	OpTimeout      time.Duration
+	LeaseTTL       time.Duration
+	MaxEntries     int
+	MaxBytes       int64
+	MaxValueBytes  int
+	CompressFrom   int
+	ChunkFrom      int // negative: never
+	MaxLoads       int
+	MaxQueuedLoads int
+	Backoff        time.Duration // negative: none
+	MaxBackoff     time.Duration
+	OnInvalidated  func(invalidate.Event) // nil: nobody is notified
+	Logger         *slog.Logger
+	Counters       *stats.Registry
+
+	OnState     func(redisstore.State)                     // is told each change of the connection's state
+	Categories  func() []string                            // of the policies that are known
+	InUse       func() []string                            // the categories that were used since the last call
+	NameOfOwner func(owner uint64, category string) string // the name of the policy that a stored value belongs to
+	ErrClosed   error                                      // of calls that the end of the engine cuts short
+	ErrorOf     func(err error, key string) error          // makes of an error of a load what a caller gets
+}
+
+// An Engine is the load path of one cache.
+type Engine struct {
+	opts  Options
+	Clock *near.Clock
+	Near  *near.Cache
+	redis
+
+	flights  flight.Group[flightKey, Outcome]
+	storing  sync.Map // key -> *filled
+	failures *backoff.Table
+	loads    *bulkhead.Bulkhead
+	tags     *tags.Registry
+
+	Invalidator *invalidate.Invalidator
+	ending
+	logging
+}
+
+// redis is what an Engine has where there is Redis. In memory mode all of it is nil.
+type redis struct {
+	Store   *redisstore.Store
+	journal *journal.Journal
+	Scanner *scan.Scanner
+	leases  *lease.Keeper
+}
+
+// ending is what Close ends.
+type ending struct {
+	Calls  lifetime.Group // all that is under way but flights, which are counted by their group
+	closes chan struct{}  // is closed by Close
+	closed atomic.Bool
+}
+
+// logging keeps log lines from being repeated.
+type logging struct {
+	panicLog     loglimit.Limiter // panics of loaders
+	checkedTypes sync.Map         // typeAndCodec -> *atomic.Int32, how many values were checked
+}
+
+// Open makes an engine, which connects in the background.
+func Open(opts Options) *Engine {
+	e := &Engine{opts: opts, Clock: near.NewClock()}
+	e.closes = make(chan struct{})
+	e.loads = bulkhead.New(opts.MaxLoads, opts.MaxQueuedLoads)
+	e.failures = backoff.New(e.Clock, opts.Backoff, opts.MaxBackoff)
+	e.Near = near.New(near.Options{MaxEntries: opts.MaxEntries, MaxBytes: opts.MaxBytes}, e.Clock)
+	e.tags = tags.New(e.Near, e.Clock)
+	if len(opts.Redis.InitAddress) > 0 {
+		e.journal = journal.New()
+	}
+	e.Invalidator = invalidate.New(invalidate.Options{
+		Near: e.Near, Clock: e.Clock, Journal: e.journal, Tags: e.tags, Backoff: e.failures, Metrics: opts.Counters,
+		OnInvalidated: opts.OnInvalidated, Logger: opts.Logger, Go: e.Calls.Go, Closed: e.closes, ErrClosed: opts.ErrClosed,
+	})
+	if e.journal != nil {
+		e.connect()
+	}
+	return e
+}
+
+// connect begins to use Redis.
+func (e *Engine) connect() {
+	opts := e.opts
+	e.Store = redisstore.Open(redisstore.Options{
+		Client:    opts.Redis,
+		Namespace: opts.Prefix,
+		OpTimeout: opts.OpTimeout,
+		Lease:     opts.LeaseTTL,
+		Format: redisstore.Format{
+			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
+			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+		},
+		Clock:   e.Clock,
+		OnState: opts.OnState,
+		Pushed:  e.Invalidator.Pushed,
+		Gap:     e.Invalidator.Gap,
+		Marked:  e.journal.Recover,
+		Asked:   opts.Counters.Calls,
+	})
+	e.tags.Connect(e.Store, e.journal.Contains)
+	e.Scanner = scan.New(scan.Options{
+		Store: e.Store, Named: e.named, Categories: opts.Categories, Unconfirmed: e.journal.Contains,
+		Now: e.Clock.Now, Logger: opts.Logger,
+	})
+	sweeper := scan.NewSweeper(e.Scanner)
+	e.leases = lease.NewKeeper(e.Store, opts.LeaseTTL, opts.MaxValueBytes, e.Calls.Go)
+	ctx, stop := context.WithCancel(context.Background())
+	e.Invalidator.Connect(ctx, e.Store, sweeper, e.Scanner)
+	e.Calls.Go(func() { e.Store.Retry(ctx, e.leases.Waiting(), e.leases.ReleaseAgain) })
+	e.Calls.Go(func() { sweeper.Run(ctx) })
+	e.Calls.Go(func() { e.tags.Touch(ctx, opts.InUse) })
+	e.Calls.Go(func() { <-e.closes; stop() })
+}
+
+// closeGrace is how long Close waits for functions of the program that do not return, such as loaders that ignore the end of their
+// context.
+const closeGrace = 10 * time.Second
+
+// Closed reports whether the engine is closed.
+func (e *Engine) Closed() bool { return e.closed.Load() }
+
+// Closing returns a channel that is closed when the engine is.
+func (e *Engine) Closing() <-chan struct{} { return e.closes }
+
+// Close ends the engine: calls that wait for a load get Options.ErrClosed, contexts of loaders end, and background work and the calls that are
+// under way are waited for, for closeGrace at most. It is called once.
+func (e *Engine) Close() {
+	e.closed.Store(true)
+	e.Calls.Close()
+	close(e.closes)
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	flying, others := e.flights.Close(ctx, e.opts.ErrClosed), e.Calls.Wait(ctx)
+	switch {
+	case flying != nil:
+		e.opts.Logger.Warn("aside: closed while loaders still run; they ignore the end of their context")
+	case others != nil:
+		e.opts.Logger.Warn("aside: closed while calls or OnInvalidated still run; a codec, or OnInvalidated itself, does not return")
+	}
+	if e.Store != nil {
+		e.Store.Close()
+	}
+	e.failures.Close()
+	e.Near.Close()
+	e.Clock.Stop()
+}

@@ -1,0 +1,247 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/tags"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// fill stores what was loaded, under the leases, after the callers have their values.
+func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration) {
+	var fills []redisstore.Filling
+	var filling, stored, failed []*attempt
+	var size int64
+	keys := 0
+	for _, a := range attempts {
+		f, err := e.sealLoaded(m, a, took)
+		switch {
+		case errors.Is(err, errOutdated):
+			a.Policy.Counters.RefusedFills.Add(1)
+			e.release(a)
+			if a.Replace && e.discard(a) != nil {
+				failed = append(failed, a)
+			}
+		case err != nil:
+			failed = append(failed, a)
+			if encoding := (*wire.CodecError)(nil); errors.As(err, &encoding) && !a.Replace && !a.lost.Load() {
+				a.quiet = true // Redis cannot have it, but this process can
+				e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
+			}
+		default:
+			fills, filling = append(fills, f), append(filling, a)
+			size += f.Size()
+			keys += 1 + len(f.Chunks)
+		}
+	}
+	if len(fills) > 0 {
+		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
+		ctx, cancel := e.Store.Budget(context.Background(), size, keys)
+		defer cancel()
+		onTheWay := &storing{over: make(chan struct{})}
+		for _, a := range filling {
+			e.storing.Store(a.Key, onTheWay)
+		}
+		defer func() {
+			for _, a := range filling {
+				e.storing.CompareAndDelete(a.Key, onTheWay)
+			}
+			close(onTheWay.over)
+		}()
+		outcomes, errs := e.Store.Fill(ctx, fills...)
+		onTheWay.err = errs[0]
+		for i, a := range filling {
+			switch {
+			case errs[i] != nil:
+				a.Policy.Counters.RedisErrors.Add(1)
+				failed = append(failed, a)
+				if !a.Replace && !a.lost.Load() && !redisstore.IsMoving(errs[i]) {
+					a.quiet = true
+					e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
+				}
+			case outcomes[i] == redisstore.Refused:
+				a.Policy.Counters.RefusedFills.Add(1)
+				if a.Replace && e.discard(a) != nil {
+					failed = append(failed, a)
+				}
+			case outcomes[i] == redisstore.Stored:
+				stored = append(stored, a)
+			}
+		}
+		if err := e.keepStored(ctx, stored); err != nil {
+			onTheWay.err = err
+		}
+	}
+	e.release(failed...)
+	for _, a := range failed {
+		if a.Replace {
+			// The value that the caller wanted replaced must not come back.
+			e.removeOld(context.Background(), a)
+		}
+	}
+	for _, a := range attempts {
+		a.call.Drop() // from now on Redis has it, or nobody
+	}
+}
+
+// A storing is what those wait for who ask for a value that is being stored.
+type storing struct {
+	over chan struct{} // closed when the value is in memory too, or will not be
+	err  error         // why Redis did not take it, or did not say that it has; written before over is closed
+}
+
+// errOutdated is what sealLoaded returns for a value that was invalidated while it was loaded, and readChunks for one that was
+// before.
+var errOutdated = errors.New("invalidated during the load")
+
+// sealLoaded makes what is to be stored of a loaded value.
+func (e *Engine) sealLoaded(m *tags.Snapshot, a *attempt, took time.Duration) (redisstore.Filling, error) {
+	payload, codec, err := a.encode(e.limits())
+	if err == nil && len(a.lateNames) > 0 {
+		ctx, cancel := e.Store.Budget(context.Background(), 0, len(a.lateNames)+1)
+		unmoved, lateErr := e.addLateTags(ctx, m, a)
+		cancel()
+		switch {
+		case isInvalid(lateErr):
+			err = lateErr
+		case lateErr != nil:
+			a.Policy.Counters.RedisErrors.Add(1)
+			return redisstore.Filling{}, lateErr
+		case !unmoved:
+			return redisstore.Filling{}, errOutdated
+		}
+	}
+	var f redisstore.Filling
+	if err == nil {
+		if unmoved, lifeErr := e.outlive(a); lifeErr != nil {
+			a.Policy.Counters.RedisErrors.Add(1)
+			return f, lifeErr
+		} else if !unmoved {
+			return f, errOutdated
+		}
+		f, err = e.sealEnvelope(a, payload, codec, took)
+	}
+	if err != nil {
+		a.call.Drop()
+		e.unstorable(a, err)
+		return f, err
+	}
+	// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
+	if a.fence.BrokenHere() {
+		return f, errOutdated
+	}
+	if a.lost.Load() {
+		return f, errOutdated
+	}
+	if m.InvalidatedHere(a.Tags) {
+		return f, errOutdated
+	}
+	return f, nil
+}
+
+// keepStored keeps in memory what was stored just now. Redis does not tell of changes of what a client has written, only of
+// what it has read: so the head of the value is read again, whose nonce proves that the value is still the one that was
+// written, and the value itself needs no decoding. It returns why Redis
+// could not be asked.
+func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error) {
+	var looks []redisstore.Look
+	var fences []*near.Fence
+	for _, a := range attempts {
+		f := e.Near.Fence(a.Key, nil)
+		defer f.End()
+		fences = append(fences, f)
+		looks = append(looks, redisstore.Look{Key: a.Key, Fence: f, Head: wire.HeadLen})
+	}
+	if len(attempts) == 0 {
+		return nil
+	}
+	reads := e.Store.Look(ctx, looks...)
+	for i, a := range attempts {
+		r := reads[i]
+		if r.Err != nil {
+			err = r.Err
+		}
+		nonce, ok := wire.HeadNonce(r.Value)
+		if r.Err != nil || r.Voucher == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
+			continue
+		}
+		list, ok := a.captured.Vouchers(r.Voucher)
+		entry := a.asEntry(list)
+		if !ok || !e.Near.Fits(a.Key, entry.Size) {
+			continue
+		}
+		e.Near.Insert(a.Key, entry, fences[i])
+	}
+	return err
+}
+
+// sealEnvelope puts a payload into its envelope, under a's lease.
+func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took time.Duration) (redisstore.Filling, error) {
+	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
+	tags := make([]wire.Tag, len(a.captured.Tags))
+	for i, t := range a.captured.Tags {
+		tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
+	}
+	if own, ok := wire.Builtin(codec); ok && a.out.Value != nil && !e.limits().Fits(own, a.Type, payload) {
+		return redisstore.Filling{}, errTooWide // no reader would take it
+	}
+	a.Policy.types.LoadOrStore(a.Type, nil)
+	e.checkFirst(a, payload, codec)
+	value, err := wire.Encode(e.named(a.Key), wire.Header{
+		Codec:        codec,
+		Negative:     a.out.Value == nil,
+		Policy:       a.Policy.Owner,
+		LoadStart:    a.granted,
+		FreshUntil:   until,
+		DeadUntil:    until,
+		OwnTTL:       a.ownTTL,
+		LoadDuration: took,
+		Nonce:        a.nonce,
+		Tags:         tags,
+	}, payload, e.limits())
+	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: until}
+	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
+		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
+	}
+	a.Policy.observeSize(int64(len(f.Value)))
+	return f, err
+}
+
+// unstorable notes a value that cannot be stored. Its callers get it all the same.
+func (e *Engine) unstorable(a *attempt, err error) {
+	a.Policy.Counters.EncodeErrors.Add(1)
+	if a.Policy.valueLog.Allow(e.Clock.Now()) {
+		e.opts.Logger.Warn("aside: a loaded value cannot be cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
+	}
+}
+
+// discard removes what a was to replace, unless something newer is there by now.
+func (e *Engine) discard(a *attempt) error {
+	ctx, cancel := e.Store.Budget(context.Background(), 0, 1)
+	defer cancel()
+	e.Near.Delete(a.Key)
+	err := e.Store.Discard(ctx, a.Key, a.granted)
+	e.Near.Delete(a.Key)
+	if err != nil {
+		a.Policy.Counters.RedisErrors.Add(1)
+	}
+	return err
+}
+
+// removeOld removes what is cached for an attempt's key, whose next value could not be stored.
+func (e *Engine) removeOld(ctx context.Context, a *attempt) {
+	if err := e.Invalidator.Discard(ctx, a.Key, a.Tags); err != nil {
+		a.Policy.Counters.RedisErrors.Add(1)
+	}
+}
+
+// named is what a key is called in Redis. A value counts only under the name that it was stored under.
+func (e *Engine) named(key string) string { return e.opts.Prefix + key }
+
+func (e *Engine) limits() wire.Limits {
+	return wire.Limits{MaxValue: e.opts.MaxValueBytes, CompressFrom: e.opts.CompressFrom}
+}

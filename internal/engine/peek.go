@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/gatewayz/aside/internal/guard"
+)
+
+// Peek finds what is cached, without a load. Where that is nothing, the outcome's status says whether Redis could be asked.
+func (e *Engine) Peek(ctx context.Context, r Request) (out Outcome, ok bool) {
+	a := newAttempt(r)
+	out, ok = e.readNear(a)
+	if !ok {
+		// A load that has just been shared may still be on its way to Redis.
+		out, ok = e.flights.Peek(a.flightKey())
+		out.Status, out.Tier = StatusHit, TierMemory
+	}
+	if !ok && e.Store != nil && e.Calls.Enter() {
+		defer e.Calls.Leave()
+		out, ok = e.peekStore(ctx, a)
+	}
+	if !ok {
+		return Outcome{Status: a.status}, false
+	}
+	return out, true
+}
+
+// peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
+func (e *Engine) peekStore(ctx context.Context, a *attempt) (out Outcome, ok bool) {
+	calm := guard.Context(ctx)
+	e.awaitFirst(calm, a)
+	budget, cancel := e.budget(calm, a)
+	defer cancel()
+	m := e.tags.Snapshot()
+	defer m.End()
+	defer func() { a.fence.End() }()
+	e.fence(a, m, nil)
+	ok = len(e.readStore(budget, m, []*attempt{a}, func(_ *attempt, o Outcome) { out = o })) == 0
+	if !ok && a.status == StatusFallback {
+		out, ok = e.readStale(a)
+	}
+	return out, ok
+}

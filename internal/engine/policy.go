@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/stats"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// A Policy is a policy as one cache carries it out: with the defaults filled in and the overrides applied.
+type Policy struct {
+	Name        string
+	Category    string
+	Owner       uint64   // what stands for the policy in its stored values
+	Tags        []string // of all its values
+	TTL         time.Duration
+	NegativeTTL time.Duration // 0: not cached
+	DegradedTTL time.Duration // 0: never without a voucher
+	LoadTimeout time.Duration
+	LoadGrace   time.Duration // 0: none
+	Jitter      float64
+	Codec       wire.Codec // nil: the one that fits the type
+	Private     bool
+	Counters    *stats.Counters
+	Holder      Holder // what holds the policy: the owner of its entries in memory
+
+	largestSeen atomic.Int64                  // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
+	valueLog    loglimit.Limiter              // about values that cannot be used or stored
+	sharedLog   loglimit.Limiter              // about values of other policies under its keys
+	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
+	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
+}
+
+// A Holder is a type of the package above that holds a policy.
+type Holder interface{ Resolved() *Policy }
+
+// Resolved returns the policy itself. A struct that embeds it is a Holder.
+func (pl *Policy) Resolved() *Policy { return pl }
+
+// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
+// those in the processor's cache if they lie in one place.
+func (pl *Policy) scope(list []*near.Voucher, tags []string) *near.Scope {
+	const most = 8
+	var recent []*near.Scope
+	if p := pl.scopes.Load(); p != nil {
+		recent = *p
+	}
+	for _, s := range recent {
+		if slices.Equal(s.Vouchers, list) {
+			return s
+		}
+	}
+	s := &near.Scope{Owner: pl.Holder, Vouchers: slices.Clip(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
+	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
+	pl.scopes.Store(&next)
+	return s
+}
+
+// observeSize notes the size of a stored value.
+func (pl *Policy) observeSize(size int64) {
+	for {
+		old := pl.largestSeen.Load()
+		if size <= old || pl.largestSeen.CompareAndSwap(old, size) {
+			return
+		}
+	}
+}
+
+// until is when a stored value is no longer fresh: when its writer says, but no later than the policy's TTL allows now, which may
+// have been shortened since. What a loader or a caller has chosen for a value stands.
+func (pl *Policy) until(h *wire.Header) int64 {
+	if h.OwnTTL {
+		return h.FreshUntil
+	}
+	ttl := pl.TTL
+	if h.Negative {
+		ttl = pl.NegativeTTL
+	}
+	return min(h.FreshUntil, h.LoadStart+ttl.Microseconds())
+}

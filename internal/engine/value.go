@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// encoded is a value of a policy whose callers each get a copy of their own: they decode it.
+type encoded struct {
+	payload []byte
+	codec   wire.Codec
+	typ     reflect.Type // of the value that was encoded, or was once decoded from it
+}
+
+// own replaces what was loaded by what each caller can decode.
+func (a *attempt) encodeOwn(lim wire.Limits) error {
+	codec := a.codec()
+	payload, err := lim.Marshal(codec, a.out.Value)
+	if err != nil {
+		return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: err}
+	}
+	a.out.Value = &encoded{slices.Clone(payload), codec, a.Type}
+	return nil
+}
+
+// copyTo decodes a copy. The codec may keep parts of what it is given.
+func (e *encoded) copyTo(value any) error {
+	return wire.Unmarshal(e.codec, slices.Clone(e.payload), value)
+}
+
+// codec is the policy's, or the one that fits the value's type.
+func (a *attempt) codec() wire.Codec {
+	if codec := a.Policy.Codec; codec != nil {
+		return codec
+	}
+	if wire.IsRaw(a.Type) {
+		return wire.Raw
+	}
+	return wire.JSON
+}
+
+// encode makes the stored form of what was loaded, without its envelope.
+func (a *attempt) encode(lim wire.Limits) (payload []byte, codec uint32, err error) {
+	if a.out.Value == nil {
+		return a.out.absenceText(), 0, nil
+	}
+	if e, ok := a.out.Value.(*encoded); ok {
+		return e.payload, wire.ID(e.codec), nil
+	}
+	own := a.codec()
+	payload, err = lim.Marshal(own, a.out.Value)
+	return payload, wire.ID(own), err
+}
+
+func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
+	codec, ok := wire.Builtin(v.header.Codec)
+	if own := a.codec(); !ok && wire.ID(own) == v.header.Codec {
+		codec, ok = own, true
+	}
+	if !ok {
+		e.anotherBuild(a, errors.New("stored by a codec that the policy does not name"))
+		return nil, false
+	}
+	if !e.limits().Fits(codec, a.Type, v.payload) {
+		e.undecodable(a, errTooWide)
+		return nil, false
+	}
+	value := reflect.New(a.Type).Interface()
+	if err := wire.Unmarshal(codec, v.payload, value); err != nil {
+		e.anotherBuild(a, err)
+		return nil, false
+	}
+	if a.narrower(codec, v.payload) {
+		a.reason = reasonNarrower
+		return nil, false
+	}
+	if a.Policy.Private {
+		return &encoded{v.payload, codec, a.Type}, true
+	}
+	return value, true
+}
+
+// as makes a value in memory one of the type that a asks for, as Redis would: by the codec. It fails for a value that cannot be
+// decoded into that. Values of a policy whose callers each get a copy of their own stay encoded.
+func (e *Engine) as(value any, a *attempt) (any, bool) {
+	switch v := value.(type) {
+	case nil, *absence:
+		return value, true
+	case *encoded:
+		return value, v.typ == a.Type || e.decodes(a, v.codec, v.payload, reflect.New(a.Type).Interface())
+	}
+	typ := reflect.TypeOf(value).Elem()
+	if typ == a.Type {
+		return value, true
+	}
+	codec := (&attempt{Request: Request{Policy: a.Policy, Type: typ}}).codec()
+	payload, err := e.limits().Marshal(codec, value)
+	if err != nil {
+		return nil, false
+	}
+	other := reflect.New(a.Type).Interface()
+	return other, e.decodes(a, codec, payload, other)
+}
+
+// decodes decodes a payload that may be of another type.
+func (e *Engine) decodes(a *attempt, codec wire.Codec, payload []byte, into any) bool {
+	if own, ok := wire.Builtin(wire.ID(codec)); ok && !e.limits().Fits(own, a.Type, payload) {
+		return false
+	}
+	return wire.Unmarshal(codec, append([]byte(nil), payload...), into) == nil
+}
+
+// Copy decodes a value of a policy whose callers each get a copy of their own.
+func Copy(value, into any) error { return value.(*encoded).copyTo(into) }

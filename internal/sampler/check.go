@@ -1,0 +1,97 @@
+package sampler
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatewayz/aside/internal/engine"
+)
+
+var (
+	errDiffers   = errors.New("the loader returns another value")
+	errNotCached = errors.New("not cached any more")
+	errNotServed = errors.New("redis is away: what is cached counts as stale, and says so itself")
+	errClosed    = errors.New("closed")
+)
+
+// check finds out whether what is cached is right, and counts it. It has a place among k.loads.
+func (k *Sampler) check(s *Sample) {
+	switch consistent, err := k.recheck(s); {
+	case err != nil:
+		s.counters().Unchecked.Add()
+	case !consistent:
+		s.counters().Inconsistent.Add(1)
+		fallthrough
+	default:
+		s.counters().Checked.Add(1)
+	}
+}
+
+// recheck compares what is cached with what the loader returns, and where that differs once more after Within.
+func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
+	began := k.engine.Clock.Now()
+	ours := true
+	defer func() { // a codec may end the goroutine
+		if ours {
+			<-k.loads
+		}
+	}()
+	out, err := k.peek(s)
+	if err != nil {
+		return false, err
+	}
+	ours = false // compare leaves it
+	if err := k.compare(s, out.Value); err != errDiffers {
+		return err == nil, err
+	}
+	// An invalidation may be under way, and a source with replicas may have answered from an old one.
+	if !k.wait(k.within) {
+		return false, errClosed
+	}
+	out, err = k.peek(s)
+	if err == errNotCached || err == nil && out.LoadedAt > began {
+		return true, nil // it was invalidated, replaced, or has expired
+	}
+	if err != nil {
+		return false, err
+	}
+	if !k.enter(k.loads) {
+		return false, errClosed
+	}
+	if err := k.compare(s, out.Value); err != errDiffers {
+		return err == nil, err
+	}
+	if now := k.engine.Clock.Now(); k.mismatches.Allow(now) {
+		k.logger.Warn("aside: a cached value differs from what its loader returns, and nothing has invalidated it",
+			"policy", s.Request.Policy.Name, "key", s.Request.Key, "age", time.Duration(now-out.LoadedAt).Round(time.Millisecond))
+	}
+	return false, nil
+}
+
+// peek finds what is cached for a sample. Without anything it returns errNotCached.
+func (k *Sampler) peek(s *Sample) (engine.Outcome, error) {
+	if k.engine.Closed() {
+		return engine.Outcome{}, errClosed
+	}
+	out, ok := k.engine.Peek(context.Background(), s.Request)
+	switch {
+	case ok && out.Status == engine.StatusHit:
+		return out, nil
+	case ok || out.Status == engine.StatusFallback:
+		return engine.Outcome{}, errNotServed
+	}
+	return engine.Outcome{}, errNotCached
+}
+
+// compare calls the loader, and returns nil if it returns what is cached, and errDiffers if it returns something else. It
+// leaves its place among k.loads when the loader has come back, which may be long after the load's time was up.
+func (k *Sampler) compare(s *Sample, cached any) error {
+	return k.engine.LoadAlone(s.Context, s.Request, s.Load, func(value any) error {
+		same, err := k.engine.Same(s.Request, cached, value, s.Equal)
+		if err == nil && !same {
+			err = errDiffers
+		}
+		return err
+	}, func() { <-k.loads })
+}

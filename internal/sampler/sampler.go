@@ -1,0 +1,154 @@
+// Package sampler compares a small share of hits with what their loaders return, in the background, and counts how many were wrong.
+package sampler
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/stats"
+)
+
+const (
+	// samplesQueued holds what is drawn in a burst. It is short: each one keeps the values of its caller's context alive.
+	samplesQueued = 16
+	// checksAtOnce bounds the checks that wait for Within to pass. Where they are that many, the next one waits, and what is
+	// drawn meanwhile is dropped before anybody knows how it would have ended: the ratio stays right.
+	checksAtOnce = 128
+	// loadsAtOnce bounds loader calls, and the encoding of what they return.
+	loadsAtOnce = 2
+)
+
+// Options say what is checked.
+type Options struct {
+	Share  float64       // of hits, more than 0 and at most 1
+	Within time.Duration // how long an invalidation may take
+	Rate   float64       // checks that begin in a second at most; 0 or less: no limit
+}
+
+// A Sampler draws hits, and checks them. The zero value draws none.
+type Sampler struct {
+	below  uint64 // the share of hits, of 2^64
+	within time.Duration
+	pause  time.Duration
+	queue  chan *Sample
+	checks chan struct{} // one for each check
+	loads  chan struct{} // one for each check that loads
+
+	engine     *engine.Engine
+	logger     *slog.Logger
+	mismatches loglimit.Limiter
+}
+
+// A Sample is a hit to check. It does not hold the value, which would keep it in memory: what is cached by then does as well.
+type Sample struct {
+	Context context.Context // of the call that was drawn
+	Request engine.Request
+	Load    engine.LoadFunc
+	Equal   func(a, b any) bool // compares two pointers to values
+}
+
+// Start begins to draw, and to check until the engine is closed.
+func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger) {
+	k.below, k.within = below(o.Share), o.Within
+	if o.Rate > 0 {
+		k.pause = time.Duration(min(float64(time.Second)/o.Rate, float64(engine.Longest)))
+	}
+	k.queue = make(chan *Sample, samplesQueued)
+	k.checks, k.loads = make(chan struct{}, checksAtOnce), make(chan struct{}, loadsAtOnce)
+	k.engine, k.logger = e, logger
+	e.Calls.Go(k.run)
+}
+
+func below(share float64) uint64 {
+	if share < 1 {
+		return max(1, uint64(share*(1<<64)))
+	}
+	return math.MaxUint64
+}
+
+// golden is 2^64 divided by the golden ratio.
+const golden = 0x9e3779b97f4a7c15
+
+// Drawn reports whether the hit with the number n is one to check. It costs a multiplication, where a random number costs
+// several times as much. The multiples of the golden ratio are spread evenly over 2^64, and so is every second of them, every
+// third, and so on: whatever rhythm the calls have, each key gets its share.
+func (k *Sampler) Drawn(n uint64) bool { return n*golden < k.below }
+
+// Draws is Drawn for a hit that has no number.
+func (k *Sampler) Draws() bool { return k.below != 0 && rand.Uint64() < k.below }
+
+// HasRoom reports whether Offer would take what was drawn, before that is made.
+func (k *Sampler) HasRoom(ctx context.Context, counters *stats.Counters) bool {
+	if len(k.queue) == cap(k.queue) { // takes no lock
+		counters.Unchecked.Add()
+		return false
+	}
+	return ctx != nil && // only a hit in memory takes such a context
+		!engine.IsAlone(ctx) // checks could keep each other going for ever
+}
+
+// Offer has a sample checked, or counted as unchecked where there is no room.
+func (k *Sampler) Offer(s *Sample) {
+	select {
+	case k.queue <- s:
+	default:
+		s.counters().Unchecked.Add()
+	}
+}
+
+func (s *Sample) counters() *stats.Counters { return s.Request.Policy.Counters }
+
+// run begins checks until the engine is closed.
+func (k *Sampler) run() {
+	for {
+		var s *Sample
+		select {
+		case s = <-k.queue:
+		case <-k.engine.Closing():
+			return
+		}
+		// What cannot be checked yet holds up the queue, so that only the callers' side drops.
+		if !k.enter(k.checks) || !k.enter(k.loads) {
+			return
+		}
+		k.engine.Calls.Go(func() {
+			defer func() {
+				<-k.checks
+				if recover() != nil { // a codec's Name, say
+					s.counters().Unchecked.Add()
+				}
+			}()
+			k.check(s)
+		})
+		if k.pause > 0 && !k.wait(k.pause) {
+			return
+		}
+	}
+}
+
+// enter takes one of the places that a channel stands for. It reports false if the engine is closed meanwhile.
+func (k *Sampler) enter(places chan<- struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-k.engine.Closing():
+		return false
+	}
+}
+
+// wait reports false if the engine is closed meanwhile.
+func (k *Sampler) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-k.engine.Closing():
+		return false
+	}
+}

@@ -1,0 +1,225 @@
+package aside
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/nearby"
+	"github.com/gatewayz/aside/internal/stats"
+	"github.com/gatewayz/aside/internal/weakmap"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// A resolved policy is a policy as one cache carries it out: with the defaults filled in and the overrides applied. It is what the entries
+// of the policy in memory are held by, so that a hit finds it without a search.
+type resolved struct {
+	policy Policy
+	source atomic.Pointer[Policy] // the first key's policy: comparing pointers spares the hit path comparing fields
+	engine.Policy
+}
+
+// is reports whether r is p, resolved.
+func (r *resolved) is(p *Policy) bool { return r.source.Load() == p || r.policy.equal(p) }
+
+// A policyTable has a cache's policies by name. A program that makes a policy for each tenant does not fill it: beyond a number, those that
+// were met in calls are in it for as long as something in memory is theirs, and the newest of them otherwise.
+type policyTable struct {
+	opts    *Options
+	metrics *stats.Registry
+	byName  atomic.Pointer[map[string]*resolved] // those that stay; reading it takes no lock
+
+	mu       sync.Mutex // for writers, too
+	met      int        // of byName, in calls; guarded by mu
+	fleeting weakmap.Map[resolved]
+	calls    map[*stats.Counters]uint64 // how many each label had counted when inUse was asked last; inUse is called by one goroutine
+}
+
+const (
+	mostPoliciesMet  = 256  // that stay
+	mostPoliciesHeld = 1024 // of the others
+	mostInUse        = 256  // categories in one round: see inUse
+)
+
+// newPolicyTable fills a table from Options, and reports everything that is wrong with them. The predeclared rows are in it once they
+// are used or listed: a program may have policies of its own by their names.
+func newPolicyTable(opts *Options, metrics *stats.Registry) (*policyTable, []error) {
+	t := &policyTable{opts: opts, metrics: metrics, fleeting: weakmap.New[resolved](mostPoliciesHeld), calls: make(map[*stats.Counters]uint64)}
+	t.byName.Store(&map[string]*resolved{})
+	var errs []error
+	for i := range opts.Policies {
+		if _, err := t.register(&opts.Policies[i], true); err != nil {
+			errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
+		}
+	}
+	known := *t.byName.Load()
+	for _, name := range slices.Sorted(maps.Keys(opts.TTLs)) {
+		if d := opts.TTLs[name]; d < time.Millisecond {
+			errs = append(errs, invalidOption("Options.TTLs[%q] is %v: set a duration of at least 1ms", name, d))
+		}
+		isRows := slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == name })
+		if _, ok := known[name]; !ok && !isRows {
+			names := slices.Collect(maps.Keys(known))
+			for _, row := range predeclared() {
+				names = append(names, row.Name)
+			}
+			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: the names are %s; list others in Options.Policies",
+				name, nearby.Names(name, names)))
+		}
+	}
+	return t, errs
+}
+
+// resolve finds a key's policy, and registers one that was never seen before.
+func (t *policyTable) resolve(p *Policy) (*resolved, error) {
+	// By its fields, though the pointer be known: one that was changed after its first use is another policy.
+	if r, ok := (*t.byName.Load())[p.name()]; ok && r.policy.equal(p) {
+		r.source.CompareAndSwap(nil, p)
+		return r, nil
+	}
+	return t.register(p, isRow(p))
+}
+
+// isRow reports whether a policy is a row of the predeclared table. Those are few, and have a place of their own once they are used.
+func isRow(p *Policy) bool {
+	return slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == p.Name && row.equal(p) })
+}
+
+// register adds a policy to the table: one that New was given, or one that was met in a call.
+func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
+	if err := p.validate(); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.find(p.name()); r != nil {
+		if r.policy.equal(p) {
+			return r, nil
+		}
+		return nil, invalidOption("two different policies are named %q, one of category %q and one of category %q, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs",
+			p.name(), r.policy.Category, p.Category)
+	}
+	ttl := p.TTL
+	if d, ok := t.opts.TTLs[p.name()]; ok {
+		ttl = d
+	}
+	ttl = engine.Bounded(ttl)
+	r := &resolved{policy: *p}
+	q := &r.Policy
+	q.Name, q.Category, q.Owner = p.name(), p.Category, ownerOf(p)
+	q.Tags = []string{keyspace.All, keyspace.CategoryTag(p.Category)}
+	q.TTL = ttl
+	q.NegativeTTL = engine.Bounded(cmp.Or(p.NegativeTTL, min(t.opts.NegativeTTL, ttl)))
+	q.DegradedTTL = engine.Bounded(cmp.Or(p.DegradedTTL, t.opts.DegradedTTL))
+	q.LoadTimeout = engine.Bounded(cmp.Or(p.LoadTimeout, t.opts.LoadTimeout))
+	q.LoadGrace = engine.Bounded(cmp.Or(p.LoadGrace, t.opts.LoadGrace))
+	q.Jitter, q.Codec, q.Private = p.Jitter, p.Codec, p.Private
+	q.Counters, q.Holder = t.metrics.Label(p.label(), listed), r
+	t.add(r, listed)
+	return r, nil
+}
+
+// find is called with mu held.
+func (t *policyTable) find(name string) *resolved {
+	if r := (*t.byName.Load())[name]; r != nil {
+		return r
+	}
+	return t.fleeting.Find(name)
+}
+
+// add is called with mu held.
+func (t *policyTable) add(r *resolved, listed bool) {
+	if !listed && t.met >= mostPoliciesMet {
+		t.fleeting.Note(r.policy.name(), r)
+		return
+	}
+	if !listed {
+		t.met++
+	}
+	byName := maps.Clone(*t.byName.Load())
+	byName[r.policy.name()] = r
+	t.byName.Store(&byName)
+}
+
+// all are the policies in the table.
+func (t *policyTable) all() map[string]*resolved {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := maps.Clone(*t.byName.Load())
+	maps.Insert(list, t.fleeting.All())
+	return list
+}
+
+// categories returns the categories of all policies that the cache knows.
+func (t *policyTable) categories() (names []string) {
+	for _, r := range t.all() {
+		names = append(names, r.policy.Category)
+	}
+	return names
+}
+
+// inUse returns the categories that calls have asked for since it was called last: see tags.Registry.Touch.
+func (t *policyTable) inUse() (list []string) {
+	used := make(map[*stats.Counters]bool)
+	categories := make(map[string]bool)
+	for _, r := range *t.byName.Load() {
+		if _, looked := used[r.Counters]; !looked {
+			now := r.Counters.Calls()
+			used[r.Counters] = now != t.calls[r.Counters]
+			t.calls[r.Counters] = now
+		}
+		if category := r.policy.Category; used[r.Counters] && !categories[category] && len(categories) < mostInUse {
+			categories[category] = true
+			list = append(list, category)
+		}
+	}
+	for counters := range t.calls {
+		if _, looked := used[counters]; !looked {
+			delete(t.calls, counters)
+		}
+	}
+	return list
+}
+
+// codecName is the name of the codec with an ID.
+func (t *policyTable) codecName(id uint32) string {
+	if codec, ok := wire.Builtin(id); ok {
+		return codec.Name()
+	}
+	for _, r := range t.all() {
+		if own := r.policy.Codec; own != nil && wire.ID(own) == id {
+			return r.policy.codecName()
+		}
+	}
+	return "unknown"
+}
+
+// ownerOf is what stands for a policy in its stored values: 0 for the name of one that is named like its category.
+func ownerOf(p *Policy) uint64 {
+	if p.name() == p.Category {
+		return uint64(p.Version)
+	}
+	sum := sha256.Sum256([]byte(p.name()))
+	return max(binary.LittleEndian.Uint64(sum[:])>>engine.VersionBits, 1)<<engine.VersionBits | uint64(p.Version)
+}
+
+// nameOfOwner is the name of the policy that a stored value belongs to, as far as this process knows it.
+func (t *policyTable) nameOfOwner(owner uint64, category string) string {
+	if owner>>engine.VersionBits == 0 {
+		return category
+	}
+	for name, r := range t.all() {
+		if r.Owner>>engine.VersionBits == owner>>engine.VersionBits && r.policy.Category == category {
+			return name
+		}
+	}
+	return "one that this process has not used"
+}
