@@ -3,6 +3,7 @@ package invalidate
 import (
 	"log/slog"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -25,6 +26,8 @@ func TestWhatIsNotToldYetIsBounded(t *testing.T) {
 	for _, size := range []int{1, 1000} {
 		var all atomic.Int64
 		release := make(chan struct{})
+		free := sync.OnceFunc(func() { close(release) })
+		defer free()
 		f := inMemory(t, func(e Event) {
 			<-release
 			if e.All {
@@ -53,7 +56,7 @@ func TestWhatIsNotToldYetIsBounded(t *testing.T) {
 		f.notifier.mu.Unlock()
 		require.True(t, order("another", "p:another's"), "one caller leaves room to the next one")
 		f.Remove(t.Context(), "", []string{"p:own"}, nil)
-		close(release)
+		free()
 		f.close()
 		require.Zero(t, all.Load())
 		_, taken := f.notifier.outside.Taken()

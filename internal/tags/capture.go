@@ -22,12 +22,13 @@ func (t *State) carried() Carried { return Carried{t.tag, t.value, t.Generation}
 type Capture struct {
 	Tags     []Carried
 	sequence uint64 // the generation of the sequence, from before the load
+	partial  bool   // the generation of one of the tags was not known
 }
 
 // Capture notes in c the generations of tags. It comes before the load: an invalidation after it makes the loaded value out of date,
 // whether or not the load has seen the change.
 func (s *Snapshot) Capture(c *Capture, names []string) (complete bool) {
-	c.Tags = c.Tags[:0]
+	c.Tags, c.partial = c.Tags[:0], true
 	for _, name := range names {
 		t := s.State(name)
 		if !t.known {
@@ -38,6 +39,7 @@ func (s *Snapshot) Capture(c *Capture, names []string) (complete bool) {
 	if t := s.find(keyspace.Sequence); t != nil && t.known {
 		c.sequence = t.value
 	}
+	c.partial = false
 	return true
 }
 
@@ -51,8 +53,12 @@ func (c *Capture) Has(tag string) bool {
 	return false
 }
 
-// Vouchers are what an entry in memory rests on, beside own, which may be nil. It reports false if nobody vouches for one of the tags.
+// Vouchers are what an entry in memory rests on, beside own, which may be nil. It reports false if nobody vouches for one of the tags,
+// or if one of them is not among those that were captured: the entry would outlive the next invalidation of that tag.
 func (c *Capture) Vouchers(own *near.Voucher) (list []*near.Voucher, ok bool) {
+	if c.partial {
+		return nil, false
+	}
 	list = make([]*near.Voucher, 0, len(c.Tags)+1)
 	if own != nil {
 		list = append(list, own)
@@ -87,7 +93,7 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 		s.Local()
 		for _, t := range late {
 			if !t.known {
-				break
+				return false, nil
 			}
 			c.Tags = append(c.Tags, t.carried())
 		}

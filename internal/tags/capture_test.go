@@ -44,6 +44,24 @@ func TestACaptureWithoutOneOfItsGenerationsIsNotComplete(t *testing.T) {
 	require.Empty(t, c.Tags)
 }
 
+// In memory mode, a tag can be invalidated just before it is given its first generation.
+func TestNoEntryIsMadeWithoutOneOfItsTags(t *testing.T) {
+	r := newLocal(t)
+	s := take(t, r, items, keyspace.Sequence)
+	s.Renew(true)
+	r.Retire([]string{items})
+	s.Local()
+	var c Capture
+	require.False(t, s.Capture(&c, []string{items}))
+	_, ok := c.Vouchers(nil)
+	require.False(t, ok)
+	s.Renew(true)
+	s.Local()
+	require.True(t, s.Capture(&c, []string{items}))
+	_, ok = c.Vouchers(nil)
+	require.True(t, ok)
+}
+
 func TestAnEntryRestsOnItsKeyAndItsTags(t *testing.T) {
 	r, server, _ := newConnected(t)
 	_, c, _ := loadOf(t, r, server)

@@ -22,12 +22,13 @@ const (
 // read is that of a tag whose server is away: what memory knew of it counts for as long as degraded says, unless the read is a strong one.
 // Judge returns what an entry of the value carries, and why a generation could not be read.
 func (s *Snapshot) Judge(stored []wire.Tag, required []string, strong bool, degraded time.Duration) (c Capture, is Standing, why error) {
+	var list []Carried
 	is = Current
 	for _, tag := range stored {
 		t := s.State(tag.Name)
 		switch {
 		case t.known && t.value == tag.Generation:
-			c.Tags = append(c.Tags, t.carried())
+			list = append(list, t.carried())
 		case t.known || t.unanswered == nil:
 			return Capture{}, Outdated, nil
 		default:
@@ -41,9 +42,10 @@ func (s *Snapshot) Judge(stored []wire.Tag, required []string, strong bool, degr
 			case is == Current:
 				is = Lapsed
 			}
-			c.Tags = append(c.Tags, Carried{t.tag, tag.Generation, g})
+			list = append(list, Carried{t.tag, tag.Generation, g})
 		}
 	}
+	c.Tags = list
 	for _, tag := range required {
 		if !c.Has(tag) {
 			return Capture{}, Outdated, nil

@@ -14,23 +14,21 @@ type Asked struct {
 	states []*State
 }
 
-func (a *Asked) add(t *State, life time.Duration) {
-	a.states, a.Tags = append(a.states, t), append(a.Tags, withLife(t.tag, life))
-}
-
 // Asks are those of a load's own tags whose generations are to be asked for together with its leases: those that are unknown, those
 // whose keys have to live as long as what will be stored, and those that were not used in Redis of late. How long each has to live is in
 // lives. Tags that only a stored entry has named are not among them: they may be read, but nothing is written for them.
-func (s *Snapshot) Asks(lives map[string]time.Duration) (a Asked) {
+func (s *Snapshot) Asks(lives map[string]time.Duration) Asked {
+	var list []redisstore.Tag
+	var states []*State
 	if t := s.find(keyspace.Sequence); t != nil && s.asksFor(t) {
-		a.add(t, 0)
+		list, states = append(list, withLife(t.tag, 0)), append(states, t)
 	}
 	for name, life := range lives {
 		if t := s.State(name); s.asksFor(t) {
-			a.add(t, life)
+			list, states = append(list, withLife(name, life)), append(states, t)
 		}
 	}
-	return a
+	return Asked{list, states}
 }
 
 // asksFor reports whether a load asks for the generation of one of its own tags.
