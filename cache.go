@@ -127,7 +127,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if c.sampler.Drawn(counts.MemoryHits.Add()) {
+				if c.drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, c, key, counts, load)
 				}
 				return *v, nil

@@ -57,6 +57,10 @@ func (k Check) withDefaults() (Check, []error) {
 	return k, errs
 }
 
+// drawn reports whether the hit with the number n is one to check. A program's package, where GetOrLoad is compiled for a type, gets the code
+// of functions that it may inline from this one: of those of other packages only of such as are inlined here. So it is here that Drawn is called.
+func (c *Cache) drawn(n uint64) bool { return c.sampler.Drawn(n) }
+
 // sampleHit is for a hit in memory that was drawn. It is not inlined: what it makes is none of the other hits' business.
 //
 //go:noinline

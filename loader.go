@@ -51,7 +51,7 @@ func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, er
 	if l != nil && passive(opts) && l.one != nil {
 		if value, counts := l.cache.hit(key); counts != nil {
 			if v, ok := value.(*T); ok {
-				if l.cache.sampler.Drawn(counts.MemoryHits.Add()) {
+				if l.cache.drawn(counts.MemoryHits.Add()) {
 					sampleHit(ctx, l.cache, key, counts, l.loads(id))
 				}
 				return *v, nil

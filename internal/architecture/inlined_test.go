@@ -18,11 +18,13 @@ import (
 var inlined = [][2]string{
 	{"GetOrLoad", "aside.passive"},
 	{"GetOrLoad", "stats.(*Striped).Add"},
-	{"GetOrLoad", "aside.(*sampler).drawn"},
+	{"GetOrLoad", "aside.(*Cache).drawn"},
+	{"GetOrLoad", "sampler.(*Sampler).Drawn"},
 	{"Loader.Get", "aside.passive"},
 	{"Loader.Get", "stats.(*Striped).Add"},
-	{"Loader.Get", "aside.(*sampler).drawn"},
-	{"Cache.hit", "(*plan).is"},
+	{"Loader.Get", "aside.(*Cache).drawn"},
+	{"Loader.Get", "sampler.(*Sampler).Drawn"},
+	{"Cache.hit", "(*resolved).is"},
 }
 
 // TestAHitIsInlined reads the compiler's own report. It is not for the race detector's build, which would compile everything
