@@ -536,7 +536,7 @@ func TestNothingIsCheckedUnlessAskedFor(t *testing.T) {
 	}
 	stacks := make([]byte, 1<<20)
 	sampling := func() bool {
-		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Cache).sampling")
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "sampler.(*Sampler).run")
 	}
 	require.False(t, sampling())
 	require.Equal(t, 1, src.calls())

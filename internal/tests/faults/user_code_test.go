@@ -752,7 +752,7 @@ func TestACheckWhoseCodecPanicsEndsNoProcess(t *testing.T) {
 	inItsOwnProcess(t, func(t *testing.T) {
 		var panicked atomic.Bool
 		policy := hanging(&hangingCodec{name: func() {
-			if stack := string(debug.Stack()); strings.Contains(stack, ".verdict(") && strings.Contains(stack, "wire.ID(") {
+			if stack := string(debug.Stack()); strings.Contains(stack, ".recheck(") && strings.Contains(stack, "wire.ID(") {
 				panicked.Store(true)
 				panic("oops")
 			}
