@@ -174,9 +174,9 @@ func (e *Engine) Close() {
 	flying, others := e.flights.Close(ctx, e.opts.ErrClosed), e.Calls.Wait(ctx)
 	switch {
 	case flying != nil:
-		e.opts.Logger.Warn("aside: closed while loaders still run; they ignore the end of their context")
+		e.opts.Logger.Warn("aside: Close gave up waiting for loaders that ignore context cancellation")
 	case others != nil:
-		e.opts.Logger.Warn("aside: closed while calls or OnInvalidated still run; a codec, or OnInvalidated itself, does not return")
+		e.opts.Logger.Warn("aside: Close gave up waiting for calls or OnInvalidated: a codec, or OnInvalidated itself, does not return")
 	}
 	if e.Store != nil {
 		e.Store.Close()

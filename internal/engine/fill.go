@@ -220,7 +220,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took tim
 func (e *Engine) unstorable(a *attempt, err error) {
 	a.Policy.Counters.EncodeErrors.Add(1)
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: a loaded value cannot be cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.Warn("aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 

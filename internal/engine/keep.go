@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -78,9 +80,6 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 	refused := false
 	if len(a.lateNames) > 0 {
 		unmoved, err := e.addLateTags(ctx, m, a)
-		if err == nil && len(a.Tags) > wire.MaxTags {
-			err = wire.ErrTags
-		}
 		if err != nil {
 			return e.uncached(a, err)
 		}
@@ -89,7 +88,7 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 	list, ok := a.captured.Vouchers(nil)
 	entry := a.asEntry(list)
 	if !e.roomFor(a, entry) {
-		return e.uncached(a, wire.ErrTooLarge)
+		return e.uncached(a, e.noRoom(entry))
 	}
 	if refused || !ok || !e.Near.Insert(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
@@ -136,6 +135,21 @@ func (a *attempt) asEntry(list []*near.Voucher) *near.Entry {
 // roomFor reports whether memory takes an entry that is not stored in Redis.
 func (e *Engine) roomFor(a *attempt, entry *near.Entry) bool {
 	return entry.Size <= int64(e.opts.MaxValueBytes) && e.Near.Fits(a.Key, entry.Size)
+}
+
+// noRoom is the error for an entry that memory does not take.
+func (e *Engine) noRoom(entry *near.Entry) error {
+	if entry.Size > int64(e.opts.MaxValueBytes) {
+		return e.tooLarge(entry.Size)
+	}
+	return errOverMaxBytes
+}
+
+var errOverMaxBytes = errors.New("value larger than MaxBytes, which bounds all values in memory")
+
+// tooLarge is the error for a value of so many bytes.
+func (e *Engine) tooLarge(size int64) error {
+	return fmt.Errorf("%w: %d bytes, at most %d", wire.ErrTooLarge, size, e.opts.MaxValueBytes)
 }
 
 // uncached notes a loaded value that memory does not take.

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -108,7 +109,7 @@ func (e *Engine) overloaded(attempts []*attempt) {
 		a.Policy.Counters.Overloads.Add(1)
 		a.call.Resolve(Outcome{}, &Error{
 			Code: CodeOverloaded, Key: a.Key,
-			Message: "too many loads run and wait: raise Options.MaxLoads where the source can take more, or call less",
+			Message: fmt.Sprintf("load queue full (MaxLoads=%d, MaxQueuedLoads=%d)", e.opts.MaxLoads, e.opts.MaxQueuedLoads),
 		})
 	}
 }

@@ -152,7 +152,7 @@ func (e *Engine) undecodable(a *attempt, err error) {
 	a.Policy.Counters.DecodeErrors.Add(1)
 	a.reason = "the stored value cannot be used"
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: a value in Redis cannot be used and counts as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.Warn("aside: unusable value in redis treated as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 

@@ -47,7 +47,7 @@ const reasonShared = "another policy's value is under this key"
 func (e *Engine) otherPolicy(a *attempt, owner uint64) {
 	a.reason = reasonShared
 	if a.Policy.sharedLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: two policies of one category store values under the same key, and replace each other's: give the keys of one of them a part more, or the policy a Category of its own",
+		e.opts.Logger.Warn("aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
 			"policy", a.Policy.Name, "other", e.opts.NameOfOwner(owner, a.Policy.Category), "key", a.Key)
 	}
 }

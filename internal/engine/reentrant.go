@@ -28,7 +28,7 @@ func (e *Engine) Check(ctx context.Context, key string) error {
 		}
 		for _, a := range l.attempts {
 			if a.Key == key {
-				return &Error{Code: CodeReentrant, Key: key, Message: "a loader called the cache for the key that it is loading (deadlock)"}
+				return &Error{Code: CodeReentrant, Key: key, Message: "loader called the cache for the key it is loading (deadlock)"}
 			}
 		}
 	}
@@ -54,7 +54,7 @@ func (e *Engine) noteWaiting(l *Load, a *attempt) error {
 	}
 	if !waiter.Await(a.call) {
 		a.call.Leave()
-		return &Error{Code: CodeReentrant, Key: a.Key, Message: "a loader called the cache for a key whose load waits for the loader's own key, directly or through other loads (deadlock)"}
+		return &Error{Code: CodeReentrant, Key: a.Key, Message: "loader called the cache for a key whose load waits for the loader's own key, directly or through other loads (deadlock)"}
 	}
 	a.waiter = waiter
 	return nil

@@ -7,7 +7,6 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
-	"github.com/gatewayz/aside/internal/wire"
 )
 
 // Set stores a value under a request's key, and replaces what is cached: see write and put.
@@ -55,7 +54,7 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	if errors.Is(err, errNotWritten) {
 		return nil // Set does not fail because Redis does
 	}
-	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the value cannot be stored, and what was cached for its key is removed", Err: err}
+	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Set: value rejected; previous value removed", Err: err}
 }
 
 // put is Set in memory mode.
@@ -68,7 +67,7 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 		if list, ok = a.captured.Vouchers(nil); ok { // otherwise a tag was invalidated since Capture: take its new generation
 			entry := a.asEntry(list)
 			if !e.roomFor(a, entry) {
-				return e.uncached(a, wire.ErrTooLarge)
+				return e.uncached(a, e.noRoom(entry))
 			}
 			e.Near.Put(a.Key, entry)
 		}
@@ -90,7 +89,7 @@ var errNotWritten = errors.New("not written")
 func (e *Engine) write(ctx context.Context, m *tags.Snapshot, a *attempt) error {
 	payload, codec, err := a.encode(e.limits())
 	if err == nil && len(payload) > e.opts.MaxValueBytes {
-		err = wire.ErrTooLarge
+		err = e.tooLarge(int64(len(payload)))
 	}
 	if err != nil {
 		e.unstorable(a, err)

@@ -78,6 +78,6 @@ func (e *Engine) checkFirst(a *attempt, payload []byte, id uint32) {
 		return // another goroutine has just logged it
 	}
 	checked.Add(1)
-	e.opts.Logger.Warn("aside: a type does not survive its codec: processes that read its values in Redis see something else than the one that has loaded them",
+	e.opts.Logger.Warn("aside: codec does not keep a field: processes that read the value in Redis see a different one",
 		"policy", a.Policy.Name, "type", a.Type.String(), "field", field, "codec", codec.Name(), "what", what)
 }
