@@ -132,7 +132,7 @@ func (c *Cache) HashID(id string) string {
 	if c == nil || c.opts.Secret.reveal == nil {
 		if c != nil && c.opts.Logger != nil {
 			c.warnSecret.Do(func() {
-				c.opts.Logger.Warn("aside: HashID without Options.Secret: ids that can be guessed can be found in keys")
+				c.opts.Logger.Warn("aside: HashID used without Options.Secret: guessable ids can be recovered from keys")
 			})
 		}
 		plain := sha256.Sum256([]byte(id))

@@ -108,6 +108,6 @@ func (a *audits) write(key [sha256.Size]byte) {
 	if s.problem != "" {
 		attrs = append(attrs, slog.String("error", s.problem))
 	}
-	text := "asidehttp: invalidated, in sum"
+	text := "asidehttp: invalidated (summary)"
 	a.log.LogAttrs(context.Background(), slog.LevelInfo, text, attrs...)
 }

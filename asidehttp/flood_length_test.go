@@ -155,7 +155,7 @@ func (l *linesOf) Write(p []byte) (int, error) {
 	case !l.counting:
 	case line.Level == "INFO":
 		l.audits[line.Key]++
-		if strings.HasSuffix(line.Msg, "in sum") {
+		if strings.HasSuffix(line.Msg, "(summary)") {
 			l.summed[line.Key]++
 		}
 	default:

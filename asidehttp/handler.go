@@ -105,7 +105,7 @@ func newGate(o Options) *gate {
 	g.keys, errs[0] = o.keyring()
 	g.limit, errs[1] = o.limiter()
 	if err := errors.Join(errs[:]...); err != nil {
-		g.log.Error("asidehttp: the options are wrong; what is wrong in them opens nothing", "error", err)
+		g.log.Error("asidehttp: invalid options ignored, they grant no access", "error", err)
 	}
 	if len(g.keys.list) == 0 {
 		g.log.Warn("asidehttp: no key is configured: every request is denied")

@@ -15,9 +15,9 @@ import (
 func TestWhyNobodyGetsInIsLogged(t *testing.T) {
 	t.Parallel()
 	for line, keys := range map[string][]asidehttp.Key{
-		"asidehttp: refused: no valid key":                                      {{Name: "a", Secret: aside.NewSecret(keyRead), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
-		"asidehttp: no key is configured: every request is denied":              nil,
-		"asidehttp: the options are wrong; what is wrong in them opens nothing": {{Secret: aside.NewSecret(keyRead)}},
+		"asidehttp: refused: no valid key":                         {{Name: "a", Secret: aside.NewSecret(keyRead), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
+		"asidehttp: no key is configured: every request is denied": nil,
+		"asidehttp: invalid options ignored, they grant no access": {{Secret: aside.NewSecret(keyRead)}},
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()

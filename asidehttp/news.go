@@ -56,10 +56,10 @@ func (r *Revalidator) report(last bool) (later time.Duration) {
 	}
 	r.mu.Unlock()
 	if failing {
-		r.o.Logger.Warn("aside: the front end does not take revalidations; they are repeated", "error", n.failing)
+		r.o.Logger.Warn("asidehttp: revalidation requests failing, will retry", "error", n.failing)
 	}
 	if lost {
-		r.o.Logger.Error("aside: the front end was not told of invalidations",
+		r.o.Logger.Error("asidehttp: revalidations given up",
 			"lost", n.lost, "tags", quoted(n.tags), "paths", quoted(n.paths), "attempts", n.attempts, "error", n.cause)
 	}
 	return later

@@ -79,7 +79,7 @@ func TestForeignAnswersDoNotFillTheLog(t *testing.T) {
 				require.EqualValues(t, 1, r.Stats().Lost)
 				text := log.String()
 				require.NotContains(t, text, "canary")
-				require.Contains(t, text, "not told of invalidations")
+				require.Contains(t, text, "revalidations given up")
 				require.Less(t, len(text), 2000, "%.200s", text)
 				require.NotContains(t, text, "xxxx")
 			}

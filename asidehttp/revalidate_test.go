@@ -297,7 +297,7 @@ func TestWhatTheFrontEndNeverTakesIsGivenUpAndReported(t *testing.T) {
 		require.Contains(t, log.String(), `"tags":["a"]`)
 		times := front.times("a")
 		require.Less(t, times[len(times)-1].Sub(began), 21*time.Minute)
-		require.Equal(t, 1, strings.Count(log.String(), "they are repeated"))
+		require.Equal(t, 1, strings.Count(log.String(), "revalidation requests failing"))
 		require.NotContains(t, log.String(), "canary")
 		require.NoError(t, r.Close(t.Context()))
 	})
@@ -323,7 +323,7 @@ func TestARefusalIsFinal(t *testing.T) {
 				true:  {Lost: 1},
 				false: {Delivered: 1, Failed: map[bool]uint64{true: 1}[code >= 300]},
 			}[final], r.Stats(), code)
-			require.Equal(t, final, strings.Contains(log.String(), "was not told"), code)
+			require.Equal(t, final, strings.Contains(log.String(), "given up"), code)
 			require.NoError(t, r.Close(t.Context()))
 		})
 	}

@@ -27,6 +27,6 @@ func noRoom(err *aside.Error) *problem {
 // turnAway notes an order that was refused for want of room: whoever sends many must not fill the log.
 func (g *gate) turnAway(who visitor) {
 	if n, due := g.turnedAway.count(who.sum); due {
-		g.log.Warn("asidehttp: not invalidated: too much waits for redis", "key", who.name, "client", who.addr.String(), "requests", n)
+		g.log.Warn("asidehttp: not invalidated: too many pending invalidations", "key", who.name, "client", who.addr.String(), "requests", n)
 	}
 }

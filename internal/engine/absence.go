@@ -2,14 +2,14 @@ package engine
 
 import "github.com/gatewayz/aside/internal/causes"
 
-// An absence is what memory keeps of a "not found" whose loader has said more than that. Its text counts like what a value takes.
-// What else the error holds is not looked at: it may be a map that the program goes on writing to.
+// An absence is a "not found" in memory whose loader has returned an error of its own. The size of its text counts like that of a value.
+// Nothing else that the error holds is measured: it may be a map that the program still writes to.
 type absence struct {
 	err  error
 	text string
 }
 
-// largestAbsence is how long the text of such an error may be. Of a longer one, which may be a source's whole answer, the beginning is kept.
+// largestAbsence bounds the text of such an error. Of a longer text, such as the whole response of a source, the beginning is kept.
 const largestAbsence = 64 << 10
 
 // IsAbsent reports whether a value in memory is a "not found".
@@ -18,7 +18,7 @@ func IsAbsent(value any) bool {
 	return is || value == nil
 }
 
-// absentError is the error of a "not found" that memory holds.
+// absentError returns the error of a "not found" in memory.
 func absentError(value any) error {
 	if a, ok := value.(*absence); ok {
 		return a.err
@@ -26,7 +26,7 @@ func absentError(value any) error {
 	return nil
 }
 
-// inMemory is the outcome's value as memory keeps it.
+// inMemory returns the outcome's value in the form that memory keeps.
 func (o *Outcome) inMemory() any {
 	if o.Value == nil && o.Absent != nil {
 		text := causes.Text(o.Absent)
@@ -39,11 +39,10 @@ func (o *Outcome) inMemory() any {
 	return o.Value
 }
 
-// longestAbsence is how long the text of a "not found" may be that is stored in Redis. Of a longer one Redis keeps that there is
-// nothing, and not the text.
+// longestAbsence bounds the text of a "not found" in Redis. A longer text is not stored, and the "not found" is.
 const longestAbsence = 1 << 10
 
-// absenceText is the text of a "not found" for Redis, empty where it says no more than that.
+// absenceText returns the text of a "not found" for Redis, empty if it says no more than "not found".
 func (o *Outcome) absenceText() []byte {
 	if o.Absent == nil {
 		return nil
@@ -55,7 +54,7 @@ func (o *Outcome) absenceText() []byte {
 	return []byte(text)
 }
 
-// absentElsewhere is the error of a "not found" that Redis holds. Another process cannot have the loader's error itself.
+// absentElsewhere returns the error of a "not found" in Redis: its text alone, since the error's type may belong to another process.
 func absentElsewhere(text []byte) error {
 	if len(text) == 0 || len(text) > longestAbsence {
 		return nil
@@ -63,10 +62,10 @@ func absentElsewhere(text []byte) error {
 	return &AbsenceText{string(text)}
 }
 
-// An AbsenceText is all that is left of what a loader, in this process or another, has said of a "not found".
+// An AbsenceText is the text of a loader's "not found" error, which may have been loaded by another process.
 type AbsenceText struct{ Text string }
 
 func (e *AbsenceText) Error() string { return e.Text }
 
-// plainAbsence is the text of a "not found" of which there is nothing more to say.
+// plainAbsence is the text of a plain "not found".
 const plainAbsence = "aside: not found"

@@ -11,20 +11,19 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// takeLeases asks Redis for the right to fill, and for the generations that are still unknown. Of the attempts, mine are those
-// to load here, and held those that another process is loading, or has loaded by now: then it is worth looking again at
-// once.
-func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (mine, held []*attempt, again bool) {
+// takeLeases asks Redis for leases, and for the generations that are still unknown, in one round trip. mine are the attempts to load here,
+// held those that another process is loading. present reports that a value of one of held is in Redis by now, so that it can be read at once.
+func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (mine, held []*attempt, present bool) {
 	var asking []*attempt
 	var reqs []redisstore.Request
 	for _, a := range attempts {
 		if !a.storable {
-			mine = append(mine, a) // not to be stored, so there is nothing to ask for
+			mine = append(mine, a) // not to be stored, so it needs no lease
 			continue
 		}
 		a.nonce = wire.NewNonce()
 		asking = append(asking, a)
-		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Rejected: a.reject})
+		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Rejected: a.rejected})
 	}
 	if len(asking) == 0 {
 		return mine, nil, false
@@ -49,7 +48,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			e.redisFailed(ctx, a, g.Err)
 			a.setJoinable(e, m)
 			if errors.Is(g.Err, redisstore.ErrUnavailable) {
-				a.nonce = wire.Nonce{} // nobody was asked
+				a.nonce = wire.Nonce{} // the request was not sent
 			}
 			e.release(a) // in case it was granted all the same
 			mine = append(mine, a)
@@ -62,14 +61,14 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			a.setJoinable(e, m)
 			mine = append(mine, a)
 		default:
-			again = again || g.Present
+			present = present || g.Present
 			held = append(held, a)
 		}
 	}
-	return mine, held, again
+	return mine, held, present
 }
 
-// holdLeases has the leases that attempts hold renewed until their values are stored.
+// holdLeases renews the leases of attempts until their values are stored.
 func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held {
 	var held []*lease.Lease
 	for _, a := range attempts {
@@ -77,7 +76,7 @@ func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held
 			held = append(held, &lease.Lease{
 				Key: a.Key, Nonce: a.nonce.String(), LoadTimeout: a.Policy.LoadTimeout, Doubted: a.call.Drop,
 				Lost: func() {
-					a.lost.Store(true) // nothing is sent that would be refused
+					a.lost.Store(true) // the fill would be refused, so it is not sent
 					a.call.Drop()
 				},
 			})
@@ -89,7 +88,7 @@ func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held
 	return e.leases.Hold(ctx, held)
 }
 
-// release gives back, in the background, the leases that attempts hold or may have been granted.
+// release releases, in the background, the leases that attempts hold or may have been granted.
 func (e *Engine) release(attempts ...*attempt) {
 	var reqs []redisstore.Request
 	for _, a := range attempts {

@@ -11,17 +11,17 @@ import (
 
 // Why LoadAlone gives no value.
 var (
-	ErrNoPlace     = errors.New("no load may run that nobody waits for")
-	ErrNotStorable = errors.New("nothing can be said of the value")
+	ErrNoPlace     = errors.New("no free place for a load in the background")
+	ErrNotStorable = errors.New("the loader does not let its value be cached")
 )
 
-// LoadAlone calls the loader of a request for no caller. Its flight is its own: nobody joins it, and it is bounded, guarded and waited for by
-// Close like all others. It runs only in a place that is free, and its context ends as soon as a load of a caller needs that. What it returns
-// goes to use, nil for "not found", and nowhere else. over is called when the loader has come back, which may be long after LoadAlone has
-// returned because the time of the load was up.
+// LoadAlone calls the loader of a request in the background, for no caller. No caller joins its flight, which has the time limit and the
+// recovery of panics of all flights, and which Close waits for. It runs only in a free place, and its context ends as soon as a caller's load
+// needs that place. The result is passed to use, nil for "not found", and is not cached. over is called when the loader has returned, which
+// may be long after LoadAlone has: LoadAlone returns when the time of the load is up.
 func (e *Engine) LoadAlone(ctx context.Context, r Request, load LoadFunc, use func(value any) error, over func()) error {
-	call, led := e.flights.JoinNew(flightKey{aloneKey(r.Key), r.Type, r.Policy})
-	if !led {
+	call, leader := e.flights.JoinNew(flightKey{aloneKey(r.Key), r.Type, r.Policy})
+	if !leader {
 		over()
 		return e.opts.ErrClosed
 	}
@@ -37,7 +37,7 @@ func (e *Engine) LoadAlone(ctx context.Context, r Request, load LoadFunc, use fu
 	return err
 }
 
-// aloneKey is under which loads fly that nobody joins. No key of a policy looks like it.
+// aloneKey is the flight key of such a load. No key of a policy looks like it, so no caller joins.
 func aloneKey(key string) string { return "%v:" + key }
 
 func (e *Engine) loadAlone(ctx context.Context, r Request, load LoadFunc) (value any, err error) {
@@ -57,7 +57,7 @@ func (e *Engine) loadAlone(ctx context.Context, r Request, load LoadFunc) (value
 	})
 	switch {
 	case !l.decision(0).store:
-		return nil, ErrNotStorable // a value that is not to be cached
+		return nil, ErrNotStorable
 	case a.NotFound:
 		return nil, nil
 	case a.Err != nil:
@@ -66,7 +66,7 @@ func (e *Engine) loadAlone(ctx context.Context, r Request, load LoadFunc) (value
 	return a.Value, nil
 }
 
-// IsAlone reports whether a context is that of a loader that LoadAlone has called, or of a load inside one.
+// IsAlone reports whether ctx belongs to a loader that LoadAlone has called, or to a load inside it.
 func IsAlone(ctx context.Context) bool {
 	for l := LoadOf(ctx); l != nil; l = l.parent {
 		if l.alone {
@@ -76,8 +76,8 @@ func IsAlone(ctx context.Context) bool {
 	return false
 }
 
-// Same reports whether a value that is cached, and one that a loader has returned, are the same: by what the codec makes of them, or by equal,
-// which compares two pointers to values. A value of nil is "not found".
+// Same reports whether a cached value equals a loaded one: the codec encodes them to the same bytes, or reflect.DeepEqual or equal says so.
+// equal compares two pointers to values. A value of nil is "not found".
 func (e *Engine) Same(r Request, cached, loaded any, equal func(a, b any) bool) (bool, error) {
 	if cached == nil || loaded == nil {
 		return cached == nil && loaded == nil, nil
@@ -99,9 +99,9 @@ func (e *Engine) Same(r Request, cached, loaded any, equal func(a, b any) bool) 
 	if bytes.Equal(old.payload, fresh) {
 		return true, nil
 	}
-	// What was read from Redis has been through the codec, and maps may be encoded in any order.
+	// The codec may encode maps in any order. Both values are decoded, since the cached one may have been decoded too.
 	first, second := reflect.New(r.Type).Interface(), reflect.New(r.Type).Interface()
-	// Copies, as for callers: a method Equal may bring what it compares into another order.
+	// Copies, as callers get them: a method Equal may reorder what it compares.
 	if err := errors.Join(old.copyTo(first), (&encoded{fresh, codec, r.Type}).copyTo(second)); err != nil {
 		return false, err
 	}

@@ -29,15 +29,15 @@ func (e *Engine) Answer(ctx context.Context, r Request, load LoadFunc) (out Outc
 	return out, err
 }
 
-// An answered attempt needs no flight.
+// An answered attempt is one that needs no flight.
 type answered struct {
 	attempt *attempt
 	out     Outcome
 	err     error
 }
 
-// AnswerMany answers many requests, and calls done for each, with its place among them, as soon as it is answered: not at the same time.
-// They share round trips and the call of the loader.
+// AnswerMany answers many requests, which share round trips and one call of the loader. It calls done for each request as soon as that is
+// answered, with the request's index, one call at a time.
 func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFunc, done func(index int, out Outcome, err error)) {
 	var here []answered
 	var left []*attempt
@@ -55,7 +55,7 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFu
 	}
 }
 
-// lookHere looks into memory, also for a value that nobody vouches for while Redis is away.
+// lookHere looks into memory, while Redis is unavailable also for a stale value.
 func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 	out, ok := e.readNear(a)
 	if !ok {
@@ -64,17 +64,18 @@ func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 	return out, ok
 }
 
-// round joins or leads the flights of attempts, waits for them, and tells of each that is answered: first of those that are already, since a
-// codec may be run for that while the flights are under way. It returns those that must go round again, because they joined a load that
-// turned out to be too old for them, or waited for the end of one that they do not share.
+// round joins or leads the flights of attempts, waits for the flights, and calls done for each answered attempt. It starts with here, the
+// attempts that are answered already: done may run a codec, and does so while the flights run. It returns the attempts that need another
+// round: those that joined a load which turned out to be too old for them, and those that waited for the end of a load that they do not
+// share.
 func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, here []answered, done func(int, Outcome, error)) (again []*attempt) {
-	var led, joined, busy []*attempt
+	var leading, joined, busy []*attempt // busy: another flight runs that they do not share
 	var calls []*flight.Call[flightKey, Outcome]
-	var ends []<-chan struct{} // of those that are busy
+	var ends []<-chan struct{} // closed when those flights end
 	var timeout time.Duration
-	waited := 0 // of those that have joined
-	// A codec that is run for the answers may end the goroutine, and so may a context. Whoever waits for a flight of this round
-	// must not wait for one that never runs.
+	waited := 0 // how many of joined have got their result
+	// A codec that done runs may end this goroutine, and so may a method of the caller's context. Other callers must not wait for a flight
+	// that then never runs.
 	defer func() {
 		for _, a := range joined[waited:] {
 			if a.leader {
@@ -90,7 +91,7 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	}
 	for _, a := range attempts {
 		if ours[a.flightKey()] {
-			a.Replace, a.Strong = false, false // two ids with one key: the second shares what the first one begins now
+			a.Replace, a.Strong = false, false // two ids with one key: the second one shares the load that the first one begins now
 		}
 		ended, err := e.join(ctx, a)
 		switch {
@@ -106,13 +107,13 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 			if ours != nil {
 				ours[a.flightKey()] = true
 			}
-			led, calls = append(led, a), append(calls, a.call)
+			leading, calls = append(leading, a), append(calls, a.call)
 			timeout = max(timeout, a.Policy.LoadTimeout)
 			a.call.Linger(a.Policy.LoadGrace)
 		}
 	}
-	if len(led) > 0 {
-		e.flights.Run(ctx, timeout, func(ctx context.Context) { e.leadBatch(ctx, led, load) }, calls...)
+	if len(leading) > 0 {
+		e.flights.Run(ctx, timeout, func(ctx context.Context) { e.leadBatch(ctx, leading, load) }, calls...)
 	}
 	for _, a := range here {
 		done(a.attempt.index, a.out, a.err)
@@ -120,14 +121,14 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	for _, a := range joined {
 		out, err := a.wait(ctx, e.Clock)
 		waited++
-		if err == nil && a.tooLate(out) {
+		if err == nil && a.joinedOutdated(out) {
 			again = append(again, a)
 			continue
 		}
 		done(a.index, out, err)
 	}
 	for i, a := range busy {
-		if err := e.outwait(ctx, a, ends[i]); err != nil {
+		if err := e.awaitEnd(ctx, a, ends[i]); err != nil {
 			done(a.index, Outcome{}, err)
 			continue
 		}
@@ -137,12 +138,13 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	return again
 }
 
-// join joins the flight of a's key, or leads it. What is under way when a Refresh or a Strong call comes may have read
-// the source before: it is not joined. Where that is such a call too, join returns what is closed when it has ended: see outwait.
+// join joins the flight of a's key, or leads a new one. A Refresh or a Strong call does not join a flight that runs already, since that may
+// have read the source before the call. Where that flight belongs to such a call too, join returns a channel that is closed when the flight
+// ends: see awaitEnd.
 //
-// No code of the program's runs after the flight is led: what ended the goroutine there would leave a flight that never runs.
+// No code of the program runs once the flight is led. If that code ended the goroutine, the flight would never run.
 func (e *Engine) join(ctx context.Context, a *attempt) (ended <-chan struct{}, err error) {
-	l := LoadOf(ctx).underWay()
+	l := LoadOf(ctx).running()
 	a.tagEvents = e.tags.Events()
 	if a.Replace || a.Strong {
 		if a.call, a.leader, ended = e.joinFresh(a, l == nil); ended != nil {
@@ -157,18 +159,19 @@ func (e *Engine) join(ctx context.Context, a *attempt) (ended <-chan struct{}, e
 	return nil, e.noteWaiting(l, a)
 }
 
-// tooLate reports whether a has joined a load, or a read of Redis, that turned out to have a tag which may have been invalidated
-// before a came. Nobody could know: a loader names such tags when it has loaded, and what is in Redis when it is read.
-func (a *attempt) tooLate(out Outcome) bool {
+// joinedOutdated reports whether a has joined a load, or a read of Redis, whose value has a tag that may have been invalidated before a
+// came. The tag is known only at the end: a loader names it when it has loaded, and a value in Redis when it is read.
+func (a *attempt) joinedOutdated(out Outcome) bool {
 	return !a.leader && out.late && (out.tagEvents != a.tagEvents.All || out.untracked)
 }
 
-// wait waits for a flight. One that was joined may be a batch of policies with more time than this key's.
+// wait waits for the result of a's flight. A joined flight may be a batch whose policies have a longer LoadTimeout, so the wait is bounded by
+// a's own.
 func (a *attempt) wait(ctx context.Context, clock *near.Clock) (out Outcome, err error) {
 	defer a.stopWaiting()
 	defer func() {
 		if err != nil {
-			a.leave(clock)
+			a.noteCallerLeft(clock)
 		}
 	}()
 	if a.leader && a.waitingSince.IsZero() {

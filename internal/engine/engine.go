@@ -1,8 +1,9 @@
-// Package engine is the load path: it answers calls from memory, from Redis, or by a load that all callers share, and stores what was
-// loaded. It knows no Go type of the program: a value is a pointer in an any, and a reflect.Type says of which type.
+// Package engine is the load path: it answers calls from memory, from Redis, or by a load that all callers of a key share, and stores the
+// loaded value. It knows no Go type of the program: a value is a pointer in an any, and a reflect.Type says to which type.
 //
-// A call goes through the steps of load.go, each in a file of its own: near.go looks into memory, read.go and open.go read Redis,
-// acquire.go takes leases, loader.go calls the loader and shares what it returns, fill.go and keep.go store it.
+// A call that memory cannot answer joins or leads a flight, in answer.go. load.go has the steps of a flight in their order, and each step has
+// a file of its own: near.go looks into memory, read.go and open.go read Redis, acquire.go takes leases, loader.go and call.go call the
+// loader and share its results, fill.go and keep.go store them, and wait.go waits for loads of other processes.
 package engine
 
 import (
@@ -31,9 +32,9 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// Options are the program's options with their defaults filled in, and what the engine asks of the package above it.
+// Options are the program's options with their defaults filled in, and functions of the root package.
 type Options struct {
-	Redis          rueidis.ClientOption // without an address: in memory alone
+	Redis          rueidis.ClientOption // without an address: memory mode
 	Prefix         string               // of all names in Redis
 	OpTimeout      time.Duration
 	LeaseTTL       time.Duration
@@ -46,16 +47,16 @@ type Options struct {
 	MaxQueuedLoads int
 	Backoff        time.Duration // negative: none
 	MaxBackoff     time.Duration
-	OnInvalidated  func(invalidate.Event) // nil: nobody is notified
+	OnInvalidated  func(invalidate.Event) // nil: none
 	Logger         *slog.Logger
 	Counters       *stats.Registry
 
-	OnState     func(redisstore.State)                     // is told each change of the connection's state
+	OnState     func(redisstore.State)                     // is called with each change of the connection's state
 	Categories  func() []string                            // of the policies that are known
 	InUse       func() []string                            // the categories that were used since the last call
 	NameOfOwner func(owner uint64, category string) string // the name of the policy that a stored value belongs to
-	ErrClosed   error                                      // of calls that the end of the engine cuts short
-	ErrorOf     func(err error, key string) error          // makes of an error of a load what a caller gets
+	ErrClosed   error                                      // of calls that Close cuts short
+	ErrorOf     func(err error, key string) error          // turns the error of a load into the error for a caller
 }
 
 // An Engine is the load path of one cache.
@@ -66,7 +67,7 @@ type Engine struct {
 	redis
 
 	flights  flight.Group[flightKey, Outcome]
-	storing  sync.Map // key -> *filled
+	storing  sync.Map // key -> *storing
 	failures *backoff.Table
 	loads    *bulkhead.Bulkhead
 	tags     *tags.Registry
@@ -76,7 +77,7 @@ type Engine struct {
 	logging
 }
 
-// redis is what an Engine has where there is Redis. In memory mode all of it is nil.
+// redis holds what an Engine needs for Redis. In memory mode all of it is nil.
 type redis struct {
 	Store   *redisstore.Store
 	journal *journal.Journal
@@ -84,10 +85,10 @@ type redis struct {
 	leases  *lease.Keeper
 }
 
-// ending is what Close ends.
+// ending is the state of Close.
 type ending struct {
-	Calls  lifetime.Group // all that is under way but flights, which are counted by their group
-	closes chan struct{}  // is closed by Close
+	Calls  lifetime.Group // calls and background work; flights are counted by their group
+	closes chan struct{}  // closed by Close
 	closed atomic.Bool
 }
 
@@ -118,7 +119,7 @@ func Open(opts Options) *Engine {
 	return e
 }
 
-// connect begins to use Redis.
+// connect opens the store, and starts the goroutines that need Redis.
 func (e *Engine) connect() {
 	opts := e.opts
 	e.Store = redisstore.Open(redisstore.Options{
@@ -162,8 +163,8 @@ func (e *Engine) Closed() bool { return e.closed.Load() }
 // Closing returns a channel that is closed when the engine is.
 func (e *Engine) Closing() <-chan struct{} { return e.closes }
 
-// Close ends the engine: calls that wait for a load get Options.ErrClosed, contexts of loaders end, and background work and the calls that are
-// under way are waited for, for closeGrace at most. It is called once.
+// Close ends the engine: calls that wait for a load get Options.ErrClosed, and the contexts of loaders end. It waits for background work and
+// for calls under way, for closeGrace at most. It is called once.
 func (e *Engine) Close() {
 	e.closed.Store(true)
 	e.Calls.Close()
@@ -173,9 +174,9 @@ func (e *Engine) Close() {
 	flying, others := e.flights.Close(ctx, e.opts.ErrClosed), e.Calls.Wait(ctx)
 	switch {
 	case flying != nil:
-		e.opts.Logger.Warn("aside: closed while loaders still run; they ignore the end of their context")
+		e.opts.Logger.Warn("aside: Close gave up waiting for loaders that ignore context cancellation")
 	case others != nil:
-		e.opts.Logger.Warn("aside: closed while calls or OnInvalidated still run; a codec, or OnInvalidated itself, does not return")
+		e.opts.Logger.Warn("aside: Close gave up waiting for calls or OnInvalidated: a codec, or OnInvalidated itself, does not return")
 	}
 	if e.Store != nil {
 		e.Store.Close()

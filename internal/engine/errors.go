@@ -7,7 +7,7 @@ import (
 	"github.com/gatewayz/aside/internal/guard"
 )
 
-// A Code tells what kind of trouble an Error is. The package above has a code with the same text for each.
+// A Code says what kind of error an Error is. The root package has a code with the same text for each.
 type Code string
 
 // The codes of Error.
@@ -18,7 +18,7 @@ const (
 	CodeReentrant       Code = "reentrant_load"
 )
 
-// An Error is trouble that is not the loader's own error. The package above makes of it what a caller gets.
+// An Error is an error that is not the loader's own. The root package turns it into the error for a caller.
 type Error struct {
 	Code       Code
 	Key        string
@@ -27,7 +27,7 @@ type Error struct {
 	RetryAfter time.Duration // with CodeBackoff
 }
 
-// Error gives message and cause.
+// Error returns message and cause.
 func (e *Error) Error() string {
 	if e.Err != nil {
 		return "aside: " + e.Message + ": " + e.Err.Error()
@@ -47,8 +47,8 @@ func isInvalid(err error) bool {
 	return errors.As(err, &own) && own.Code == CodeInvalidArgument
 }
 
-// soundPanic is the error of a panic, whose value may be an error with methods that panic themselves.
-func soundPanic(p error) error {
+// safePanic returns the error of a panic. The value of the panic may be an error whose methods panic themselves: see guard.Error.
+func safePanic(p error) error {
 	return guard.Error(p, func(err error) {
 		var own *Error
 		_, _ = errors.Is(err, errOutdated), errors.As(err, &own)

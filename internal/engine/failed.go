@@ -9,11 +9,11 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// loadFailed counts a load that has failed. It may hold back the next loads of the key: see backoff.Table. before is the number of the last
-// failure when the load began.
+// loadFailed counts a failed load, which may put the key into backoff: see backoff.Table. before is the number of the last failure when the
+// load began.
 //
-// A loader that works with the context of the call around it, and not with its own, fails when that caller has left. The source has
-// not failed: see endedWithCaller.
+// A loader that uses the context of the call around it instead of its own fails when that caller leaves. The source has not failed then: see
+// endedWithCaller.
 func (e *Engine) loadFailed(a *attempt, err error, before uint64) {
 	a.Policy.Counters.LoadErrors.Add(1)
 	if e.opts.Backoff < 0 || a.endedWithCaller(err, e.Clock.Now()) {
@@ -22,8 +22,8 @@ func (e *Engine) loadFailed(a *attempt, err error, before uint64) {
 	e.failures.Note(a.Key, a.Policy.Owner, before, func() error { return e.opts.ErrorOf(err, a.Key) })
 }
 
-// holdBack fails those attempts whose last loads have failed not long ago, and returns the others. A Refresh is not held back.
-func (e *Engine) holdBack(attempts []*attempt) (others []*attempt) {
+// refuseBackedOff fails the attempts whose key is in backoff, and returns the others. A Refresh bypasses backoff.
+func (e *Engine) refuseBackedOff(attempts []*attempt) (others []*attempt) {
 	for _, a := range attempts {
 		left, err := e.failures.HeldBack(a.Key, a.Policy.Owner)
 		if err == nil || a.Replace {
@@ -39,33 +39,33 @@ func (e *Engine) holdBack(attempts []*attempt) (others []*attempt) {
 	return others
 }
 
-// ownEnd is how soon after the end of its caller's context a load fails that works with that context.
-const ownEnd = 250 * time.Millisecond
+// callerEndWindow is how soon after the end of its caller's context a load fails that uses that context.
+const callerEndWindow = 250 * time.Millisecond
 
-// leave notes when the caller who leads a has found its context ended.
-func (a *attempt) leave(clock *near.Clock) {
-	defer func() { _ = recover() }() // of the program's context
+// noteCallerLeft notes when the caller of a leader has found its context ended.
+func (a *attempt) noteCallerLeft(clock *near.Clock) {
+	defer func() { _ = recover() }() // the program's context may panic
 	if a.caller != nil && guard.Context(a.caller).Err() != nil {
-		a.left.CompareAndSwap(0, max(clock.Now(), 1))
+		a.callerLeft.CompareAndSwap(0, max(clock.Now(), 1))
 	}
 }
 
-// endedWithCaller reports whether a load has failed with err, now, for the end of its leading caller's own context. A source has time
-// limits too, and their errors look the same. So only what comes back when that context ends counts, and soon after it:
+// endedWithCaller reports whether a load has just failed with err because the context of its leading caller has ended. A source has time limits
+// too, and their errors look the same. So an error counts only within callerEndWindow after the end of that context:
 //
-//  1. A caller leads a load, and has a second. The source hangs; its HTTP client has two.
-//  2. The caller leaves. The load goes on.
-//  3. The client fails, with an error that is context.DeadlineExceeded. That is the source's: were it taken for the caller's, nobody
-//     would ever be held back.
+//  1. A caller leads a load, and its context ends after one second. The source hangs. Its HTTP client has a limit of two seconds.
+//  2. After one second the caller leaves. The load goes on.
+//  3. After two seconds the client fails with context.DeadlineExceeded. This is a failure of the source. If it counted as the end of the
+//     caller's context, the key would never be put into backoff.
 func (a *attempt) endedWithCaller(err error, now int64) (yes bool) {
 	if a.caller == nil {
 		return false
 	}
-	defer func() { _ = recover() }() // of the program's context
+	defer func() { _ = recover() }() // the program's context may panic
 	end := guard.Context(a.caller).Err()
 	if end == nil || !errors.Is(err, end) && !errors.Is(err, context.Cause(a.caller)) {
 		return false
 	}
-	left := a.left.Load() // 0 where the caller has not looked yet: it has ended just now
-	return left == 0 || now-left <= int64(ownEnd)
+	left := a.callerLeft.Load() // 0 if the caller has not noticed yet: its context has ended just now
+	return left == 0 || now-left <= int64(callerEndWindow)
 }

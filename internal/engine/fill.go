@@ -11,14 +11,14 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// fill stores what was loaded, under the leases, after the callers have their values.
+// fill stores loaded values in Redis under their leases. Their callers have them by then.
 func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration) {
 	var fills []redisstore.Filling
 	var filling, stored, failed []*attempt
 	var size int64
 	keys := 0
 	for _, a := range attempts {
-		f, err := e.sealLoaded(m, a, took)
+		f, err := e.newFilling(m, a, took)
 		switch {
 		case errors.Is(err, errOutdated):
 			a.Policy.Counters.RefusedFills.Add(1)
@@ -29,7 +29,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration)
 		case err != nil:
 			failed = append(failed, a)
 			if encoding := (*wire.CodecError)(nil); errors.As(err, &encoding) && !a.Replace && !a.lost.Load() {
-				a.quiet = true // Redis cannot have it, but this process can
+				a.quiet = true // the value cannot be stored in Redis, but in memory
 				e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
 			}
 		default:
@@ -39,21 +39,21 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration)
 		}
 	}
 	if len(fills) > 0 {
-		// Not the flight's context, which may have ended with its last caller: the value is as good as any.
+		// The flight's context may have ended with its last caller. The value is stored all the same.
 		ctx, cancel := e.Store.Budget(context.Background(), size, keys)
 		defer cancel()
-		onTheWay := &storing{over: make(chan struct{})}
+		underWay := &storing{over: make(chan struct{})}
 		for _, a := range filling {
-			e.storing.Store(a.Key, onTheWay)
+			e.storing.Store(a.Key, underWay)
 		}
 		defer func() {
 			for _, a := range filling {
-				e.storing.CompareAndDelete(a.Key, onTheWay)
+				e.storing.CompareAndDelete(a.Key, underWay)
 			}
-			close(onTheWay.over)
+			close(underWay.over)
 		}()
 		outcomes, errs := e.Store.Fill(ctx, fills...)
-		onTheWay.err = errs[0]
+		underWay.err = errs[0]
 		for i, a := range filling {
 			switch {
 			case errs[i] != nil:
@@ -73,7 +73,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration)
 			}
 		}
 		if err := e.keepStored(ctx, stored); err != nil {
-			onTheWay.err = err
+			underWay.err = err
 		}
 	}
 	e.release(failed...)
@@ -84,22 +84,22 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration)
 		}
 	}
 	for _, a := range attempts {
-		a.call.Drop() // from now on Redis has it, or nobody
+		a.call.Drop() // callers that come later read Redis
 	}
 }
 
-// A storing is what those wait for who ask for a value that is being stored.
+// A storing is a fill under way. Callers that ask for one of its values wait for its end.
 type storing struct {
-	over chan struct{} // closed when the value is in memory too, or will not be
-	err  error         // why Redis did not take it, or did not say that it has; written before over is closed
+	over chan struct{} // closed when the values are in memory too, or will not be
+	err  error         // why Redis did not confirm the fill; written before over is closed
 }
 
-// errOutdated is what sealLoaded returns for a value that was invalidated while it was loaded, and readChunks for one that was
+// errOutdated is the error of newFilling for a value that was invalidated during the load, and of readChunks for one that was invalidated
 // before.
 var errOutdated = errors.New("invalidated during the load")
 
-// sealLoaded makes what is to be stored of a loaded value.
-func (e *Engine) sealLoaded(m *tags.Snapshot, a *attempt, took time.Duration) (redisstore.Filling, error) {
+// newFilling makes the stored form of a loaded value, unless the value was invalidated during the load.
+func (e *Engine) newFilling(m *tags.Snapshot, a *attempt, took time.Duration) (redisstore.Filling, error) {
 	payload, codec, err := a.encode(e.limits())
 	if err == nil && len(a.lateNames) > 0 {
 		ctx, cancel := e.Store.Budget(context.Background(), 0, len(a.lateNames)+1)
@@ -117,7 +117,7 @@ func (e *Engine) sealLoaded(m *tags.Snapshot, a *attempt, took time.Duration) (r
 	}
 	var f redisstore.Filling
 	if err == nil {
-		if unmoved, lifeErr := e.outlive(a); lifeErr != nil {
+		if unmoved, lifeErr := e.extendTagLife(a); lifeErr != nil {
 			a.Policy.Counters.RedisErrors.Add(1)
 			return f, lifeErr
 		} else if !unmoved {
@@ -130,7 +130,8 @@ func (e *Engine) sealLoaded(m *tags.Snapshot, a *attempt, took time.Duration) (r
 		e.unstorable(a, err)
 		return f, err
 	}
-	// Invalidated here, which Redis may not have been told: it may be away for one caller and not for another.
+	// An invalidation by this process may not have reached Redis: Redis may be unavailable for the call that invalidates, and not for this
+	// one.
 	if a.fence.BrokenHere() {
 		return f, errOutdated
 	}
@@ -143,10 +144,14 @@ func (e *Engine) sealLoaded(m *tags.Snapshot, a *attempt, took time.Duration) (r
 	return f, nil
 }
 
-// keepStored keeps in memory what was stored just now. Redis does not tell of changes of what a client has written, only of
-// what it has read: so the head of the value is read again, whose nonce proves that the value is still the one that was
-// written, and the value itself needs no decoding. It returns why Redis
-// could not be asked.
+// keepStored keeps in memory the values that fill has just stored. Redis notifies a client of changes of what it has read, and not of what it
+// has written:
+//
+//  1. The head of the value is read back, so that Redis tracks the key for this process.
+//  2. The nonce in the head proves that Redis still holds the value that fill has written.
+//  3. The loaded value itself is kept in memory. Nothing is decoded.
+//
+// It returns the error of the read.
 func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error) {
 	var looks []redisstore.Look
 	var fences []*near.Fence
@@ -179,7 +184,7 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 	return err
 }
 
-// sealEnvelope puts a payload into its envelope, under a's lease.
+// sealEnvelope puts a payload into its envelope, and splits a large one into chunks.
 func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took time.Duration) (redisstore.Filling, error) {
 	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
 	tags := make([]wire.Tag, len(a.captured.Tags))
@@ -187,7 +192,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took tim
 		tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
 	}
 	if own, ok := wire.Builtin(codec); ok && a.out.Value != nil && !e.limits().Fits(own, a.Type, payload) {
-		return redisstore.Filling{}, errTooWide // no reader would take it
+		return redisstore.Filling{}, errTooWide // readers would refuse it
 	}
 	a.Policy.types.LoadOrStore(a.Type, nil)
 	e.checkFirst(a, payload, codec)
@@ -211,15 +216,15 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took tim
 	return f, err
 }
 
-// unstorable notes a value that cannot be stored. Its callers get it all the same.
+// unstorable counts and logs a value that cannot be stored. Its callers still get it.
 func (e *Engine) unstorable(a *attempt, err error) {
 	a.Policy.Counters.EncodeErrors.Add(1)
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: a loaded value cannot be cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.Warn("aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 
-// discard removes what a was to replace, unless something newer is there by now.
+// discard removes the value that a was to replace, unless a newer one is there by now. It deletes from memory twice: see Set.
 func (e *Engine) discard(a *attempt) error {
 	ctx, cancel := e.Store.Budget(context.Background(), 0, 1)
 	defer cancel()
@@ -232,14 +237,14 @@ func (e *Engine) discard(a *attempt) error {
 	return err
 }
 
-// removeOld removes what is cached for an attempt's key, whose next value could not be stored.
+// removeOld removes the cached value of an attempt's key, because its new value could not be stored.
 func (e *Engine) removeOld(ctx context.Context, a *attempt) {
 	if err := e.Invalidator.Discard(ctx, a.Key, a.Tags); err != nil {
 		a.Policy.Counters.RedisErrors.Add(1)
 	}
 }
 
-// named is what a key is called in Redis. A value counts only under the name that it was stored under.
+// named is the name of a key in Redis. The name is part of the stored value, so a value that was copied to another name is refused.
 func (e *Engine) named(key string) string { return e.opts.Prefix + key }
 
 func (e *Engine) limits() wire.Limits {

@@ -11,13 +11,13 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A Load is the load that a loader runs in. A loader uses it to adapt how its value is cached. In a batch it stands for all of its ids, and
-// Of for one.
+// A Load is the load that a loader runs in. The loader uses it to change how its value is cached. In a batch a Load stands for all ids, and Of
+// returns the Load of one.
 type Load struct {
 	engine   *Engine
 	attempts []*attempt
 	parent   *Load
-	alone    bool // nobody waits for it: see LoadAlone
+	alone    bool // no caller waits for it: see LoadAlone
 
 	mu      sync.Mutex
 	ttl     time.Duration // guarded by mu
@@ -29,20 +29,21 @@ type Load struct {
 
 type loadKey struct{}
 
+// LoadOf returns the load whose loader ctx was made for, nil if there is none.
 func LoadOf(ctx context.Context) *Load {
 	l, _ := ctx.Value(loadKey{}).(*Load)
 	return l
 }
 
-// parentOf is loadOf for a context whose caller may have left: one that must not be used any more, and panics, is in no load.
+// parentOf is LoadOf for a context whose caller may have left. Such a context may panic, and then is in no load.
 func parentOf(ctx context.Context) (l *Load) {
 	defer func() { _ = recover() }()
 	return LoadOf(ctx)
 }
 
-// underWay is l, or the load around it, that has not ended yet; nil where all have, which is what is left of a loader whose context is
-// used after it has returned.
-func (l *Load) underWay() *Load {
+// running returns l, or the nearest load around it, that has not ended. It returns nil if all have ended: the loader's context is used after
+// the loader has returned.
+func (l *Load) running() *Load {
 	for ; l != nil; l = l.parent {
 		l.mu.Lock()
 		over := l.ended
@@ -78,8 +79,7 @@ func (l *Load) set(change func()) {
 	}
 }
 
-// Of returns the share that a key of a policy has in the load of a batch, nil where the load is not of that key. A load of one key is its
-// own share.
+// Of returns the Load of one key of a policy in a batch, nil if the batch does not load that key. For a load of one key it is l itself.
 func (l *Load) Of(key string, is func(Holder) bool) *Load {
 	at := slices.IndexFunc(l.attempts, func(a *attempt) bool { return a.Key == key && is(a.Policy.Holder) })
 	switch {
@@ -104,7 +104,7 @@ func (l *Load) shares() []*Load {
 	return l.each
 }
 
-// refusedTags is the error of a load whose loader has given its value tags that no entry takes, nil where it takes them.
+// refusedTags returns an error if a loader has named tags that cannot be used for a: too many, or not valid.
 func (a *attempt) refusedTags(names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -121,9 +121,9 @@ func (a *attempt) refusedTags(names []string) error {
 		if n <= keyspace.MaxTags {
 			return nil
 		}
-		err = invalidArgument(strconv.Itoa(n) + " tags, an entry takes at most " + strconv.Itoa(keyspace.MaxTags))
+		err = invalidArgument(strconv.Itoa(n) + " tags, at most " + strconv.Itoa(keyspace.MaxTags) + " allowed")
 	}
-	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the loader has given its value tags by Load.Tag that are refused", Err: err}
+	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Load.Tag: tags refused", Err: err}
 }
 
 // PerID returns contexts in which each id of a batch has a Load of its own.
@@ -148,14 +148,14 @@ func (l *Load) end() {
 	}
 }
 
-// A decision is what a loader has said about a value.
+// A decision is what a loader has decided about a value by its Load.
 type decision struct {
-	ttl   time.Duration // 0 for the policy's
+	ttl   time.Duration // 0: the policy's
 	store bool
 	tags  []string
 }
 
-// decision is about the value of attempt i, once the load has ended.
+// decision returns the decision about the value of attempt i, once the load has ended.
 func (l *Load) decision(i int) decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,13 +7,14 @@ import (
 	"github.com/gatewayz/aside/internal/tags"
 )
 
-// guard keeps later callers from joining a's flight once something has changed since it began to read: its key, or one of
-// its tags, here or elsewhere; or once something could have changed without a word to this process. Redis tells only of what was
-// read. So a load that has come about without that is joined while Redis has been away ever since, and not for longer than an entry is
-// served then; once Redis is back, other processes may have invalidated what it loads. Where a server does not tell of
-// changes, or not of those of a key, a load is joined for a second.
+// setJoinable says until when later callers may join a's flight: until a change of its key or of one of its tags since the flight began to
+// read, by this process or by another one. Redis notifies this process only of changes of what it has read. So there are two further limits:
+//
+//   - A load that began without reading Redis is joinable while Redis has been unavailable all the time, and for no longer than a stale entry
+//     is served. Once Redis is back, other processes may have invalidated what it loads.
+//   - Where a server does not notify of changes at all, or not of changes of a key, a load is joinable for redisstore.UntrackedLife.
 func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
-	if a.call == nil { // a Get, or a Set
+	if a.call == nil { // a Peek or a Set: there is no flight
 		return
 	}
 	g := &joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, read: a.read && e.Store != nil, until: a.untrackedUntil()}
@@ -33,16 +34,16 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	a.call.Guard(g.joinable)
 }
 
-// A joinable is what a load rests on while others may join it. It does not change, since who would join the load looks at any time.
+// A joinable holds what must stay unchanged for callers to join a load. It is immutable: callers evaluate it at any time.
 type joinable struct {
 	cache     *Engine
 	key       string
 	fence     *near.Fence
 	notice    tags.Notice
-	read      bool   // Redis was read; before that, what is read is as new as who joins
-	until     int64  // until when the load is joined where nobody tells of a change
+	read      bool   // Redis was read; before that, what the flight is going to read is new enough for any caller
+	until     int64  // until when the load is joinable if Redis does not notify of a change
 	late      bool   // its loader names tags
-	tagEvents uint64 // that were known of when the flight began
+	tagEvents uint64 // when the flight began
 	tags      []watched
 	few       [3]watched // room for tags
 }
@@ -50,10 +51,11 @@ type joinable struct {
 type watched struct {
 	tag    string
 	fence  *near.Fence
-	gen    *near.Generation // by which Redis tells of a change; nil: by the fence
+	gen    *near.Generation // becomes invalid with a change of the tag; nil: the fence is broken
 	notice tags.Notice
 }
 
+// untracked reports whether a load must not be joined any more because a change of name could go unnoticed.
 func (g *joinable) untracked(name string, n *tags.Notice) bool {
 	if !g.cache.Clock.Before(g.until) {
 		return true
@@ -76,7 +78,7 @@ func (g *joinable) joinable() bool {
 		case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
 			return false
 		case !g.read:
-		case t.gen != nil: // also where the generation of another tag is not known, so that the load has captured nothing
+		case t.gen != nil: // checked even if another tag's generation is unknown, and the load has captured none
 			if !t.gen.Valid() {
 				return false
 			}
@@ -91,22 +93,22 @@ func (g *joinable) joinable() bool {
 	return true
 }
 
-// tracked reports whether this process is told of changes of the key and of all tags of a; if not, whether Redis is away for all
-// those that it is not told of.
-func (e *Engine) tracked(m *tags.Snapshot, a *attempt) (all, away bool) {
+// tracked reports whether Redis notifies this process of changes of a's key and of all its tags; if not, whether Redis is unavailable for
+// each name that it does not notify of.
+func (e *Engine) tracked(m *tags.Snapshot, a *attempt) (all, unavailable bool) {
 	tracked := a.notice.Tracked()
-	all, away = m.Tracked(a.unstoredTags())
-	return all && tracked, away && (tracked || e.tags.CutOff(a.Key, &a.notice))
+	all, unavailable = m.Tracked(a.unstoredTags())
+	return all && tracked, unavailable && (tracked || e.tags.CutOff(a.Key, &a.notice))
 }
 
-// restsOn are the tags that a value rests on which is not stored in Redis. A pattern changes only what Redis holds, and the sequence,
-// so that is one of them.
+// unstoredTags are the tags of a value that is not stored in Redis. The sequence is one of them: an invalidation by pattern changes only
+// values that Redis holds, and the sequence.
 func (a *attempt) unstoredTags() []string {
 	return append(a.Tags[:len(a.Tags):len(a.Tags)], keyspace.Sequence)
 }
 
-// lateTagsUntracked reports whether a loader has named tags of whose changes nobody has told this process for too long to share its
-// value with those who have come since.
+// lateTagsUntracked reports whether Redis has not notified this process of changes of tags that a loader has named, for too long to share
+// the value with callers that came in the meantime.
 func (e *Engine) lateTagsUntracked(m *tags.Snapshot, a *attempt) bool {
 	if e.Store == nil {
 		return false
@@ -118,13 +120,13 @@ func (e *Engine) lateTagsUntracked(m *tags.Snapshot, a *attempt) bool {
 	return !e.Clock.Before(a.untrackedUntil()) || e.Store.Tracks(keyspace.Sequence) && !e.tags.CutOff(keyspace.Sequence, &k.Notice)
 }
 
-// joinUntil is until when a load may be joined that nobody is told of any change of.
+// untrackedUntil is until when a load is joinable that Redis notifies nobody of changes of.
 func (a *attempt) untrackedUntil() int64 {
 	return a.began + int64(max(a.Policy.DegradedTTL, longestUntrackedJoin))
 }
 
-// awayFromLateTags reports whether Redis is away for the key and for all tags that its loader has named.
-func (e *Engine) awayFromLateTags(m *tags.Snapshot, a *attempt) bool {
+// lateTagsCutOff reports whether Redis is unavailable for a's key and for all tags that its loader has named.
+func (e *Engine) lateTagsCutOff(m *tags.Snapshot, a *attempt) bool {
 	if !e.tags.CutOff(a.Key, &a.notice) || !e.tags.CutOff(keyspace.Sequence, &m.State(keyspace.Sequence).Notice) {
 		return false
 	}
@@ -137,6 +139,6 @@ func (e *Engine) awayFromLateTags(m *tags.Snapshot, a *attempt) bool {
 	return err == nil
 }
 
-// longestUntrackedJoin is for how long a load is joined that nobody is told of any change of, where DegradedTTL is less: as long as it may take
-// until this process finds out that Redis does not tell it of changes.
+// longestUntrackedJoin is for how long a load is joinable without notifications where DegradedTTL is less. It is how long it may take this
+// process to find out that Redis does not notify it.
 const longestUntrackedJoin = redisstore.Takeover

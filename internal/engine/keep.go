@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -10,17 +12,21 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// keepWithoutLease keeps in memory what was loaded without a lease, or could not be stored under it. Where Redis tells of every change
-// that the value could be out of date for, it is as good as one that is in Redis. Where Redis is away, it is kept as what
-// nobody tells of: for DegradedTTL. Otherwise Redis was there and it is not known what it would tell, so it is not kept.
+// keepWithoutLease keeps in memory a value that was loaded without a lease, or that could not be stored under it:
+//
+//   - Where Redis notifies this process of changes of the key and all tags, the value is kept like one that is in Redis.
+//   - Where Redis is unavailable for each name that it does not notify of, the value is kept for DegradedTTL.
+//   - Otherwise it is not kept: another process could invalidate it, and this process would not be notified.
 func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
-	switch all, away := e.tracked(m, a); {
+	switch all, unavailable := e.tracked(m, a); {
 	case all && len(a.lateNames) == 0:
 		e.keepTracked(m, a, start, ttl)
-	case away && (len(a.lateNames) == 0 || e.awayFromLateTags(m, a)):
+	case unavailable && (len(a.lateNames) == 0 || e.lateTagsCutOff(m, a)):
 		e.keepUntracked(m, a, start, ttl)
 	}
 }
+
+// keepTracked keeps in memory a value whose changes Redis pushes to this process.
 
 func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
 	list, ok := m.Vouchers([]*near.Voucher{a.notice.Voucher}, a.unstoredTags())
@@ -35,11 +41,11 @@ func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time
 	if e.roomFor(a, entry) && !e.Near.Insert(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
 	}
-	e.closedMeanwhile(a)
+	e.deleteIfClosed(a)
 }
 
-// keepUntracked keeps in memory what was loaded while Redis could not be asked, for the policy's DegradedTTL: nobody would tell
-// if another process invalidated it. What this process invalidates ends it at once.
+// keepUntracked keeps in memory a value that was loaded while Redis was unavailable, for the policy's DegradedTTL: this process would not be
+// notified if another one invalidated it. An invalidation by this process removes it at once.
 func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
 	if a.Policy.DegradedTTL <= 0 {
 		return
@@ -57,7 +63,7 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 		return
 	}
 	if e.tags.Events().All != a.tagEvents.All && len(a.lateNames) > 0 {
-		return // one of the tags above may be it: their fences are younger than the load
+		return // one of the tags above may have been invalidated before its fence was taken
 	}
 	a.out.FreshUntil = start + int64(ttl)
 	entry := a.asEntry(list)
@@ -65,39 +71,36 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 	if e.roomFor(a, entry) && !e.Near.Keep(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
 	}
-	e.closedMeanwhile(a)
+	e.deleteIfClosed(a)
 }
 
-// insertLoaded keeps a.out in memory, in memory mode, unless it was invalidated meanwhile. A value that is too large is not
-// kept: its callers get it all the same, and are told so.
+// insertLoaded keeps a.out in memory, in memory mode, unless it was invalidated during the load. A value that is too large is not kept. Its
+// callers still get it, and the log says why it is not cached.
 func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt) error {
 	refused := false
 	if len(a.lateNames) > 0 {
 		unmoved, err := e.addLateTags(ctx, m, a)
-		if err == nil && len(a.Tags) > wire.MaxTags {
-			err = wire.ErrTags
-		}
 		if err != nil {
-			return e.unkept(a, err)
+			return e.uncached(a, err)
 		}
 		refused = !unmoved
 	}
 	list, ok := a.captured.Vouchers(nil)
 	entry := a.asEntry(list)
 	if !e.roomFor(a, entry) {
-		return e.unkept(a, wire.ErrTooLarge)
+		return e.uncached(a, e.noRoom(entry))
 	}
 	if refused || !ok || !e.Near.Insert(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
 	}
 	if a.Replace {
-		e.Near.Discard(a.Key, a.out.LoadedAt) // where the new value was not stored
+		e.Near.Discard(a.Key, a.out.LoadedAt) // the old value, if the new one was not stored
 	}
-	e.closedMeanwhile(a)
+	e.deleteIfClosed(a)
 	return nil
 }
 
-// keepRead keeps in memory what was read from Redis, if somebody vouches for it.
+// keepRead keeps in memory a value that was read from Redis, if Redis notifies this process of its changes.
 func (e *Engine) keepRead(a *attempt, out Outcome, carried tags.Capture) {
 	own := a.notice.Voucher
 	if own == nil {
@@ -111,15 +114,15 @@ func (e *Engine) keepRead(a *attempt, out Outcome, carried tags.Capture) {
 	}
 	entry := &near.Entry{Value: kept, Scope: a.Policy.scope(list, a.Tags), LoadedAt: out.LoadedAt, FreshUntil: out.FreshUntil, Size: size}
 	if !e.Near.Insert(a.Key, entry, a.fence) {
-		e.Near.Keep(a.Key, entry, a.fence) // as a stale one, where the server of a tag is away
+		e.Near.Keep(a.Key, entry, a.fence) // as a stale value, where the server of a tag is unavailable
 	}
 }
 
-// asEntry makes the entry in memory of what was loaded.
+// asEntry makes the entry for memory of a loaded value.
 func (a *attempt) asEntry(list []*near.Voucher) *near.Entry {
 	entry := a.Entry
 	if entry == nil || a.out.Value != a.Value {
-		entry = new(near.Entry) // which is not to keep alive what came with it
+		entry = new(near.Entry) // a.Entry would keep the value alive that was allocated with it
 	}
 	kept := a.out.inMemory()
 	*entry = near.Entry{
@@ -129,19 +132,35 @@ func (a *attempt) asEntry(list []*near.Voucher) *near.Entry {
 	return entry
 }
 
-// roomFor reports whether memory takes an entry that is not in Redis too.
+// roomFor reports whether memory takes an entry that is not stored in Redis.
 func (e *Engine) roomFor(a *attempt, entry *near.Entry) bool {
 	return entry.Size <= int64(e.opts.MaxValueBytes) && e.Near.Fits(a.Key, entry.Size)
 }
 
-func (e *Engine) unkept(a *attempt, err error) error {
+// noRoom is the error for an entry that memory does not take.
+func (e *Engine) noRoom(entry *near.Entry) error {
+	if entry.Size > int64(e.opts.MaxValueBytes) {
+		return e.tooLarge(entry.Size)
+	}
+	return errOverMaxBytes
+}
+
+var errOverMaxBytes = errors.New("value larger than MaxBytes, which bounds all values in memory")
+
+// tooLarge is the error for a value of so many bytes.
+func (e *Engine) tooLarge(size int64) error {
+	return fmt.Errorf("%w: %d bytes, at most %d", wire.ErrTooLarge, size, e.opts.MaxValueBytes)
+}
+
+// uncached notes a loaded value that memory does not take.
+func (e *Engine) uncached(a *attempt, err error) error {
 	e.unstorable(a, err)
 	a.out.FreshUntil = a.out.LoadedAt
 	return err
 }
 
-// closedMeanwhile keeps what is brought by a loader that Close has given up on from being found.
-func (e *Engine) closedMeanwhile(a *attempt) {
+// deleteIfClosed removes a value that a loader has returned after Close gave up waiting for it.
+func (e *Engine) deleteIfClosed(a *attempt) {
 	if e.closed.Load() {
 		e.Near.Delete(a.Key)
 	}

@@ -11,42 +11,57 @@ import (
 	"github.com/gatewayz/aside/internal/tags"
 )
 
-// fence takes the fences of an attempt, before anything is read that a change could overtake, and keeps those who come after a
-// change from joining its flight. What is in quarantine is looked up last:
+// takeFences takes the fences of an attempt before anything is read, and makes its flight joinable only until a change breaks them. It
+// checks the quarantine last, because of this sequence:
 //
-//  1. The flight is there, and has no guard yet: whoever comes may join it, since what it reads is as new as he is.
-//  2. An invalidation that Redis has not confirmed is entered. It breaks the fences that are taken already.
-//  3. A caller comes, and joins.
-//  4. The guard is up. It keeps out those who come from now on, but not him: the flight must not read what Redis still holds.
-func (e *Engine) fence(a *attempt, m *tags.Snapshot, wake chan<- struct{}) {
+//  1. The flight exists, and setJoinable has not run yet. Any caller may join: what the flight is going to read is new enough for it.
+//  2. This process invalidates the key, and Redis does not confirm that. The journal enters it, and the fences that exist are broken.
+//  3. A second caller joins the flight.
+//  4. setJoinable runs. It stops callers that come from now on, but the second one has joined already.
+//
+// The second caller must not get the old value, which Redis still holds. checkQuarantine runs after step 4, so it finds the entry of step 2,
+// and the flight does not trust what Redis holds.
+func (e *Engine) takeFences(a *attempt, m *tags.Snapshot, wake chan<- struct{}) {
 	a.fence.End()
 	a.began, a.read, a.unanswered = e.Clock.Now(), false, false
 	a.fence, a.notice, a.captured.Tags = e.Near.Fence(a.Key, wake), e.tags.Notice(a.Key), nil
 	m.Add(a.Tags...)
 	m.Add(keyspace.Sequence)
 	a.setJoinable(e, m)
-	e.seeQuarantine(a, m)
+	e.checkQuarantine(a, m)
 }
 
-// seeQuarantine looks up which of a's names Redis must not be asked for.
-func (e *Engine) seeQuarantine(a *attempt, m *tags.Snapshot) {
+// checkQuarantine looks up which of a's names are in quarantine: Redis has not confirmed that they were invalidated.
+func (e *Engine) checkQuarantine(a *attempt, m *tags.Snapshot) {
 	a.quarantined = e.journal.Contains(a.Key)
 	m.Recheck(a.Tags)
 }
 
-// recheckNear takes the fences, and looks into memory again now that the flight is led: a load that ended between the first
-// look and then would be repeated.
+// endFences ends all fences of a flight.
+func endFences(m *tags.Snapshot, attempts []*attempt) {
+	for _, a := range attempts {
+		a.fence.End()
+	}
+	m.End()
+}
+
+// recheckNear takes the fences, and looks into memory a second time. Without that, a load would be repeated:
+//
+//  1. A caller looks into memory, and misses: another flight is loading the key.
+//  2. That flight stores the value in memory, and ends.
+//  3. The caller finds no flight to join, and leads a new one.
+//  4. The new flight looks into memory again, and finds the value.
 func (e *Engine) recheckNear(ctx context.Context, attempts []*attempt, m *tags.Snapshot, wake chan<- struct{}) (pending []*attempt) {
 	for _, a := range attempts {
 		a.tagEvents = e.tags.Events()
 		if a.Replace {
-			e.Near.Break(a.Key) // of the loads under way, none is stored any more
+			e.Near.Break(a.Key) // no load that is in flight may be stored over the new value
 		}
-		e.fence(a, m, wake)
+		e.takeFences(a, m, wake)
 		if f, ok := e.storing.Load(a.Key); ok && !a.Replace && !a.Strong {
-			// Redis tells of this process's own change like of any other, so nobody joins the flight that stores the value
-			// any more. But it is about to be here: reading and decoding it once more would take longer. Where Redis did not
-			// answer, this has been the wait for Redis that a call may have: there is not to be a second one.
+			// Another flight is storing the value. Redis pushes that write like any other, so its flight is no longer
+			// joinable. The value is about to be in memory: to wait for it is faster than to read and decode it again. If
+			// Redis does not answer, this wait has used up the call's budget, and Redis is not asked again.
 			select {
 			case <-f.(*storing).over:
 				a.skip = f.(*storing).err
@@ -57,7 +72,7 @@ func (e *Engine) recheckNear(ctx context.Context, attempts []*attempt, m *tags.S
 			shareHit(a, out)
 			continue
 		}
-		if entry := e.Near.Get(a.Key); entry != nil && !a.ours(entry) && !a.Replace {
+		if entry := e.Near.Get(a.Key); entry != nil && !a.sameOwner(entry) && !a.Replace {
 			e.otherPolicy(a, entry.Scope.Owner.(Holder).Resolved().Owner)
 		}
 		pending = append(pending, a)
@@ -65,20 +80,37 @@ func (e *Engine) recheckNear(ctx context.Context, attempts []*attempt, m *tags.S
 	return pending
 }
 
-// readNear looks into memory.
+// shareHit answers an attempt with a value that is cached. The flight may go on for other keys while that value grows old, so callers that
+// come later do not share it.
+func shareHit(a *attempt, out Outcome) {
+	a.call.Drop()
+	a.call.Resolve(out, nil)
+}
+
+// captureLocal captures the generations of attempts' tags in memory mode.
+func (e *Engine) captureLocal(m *tags.Snapshot, attempts []*attempt) {
+	m.Renew(true)
+	m.Local()
+	for _, a := range attempts {
+		m.Capture(&a.captured, a.Tags)
+		a.setJoinable(e, m)
+	}
+}
+
+// readNear looks into memory for a fresh value.
 func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 	if a.Replace || a.Strong && e.Store != nil {
 		return Outcome{}, false
 	}
 	entry := e.Near.Get(a.Key)
-	if entry == nil || !a.ours(entry) {
+	if entry == nil || !a.sameOwner(entry) {
 		return Outcome{}, false
 	}
 	value, ok := entry.Value, fits(entry.Value, a.Type)
-	if !ok && e.Store == nil { // else Redis is asked, and what it has is kept as this type
+	if !ok && e.Store == nil { // otherwise Redis is read, and its value is kept as this type
 		if !a.hasAllFields(entry.Value) {
 			a.reason = reasonNarrower
-		} else if value, ok = e.as(entry.Value, a); !ok {
+		} else if value, ok = e.convert(entry.Value, a); !ok {
 			a.reason = "the stored value cannot be used"
 		}
 	}
@@ -86,55 +118,54 @@ func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: "fresh", LoadedAt: entry.LoadedAt, FreshUntil: entry.FreshUntil}
-	out.found(value)
+	out.setCached(value)
 	return out, true
 }
 
-// readDegraded looks into memory for a value that nobody vouches for, while Redis is away. A Strong call is not answered with
-// one: it asks for what Redis holds, or what the loader finds.
+// readDegraded looks into memory for a stale value while Redis is unavailable. A Strong call does not take one: it wants the value in Redis,
+// or a load.
 func (e *Engine) readDegraded(a *attempt) (Outcome, bool) {
-	if e.Store == nil || !e.away(a) {
+	if e.Store == nil || !e.unavailable(a) {
 		return Outcome{}, false
 	}
 	before := a.reason
 	a.reason = redisstore.ErrUnavailable.Error()
 	out, ok := e.readStale(a)
-	a.reason = before // it may be there by the time that a load begins
+	a.reason = before // Redis may be available again when the load begins
 	return out, ok
 }
 
-// away reports whether a server is away that a cannot do without: that of its key, or of a tag.
-func (e *Engine) away(a *attempt) bool {
+// unavailable reports whether the server of a's key, or of one of its tags, is unavailable.
+func (e *Engine) unavailable(a *attempt) bool {
 	if e.Store.AllUp() {
 		return false
 	}
 	return !e.Store.UpFor(a.Key) || slices.ContainsFunc(a.Tags, func(tag string) bool { return !e.Store.UpFor(tag) })
 }
 
-// readStale looks into memory for a value that nobody vouches for, where Redis could not be asked for a better one.
+// readStale looks into memory for a stale value: one that is in its TTL, and whose validity Redis no longer confirms.
 func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 	if a.Replace || a.Strong {
 		return Outcome{}, false
 	}
 	entry := e.Near.Stale(a.Key)
-	if entry == nil || !a.ours(entry) || !a.hasAllFields(entry.Value) {
+	if entry == nil || !a.sameOwner(entry) || !a.hasAllFields(entry.Value) {
 		return Outcome{}, false
 	}
-	value, ok := e.as(entry.Value, a)
+	value, ok := e.convert(entry.Value, a)
 	if !ok {
 		return Outcome{}, false
 	}
 	out := Outcome{Status: StatusStale, Tier: TierMemory, Reason: a.reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt}
-	out.found(value)
+	out.setCached(value)
 	return out, true
 }
 
-// shareStale gives those who wait what memory has, where Redis could not be asked for a better value, and passes the attempts
-// that have to be loaded. Where Redis has said what it holds, and would only not take a new value, what memory has without a word
-// from Redis is no better than that.
+// shareStale answers attempts with stale values where Redis could not be read, and returns the attempts that have to be loaded. Where Redis
+// was read, and only a lease could not be had, a stale value is no better than what Redis holds.
 func (e *Engine) shareStale(attempts []*attempt) (others []*attempt) {
 	for _, a := range attempts {
-		if a.status == StatusFallback && (a.unanswered || e.away(a)) {
+		if a.status == StatusFallback && (a.unanswered || e.unavailable(a)) {
 			if out, ok := e.readStale(a); ok {
 				shareHit(a, out)
 				continue
@@ -145,7 +176,7 @@ func (e *Engine) shareStale(attempts []*attempt) (others []*attempt) {
 	return others
 }
 
-// fits reports whether a value in memory is one of typ.
+// fits reports whether a value in memory is of type typ, or "not found".
 func fits(value any, typ reflect.Type) bool {
 	if IsAbsent(value) {
 		return true
@@ -156,5 +187,5 @@ func fits(value any, typ reflect.Type) bool {
 	return reflect.TypeOf(value).Elem() == typ
 }
 
-// ours reports whether an entry in memory is for a's policy.
-func (a *attempt) ours(entry *near.Entry) bool { return entry.Scope.Owner == any(a.Policy.Holder) }
+// sameOwner reports whether an entry in memory belongs to a's policy.
+func (a *attempt) sameOwner(entry *near.Entry) bool { return entry.Scope.Owner == any(a.Policy.Holder) }

@@ -11,14 +11,14 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A storedValue is what Redis holds for an attempt, before its tags were looked at.
+// A storedValue is the value that Redis holds for an attempt. Its tags are not checked yet.
 type storedValue struct {
 	attempt *attempt
 	header  wire.Header
 	payload []byte
 }
 
-// openEnvelope reads the envelope of what Redis holds, or notes why that cannot be used.
+// openEnvelope opens the envelope of a value that Redis holds, or notes why that cannot be used.
 func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read) (*storedValue, bool) {
 	stored := r.Value
 	a.Policy.observeSize(int64(len(stored)))
@@ -41,12 +41,12 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		err = errForeignTag
 	}
 	if errors.Is(err, wire.ErrNewer) {
-		// Two builds side by side during a deployment must not overwrite each other's values for ever: the older one
-		// gives way.
+		// During a deployment two builds run side by side. They must not go on overwriting each other's values, so the older build
+		// does not store its own.
 		a.storable, a.reason = false, "stored by a newer build"
 		return nil, false
 	}
-	a.reject = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored), r.Cut)
+	a.rejected = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored), r.Cut)
 	switch {
 	case errors.Is(err, errNoChunk):
 		a.reason = "a part of the stored value is gone"
@@ -70,14 +70,15 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 }
 
 var (
-	errTooWide      = errors.New("decoded, it would take far more memory than MaxValueBytes allows for")
-	errForeignTag   = errors.New("it names a key as a tag that is none")
-	errNoChunk      = errors.New("a chunk is gone")
-	errChunksUnread = errors.New("chunks not delivered by Redis") // and this was noted
+	errTooWide      = errors.New("the decoded value would take far more memory than MaxValueBytes allows")
+	errForeignTag   = errors.New("the value names a key as a tag that is not a tag")
+	errNoChunk      = errors.New("a chunk is missing")
+	errChunksUnread = errors.New("chunks could not be read from Redis") // redisFailed has noted why
 )
 
-// readChunks reads a large value by its manifest. Chunks are written before their manifest and never changed, so what the
-// connection vouches for is the manifest; but memory may have lost a chunk, or the value has been replaced in between.
+// readChunks reads the chunks of a large value by its manifest. Chunks are written before their manifest and never changed, so it is enough
+// that Redis tracks the manifest. A chunk may still be missing: Redis may have evicted it, or the value was replaced since the manifest was
+// read.
 func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h wire.Header, payload []byte, err error) {
 	m, err := wire.ReadManifest(e.named(a.Key), stored, e.limits())
 	if err != nil {
@@ -99,7 +100,7 @@ func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h w
 	return m.Join(e.named(a.Key), stored, chunks, e.limits())
 }
 
-// usable makes an outcome of what Redis holds, and keeps it in memory; or it notes why it cannot be used.
+// usable makes an outcome of a value that Redis holds, and keeps the value in memory. Or it notes why the value is not used.
 func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (Outcome, bool) {
 	a := v.attempt
 	carried, is, why := m.Judge(v.header.Tags, a.Policy.Tags, a.Strong, a.Policy.DegradedTTL)
@@ -115,11 +116,11 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	now, within, ok := e.Store.Now(a.Key)
 	until := a.Policy.until(&v.header)
 	if !ok || now-within >= until {
-		// Redis' own expiry removes it at that time, unless somebody has changed the key's, or the policy's TTL was longer.
+		// Redis expires the key at that time too, unless the key's expiry was changed, or the policy had a longer TTL.
 		a.reason = "expired"
 		return Outcome{}, false
 	}
-	now = max(now, v.header.LoadStart) // which is not in the future, whatever our reading of the server's clock says
+	now = max(now, v.header.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
 	local := e.Clock.Now()
 	out := Outcome{
 		Status:     StatusHit,
@@ -129,7 +130,7 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 		FreshUntil: local + (until-now)*int64(time.Microsecond),
 	}
 	for _, t := range carried.Tags {
-		if !a.has(t.Tag) { // nobody could know while it was read: see tooLate
+		if !a.has(t.Tag) { // the value names it, its policy does not: see joinedOutdated
 			out.late, out.tagEvents = true, a.tagEvents.All
 		}
 	}
@@ -146,18 +147,19 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	return out, true
 }
 
+// undecodable counts and logs a value in Redis that cannot be used.
 func (e *Engine) undecodable(a *attempt, err error) {
 	a.Policy.Counters.DecodeErrors.Add(1)
 	a.reason = "the stored value cannot be used"
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: a value in Redis cannot be used and counts as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.Warn("aside: unusable value in redis treated as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 
-// anotherBuild notes a value that is whole, and that this process cannot decode: another one with another type or codec has stored it. Two
-// builds side by side must not push out each other's values at each call. So this one keeps what it loads in its own memory; but where
-// nobody tells it of changes it keeps nothing there, and has to store what it loads.
-func (e *Engine) anotherBuild(a *attempt, err error) {
+// otherBuild notes a value that is intact and cannot be decoded here: a process with another type or codec has stored it. Two builds side by
+// side must not replace each other's values at each call. So this process keeps what it loads in its own memory. Where Redis does not notify
+// it of changes it keeps nothing in memory, and has to store what it loads.
+func (e *Engine) otherBuild(a *attempt, err error) {
 	e.undecodable(a, err)
 	a.storable, a.reason = !a.notice.Tracked(), "stored by a build with another type or codec"
 }

@@ -6,22 +6,22 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// Policies of one category share the first part of their keys, so two of them can make the same key: TTL.UserProfile and
-// TTL.UserCredits do with the id of a user alone. A key is what people write, in an invalidation, in redis-cli and at the admin API,
-// where it says nothing of a policy; so it stays as it is, and reaches whatever is stored under it. What is stored says
-// whose it is, and counts for that policy alone:
+// Policies of one category share the first part of their keys, so two of them can make the same key: TTL.UserProfile and TTL.UserCredits
+// do with the id of a user alone. People write keys, in an invalidation, in redis-cli and at the admin API, and name no policy there. So a key
+// does not contain its policy, and an invalidation of the key reaches the value of any policy. The value says which policy it belongs to, and
+// is a miss for others, which replace it:
 //
-//   - in memory by its plan;
-//   - of a load in flight by the plan in its flightKey;
+//   - in memory by the owner of its scope;
+//   - of a load in flight by the policy in its flightKey;
 //   - in Redis by the header's Policy.
 //
-// For the others it is a miss, and is replaced. Such policies take the place from each other, which costs loads, so it is logged.
+// Policies that replace each other's values cause loads, so that is logged.
 
-// VersionBits of what stands for a policy in its stored values are its version, the others its name.
+// VersionBits is how many bits of a Policy.Owner are the policy's version. The others stand for its name.
 const VersionBits = 16
 
-// foreign reports why a stored value does not count for a's policy, nil where it does. Of two versions of one policy the newer one's
-// values stay: see Policy.Version.
+// otherOwner returns why a stored value does not belong to a's policy, nil if it does. Of two versions of one policy the newer one's values
+// stay: see Policy.Version.
 func (a *attempt) otherOwner(owner uint64) error {
 	own := a.Policy.Owner
 	switch {
@@ -47,7 +47,7 @@ const reasonShared = "another policy's value is under this key"
 func (e *Engine) otherPolicy(a *attempt, owner uint64) {
 	a.reason = reasonShared
 	if a.Policy.sharedLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: two policies of one category store values under the same key, and replace each other's: give the keys of one of them a part more, or the policy a Category of its own",
+		e.opts.Logger.Warn("aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
 			"policy", a.Policy.Name, "other", e.opts.NameOfOwner(owner, a.Policy.Category), "key", a.Key)
 	}
 }

@@ -6,12 +6,12 @@ import (
 	"github.com/gatewayz/aside/internal/guard"
 )
 
-// Peek finds what is cached, without a load. Where that is nothing, the outcome's status says whether Redis could be asked.
+// Peek returns the cached value, without a load. If there is none, the outcome's status says whether Redis could be read.
 func (e *Engine) Peek(ctx context.Context, r Request) (out Outcome, ok bool) {
 	a := newAttempt(r)
 	out, ok = e.readNear(a)
 	if !ok {
-		// A load that has just been shared may still be on its way to Redis.
+		// A value that was just loaded may not be stored yet.
 		out, ok = e.flights.Peek(a.flightKey())
 		out.Status, out.Tier = StatusHit, TierMemory
 	}
@@ -25,7 +25,7 @@ func (e *Engine) Peek(ctx context.Context, r Request) (out Outcome, ok bool) {
 	return out, true
 }
 
-// peekStore finds what Redis holds. However a codec ends the goroutine, the fences are ended.
+// peekStore reads the value in Redis. The fences are ended even if a codec ends the goroutine.
 func (e *Engine) peekStore(ctx context.Context, a *attempt) (out Outcome, ok bool) {
 	calm := guard.Context(ctx)
 	e.awaitFirst(calm, a)
@@ -34,7 +34,7 @@ func (e *Engine) peekStore(ctx context.Context, a *attempt) (out Outcome, ok boo
 	m := e.tags.Snapshot()
 	defer m.End()
 	defer func() { a.fence.End() }()
-	e.fence(a, m, nil)
+	e.takeFences(a, m, nil)
 	ok = len(e.readStore(budget, m, []*attempt{a}, func(_ *attempt, o Outcome) { out = o })) == 0
 	if !ok && a.status == StatusFallback {
 		out, ok = e.readStale(a)

@@ -13,28 +13,28 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A Policy is a policy as one cache carries it out: with the defaults filled in and the overrides applied.
+// A Policy is a policy of one cache, with the defaults filled in and the overrides applied.
 type Policy struct {
 	Name        string
 	Category    string
-	Owner       uint64   // what stands for the policy in its stored values
+	Owner       uint64   // identifies the policy in its stored values
 	Tags        []string // of all its values
 	TTL         time.Duration
 	NegativeTTL time.Duration // 0: not cached
-	DegradedTTL time.Duration // 0: never without a voucher
+	DegradedTTL time.Duration // 0: stale values are not served
 	LoadTimeout time.Duration
 	LoadGrace   time.Duration // 0: none
 	Jitter      float64
 	Codec       wire.Codec // nil: the one that fits the type
 	Private     bool
 	Counters    *stats.Counters
-	Holder      Holder // what holds the policy: the owner of its entries in memory
+	Holder      Holder // holds the policy, and is the owner of its entries in memory
 
-	largestSeen atomic.Int64                  // the largest stored value met so far, in bytes: what the limit of an operation has to allow for
+	largestSeen atomic.Int64                  // the size of the largest stored value so far, in bytes: see Engine.budget
 	valueLog    loglimit.Limiter              // about values that cannot be used or stored
 	sharedLog   loglimit.Limiter              // about values of other policies under its keys
-	scopes      atomic.Pointer[[]*near.Scope] // the ones used last
-	types       sync.Map                      // those of values that went to Redis or came from there: see narrower
+	scopes      atomic.Pointer[[]*near.Scope] // the last ones used
+	types       sync.Map                      // the types of values that were stored in Redis or read there: see narrower
 }
 
 // A Holder is a type of the package above that holds a policy.
@@ -43,8 +43,8 @@ type Holder interface{ Resolved() *Policy }
 // Resolved returns the policy itself. A struct that embeds it is a Holder.
 func (pl *Policy) Resolved() *Policy { return pl }
 
-// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
-// those in the processor's cache if they lie in one place.
+// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same list. They share one scope, so that a hit
+// finds it in the processor's cache.
 func (pl *Policy) scope(list []*near.Voucher, tags []string) *near.Scope {
 	const most = 8
 	var recent []*near.Scope
@@ -72,8 +72,8 @@ func (pl *Policy) observeSize(size int64) {
 	}
 }
 
-// until is when a stored value is no longer fresh: when its writer says, but no later than the policy's TTL allows now, which may
-// have been shortened since. What a loader or a caller has chosen for a value stands.
+// until is when a stored value expires: when its writer says, but no later than the policy's TTL allows now, which may have been shortened
+// since. A TTL that a loader or a caller has chosen is not shortened.
 func (pl *Policy) until(h *wire.Header) int64 {
 	if h.OwnTTL {
 		return h.FreshUntil

@@ -116,7 +116,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 	m := e.tags.Snapshot()
 	defer m.End()
 	read := func() (found bool) {
-		e.fence(a, m, nil)
+		e.takeFences(a, m, nil)
 		pending := e.readStore(t.Context(), m, []*attempt{a}, func(*attempt, Outcome) { found = true })
 		require.Equal(t, !found, len(pending) == 1)
 		return found

@@ -9,9 +9,9 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// readStore looks into Redis, in one round trip, and hands each usable value to found. The others are pending. The
-// generations that memory does not know come along; a second round trip is for those of tags that nobody but the value
-// itself has named.
+// readStore reads attempts in Redis, and calls found for each usable value. It returns the attempts without one. One round trip reads the
+// values, and the generations of tags that memory does not know. There is a second one only if a value carries a tag that its request does not
+// name.
 func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*attempt, found func(*attempt, Outcome)) (pending []*attempt) {
 	if len(attempts) == 0 {
 		return nil
@@ -19,7 +19,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	attempts, pending = e.readable(m, attempts)
 	if len(attempts) == 0 && !slices.ContainsFunc(pending, func(a *attempt) bool { return a.skip == nil }) {
 		for _, a := range pending {
-			a.read = true // for the time that the load takes, nobody tells this process of anything
+			a.read = true // Redis is not asked, and does not notify this process during the load
 			a.setJoinable(e, m)
 		}
 		return pending
@@ -28,32 +28,32 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 		m.Renew(!attempts[0].Strong)
 	}
 	values := e.readKeys(ctx, m, attempts, pending)
-	attempts, values = e.setApart(m, attempts, values)
-	var sealed []*storedValue
+	attempts, values = e.separateLarge(m, attempts, values)
+	var stored []*storedValue
 	for i, a := range attempts {
 		r := values[i]
-		a.notice.Voucher, a.reject, a.unanswered = r.Voucher, redisstore.Rejected{}, false
+		a.notice.Voucher, a.rejected, a.unanswered = r.Voucher, redisstore.Rejected{}, false
 		switch {
 		case r.Err != nil:
 			e.redisFailed(ctx, a, r.Err)
 			a.unanswered = a.status == StatusFallback
-		case e.journal.Contains(a.Key): // what was confirmed is in doubt since: the reply may be another server's
+		case e.journal.Contains(a.Key): // a confirmed invalidation was entered again: after a failover, another server may have replied
 			a.quarantine()
 		case r.Value != nil && !a.Replace:
 			if v, ok := e.openEnvelope(ctx, a, r); ok {
-				sealed = append(sealed, v)
+				stored = append(stored, v)
 				m.AddStored(v.header.Tags, !a.Strong)
 				continue
 			}
 		}
 		pending = append(pending, a)
 	}
-	if lacksTags(m, sealed) {
-		after, cancel := e.Store.More(ctx, 0, 1) // chunks may have taken longer than was foreseen
+	if lacksTags(m, stored) {
+		after, cancel := e.Store.More(ctx, 0, 1) // reading chunks may have used up the budget
 		e.readKeys(after, m, nil, nil)
 		cancel()
 	}
-	for _, v := range sealed {
+	for _, v := range stored {
 		if out, ok := e.usable(ctx, m, v); ok {
 			found(v.attempt, out)
 		} else {
@@ -76,9 +76,9 @@ func lacksTags(m *tags.Snapshot, values []*storedValue) bool {
 	return slices.ContainsFunc(values, func(v *storedValue) bool { return m.Lacks(v.header.Tags) })
 }
 
-// readable tells those attempts that may be read in Redis from those that must not be, because Redis has not confirmed that they
-// were invalidated: neither is what it has of them trusted, nor is anything stored there. Nor are those read that have waited
-// for Redis in vain already.
+// readable splits off the attempts that are not read in Redis: those in quarantine, and those that have waited for Redis in vain already.
+// An attempt is in quarantine while Redis has not confirmed an invalidation of its key or of one of its tags. A value that Redis holds for it
+// is not trusted, and nothing is stored for it.
 func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, others []*attempt) {
 	for _, a := range attempts {
 		switch {
@@ -95,15 +95,15 @@ func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, othe
 	return readable, others
 }
 
-// readKeys reads the values of attempts, and the generations that m does not know. Of quarantined attempts, whose values are not trusted, it
-// reads just enough for Redis to tell of their changes: what is loaded for them is kept and shared only if it does.
+// readKeys reads the values of attempts, and the generations that m does not know. Of quarantined attempts it reads one byte, so that Redis
+// notifies this process of their changes: only then a load of them is kept in memory and shared.
 func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quarantined []*attempt) []redisstore.Read {
 	unread := m.Unread()
 	looks := make([]redisstore.Look, 0, len(attempts)+unread+len(quarantined))
 	for _, a := range attempts {
 		l := redisstore.Look{Key: a.Key, Fence: a.fence}
 		if a.Replace {
-			l.Head = wire.HeadLen // only so that Redis tells of changes
+			l.Head = wire.HeadLen // only so that Redis notifies of changes
 		}
 		looks = append(looks, l)
 	}
@@ -126,8 +126,8 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	return reads[:len(attempts)]
 }
 
-// budget bounds what a call may wait for Redis: once for all its operations, with time for values as large as those that
-// the policies have met before.
+// budget bounds how long a call waits for Redis, in all its operations together. It allows time for values as large as the largest ones of
+// the policies so far.
 func (e *Engine) budget(ctx context.Context, attempts ...*attempt) (context.Context, context.CancelFunc) {
 	var size int64
 	for _, a := range attempts {
@@ -142,34 +142,33 @@ func (e *Engine) budget(ctx context.Context, attempts ...*attempt) (context.Cont
 	return e.Store.Budget(ctx, size, len(attempts))
 }
 
-// unknownSize is how large a policy's values are taken for, where they are not in chunks, until the first one was met: half a
-// second's worth, so that a process that has just started reads what is in Redis rather than load it all again.
+// unknownSize is the assumed size of a policy's values until the first one is seen, where values are not in chunks. It allows half a second,
+// so that a process that has just started reads the values in Redis and does not load them all again.
 const unknownSize = 16 << 20
 
-// redisFailed notes that a load of a is not a plain miss. Without an answer from Redis there is no lease, and without
-// a lease nothing is stored.
+// redisFailed notes that Redis did not answer for a. So a has no lease, and without a lease nothing is stored in Redis.
 func (e *Engine) redisFailed(ctx context.Context, a *attempt, err error) {
 	if redisstore.IsWrongType(err) {
-		// Something else lives under our key: as bad as a value that cannot be decoded, and replaced like one.
+		// The key holds another type of Redis: it is treated and replaced like a value that cannot be decoded.
 		e.undecodable(a, err)
 		return
 	}
 	if redisstore.CallersOwn(ctx) {
-		return // the caller has left: says nothing of Redis
+		return // the caller's context has ended, which says nothing about Redis
 	}
 	a.Policy.Counters.RedisErrors.Add(1)
 	if redisstore.IsMoving(err) || redisstore.IsForbidden(err) {
-		a.notice.Voucher, a.notice.Untrackable = nil, true // who has vouched for what is missing does not tell of it when it is made elsewhere
+		a.notice.Voucher, a.notice.Untrackable = nil, true // the server that was read does not notify when another one creates the key
 	}
 	a.status, a.reason, a.storable = StatusFallback, redisstore.Describe(err), false
 	a.timedOut = redisstore.IsTimeout(err)
 }
 
-// learnSize finds out how large a value is that Redis could not deliver in time. If that was for its size, the next
-// operation is given the time that it needs.
+// learnSize measures a loaded value that Redis could not deliver in time. If its size was the cause, the next operation gets the time that
+// this size needs.
 func (e *Engine) learnSize(a *attempt) {
 	if e.opts.ChunkFrom >= 0 {
-		return // it was not: what is large is read in chunks, whose number is known
+		return // size was not the cause: a large value is read in chunks, whose number is known
 	}
 	if payload, _, err := a.encode(e.limits()); err == nil && len(payload) <= e.opts.MaxValueBytes {
 		a.Policy.observeSize(int64(len(payload)))

@@ -8,18 +8,16 @@ import (
 	"github.com/gatewayz/aside/internal/flight"
 )
 
-// A loader that calls the cache makes its load wait for others. Who waits for whom is known from the context that it passes on, so
-// two rules hold for a loader that passes on its own:
+// A loader that calls the cache makes its load wait for other loads. The context that it passes on says in which load the call is made. Two
+// rules hold for a loader that passes on its own context:
 //
-//   - loads that would wait for each other, in a circle of any length, do not: the call that would close the circle fails;
-//   - a load that another one waits for needs no place in the bulkhead, see there.
+//   - Loads never wait for each other in a circle of any length: the call that would close the circle fails.
+//   - A load that another load waits for needs no place in the bulkhead: see package bulkhead.
 //
-// The context of somebody else, such as that of the caller around the loader, hides in which load a call is made. The second rule
-// then still holds as long as the call is made on the loader's own goroutine, whose stack shows that there is a load. The first
-// does not: such loads wait until their time is up.
+// Another context, such as that of the caller around the loader, hides in which load a call is made. The second rule then still holds for a
+// call on the loader's own goroutine, whose stack shows that there is a load. The first rule does not: such loads wait until their time is up.
 
-// Check finds out whether ctx is that of a loader of this cache, or of a load inside one, that is loading key: to wait
-// for that load would be to wait for oneself.
+// Check returns an error if ctx belongs to a load of key, or to a load inside it: that load would wait for itself.
 func (e *Engine) Check(ctx context.Context, key string) error {
 	for l := LoadOf(ctx); l != nil; l = l.parent {
 		l.mu.Lock()
@@ -30,14 +28,14 @@ func (e *Engine) Check(ctx context.Context, key string) error {
 		}
 		for _, a := range l.attempts {
 			if a.Key == key {
-				return &Error{Code: CodeReentrant, Key: key, Message: "a loader asked for the key that it is loading: it would wait for itself"}
+				return &Error{Code: CodeReentrant, Key: key, Message: "loader called the cache for the key it is loading (deadlock)"}
 			}
 		}
 	}
 	return nil
 }
 
-// call is one of those that the load is to resolve, nil for one that nobody waits for.
+// call returns a call that the load resolves, nil for a load without callers.
 func (l *Load) call() *flight.Call[flightKey, Outcome] {
 	if l == nil || len(l.attempts) == 0 {
 		return nil
@@ -45,11 +43,10 @@ func (l *Load) call() *flight.Call[flightKey, Outcome] {
 	return l.attempts[0].call
 }
 
-// noteWaiting notes that the load that ctx belongs to waits for a, and tells a's load of that. It fails where they would wait for each
-// other.
+// noteWaiting notes that the load l, if the call is made inside one, waits for a's load. It fails if the two would wait for each other.
 func (e *Engine) noteWaiting(l *Load, a *attempt) error {
 	if l != nil && l.engine == e || l == nil && e.loads.Full() && onLoadersStack() {
-		a.call.Hurry() // the load that waits for this one has a place
+		a.call.Hurry() // bypasses the queue: the load that waits has a place
 	}
 	waiter := l.call()
 	if waiter == nil {
@@ -57,13 +54,13 @@ func (e *Engine) noteWaiting(l *Load, a *attempt) error {
 	}
 	if !waiter.Await(a.call) {
 		a.call.Leave()
-		return &Error{Code: CodeReentrant, Key: a.Key, Message: "a loader asked for a key whose load waits for the one that it is loading, itself or through others: none of them would ever end"}
+		return &Error{Code: CodeReentrant, Key: a.Key, Message: "loader called the cache for a key whose load waits for the loader's own key, directly or through other loads (deadlock)"}
 	}
 	a.waiter = waiter
 	return nil
 }
 
-// forgo undoes awaited.
+// stopWaiting undoes noteWaiting.
 func (a *attempt) stopWaiting() {
 	if a.waiter != nil {
 		a.waiter.Forgo(a.call)
@@ -71,14 +68,14 @@ func (a *attempt) stopWaiting() {
 	}
 }
 
-// InLoader runs a loader. It stands on the stack of whatever that calls.
+// InLoader runs a loader. onLoadersStack looks for its frame.
 //
 //go:noinline
 func InLoader(load func()) { load() }
 
 var inLoaderEntry = reflect.ValueOf(InLoader).Pointer()
 
-// onLoadersStack reports whether it is called, directly or not, by a loader. It takes some microseconds.
+// onLoadersStack reports whether a loader is on the stack of this goroutine. It takes some microseconds.
 func onLoadersStack() bool {
 	var frames [64]uintptr
 	for skip := 2; ; skip += len(frames) {

@@ -13,18 +13,18 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A Status tells how a call was answered. The package above has one with the same text for each.
+// A Status says how a call was answered. The root package has one with the same text for each.
 type Status string
 
 // The ways in which a call is answered.
 const (
 	StatusHit      Status = "hit"      // from the cache
-	StatusStale    Status = "stale"    // from memory, without Redis' word that it is still right
+	StatusStale    Status = "stale"    // from memory, while Redis cannot confirm that the value is current
 	StatusMiss     Status = "miss"     // by a load
-	StatusFallback Status = "fallback" // by a load, because Redis was away or failed
+	StatusFallback Status = "fallback" // by a load, because Redis was unavailable or failed
 )
 
-// A Tier tells where a value came from. The package above has one with the same text for each.
+// A Tier says where a value came from. The root package has one with the same text for each.
 type Tier string
 
 // Where values come from.
@@ -34,18 +34,18 @@ const (
 	TierOrigin Tier = "origin" // the loader
 )
 
-// A Request is what is asked of one key. It does not change, but that the second of two ids with one key shares what the first begins.
+// A Request is what a caller asks for one key. It does not change, with one exception: see Engine.round.
 type Request struct {
 	Key     string
 	Policy  *Policy
 	Type    reflect.Type // of the value
 	TTL     time.Duration
-	Tags    []string // what it can be invalidated by, beside its key
-	Strong  bool     // nothing that memory holds is good enough
-	Replace bool     // a Set or a Refresh: loads under way must not be stored over it
+	Tags    []string // that it can be invalidated by, beside its key
+	Strong  bool     // not answered from memory
+	Replace bool     // a Set or a Refresh: no load in flight may be stored over it
 }
 
-// An attempt is one key's way through the load path: a request, and what each step has found.
+// An attempt is a request on the load path, with the findings of each step.
 type attempt struct {
 	Request
 	index int // its place among the requests that are answered together
@@ -54,103 +54,104 @@ type attempt struct {
 	grant
 	miss
 	kept
-	out Outcome // what the callers got
+	out Outcome // the result of its callers
 }
 
 func newAttempt(r Request) *attempt { return &attempt{Request: r, miss: notCached} }
 
 // flying is the flight of an attempt.
 type flying struct {
-	call         *flight.Call[flightKey, Outcome]
-	leader       bool                             // by this caller, not joined
-	caller       context.Context                  // of who leads it; nil otherwise
-	left         atomic.Int64                     // when that one found its context ended, on the cache's clock; 0 until then
-	waiter       *flight.Call[flightKey, Outcome] // of the load that waits for it, where that is known
-	ticket       flight.Ticket                    // when it came, of a Strong call and a Refresh
-	waitingSince time.Time                        // when it began to wait for another one's end; zero where it has not
-	tagEvents    tags.Events                      // when the attempt joined its flight, or began it
-	perID        func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of one
+	call           *flight.Call[flightKey, Outcome]
+	leader         bool                             // this attempt leads the flight, and has not joined it
+	caller         context.Context                  // of the leader's caller; nil if the attempt has joined
+	callerLeft     atomic.Int64                     // when the leader's caller found its context ended, on the cache's clock; 0 until then
+	waiter         *flight.Call[flightKey, Outcome] // the load that waits for this one, where that is known
+	ticket         flight.Ticket                    // when the call came, of a Strong call or a Refresh
+	waitingSince   time.Time                        // when it began to wait for the end of another load; zero if it has not
+	tagEvents      tags.Events                      // when the attempt joined its flight, or began it
+	leadSeparately func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of a batch
 }
 
 // seen is what an attempt has read.
 type seen struct {
 	fence       *near.Fence         // taken before anything is read
-	notice      tags.Notice         // of its key, as it was read last
-	read        bool                // Redis was asked what it holds, or is not to be asked
-	unanswered  bool                // Redis did not say what it holds
+	notice      tags.Notice         // of its key, at its last read
+	read        bool                // Redis was read, or is not to be read
+	unanswered  bool                // Redis did not answer the read
 	began       int64               // when its fence was taken, on the cache's clock
 	captured    tags.Capture        // the generations of its tags, from before the load
-	reject      redisstore.Rejected // the value in Redis that cannot be used
-	outdated    bool                // what Redis has is out of date by its manifest
-	quarantined bool                // Redis may still hold what this process has invalidated
+	rejected    redisstore.Rejected // the value in Redis that cannot be used
+	outdated    bool                // the manifest in Redis carries an older generation of a tag
+	quarantined bool                // Redis may still hold a value that this process has invalidated
 }
 
-// A miss is why there is no hit, and what that means for the load.
+// A miss says why there is no hit, and what that means for the load.
 type miss struct {
-	status   Status // what a load would be: a miss, or a fallback
-	reason   string // why it is none of the better ones
+	status   Status // of a load: miss or fallback
+	reason   string // why there is no hit
 	storable bool   // whether a loaded value may be stored
 	timedOut bool   // Redis did not answer in time
-	skip     error  // why Redis is not asked: it has just not taken what was to be stored
+	skip     error  // why Redis is not asked: it has just failed to store a value of the key
 }
 
-// notCached is a miss as an attempt begins with it.
+// notCached is the miss that an attempt begins with.
 var notCached = miss{status: StatusMiss, reason: "not cached", storable: true}
 
 // A grant is the right to store a value.
 type grant struct {
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
-	lost    atomic.Bool // Redis has said that it is not held any more
-	quiet   bool        // its value is in memory, which a word to those who wait for the lease would take away
+	lost    atomic.Bool // the lease is no longer held
+	quiet   bool        // no notice to those who wait for the lease: it would remove the value from this process's memory
 }
 
-// A Loaded is what a loader has come back with for one key. Its value and the entry in memory lie side by side, so that a hit waits for one
-// line of memory and not for two.
+// A Loaded is what a loader has returned for one key. Its value and the entry for memory are one allocation, so that a hit touches one cache
+// line and not two.
 type Loaded struct {
 	Value    any         // a pointer to the typed value
-	Entry    *near.Entry // for it, in the same allocation
+	Entry    *near.Entry // for the value, in the same allocation
 	Err      error
-	NotFound bool // there is no such thing; err is then what the loader has said of that, nil for no more than that
+	NotFound bool // there is no such thing; Err is then the loader's error, nil if that says no more than "not found"
 }
 
-// kept is what has come of a load.
+// kept is the result of a load.
 type kept struct {
 	Loaded
 	lateNames []string // the tags that its loader has named
 	ownTTL    bool     // its TTL is not the policy's
 }
 
+// leased reports whether a lease was granted.
 func (a *attempt) leased() bool { return a.granted != 0 }
 
-// asked reports whether a lease may have been granted, told or not.
+// asked reports whether a lease may have been granted, even if the reply was lost.
 func (a *attempt) asked() bool { return a.nonce != wire.Nonce{} }
 
-// flights are told apart by policy and type too: of two callers that ask one key for different things each gets a right answer.
+// A flightKey has policy and type too: two callers that ask one key for different types, or by different policies, do not share a load.
 type flightKey struct {
-	key  string
-	typ  reflect.Type
-	plan *Policy
+	key    string
+	typ    reflect.Type
+	policy *Policy
 }
 
 func (a *attempt) flightKey() flightKey { return flightKey{a.Key, a.Type, a.Policy} }
 
-// An Outcome is how one key's way through the load path ended well.
+// An Outcome is the result of a request without an error.
 type Outcome struct {
 	Value      any   // a pointer to the typed value; nil for "not found"
-	Absent     error // what its loader has said of "not found", nil for no more than that
+	Absent     error // the loader's error for "not found", nil if that says no more
 	Status     Status
 	Tier       Tier
 	Reason     string
 	LoadedAt   int64 // when the load began, on the cache's clock
 	FreshUntil int64
-	late       bool   // it has tags that its callers have not named
-	tagEvents  uint64 // that were known of when the flight began
-	untracked  bool   // nobody would have told this process of a change of those tags
+	late       bool   // it has tags that its request does not name
+	tagEvents  uint64 // when the flight began
+	untracked  bool   // Redis would not have notified this process of a change of those tags
 }
 
-// found notes what memory holds.
-func (o *Outcome) found(value any) {
+// setCached sets the outcome to a value in memory.
+func (o *Outcome) setCached(value any) {
 	if IsAbsent(value) {
 		o.Absent = absentError(value)
 		return
@@ -158,11 +159,12 @@ func (o *Outcome) found(value any) {
 	o.Value = value
 }
 
+// quarantine notes that Redis is not trusted for a.
 func (a *attempt) quarantine() {
 	a.status, a.storable, a.reason = StatusFallback, false, "redis has not confirmed an invalidation yet"
 }
 
-// again is the attempt as it was before its flight looked anywhere. The other one stays with the batch.
+// restarted returns the attempt as it was before its flight read anything. The original stays with the batch.
 func (a *attempt) restarted() *attempt {
 	again := newAttempt(a.Request)
 	again.index = a.index
@@ -170,5 +172,5 @@ func (a *attempt) restarted() *attempt {
 	return again
 }
 
-// A LoadFunc loads requests by their indexes, and gives the result of each.
+// A LoadFunc loads requests by their indexes, and calls found with the result of each.
 type LoadFunc func(ctx context.Context, indexes []int, found func(index int, g Loaded))

@@ -7,10 +7,9 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
-	"github.com/gatewayz/aside/internal/wire"
 )
 
-// Set stores a value under a request's key, in place of what is cached: see write and put.
+// Set stores a value under a request's key, and replaces what is cached: see write and put.
 func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	if !e.Calls.Enter() {
 		return e.opts.ErrClosed
@@ -35,7 +34,13 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	case e.Store == nil:
 		err = e.put(m, a)
 	default:
-		// Before and after: a load that begins in between may still read what is there.
+		// The key is deleted from memory before the write and after it. Without the second delete:
+		//
+		//  1. This call deletes the old value from memory.
+		//  2. A read of the key begins, and finds the old value in Redis.
+		//  3. The write replaces the value in Redis. Redis pushes that, and the push is still on its way.
+		//  4. The read keeps the old value in memory.
+		//  5. This call returns. Until the push arrives, callers get the old value.
 		e.Near.Delete(a.Key)
 		err = e.write(ctx, m, a)
 		e.Near.Delete(a.Key)
@@ -44,12 +49,12 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	if err == nil {
 		return nil
 	}
-	// What is cached is out of date, whether or not its successor could be stored.
+	// The cached value is out of date, although the new one could not be stored.
 	e.removeOld(ctx, a)
 	if errors.Is(err, errNotWritten) {
-		return nil // Redis' trouble is never the caller's
+		return nil // Set does not fail because Redis does
 	}
-	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the value cannot be stored, and what was cached for its key is removed", Err: err}
+	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Set: value rejected; previous value removed", Err: err}
 }
 
 // put is Set in memory mode.
@@ -59,27 +64,32 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 		m.Local()
 		m.Capture(&a.captured, a.Tags)
 		var list []*near.Voucher
-		if list, ok = a.captured.Vouchers(nil); ok { // else a tag was invalidated in between: there is a new generation
+		if list, ok = a.captured.Vouchers(nil); ok { // otherwise a tag was invalidated since Capture: take its new generation
 			entry := a.asEntry(list)
 			if !e.roomFor(a, entry) {
-				return e.unkept(a, wire.ErrTooLarge)
+				return e.uncached(a, e.noRoom(entry))
 			}
 			e.Near.Put(a.Key, entry)
 		}
 	}
-	e.closedMeanwhile(a)
+	e.deleteIfClosed(a)
 	return nil
 }
 
-// errNotWritten is what write returns where Redis failed or refused; it has been counted.
+// errNotWritten is the error of write where Redis failed or refused the value. It has been counted.
 var errNotWritten = errors.New("not written")
 
-// write stores a.out for Set. A plain SET could be held up in a hung server's socket and run after an invalidation
-// that came later; so Set takes a lease too, from whoever holds it, and its fill is refused once that is gone.
+// write stores a.out in Redis for Set, under a lease that it takes from any other holder. A plain SET would not do:
+//
+//  1. Set sends its command, which waits in the socket of a hung server.
+//  2. Set times out. The key is invalidated, and the invalidation is carried out.
+//  3. The server runs the SET. The key has a value from before the invalidation.
+//
+// The invalidation in step 2 removes the lease, and without the lease the fill is refused.
 func (e *Engine) write(ctx context.Context, m *tags.Snapshot, a *attempt) error {
 	payload, codec, err := a.encode(e.limits())
 	if err == nil && len(payload) > e.opts.MaxValueBytes {
-		err = wire.ErrTooLarge
+		err = e.tooLarge(int64(len(payload)))
 	}
 	if err != nil {
 		e.unstorable(a, err)
@@ -104,8 +114,8 @@ func (e *Engine) write(ctx context.Context, m *tags.Snapshot, a *attempt) error 
 		return errNotWritten
 	}
 	if outcomes[0] == redisstore.Refused {
-		// Somebody came later: another Set, whose value must stay, or an invalidation. Or the lease has run out on the
-		// way, and what is there is older than this.
+		// Another Set, whose value must stay, or an invalidation came later. Or the lease has expired, and Redis holds an older value:
+		// discard removes that.
 		a.Policy.Counters.RefusedFills.Add(1)
 		if e.discard(a) != nil {
 			return errNotWritten

@@ -11,18 +11,18 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// tagLife is how long the generations of a's tags have to live from now on: as long as what is stored with them, and until the
+// tagLife is how long the generations of a's tags have to live from now on: as long as the value that carries them, and at least until the
 // load is over.
 func (a *attempt) tagLife() time.Duration {
 	return tags.Life(max(a.TTL, a.Policy.NegativeTTL, a.Policy.LoadTimeout))
 }
 
-// loadedLife is tagLife for what was loaded, whose loader may have given it a longer TTL than it was asked for with.
+// loadedLife is tagLife for a loaded value. Its loader may have chosen a longer TTL than that of the request.
 func (a *attempt) loadedLife() time.Duration {
 	return max(a.tagLife(), tags.Life(time.Duration(a.out.FreshUntil-a.out.LoadedAt)))
 }
 
-// tagNames makes tags of what users call them.
+// tagNames turns the program's names of tags into tags.
 func tagNames(names []string) ([]string, error) {
 	tags, err := keyspace.NamedTags(names)
 	if err != nil {
@@ -32,7 +32,7 @@ func tagNames(names []string) ([]string, error) {
 }
 
 // addLateTags adds the tags that the loader of a has named, with their generations. It reports false if one of them may have been
-// invalidated during the load: see tags.Snapshot.AddLate.
+// invalidated during the load: tags.Snapshot.AddLate says how it knows.
 func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) (unmoved bool, err error) {
 	names, err := tagNames(a.lateNames)
 	if err != nil {
@@ -44,7 +44,7 @@ func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) 
 			all = append(all, tag)
 		}
 	}
-	if len(all) > wire.MaxTags { // before anything is written for one of them
+	if len(all) > wire.MaxTags { // checked before a generation of one of them is written
 		return false, invalidArgument(strconv.Itoa(len(all)-2) + " tags, at most " + strconv.Itoa(keyspace.MaxTags) + " allowed")
 	}
 	late := all[len(a.Tags):]
@@ -52,9 +52,9 @@ func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) 
 	return m.AddLate(ctx, &a.captured, late, a.tagEvents, a.loadedLife())
 }
 
-// outlive has the tags of a live as long as its value, where the loader has given that a longer TTL than it was asked for with. It
-// reports false if one of them has another generation by now.
-func (e *Engine) outlive(a *attempt) (unmoved bool, err error) {
+// extendTagLife makes the generations of a's tags live as long as its value, where the loader has chosen a longer TTL than that of the request.
+// It reports false if one of them has another generation by now.
+func (e *Engine) extendTagLife(a *attempt) (unmoved bool, err error) {
 	life := a.loadedLife()
 	if life <= a.tagLife() {
 		return true, nil
@@ -62,6 +62,7 @@ func (e *Engine) outlive(a *attempt) (unmoved bool, err error) {
 	return e.tags.Outlive(&a.captured, life)
 }
 
+// has reports whether a carries a tag.
 func (a *attempt) has(tag string) bool {
 	for _, own := range a.Tags {
 		if own == tag {
@@ -71,8 +72,8 @@ func (a *attempt) has(tag string) bool {
 	return false
 }
 
-// MayHave reports whether something may carry a tag: Redis has a generation of it, which it has from the first load on that could be
-// stored, or does not say. In memory mode it reports false.
+// MayHave reports whether a value in Redis may carry a tag: Redis has a generation of the tag, or did not answer. The first load of a value
+// with the tag makes the generation. In memory mode MayHave reports false.
 func (e *Engine) MayHave(ctx context.Context, tag string) bool {
 	if e.Store == nil {
 		return false

@@ -7,14 +7,14 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A program may read one key as two types, though a policy is for one. What was loaded or read as the type with fewer fields has none
-// of the others: read as the type with more of them, these would be zero, in a hit that is fresh until the TTL ends. So it counts as a
-// miss there. In Redis that is done for what this program itself uses as both; what another build has stored is read, see docs/codecs.md.
+// A program may read one key as two types, though a policy is for one type. A value that was stored as the type with fewer fields lacks the
+// others. Read as the type with more fields, it would be a hit with zeros until its TTL ends. So it is a miss for that type. In Redis this
+// holds for types that this program itself uses with the policy. A value that another build has stored is read: see docs/codecs.md.
 
 // reasonNarrower is the Reason of such a miss.
 const reasonNarrower = "stored by this program as a type with fewer fields"
 
-// covers reports whether a value in memory has all fields of the type that a asks for.
+// hasAllFields reports whether a value in memory has all fields of the type that a asks for.
 func (a *attempt) hasAllFields(value any) bool {
 	switch v := value.(type) {
 	case nil, *absence:
@@ -26,8 +26,7 @@ func (a *attempt) hasAllFields(value any) bool {
 	return typ == a.Type || wire.Covers((&attempt{Request: Request{Policy: a.Policy, Type: typ}}).codec(), typ, a.Type)
 }
 
-// narrower reports whether a payload that was read as a's type was written as another one that this program uses with the policy, and
-// that lacks fields of it.
+// narrower reports whether a payload was written as another type that this program uses with the policy, and that lacks fields of a's type.
 func (a *attempt) narrower(codec wire.Codec, payload []byte) (yes bool) {
 	a.Policy.types.LoadOrStore(a.Type, nil)
 	if wire.IsOf(codec, payload, a.Type) {
@@ -41,22 +40,23 @@ func (a *attempt) narrower(codec wire.Codec, payload []byte) (yes bool) {
 	return yes
 }
 
-// A codec may leave out what it does not know of, unexported fields, say: a process that has loaded a value would see it whole, and one
-// that has read it in Redis without them. So the first values of each type that are stored are decoded again and compared. Several: a
-// field that is left out may be empty in the first one.
+// A codec may leave out fields, such as unexported ones. A process that has loaded a value then sees all fields, and a process that reads it in
+// Redis does not. So the first values of each type that are stored are decoded again and compared: several of them, since a field may be
+// empty in the first one.
 
-// typeAndCodec is what is looked at once in a process.
+// typeAndCodec identifies a type whose first values are checked.
 type typeAndCodec struct {
 	typ   reflect.Type
 	codec uint32
 }
 
 const (
-	mostCheckedBytes = 4 << 20 // of a payload: a larger one would take long to decode
-	firstValues      = 8       // of a type
+	mostCheckedBytes = 4 << 20 // a larger payload would take long to decode
+	firstValues      = 8       // how many values of a type are checked
 )
 
-// checkFirst logs what does not come back of a's value, where it is one of the first of its type. Its callers have theirs by then.
+// checkFirst logs a field of a's value that its codec does not keep, if the value is one of the first of its type. The callers have the value by
+// then.
 func (e *Engine) checkFirst(a *attempt, payload []byte, id uint32) {
 	if a.out.Value == nil || len(payload) > mostCheckedBytes || wire.IsRaw(a.Type) {
 		return
@@ -75,9 +75,9 @@ func (e *Engine) checkFirst(a *attempt, payload []byte, id uint32) {
 		return
 	}
 	if checked.Swap(firstValues) > firstValues {
-		return // somebody else has just logged it
+		return // another goroutine has just logged it
 	}
 	checked.Add(1)
-	e.opts.Logger.Warn("aside: a type does not survive its codec: processes that read its values in Redis see something else than the one that has loaded them",
+	e.opts.Logger.Warn("aside: codec does not keep a field: processes that read the value in Redis see a different one",
 		"policy", a.Policy.Name, "type", a.Type.String(), "field", field, "codec", codec.Name(), "what", what)
 }

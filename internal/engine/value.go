@@ -8,30 +8,30 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// encoded is a value of a policy whose callers each get a copy of their own: they decode it.
+// encoded is a value of a policy with Private. Each caller decodes a copy of its own.
 type encoded struct {
 	payload []byte
 	codec   wire.Codec
-	typ     reflect.Type // of the value that was encoded, or was once decoded from it
+	typ     reflect.Type // of the value that was encoded, or that the payload was read as
 }
 
-// own replaces what was loaded by what each caller can decode.
+// encodeOwn replaces a loaded value by its encoded form.
 func (a *attempt) encodeOwn(lim wire.Limits) error {
 	codec := a.codec()
 	payload, err := lim.Marshal(codec, a.out.Value)
 	if err != nil {
-		return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the policy gives each caller a copy of its own, and its codec refuses the value", Err: err}
+		return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Policy.Private: the codec refuses the value", Err: err}
 	}
 	a.out.Value = &encoded{slices.Clone(payload), codec, a.Type}
 	return nil
 }
 
-// copyTo decodes a copy. The codec may keep parts of what it is given.
+// copyTo decodes a copy. The payload is cloned, since the codec may keep parts of it.
 func (e *encoded) copyTo(value any) error {
 	return wire.Unmarshal(e.codec, slices.Clone(e.payload), value)
 }
 
-// codec is the policy's, or the one that fits the value's type.
+// codec returns the policy's codec, or the default one for the value's type.
 func (a *attempt) codec() wire.Codec {
 	if codec := a.Policy.Codec; codec != nil {
 		return codec
@@ -42,7 +42,7 @@ func (a *attempt) codec() wire.Codec {
 	return wire.JSON
 }
 
-// encode makes the stored form of what was loaded, without its envelope.
+// encode makes the stored form of a loaded value, without its envelope.
 func (a *attempt) encode(lim wire.Limits) (payload []byte, codec uint32, err error) {
 	if a.out.Value == nil {
 		return a.out.absenceText(), 0, nil
@@ -55,13 +55,14 @@ func (a *attempt) encode(lim wire.Limits) (payload []byte, codec uint32, err err
 	return payload, wire.ID(own), err
 }
 
+// decode decodes a value that Redis holds, or notes why that fails.
 func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 	codec, ok := wire.Builtin(v.header.Codec)
 	if own := a.codec(); !ok && wire.ID(own) == v.header.Codec {
 		codec, ok = own, true
 	}
 	if !ok {
-		e.anotherBuild(a, errors.New("stored by a codec that the policy does not name"))
+		e.otherBuild(a, errors.New("stored with a codec that the policy does not use"))
 		return nil, false
 	}
 	if !e.limits().Fits(codec, a.Type, v.payload) {
@@ -70,7 +71,7 @@ func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 	}
 	value := reflect.New(a.Type).Interface()
 	if err := wire.Unmarshal(codec, v.payload, value); err != nil {
-		e.anotherBuild(a, err)
+		e.otherBuild(a, err)
 		return nil, false
 	}
 	if a.narrower(codec, v.payload) {
@@ -83,9 +84,9 @@ func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 	return value, true
 }
 
-// as makes a value in memory one of the type that a asks for, as Redis would: by the codec. It fails for a value that cannot be
-// decoded into that. Values of a policy whose callers each get a copy of their own stay encoded.
-func (e *Engine) as(value any, a *attempt) (any, bool) {
+// convert converts a value in memory to the type that a asks for, as a read in Redis would: by the codec. It fails if the value cannot be decoded
+// into that type. A value of a policy with Private stays encoded.
+func (e *Engine) convert(value any, a *attempt) (any, bool) {
 	switch v := value.(type) {
 	case nil, *absence:
 		return value, true
@@ -105,7 +106,7 @@ func (e *Engine) as(value any, a *attempt) (any, bool) {
 	return other, e.decodes(a, codec, payload, other)
 }
 
-// decodes decodes a payload that may be of another type.
+// decodes decodes a payload that may be of another type, and reports whether that succeeded.
 func (e *Engine) decodes(a *attempt, codec wire.Codec, payload []byte, into any) bool {
 	if own, ok := wire.Builtin(wire.ID(codec)); ok && !e.limits().Fits(own, a.Type, payload) {
 		return false
@@ -113,5 +114,5 @@ func (e *Engine) decodes(a *attempt, codec wire.Codec, payload []byte, into any)
 	return wire.Unmarshal(codec, append([]byte(nil), payload...), into) == nil
 }
 
-// Copy decodes a value of a policy whose callers each get a copy of their own.
+// Copy decodes a value of a policy with Private for one caller.
 func Copy(value, into any) error { return value.(*encoded).copyTo(into) }

@@ -94,8 +94,8 @@ func (l *Log) log() {
 	}
 	switch s := l.last; {
 	case s.Up && s.Silent:
-		l.logger.Warn("aside: connected to redis, which refuses PUBLISH: other processes follow a change only when what they have read is "+
-			redisstore.UntrackedLife.String()+" old", more...)
+		l.logger.Warn("aside: connected to redis, which refuses PUBLISH: other processes may serve an old value for up to "+
+			redisstore.UntrackedLife.String(), more...)
 	case s.Up:
 		l.logger.Info("aside: connected to redis", more...)
 	default:
@@ -104,7 +104,7 @@ func (l *Log) log() {
 		if detail := redisstore.Detail(s.Cause); detail != "" {
 			why = append(why, "error", detail)
 		}
-		l.logger.Warn("aside: redis is away; values are kept in memory for DegradedTTL until it is back", append(why, more...)...)
+		l.logger.Warn("aside: redis unavailable, serving from memory and loaders", append(why, more...)...)
 		if !l.ended {
 			l.look = time.AfterFunc(reasonPause, l.lookAgain)
 		}

@@ -48,7 +48,7 @@ func TestAConnectionThatComesAndGoesIsNotALineEachTime(t *testing.T) {
 		time.Sleep(2 * linePause)
 		late = lines()
 		require.Len(t, late, 1)
-		require.Contains(t, late[0], "redis is away")
+		require.Contains(t, late[0], "redis unavailable")
 		require.Contains(t, late[0], "changes_not_logged=2000")
 		time.Sleep(time.Hour)
 		l.Changed(up)

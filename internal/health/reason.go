@@ -14,7 +14,7 @@ func Reason(s redisstore.State) string {
 func Untracked(s redisstore.State) string {
 	reason := "the server has no client tracking: memory keeps values for " + redisstore.UntrackedLife.String() + " at most"
 	if s.Silent {
-		reason += ", and other processes follow a change only then, since the server refuses PUBLISH"
+		reason += "; other processes may serve an old value as long, since the server refuses PUBLISH"
 	}
 	return reason
 }

@@ -98,7 +98,7 @@ func independent(tags []string) (groups [][]string) {
 // notified of it.
 func (v *Invalidator) refused(err error) {
 	if redisstore.IsForbidden(err) && v.refusals.Allow(v.o.Clock.Now()) {
-		v.o.Logger.Warn("aside: an invalidation is refused by redis: other processes are not told of it, and it is sent again until it is permitted",
+		v.o.Logger.Warn("aside: redis refuses an invalidation: other processes are not notified; will retry until it is permitted",
 			"reason", redisstore.Describe(err))
 	}
 }

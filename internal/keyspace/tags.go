@@ -46,7 +46,7 @@ func NamedTags(names []string) ([]string, error) {
 	tags := make([]string, 0, len(names))
 	for _, name := range names {
 		if name == "" {
-			return nil, fmt.Errorf("a tag is empty: give each a name")
+			return nil, fmt.Errorf("empty tag: give each tag a name")
 		}
 		tag := string(AppendEscaped([]byte(NamedPrefix), name))
 		if len(tag) > wire.MaxTagName {

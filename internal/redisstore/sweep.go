@@ -23,7 +23,7 @@ const (
 
 // ErrMoved means that the server was lost, or another one has taken its place, while its keys were gone through: what was seen
 // until then may not be all.
-var ErrMoved = errors.New("redis was lost while its keys were gone through")
+var ErrMoved = errors.New("redis was lost during a scan")
 
 // erase removes a value of ours, and its lease whether or not there is one; whoever has read K is told. What is not a value of
 // the format stays.

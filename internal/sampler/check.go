@@ -9,9 +9,9 @@ import (
 )
 
 var (
-	errDiffers   = errors.New("the loader returns another value")
-	errNotCached = errors.New("not cached any more")
-	errNotServed = errors.New("redis is away: what is cached counts as stale, and says so itself")
+	errDiffers   = errors.New("the loader returns a different value")
+	errNotCached = errors.New("no longer cached")
+	errNotServed = errors.New("redis is unavailable: cached values are served as stale")
 	errClosed    = errors.New("closed")
 )
 
@@ -63,7 +63,7 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 		return err == nil, err
 	}
 	if now := k.engine.Clock.Now(); k.mismatches.Allow(now) {
-		k.logger.Warn("aside: a cached value differs from what its loader returns, and nothing has invalidated it",
+		k.logger.Warn("aside: inconsistent cached value: its loader returns a different value, and no invalidation was received",
 			"policy", s.Request.Policy.Name, "key", s.Request.Key, "age", time.Duration(now-out.LoadedAt).Round(time.Millisecond))
 	}
 	return false, nil

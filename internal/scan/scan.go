@@ -35,7 +35,7 @@ func New(o Options) *Scanner { return &Scanner{o: o} }
 // Failed logs, now and then, that a scan has failed. What it was for is tried again.
 func (s *Scanner) Failed(ctx context.Context, err error) {
 	if ctx.Err() == nil && s.o.Store.Up() && s.failed.Allow(s.o.Now()) {
-		s.o.Logger.Warn("aside: keys in redis cannot be gone through; it is tried again", "reason", redisstore.Describe(err))
+		s.o.Logger.Warn("aside: SCAN failed, will retry", "reason", redisstore.Describe(err))
 	}
 }
 

@@ -73,7 +73,7 @@ type CodecError struct {
 
 // Error returns one line without any part of the value.
 func (e *CodecError) Error() string {
-	return fmt.Sprintf("wire: codec %q cannot %s %s: %s", e.Codec, e.Op, e.Type, e.text)
+	return fmt.Sprintf("codec %q cannot %s %s: %s", e.Codec, e.Op, e.Type, e.text)
 }
 
 // Unwrap returns the cause, whose text may quote the value.

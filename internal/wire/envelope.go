@@ -122,18 +122,18 @@ const keyHashLen = 16
 // What Decode and Encode can report; all are used with errors.Is.
 var (
 	// ErrForeign means that the bytes are no envelope at all: something else wrote the key.
-	ErrForeign = errors.New("wire: not an aside entry")
+	ErrForeign = errors.New("not an entry of an aside cache")
 	// ErrNewer means a version or a flag that this build does not know. A newer build wrote the entry: load, but do not
 	// overwrite it, or two builds thrash each other's entries for as long as a deployment lasts.
-	ErrNewer = errors.New("wire: entry of a newer build")
+	ErrNewer = errors.New("entry of a newer build")
 	// ErrCorrupt means an entry that is damaged: truncated, extended, changed, or not to be decompressed.
-	ErrCorrupt = errors.New("wire: corrupt entry")
+	ErrCorrupt = errors.New("corrupt entry")
 	// ErrWrongKey means an intact entry that was written for another key.
-	ErrWrongKey = errors.New("wire: entry of another key")
+	ErrWrongKey = errors.New("entry of another key")
 	// ErrTooLarge means a payload above Limits.MaxValue.
-	ErrTooLarge = errors.New("wire: value too large")
+	ErrTooLarge = errors.New("value larger than MaxValueBytes")
 	// ErrTags means more than MaxTags tags, or a name above MaxTagName bytes.
-	ErrTags = fmt.Errorf("wire: an entry takes at most %d tags with names of at most %d bytes", MaxTags, MaxTagName)
+	ErrTags = fmt.Errorf("too many tags or too long a tag: at most %d tags of %d bytes", MaxTags-2, MaxTagName)
 )
 
 // Nonce tells one fill of a key from every other, in all processes.

@@ -474,7 +474,7 @@ func TestThoseWhoHaveWaitedForTheFirstConnectionAreNoFailuresOfTheServer(t *test
 	<-time.After(o.OpTimeout)
 	close(stop)
 	all.Wait()
-	require.NotContains(t, log.String(), "redis is away")
+	require.NotContains(t, log.String(), "redis unavailable")
 }
 
 // A Get returns by its own context, also where it has waited for the first connection.

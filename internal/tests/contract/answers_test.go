@@ -367,7 +367,7 @@ func TestAPanicOfALoaderIsLoggedWithItsStack(t *testing.T) {
 			return "", nil
 		}
 		l := aside.NewLoader(c, asidetest.Items, load)
-		lines := func() int { synctest.Wait(); return strings.Count(log.String(), "a loader panicked") }
+		lines := func() int { synctest.Wait(); return strings.Count(log.String(), "loader panicked, its callers") }
 		for range 3 {
 			_, err := l.Get(t.Context(), 1)
 			asidetest.RequireCode(t, err, aside.CodeLoaderPanic)

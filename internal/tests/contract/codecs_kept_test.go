@@ -87,7 +87,7 @@ func TestSetOfAValueThatIsReachedByVeryManyWaysIsBounded(t *testing.T) {
 	}
 	before := bytesAllocated()
 	err := aside.Set(t.Context(), c, asidetest.Items.Key("a"), top)
-	require.ErrorContains(t, err, "value too large")
+	require.ErrorContains(t, err, "value larger than MaxValueBytes")
 	require.Less(t, (bytesAllocated()-before)>>20, uint64(40), "MiB, for a bound of 1 MiB: %v", err)
 }
 

@@ -129,7 +129,7 @@ func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
 	})
 	o.Logger, o.OpTimeout = log.Logger(), 5*time.Second
 	c := asidetest.NewCache(t, o)
-	away := asidetest.LogLine{Level: "WARN", Msg: "aside: redis is away; values are kept in memory for DegradedTTL until it is back", Reason: "Options.Redis.DialCtxFn failed: the log has its error"}
+	away := asidetest.LogLine{Level: "WARN", Msg: "aside: redis unavailable, serving from memory and loaders", Reason: "Options.Redis.DialCtxFn failed: the log has its error"}
 	back := asidetest.LogLine{Level: "INFO", Msg: "aside: connected to redis", Reason: ""}
 
 	asidetest.Eventually(t, "several attempts fail", func() bool { return dials.Load() >= 4 })

@@ -121,7 +121,7 @@ func TestAValueThatTheCodecRefusesIsReturnedCountedAndLogged(t *testing.T) {
 		require.NotNil(t, v)
 		asidetest.Eventually(t, "it is counted", func() bool { return c.Metrics().Labels["items"].EncodeErrors == n+1 })
 	}
-	require.Equal(t, 1, strings.Count(log.String(), "cannot be cached"), "logged, but not with every call")
+	require.Equal(t, 1, strings.Count(log.String(), "value not cached"), "logged, but not with every call")
 	require.ErrorIs(t, aside.Set(t.Context(), c, asidetest.Items.Key("f"), func() {}), &aside.Error{Code: aside.CodeInvalidArgument})
 }
 

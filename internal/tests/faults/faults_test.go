@@ -231,7 +231,7 @@ func faultsUnderLoad() []fault {
 type noticing struct{ traffic *atomic.Pointer[traffic] }
 
 func (n noticing) Write(line []byte) (int, error) {
-	if f := n.traffic.Load(); f != nil && bytes.Contains(line, []byte("redis is away")) {
+	if f := n.traffic.Load(); f != nil && bytes.Contains(line, []byte("redis unavailable")) {
 		f.phase.CompareAndSwap(unnoticed, noticed)
 	}
 	return len(line), nil

@@ -25,7 +25,7 @@ func TestWhatAProgramDoesWrongIsLogged(t *testing.T) {
 		options func(o *aside.Options)
 		cause   func(t *testing.T, c *aside.Cache)
 	}{
-		"aside: HashID without Options.Secret: ids that can be guessed can be found in keys": {
+		"aside: HashID used without Options.Secret: guessable ids can be recovered from keys": {
 			cause: func(_ *testing.T, c *aside.Cache) { c.HashID("an id") },
 		},
 		"aside: Options.OnInvalidated panicked": {
@@ -35,7 +35,7 @@ func TestWhatAProgramDoesWrongIsLogged(t *testing.T) {
 				require.NoError(t, err)
 			},
 		},
-		"aside: a cached value differs from what its loader returns, and nothing has invalidated it": {
+		"aside: inconsistent cached value: its loader returns a different value, and no invalidation was received": {
 			options: func(o *aside.Options) { o.Check = aside.Check{Share: 1, Within: time.Second, Rate: -1} },
 			cause: func(t *testing.T, c *aside.Cache) {
 				for _, v := range []string{"old", "new"} {
@@ -45,7 +45,7 @@ func TestWhatAProgramDoesWrongIsLogged(t *testing.T) {
 				time.Sleep(time.Minute) // the source is asked again, and still says so
 			},
 		},
-		"aside: closed while loaders still run; they ignore the end of their context": {
+		"aside: Close gave up waiting for loaders that ignore context cancellation": {
 			cause: func(t *testing.T, c *aside.Cache) {
 				release := make(chan struct{})
 				go func() {
@@ -56,7 +56,7 @@ func TestWhatAProgramDoesWrongIsLogged(t *testing.T) {
 				close(release)
 			},
 		},
-		"aside: closed while calls or OnInvalidated still run; a codec, or OnInvalidated itself, does not return": {
+		"aside: Close gave up waiting for calls or OnInvalidated: a codec, or OnInvalidated itself, does not return": {
 			options: func(o *aside.Options) { o.OnInvalidated = func(aside.Invalidation) { time.Sleep(time.Hour) } },
 			cause: func(t *testing.T, c *aside.Cache) {
 				go func() { _, _ = c.Invalidate(ctx, asidetest.Items.Key("a")) }()
@@ -102,7 +102,7 @@ func TestASearchThatIsRefusedIsLogged(t *testing.T) {
 		result <- r
 	}()
 	asidetest.Eventually(t, "it is logged", func() bool {
-		return strings.Contains(log.String(), "aside: keys in redis cannot be gone through; it is tried again")
+		return strings.Contains(log.String(), "aside: SCAN failed, will retry")
 	})
 	cancel()
 	<-result

@@ -73,7 +73,7 @@ func TestAnInvalidationThatIsForbiddenForItsKeyIsLogged(t *testing.T) {
 	receipt, err := c.Invalidate(t.Context(), foreign.Key(1), asidetest.Items.Key("a"))
 	require.NoError(t, err)
 	require.False(t, receipt.Confirmed)
-	asidetest.Eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "an invalidation is refused by redis") })
+	asidetest.Eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "redis refuses an invalidation") })
 	require.Equal(t, aside.StateConnected, c.Health().State)
 }
 

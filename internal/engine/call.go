@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/gatewayz/aside/internal/flight"
+)
+
+// call calls the loader in its place of the bulkhead, and counts how the call ends. A panic becomes the error of the attempts, which other
+// keys of the flight do not share. runtime.Goexit is not stopped: it ends the flight.
+func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func()) (start int64, took time.Duration) {
+	defer leave()
+	counts := l.attempts[0].Policy.Counters
+	counts.Loads.Add(1)
+	before := e.failures.Last()
+	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then.
+	inTime := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
+			for _, a := range l.attempts {
+				e.loadFailed(a, flight.ErrTimeout, before)
+			}
+		}
+	})
+	start = e.Clock.Now()
+	defer func() {
+		l.end()
+		took = time.Duration(e.Clock.Now() - start)
+		counts.LoadTime.Add(int64(took))
+		if p := recover(); p != nil {
+			for _, a := range l.attempts {
+				a.Loaded = Loaded{Err: safePanic(&flight.PanicError{Value: p, Stack: debug.Stack()})}
+			}
+		}
+		refuseTags(l)
+		e.logPanics(l.attempts)
+		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
+		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
+			e.countResults(l.attempts, before)
+		}
+	}()
+	indexes := make([]int, len(l.attempts))
+	for i, a := range l.attempts {
+		indexes[i], a.Err = a.index, flight.ErrGoexit // until the loader returns a result
+	}
+	InLoader(func() {
+		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g Loaded) {
+			at, _ := slices.BinarySearchFunc(l.attempts, index, func(a *attempt, index int) int { return a.index - index })
+			l.attempts[at].Loaded = g
+		})
+	})
+	return start, took
+}
+
+// refuseTags fails the attempts whose loader has named tags that no entry takes.
+func refuseTags(l *Load) {
+	for i, a := range l.attempts {
+		if a.Err != nil && !a.NotFound {
+			continue
+		}
+		if err := a.refusedTags(l.decision(i).tags); err != nil {
+			a.Err, a.NotFound = err, false
+		}
+	}
+}
+
+// countResults counts the failed loads, and ends the backoff of the keys whose load succeeded.
+func (e *Engine) countResults(attempts []*attempt, before uint64) {
+	for _, a := range attempts {
+		if a.Err != nil && !a.NotFound {
+			e.loadFailed(a, a.Err, before)
+		} else {
+			e.failures.ForgetOwn(a.Key, a.Policy.Owner)
+		}
+	}
+}
+
+// loadError returns the error for the callers of a failed load. A loader that returned because its time was up has timed out, whatever its
+// own error says.
+func loadError(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, flight.ErrTimeout) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
+		return cause
+	}
+	return err
+}
+
+const (
+	longestPanic = 1 << 10 // bytes of the text of a panic in the log
+	longestStack = 8 << 10 // bytes of its stack: the frames of the cache's callers come last, and are cut off
+)
+
+// logPanics logs the first panic among the results of a loader, at most once in ten seconds. The error that callers get does not show the
+// stack.
+func (e *Engine) logPanics(attempts []*attempt) {
+	for _, a := range attempts {
+		if p, ok := a.Err.(*flight.PanicError); ok {
+			if e.panicLog.Allow(e.Clock.Now()) {
+				e.opts.Logger.Error("aside: loader panicked, its callers get an error", "policy", a.Policy.Name, "key", a.Key,
+					"panic", cut(p.Error(), longestPanic), "stack", cut(string(p.Stack), longestStack))
+			}
+			return
+		}
+	}
+}
+
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "…"
+}
