@@ -84,7 +84,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration)
 		}
 	}
 	for _, a := range attempts {
-		a.call.Drop() // from now on Redis has it, or nobody
+		a.call.Forget() // from now on Redis has it, or nobody
 	}
 }
 
@@ -126,7 +126,7 @@ func (e *Engine) sealLoaded(m *tags.Snapshot, a *attempt, took time.Duration) (r
 		f, err = e.sealEnvelope(a, payload, codec, took)
 	}
 	if err != nil {
-		a.call.Drop()
+		a.call.Forget()
 		e.unstorable(a, err)
 		return f, err
 	}

@@ -30,7 +30,7 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if e.Store != nil && (g.notice.Untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
 	}
-	a.call.Guard(g.joinable)
+	a.call.JoinWhile(g.joinable)
 }
 
 // A joinable is what a load rests on while others may join it. It does not change, since who would join the load looks at any time.

@@ -112,7 +112,7 @@ func (e *Engine) await(ctx context.Context, call *flight.Call[flightKey, Outcome
 // shareHit gives what was found to those who wait, and to nobody who comes later: the flight may go on for other keys,
 // while the value grows old.
 func shareHit(a *attempt, out Outcome) {
-	a.call.Drop()
+	a.call.Forget()
 	a.call.Resolve(out, nil)
 }
 

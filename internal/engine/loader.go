@@ -119,7 +119,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 			}
 		}
 		if !a.leased() || !kept {
-			a.call.Drop() // those who wait share it, and nobody else
+			a.call.Forget() // those who wait share it, and nobody else
 		}
 		a.call.Resolve(a.out, nil)
 	}
@@ -138,7 +138,7 @@ func (e *Engine) place(ctx context.Context, call *flight.Call[flightKey, Outcome
 		p, ok = func() (*bulkhead.Place, bool) {
 			call.Rest()
 			defer call.Work()
-			return e.loads.Enter(ctx, call.Hurried(), end)
+			return e.loads.Enter(ctx, call.Bypassed(), end)
 		}()
 		if !ok {
 			return func() {}, false

@@ -49,7 +49,7 @@ func (l *Load) call() *flight.Call[flightKey, Outcome] {
 // other.
 func (e *Engine) noteWaiting(l *Load, a *attempt) error {
 	if l != nil && l.engine == e || l == nil && e.loads.Full() && onLoadersStack() {
-		a.call.Hurry() // the load that waits for this one has a place
+		a.call.Bypass() // the load that waits for this one has a place
 	}
 	waiter := l.call()
 	if waiter == nil {
