@@ -8,12 +8,12 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// Decode returns what Encode was given, if value is an intact entry of this key. The payload of an uncompressed entry
-// lies inside value, so value must not be changed afterwards; its capacity is clipped, so appending to it copies. That of
-// a compressed entry is freshly allocated.
+// Decode returns the header and the payload that Encode was given, if value is an intact entry of this key. The payload of an
+// uncompressed entry lies inside value, so value must not be changed afterwards. The capacity of the payload is clipped, so appending to
+// it copies. The payload of a compressed entry is newly allocated.
 //
-// The errors are ErrForeign, ErrNewer, ErrCorrupt, ErrWrongKey and ErrTooLarge. Nothing larger than the tags section, 33
-// KB at most, is allocated before all lengths are known to be within bounds.
+// The errors are ErrForeign, ErrNewer, ErrCorrupt, ErrWrongKey and ErrTooLarge. Decode checks all lengths against their bounds first.
+// Until then it allocates only the tags section, 33 KB at most.
 func Decode(key string, value []byte, lim Limits) (Header, []byte, error) {
 	e, err := open(key, value)
 	if err != nil {
@@ -47,7 +47,7 @@ type envelope struct {
 	payload []byte // as stored
 }
 
-// open checks all of a value but what its payload is made of.
+// open checks a value except for the content of its payload.
 func open(key string, value []byte) (e envelope, err error) {
 	if err := recognize(value); err != nil {
 		return e, err
@@ -65,7 +65,7 @@ func open(key string, value []byte) (e envelope, err error) {
 	if le.Uint32(value[crcOffset:]) != checksum(value) {
 		return e, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
-	// After the checksum, so that a damaged hash is not mistaken for another key's.
+	// The checksum comes first: a damaged hash must not pass for the hash of another key.
 	if hashKey(key) != [keyHashLen]byte(value[keyHashOffset:]) {
 		return e, ErrWrongKey
 	}
@@ -139,8 +139,8 @@ func parseTags(flags byte, section []byte) (tags []Tag, policy uint64, err error
 	return tags, policy, nil
 }
 
-// decompress compares the length that the block promises with the one that was admitted before it allocates: a block of
-// a hundred bytes can promise 4 GiB.
+// decompress compares the length in the block with the admitted length before it allocates. A block of a hundred bytes can claim
+// 4 GiB.
 func decompress(block []byte, raw int) ([]byte, error) {
 	promised, err := s2.DecodedLen(block)
 	if err != nil || promised != raw {
@@ -153,7 +153,7 @@ func decompress(block []byte, raw int) ([]byte, error) {
 	return payload, nil
 }
 
-// recognize looks at magic, version and flags only: what else there is depends on them.
+// recognize checks magic, version and flags only. The layout of everything else depends on them.
 func recognize(value []byte) error {
 	if len(value) < 2 || value[0] != magic0 || value[1] != magic1 {
 		return ErrForeign
@@ -163,7 +163,7 @@ func recognize(value []byte) error {
 	}
 	switch v := value[versionOffset]; {
 	case v == 0:
-		// No build ever wrote it, so none is harmed when it is overwritten.
+		// No build ever wrote version 0, so a reader may overwrite the entry.
 		return fmt.Errorf("%w: version 0", ErrCorrupt)
 	case v > version:
 		return fmt.Errorf("%w: version %d", ErrNewer, v)
@@ -177,8 +177,8 @@ func recognize(value []byte) error {
 	return nil
 }
 
-// HeadNonce returns the nonce of a value of which only the first HeadLen bytes or more are at hand. It is false when they
-// are no start of an entry that this build can read. Nothing else is checked: it answers whether a value is one's own.
+// HeadNonce returns the nonce of a value from its first HeadLen bytes or more. It reports false if they are not the start of an entry
+// that this build can read. It checks nothing else. A writer uses it to find out whether a value is its own.
 func HeadNonce(head []byte) (Nonce, bool) {
 	if recognize(head) != nil || len(head) < NonceOffset+len(Nonce{}) {
 		return Nonce{}, false

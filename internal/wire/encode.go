@@ -27,7 +27,7 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	compress := lim.CompressFrom >= 0 && len(payload) >= lim.CompressFrom
 	room := len(payload)
 	if compress {
-		// s2 writes in place only where its worst case fits. The surplus lives as long as the write to Redis.
+		// s2 writes in place only if its worst case fits. The surplus lives as long as the write to Redis.
 		room = s2.MaxEncodedLen(len(payload))
 	}
 	value := make([]byte, head+room)

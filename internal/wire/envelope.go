@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// HeadLen is how many bytes at the start of a value, together with its length, tell one fill from every other: the
-	// nonce lies within them. A script that must know whether a key still holds the very value that a reader rejected
-	// compares these. A damaged value can be shorter.
+	// HeadLen is how many bytes at the start of a value identify its fill, together with the value's length: the nonce lies within
+	// them. A script compares them to find out whether a key still holds the value that a reader rejected. A damaged value
+	// can be shorter.
 	HeadLen = 64
 
-	// HeaderLen is the length of the fixed header in bytes; the tags section starts there.
+	// HeaderLen is the length of the fixed header in bytes. The tags section starts there.
 	HeaderLen = 80
 
-	// NonceOffset is where the nonce starts, in bytes.
+	// NonceOffset is the position of the nonce, in bytes.
 	NonceOffset = 48
 
-	// TagsLenOffset is where the length of the tags section stands, a uint32.
+	// TagsLenOffset is the position of the length of the tags section, a uint32.
 	TagsLenOffset = 44
 
 	// MaxTags is how many tags an entry can carry.
@@ -34,33 +34,33 @@ const (
 	MaxTagName = 512
 )
 
-// The first byte occurs neither in UTF-8 nor as the start of a MessagePack object, so no text, JSON or bare MessagePack
-// value is taken for an envelope; in CBOR the two would be a date made of a map, which is none.
+// The first byte occurs neither in UTF-8 nor as the start of a MessagePack object. So no text, JSON or bare MessagePack value passes
+// for an envelope. In CBOR the two bytes start a date whose content is a map, which is invalid.
 const magic0, magic1 = 0xc1, 0xa5
 
 const version = 1
 
-// What a script has to know of the format: how values begin that this package writes, the version and the flags that it
-// knows (a larger one of either is a newer build's), and where the start of the load stands, an int64.
+// The parts of the format that a script needs: the first bytes of every value, the version and the flags that this build knows, and the
+// position of the load start, an int64. A larger version or flag is a newer build's.
 const (
 	Magic           = "\xc1\xa5"
 	Version         = version
 	KnownFlags      = knownFlags
 	LoadStartOffset = loadStartOffset
-	ChunkedFlag     = flagChunked // of the flags: a value that has chunks, and a manifest at its end
+	ChunkedFlag     = flagChunked // the flag of a value that has chunks, and a manifest at its end
 )
 
 const (
 	flagCompressed = 1 << iota
 	flagNegative
-	// flagChunked marks a value whose payload lies in chunks. What it has in the payload's place is a manifest.
+	// flagChunked marks a value whose payload lies in chunks. A manifest takes the place of the payload.
 	flagChunked
-	// flagPolicy marks an entry that says which policy of its category it belongs to. A build that does not know the flag could
-	// take it for the value of another policy.
+	// flagPolicy marks an entry that names its policy within the category. A build that does not know the flag could take the entry
+	// for the value of another policy.
 	flagPolicy
-	// flagText marks a negative entry with the text of the error that said so.
+	// flagText marks a negative entry with the text of the loader's "not found" error.
 	flagText
-	// flagOwnTTL marks an entry whose TTL is not its policy's.
+	// flagOwnTTL marks an entry whose TTL is not the TTL of its policy.
 	flagOwnTTL
 
 	knownFlags = flagCompressed | flagNegative | flagChunked | flagPolicy | flagText | flagOwnTTL
@@ -82,34 +82,34 @@ const (
 
 const keyHashLen = 16
 
-// policyLen is how many bytes a policy takes at the end of the tags section.
+// policyLen is the length of the policy at the end of the tags section, in bytes.
 const policyLen = 8
 
-// What Decode and Encode can report; all are used with errors.Is.
+// The errors of Decode and Encode. Compare them with errors.Is.
 var (
-	// ErrForeign means that the bytes are no envelope at all: something else wrote the key.
-	ErrForeign = errors.New("wire: not an aside entry")
-	// ErrNewer means a version or a flag that this build does not know. A newer build wrote the entry: load, but do not
-	// overwrite it, or two builds thrash each other's entries for as long as a deployment lasts.
-	ErrNewer = errors.New("wire: entry of a newer build")
-	// ErrCorrupt means an entry that is damaged: truncated, extended, changed, or not to be decompressed.
-	ErrCorrupt = errors.New("wire: corrupt entry")
+	// ErrForeign means that the bytes are no envelope: another program wrote the key.
+	ErrForeign = errors.New("not an aside entry")
+	// ErrNewer means a version or a flag that this build does not know. A newer build wrote the entry. The reader loads the value, and
+	// must not overwrite the entry: otherwise two builds would overwrite each other's entries for as long as a deployment lasts.
+	ErrNewer = errors.New("entry of a newer build")
+	// ErrCorrupt means an entry that is damaged: truncated, extended, changed, or impossible to decompress.
+	ErrCorrupt = errors.New("corrupt entry")
 	// ErrWrongKey means an intact entry that was written for another key.
-	ErrWrongKey = errors.New("wire: entry of another key")
+	ErrWrongKey = errors.New("entry of another key")
 	// ErrTooLarge means a payload above Limits.MaxValue.
-	ErrTooLarge = errors.New("wire: value too large")
+	ErrTooLarge = errors.New("value too large")
 	// ErrTags means more than MaxTags tags, or a name above MaxTagName bytes.
-	ErrTags = fmt.Errorf("wire: an entry takes at most %d tags with names of at most %d bytes", MaxTags, MaxTagName)
+	ErrTags = fmt.Errorf("an entry takes at most %d tags with names of at most %d bytes", MaxTags, MaxTagName)
 )
 
-// Nonce tells one fill of a key from every other, in all processes.
+// A Nonce identifies one fill of a key among the fills of all processes.
 type Nonce [12]byte
 
-// NewNonce returns 96 random bits from crypto/rand. A process number with a counter would repeat after a fork or a
-// restored snapshot; these do not.
+// NewNonce returns 96 random bits from crypto/rand. They do not repeat. A process number with a counter would repeat after a fork or a
+// restored snapshot.
 func NewNonce() Nonce {
 	var n Nonce
-	// Read never returns an error: it ends the process when the system has no randomness to give.
+	// Read never returns an error: it ends the process if the system has no randomness.
 	_, _ = rand.Read(n[:])
 	return n
 }
@@ -117,55 +117,57 @@ func NewNonce() Nonce {
 // String returns the nonce as 24 hexadecimal digits.
 func (n Nonce) String() string { return hex.EncodeToString(n[:]) }
 
-// Tag is the generation that a tag had before the load of an entry began.
+// A Tag is a tag of an entry, with the generation that the tag had before the entry's load began.
 type Tag struct {
 	Name       string
 	Generation uint64
 }
 
-// Header is what an envelope says about its payload. Decode checks that it arrived as it was written; whether the times
-// and the generations still allow the payload to be served is for the reader.
+// A Header describes the payload of an envelope. Decode checks that the header is as it was written. The reader decides whether
+// the times and the generations still allow the payload to be served.
 type Header struct {
 	// Codec is the ID of the codec that wrote the payload. A negative entry has none, and Encode writes 0 for it.
 	Codec uint32
-	// Negative marks a cached "not found". Its payload is the text of the error that said so; empty where that said no more.
+	// Negative marks a cached "not found". Its payload is the text of the loader's error, and empty if the error has no text of its own.
 	Negative bool
-	// Policy tells the policies of one category apart. 0 is the one that is named like its category.
+	// Policy identifies the policy within a category. 0 is the policy that has the name of its category.
 	Policy uint64
 	// LoadStart, FreshUntil and DeadUntil are in microseconds since the Unix epoch, on the clock of the key's primary.
-	// From FreshUntil on the value is stale, from DeadUntil on it must not be served at all.
+	// The value is stale from FreshUntil on. It must not be served at all from DeadUntil on.
 	LoadStart, FreshUntil, DeadUntil int64
-	// OwnTTL says that FreshUntil does not come from the policy's TTL.
+	// OwnTTL is true if FreshUntil does not come from the policy's TTL.
 	OwnTTL bool
 	// LoadDuration is how long the loader took. It is kept in whole milliseconds, rounded down, at least 0 and at most
 	// 2^32-1 (49 days).
 	LoadDuration time.Duration
 	Nonce        Nonce
-	// Tags is nil when there are none.
+	// Tags is nil if there are no tags.
 	Tags []Tag
 }
 
-// Limits bounds what is written and what is accepted.
+// Limits bounds the entries that are written and accepted.
 type Limits struct {
-	// MaxValue is the largest decoded payload in bytes. The zero value admits only empty ones.
+	// MaxValue is the largest decoded payload in bytes. The zero value admits only empty payloads.
 	MaxValue int
 	// CompressFrom is the length in bytes from which payloads are compressed with s2, if that makes them smaller.
-	// Negative: never. Readers decompress whatever it is.
+	// Negative: never. Readers decompress in any case.
 	CompressFrom int
 }
 
-// admits also refuses what an s2 block and the 32 bit lengths of the format cannot hold, about 4 GiB, whatever MaxValue is.
+// admits reports whether a payload is within MaxValue. An s2 block and the 32 bit lengths of the format hold about 4 GiB at most.
+// admits refuses longer payloads, whatever MaxValue is.
 func (l Limits) admits(payloadLen uint64) bool {
 	return l.MaxValue >= 0 && payloadLen <= uint64(l.MaxValue) && s2.MaxEncodedLen(int(payloadLen)) >= 0
 }
 
-// An s2 block of thirty bytes can hold 64 MiB of zeros. A payload above freeLen is stored as it is where it would shrink to less than
-// its mostRatio'th part, and one that claims to have shrunk so far is refused: so few bytes do not make a reader allocate so many.
+// An s2 block of thirty bytes can hold 64 MiB of zeros. A reader must not allocate so much for so few bytes. So a payload above freeLen
+// that would shrink to less than 1/mostRatio of its length is stored uncompressed, and a reader refuses an entry that shrank so far.
 const (
 	freeLen   = 4 << 20
 	mostRatio = 1024
 )
 
+// plausible reports whether a payload of raw bytes may be stored in so few bytes.
 func plausible(raw, stored uint64) bool { return raw <= freeLen || raw/mostRatio <= stored }
 
 func hashKey(key string) [keyHashLen]byte {

@@ -9,18 +9,18 @@ import (
 	"sync"
 )
 
-// A format gives back what it was given, or it refuses it. What it would change is known from the type for the most part, and is found
-// once for each type. The rest hangs on the value: what lies in an interface, how deep a list of itself goes. For that the parts of each
-// value where it can happen are looked at before it is encoded, and no others.
+// A format must give back the value that it was given, or refuse it. Most of what a format would change is known from the type. It is
+// determined once for each type. The rest depends on the value: the content of an interface, the depth of a recursive list. For that, a
+// walker inspects each value before it is encoded. It inspects only the parts in which such a change is possible.
 
-// A LossError says what a format would change: of which type, in which field.
+// A LossError describes what a format would change.
 type LossError struct {
 	Type  reflect.Type
 	Field string // such as Models[].Price; "" for the value itself
 	Why   string
 }
 
-// Error names no part of the value: only its type has names for what it says.
+// Error names the type and the field, and quotes no part of the value.
 func (e *LossError) Error() string {
 	if e.Field == "" {
 		return fmt.Sprintf("%s %s", e.Type, e.Why)
@@ -31,7 +31,7 @@ func (e *LossError) Error() string {
 // A keeper knows what a format keeps of a type.
 type keeper struct {
 	format  string
-	refused error // what is known from the type alone
+	refused error // the loss that is known from the type alone
 	root    *part
 	print   uint32 // a hash of the names and kinds of the type's fields
 	fields  fieldSet
@@ -62,8 +62,8 @@ func keeperOf(typ reflect.Type, format string) *keeper {
 	return k
 }
 
-// target is what v, a pointer, points to, and the type of that; rv is not valid where v is nil. Another v is copied, so that methods with
-// a pointer receiver are found in either case.
+// target returns a pointer to a value, and the value with its type. v is the pointer, or the value itself. The value is then copied, so
+// that methods with a pointer receiver are found in both cases. rv is not valid if v is nil.
 func target(v any) (pointer any, typ reflect.Type, rv reflect.Value) {
 	rv = reflect.ValueOf(v)
 	switch {
@@ -79,8 +79,8 @@ func target(v any) (pointer any, typ reflect.Type, rv reflect.Value) {
 	return p.Interface(), rv.Type(), p.Elem()
 }
 
-// check refuses a value of which the format would change something. Where it looks at values one by one, it also refuses what takes more
-// than a number of bytes at least.
+// check refuses a value that the format would change. If it has to inspect the value, it also refuses one that takes more than most
+// bytes for certain.
 func (k *keeper) check(v reflect.Value, most int) error {
 	if k.refused != nil {
 		return k.refused
@@ -91,7 +91,7 @@ func (k *keeper) check(v reflect.Value, most int) error {
 	return k.walk(v, most, false)
 }
 
-// find says where in a value the format has met what it has no form for, nil where that is not found.
+// find returns the loss in a value that the encoder has refused or changed. It returns nil if it finds none.
 func (k *keeper) find(v reflect.Value) error { return k.walk(v, math.MaxInt, true) }
 
 func (k *keeper) walk(v reflect.Value, most int, all bool) error {
@@ -106,7 +106,7 @@ func (k *keeper) walk(v reflect.Value, most int, all bool) error {
 	return nil
 }
 
-// A loss is what would be changed; its path is from the inside out.
+// A loss is a part of a value that a format would change. Its path is from the inside out.
 type loss struct {
 	why  string
 	path []string
@@ -135,5 +135,5 @@ func (l *loss) error(typ reflect.Type) error {
 	return &LossError{Type: typ, Field: b.String(), Why: l.why}
 }
 
-// tooLarge stands for a value that takes too many bytes.
+// tooLarge is the loss of a value that takes too many bytes.
 var tooLarge = new(loss)

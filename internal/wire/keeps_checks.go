@@ -58,7 +58,7 @@ func (w *walker) ownText(v reflect.Value) *loss {
 	return nil
 }
 
-// isNull reports whether a value that can be null is.
+// isNull reports whether the format writes null for a value.
 func isNull(format string, p *part, v reflect.Value) bool {
 	switch {
 	case !p.nullable:
@@ -72,7 +72,7 @@ func isNull(format string, p *part, v reflect.Value) bool {
 		v = v.Addr()
 	}
 	switch m := v.Interface().(type) {
-	case *json.RawMessage: // without a copy
+	case *json.RawMessage: // needs no copy
 		return *m == nil || isNullJSON(*m)
 	case json.Marshaler:
 		if format == "json" {
@@ -91,7 +91,7 @@ func isNullJSON(data []byte) bool { return string(bytes.TrimSpace(data)) == "nul
 
 func isNullCBOR(item []byte) bool { return len(item) == 1 && (item[0] == 0xf6 || item[0] == 0xf7) }
 
-// isOmitted reports whether a format leaves out a field for what is in it.
+// isOmitted reports whether a format leaves out a field because of its value.
 func (f *partField) isOmitted(v reflect.Value) bool {
 	if f.empty {
 		switch v.Kind() {
@@ -124,7 +124,7 @@ func (f *partField) isOmitted(v reflect.Value) bool {
 	return ok && m.IsZero()
 }
 
-// comesBack reports whether a value of the standard library, whose methods do not tell all of it, is the same once it is decoded.
+// comesBack reports whether a value of the standard library is the same after decoding. The methods of such a type do not encode all of it.
 func comesBack(v reflect.Value) bool {
 	if !v.CanAddr() {
 		to := reflect.New(v.Type())

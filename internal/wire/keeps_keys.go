@@ -4,7 +4,7 @@ import (
 	"reflect"
 )
 
-// mapKey refuses keys that would not come back, or not as the same key.
+// mapKey makes the part of a map's keys. It refuses keys that would not come back, or would come back as another key.
 func (b *builder) mapKey(t reflect.Type) (*part, *loss) {
 	key := partKey{t, false, true}
 	if p := b.made[key]; p != nil {
@@ -67,7 +67,7 @@ func (b *builder) mapKey(t reflect.Type) (*part, *loss) {
 	return p, nil
 }
 
-// timeAsKey refuses a key whose methods are those of an embedded time, or pointer.
+// timeAsKey refuses a key that has its methods from an embedded time or pointer.
 func timeAsKey(t reflect.Type) *loss {
 	switch from, _ := promoted(t, textMarshaler, "MarshalText"); {
 	case from < 0:
@@ -79,7 +79,7 @@ func timeAsKey(t reflect.Type) *loss {
 	}
 }
 
-// asKey refuses what is not equal to itself once it was decoded.
+// asKey refuses a key that is not equal to itself after decoding.
 func (p *part) asKey(seen map[*part]bool) *loss {
 	if seen[p] {
 		return nil

@@ -46,14 +46,14 @@ func (b *builder) own(p *part, addressable bool) (bool, *loss) {
 			return false, l
 		case into != nil && t.Field(*into).Type.Kind() == reflect.Pointer:
 			return false, lose("is a %s, which has its %s from the embedded pointer %s: that is nil where it is decoded", t, inName, t.Field(*into).Name)
-		case from != nil && into != nil && !(b.format == "cbor" && t.Field(*from).Type == timeType): // whose binary form has all of it
+		case from != nil && into != nil && !(b.format == "cbor" && t.Field(*from).Type == timeType): // time.Time's binary form keeps all of it
 			p.wraps = *from
 			if p.wrapped, l = b.part(t.Field(*from).Type, addressable); l != nil {
 				return false, l.in(t.Field(*from).Name)
 			}
 		}
 		p.kind = w.kind
-		p.nullable = w.out == jsonMarshaler && t != bigIntType || w.out == cborMarshaler // their methods may write null
+		p.nullable = w.out == jsonMarshaler && t != bigIntType || w.out == cborMarshaler // such methods may write null
 		p.look = t == urlType || t == regexpType
 		return true, nil
 	}
@@ -67,7 +67,7 @@ func (b *builder) own(p *part, addressable bool) (bool, *loss) {
 	return false, nil
 }
 
-// ownMethods reports whether a type has any method by which CBOR encodes or decodes it.
+// ownMethods reports whether a type has any method that CBOR uses to encode or decode it.
 func ownMethods(t reflect.Type) bool {
 	for _, m := range []reflect.Type{cborMarshaler, cborUnmarshaler, binaryMarshaler, binaryUnmarshaler, textMarshaler, textUnmarshaler} {
 		if reflect.PointerTo(t).Implements(m) {
@@ -85,8 +85,8 @@ func (b *builder) encodesItself(t reflect.Type) bool {
 	return p.Implements(textMarshaler) || b.format == "json" && p.Implements(jsonMarshaler)
 }
 
-// soleSource is the number of the embedded field that a struct has a method from, nil where the method is its own. Other fields would be
-// lost.
+// soleSource returns the number of the embedded field from which a struct has a method, or nil if the method is its own. It returns a loss
+// if the struct has other fields: the method would lose them.
 func soleSource(t, iface reflect.Type, method string) (*int, *loss) {
 	from, others := promoted(t, iface, method)
 	if from >= 0 && others {
@@ -98,7 +98,8 @@ func soleSource(t, iface reflect.Type, method string) (*int, *loss) {
 	return &from, nil
 }
 
-// promoted finds the embedded field that a struct has a method from, -1 if there is none, and reports whether it has other fields.
+// promoted returns the number of the embedded field from which a struct has a method, or -1 if there is none. It also reports whether the
+// struct has other fields.
 func promoted(t, iface reflect.Type, method string) (from int, others bool) {
 	if t.Kind() != reflect.Struct {
 		return -1, false
@@ -129,7 +130,8 @@ func promoted(t, iface reflect.Type, method string) (from int, others bool) {
 	return from, others
 }
 
-// methodOf names each method by a constant: for another name the linker would keep all methods of all types in the program.
+// methodOf is t.MethodByName for constant names only. With a name that is not constant, the linker would keep all methods of all types in
+// the program.
 func methodOf(t reflect.Type, name string) (reflect.Method, bool) {
 	switch name {
 	case "MarshalJSON":

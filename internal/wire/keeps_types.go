@@ -18,31 +18,31 @@ type partKind int
 const (
 	plainPart   partKind = iota // numbers and truth values
 	textPart                    // strings
-	floatPart                   // numbers that may be none
+	floatPart                   // floating point numbers, which may be NaN or infinite
 	bytesPart                   // lists of bytes
-	ownPart                     // what has methods that encode it
-	ownTextPart                 // such as become a text
+	ownPart                     // types with methods that encode them
+	ownTextPart                 // types with methods that encode them as a text
 	timePart
 	numberPart // a json.Number
 	anyPart    // any interface
 	listPart   // slices and arrays
 	mapPart
 	structPart
-	hiddenPart // a struct without a field that is encoded
+	hiddenPart // a struct without any field that is encoded
 	pointerPart
 )
 
-// A part is what a format keeps of the values of a type, at one place or several in another type.
+// A part describes what a format keeps of the values of a type. One part may stand for several places in another type.
 type part struct {
 	typ       reflect.Type
 	kind      partKind
 	elem, key *part
 	fields    []partField
-	embeds    []embedded // of which it hangs on the value whether they come back
-	look      bool       // there is something in it that hangs on the value
+	embeds    []embedded // whether they come back depends on the value
+	look      bool       // whether it comes back depends on the value, so a walker inspects it
 	nullable  bool       // it may be encoded as null
 	array     bool       // a struct that CBOR writes as a list
-	wrapped   *part      // of the embedded field alone that a struct has its methods from, nil for others
+	wrapped   *part      // of the embedded field from which a struct has its methods; nil if the methods are its own
 	wraps     int        // the number of that field
 }
 
@@ -51,11 +51,11 @@ type partField struct {
 	path  string // as Go spells it
 	index []int
 	part  *part
-	empty bool   // left out where it is empty
-	zero  bool   // left out where it is zero
-	asks  bool   // the method IsZero, of what may be a pointer
-	other string // an option by which it is written in another way
-	least int    // bytes that its name takes
+	empty bool   // left out if it is empty
+	zero  bool   // left out if it is zero
+	asks  bool   // its own method IsZero decides that; the field may be a pointer
+	other string // an option that changes its form
+	least int    // the bytes of its name
 }
 
 type partKey struct {
@@ -92,12 +92,12 @@ var (
 	cborUnmarshaler   = reflect.TypeFor[cbor.Unmarshaler]()
 )
 
-// part makes the part for a type. Values in maps have no address, and encoding/json then passes over methods with a pointer receiver.
+// part makes the part of a type. Values in maps are not addressable, and encoding/json then ignores methods with a pointer receiver.
 func (b *builder) part(t reflect.Type, addressable bool) (*part, *loss) {
 	key := partKey{t, addressable || b.format != "json", false}
 	if p := b.made[key]; p != nil {
 		if b.open[p] {
-			p.look = true // a type that holds itself: a value may go too deep, or have no end
+			p.look = true // the type is recursive: a value may be too deep, or have no end
 		}
 		return p, nil
 	}
@@ -108,7 +108,7 @@ func (b *builder) part(t reflect.Type, addressable bool) (*part, *loss) {
 	return p, l
 }
 
-// fill finds out what p is.
+// fill determines the kind of p and its parts.
 func (b *builder) fill(p *part, addressable bool) (l *loss) {
 	t := p.typ
 	if t.Kind() != reflect.Interface && (t.Implements(protoMessage) || reflect.PointerTo(t).Implements(protoMessage)) {
@@ -195,7 +195,7 @@ func pointsToItself(t reflect.Type) bool {
 	return false
 }
 
-// spread marks the parts in which there is one that is looked at.
+// spread sets look for each part that contains a part with look.
 func (b *builder) spread() {
 	for changed := true; changed; {
 		changed = false

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A walker looks at the values that a format might change.
+// A walker inspects values that a format might change.
 type walker struct {
 	format string
-	all    bool // looks for what the encoder has found: numbers that are none, and strings that are not UTF-8
-	left   int  // of the bytes that the value may take: a node that is reached by many ways is written, and looked at, as many times
+	all    bool // also look for what the encoder refused: NaN, infinities, and strings that are not UTF-8
+	left   int  // how many bytes the value may still take; a node is written, and inspected, once for each path to it
 }
 
-// jsonNesting is how deep encoding/json decodes.
+// jsonNesting is the depth to which encoding/json decodes.
 const jsonNesting = 10_000
 
 func (w *walker) deepest() int {
@@ -23,7 +23,7 @@ func (w *walker) deepest() int {
 	return maxNesting
 }
 
-// value is at a number of levels of the format, and of steps in memory.
+// value inspects a value. levels is its depth in the format, and steps its depth in memory.
 func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	if !p.look && !w.all {
 		return nil
@@ -41,7 +41,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 		}
 	}
 	if p.typ == anyMapType || p.typ == anyListType {
-		return w.any(v.Interface(), levels-1).in("[]") // without reflection for each element
+		return w.any(v.Interface(), levels-1).in("[]") // needs no reflection for each element
 	}
 	if w.left--; w.left < 0 {
 		return tooLarge
@@ -55,7 +55,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	case ownPart, ownTextPart:
 		switch {
 		case p.wrapped != nil && p.wrapped.look:
-			w.left++ // its field is what takes a byte
+			w.left++ // its field takes the byte
 			if l := w.value(p.wrapped, v.Field(p.wraps), levels, steps); l != nil {
 				return l.in(p.typ.Field(p.wraps).Name)
 			}
@@ -88,7 +88,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 		if v.IsNil() {
 			return nil
 		}
-		w.left++ // its element is what takes a byte
+		w.left++ // its element takes the byte
 		if to := v.Elem(); isNull(w.format, p.elem, to) {
 			return lose("is a pointer to what is null, and becomes nil itself")
 		}
@@ -121,7 +121,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 			}
 			at, err := v.FieldByIndexErr(f.index)
 			if err != nil {
-				continue // behind an embedded pointer that is nil
+				continue // an embedded pointer on the path is nil
 			}
 			if f.isOmitted(at) {
 				if f.asks && at.Kind() == reflect.Pointer && !at.IsNil() {
@@ -138,7 +138,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	return nil
 }
 
-// embedded refuses an embedded struct of which nothing is written, though it has something to come back.
+// embedded refuses an embedded struct that is not zero and of which nothing is written.
 func (w *walker) embedded(p *part, e *embedded, v reflect.Value) *loss {
 	at, err := v.FieldByIndexErr(e.index)
 	if err != nil || at.IsZero() {
@@ -150,7 +150,7 @@ func (w *walker) embedded(p *part, e *embedded, v reflect.Value) *loss {
 	for i := range p.fields {
 		f := &p.fields[i]
 		if !e.holds(f) || f.empty && (f.part.kind == ownPart || f.part.kind == ownTextPart) {
-			continue // what CBOR takes for empty there hangs on their methods
+			continue // its methods decide whether CBOR takes it for empty
 		}
 		if at, err := v.FieldByIndexErr(f.index); err == nil && !f.isOmitted(at) {
 			return nil
@@ -173,7 +173,7 @@ func (w *walker) key(p *part, v reflect.Value, levels, steps int) *loss {
 	return w.value(p, v, levels, steps)
 }
 
-// any looks at what is in an interface: what comes back is of the type that the format has for it.
+// any inspects the content of an interface. It comes back with the type that the format has for it.
 func (w *walker) any(x any, levels int) *loss {
 	if w.left--; w.left < 0 {
 		return tooLarge

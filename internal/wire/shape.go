@@ -8,31 +8,31 @@ import (
 	"sync"
 )
 
-// A shape is what matters of a type here.
+// A shape describes how much memory the values of a type take.
 type shape struct {
 	kind   kind
 	size   int64             // of a value
 	elem   *shape            // of a list, an array, a map or a pointer
 	key    int64             // size of a map's keys
-	fields map[string]*shape // of a struct, by their names in the format, and by these folded: numbers as they are written in decimal
+	fields map[string]*shape // of a struct, by their names in the format and by these names folded; numbers are in decimal
 	array  []*shape          // of a struct that CBOR writes as a list
-	own    bool              // the type decodes itself: what does not fit it may become anything
+	own    bool              // the type decodes itself: a value of another form may become anything
 	ratio  bool              // a few digits of its text may be an exponent
-	digits bool              // its text is a number of any length, or that of a value in it is
-	most   int64             // what one value of the format can add at most, anywhere in a value of the type
+	digits bool              // its text, or the text of a value in it, is a number of any length
+	most   int64             // the most that one value of the format can add, anywhere in a value of the type
 }
 
 type kind int
 
 const (
 	scalarKind kind = iota
-	textKind        // what holds the bytes of a string
+	textKind        // a string
 	listKind
 	arrayKind
 	mapKind
 	structKind
 	pointerKind
-	anyKind // an interface without methods: what the format itself has
+	anyKind // an interface without methods: it takes the types of the format
 )
 
 const (
@@ -41,16 +41,16 @@ const (
 	inlineElem = 128
 	anySize    = 16
 
-	// ratioSize is more than a big.Rat takes for an exponent, with what is allocated on the way: it refuses those above a million.
+	// ratioSize is more than a big.Rat allocates for an exponent, temporary memory included. big.Rat refuses exponents above a million.
 	ratioSize = 2 << 20
 
-	// To read a number takes the square of its digits in time. Up to the first of these that is nothing; then as many digits' squares count
-	// as a byte.
+	// The time to read a number grows with the square of its digits. It is negligible up to longNumber bytes. Above that, a number counts
+	// with the square of its digits, divided by digitsSquare, in bytes.
 	longNumber   = 64 << 10
 	digitsSquare = 256
 )
 
-// slot is what an entry of a map takes in it, and out is what it takes beside it.
+// slot returns how many bytes an entry of a map takes inside the map, and how many outside of it.
 func (s *shape) slot() (in, out int64) {
 	if s.elem.size > inlineElem {
 		return s.key + 8, s.elem.size
@@ -80,7 +80,7 @@ func shapeOf(typ reflect.Type, format string) *shape {
 	return s
 }
 
-// step is what one value of the format, inside of a value of the shape, can add at most.
+// step returns the most that one value of the format can add, directly inside a value of the shape.
 func (s *shape) step() int64 {
 	switch s.kind {
 	case listKind:
@@ -133,7 +133,7 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 		var shapes []*shape
 		s.ratio = t == bigRatType
 		s.digits = s.ratio || t == bigIntType
-		for _, f := range reflect.VisibleFields(t) { // with those of embedded structs
+		for _, f := range reflect.VisibleFields(t) { // including those of embedded structs
 			tag := tagOf(f, format)
 			name, opts, _ := strings.Cut(tag, ",")
 			if tag == "-" || !f.IsExported() && !f.Anonymous {
@@ -149,15 +149,15 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 				name = strconv.Itoa(n)
 			}
 			of := makeShape(f.Type, format, made)
-			s.ratio = s.ratio || f.Anonymous && (of.ratio || of.elem != nil && of.elem.ratio) // whose methods it has
+			s.ratio = s.ratio || f.Anonymous && (of.ratio || of.elem != nil && of.elem.ratio) // the struct has the methods of the embedded field
 			s.digits = s.digits || f.Anonymous && (of.digits || of.elem != nil && of.elem.digits)
 			names = append(names, name, fold(name))
 			shapes = append(shapes, of, of)
 			if f.Anonymous && f.Type.Kind() == reflect.Pointer {
-				s.size += int64(f.Type.Elem().Size()) // made for the sake of a field in it
+				s.size += int64(f.Type.Elem().Size()) // allocated if one of its fields comes
 			}
 		}
-		for i, name := range names { // of one name, or of two that fold alike, what may take most
+		for i, name := range names { // of several fields with one folded name, the one that may take most
 			if there := s.fields[name]; there == nil || shapes[i].worst() > there.worst() {
 				s.fields[name] = shapes[i]
 			}
@@ -172,12 +172,12 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 	return s
 }
 
-// arrayShapes are those of the fields of a struct that is written as a list.
+// arrayShapes returns the shapes of the fields of a struct that is written as a list.
 func arrayShapes(t reflect.Type, format string, made map[reflect.Type]*shape) []*shape {
 	b := &builder{format: format}
 	found, _, l := b.findFields(t)
 	if l != nil {
-		return nil // it is refused
+		return nil // the codec refuses the type
 	}
 	slices.SortFunc(found, func(a, b foundField) int { return slices.Compare(a.index, b.index) })
 	list := make([]*shape, len(found))
@@ -187,7 +187,7 @@ func arrayShapes(t reflect.Type, format string, made map[reflect.Type]*shape) []
 	return list
 }
 
-// worst is what one value of the format can add at most in a value of the shape.
+// worst returns the most that one value of the format can add, anywhere in a value of the shape.
 func (s *shape) worst() int64 {
 	most := int64(0)
 	seen := make(map[*shape]bool)
@@ -207,7 +207,7 @@ func (s *shape) worst() int64 {
 	return most
 }
 
-// field is the shape of what has a name in a struct, nil for what is passed over.
+// field returns the shape of the field with a name, or nil if the decoder skips the name.
 func (s *shape) field(name []byte) *shape {
 	if f := s.fields[string(name)]; f != nil {
 		return f
@@ -215,7 +215,7 @@ func (s *shape) field(name []byte) *shape {
 	return s.fields[fold(string(name))]
 }
 
-// anything is the shape of any.
+// anything is the shape of the type any.
 var anything = func() *shape {
 	s := &shape{kind: anyKind, size: anySize, key: anySize}
 	s.elem = s

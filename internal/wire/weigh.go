@@ -6,17 +6,19 @@ import (
 	"reflect"
 )
 
-// A few bytes of JSON or CBOR can take a lot of memory as Go values: each {} in a list is an element of the list's type, however
-// large that is. So what a payload becomes is bounded too. A payload that cannot reach the bound whatever it holds, as far as
-// its length and its type tell, is not looked at; of one that could, brackets and commas are counted, which takes a small part of
-// the time of decoding it; and only what could still reach it is gone through value by value.
+// A few bytes of JSON or CBOR can take much memory as Go values: each {} in a list is an element of the list's type, however large that
+// type is. So the decoded size of a payload is bounded too. Fits checks it in three steps:
+//
+//  1. The length and the type show for most payloads that they cannot exceed the bound, whatever they hold.
+//  2. Otherwise it counts brackets and commas. That takes a small part of the time of decoding.
+//  3. If the payload could still exceed the bound, a weigher goes through it value by value.
 
 // decodedFactor is how many times Limits.MaxValue the values of a payload may take in memory. Numbers and short strings in lists and
-// maps of any take about twelve times their JSON, small maps of any about eighteen.
+// maps of any take about twelve times the size of their JSON. Small maps of any take about eighteen times that.
 const decodedFactor = 32
 
-// Fits reports whether what data becomes in memory is within bounds, as far as that can be estimated: decoded by a codec of this
-// package, as a value of type typ. Of a user's own codec nothing is known.
+// Fits reports whether the decoded size of data is within bounds, for a codec of this package and a value of type typ. The size is an
+// estimate. Fits reports true for a user's own codec, of which nothing is known.
 func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	packed := false
 	switch c.(type) {
@@ -31,11 +33,11 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 		limit = int64(l.MaxValue) * decodedFactor
 	}
 	if keeperOf(typ, c.Name()).refused != nil {
-		return true // and so does the codec, before it decodes anything
+		return true // the codec refuses the type too, before it decodes anything
 	}
 	s := shapeOf(typ, c.Name())
-	left := limit - s.size - 2*int64(len(data)) // the texts in it, and what they are put together in
-	values := int64(len(data)/2 + 1)            // at most: a digit and a comma each
+	left := limit - s.size - 2*int64(len(data)) // the texts, and the buffers in which they are assembled
+	values := int64(len(data)/2 + 1)            // at most: each takes a digit and a comma
 	if packed {
 		values = int64(len(data))
 	}
@@ -55,7 +57,7 @@ func (l Limits) Fits(c Codec, typ reflect.Type, data []byte) bool {
 	return w.left >= 0
 }
 
-// A weigher takes what values add from what is left, until that is below zero. It is told what a format holds.
+// A weigher subtracts the size of each value from what is left, until that is below zero. A reader of a format reports the values to it.
 type weigher struct {
 	left  int64
 	root  *shape
@@ -64,17 +66,17 @@ type weigher struct {
 
 // A frame is a list or an object that has not ended.
 type frame struct {
-	shape   *shape // nil: it is passed over
+	shape   *shape // nil: its content is skipped
 	object  bool
 	started bool
-	next    *shape // the member whose name was last
-	count   int    // of the elements, in a struct that is written as a list
+	next    *shape // the shape of the member whose name came last
+	count   int    // how many elements have come, of a struct that is written as a list
 }
 
-// deepest is how deep values are looked at; the decoders refuse deeper ones.
+// deepest is the depth to which values are weighed. The decoders refuse deeper values.
 const deepest = 10_001
 
-// enter is told of a value, and returns its shape, nil where it is passed over.
+// enter starts a value and returns its shape, or nil if the value is skipped.
 func (w *weigher) enter() *shape {
 	s := w.root
 	if n := len(w.stack); n > 0 {
@@ -88,7 +90,7 @@ func (w *weigher) enter() *shape {
 		} else if !f.object {
 			if s = nil; f.shape != nil {
 				if s = f.shape.elem; f.shape.kind != arrayKind {
-					w.left -= 2 * s.size // lists grow by up to their length
+					w.left -= 2 * s.size // a list grows by up to its length
 				}
 			}
 		}
@@ -100,6 +102,7 @@ func (w *weigher) enter() *shape {
 	return s
 }
 
+// begin starts a list or an object.
 func (w *weigher) begin(object bool) {
 	s := w.enter()
 	fits := s != nil && (s.kind == anyKind || object && (s.kind == mapKind || s.kind == structKind) || !object && (s.kind == listKind || s.kind == arrayKind || s.array != nil))
@@ -116,9 +119,10 @@ func (w *weigher) begin(object bool) {
 	w.stack = append(w.stack, frame{shape: s, object: object})
 }
 
+// end ends the list or object that began last.
 func (w *weigher) end() { w.stack = w.stack[:len(w.stack)-1] }
 
-// key is told of the name of a member, nil for what is no text.
+// key takes the name of a member, nil if the name is not a text.
 func (w *weigher) key(name []byte) {
 	f := &w.stack[len(w.stack)-1]
 	switch s := f.shape; {
@@ -131,7 +135,7 @@ func (w *weigher) key(name []byte) {
 	default:
 		in, out := s.slot()
 		if w.left -= out + int64(len(name)); f.started {
-			w.left -= 2 * in // maps grow by their size
+			w.left -= 2 * in // a map grows by its size
 		} else {
 			w.left -= mapSlots * in
 		}
@@ -139,10 +143,10 @@ func (w *weigher) key(name []byte) {
 	}
 }
 
-// value is told of a value that holds no other, and of its bytes, if it is a text.
+// value takes a value that contains no other value, with its bytes if it is a text.
 func (w *weigher) value(text []byte) { w.scalar(text, len(text)) }
 
-// number is told of one that is written in digits.
+// number takes a number that is written in digits.
 func (w *weigher) number(text []byte) { w.scalar(text, 0) }
 
 func (w *weigher) scalar(text []byte, bytes int) {
@@ -163,7 +167,7 @@ func (w *weigher) scalar(text []byte, bytes int) {
 	}
 }
 
-// null is told of an element that is none, and takes its place all the same.
+// null takes a null element of a list. It takes the place of an element.
 func (w *weigher) null() {
 	f := &w.stack[len(w.stack)-1]
 	if f.shape != nil && f.shape.array != nil {
@@ -173,5 +177,5 @@ func (w *weigher) null() {
 	}
 }
 
-// hasExponent is also true where a text is escaped, so that it may have one.
+// hasExponent reports whether a text may have an exponent. It is also true for a text with escapes, which may hide one.
 func hasExponent(text []byte) bool { return bytes.ContainsAny(text, "eEpP\\") }

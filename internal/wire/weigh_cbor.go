@@ -6,19 +6,19 @@ import (
 
 // The major types of CBOR, RFC 8949 section 3.1.
 const (
-	cborMinus = 1 // and 0 for numbers that are not below it
+	cborMinus = 1 // numbers below zero; 0 is for the others
 	cborBytes = 2
 	cborText  = 3
 	cborList  = 4
 	cborMap   = 5
 	cborTag   = 6
-	cborOther = 7 // truth values, null and numbers with a point
+	cborOther = 7 // truth values, null and floating point numbers
 )
 
 const cborNull = 22
 
-// cborItem reads the first byte of an item and the number that follows. It is false where the data end before, and for a length that is not
-// told, which this package neither writes nor decodes.
+// cborItem reads the first byte of an item and the number that follows. It reports false if the data end before that. It also reports
+// false for an item of indefinite length, which this package neither writes nor decodes.
 func cborItem(data []byte) (major byte, n uint64, size int, ok bool) {
 	if len(data) == 0 {
 		return 0, 0, 0, false
@@ -41,7 +41,7 @@ func cborItem(data []byte) (major byte, n uint64, size int, ok bool) {
 	return major, n, size, true
 }
 
-// cborNumber is a number as it is written in decimal.
+// cborNumber returns a number in decimal.
 func cborNumber(major byte, n uint64) []byte {
 	if major == cborMinus {
 		return strconv.AppendInt(nil, -1-int64(n), 10)
@@ -49,9 +49,9 @@ func cborNumber(major byte, n uint64) []byte {
 	return strconv.AppendUint(nil, n, 10)
 }
 
-// cbor goes through a CBOR item, and stops where it is malformed: the decoder looks at all of it before it makes anything.
+// cbor weighs a CBOR item. It stops if the item is malformed: the decoder checks all of it before it allocates values.
 func (w *weigher) cbor(data []byte) {
-	var missing []uint64 // items, in each list or map that has not ended
+	var missing []uint64 // how many items each open list or map still lacks
 	for first := true; w.left >= 0; first = false {
 		for len(missing) > 0 && missing[len(missing)-1] == 0 {
 			missing = missing[:len(missing)-1]
@@ -91,7 +91,7 @@ func (w *weigher) cbor(data []byte) {
 		switch {
 		case major == cborList || major == cborMap:
 			if n > uint64(len(data)) {
-				return // each item takes a byte at least
+				return // malformed: each item takes at least one byte
 			}
 			w.begin(major == cborMap)
 			if major == cborMap {

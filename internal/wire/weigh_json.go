@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 )
 
-// json goes through a JSON text. Where that is malformed, it stops anywhere: the decoder looks at all of it before it makes anything.
+// json weighs a JSON text. If the text is malformed, json may stop anywhere: the decoder checks all of it before it allocates values.
 func (w *weigher) json(data []byte) {
-	named := false // a member's name has come, and its value is next
+	named := false // the name of a member has come, and its value is next
 	for i := 0; i < len(data) && w.left >= 0; i++ {
 		inObject := len(w.stack) > 0 && w.stack[len(w.stack)-1].object
 		switch c := data[i]; c {
@@ -51,7 +51,7 @@ func (w *weigher) json(data []byte) {
 	}
 }
 
-// unescaped is the name that a text in quotation marks stands for.
+// unescaped returns the name in a text with quotation marks, without escapes.
 func unescaped(quoted, text []byte) []byte {
 	var name string
 	if bytes.IndexByte(text, '\\') < 0 || json.Unmarshal(quoted, &name) != nil {
@@ -60,7 +60,7 @@ func unescaped(quoted, text []byte) []byte {
 	return []byte(name)
 }
 
-// textLen is how long a JSON string is whose opening quotation mark is before data, negative where it does not end.
+// textLen returns the length of a JSON string whose opening quotation mark is before data. It is negative if the string does not end.
 func textLen(data []byte) int {
 	for from := 0; ; {
 		n := bytes.IndexByte(data[from:], '"')
