@@ -166,10 +166,10 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 			err = r.Err
 		}
 		nonce, ok := wire.HeadNonce(r.Value)
-		if r.Err != nil || r.Voucher == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
+		if r.Err != nil || r.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
 			continue
 		}
-		list, ok := a.captured.Vouchers(r.Voucher)
+		list, ok := a.captured.Validities(r.Validity)
 		entry := a.asEntry(list)
 		if !ok || !e.Near.Fits(a.Key, entry.Size) {
 			continue

@@ -21,7 +21,7 @@ type Policy struct {
 	Tags        []string // of all its values
 	TTL         time.Duration
 	NegativeTTL time.Duration // 0: not cached
-	DegradedTTL time.Duration // 0: never without a voucher
+	DegradedTTL time.Duration // 0: never without a validity
 	LoadTimeout time.Duration
 	LoadGrace   time.Duration // 0: none
 	Jitter      float64
@@ -43,20 +43,20 @@ type Holder interface{ Resolved() *Policy }
 // Resolved returns the policy itself. A struct that embeds it is a Holder.
 func (pl *Policy) Resolved() *Policy { return pl }
 
-// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same vouchers, and a hit finds
+// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same validities, and a hit finds
 // those in the processor's cache if they lie in one place.
-func (pl *Policy) scope(list []*near.Voucher, tags []string) *near.Scope {
+func (pl *Policy) scope(list []*near.Validity, tags []string) *near.Scope {
 	const most = 8
 	var recent []*near.Scope
 	if p := pl.scopes.Load(); p != nil {
 		recent = *p
 	}
 	for _, s := range recent {
-		if slices.Equal(s.Vouchers, list) {
+		if slices.Equal(s.Validities, list) {
 			return s
 		}
 	}
-	s := &near.Scope{Owner: pl.Holder, Vouchers: slices.Clip(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
+	s := &near.Scope{Owner: pl.Holder, Validities: slices.Clip(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
 	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
 	pl.scopes.Store(&next)
 	return s

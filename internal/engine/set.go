@@ -58,8 +58,8 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 		m.Renew(true)
 		m.Local()
 		m.Capture(&a.captured, a.Tags)
-		var list []*near.Voucher
-		if list, ok = a.captured.Vouchers(nil); ok { // else a tag was invalidated in between: there is a new generation
+		var list []*near.Validity
+		if list, ok = a.captured.Validities(nil); ok { // else a tag was invalidated in between: there is a new generation
 			entry := a.asEntry(list)
 			if !e.roomFor(a, entry) {
 				return e.unkept(a, wire.ErrTooLarge)

@@ -148,7 +148,7 @@ func (q *queue) pass(l *line, lines int) {
 	q.lost = 0
 	q.mu.Unlock()
 	if lost > 0 {
-		r := slog.NewRecord(time.Now(), slog.LevelWarn, "aside: log lines lost: the Logger's handler panicked or was too slow", 0)
+		r := slog.NewRecord(time.Now(), slog.LevelWarn, "aside: log lines were lost, since the Logger's handler panicked or was too slow", 0)
 		r.Add("lines", lost)
 		q.pass(&line{record: r, done: make(chan struct{})}, lost)
 	}

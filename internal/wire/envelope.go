@@ -88,7 +88,7 @@ const policyLen = 8
 // The errors of Decode and Encode. Compare them with errors.Is.
 var (
 	// ErrForeign means that the bytes are no envelope: another program wrote the key.
-	ErrForeign = errors.New("not an aside entry")
+	ErrForeign = errors.New("not an entry of an aside cache")
 	// ErrNewer means a version or a flag that this build does not know. A newer build wrote the entry. The reader loads the value, and
 	// must not overwrite the entry: otherwise two builds would overwrite each other's entries for as long as a deployment lasts.
 	ErrNewer = errors.New("entry of a newer build")
@@ -97,9 +97,9 @@ var (
 	// ErrWrongKey means an intact entry that was written for another key.
 	ErrWrongKey = errors.New("entry of another key")
 	// ErrTooLarge means a payload above Limits.MaxValue.
-	ErrTooLarge = errors.New("value too large")
+	ErrTooLarge = errors.New("value larger than MaxValueBytes")
 	// ErrTags means more than MaxTags tags, or a name above MaxTagName bytes.
-	ErrTags = fmt.Errorf("an entry takes at most %d tags with names of at most %d bytes", MaxTags, MaxTagName)
+	ErrTags = fmt.Errorf("too many tags or too long a tag: at most %d tags of %d bytes", MaxTags-2, MaxTagName)
 )
 
 // A Nonce identifies one fill of a key among the fills of all processes.
