@@ -74,10 +74,10 @@ func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held
 	for _, a := range attempts {
 		if a.leased() {
 			held = append(held, &lease.Lease{
-				Key: a.Key, Nonce: a.nonce.String(), LoadTimeout: a.Policy.LoadTimeout, Doubted: a.call.Drop,
+				Key: a.Key, Nonce: a.nonce.String(), LoadTimeout: a.Policy.LoadTimeout, Doubted: a.call.Forget,
 				Lost: func() {
 					a.lost.Store(true) // the fill would be refused, so it is not sent
-					a.call.Drop()
+					a.call.Forget()
 				},
 			})
 		}

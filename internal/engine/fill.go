@@ -84,7 +84,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration)
 		}
 	}
 	for _, a := range attempts {
-		a.call.Drop() // callers that come later read Redis
+		a.call.Forget() // callers that come later read Redis
 	}
 }
 
@@ -126,7 +126,7 @@ func (e *Engine) newFilling(m *tags.Snapshot, a *attempt, took time.Duration) (r
 		f, err = e.sealEnvelope(a, payload, codec, took)
 	}
 	if err != nil {
-		a.call.Drop()
+		a.call.Forget()
 		e.unstorable(a, err)
 		return f, err
 	}
@@ -171,10 +171,10 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 			err = r.Err
 		}
 		nonce, ok := wire.HeadNonce(r.Value)
-		if r.Err != nil || r.Voucher == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
+		if r.Err != nil || r.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
 			continue
 		}
-		list, ok := a.captured.Vouchers(r.Voucher)
+		list, ok := a.captured.Validities(r.Validity)
 		entry := a.asEntry(list)
 		if !ok || !e.Near.Fits(a.Key, entry.Size) {
 			continue

@@ -31,7 +31,7 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if e.Store != nil && (g.notice.Untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
 	}
-	a.call.Guard(g.joinable)
+	a.call.JoinWhile(g.joinable)
 }
 
 // A joinable holds what must stay unchanged for callers to join a load. It is immutable: callers evaluate it at any time.
@@ -66,10 +66,10 @@ func (g *joinable) untracked(name string, n *tags.Notice) bool {
 // joinable reports whether the load may be joined.
 func (g *joinable) joinable() bool {
 	own := &g.notice
-	if g.fence.Broken() || own.Voucher != nil && !own.Voucher.Valid() || g.late && g.cache.tags.Events().All != g.tagEvents {
+	if g.fence.Broken() || own.Validity != nil && !own.Validity.Valid() || g.late && g.cache.tags.Events().All != g.tagEvents {
 		return false
 	}
-	if g.read && own.Voucher == nil && g.untracked(g.key, own) {
+	if g.read && own.Validity == nil && g.untracked(g.key, own) {
 		return false
 	}
 	for i := range g.tags {
@@ -82,11 +82,11 @@ func (g *joinable) joinable() bool {
 			if !t.gen.Valid() {
 				return false
 			}
-		case t.notice.Voucher == nil:
+		case t.notice.Validity == nil:
 			if g.untracked(t.tag, &t.notice) {
 				return false
 			}
-		case !t.notice.Voucher.Valid():
+		case !t.notice.Validity.Valid():
 			return false
 		}
 	}

@@ -29,7 +29,7 @@ func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl
 // keepTracked keeps in memory a value whose changes Redis pushes to this process.
 
 func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
-	list, ok := m.Vouchers([]*near.Voucher{a.notice.Voucher}, a.unstoredTags())
+	list, ok := m.Validities([]*near.Validity{a.notice.Validity}, a.unstoredTags())
 	if !ok {
 		a.Policy.Counters.RefusedFills.Add(1)
 		return
@@ -57,7 +57,7 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 		}
 		a.Tags = slices.Concat(a.Tags, tags)
 	}
-	list, ok := m.Hold([]*near.Voucher{near.Unvouched}, a.Tags)
+	list, ok := m.Hold([]*near.Validity{near.Untracked}, a.Tags)
 	if !ok {
 		a.Policy.Counters.RefusedFills.Add(1)
 		return
@@ -68,7 +68,7 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 	a.out.FreshUntil = start + int64(ttl)
 	entry := a.asEntry(list)
 	a.out.FreshUntil = start
-	if e.roomFor(a, entry) && !e.Near.Keep(a.Key, entry, a.fence) {
+	if e.roomFor(a, entry) && !e.Near.KeepUntracked(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
 	}
 	e.deleteIfClosed(a)
@@ -85,7 +85,7 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 		}
 		refused = !unmoved
 	}
-	list, ok := a.captured.Vouchers(nil)
+	list, ok := a.captured.Validities(nil)
 	entry := a.asEntry(list)
 	if !e.roomFor(a, entry) {
 		return e.uncached(a, e.noRoom(entry))
@@ -102,11 +102,11 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 
 // keepRead keeps in memory a value that was read from Redis, if Redis notifies this process of its changes.
 func (e *Engine) keepRead(a *attempt, out Outcome, carried tags.Capture) {
-	own := a.notice.Voucher
+	own := a.notice.Validity
 	if own == nil {
 		return
 	}
-	list, ok := carried.Vouchers(own)
+	list, ok := carried.Validities(own)
 	kept := out.inMemory()
 	size := near.Size(kept)
 	if !ok || !e.Near.Fits(a.Key, size) {
@@ -114,12 +114,12 @@ func (e *Engine) keepRead(a *attempt, out Outcome, carried tags.Capture) {
 	}
 	entry := &near.Entry{Value: kept, Scope: a.Policy.scope(list, a.Tags), LoadedAt: out.LoadedAt, FreshUntil: out.FreshUntil, Size: size}
 	if !e.Near.Insert(a.Key, entry, a.fence) {
-		e.Near.Keep(a.Key, entry, a.fence) // as a stale value, where the server of a tag is unavailable
+		e.Near.KeepUntracked(a.Key, entry, a.fence) // as a stale value, where the server of a tag is unavailable
 	}
 }
 
 // asEntry makes the entry for memory of a loaded value.
-func (a *attempt) asEntry(list []*near.Voucher) *near.Entry {
+func (a *attempt) asEntry(list []*near.Validity) *near.Entry {
 	entry := a.Entry
 	if entry == nil || a.out.Value != a.Value {
 		entry = new(near.Entry) // a.Entry would keep the value alive that was allocated with it

@@ -90,7 +90,7 @@ func (e *Engine) enter(ctx context.Context, call *flight.Call[flightKey, Outcome
 		p, ok = func() (*bulkhead.Place, bool) {
 			call.Rest()
 			defer call.Work()
-			return e.loads.Enter(ctx, call.Hurried(), end)
+			return e.loads.Enter(ctx, call.Bypassed(), end)
 		}()
 		if !ok {
 			return func() {}, false
@@ -197,7 +197,7 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 		e.removeOld(ctx, a) // the value that the caller wanted replaced must not come back
 	}
 	if !a.leased() || !kept {
-		a.call.Drop() // callers that come later do not share it
+		a.call.Forget() // callers that come later do not share it
 	}
 	a.call.Resolve(a.out, nil)
 	return kept

@@ -83,7 +83,7 @@ func (e *Engine) recheckNear(ctx context.Context, attempts []*attempt, m *tags.S
 // shareHit answers an attempt with a value that is cached. The flight may go on for other keys while that value grows old, so callers that
 // come later do not share it.
 func shareHit(a *attempt, out Outcome) {
-	a.call.Drop()
+	a.call.Forget()
 	a.call.Resolve(out, nil)
 }
 

@@ -45,18 +45,18 @@ func (pl *Policy) Resolved() *Policy { return pl }
 
 // scope returns the scope of entries that rest on list. Most entries of a policy rest on the same list. They share one scope, so that a hit
 // finds it in the processor's cache.
-func (pl *Policy) scope(list []*near.Voucher, tags []string) *near.Scope {
+func (pl *Policy) scope(list []*near.Validity, tags []string) *near.Scope {
 	const most = 8
 	var recent []*near.Scope
 	if p := pl.scopes.Load(); p != nil {
 		recent = *p
 	}
 	for _, s := range recent {
-		if slices.Equal(s.Vouchers, list) {
+		if slices.Equal(s.Validities, list) {
 			return s
 		}
 	}
-	s := &near.Scope{Owner: pl.Holder, Vouchers: slices.Clip(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
+	s := &near.Scope{Owner: pl.Holder, Validities: slices.Clip(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
 	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
 	pl.scopes.Store(&next)
 	return s

@@ -65,7 +65,7 @@ func TestWhoJoinsALoadBeforeItsGuardIsUpGetsNothingInvalidated(t *testing.T) {
 	looking, look := make(chan struct{}), make(chan struct{})
 	letLook := sync.OnceFunc(func() { close(look) })
 	defer letLook()
-	call.Guard(func() bool { close(looking); <-look; return true })
+	call.JoinWhile(func() bool { close(looking); <-look; return true })
 	done := make(chan struct{})
 	go func() { defer close(done); e.flights.Join(other) }()
 	<-looking

@@ -32,7 +32,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	var stored []*storedValue
 	for i, a := range attempts {
 		r := values[i]
-		a.notice.Voucher, a.rejected, a.unanswered = r.Voucher, redisstore.Rejected{}, false
+		a.notice.Validity, a.rejected, a.unanswered = r.Validity, redisstore.Rejected{}, false
 		switch {
 		case r.Err != nil:
 			e.redisFailed(ctx, a, r.Err)
@@ -121,7 +121,7 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	reads := e.Store.Look(ctx, looks...)
 	m.Learn(reads[len(attempts) : len(attempts)+unread])
 	for i, a := range others {
-		a.notice.Voucher = reads[len(attempts)+unread+i].Voucher
+		a.notice.Validity = reads[len(attempts)+unread+i].Validity
 	}
 	return reads[:len(attempts)]
 }
@@ -158,7 +158,7 @@ func (e *Engine) redisFailed(ctx context.Context, a *attempt, err error) {
 	}
 	a.Policy.Counters.RedisErrors.Add(1)
 	if redisstore.IsMoving(err) || redisstore.IsForbidden(err) {
-		a.notice.Voucher, a.notice.Untrackable = nil, true // the server that was read does not notify when another one creates the key
+		a.notice.Validity, a.notice.Untrackable = nil, true // the server that was read does not notify when another one creates the key
 	}
 	a.status, a.reason, a.storable = StatusFallback, redisstore.Describe(err), false
 	a.timedOut = redisstore.IsTimeout(err)

@@ -63,8 +63,8 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 		m.Renew(true)
 		m.Local()
 		m.Capture(&a.captured, a.Tags)
-		var list []*near.Voucher
-		if list, ok = a.captured.Vouchers(nil); ok { // otherwise a tag was invalidated since Capture: take its new generation
+		var list []*near.Validity
+		if list, ok = a.captured.Validities(nil); ok { // otherwise a tag was invalidated since Capture: take its new generation
 			entry := a.asEntry(list)
 			if !e.roomFor(a, entry) {
 				return e.uncached(a, e.noRoom(entry))

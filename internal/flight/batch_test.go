@@ -17,10 +17,10 @@ func TestABatchIsOneTripWhoseCallsAreResolvedEachInItsTime(t *testing.T) {
 		failed := errors.New("no such thing")
 		calls := lead(t, &g, "a", "b", "c")
 		start := time.Now()
-		trips := 0
+		runs := 0
 		var first, second bool
 		g.Run(t.Context(), limit, func(context.Context) {
-			trips++
+			runs++
 			time.Sleep(time.Second)
 			first = calls[1].Resolve(2, nil)
 			second = calls[1].Resolve(3, failed)
@@ -43,7 +43,7 @@ func TestABatchIsOneTripWhoseCallsAreResolvedEachInItsTime(t *testing.T) {
 				require.Equal(t, want[key], <-ch, key)
 			}
 		}
-		require.Equal(t, 1, trips)
+		require.Equal(t, 1, runs)
 		require.True(t, first)
 		require.False(t, second, "the first result stands")
 		synctest.Wait()
@@ -82,7 +82,7 @@ func TestABatchIsCancelledOnlyWhenNobodyWaitsForAnyOfItsKeys(t *testing.T) {
 		val, ok := g.Peek("done")
 		require.True(t, ok)
 		require.Equal(t, 3, val)
-		for _, key := range []string{"a", "b"} { // the doomed trip is joined for none of its keys
+		for _, key := range []string{"a", "b"} { // the doomed run is joined for none of its keys
 			works(t, &g, key)
 		}
 	})

@@ -1,22 +1,29 @@
 package flight
 
-// A Ticket is a moment in a group's life. What begins after it may be shared by the caller who took it.
+// A Ticket is a position in the order in which a group's calls begin. A caller that took a ticket may share the calls that begin later.
 type Ticket uint64
 
-// Ticket is for a caller who has just come. It is never zero.
+// freshness is what JoinFresh needs to know of a call.
+type freshness struct {
+	began Ticket        // the call's number among the group's calls
+	grade int           // see JoinFresh; guarded by group.mu
+	ended chan struct{} // see JoinFresh; nil while no caller waits for it; guarded by group.mu
+}
+
+// Ticket returns the ticket of a caller that comes now. It is never zero.
 func (g *Group[K, V]) Ticket() Ticket {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return Ticket(g.begun + 1)
 }
 
-// JoinFresh is Join for a caller that must share nothing that began before it took its ticket. Calls have a grade, which is zero
-// for those of Join: it shares one of its own grade or a higher one, and leads one of its grade otherwise.
+// JoinFresh is Join for a caller that must not share a call that began before it took its ticket. Each call has a grade, which is zero
+// for the calls of Join. The caller shares a call of its own grade or a higher one. Otherwise it leads a call of its grade.
 //
-// Many such callers at once would make as many loads. So while such a call is under way that began before the ticket, JoinFresh
-// returns neither a call nor the lead but a channel, which is closed when that one has ended or is not shared any more. Whoever
-// comes first then leads the next call, which began after all their tickets, and the others share it. A caller who is not patient
-// leads at once.
+// Many such callers at once would start as many loads. So JoinFresh makes a patient caller wait while a call runs that has the right
+// grade and began before the ticket. It then returns neither a call nor the lead but a channel. The channel is closed when
+// the running call has ended or cannot be joined any more. The first caller that returns leads the next call. That call begins after all
+// their tickets, and the other callers share it. A caller that is not patient leads at once.
 func (g *Group[K, V]) JoinFresh(key K, since Ticket, grade int, patient bool) (call *Call[K, V], lead bool, ended <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -29,7 +36,7 @@ func (g *Group[K, V]) JoinFresh(key K, since Ticket, grade int, patient bool) (c
 			return nil, false, c.ended
 		}
 		if !shared || c.began < since {
-			g.drop(c)
+			g.forget(c)
 		}
 	}
 	if call, lead = g.join(key); lead {
@@ -38,10 +45,10 @@ func (g *Group[K, V]) JoinFresh(key K, since Ticket, grade int, patient bool) (c
 	return call, lead, nil
 }
 
-// over tells those who wait for the call to end, to lead the next one. The caller holds group.mu.
-func (c *Call[K, V]) over() {
-	if c.ended != nil {
-		close(c.ended)
-		c.ended = nil
+// notifyEnded closes the channel that JoinFresh returned. It requires group.mu.
+func (f *freshness) notifyEnded() {
+	if f.ended != nil {
+		close(f.ended)
+		f.ended = nil
 	}
 }

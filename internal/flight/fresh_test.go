@@ -26,15 +26,15 @@ func TestThoseWhoWaitForAFreshCallShareTheNextOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var g group
-		trips := 0
+		runs := 0
 		got := make(chan int, 100)
 		for range cap(got) {
 			go func() {
 				c, lead := fresh(t, &g, 1)
 				if lead {
 					g.Run(t.Context(), limit, func(context.Context) {
-						trips++
-						n := trips
+						runs++
+						n := runs
 						time.Sleep(time.Second)
 						c.Resolve(n, nil)
 					}, c)
@@ -52,7 +52,7 @@ func TestThoseWhoWaitForAFreshCallShareTheNextOne(t *testing.T) {
 			}
 		}
 		require.Equal(t, 1, first, "the others came after it began")
-		require.Equal(t, 2, trips)
+		require.Equal(t, 2, runs)
 		synctest.Wait()
 		empty(t, &g)
 	})
@@ -99,7 +99,7 @@ func TestAFreshCallThatEndsInAnyWayLetsTheNextOneBegin(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(g *group, c *call, leave func()){
 		"resolved":  func(_ *group, c *call, _ func()) { c.Resolve(1, nil) },
-		"dropped":   func(_ *group, c *call, _ func()) { c.Drop() },
+		"forgotten": func(_ *group, c *call, _ func()) { c.Forget() },
 		"abandoned": func(_ *group, _ *call, leave func()) { leave() },
 		"closed":    func(g *group, _ *call, _ func()) { _ = g.Close(context.Background(), context.Canceled) },
 		"timed out": func(*group, *call, func()) { time.Sleep(limit) },

@@ -12,13 +12,13 @@ import (
 
 // ways are those in which a new load of "k" begins while an old one is under way.
 var ways = map[string]func(t *testing.T, g *group, old *call) (next *call){
-	"guard": func(t *testing.T, g *group, old *call) *call {
+	"JoinWhile": func(t *testing.T, g *group, old *call) *call {
 		lower(old)
 		return lead(t, g, "k")[0]
 	},
 	"JoinNew": func(t *testing.T, g *group, _ *call) *call { return leadNew(t, g, "k") },
-	"Drop": func(t *testing.T, g *group, old *call) *call {
-		old.Drop()
+	"Forget": func(t *testing.T, g *group, old *call) *call {
+		old.Forget()
 		return lead(t, g, "k")[0]
 	},
 }
@@ -78,7 +78,7 @@ func TestTheEndOfAReplacedFlightDoesNotTouchTheNextOne(t *testing.T) {
 		"fails":     {func(c *call, _ context.CancelFunc) { c.Resolve(0, io.EOF) }, io.EOF},
 		"succeeds":  {func(c *call, _ context.CancelFunc) { c.Resolve(1, nil) }, nil},
 		"left":      {func(_ *call, leave context.CancelFunc) { leave() }, context.Canceled},
-		"dropped":   {func(c *call, leave context.CancelFunc) { c.Drop(); leave() }, context.Canceled},
+		"forgotten": {func(c *call, leave context.CancelFunc) { c.Forget(); leave() }, context.Canceled},
 		"timed out": {func(*call, context.CancelFunc) { time.Sleep(limit) }, ErrTimeout},
 	}
 	for way, replace := range ways {
@@ -142,7 +142,7 @@ func TestAGuardThatIsUpAgainLetsCallersJoin(t *testing.T) {
 	var g group
 	c := lead(t, &g, "k")[0]
 	up := true
-	c.Guard(func() bool { return up })
+	c.JoinWhile(func() bool { return up })
 	require.Same(t, c, follow(t, &g, "k"))
 	require.True(t, c.Resolve(1, nil))
 	for _, up = range []bool{false, true, false, true} { // nobody has come meanwhile
@@ -168,7 +168,7 @@ func TestTheLastGuardCounts(t *testing.T) {
 	var g group
 	c := lead(t, &g, "k")[0]
 	lower(c)
-	c.Guard(func() bool { return true })
+	c.JoinWhile(func() bool { return true })
 	require.Same(t, c, follow(t, &g, "k"))
 	lower(c)
 	lead(t, &g, "k")

@@ -5,72 +5,72 @@ import (
 	"time"
 )
 
-// A load that nobody waits for any more may go on for a while: callers that wait for less time than a load takes would otherwise have
-// it begun and cancelled again and again, and never see its result. Those that come meanwhile join it, so there are never more loads
-// than there were keys asked for.
+// A load may go on for a while after its last caller has left. Suppose that all callers of a key wait for less time than a load takes. If
+// the load were cancelled each time, it would begin again and again, and no caller would ever see its result. Callers that come
+// during the linger time join the load. So there are never more loads than keys that were asked for.
 //
-// That is worth it only while the load does something. Where it waits itself, for a place or for somebody else's load, it ends as soon
-// as nobody waits for it, or there would be as many that wait as there were keys asked for.
+// The linger time applies only while the load works. A load may itself wait, for a place or for another load. It then ends as soon as no
+// caller waits for it. Otherwise there could be as many waiting loads as keys that were asked for.
 
-// Linger has the load go on for d after its last caller has left, instead of being cancelled at once. It is for who leads the call,
-// before Run. Of calls that are run together, the longest time counts.
+// Linger makes the load go on for d after its last caller has left. Without it, the load is cancelled at once. The leader calls Linger
+// before Run. The longest time counts among calls that run together.
 func (c *Call[K, V]) Linger(d time.Duration) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
 	c.linger = d
 }
 
-// Rest tells that the load only waits from now on, until Work: it is cancelled when nobody waits for it. A load that works on
-// several goroutines rests when all of them do. It is for the load itself.
+// Rest declares that the load only waits from now on, until Work. A resting load is cancelled when no caller waits for it. A load that
+// works on several goroutines rests when all of them do. Only the load itself may call Rest.
 func (c *Call[K, V]) Rest() {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	t := c.trip
-	if t.working--; t.working == 0 && t.wanted == 0 {
-		c.group.deserted(t)
+	r := c.run
+	if r.working--; r.working == 0 && r.waiting == 0 {
+		c.group.deserted(r)
 	}
 }
 
-// Work undoes a Rest, or tells of one more goroutine that works for the load, which ends with a Rest.
+// Work undoes a Rest. It also adds a goroutine that works for the load, which ends with a Rest.
 func (c *Call[K, V]) Work() {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	c.trip.working++
+	c.run.working++
 }
 
-// deserted cancels what is left of a flight that nobody waits for, now or in a while. The caller holds mu.
-func (g *Group[K, V]) deserted(t *trip[K, V]) {
+// deserted cancels a run that no caller waits for, at once or after its linger time. It requires mu.
+func (g *Group[K, V]) deserted(r *run[K, V]) {
 	switch {
-	case !slices.ContainsFunc(t.calls, func(c *Call[K, V]) bool { return !c.resolved }):
-	case t.linger <= 0 || t.working == 0:
-		g.abandon(t)
-	case t.lingering == nil:
+	case !slices.ContainsFunc(r.calls, func(c *Call[K, V]) bool { return !c.resolved }):
+	case r.linger <= 0 || r.working == 0:
+		g.abandon(r)
+	case r.lingering == nil:
 		var mine *time.Timer
-		mine = time.AfterFunc(t.linger, func() {
+		mine = time.AfterFunc(r.linger, func() {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			if t.lingering == mine { // else somebody has come since
-				g.abandon(t)
+			if r.lingering == mine { // otherwise a caller has joined since
+				g.abandon(r)
 			}
 		})
-		t.lingering = mine
-		if t.tell(true) {
-			g.abandon(t)
+		r.lingering = mine
+		if r.notifyWatchers(true) {
+			g.abandon(r)
 		}
 	}
 }
 
-// A Watcher hears when nobody waits for a load any more that goes on, and when somebody does again or the load is cancelled. What it
-// returns to the first is whether the load is to be cancelled at once. It is called with the group's lock held.
+// A Watcher is notified when a load starts to linger, and when a caller joins it again or the load is cancelled. It answers the first
+// notification with whether to cancel the load at once. Deserted is called with the group's lock held.
 type Watcher interface{ Deserted(yes bool) (end bool) }
 
-// Watch has w hear of the call's load until Unwatch. It is for the load itself.
+// Watch notifies w about the call's load until Unwatch. Only the load itself may call Watch.
 func (c *Call[K, V]) Watch(w Watcher) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	c.trip.watchers = append(c.trip.watchers, w)
-	if c.trip.lingering != nil && w.Deserted(true) {
-		c.group.abandon(c.trip)
+	c.run.watchers = append(c.run.watchers, w)
+	if c.run.lingering != nil && w.Deserted(true) {
+		c.group.abandon(c.run)
 	}
 }
 
@@ -78,44 +78,44 @@ func (c *Call[K, V]) Watch(w Watcher) {
 func (c *Call[K, V]) Unwatch(w Watcher) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	c.trip.watchers = slices.DeleteFunc(c.trip.watchers, func(other Watcher) bool { return other == w })
+	c.run.watchers = slices.DeleteFunc(c.run.watchers, func(other Watcher) bool { return other == w })
 }
 
-// EndDeserted cancels the load if nobody waits for it and w watches it still, and reports whether it has.
+// EndDeserted cancels the load if it lingers and w still watches it. It reports whether it did.
 func (c *Call[K, V]) EndDeserted(w Watcher) bool {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	if c.trip.lingering == nil || !slices.Contains(c.trip.watchers, w) {
+	if c.run.lingering == nil || !slices.Contains(c.run.watchers, w) {
 		return false
 	}
-	c.group.abandon(c.trip)
+	c.group.abandon(c.run)
 	return true
 }
 
-// tell reports whether a watcher wants the load to be cancelled. The caller holds mu.
-func (t *trip[K, V]) tell(deserted bool) (end bool) {
-	for _, w := range t.watchers {
+// notifyWatchers reports whether a watcher wants the load to be cancelled. It requires group.mu.
+func (r *run[K, V]) notifyWatchers(deserted bool) (end bool) {
+	for _, w := range r.watchers {
 		end = w.Deserted(deserted) || end
 	}
 	return end
 }
 
-// revisited notes that somebody waits for the flight again. The caller holds mu.
-func (t *trip[K, V]) revisited() {
-	if t.lingering != nil {
-		t.lingering.Stop()
-		t.lingering = nil
-		t.tell(false)
+// rejoined ends the linger time. It requires group.mu.
+func (r *run[K, V]) rejoined() {
+	if r.lingering != nil {
+		r.lingering.Stop()
+		r.lingering = nil
+		r.notifyWatchers(false)
 	}
 }
 
-// abandon cancels what is left of a flight. The caller holds mu.
-func (g *Group[K, V]) abandon(t *trip[K, V]) {
-	t.revisited()
-	for _, c := range t.calls {
+// abandon cancels a run. It requires mu.
+func (g *Group[K, V]) abandon(r *run[K, V]) {
+	r.rejoined()
+	for _, c := range r.calls {
 		if !c.resolved {
-			g.drop(c) // joining a load that is being cancelled would fail a caller who has done nothing wrong
+			g.forget(c) // a caller that joined a load that is being cancelled would fail for no reason of its own
 		}
 	}
-	t.cancel(errAbandoned)
+	r.cancel(errAbandoned)
 }

@@ -55,7 +55,7 @@ func TestWhoJoinsAsTheLastOneLeavesIsServed(t *testing.T) {
 		val, err := second.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 42, val)
-		second.Drop()
+		second.Forget()
 	}
 	t.Logf("%d joined in time, %d came too late", joined, alone)
 	require.Positive(t, joined, "the race was never won")
@@ -140,7 +140,7 @@ func (s *stress) load(ctx context.Context, r *rand.Rand, calls []*Call[int, stre
 	for i, c := range calls {
 		source := &s.keys[c.key]
 		begun := source.Load()
-		c.Guard(func() bool {
+		c.JoinWhile(func() bool {
 			up := source.Load() == begun
 			if !up {
 				s.guarded.Add(1)

@@ -5,28 +5,28 @@ import (
 	"sync/atomic"
 )
 
-// Who waits for whom is one graph over all groups of the process, since a load of one cache may wait for that of another. Its
-// nodes are trips. A trip waits for another one from when its load has joined one of the other's calls, until that call is
-// resolved or the load has left it.
-var waits sync.Mutex // guards the awaits of every trip; taken only for calls that are made inside a load
+// The loads that wait for each other form one graph over all groups of the process, because a load of one cache may wait for a load of
+// another cache. The nodes are runs. A run waits for another run from when its load has joined one of the other run's calls, until that
+// call is resolved or the load has left it.
+var waits sync.Mutex // guards the awaits of every run; taken only for calls that are made inside a load
 
-// An awaited is what a Call is in that graph.
+// An awaited is a Call in that graph.
 type awaited struct {
-	by   atomic.Pointer[waiter] // who is to resolve it; nil until Run
+	by   atomic.Pointer[waiter] // the run that is to resolve it; nil until Run
 	done chan struct{}          // closed when it is resolved
 }
 
-// A waiter is what a trip is in it.
+// A waiter is a run in that graph.
 type waiter struct {
-	awaits map[*awaited]int // with how many of the load's goroutines wait for each; guarded by waits
+	awaits map[*awaited]int // how many of the load's goroutines wait for each call; guarded by waits
 }
 
-// Await notes that the load which is to resolve c waits for other, until Forgo. Where other's load waits for c's, itself or
-// through others, neither would ever end: then it reports false and notes nothing. Whichever of the loads comes last finds that.
+// Await notes that the load of c waits for other, until Forgo. It reports false, and notes nothing, if the load of other waits for the
+// load of c, directly or through others. Neither load would ever end then. The last load to call Await finds that.
 func (c *Call[K, V]) Await(other *Call[K, V]) bool {
 	w := c.by.Load()
 	if w == nil {
-		return true // it is not in a load
+		return true // c has no load yet
 	}
 	waits.Lock()
 	defer waits.Unlock()
@@ -40,7 +40,7 @@ func (c *Call[K, V]) Await(other *Call[K, V]) bool {
 	return true
 }
 
-// Forgo undoes an Await that has reported true.
+// Forgo undoes an Await that reported true.
 func (c *Call[K, V]) Forgo(other *Call[K, V]) {
 	w := c.by.Load()
 	if w == nil {
@@ -53,7 +53,7 @@ func (c *Call[K, V]) Forgo(other *Call[K, V]) {
 	}
 }
 
-// leadsTo reports whether a can only be resolved once w has come back. The caller holds waits.
+// leadsTo reports whether a cannot be resolved before w has returned. It requires waits.
 func (a *awaited) leadsTo(w *waiter, seen map[*waiter]bool) bool {
 	select {
 	case <-a.done:

@@ -1,5 +1,5 @@
-// Package glob matches keys against the patterns of Redis' SCAN, byte for byte as the server does: * is any number of bytes,
-// ? any one, [a-z] one of a set and [^a-z] one of none, and a backslash takes the next byte as it is.
+// Package glob matches keys against the patterns of Redis' SCAN, byte for byte as the server does. * stands for any number of bytes, and
+// ? for any one byte. [a-z] stands for a byte of a set, and [^a-z] for a byte outside of it. A backslash takes the next byte literally.
 package glob
 
 import (
@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// A Glob is a parsed pattern. The zero one matches the empty text alone.
+// A Glob is a parsed pattern. The zero Glob matches only the empty text.
 type Glob struct {
-	prefix string // literal, at the start
+	prefix string // the literal text at the start
 	tokens []token
 }
 
@@ -28,7 +28,7 @@ type token struct {
 	set  *[256 / 64]uint64
 }
 
-// What Parse refuses. Redis takes these patterns too, but for something else than they look like.
+// The errors of Parse. Redis accepts these patterns too, but they do not mean there what they look like.
 var (
 	ErrEscape = errors.New("it ends with a backslash")
 	ErrClass  = errors.New("a [ has no ] after it")
@@ -36,7 +36,7 @@ var (
 	ErrRange  = errors.New("a class holds a byte beyond ASCII")
 )
 
-// Parse reads a pattern.
+// Parse parses a pattern.
 func Parse(text string) (Glob, error) {
 	var tokens []token
 	var run strings.Builder
@@ -81,8 +81,8 @@ func Parse(text string) (Glob, error) {
 	return g, nil
 }
 
-// parseSet reads a class from behind its [ on, and returns where its ] is. The order of its cases is the server's: in [a-]
-// the range is from a to ], and goes on.
+// parseSet parses a class. i is the position after its [, and end the position of its ]. The order of the cases is the server's: in [a-]
+// the range is from a to ], and the class goes on after it.
 func parseSet(text string, i int) (members *[4]uint64, end int, err error) {
 	members = new([4]uint64)
 	add := func(from, to byte) {
@@ -102,7 +102,7 @@ func parseSet(text string, i int) (members *[4]uint64, end int, err error) {
 		case i >= len(text):
 			return nil, 0, ErrClass
 		case text[i] >= 0x80:
-			return nil, 0, ErrRange // whether it is negative there depends on the server's processor
+			return nil, 0, ErrRange // the server's processor decides whether such a byte is negative there
 		case text[i] == '\\' && i+1 < len(text):
 			if i++; text[i] >= 0x80 {
 				return nil, 0, ErrRange
@@ -130,11 +130,11 @@ func parseSet(text string, i int) (members *[4]uint64, end int, err error) {
 	}
 }
 
-// Prefix is what every text begins with that the pattern matches.
+// Prefix returns the text with which every match of the pattern begins.
 func (g Glob) Prefix() string { return g.prefix }
 
-// Stars is how many runs of asterisks the pattern has. A server older than Redis 7.0.9 may try as many places as a power of
-// that of the text's length.
+// Stars returns how many runs of asterisks the pattern has. A server older than Redis 7.0.9 may try as many positions as the length of the
+// text to the power of that number.
 func (g Glob) Stars() (n int) {
 	for _, t := range g.tokens {
 		if t.kind == many {
@@ -144,16 +144,16 @@ func (g Glob) Stars() (n int) {
 	return n
 }
 
-// Match reports whether the whole text matches. Its time is bounded by the product of the two lengths.
+// Match reports whether the whole text matches. Its time is bounded by the product of the lengths of pattern and text.
 func (g Glob) Match(text string) bool {
 	rest, ok := strings.CutPrefix(text, g.prefix)
 	if !ok {
 		return false
 	}
-	// Of the asterisks only the last one that was met needs another try: an earlier one that took more would leave less for
-	// what has matched already.
+	// Only the last asterisk so far needs another try. If an earlier asterisk took more, less text would be left for the tokens that have
+	// matched already.
 	tokens := g.tokens
-	var behind []token // the last asterisk, and the text that is left where it takes nothing more
+	var behind []token // the tokens after the last asterisk; left is the text after the bytes that it takes
 	var left string
 	tried := false
 	for {
@@ -180,7 +180,7 @@ func (g Glob) Match(text string) bool {
 	}
 }
 
-// match returns how many bytes the token takes at the start of text, 0 where it does not match.
+// match returns how many bytes at the start of text the token takes, or 0 if it does not match.
 func (t token) match(text string) int {
 	switch {
 	case t.kind == literal:

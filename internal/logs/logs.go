@@ -1,5 +1,5 @@
-// Package logs stands between goroutines that nobody may hold up or end and the log handler of the program. The handler runs on a
-// goroutine of its own: it may panic, block, or end that, and costs no more than lines.
+// Package logs protects the library's goroutines from the program's log handler. The handler runs on a goroutine of its own. If it panics,
+// blocks, or ends that goroutine, log lines are lost and nothing else happens.
 package logs
 
 import (
@@ -11,23 +11,24 @@ import (
 )
 
 const (
-	mostLines = 128                    // that wait for the handler; further ones are lost
-	patience  = 100 * time.Millisecond // how long a line waits for the handler to come back, so that as a rule it is written by then
+	mostLines = 128                    // how many lines wait for the handler; further lines are lost
+	patience  = 100 * time.Millisecond // how long a call waits for the handler to return, so that its line is normally written by then
 )
 
-// Guard returns a logger that writes by way of logger's handler, as Readable does, and never panics, and blocks for no longer than a moment, once. It
-// says how many lines were lost as soon as the handler takes one again. Closing it is not needed: without lines it has no goroutine.
+// Guard returns a logger that writes to the handler of Readable(logger). The logger never panics. It blocks for patience at most, and only
+// once for a handler that hangs. When the handler accepts a line again, the logger reports how many lines were lost. It needs no Close:
+// it has no goroutine while it has no lines.
 func Guard(logger *slog.Logger) *slog.Logger {
 	return slog.New(&guard{queue: &queue{handler: Readable(logger).Handler()}})
 }
 
-// A guard is a handler whose methods run no code of the program's.
+// A guard is a handler whose methods do not call the program's code.
 type guard struct {
 	queue *queue
-	with  []func(slog.Handler) slog.Handler // what is to be applied to the handler
+	with  []func(slog.Handler) slog.Handler // the WithAttrs and WithGroup calls to apply to the handler
 }
 
-// Enabled is always true: what the handler has to say about that is asked when it gets the line.
+// Enabled is always true. The goroutine asks the handler's own Enabled before it passes a line.
 func (g *guard) Enabled(context.Context, slog.Level) bool { return true }
 
 func (g *guard) Handle(_ context.Context, r slog.Record) error {
@@ -50,18 +51,18 @@ func (g *guard) and(apply func(slog.Handler) slog.Handler) slog.Handler {
 type line struct {
 	record slog.Record
 	with   []func(slog.Handler) slog.Handler
-	done   chan struct{} // closed when the handler has come back
+	done   chan struct{} // closed when the handler has returned
 }
 
-// A queue holds lines in their order. Its goroutine ends when there are none.
+// A queue holds lines in their order. Its goroutine ends when the queue is empty.
 type queue struct {
 	handler slog.Handler
 
 	mu      sync.Mutex
 	lines   []*line // guarded by mu
 	running bool    // there is a goroutine; guarded by mu
-	stuck   bool    // the handler has a line that it did not come back from in time; guarded by mu
-	lost    int     // lines that nobody has been told of; guarded by mu
+	stuck   bool    // the handler has not returned from a line within patience; guarded by mu
+	lost    int     // lost lines that are not reported yet; guarded by mu
 }
 
 func (q *queue) add(l *line) {
@@ -89,14 +90,14 @@ func (q *queue) add(l *line) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		select {
-		case <-l.done: // at the same moment
+		case <-l.done: // the handler returned at the same moment
 		default:
 			q.stuck = true
 		}
 	}
 }
 
-// run passes lines to the handler until there are none. If that ends the goroutine, another one goes on.
+// run passes lines to the handler until the queue is empty. If the handler ends the goroutine, another goroutine continues.
 func (q *queue) run() {
 	over := false
 	defer func() {
@@ -119,8 +120,8 @@ func (q *queue) run() {
 	}
 }
 
-// pass hands a line to the handler. If it panics or ends the goroutine, so many lines are lost, and the next one that is written
-// says so.
+// pass passes a line to the handler. If the handler panics or ends the goroutine, lines counts as lost. The next line that is written is
+// followed by a report.
 func (q *queue) pass(l *line, lines int) {
 	passed := false
 	defer func() {
@@ -139,7 +140,7 @@ func (q *queue) pass(l *line, lines int) {
 	}
 	ctx := context.Background()
 	if h.Enabled(ctx, l.record.Level) {
-		_ = h.Handle(ctx, l.record) // whom should one tell that a line was not written?
+		_ = h.Handle(ctx, l.record) // there is no place to report that a line was not written
 	}
 	passed = true
 	q.mu.Lock()

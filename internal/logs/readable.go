@@ -9,9 +9,9 @@ import (
 	"unicode/utf16"
 )
 
-// Readable returns a logger that writes by way of logger's handler, without characters that a terminal, or a viewer of logs, would follow and not
-// show, from U+007F on: slog's handlers escape the older control characters and, with JSON, let the others through. They are written as
-// \u0085. Texts and errors are looked at; other values say themselves how they are written.
+// Readable returns a logger that writes to logger's handler and escapes control characters from U+007F on. A terminal or a log viewer would
+// obey such characters and not show them. slog's handlers escape the older control characters. With JSON they let the others through.
+// Readable writes them in the form \u0085. It escapes texts and errors. Other values decide themselves how they are written.
 func Readable(logger *slog.Logger) *slog.Logger {
 	return slog.New(readable{logger.Handler()})
 }
@@ -42,7 +42,7 @@ func escaped(a slog.Attr) slog.Attr {
 		a.Value = slog.GroupValue(allEscaped(v.Group())...)
 	case slog.KindAny:
 		if err, ok := v.Any().(error); ok {
-			if text := textOf(err); Escape(text) != text { // else a handler may want the error itself
+			if text := textOf(err); Escape(text) != text { // otherwise the handler gets the error itself
 				a.Value = slog.StringValue(Escape(text))
 			}
 		}
@@ -50,7 +50,7 @@ func escaped(a slog.Attr) slog.Attr {
 	return a
 }
 
-// textOf is an error's text, none where its methods panic: what is written of that is the handler's affair.
+// textOf returns an error's text, or "" if the error's methods panic. The handler decides what it writes of such an error.
 func textOf(err error) (text string) {
 	defer func() { _ = recover() }()
 	return err.Error()
@@ -64,7 +64,7 @@ func allEscaped(attrs []slog.Attr) []slog.Attr {
 	return list
 }
 
-// Escape writes the characters of a text that are to be escaped as JSON does.
+// Escape escapes the unreadable characters of a text as JSON does.
 func Escape(text string) string {
 	if !strings.ContainsFunc(text, unreadable) {
 		return text
@@ -82,5 +82,5 @@ func Escape(text string) string {
 	return b.String()
 }
 
-// unreadable reports whether a character is a control, or one that changes the order in which others are shown, or a newline of another kind.
+// unreadable reports whether a character is a control character, one that changes the order in which others are shown, or a newline of another kind.
 func unreadable(r rune) bool { return r >= 0x7f && !unicode.IsGraphic(r) }

@@ -209,12 +209,12 @@ func TestTheLargeEntriesThatAreNotedAreBounded(t *testing.T) {
 	t.Parallel()
 	var l large
 	for i := range 1000 {
-		require.False(t, l.due(strconv.Itoa(i)))
+		require.False(t, l.missed(strconv.Itoa(i)))
 		require.LessOrEqual(t, len(l.visits), mostLarge)
 	}
 	rooms := 0
 	for range 10_000 {
-		if l.due("k") {
+		if l.missed("k") {
 			rooms++
 		}
 	}

@@ -7,12 +7,11 @@ import (
 )
 
 const (
-	// tick is how often the coarse clock reads the time. Reading the precise clock on every hit would cost more than the
-	// hit itself.
+	// tick is how often the coarse clock reads the time. To read the precise clock on every hit would cost more than the hit itself.
 	tick = 10 * time.Millisecond
-	// doubt is how near to a deadline the coarse time is not trusted any more: several ticks, because the clock's
-	// goroutine may run late on a busy machine.
-	doubt = 10 * tick
+	// margin is the distance from a deadline below which the coarse time is not trusted. It is several ticks, because the clock's goroutine
+	// may run late on a busy machine.
+	margin = 10 * tick
 )
 
 // A Clock counts nanoseconds of process time. It never jumps with the wall clock.
@@ -25,8 +24,8 @@ type Clock struct {
 // NewClock starts a clock. Stop ends its goroutine.
 func NewClock() *Clock {
 	c := &Clock{coarse: otter.NewCoarseClock(tick)}
-	// In this order: a pause between the two leaves the precise time behind the coarse one for good, which costs Before
-	// nothing but precise reads. The other way round, it would take what is over for what lies ahead.
+	// The order matters. A pause between the two lines leaves the precise time behind the coarse time for good. That costs Before only
+	// precise reads. In the other order, Before would take a past deadline for a future one.
 	c.offset = c.coarse.NowNano()
 	c.base = time.Now()
 	return c
@@ -35,12 +34,12 @@ func NewClock() *Clock {
 // Now returns the precise time.
 func (c *Clock) Now() int64 { return c.offset + int64(time.Since(c.base)) }
 
-// Before reports whether deadline lies in the future. It reads the precise clock only when deadline is close. After the
-// whole process was stopped (by SIGSTOP, or with its virtual machine) the coarse time lags by as long as that took, until
-// the clock's goroutine has run again; in that moment a deadline that went by meanwhile may be taken for one ahead.
+// Before reports whether deadline lies in the future. It reads the precise clock only if deadline is close. The whole process may be stopped
+// for a time, by SIGSTOP or with its virtual machine. The coarse time lags by that time until the clock's goroutine has run again. In that
+// moment Before may take a deadline that passed during the stop for a future one.
 func (c *Clock) Before(deadline int64) bool {
-	return c.coarse.NowNano()+int64(doubt) < deadline || c.Now() < deadline
+	return c.coarse.NowNano()+int64(margin) < deadline || c.Now() < deadline
 }
 
-// Stop ends the clock's goroutine; the clock goes on telling the time.
+// Stop ends the clock's goroutine. Now and Before still work.
 func (c *Clock) Stop() { c.coarse.Stop() }

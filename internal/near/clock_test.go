@@ -14,7 +14,7 @@ func TestADeadlineIsAheadUntilTheNanosecondItIsReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := NewClock()
 		defer clock.Stop()
-		for _, away := range []time.Duration{1, tick / 2, tick, doubt - 1, doubt, doubt + 1, doubt + tick + 1, time.Second} {
+		for _, away := range []time.Duration{1, tick / 2, tick, margin - 1, margin, margin + 1, margin + tick + 1, time.Second} {
 			time.Sleep(3*time.Millisecond + 1) // deadlines anywhere between two ticks
 			deadline := clock.Now() + int64(away)
 			require.True(t, clock.Before(deadline))

@@ -8,43 +8,47 @@ import (
 	"github.com/gatewayz/aside/internal/weakmap"
 )
 
-// shards is how many locks the keys with a fence share. They are held for a map access at a time.
+// shards is how many locks the keys with a fence share. Each lock is held for one map access at a time.
 const shards = 64
 
-// A shard is what is known of some keys' fences and some tags' generations. Its lock may be taken under the lock of a bucket
-// of otter's, never the other way round.
+// A shard holds the fences of some keys and the generations of some tags. Its lock may be taken under the lock of one of otter's buckets,
+// never the other way round.
 type shard struct {
 	mu          sync.Mutex
-	watches     map[string]*watch       // the keys that have a fence which is neither broken nor ended
-	generations weakmap.Map[Generation] // that nobody holds any more, nothing rests on
+	watches     map[string]*watch       // the keys with a fence that is neither broken nor ended
+	generations weakmap.Map[Generation] // no entry rests on a generation that was collected
 }
 
-// A watch is what the fences of a key have in common that were taken between the same two breaks. It leaves the map when it
-// is broken, so that later fences of the key begin another one; once broken, it stays so.
+// A watch is shared by the fences of a key that were taken between the same two breaks. It leaves the map when it is broken, so that later
+// fences of the key begin another watch. A broken watch stays broken.
 type watch struct {
 	broken atomic.Bool   // read without the shard's lock
-	pushes atomic.Uint64 // how often somebody else has changed the key; likewise
-	fences []*Fence      // that have not ended; under the shard's lock
+	pushes atomic.Uint64 // how often another process has changed the key; read without the shard's lock
+	fences []*Fence      // the fences that have not ended; under the shard's lock
 }
 
-// A Fence remembers a point in a key's history. It is broken by the first change of the key in this process after that
-// point, and once it is armed also by the first change that is pushed from elsewhere.
+// A Fence marks a point in a key's history. The first change of the key in this process after that point breaks it. A fence that is armed is
+// also broken by the first change that is pushed from another process.
 //
-// The two are told apart because they arrive by different ways. What this process changes, it knows at once. A push has its
-// place among the replies of the connection that it comes by: one that precedes a reply is about a value older than the
-// reply's, and says nothing of that. So a fence is taken before the request, and armed in the place of the reply.
+// The two kinds of change are separate because they arrive in different ways. This process knows of its own change at once. A push has a
+// place among the replies of its connection:
+//
+//  1. A request is sent. Its fence was taken before.
+//  2. A push arrives before the reply. It is about a value older than the reply's, so it must not break the fence.
+//  3. The reply arrives. The fence is armed in the reply's place.
+//  4. A push arrives after the reply. It is about a change of the value that was read, and breaks the fence.
 type Fence struct {
 	key   string
 	shard *shard
 	watch *watch
 	wake  chan<- struct{}
-	armed atomic.Uint64 // the watch's pushes at the time, plus one; 0 before
+	armed atomic.Uint64 // the watch's pushes at the time of Arm, plus one; 0 before that
 	ended atomic.Bool
-	place int // among the watch's fences; under the shard's lock
+	place int // its index among the watch's fences; under the shard's lock
 }
 
-// Fence notes the present. Take it before a load or a read begins, and End it when that is over: until then, it takes
-// memory. A wake channel, where there is one, gets a message at every change of the key, if it has room.
+// Fence takes a fence of key. Take it before a load or a read begins, and End it afterwards. It takes memory until then. The wake channel
+// may be nil. It gets a message at every change of the key, if it has room.
 func (c *Cache) Fence(key string, wake chan<- struct{}) *Fence {
 	s := c.shard(key)
 	f := &Fence{key: key, shard: s, wake: wake}
@@ -63,13 +67,13 @@ func (c *Cache) Fence(key string, wake chan<- struct{}) *Fence {
 	return f
 }
 
-// Arm makes the fence notice what is pushed from now on. Call it where the connection's messages are handled in their order.
+// Arm makes later pushes break the fence. The connection's message handler must call it, in the order of the messages.
 func (f *Fence) Arm() { f.armed.Store(f.watch.pushes.Load() + 1) }
 
-// Await makes the fence notice what is pushed from now on, unless it has been armed. It is for a load without a reply to arm it.
+// Await is Arm for a fence that is not armed yet. It is for a load without a reply that arms its fence.
 func (f *Fence) Await() { f.armed.CompareAndSwap(0, f.watch.pushes.Load()+1) }
 
-// End gives up the fence; nothing can be stored under it any more. Further calls, and one on nil, do nothing.
+// End releases the fence. Nothing can be stored under it any more. Further calls do nothing, nor does a call on nil.
 func (f *Fence) End() {
 	if f == nil || f.ended.Swap(true) {
 		return
@@ -82,42 +86,44 @@ func (f *Fence) End() {
 	w.fences[f.place].place = f.place
 	w.fences[last] = nil
 	w.fences = w.fences[:last]
-	// A broken watch has left the map, and what is there now is its successor.
+	// A broken watch has left the map. The map may hold its successor.
 	if len(w.fences) == 0 && f.shard.watches[f.key] == w {
 		delete(f.shard.watches, f.key)
 	}
 }
 
-// Broken reports whether nothing may be stored under the fence. An ended one counts as broken, because nobody keeps track
-// of its key any more. It takes no lock.
+// Broken reports whether the fence forbids storing a value. An ended fence counts as broken, because changes of its key are not recorded any
+// more. Broken takes no lock.
 func (f *Fence) Broken() bool { return f.BrokenHere() || f.pushed() }
 
 // BrokenHere reports whether this process has changed the key, or the fence has ended.
 func (f *Fence) BrokenHere() bool { return f.ended.Load() || f.watch.broken.Load() }
 
+// pushed reports whether a push has broken the armed fence.
 func (f *Fence) pushed() bool {
 	armed := f.armed.Load()
 	return armed != 0 && f.watch.pushes.Load() >= armed
 }
 
-// breakFences breaks every fence of key that there is. One that is taken afterwards is whole. The caller holds mu.
+// breakFences breaks all present fences of key. A fence that is taken later is whole. breakFences requires mu.
 func (s *shard) breakFences(key string) {
 	if w := s.watches[key]; w != nil {
 		w.broken.Store(true)
 		delete(s.watches, key)
-		w.tell()
+		w.notify()
 	}
 }
 
-// push breaks those fences of key that are armed. The caller holds mu.
+// push breaks the armed fences of key. It requires mu.
 func (s *shard) push(key string) {
 	if w := s.watches[key]; w != nil {
 		w.pushes.Add(1)
-		w.tell()
+		w.notify()
 	}
 }
 
-func (w *watch) tell() {
+// notify sends to the wake channels.
+func (w *watch) notify() {
 	for _, f := range w.fences {
 		select {
 		case f.wake <- struct{}{}:

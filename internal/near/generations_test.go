@@ -30,9 +30,9 @@ func collect() {
 func TestAGenerationThatAnEntryRestsOnIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	const carried, passing = 200, 5000 // a shard of this cache holds a fifth of them for itself
-	tests := map[string]func(c *Cache, tag string) *Voucher{
-		"it was read":                    func(c *Cache, tag string) *Voucher { return learn(c, tag, 7, new(Voucher)).Voucher },
-		"it was read, and then known":    func(c *Cache, tag string) *Voucher { learn(c, tag, 7, nil); return c.Generation(tag).Voucher },
+	tests := map[string]func(c *Cache, tag string) *Validity{
+		"it was read":                    func(c *Cache, tag string) *Validity { return learn(c, tag, 7, new(Validity)).Validity },
+		"it was read, and then known":    func(c *Cache, tag string) *Validity { learn(c, tag, 7, nil); return c.Generation(tag).Validity },
 		"it was read by two connections": learnTwice,
 		"it was made here":               learnFirst,
 		"its value is not known":         holdTag,
@@ -89,26 +89,26 @@ func TestAGenerationThatALoadHasIsNotForgotten(t *testing.T) {
 	require.True(t, g.Valid(), "nothing has changed")
 	c.Retire("0")
 	require.False(t, g.Valid())
-	require.False(t, insert(c, "k", entry(clock, "v", time.Hour, g.Vouchers(nil)...)), "its tag was invalidated during the load")
+	require.False(t, insert(c, "k", entry(clock, "v", time.Hour, g.Validities(nil)...)), "its tag was invalidated during the load")
 }
 
-func learnFirst(c *Cache, tag string) *Voucher {
+func learnFirst(c *Cache, tag string) *Validity {
 	f := c.Fence(tag, nil)
 	defer f.End()
-	return c.LearnFirst(f, 7).Voucher
+	return c.LearnFirst(f, 7).Validity
 }
 
-func holdTag(c *Cache, tag string) *Voucher {
+func holdTag(c *Cache, tag string) *Validity {
 	f := c.Fence(tag, nil)
 	defer f.End()
 	return c.Hold(f)
 }
 
 // learnTwice reads the generation of a tag through one connection, and then through another. What was stored with the first one
-// carries its voucher.
-func learnTwice(c *Cache, tag string) *Voucher {
-	v := learn(c, tag, 7, new(Voucher)).Voucher
-	learn(c, tag, 7, new(Voucher))
+// carries its validity.
+func learnTwice(c *Cache, tag string) *Validity {
+	v := learn(c, tag, 7, new(Validity)).Validity
+	learn(c, tag, 7, new(Validity))
 	return v
 }
 

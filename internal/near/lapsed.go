@@ -2,14 +2,15 @@ package near
 
 import "time"
 
-// Lapsed returns the last known generation of a tag where the connection that it was read through has gone: nobody would tell any
-// more if the tag were invalidated. It returns nil where that is longer ago than within, or where the tag is known to be invalidated.
+// Lapsed returns the last known generation of a tag, also if the validity of the connection on which it was read has lapsed. This process
+// would then not be notified if the tag were invalidated. Lapsed returns nil if that is longer ago than within, or if the tag is known
+// to be invalidated.
 func (c *Cache) Lapsed(tag string, within time.Duration) *Generation {
 	s := c.shard(tag)
 	s.mu.Lock()
 	g := s.generations.Find(tag)
 	s.mu.Unlock()
-	if g == nil || g.by == nil || !g.Voucher.Valid() {
+	if g == nil || g.by == nil || !g.Validity.Valid() {
 		return nil
 	}
 	switch ended := g.by.ended.Load(); {

@@ -2,10 +2,10 @@ package near
 
 import "iter"
 
-// DeleteMatching is Delete for every key that match says yes to, whether something is stored under it, or only a fence has been
-// taken. It reports how many usable entries were there. A fence that is taken while it runs may stay whole.
+// DeleteMatching is Delete for every key that matches, whether it has an entry or only a fence. It reports how many usable entries it removed.
+// A fence that is taken while DeleteMatching runs may stay whole.
 func (c *Cache) DeleteMatching(match func(key string) bool) (removed int64) {
-	// Fences first: what is inserted before its fence breaks is found behind.
+	// Fences come first: the second loop finds an entry that was inserted before its fence broke.
 	for i := range c.shards {
 		for _, key := range c.shards[i].watched(match) {
 			if c.Delete(key) {
@@ -21,7 +21,7 @@ func (c *Cache) DeleteMatching(match func(key string) bool) (removed int64) {
 	return removed
 }
 
-// watched are the keys with a fence that match.
+// watched returns the matching keys that have a fence.
 func (s *shard) watched(match func(key string) bool) (keys []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,7 +33,7 @@ func (s *shard) watched(match func(key string) bool) (keys []string) {
 	return keys
 }
 
-// All are the entries that Get would return, in no order.
+// All iterates over the entries that Get would return, in no order.
 func (c *Cache) All() iter.Seq2[string, *Entry] {
 	return func(yield func(string, *Entry) bool) {
 		for key, e := range c.store.All() {

@@ -1,7 +1,8 @@
-// Package near is the cache in process memory: decoded values, bounded by number and by bytes, each with its own
-// expiry. It is a thin layer over otter (W-TinyLFU) that adds what a cache in front of loaders needs: fences, by which a
-// value whose load began before an invalidation is never stored after it; and vouchers, by which an entry is served only as
-// long as somebody would tell if it were out of date.
+// Package near is the cache in process memory. It holds decoded values, bounded by number and by bytes, each with its own expiry.
+//
+// It is a thin layer over otter (W-TinyLFU) that adds two things that a cache in front of loaders needs. A fence keeps a value from being
+// stored after an invalidation if its load began before the invalidation. A validity ends the life of an entry as soon as this process
+// would not be notified of a change any more, or has been notified of one.
 package near
 
 import (
@@ -17,25 +18,26 @@ import (
 	"github.com/gatewayz/aside/internal/weakmap"
 )
 
-// An Entry is one value in memory. It is not changed once stored, and its value is shared between all who read it.
+// An Entry is one value in memory. It is not changed after it is stored. All readers share its value.
 type Entry struct {
 	Value      any    // a pointer to the typed value; nil for a cached "not found"
-	Scope      *Scope // what the entry belongs to and rests on
-	FreshUntil int64  // until when it may be served, on the cache's Clock
-	LoadedAt   int64  // when the load began, on the cache's Clock
-	Size       int64  // bytes that it is counted with, without the cache's own overhead
+	Scope      *Scope // the owner of the entry and the validities that it rests on
+	FreshUntil int64  // the end of its TTL, on the cache's Clock
+	LoadedAt   int64  // the start of its load, on the cache's Clock
+	Size       int64  // its size in bytes, without the cache's own overhead
 }
 
-// A Scope is what entries have in common. It is not changed once an entry has it.
+// A Scope holds the properties that entries share. It is not changed after an entry has it.
 type Scope struct {
-	Owner    any           // whatever the user of the package wants to find again on a hit
-	Vouchers []*Voucher    // all of which must be good
-	StaleFor time.Duration // how long an entry is kept for Stale that has lost one
-	Tags     []string      // whatever the user of the package wants to be told of its entries
+	Owner      any           // for the user of the package, who finds it again on a hit
+	Validities []*Validity   // the entry is valid while all of them are valid
+	StaleFor   time.Duration // how long Stale finds an entry after one of its validities has lapsed
+	Tags       []string      // for the user of the package
 }
 
-func (s *Scope) vouched() bool {
-	for _, v := range s.Vouchers {
+// valid reports whether all validities are valid.
+func (s *Scope) valid() bool {
+	for _, v := range s.Validities {
 		if !v.Valid() {
 			return false
 		}
@@ -43,16 +45,16 @@ func (s *Scope) vouched() bool {
 	return true
 }
 
-// lost tells since when e has lacked a voucher, 0 for not at all, and whether it is known to be out of date.
-func (e *Entry) lost() (since int64, outdated bool) {
-	for _, v := range e.Scope.Vouchers {
+// lapsed returns the time at which the first validity of e lapsed, or 0 if none has. It also reports whether e is known to be out of date.
+func (e *Entry) lapsed() (since int64, outdated bool) {
+	for _, v := range e.Scope.Validities {
 		ended := v.ended.Load()
 		switch ended {
 		case 0:
 			continue
-		case withdrawn:
+		case revoked:
 			return 0, true
-		case never:
+		case untracked:
 			ended = max(e.LoadedAt, 1)
 		}
 		if since == 0 || ended < since {
@@ -64,8 +66,8 @@ func (e *Entry) lost() (since int64, outdated bool) {
 
 // Options bounds a Cache. Both bounds must be positive.
 type Options struct {
-	MaxEntries int   // how many entries at most
-	MaxBytes   int64 // how many bytes of values at most
+	MaxEntries int   // the most entries
+	MaxBytes   int64 // the most bytes of values
 }
 
 // Cache is safe for concurrent use.
@@ -77,10 +79,10 @@ type Cache struct {
 	large    large
 	shards   [shards]shard
 	sweeper  *sweeper
-	lookedAt atomic.Uint64 // the shard that SomeTags has begun with
+	firstTag atomic.Uint64 // the shard with which the last SomeTags began
 }
 
-// New makes an empty cache on clock.
+// New makes an empty cache that uses clock.
 func New(o Options, clock *Clock) *Cache {
 	c := &Cache{clock: clock, seed: maphash.MakeSeed(), scale: newScale(o)}
 	for i := range c.shards {
@@ -92,17 +94,17 @@ func New(o Options, clock *Clock) *Cache {
 	})
 	c.sweeper = newSweeper()
 	go c.sweeper.run(weak.Make(c))
-	runtime.AddCleanup(c, (*sweeper).end, c.sweeper) // for who drops a cache without closing it, as otter does for its own
+	runtime.AddCleanup(c, (*sweeper).end, c.sweeper) // for a cache that is dropped without Close; otter does the same for its own goroutines
 	return c
 }
 
-// Get returns the entry of key if it is fresh and vouched for, else nil. It makes no allocation and takes no lock.
+// Get returns the entry of key if it is fresh and valid, and nil otherwise. It makes no allocation and takes no lock.
 func (c *Cache) Get(key string) *Entry {
 	e, ok := c.store.GetIfPresent(key)
 	if !ok || !c.clock.Before(e.FreshUntil) {
 		return nil
 	}
-	for _, v := range e.Scope.Vouchers { // vouched, without the cost of a call
+	for _, v := range e.Scope.Validities { // Scope.valid, without the cost of a call
 		if v.ended.Load() != 0 {
 			return nil
 		}
@@ -110,8 +112,8 @@ func (c *Cache) Get(key string) *Entry {
 	return e
 }
 
-// Stale returns the entry of key if it is within its time and not known to be out of date, though nobody may vouch for it
-// any more: up to its scope's StaleFor from when it lost its voucher. That is the load where it never had one.
+// Stale returns the entry of key if it is within its TTL and not known to be out of date. The entry may have a lapsed validity. Stale then
+// returns it for up to its scope's StaleFor after that. For an entry that was never tracked, the time runs from the start of its load.
 func (c *Cache) Stale(key string) *Entry {
 	if e, ok := c.store.GetIfPresent(key); ok && c.presentable(e) {
 		return e
@@ -119,27 +121,32 @@ func (c *Cache) Stale(key string) *Entry {
 	return nil
 }
 
+// presentable reports whether Stale may return the entry.
 func (c *Cache) presentable(e *Entry) bool {
 	if !c.clock.Before(e.FreshUntil) {
 		return false
 	}
-	since, outdated := e.lost()
+	since, outdated := e.lapsed()
 	return !outdated && (since == 0 || c.clock.Before(since+int64(e.Scope.StaleFor)))
 }
 
-func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.FreshUntil) && e.Scope.vouched() }
+// usable reports whether Get may return the entry.
+func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.FreshUntil) && e.Scope.valid() }
 
-// Insert stores an entry, unless its fence is broken; f must not be nil. It reports false if it was refused: by the fence,
-// for want of a voucher, or for a usable value whose load began later. An entry whose time is over already is not refused,
-// only not stored.
+// Insert stores an entry unless its fence f is broken. f must not be nil. Insert reports false if it refuses the entry: because of
+// the fence, because the entry is not valid, or because there is a usable entry whose load began later. It does not refuse an entry
+// whose TTL is over already, but does not store it.
 func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	c.makeRoom(key, e)
 	refused := false
-	// The check runs under the lock of the key's bucket, and so does every change of the key, which breaks the fence before
-	// it removes or replaces: either the check sees the broken fence, or they come second and undo what was inserted.
+	// The check runs under the lock of the key's bucket. So does every change of the key, which breaks the fence before it removes or
+	// replaces the entry. There are two orders:
+	//
+	//  1. The change comes first. The check sees the broken fence, and nothing is inserted.
+	//  2. The check comes first. The change removes or replaces the inserted entry.
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
-		// A load that outlived its flight must not take a newer one's place.
-		refused = f.Broken() || !e.Scope.vouched() || found && there.LoadedAt > e.LoadedAt && c.usable(there)
+		// A load may outlive its flight. It must not replace the entry of a load that began later.
+		refused = f.Broken() || !e.Scope.valid() || found && there.LoadedAt > e.LoadedAt && c.usable(there)
 		if refused || !c.clock.Before(e.FreshUntil) {
 			return nil, otter.CancelOp
 		}
@@ -148,9 +155,9 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	return !refused
 }
 
-// Keep is Insert for an entry that nobody vouches for, which only Stale finds. It takes the place of a usable one whose load
-// began earlier: that is no better for having a voucher.
-func (c *Cache) Keep(key string, e *Entry, f *Fence) bool {
+// KeepUntracked is Insert for an entry without a valid validity. Only Stale finds such an entry. It replaces a usable entry whose load began
+// earlier: that entry is older, though it is valid.
+func (c *Cache) KeepUntracked(key string, e *Entry, f *Fence) bool {
 	c.makeRoom(key, e)
 	kept := false
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
@@ -163,8 +170,8 @@ func (c *Cache) Keep(key string, e *Entry, f *Fence) bool {
 	return kept
 }
 
-// Put stores an entry that supersedes whatever is there and every load under way: it breaks all fences of the key. An entry
-// whose time is over already only removes what is there.
+// Put stores an entry that replaces the present entry and the result of every load in progress: it breaks all fences of the key. An entry
+// whose TTL is over already only removes the present entry.
 func (c *Cache) Put(key string, e *Entry) {
 	c.makeRoom(key, e)
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
@@ -176,8 +183,8 @@ func (c *Cache) Put(key string, e *Entry) {
 	})
 }
 
-// Delete removes the key, breaks its fences, and reports whether a usable entry was there. Once it has returned, no value
-// whose load began before is ever found.
+// Delete removes the key, breaks its fences, and reports whether a usable entry was there. After Delete has returned, no value is found
+// whose load began before it.
 func (c *Cache) Delete(key string) bool {
 	usable := false
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
@@ -188,7 +195,7 @@ func (c *Cache) Delete(key string) bool {
 	return usable
 }
 
-// Break breaks the fences of key and leaves what is stored.
+// Break breaks the fences of key. It leaves the stored entry.
 func (c *Cache) Break(key string) {
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
 		c.breakFences(key)
@@ -196,7 +203,7 @@ func (c *Cache) Break(key string) {
 	})
 }
 
-// Discard removes what is stored under key, unless its load began at before or later.
+// Discard removes the entry of key if its load began before the given time.
 func (c *Cache) Discard(key string, before int64) {
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
 		if !found || there.LoadedAt >= before {
@@ -206,8 +213,8 @@ func (c *Cache) Discard(key string, before int64) {
 	})
 }
 
-// Push is told that somebody else has changed key, which may be a tag too: what is stored is removed, armed fences break,
-// a generation is withdrawn. It does not block, so it can be called where a connection's messages are handled.
+// Push takes the notification that another process has changed key, which may be a tag. It removes the entry, breaks the armed fences,
+// and revokes the generation. It does not block, so a connection's message handler may call it.
 func (c *Cache) Push(key string) {
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
 		s := c.shard(key)
@@ -226,13 +233,13 @@ func (c *Cache) breakFences(key string) {
 	s.breakFences(key)
 }
 
-// Fits reports whether an entry of so many bytes is not too large to be kept.
+// Fits reports whether an entry of size bytes is small enough to be kept.
 func (c *Cache) Fits(key string, size int64) bool { return size <= c.scale.maxBytes-int64(len(key)) }
 
-// Len is about how many entries there are, expired ones included until they are swept.
+// Len returns the approximate number of entries. It includes expired entries until they are swept.
 func (c *Cache) Len() int { return c.store.EstimatedSize() }
 
-// Close drops everything and ends the cache's goroutines.
+// Close removes all entries and ends the cache's goroutines.
 func (c *Cache) Close() {
 	c.sweeper.end()
 	<-c.sweeper.stopped

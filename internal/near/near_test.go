@@ -44,10 +44,10 @@ func inBubble(t *testing.T, o Options, test func(t *testing.T, c *Cache, clock *
 	})
 }
 
-// entry is a fresh entry for as long as ttl, and the vouchers are good.
-func entry(clock *Clock, value any, ttl time.Duration, vouchers ...*Voucher) *Entry {
+// entry is a fresh entry for as long as ttl, and the validities are good.
+func entry(clock *Clock, value any, ttl time.Duration, validities ...*Validity) *Entry {
 	now := clock.Now()
-	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Scope: &Scope{Vouchers: vouchers}, Size: 8}
+	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Scope: &Scope{Validities: validities}, Size: 8}
 }
 
 // insert is a load.
@@ -60,7 +60,7 @@ func insert(c *Cache, key string, e *Entry) bool {
 func TestAnEntryIsServedUntilTheNanosecondItsTimeIsUp(t *testing.T) {
 	t.Parallel()
 	ttls := []time.Duration{
-		time.Nanosecond, time.Millisecond, tick - 1, tick, doubt, doubt + 1, 123_456_789,
+		time.Nanosecond, time.Millisecond, tick - 1, tick, margin, margin + 1, 123_456_789,
 		300 * time.Millisecond, 5 * time.Second, 10*time.Minute + 7*time.Millisecond,
 	}
 	// Some deadlines fall on a tick of the coarse clock and some between two.
@@ -81,7 +81,7 @@ func TestAnEntryIsServedUntilTheNanosecondItsTimeIsUp(t *testing.T) {
 					require.Same(t, e, c.Get("k"), "one nanosecond is left")
 					time.Sleep(time.Nanosecond)
 					require.Nil(t, c.Get("k"), "the time is up")
-					time.Sleep(doubt)
+					time.Sleep(margin)
 					require.Nil(t, c.Get("k"))
 				})
 			})
@@ -92,7 +92,7 @@ func TestAnEntryIsServedUntilTheNanosecondItsTimeIsUp(t *testing.T) {
 func TestAnEntryThatIsAlreadyOldIsNeverServed(t *testing.T) {
 	t.Parallel()
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
-		for _, age := range []time.Duration{0, 1, doubt - 1, doubt, doubt + 1, time.Hour} {
+		for _, age := range []time.Duration{0, 1, margin - 1, margin, margin + 1, time.Hour} {
 			require.True(t, insert(c, "k", entry(clock, "v", -age)), "there is nothing to keep: no fence refused it")
 			require.Nil(t, c.Get("k"), "%v too old", age)
 			require.Zero(t, c.Len(), "it takes no memory")
@@ -173,13 +173,13 @@ func TestALoadThatBeganEarlierDoesNotTakeThePlaceOfAUsableEntry(t *testing.T) {
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
 		early := entry(clock, "early", time.Hour)
 		time.Sleep(time.Nanosecond)
-		voucher := new(Voucher)
-		late := entry(clock, "late", time.Minute, voucher)
+		validity := new(Validity)
+		late := entry(clock, "late", time.Minute, validity)
 		require.True(t, insert(c, "k", late))
 		require.False(t, insert(c, "k", early))
 		require.Same(t, late, c.Get("k"))
 
-		voucher.Withdraw()
+		validity.Revoke()
 		require.True(t, insert(c, "k", early), "what nobody can get is in nobody's way")
 		require.Same(t, early, c.Get("k"))
 
@@ -244,7 +244,7 @@ func TestAPushRemovesWhatIsStored(t *testing.T) {
 func TestSweepRemovesWhatIsOfNoUseAndCountsWhatHadLostAVoucher(t *testing.T) {
 	t.Parallel()
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
-		good, bad := new(Voucher), new(Voucher)
+		good, bad := new(Validity), new(Validity)
 		require.Zero(t, c.Sweep())
 		const short = time.Second // sooner than it is done unasked
 		for i := range 10 {
@@ -257,7 +257,7 @@ func TestSweepRemovesWhatIsOfNoUseAndCountsWhatHadLostAVoucher(t *testing.T) {
 		require.Zero(t, c.Sweep(), "everything is of use")
 		require.Equal(t, 40, c.Len())
 		time.Sleep(short)
-		bad.Withdraw()
+		bad.Revoke()
 		require.Equal(t, 40, c.Len())
 		require.EqualValues(t, 10, c.Sweep())
 		require.Equal(t, 10, c.Len())
@@ -289,20 +289,20 @@ func TestAHitAndAMissMakeNoAllocation(t *testing.T) {
 	fence := c.Fence("k", nil)
 	defer fence.End()
 	require.Zero(t, testing.AllocsPerRun(10_000, func() { c.Get("k") }), "with a fence")
-	vouchers := []*Voucher{{}, {}, {}, {}, {}}
-	vouched := entry(clock, "v", time.Hour, vouchers...)
-	require.True(t, insert(c, "vouched", vouched))
+	validities := []*Validity{{}, {}, {}, {}, {}}
+	valid := entry(clock, "v", time.Hour, validities...)
+	require.True(t, insert(c, "valid", valid))
 	get := func(want *Entry) func() {
 		return func() {
-			if c.Get("vouched") != want {
+			if c.Get("valid") != want {
 				t.Fatal("not what it should be")
 			}
 		}
 	}
-	require.Zero(t, testing.AllocsPerRun(10_000, get(vouched)), "with vouchers")
-	vouchers[4].Withdraw()
+	require.Zero(t, testing.AllocsPerRun(10_000, get(valid)), "with validities")
+	validities[4].Revoke()
 	require.Zero(t, testing.AllocsPerRun(10_000, get(nil)), "without the last of them")
-	near := entry(clock, "v", doubt)
+	near := entry(clock, "v", margin)
 	require.True(t, insert(c, "near", near))
 	require.Zero(t, testing.AllocsPerRun(1000, func() { c.Get("near") }), "close to the deadline, with the precise clock")
 }

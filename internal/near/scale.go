@@ -2,17 +2,17 @@ package near
 
 import "math"
 
-// otter bounds either the number of entries or their weight, in 32 bits for each. A scale has the weight bound both: all that MaxBytes
-// allows for weighs as much as MaxEntries of the lightest entries, and no entry weighs less than one of those.
+// otter bounds either the number of entries or their weight, which has 32 bits for each entry. A scale makes the weight bound both. MaxBytes
+// weigh as much as MaxEntries of the lightest entries, and no entry weighs less than one of these.
 type scale struct {
-	most     uint64 // what all entries may weigh together
-	floor    uint64 // what one weighs at least
+	most     uint64 // the most that all entries may weigh together
+	floor    uint64 // the least that one entry weighs
 	perByte  float64
 	maxBytes int64
 }
 
 func newScale(o Options) scale {
-	const full = math.MaxInt32 // so that what is larger than MaxBytes can be told from what is as large
+	const full = math.MaxInt32 // leaves room for weights above it, of entries larger than MaxBytes
 	entries := uint64(min(o.MaxEntries, full))
 	floor := full / entries
 	most := floor * entries
@@ -21,7 +21,7 @@ func newScale(o Options) scale {
 
 func bytesOf(key string, e *Entry) int64 { return e.Size + int64(len(key)) }
 
-// weight is more than most of an entry that is larger than MaxBytes, as far as 32 bits go.
+// weight returns the weight of an entry. It is above most for an entry larger than MaxBytes, within 32 bits.
 func (s scale) weight(key string, e *Entry) uint32 {
 	w := math.Ceil(float64(bytesOf(key, e)) * s.perByte)
 	return uint32(max(s.floor, uint64(min(w, math.MaxUint32))))

@@ -7,18 +7,18 @@ import (
 )
 
 const (
-	// visits bounds the work of one Size call, in values looked at; what is larger is sampled.
+	// visits bounds how many values one Size call inspects. Larger values are sampled.
 	visits = 4096
-	// huge is the largest size: what is scaled up from a sample of a strange shape has to stay a positive int64.
+	// huge is the largest size that Size returns. A size that is scaled up from an unusual sample must stay a positive int64.
 	huge = 1 << 50
 )
 
-// Size estimates how many bytes of memory v and what it points to take. v is usually a pointer. It is a figure to bound a
-// cache by, not an exact one: large values are sampled, and memory that is reached twice in the same way is counted once.
+// Size estimates how many bytes of memory v takes, with everything that it points to. v is usually a pointer. The estimate serves to bound
+// a cache and is not exact: large values are sampled, and memory that is reached twice as the same type is counted once.
 //
-// It never reads what a type may be changing under a lock of its own. A struct that has something of package sync or
-// sync/atomic in it is counted without what it refers to. So are the maps, pointers, interfaces and elements behind
-// unexported fields; of an unexported string or slice, the bytes are counted.
+// Size never reads memory that a type may change under a lock of its own. It counts a struct that contains a type of package sync or
+// sync/atomic without the memory that the struct refers to. The same holds for maps, pointers, interfaces and elements behind unexported
+// fields. Size counts the bytes of an unexported string or slice.
 func Size(v any) int64 {
 	if v == nil {
 		return 0
@@ -30,23 +30,23 @@ func Size(v any) int64 {
 	return int64(min(huge, w.sum))
 }
 
-// A walk is one call of Size. It goes by levels, so that a long list in one field leaves something to count the next with.
+// A walk is one call of Size. It goes level by level, so that a long list in one field leaves visits for the next field.
 type walk struct {
 	sum  float64
 	next []item                   // the next level
-	seen map[place]struct{}       // what was counted
-	refs map[reflect.Type][]field // which fields of a struct are counted
-	left int                      // how many values may still be looked at
+	seen map[place]struct{}       // the memory that was counted
+	refs map[reflect.Type][]field // the fields of a struct that are counted
+	left int                      // how many values may still be inspected
 }
 
-// An item is a value whose own bytes are counted, and what it refers to is not yet.
+// An item is a value whose own bytes are counted. The memory that it refers to is not counted yet.
 type item struct {
 	v      reflect.Value
 	weight float64 // how many values it stands for
 	hidden bool    // whether it lies in an unexported field
 }
 
-// A place is some memory. A struct and its first field have one address; the type tells them apart.
+// A place identifies memory. A struct and its first field have the same address. The type distinguishes them.
 type place struct {
 	at unsafe.Pointer
 	as reflect.Type
@@ -61,10 +61,10 @@ func newWalk() *walk {
 	return &walk{seen: make(map[place]struct{}), refs: make(map[reflect.Type][]field), left: visits}
 }
 
-// run takes the levels in turn. Each may use a quarter of what is left, shared equally, for a sample of its items and of
-// their elements.
+// run processes one level after the other. Each level may use a quarter of the visits that are left. It divides them equally between a
+// sample of its items, for their elements.
 func (w *walk) run() {
-	random := rand.New(rand.NewPCG(0, 0)) // a value has one size
+	random := rand.New(rand.NewPCG(0, 0)) // a fixed seed: a value always has the same size
 	for len(w.next) > 0 && w.left > 0 {
 		level := w.next
 		w.next = nil
@@ -80,7 +80,7 @@ func (w *walk) run() {
 	}
 }
 
-// expand counts what the parts of a value refer to, at most share of them.
+// expand counts the memory that the parts of a value refer to. It inspects at most share parts.
 func (w *walk) expand(it item, share int) {
 	n := 1
 	switch it.v.Kind() {
@@ -105,7 +105,7 @@ func (w *walk) expand(it item, share int) {
 	}
 }
 
-// count adds what lies one step behind v, whose own bytes are counted, and leaves what lies behind that to the next level.
+// count adds the memory that v refers to directly. v's own bytes are counted already. Memory behind that is left to the next level.
 func (w *walk) count(v reflect.Value, weight float64, hidden bool) {
 	t := v.Type()
 	switch v.Kind() {
@@ -124,7 +124,7 @@ func (w *walk) count(v reflect.Value, weight float64, hidden bool) {
 		}
 	case reflect.Map:
 		if !hidden && w.first(v) {
-			const overhead = 16 // control bytes and slack of a Swiss table, an entry
+			const overhead = 16 // control bytes and slack of a Swiss table, for each entry
 			w.add(float64(v.Len())*float64(t.Key().Size()+t.Elem().Size()+overhead), weight)
 			w.later(v, weight, hidden, refers(t.Key()) || refers(t.Elem()))
 		}
@@ -144,7 +144,7 @@ func (w *walk) later(v reflect.Value, weight float64, hidden, worth bool) {
 	}
 }
 
-// first reports whether v, a pointer, map or slice, refers to memory, and that was not counted yet.
+// first reports whether v refers to memory that was not counted yet. v is a pointer, a map or a slice.
 func (w *walk) first(v reflect.Value) bool {
 	p := place{v.UnsafePointer(), v.Type()}
 	_, found := w.seen[p]
@@ -152,12 +152,12 @@ func (w *walk) first(v reflect.Value) bool {
 	return !found && p.at != nil
 }
 
-// fields are those of a struct type that can refer to something Size may read.
+// fields returns the fields of a struct type that can refer to memory that Size may read.
 func (w *walk) fields(t reflect.Type) []field {
 	fields, found := w.refs[t]
 	if !found && !locks(t) {
 		for i := range t.NumField() {
-			// What is promoted from an embedded struct is the outer type's, whatever the name of the inner one.
+			// Fields that are promoted from an embedded struct belong to the outer type, whatever the name of the inner type.
 			f := t.Field(i)
 			if refers(f.Type) {
 				fields = append(fields, field{i, !f.IsExported() && !(f.Anonymous && f.Type.Kind() == reflect.Struct)})
@@ -168,7 +168,7 @@ func (w *walk) fields(t reflect.Type) []field {
 	return fields
 }
 
-// locks reports whether there is something in a value of type t, or a pointer to it, that goroutines synchronize by.
+// locks reports whether a value of type t, or a pointer to it, contains a type by which goroutines synchronize.
 func locks(t reflect.Type) bool {
 	named := t
 	if t.Kind() == reflect.Pointer {

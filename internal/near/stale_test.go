@@ -10,8 +10,8 @@ import (
 
 const staleFor = 30 * time.Second
 
-func stale(clock *Clock, value any, ttl time.Duration, vouchers ...*Voucher) *Entry {
-	e := entry(clock, value, ttl, vouchers...)
+func stale(clock *Clock, value any, ttl time.Duration, validities ...*Validity) *Entry {
+	e := entry(clock, value, ttl, validities...)
 	e.Scope.StaleFor = staleFor
 	return e
 }
@@ -20,16 +20,16 @@ func TestAnEntryThatHasLostItsVoucherIsFoundByStaleForAWhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c, clock := newCache(t, roomy)
-		first, second := new(Voucher), new(Voucher)
+		first, second := new(Validity), new(Validity)
 		e := stale(clock, "v", time.Hour, first, second)
 		require.True(t, insert(c, "k", e))
 		require.Same(t, e, c.Stale("k"), "a fresh one too")
 		time.Sleep(time.Minute)
-		second.Lose(clock.Now())
+		second.Lapse(clock.Now())
 		require.Nil(t, c.Get("k"))
 		time.Sleep(staleFor / 2)
-		first.Lose(clock.Now()) // the first loss counts
-		second.Lose(clock.Now())
+		first.Lapse(clock.Now()) // the first loss counts
+		second.Lapse(clock.Now())
 		time.Sleep(staleFor/2 - time.Millisecond)
 		require.Same(t, e, c.Stale("k"))
 		require.Zero(t, c.Sweep())
@@ -44,9 +44,9 @@ func TestAStaleEntryEndsWithItsTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c, clock := newCache(t, roomy)
-		v := new(Voucher)
+		v := new(Validity)
 		require.True(t, insert(c, "k", stale(clock, "v", time.Second, v)))
-		v.Lose(clock.Now())
+		v.Lapse(clock.Now())
 		require.NotNil(t, c.Stale("k"))
 		time.Sleep(time.Second)
 		require.Nil(t, c.Stale("k"))
@@ -55,27 +55,27 @@ func TestAStaleEntryEndsWithItsTime(t *testing.T) {
 
 func TestWhatIsOutOfDateIsNotStaleButGone(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(c *Cache, v *Voucher){
-		"withdrawn":            func(_ *Cache, v *Voucher) { v.Withdraw() },
-		"lost, then withdrawn": func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); v.Withdraw() },
-		"withdrawn, then lost": func(c *Cache, v *Voucher) { v.Withdraw(); v.Lose(c.clock.Now()) },
-		"Delete":               func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Delete("k") },
-		"Push":                 func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Push("k") },
-		"Retire":               func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Retire("tag") },
-		"Push of the tag":      func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); c.Push("tag") },
-		"another generation":   func(c *Cache, v *Voucher) { v.Lose(c.clock.Now()); learn(c, "tag", 8, new(Voucher)) },
-		"the same generation on another connection, and then Retire": func(c *Cache, v *Voucher) {
-			v.Lose(c.clock.Now())
-			learn(c, "tag", 7, new(Voucher))
+	for name, change := range map[string]func(c *Cache, v *Validity){
+		"revoked":              func(_ *Cache, v *Validity) { v.Revoke() },
+		"lapsed, then revoked": func(c *Cache, v *Validity) { v.Lapse(c.clock.Now()); v.Revoke() },
+		"revoked, then lapsed": func(c *Cache, v *Validity) { v.Revoke(); v.Lapse(c.clock.Now()) },
+		"Delete":               func(c *Cache, v *Validity) { v.Lapse(c.clock.Now()); c.Delete("k") },
+		"Push":                 func(c *Cache, v *Validity) { v.Lapse(c.clock.Now()); c.Push("k") },
+		"Retire":               func(c *Cache, v *Validity) { v.Lapse(c.clock.Now()); c.Retire("tag") },
+		"Push of the tag":      func(c *Cache, v *Validity) { v.Lapse(c.clock.Now()); c.Push("tag") },
+		"another generation":   func(c *Cache, v *Validity) { v.Lapse(c.clock.Now()); learn(c, "tag", 8, new(Validity)) },
+		"the same generation on another connection, and then Retire": func(c *Cache, v *Validity) {
+			v.Lapse(c.clock.Now())
+			learn(c, "tag", 7, new(Validity))
 			c.Retire("tag")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, clock := newCache(t, roomy)
-			v := new(Voucher)
+			v := new(Validity)
 			g := learn(c, "tag", 7, v)
-			require.True(t, insert(c, "k", stale(clock, "v", time.Hour, g.Vouchers([]*Voucher{v})...)))
+			require.True(t, insert(c, "k", stale(clock, "v", time.Hour, g.Validities([]*Validity{v})...)))
 			change(c, v)
 			require.Nil(t, c.Stale("k"))
 		})
@@ -85,11 +85,11 @@ func TestWhatIsOutOfDateIsNotStaleButGone(t *testing.T) {
 func TestTheSameGenerationOnAnotherConnectionLeavesWhatIsStale(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	v := new(Voucher)
+	v := new(Validity)
 	g := learn(c, "tag", 7, v)
-	require.True(t, insert(c, "k", stale(clock, "v", time.Hour, g.Vouchers(nil)...)))
-	v.Lose(clock.Now())
-	again := learn(c, "tag", 7, new(Voucher))
+	require.True(t, insert(c, "k", stale(clock, "v", time.Hour, g.Validities(nil)...)))
+	v.Lapse(clock.Now())
+	again := learn(c, "tag", 7, new(Validity))
 	require.True(t, again.Valid())
 	require.False(t, g.Valid())
 	require.Nil(t, c.Get("k"))
@@ -102,13 +102,13 @@ func TestWhatNobodyVouchesForIsKeptForStaleAlone(t *testing.T) {
 		c, clock := newCache(t, roomy)
 		f := c.Fence("k", nil)
 		defer f.End()
-		e := stale(clock, "v", time.Hour, Unvouched)
-		require.True(t, c.Keep("k", e, f))
+		e := stale(clock, "v", time.Hour, Untracked)
+		require.True(t, c.KeepUntracked("k", e, f))
 		require.Nil(t, c.Get("k"))
 		require.Same(t, e, c.Stale("k"))
 		time.Sleep(staleFor)
 		require.Nil(t, c.Stale("k"), "counted from the load")
-		require.False(t, c.Keep("k", e, f), "its time is over")
+		require.False(t, c.KeepUntracked("k", e, f), "its time is over")
 	})
 }
 
@@ -118,22 +118,22 @@ func TestKeepMindsFencesAndNewerEntries(t *testing.T) {
 		c, clock := newCache(t, roomy)
 		f := c.Fence("k", nil)
 		defer f.End()
-		older := stale(clock, "older", time.Hour, Unvouched)
+		older := stale(clock, "older", time.Hour, Untracked)
 		time.Sleep(time.Second)
 		newer := stale(clock, "newer", time.Hour)
 		require.True(t, insert(c, "k", newer))
-		require.False(t, c.Keep("k", older, f))
+		require.False(t, c.KeepUntracked("k", older, f))
 		require.Same(t, newer, c.Get("k"))
-		latest := stale(clock, "latest", time.Hour, Unvouched)
+		latest := stale(clock, "latest", time.Hour, Untracked)
 		c.Delete("k")
-		require.False(t, c.Keep("k", latest, f), "the fence is broken")
+		require.False(t, c.KeepUntracked("k", latest, f), "the fence is broken")
 	})
 }
 
 func TestHoldEndsWithTheTag(t *testing.T) {
 	t.Parallel()
 	c, _ := newCache(t, roomy)
-	hold := func(tag string) *Voucher {
+	hold := func(tag string) *Validity {
 		f := c.Fence(tag, nil)
 		defer f.End()
 		return c.Hold(f)
@@ -146,7 +146,7 @@ func TestHoldEndsWithTheTag(t *testing.T) {
 	require.False(t, unknown.Valid(), "nobody knows whether that is the generation it stood for")
 
 	g := learn(c, "known", 7, nil)
-	require.Same(t, g.Voucher, hold("known"))
+	require.Same(t, g.Validity, hold("known"))
 	again := hold("retired")
 	c.Retire("retired")
 	require.False(t, again.Valid())

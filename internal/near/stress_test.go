@@ -42,12 +42,12 @@ type stress struct {
 	conn  source
 	wire  atomic.Pointer[connection]
 	// What happened, so that the test knows that it was worth its while.
-	hits, stored, broken, pushed, unvouched, learnt, notLearnt, changes, retired, lost, swept atomic.Int64
+	hits, stored, broken, pushed, untracked, learnt, notLearnt, changes, retired, lost, swept atomic.Int64
 }
 
-// A connection vouches for what is read through it. Its number is the version that it is known by.
+// A connection is the validity of everything that is read on it. Its number is the version that it is known by.
 type connection struct {
-	Voucher
+	Validity
 	number uint64
 }
 
@@ -65,7 +65,7 @@ func (s *stress) read(t *testing.T, r *rand.Rand) {
 		return
 	}
 	s.hits.Add(1)
-	if v := e.Value.(versioned); v.key < least.key || len(e.Scope.Vouchers) > 0 && (v.tag < least.tag || v.conn < least.conn) {
+	if v := e.Value.(versioned); v.key < least.key || len(e.Scope.Validities) > 0 && (v.tag < least.tag || v.conn < least.conn) {
 		t.Errorf("%s: %+v is found, where nothing may be older than %+v", name, v, least)
 	}
 }
@@ -83,14 +83,14 @@ func (s *stress) load(r *rand.Rand) {
 		fence.Arm()
 		version := tag.version.Load()
 		pause(r)
-		if g = s.c.Learn(fence, version, &wire.Voucher); g == nil {
+		if g = s.c.Learn(fence, version, &wire.Validity); g == nil {
 			s.notLearnt.Add(1)
 			return
 		}
 		s.learnt.Add(1)
 	}
 	fence.Arm()
-	e := entry(s.clock, nil, time.Hour, g.Vouchers([]*Voucher{&wire.Voucher})...)
+	e := entry(s.clock, nil, time.Hour, g.Validities([]*Validity{&wire.Validity})...)
 	e.Value = versioned{key.version.Load(), tag.version.Load(), wire.number}
 	pause(r)
 	switch {
@@ -100,8 +100,8 @@ func (s *stress) load(r *rand.Rand) {
 		s.broken.Add(1)
 	case fence.Broken():
 		s.pushed.Add(1)
-	case !e.Scope.vouched():
-		s.unvouched.Add(1)
+	case !e.Scope.valid():
+		s.untracked.Add(1)
 	}
 }
 
@@ -131,7 +131,7 @@ func (s *stress) change(r *rand.Rand) {
 		tag.change(func(uint64) { s.c.Push(tagName) })
 	case n < 19:
 		s.lost.Add(1)
-		s.conn.change(func(version uint64) { s.wire.Swap(&connection{number: version}).Withdraw() })
+		s.conn.change(func(version uint64) { s.wire.Swap(&connection{number: version}).Revoke() })
 	default:
 		s.swept.Add(s.c.Sweep())
 	}
@@ -144,7 +144,7 @@ func TestNothingIsFoundThatIsOlderThanAChangeThatHasReturned(t *testing.T) {
 	s.wire.Store(&connection{})
 	var seen = map[string]*atomic.Int64{
 		"hits": &s.hits, "stored": &s.stored, "refused after a change here": &s.broken, "refused after a push": &s.pushed,
-		"refused for want of a voucher": &s.unvouched, "generations learnt": &s.learnt, "not learnt": &s.notLearnt, "changes": &s.changes,
+		"refused because it is not valid": &s.untracked, "generations learnt": &s.learnt, "not learnt": &s.notLearnt, "changes": &s.changes,
 		"tags retired": &s.retired, "connections lost": &s.lost, "swept": &s.swept,
 	}
 	raced := func() bool {

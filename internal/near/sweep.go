@@ -9,35 +9,34 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// sweepEvery is how often the memory is given back of what can be served no more. otter could do that by itself, but keeping
-// times of its own for it makes every hit a tenth slower.
+// sweepEvery is how often the sweeper frees the memory of entries that cannot be served any more. otter could do that itself, but the times
+// that it keeps for it make every hit a tenth slower.
 const sweepEvery = time.Minute
 
-// rest is how long no sweep is begun after one that has taken so long: however often something is invalidated, sweeps take a
-// fifth of a processor.
+// rest is the pause after a sweep that took so long. It limits sweeps to a fifth of a processor, however often there is an invalidation.
 func rest(took time.Duration) time.Duration { return min(4*took, sweepEvery) }
 
-// A sweeper sweeps a cache every now and then, and when it is asked to, without keeping it from being collected.
+// A sweeper sweeps a cache at intervals and on request. It does not keep the cache from being collected.
 type sweeper struct {
 	ending        sync.Once
 	stop, stopped chan struct{}
-	wake          chan struct{} // with room for one
+	wake          chan struct{} // has room for one message
 
-	mu     sync.Mutex
-	due    []*count            // by the next sweep; guarded by mu
-	counts map[*Voucher]*count // of vouchers that have ended and are not swept yet; guarded by mu
+	mu      sync.Mutex
+	pending []*count             // requests for the next sweep; guarded by mu
+	counts  map[*Validity]*count // the request for each revoked validity whose entries are not swept yet; guarded by mu
 }
 
-// A count is of the entries that one invalidation is about.
+// A count counts the entries that are removed for one invalidation.
 type count struct {
-	vouchers []*Voucher
-	removed  *atomic.Int64
-	done     chan<- struct{}
+	validities []*Validity
+	removed    *atomic.Int64
+	done       chan<- struct{}
 }
 
 func newSweeper() *sweeper {
 	return &sweeper{
-		stop: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1), counts: make(map[*Voucher]*count),
+		stop: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1), counts: make(map[*Validity]*count),
 	}
 }
 
@@ -56,7 +55,7 @@ func (s *sweeper) run(cache weak.Pointer[Cache]) {
 		}
 		began := time.Now()
 		if c := cache.Value(); c != nil {
-			c.sweepDue()
+			c.sweepPending()
 		}
 		over := time.NewTimer(rest(time.Since(began)))
 		select {
@@ -67,53 +66,55 @@ func (s *sweeper) run(cache weak.Pointer[Cache]) {
 	}
 }
 
-// RetireAll is Retire of several tags, and has what rested on them removed in the background. It adds to removed how many of
-// those entries were within their time, and closes done when that is over; it does not if the cache is closed before.
+// RetireAll is Retire of several tags. The sweeper removes the entries that rested on them in the background. It adds to removed how many of
+// these entries were within their TTL, and closes done afterwards. It does not close done if the cache is closed before that.
 func (c *Cache) RetireAll(tags []string, removed *atomic.Int64, done chan<- struct{}) {
 	n := &count{removed: removed, done: done}
 	for _, tag := range tags {
 		s := c.shard(tag)
 		s.mu.Lock()
 		if g := s.generations.Find(tag); g != nil {
-			c.sweeper.expect(g.Voucher, n) // before a sweep that is under way can come upon what has lost it
+			c.sweeper.expect(g.Validity, n) // before the revocation: a sweep in progress may find its entries at once
 		}
 		s.retire(tag)
 		s.breakFences(tag)
 		s.mu.Unlock()
 	}
-	c.sweeper.ask(n)
+	c.sweeper.request(n)
 }
 
-func (s *sweeper) expect(v *Voucher, n *count) {
+// expect makes n count the entries that rest on v.
+func (s *sweeper) expect(v *Validity, n *count) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts[v] = n
-	n.vouchers = append(n.vouchers, v)
+	n.validities = append(n.validities, v)
 }
 
-func (s *sweeper) ask(n *count) {
+// request starts a sweep for n, or leaves n to the next one.
+func (s *sweeper) request(n *count) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.due = append(s.due, n)
+	s.pending = append(s.pending, n)
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take returns what is due.
-func (s *sweeper) take() (due []*count) {
+// takePending returns and clears the pending requests.
+func (s *sweeper) takePending() (pending []*count) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	due, s.due = s.due, nil
-	return due
+	pending, s.pending = s.pending, nil
+	return pending
 }
 
-// met counts an entry that was removed: once, though it may have lost several vouchers.
-func (s *sweeper) met(e *Entry) {
+// countRemoved counts a removed entry. It counts the entry once, even if several of its validities were revoked.
+func (s *sweeper) countRemoved(e *Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range e.Scope.Vouchers {
+	for _, v := range e.Scope.Validities {
 		if n := s.counts[v]; n != nil {
 			n.removed.Add(1)
 			return
@@ -121,31 +122,32 @@ func (s *sweeper) met(e *Entry) {
 	}
 }
 
-func (s *sweeper) done(swept []*count) {
+// finish completes the requests of a sweep.
+func (s *sweeper) finish(swept []*count) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range swept {
-		for _, v := range n.vouchers {
+		for _, v := range n.validities {
 			delete(s.counts, v)
 		}
 		close(n.done)
 	}
 }
 
-func (c *Cache) sweepDue() {
-	due := c.sweeper.take()
-	c.sweep(c.sweeper.met)
-	c.sweeper.done(due)
+// sweepPending is one sweep for all pending requests.
+func (c *Cache) sweepPending() {
+	pending := c.sweeper.takePending()
+	c.sweep(c.sweeper.countRemoved)
+	c.sweeper.finish(pending)
 }
 
-// Sweep removes every entry that cannot be served any more, not even as a stale one, and reports how many of them were
-// within their time.
+// Sweep removes every entry that cannot be served any more, not even as a stale entry. It reports how many of them were within their TTL.
 func (c *Cache) Sweep() (removed int64) {
 	c.sweep(func(*Entry) { removed++ })
 	return removed
 }
 
-// sweep is Sweep, and tells of each entry that was within its time.
+// sweep is Sweep, and calls within for each removed entry that was within its TTL.
 func (c *Cache) sweep(within func(*Entry)) {
 	for key, e := range c.store.All() {
 		if c.presentable(e) {

@@ -47,7 +47,7 @@ func halt(c *Cache, key string) (release func()) {
 func TestWhoAsksForASweepDoesNotWaitForIt(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	require.True(t, insert(c, "k", entry(clock, "v", time.Hour, learn(c, "tag", 7, nil).Voucher)))
+	require.True(t, insert(c, "k", entry(clock, "v", time.Hour, learn(c, "tag", 7, nil).Validity)))
 	release := halt(c, "k")
 	s := retire(c, "tag")
 	require.Nil(t, c.Get("k"), "it is out of date at once")
@@ -63,7 +63,7 @@ func TestASweepCountsForEachInvalidationWhatItIsAbout(t *testing.T) {
 	t.Parallel()
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
 		put := func(n int, name string, ttl time.Duration, tags ...string) {
-			var list []*Voucher
+			var list []*Validity
 			for _, tag := range tags {
 				list = append(list, learnFirst(c, tag))
 			}
@@ -104,7 +104,7 @@ func TestWhatIsInvalidatedDuringASweepIsCounted(t *testing.T) {
 	require.True(t, await(func() bool {
 		c.sweeper.mu.Lock()
 		defer c.sweeper.mu.Unlock()
-		return c.sweeper.due == nil
+		return c.sweeper.pending == nil
 	}), "it is under way")
 	second := retire(c, "tag b")
 	release()

@@ -1,14 +1,14 @@
 package near
 
-// SomeTags returns up to n of the tags that suit, whose generations are known and good: all of them where there are no more, else
-// others each time. It looks at no more than a few times as many.
+// SomeTags returns up to n tags that suit and whose generations are known and valid. It returns all of them if there are no more than n, and
+// otherwise other tags each time. It inspects only a few times as many tags.
 func (c *Cache) SomeTags(n int, suits func(tag string) bool) (tags []string) {
-	first := c.lookedAt.Add(1)
+	first := c.firstTag.Add(1)
 	for i := range uint64(shards) {
 		s := &c.shards[(first+i)%shards]
 		s.mu.Lock()
 		looked := 0
-		for tag, g := range s.generations.All() { // which begins anywhere
+		for tag, g := range s.generations.All() { // a map iteration begins anywhere
 			if looked++; len(tags) == n || looked > 4*n {
 				break
 			}

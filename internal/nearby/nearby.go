@@ -1,4 +1,4 @@
-// Package nearby bounds what an error lists of the names that would have been right.
+// Package nearby bounds the list of valid names in an error about an unknown name.
 package nearby
 
 import (
@@ -12,8 +12,8 @@ const (
 	mostOf = 64 // bytes of each
 )
 
-// Names lists names for an error about another one: all of them where they are few, else those next to it in the alphabet, and how many
-// more there are.
+// Names lists the known names for an error about name. It lists all of them if they are few. Otherwise it lists those next to name in the
+// alphabet, and how many more there are.
 func Names(name string, known []string) string {
 	known = slices.Clone(known)
 	slices.SortFunc(known, compare)
@@ -33,7 +33,7 @@ func Names(name string, known []string) string {
 	return text
 }
 
-// compare has names that differ in case alone beside each other.
+// compare sorts names that differ only in case next to each other.
 func compare(a, b string) int {
 	if c := strings.Compare(strings.ToLower(a), strings.ToLower(b)); c != 0 {
 		return c

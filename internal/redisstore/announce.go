@@ -25,10 +25,10 @@ type announcements struct {
 	clock func() int64
 
 	mu        sync.Mutex
-	now, last *near.Voucher // what is handed out, and what was before that; nil while nothing is heard; guarded by mu
+	now, last *near.Validity // what is handed out, and what was before that; nil while nothing is heard; guarded by mu
 }
 
-// UntrackedLife is how long a voucher is good, at most, from a server that does not tell of changes. It is at least half as
+// UntrackedLife is how long a validity is good, at most, from a server that does not tell of changes. It is at least half as
 // long.
 const UntrackedLife = time.Second
 
@@ -41,19 +41,19 @@ func (a *announcements) armAll(looks []Look) {
 	}
 }
 
-// voucher is nil while nothing is heard.
-func (a *announcements) voucher() *near.Voucher {
+// validity is nil while nothing is heard.
+func (a *announcements) validity() *near.Validity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.now
 }
 
-// turn hands out next from now on, and ends the voucher before the last one.
-func (a *announcements) turn(next *near.Voucher) {
+// turn hands out next from now on, and ends the validity before the last one.
+func (a *announcements) turn(next *near.Validity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last != nil {
-		a.last.Lose(a.clock())
+		a.last.Lapse(a.clock())
 	}
 	a.last, a.now = a.now, next
 }
@@ -119,7 +119,7 @@ func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 	}
 }
 
-// vouch hands out vouchers while announcements are heard. It reports false if none ever were.
+// vouch hands out validities while announcements are heard. It reports false if none ever were.
 func (s *Store) vouch(heard, over <-chan struct{}) bool {
 	select {
 	case <-heard:
@@ -129,7 +129,7 @@ func (s *Store) vouch(heard, over <-chan struct{}) bool {
 	turns := time.NewTicker(UntrackedLife / 2)
 	defer turns.Stop()
 	for {
-		s.announcements.turn(new(near.Voucher))
+		s.announcements.turn(new(near.Validity))
 		select {
 		case <-heard: // rueidis has subscribed anew: something may have been missed
 			s.announcements.turn(nil)

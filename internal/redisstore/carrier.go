@@ -9,7 +9,7 @@ import (
 
 // A carrier is a wire that tells whether tracked reads have gone out on it. rueidis gives each connection of a client a CacheStore,
 // those to Sentinels included, and makes several while it connects, of which it drops those that do not serve. The end of one that
-// has never carried a read is nothing to the session, and nobody has a voucher for it. Every connection that callers use carries
+// has never carried a read is nothing to the session, and nobody has a validity for it. Every connection that callers use carries
 // one before they do: see readTracked.
 type carrier struct {
 	*wire

@@ -73,22 +73,22 @@ func TestAReadThatIsUnderWayWhenItsKeyMovesIsNotVouchedFor(t *testing.T) {
 	from.MustDo(t, "SET", key, "value")
 	before := lookAt(t, s, memory, key)
 	require.NoError(t, before.Err)
-	require.True(t, before.Voucher.Valid())
+	require.True(t, before.Validity.Valid())
 	held := cluster.Proxy(from).HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == key })
 	reads := make(chan Read, 1)
 	go func() { reads <- lookAt(t, s, memory, key) }()
 	held.Wait(t)
 	cluster.MigrateSlot(redistest.Slot(key), to)
 	require.Eventually(t, func() bool { return s.table.Load().of(key) == s.table.Load().byAddr(to.Addr()) }, bound, time.Millisecond)
-	require.Eventually(t, func() bool { return !before.Voucher.Valid() }, bound, time.Millisecond)
+	require.Eventually(t, func() bool { return !before.Validity.Valid() }, bound, time.Millisecond)
 	held.Release()
 	r := <-reads
 	require.NoError(t, r.Err)
 	require.Equal(t, "value", string(r.Value))
-	require.Nil(t, r.Voucher)
+	require.Nil(t, r.Validity)
 	r = lookAt(t, s, memory, key)
 	require.NoError(t, r.Err)
-	require.True(t, r.Voucher.Valid(), "its new node vouches for it")
+	require.True(t, r.Validity.Valid(), "its new node vouches for it")
 }
 
 // Hazard 7: a primary that is cut off from the others may have been replaced. Its connections are sound, and nobody else can be asked.
@@ -113,7 +113,7 @@ func TestAPrimaryThatServesNobodyVouchesForNothing(t *testing.T) {
 				if callers { // who may find it out before the heartbeat does
 					s.Look(context.Background(), Look{Key: key})
 				}
-				return !r.Voucher.Valid()
+				return !r.Validity.Valid()
 			}, bound, time.Millisecond)
 			l := s.table.Load().byAddr(own.Addr())
 			require.False(t, l.latest.Load().broken.Load(), "it is not the connection that has ended it")
@@ -249,13 +249,13 @@ func TestANodeThatIsReplacedLeavesNothingBehind(t *testing.T) {
 		cluster.WaitReplicated()
 		r := lookAt(t, s, memory, key)
 		require.NoError(t, r.Err)
-		require.True(t, r.Voucher.Valid())
+		require.True(t, r.Validity.Valid())
 		cluster.Takeover(cluster.ReplicaOf(own))
 		require.Eventually(t, func() bool {
 			now := s.table.Load().of(key)
 			return now != nil && now != old && now.Up()
 		}, bound, time.Millisecond)
-		require.False(t, r.Voucher.Valid())
+		require.False(t, r.Validity.Valid())
 		select {
 		case <-old.done:
 		case <-time.After(bound):

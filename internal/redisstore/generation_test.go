@@ -150,7 +150,7 @@ func TestWhoHasReadThatATagIsMissingIsToldOfItsInvalidation(t *testing.T) {
 	r := reader.Look(t.Context(), Look{Key: "%t:x", Fence: fence, Head: GenerationLen})[0]
 	require.NoError(t, r.Err)
 	require.Empty(t, r.Value)
-	require.NotNil(t, r.Voucher)
+	require.NotNil(t, r.Validity)
 	writer := connected(t, server.Addr())
 	bumped := writer.Bump(t.Context(), Tag{Key: "%t:x", Life: time.Hour})[0]
 	require.NoError(t, bumped.Err)

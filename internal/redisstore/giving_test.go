@@ -27,7 +27,7 @@ func TestAReadThatFindsNothingWhereItsSlotIsGivenAwayIsNotVouchedFor(t *testing.
 		require.NoError(t, r.Err)
 		return r
 	}
-	require.True(t, lookAt(t, s, memory, missing).Voucher.Valid())
-	require.Eventually(t, func() bool { return look(missing).Voucher == nil }, bound, time.Millisecond)
-	require.True(t, look(present).Voucher.Valid(), "the node tells of what it has")
+	require.True(t, lookAt(t, s, memory, missing).Validity.Valid())
+	require.Eventually(t, func() bool { return look(missing).Validity == nil }, bound, time.Millisecond)
+	require.True(t, look(present).Validity.Valid(), "the node tells of what it has")
 }

@@ -25,11 +25,11 @@ func TestAReadUnderWayWhenTrackingIsFoundMissingLeavesNothingBehind(t *testing.T
 	reads := make(chan []Read, 1)
 	go func() { reads <- s.Look(context.Background(), Look{Key: key, Fence: f}) }()
 	held.Wait(t)
-	s.announcements.turn(new(near.Voucher))
+	s.announcements.turn(new(near.Validity))
 	only(s).blind.Store(true)
 	held.Release()
 	r := (<-reads)[0]
 	require.NoError(t, r.Err)
 	require.Empty(t, s.pending)
-	require.NotSame(t, s.announcements.voucher(), r.Voucher, "whose fence was never armed for it")
+	require.NotSame(t, s.announcements.validity(), r.Validity, "whose fence was never armed for it")
 }

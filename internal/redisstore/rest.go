@@ -40,9 +40,9 @@ func (s *session) vouches() bool {
 // rest has the session's connections vouch for nothing any more, and waits until one of them does again, or this process writes a mark
 // down at the server: until then there is nothing that an unnoticed change could make old. It reports false when ctx ended first.
 //
-//  1. A call is counted after the last look at the counter, and its reply is given a voucher.
-//  2. The vouchers end here. What the call has put into memory is read again by the next one.
-//  3. That one's reply is given a new voucher, which wakes this.
+//  1. A call is counted after the last look at the counter, and its reply is given a validity.
+//  2. The validities end here. What the call has put into memory is read again by the next one.
+//  3. That one's reply is given a new validity, which wakes this.
 func (s *session) rest(ctx context.Context) bool {
 	select {
 	case <-s.wake:

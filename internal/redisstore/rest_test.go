@@ -14,7 +14,7 @@ import (
 )
 
 // restless is a store whose connections rest soon, what counts the calls of its users, and a read that is vouched for.
-func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Voucher) {
+func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Validity) {
 	server = redistest.Start(t)
 	server.MustDo(t, "SET", key, "value")
 	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Asked: asked, RestAfter: 2 * time.Second})
@@ -22,13 +22,13 @@ func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Se
 	t.Cleanup(clock.Stop)
 	memory := near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)
 	t.Cleanup(memory.Close)
-	return s, server, func() *near.Voucher {
+	return s, server, func() *near.Validity {
 		f := memory.Fence(key, nil)
 		defer f.End()
 		r := s.Look(context.Background(), Look{Key: key, Fence: f})[0]
 		require.NoError(t, r.Err)
-		require.NotNil(t, r.Voucher)
-		return r.Voucher
+		require.NotNil(t, r.Validity)
+		return r.Validity
 	}
 }
 

@@ -58,9 +58,9 @@ type Read struct {
 	Value []byte
 	// Cut is whether the value goes on behind what was read: it is longer than Format.Longest.
 	Cut bool
-	// Voucher is good until the server can no longer be trusted to tell of a change of the key. Nil: it never could.
-	Voucher *near.Voucher
-	Err     error
+	// Validity is good until the server can no longer be trusted to tell of a change of the key. Nil: it never could.
+	Validity *near.Validity
+	Err      error
 }
 
 // A Tag names what has a generation: a key, and how long Ensure has it live at least from now on. Zero is for ever. To Bump, the
@@ -144,10 +144,10 @@ type Options struct {
 	OpTimeout time.Duration // limit of one operation on small values
 	Lease     time.Duration // life of a lease that is not renewed
 	Format    Format
-	Clock     *near.Clock      // what the losses of vouchers are dated by; a clock of the store's own unless set
+	Clock     *near.Clock      // what the losses of validities are dated by; a clock of the store's own unless set
 	OnState   func(State)      // told each change of state, one at a time; it must not block
 	Pushed    func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
-	Gap       func()           // told when vouchers were withdrawn; it must not block
+	Gap       func()           // told when validities were withdrawn; it must not block
 	Marked    func(uint64)     // told the last Mark that a server knows of, 0 for none, before it is used; it must not block
 	Asked     func() uint64    // grows with each call of the users; nil: connections never rest
 	RestAfter time.Duration    // without a call, until they do; a minute unless set
@@ -541,13 +541,13 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 		}
 		out[i].Cut = looks[i].Head == 0 && len(out[i].Value) > s.mostStored
 		if tracked {
-			out[i].Voucher = s.end(under[i])
+			out[i].Validity = s.end(under[i])
 		} else if looks[i].Fence != nil {
-			out[i].Voucher = s.announcements.voucher()
+			out[i].Validity = s.announcements.validity()
 		}
 		// Who does not have the key any more is not told of its changes: see apply.
 		if out[i].Err != nil || by[i] != now.of(names[i]) || out[i].Value == nil && now.gives(names[i]) {
-			out[i].Voucher = nil
+			out[i].Validity = nil
 		}
 	}
 	return out

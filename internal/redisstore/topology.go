@@ -28,7 +28,7 @@ const (
 const Takeover = heartbeat + heartbeatTimeout + time.Second
 
 // A topology knows which server has which key: one server all of them, or the primaries of a cluster a part each. Each has a link
-// of its own, and so a connector, a breaker and vouchers of its own. Replicas are left alone.
+// of its own, and so a connector, a breaker and validities of its own. Replicas are left alone.
 type topology struct {
 	table    atomic.Pointer[table]
 	outdated chan struct{}      // wakes the background goroutine, with room for one

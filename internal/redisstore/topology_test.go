@@ -237,7 +237,7 @@ func TestWhatIsReadAtANodeThatIsAboutToGetItIsNotVouchedFor(t *testing.T) {
 		f := memory.Fence(key, nil)
 		defer f.End()
 		r := s.Look(t.Context(), Look{Key: key, Fence: f})[0]
-		require.Nil(t, r.Voucher)
+		require.Nil(t, r.Validity)
 		return r.Err == nil && r.Value != nil
 	}, bound, 10*time.Millisecond)
 }

@@ -15,7 +15,7 @@ import (
 //
 // A read that is to be remembered has a number of its own, which travels in its request: see trackedStart. rueidis shows the
 // request beside its reply, so it is known which read a reply belongs to, and by which connection it came. In the place of the
-// reply the fence of the read is armed, and the connection's voucher handed out.
+// reply the fence of the read is armed, and the connection's validity handed out.
 //
 // Every connection is in the mode in which the server remembers each key that is read (CLIENT TRACKING ON OPTOUT, and no read is
 // ever opted out), so a reply that has come is one that the server will tell of. With OPTIN, the request that switches it on for
@@ -33,9 +33,9 @@ type tracking struct {
 
 // A look is a tracked read under way.
 type look struct {
-	number  uint64 // of the request that was sent last, 0 where it is not tracked
-	fence   *near.Fence
-	voucher *near.Voucher // once its reply has come
+	number   uint64 // of the request that was sent last, 0 where it is not tracked
+	fence    *near.Fence
+	validity *near.Validity // once its reply has come
 }
 
 // begin notes a read that is about to be sent. Without a fence there is nothing to note.
@@ -58,7 +58,7 @@ func (t *tracking) sending(l *look) (number uint64) {
 	if t.pending == nil {
 		t.pending = make(map[uint64]*look)
 	}
-	l.number, l.voucher = t.last, nil
+	l.number, l.validity = t.last, nil
 	t.pending[l.number] = l
 	return l.number
 }
@@ -78,18 +78,18 @@ func (t *tracking) untracked(l *look) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.pending, l.number)
-	l.number, l.voucher = 0, nil
+	l.number, l.validity = 0, nil
 }
 
-// end gives the voucher of a read, if its reply has come in the right way.
-func (t *tracking) end(l *look) *near.Voucher {
+// end gives the validity of a read, if its reply has come in the right way.
+func (t *tracking) end(l *look) *near.Validity {
 	if l == nil || l.number == 0 { // whoever found no place to be sent waits for no lock either
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.pending, l.number)
-	return l.voucher
+	return l.validity
 }
 
 // A tracked read is a GETRANGE whose start is so far before the beginning of every value that the server takes it for 0: the
@@ -117,18 +117,18 @@ func numberOf(cmd string) (number uint64, ok bool) {
 
 // wire listens to one connection.
 type wire struct {
-	t       *tracking
-	of      *session
-	broken  func(cause error)
-	mu      sync.Mutex
-	voucher *near.Voucher // until the next gap; guarded by mu
-	missing *near.Voucher // likewise, for what was found missing; guarded by mu
-	given   bool          // somebody has one of them; guarded by mu
+	t        *tracking
+	of       *session
+	broken   func(cause error)
+	mu       sync.Mutex
+	validity *near.Validity // until the next gap; guarded by mu
+	missing  *near.Validity // likewise, for what was found missing; guarded by mu
+	given    bool           // somebody has one of them; guarded by mu
 }
 
 // newWire is called for each connection that is made.
 func (t *tracking) newWire(of *session, broken func(cause error)) *wire {
-	return &wire{t: t, of: of, broken: broken, voucher: new(near.Voucher), missing: new(near.Voucher)}
+	return &wire{t: t, of: of, broken: broken, validity: new(near.Validity), missing: new(near.Validity)}
 }
 
 // Flight is called when a request goes out. It answers that nothing is cached here.
@@ -148,12 +148,12 @@ func (w *wire) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	defer w.t.mu.Unlock()
 	if l := w.t.pending[number]; l != nil {
 		l.fence.Arm()
-		l.voucher = w.current(text == "")
+		l.validity = w.current(text == "")
 	}
 	return 0
 }
 
-// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read has no voucher.
+// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read has no validity.
 func (w *wire) Cancel(string, string, error) {}
 
 // Delete is called in the place of a push, with nil for a push that is about all keys.
@@ -171,7 +171,7 @@ func (w *wire) Delete(keys []rueidis.RedisMessage) {
 }
 
 // withdraw ends all that the connection has vouched for so far, and has it be out of date.
-func (w *wire) withdraw() { w.replace((*near.Voucher).Withdraw, false) }
+func (w *wire) withdraw() { w.replace((*near.Validity).Revoke, false) }
 
 // doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
 func (w *wire) doubt() { w.replace(w.lose, false) }
@@ -181,12 +181,12 @@ func (w *wire) doubt() { w.replace(w.lose, false) }
 func (w *wire) doubtMissing() {
 	w.mu.Lock()
 	w.lose(w.missing)
-	w.missing = new(near.Voucher)
+	w.missing = new(near.Validity)
 	w.mu.Unlock()
 	w.t.gap()
 }
 
-func (w *wire) lose(v *near.Voucher) { v.Lose(w.t.now()) }
+func (w *wire) lose(v *near.Validity) { v.Lapse(w.t.now()) }
 
 // Close is called when the connection has broken.
 func (w *wire) Close(cause error) {
@@ -195,13 +195,13 @@ func (w *wire) Close(cause error) {
 }
 
 // replace ends all that the connection has vouched for. One that is over vouches for nothing afterwards.
-func (w *wire) replace(end func(*near.Voucher), over bool) {
+func (w *wire) replace(end func(*near.Validity), over bool) {
 	w.mu.Lock()
-	end(w.voucher)
+	end(w.validity)
 	end(w.missing)
-	w.voucher, w.missing, w.given = new(near.Voucher), new(near.Voucher), false
+	w.validity, w.missing, w.given = new(near.Validity), new(near.Validity), false
 	if over {
-		w.lose(w.voucher)
+		w.lose(w.validity)
 		w.lose(w.missing)
 	}
 	w.mu.Unlock()
@@ -216,7 +216,7 @@ func (w *wire) vouches() bool {
 }
 
 // current is what the connection vouches with for a reply now.
-func (w *wire) current(missing bool) *near.Voucher {
+func (w *wire) current(missing bool) *near.Validity {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.given {
@@ -226,5 +226,5 @@ func (w *wire) current(missing bool) *near.Voucher {
 	if missing {
 		return w.missing
 	}
-	return w.voucher
+	return w.validity
 }

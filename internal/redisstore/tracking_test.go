@@ -38,7 +38,7 @@ func (l *listener) begin(f *near.Fence) *look {
 }
 
 // read plays a read of key up to its reply.
-func (l *listener) read(t *testing.T, on *wire) (*near.Fence, *near.Voucher) {
+func (l *listener) read(t *testing.T, on *wire) (*near.Fence, *near.Validity) {
 	f := l.memory.Fence(key, nil)
 	t.Cleanup(f.End)
 	under := l.begin(f)

@@ -13,7 +13,7 @@ import (
 type Carried struct {
 	Tag        string
 	Value      uint64
-	generation *near.Generation // nil where nobody vouches for it
+	generation *near.Generation // nil if it is not tracked
 }
 
 func (t *State) carried() Carried { return Carried{t.tag, t.value, t.Generation} }
@@ -53,13 +53,13 @@ func (c *Capture) Has(tag string) bool {
 	return false
 }
 
-// Vouchers are what an entry in memory rests on, beside own, which may be nil. It reports false if nobody vouches for one of the tags,
-// or if one of them is not among those that were captured: the entry would outlive the next invalidation of that tag.
-func (c *Capture) Vouchers(own *near.Voucher) (list []*near.Voucher, ok bool) {
+// Validities returns own, if it is not nil, and the validities of the captured generations. An entry in memory rests on all of them. Validities
+// reports false if a tag is not tracked, or was not captured: the entry would outlive the next invalidation of that tag.
+func (c *Capture) Validities(own *near.Validity) (list []*near.Validity, ok bool) {
 	if c.partial {
 		return nil, false
 	}
-	list = make([]*near.Voucher, 0, len(c.Tags)+1)
+	list = make([]*near.Validity, 0, len(c.Tags)+1)
 	if own != nil {
 		list = append(list, own)
 	}
@@ -67,7 +67,7 @@ func (c *Capture) Vouchers(own *near.Voucher) (list []*near.Voucher, ok bool) {
 		if c.Tags[i].generation == nil {
 			return nil, false
 		}
-		list = c.Tags[i].generation.Vouchers(list)
+		list = c.Tags[i].generation.Validities(list)
 	}
 	return list, true
 }

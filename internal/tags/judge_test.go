@@ -31,7 +31,7 @@ func TestAStoredValueIsAsGoodAsTheGenerationsOfItsTags(t *testing.T) {
 		require.Equal(t, test.is, is, test.stored)
 		if is == Current {
 			require.Len(t, c.Tags, len(test.stored))
-			_, ok := c.Vouchers(nil)
+			_, ok := c.Validities(nil)
 			require.True(t, ok)
 		} else {
 			require.Empty(t, c.Tags)
@@ -44,7 +44,7 @@ func TestAStoredValueWithATagWhoseServerIsAway(t *testing.T) {
 	r, server, _ := newConnected(t)
 	server.generations[red], server.generations[items] = 7, 8
 	read(take(t, r, red))
-	server.connection.Lose(r.clock.Now())
+	server.connection.Lapse(r.clock.Now())
 	server.err, server.up = errAway, false
 	s := take(t, r, red, items)
 	s.Renew(true)

@@ -44,8 +44,8 @@ func (s *Snapshot) asksFor(t *State) bool {
 	return s.registry.touches.due(t.tag, s.registry.clock.Now())
 }
 
-// Given notes the answers to what Asks returned. A tag whose key was changed, be it to live longer, is read again: nobody vouches any
-// more for what was known before.
+// Given notes the answers to what Asks returned. A change of a tag's key ends the tracking of the known generation, even if only its TTL grew.
+// So Given reads such a tag again.
 func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.Generation) {
 	var changed []*State
 	for i, t := range a.states {
@@ -73,7 +73,7 @@ func (r *Registry) track(ctx context.Context, made []*State) {
 	for i, read := range r.redis.look(ctx, looks...) {
 		now := State{tag: made[i].tag, Fence: made[i].Fence}
 		r.learn(&now, read)
-		made[i].Notice.Voucher = now.Notice.Voucher
+		made[i].Notice.Validity = now.Notice.Validity
 		if now.known && now.value == made[i].value {
 			made[i].Generation = now.Generation
 		}

@@ -59,7 +59,7 @@ func TestAGenerationWhoseKeyWasChangedIsReadAgain(t *testing.T) {
 	require.Equal(t, []string{red, red}, server.looked)
 }
 
-// Nobody vouches for a generation that is another one by the time that it is read.
+// A generation that has changed by the time that it is read is not tracked.
 func TestAGenerationThatChangesBeforeItIsReadIsNotVouchedFor(t *testing.T) {
 	r, server, _ := newConnected(t)
 	s := take(t, r, red)

@@ -43,14 +43,14 @@ func (s *Snapshot) Learn(reads []redisstore.Read) {
 // learn notes what Redis says of a tag's generation. A tag that has none stays unknown, and so does one that was in quarantine when Redis
 // was asked: the invalidation may have been confirmed between that and the reply.
 func (r *Registry) learn(t *State, read redisstore.Read) {
-	t.unanswered, t.Notice.Voucher, t.Notice.Untrackable = read.Err, read.Voucher, read.Err != nil && redisstore.IsForbidden(read.Err)
+	t.unanswered, t.Notice.Validity, t.Notice.Untrackable = read.Err, read.Validity, read.Err != nil && redisstore.IsForbidden(read.Err)
 	value, err := redisstore.ParseGeneration(read.Value)
 	if read.Err != nil || read.Value == nil || err != nil || t.quarantined || r.inQuarantine(t.tag) {
 		return
 	}
 	t.known, t.value, t.Generation = true, value, nil
-	if read.Voucher != nil {
-		t.Generation = r.near.Learn(t.Fence, value, read.Voucher)
+	if read.Validity != nil {
+		t.Generation = r.near.Learn(t.Fence, value, read.Validity)
 	}
 }
 

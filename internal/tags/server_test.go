@@ -26,7 +26,7 @@ var errAway = errors.New("the server is away")
 // A server is a pretended one: it has the generations of tags, and notifies of changes of what is read.
 type server struct {
 	generations map[string]uint64
-	connection  *near.Voucher
+	connection  *near.Validity
 	ups         uint64
 	up          bool
 	err         error             // of every command
@@ -38,7 +38,7 @@ type server struct {
 }
 
 func newServer() *server {
-	return &server{generations: make(map[string]uint64), connection: new(near.Voucher), ups: 1, up: true}
+	return &server{generations: make(map[string]uint64), connection: new(near.Validity), ups: 1, up: true}
 }
 
 func (s *server) ensure(_ context.Context, tags ...redisstore.Tag) (list []redisstore.Generation) {
@@ -63,7 +63,7 @@ func (s *server) look(_ context.Context, looks ...redisstore.Look) (reads []redi
 		}
 		r := redisstore.Read{Err: s.err}
 		if s.err == nil {
-			r.Voucher = s.connection
+			r.Validity = s.connection
 			l.Fence.Arm()
 			if g := s.generations[l.Key]; g != 0 {
 				r.Value = strconv.AppendUint(nil, g, 10)

@@ -7,7 +7,7 @@ import (
 // A State is what one flight, or one read, knows of a tag.
 type State struct {
 	Fence      *near.Fence      // taken before anything was read
-	Generation *near.Generation // nil unless it is known, and something vouches for it
+	Generation *near.Generation // nil unless it is known and tracked
 	Notice     Notice
 
 	tag         string

@@ -66,8 +66,8 @@ func TestANoticeIsGoodAsLongAsItsConnection(t *testing.T) {
 	r, server, _ := newConnected(t)
 	n := r.Notice(red)
 	require.False(t, n.Tracked(), "it was not read yet")
-	n.Voucher = server.connection
+	n.Validity = server.connection
 	require.True(t, n.Tracked())
-	server.connection.Lose(1)
+	server.connection.Lapse(1)
 	require.False(t, n.Tracked())
 }

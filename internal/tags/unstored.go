@@ -24,26 +24,26 @@ func (s *Snapshot) Tracked(names []string) (all, away bool) {
 	return all, away
 }
 
-// Vouchers appends to list what an entry with these tags rests on, all of which this process is notified of. It reports false if one of
-// them was invalidated.
-func (s *Snapshot) Vouchers(list []*near.Voucher, names []string) (_ []*near.Voucher, ok bool) {
+// Validities appends to list the validities on which an entry with these tags rests. This process must be notified of changes of all the
+// tags. Validities reports false if a tag was invalidated.
+func (s *Snapshot) Validities(list []*near.Validity, names []string) (_ []*near.Validity, ok bool) {
 	for _, name := range names {
 		t := s.State(name)
 		if t.Generation != nil {
-			list = t.Generation.Vouchers(list)
+			list = t.Generation.Validities(list)
 			continue
 		}
 		v := s.registry.near.Hold(t.Fence)
 		if v == nil {
 			return nil, false
 		}
-		list = append(list, v, t.Notice.Voucher)
+		list = append(list, v, t.Notice.Validity)
 	}
 	return list, true
 }
 
-// Hold is Vouchers for tags that this process is not notified of: only what it invalidates itself ends the entry.
-func (s *Snapshot) Hold(list []*near.Voucher, names []string) (_ []*near.Voucher, ok bool) {
+// Hold is Validities for tags that this process is not notified of: only what it invalidates itself ends the entry.
+func (s *Snapshot) Hold(list []*near.Validity, names []string) (_ []*near.Validity, ok bool) {
 	for _, name := range names {
 		v := s.registry.near.Hold(s.State(name).Fence)
 		if v == nil {

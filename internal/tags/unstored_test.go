@@ -19,13 +19,13 @@ func TestWhatIsNotStoredIsKeptWhereRedisNotifiesOrIsAway(t *testing.T) {
 	read(s)
 	all, away = s.Tracked(names)
 	require.True(t, all && away)
-	list, ok := s.Vouchers([]*near.Voucher{server.connection}, names)
+	list, ok := s.Validities([]*near.Validity{server.connection}, names)
 	require.True(t, ok)
 	for _, v := range list {
 		require.True(t, v.Valid())
 	}
 	r.near.Push(green)
-	_, ok = s.Vouchers(nil, names)
+	_, ok = s.Validities(nil, names)
 	require.False(t, ok)
 
 	server.up = false

@@ -1,4 +1,4 @@
-// Package walk goes through values as a careless or a curious printer does, for tests that look for secrets in them.
+// Package walk finds every text inside a value by reflection. Tests use it to look for secrets that a careless printer could show.
 package walk
 
 import (
@@ -6,8 +6,8 @@ import (
 	"reflect"
 )
 
-// Texts calls see with every text, as bytes, that reflection reaches from v: through pointers, interfaces, slices, maps and unexported
-// fields. Functions and channels show nothing of what is in them.
+// Texts calls see with every text, as bytes, that reflection reaches from v. It follows pointers, interfaces, slices, maps and unexported
+// fields. It cannot look into functions and channels.
 func Texts(v any, see func(path string, text []byte)) {
 	w := &walker{see: see, seen: make(map[visit]bool)}
 	w.walk(fmt.Sprintf("%T", v), reflect.ValueOf(v))

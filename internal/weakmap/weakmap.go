@@ -1,5 +1,5 @@
-// Package weakmap finds values by name that somebody else holds. It is for what must be found for as long as it is in use, and
-// of which there would be more and more if it were kept.
+// Package weakmap finds values by name without keeping them alive. It is for values that must be found for as long as they are in use. A
+// plain map of them would grow without bound.
 package weakmap
 
 import (
@@ -7,20 +7,20 @@ import (
 	"weak"
 )
 
-// A Map finds a value by its name for as long as somebody holds it. The newest values it holds itself, so that they are found
-// although nobody else does. It is not safe for concurrent use. Make it with New.
+// A Map finds a value by its name for as long as the program references the value elsewhere. The Map itself holds the newest values, so
+// these are found even without another reference. It is not safe for concurrent use. Make it with New.
 type Map[V any] struct {
 	byName  map[string]weak.Pointer[V]
 	held    []*V // a ring
-	oldest  int  // of held, once it is full
-	most    int  // how many are held
-	pruneAt int  // how many names there are when those are looked for whose value nobody holds any more
+	oldest  int  // the oldest value in held, once held is full
+	most    int  // how many values are held at most
+	pruneAt int  // the number of names at which Note prunes
 }
 
-// New makes a Map that holds most values itself.
+// New makes a Map that holds the newest values itself, at most so many.
 func New[V any](most int) Map[V] { return Map[V]{most: most} }
 
-// Find returns the value of a name, or nil: then nobody holds one.
+// Find returns the value of a name. It returns nil if the name has none, or its value was collected.
 func (m *Map[V]) Find(name string) *V { return m.byName[name].Value() }
 
 // Note makes v the value of a name.
@@ -37,14 +37,14 @@ func (m *Map[V]) Note(name string, v *V) {
 	m.byName[name] = weak.Make(v)
 }
 
-// Take is Find, and the name has no value afterwards.
+// Take returns the value of a name and removes the name.
 func (m *Map[V]) Take(name string) *V {
 	v := m.Find(name)
 	delete(m.byName, name)
 	return v
 }
 
-// All are the values that Find would find.
+// All iterates over the values that Find would find.
 func (m *Map[V]) All() iter.Seq2[string, *V] {
 	return func(yield func(string, *V) bool) {
 		for name, p := range m.byName {
@@ -55,13 +55,13 @@ func (m *Map[V]) All() iter.Seq2[string, *V] {
 	}
 }
 
-// Len is how many names take memory.
+// Len returns how many names take memory.
 func (m *Map[V]) Len() int { return len(m.byName) }
 
-// prune drops the names whose value nobody holds any more, as far as the garbage collector has found out. It then waits until
-// there are twice as many as are left, so that a name costs the same however many there are.
+// prune removes the names whose values were collected. The next time it runs is when there are twice as many names as it leaves. So the
+// cost of a name does not depend on how many there are.
 func (m *Map[V]) prune() {
-	left := make(map[string]weak.Pointer[V]) // a map that was large once stays so
+	left := make(map[string]weak.Pointer[V]) // a new map: one that was large once keeps its memory
 	for name, v := range m.All() {
 		left[name] = weak.Make(v)
 	}

@@ -13,10 +13,10 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// maxNesting is far above what real values need and far below what fills a goroutine's stack.
+// maxNesting is far above what real values need, and far below what would fill a goroutine's stack.
 const maxNesting = 1000
 
-// A CBOR payload is a list: a hash of the type's fields, the hashes of each of them where these are told, and the value.
+// A CBOR payload is a list: a hash of all fields of the type, the hashes of the single fields if they are stored, and the value.
 const (
 	cborHead       = "\x82\x1a"
 	cborListed     = "\x83\x1a"
@@ -32,7 +32,7 @@ func appendCBORHead(head []byte, fields []byte, print uint32) []byte {
 	return append(binary.BigEndian.AppendUint16(append(head, cborFieldsHead), uint16(len(fields))), fields...)
 }
 
-// cutCBOR is false for what is no CBOR of this package.
+// cutCBOR takes a payload apart. It reports false if this package has not written it.
 func cutCBOR(data []byte) (fields []byte, print uint32, item []byte, ok bool) {
 	if len(data) < cborHeadLen {
 		return nil, 0, nil, false
@@ -73,12 +73,12 @@ var (
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		TimeTag:           cbor.DecTagRequired,
 		MaxNestedLevels:   maxNesting,
-		MaxArrayElements:  math.MaxInt32, // each element is there before a list is made for it, so the payload's length is the bound
+		MaxArrayElements:  math.MaxInt32, // the decoder finds all elements before it makes a list, so the payload's length is the bound
 		MaxMapPairs:       math.MaxInt32,
 		IndefLength:       cbor.IndefLengthForbidden,
 		IntDec:            cbor.IntDecConvertSignedOrFail,
 		DefaultMapType:    reflect.TypeFor[map[string]any](),
-		UTF8:              cbor.UTF8DecodeInvalid, // strings come back as they went in
+		UTF8:              cbor.UTF8DecodeInvalid, // strings come back unchanged
 		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 		BigIntDec:         cbor.BigIntDecodePointer,
 		BinaryUnmarshaler: cbor.BinaryUnmarshalerByteString,
@@ -88,17 +88,17 @@ var (
 
 func must[T any](v T, err error) T {
 	if err != nil {
-		panic(err) // an option that the library does not know
+		panic(err) // the library does not know an option
 	}
 	return v
 }
 
 var cborBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// keptBuffer is the largest buffer that is used again.
+// keptBuffer is the capacity of the largest buffer that is used again.
 const keptBuffer = 8 << 20
 
-// A cborCodec gives up a value of more bytes, if it is not 0.
+// A cborCodec refuses a value of more than most bytes, unless most is 0.
 type cborCodec struct{ most int }
 
 func (cborCodec) Name() string { return "cbor" }
@@ -148,7 +148,7 @@ func (cborCodec) Unmarshal(data []byte, v any) error {
 	return cborDecoder.Unmarshal(item, v)
 }
 
-// cborReason says what is wrong without the numbers and texts of the value, which the library's messages hold.
+// cborReason describes an error of the library without the numbers and texts of the value. The library's messages contain them.
 func cborReason(err error) (string, bool) {
 	var (
 		mismatch    *cbor.UnmarshalTypeError

@@ -7,22 +7,22 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// ManifestLen is the length of a manifest, which ends the value that has one:
+// ManifestLen is the length of a manifest. A manifest is at the end of its value:
 //
 //	size  field
 //	   4  length of the stored payload
 //	   4  length of each chunk but the last
 //	   4  checksum of the whole value
 //
-// A value with a manifest is the head of a larger one, and its payload lies elsewhere, in chunks that are found by the
-// value's nonce. It is intact or not by itself: its own checksum covers the manifest and no chunk.
+// A value with a manifest is the head of a larger value. The payload lies in chunks, whose names contain the value's nonce. The
+// checksum of the head covers the manifest and no chunk, so a reader can check the head alone.
 const ManifestLen = 12
 
-// maxChunks is how many a reader asks for at most: a forged manifest could name one for every byte.
+// maxChunks is how many chunks a reader asks for at most. A forged manifest could name a chunk for every byte.
 const maxChunks = 1 << 14
 
-// Split cuts the payload of an encoded value into chunks of size bytes. It returns the value to store in its place, and the
-// chunks, which lie inside value.
+// Split cuts the payload of an encoded value into chunks of size bytes. It returns the value to store in place of the encoded one, and
+// the chunks. The chunks lie inside value.
 func Split(value []byte, size int) (manifest []byte, chunks [][]byte) {
 	le := binary.LittleEndian
 	head := HeaderLen + int(le.Uint32(value[TagsLenOffset:]))
@@ -42,22 +42,22 @@ func Split(value []byte, size int) (manifest []byte, chunks [][]byte) {
 	return manifest, chunks
 }
 
-// A Manifest says where the payload of a value is.
+// A Manifest describes the chunks of a value.
 type Manifest struct {
-	Nonce  Nonce // by which the chunks are named
-	Chunks int   // how many there are
-	Size   int   // bytes in all of them together
+	Nonce  Nonce // part of the chunks' names
+	Chunks int   // the number of chunks
+	Size   int   // bytes of all chunks together
 	chunk  int
 	crc    uint32
 }
 
-// IsChunked reports whether value has a manifest in place of its payload, as far as its first bytes tell.
+// IsChunked reports whether value has a manifest in place of its payload. It checks the first bytes only.
 func IsChunked(value []byte) bool {
 	return recognize(value) == nil && value[flagsOffset]&flagChunked != 0
 }
 
-// ReadManifest returns the manifest of a value for which IsChunked is true. The errors are those of Decode. A value that is too
-// large is refused by what its manifest says, before any of its chunks is read.
+// ReadManifest returns the manifest of a value for which IsChunked is true. The errors are those of Decode. ReadManifest refuses a value
+// that is too large by the length in its header, before any chunk is read.
 func ReadManifest(key string, value []byte, lim Limits) (Manifest, error) {
 	e, err := open(key, value)
 	if err != nil {
@@ -82,7 +82,7 @@ func ReadManifest(key string, value []byte, lim Limits) (Manifest, error) {
 	}, nil
 }
 
-// Lengths are those of the chunks, in their order.
+// Lengths returns the length of each chunk, in order.
 func (m Manifest) Lengths() []int {
 	lengths := make([]int, m.Chunks)
 	for i := range lengths {

@@ -15,36 +15,37 @@ import (
 
 // Codec turns a value into the payload of an entry and back. It is called from many goroutines at once.
 type Codec interface {
-	// Name identifies the format in stored entries: two builds that use the same name must read each other's payloads, so
-	// a codec whose format changes needs a new name. "json", "cbor" and "raw" are taken.
+	// Name identifies the format in stored entries. Two builds that use the same name must read each other's payloads, so a codec
+	// whose format changes needs a new name. "json", "cbor" and "raw" are taken.
 	Name() string
-	// Marshal may return memory that v holds: it is copied before the load that made v is forgotten.
+	// Marshal may return memory that v holds. The cache copies it before the load that made v ends.
 	Marshal(v any) ([]byte, error)
-	// Unmarshal decodes into v, a pointer to a zero value. Values are shared between readers and data is never changed or
-	// used again, so *v may keep parts of it; Unmarshal must not write to it.
+	// Unmarshal decodes into v, a pointer to a zero value. The cache never changes data or uses it again, so *v may keep parts of it.
+	// Values are shared between readers, so Unmarshal must not write to data.
 	Unmarshal(data []byte, v any) error
 }
 
 var (
-	// JSON is encoding/json: readable in redis-cli. Nesting is bounded by encoding/json at 10,000 levels. Unexported fields and
-	// those with the tag "-" are left out; else a value that would come back changed is refused, with a [*LossError].
+	// JSON is encoding/json. Its payloads are readable in redis-cli. encoding/json bounds the nesting at 10,000 levels. JSON leaves out
+	// unexported fields and fields with the tag "-". It refuses any other value that decoding would change, with a [*LossError].
 	JSON Codec = jsonCodec{}
 
-	// CBOR is RFC 8949: quicker to decode than JSON, and smaller where it is not compressed. Fields have the names of their `cbor` tags, or else of their `json`
-	// ones. Strings and byte slices come back as they are, whatever is in them, and so do NaN and infinities. Maps are written in
-	// any order, so equal values may have different bytes. Payloads and values nested deeper than 1,000 levels are refused, and so is every
-	// type of which something would be lost: also one with unexported fields, unless they have the tag `cbor:"-"` or are
-	// locks: sync.Mutex, RWMutex, Once and WaitGroup. What is decoded shares no memory with the payload.
+	// CBOR is RFC 8949. It decodes faster than JSON, and is smaller if it is not compressed. Fields have the names of their `cbor` tags,
+	// and without these the names of their `json` tags. Strings and byte slices are kept whatever their content, and so are NaN and
+	// infinities. Maps are written in any order, so equal values may have different bytes. CBOR refuses payloads and values that are
+	// nested deeper than 1,000 levels. It refuses every type that would lose something, including types with unexported fields, unless
+	// these have the tag `cbor:"-"` or are locks: sync.Mutex, RWMutex, Once and WaitGroup. Decoded values share no memory with
+	// the payload.
 	CBOR Codec = cborCodec{}
 
-	// Raw stores bytes and text as they are: []byte, string and types that are defined as one of them, such as
-	// json.RawMessage, or pointers to these. Marshal does not copy bytes, so they must not be changed after they were
-	// handed over. Decoded bytes are a copy; those of 1 MiB and more lie inside the payload, with their capacity clipped. A nil
-	// slice comes back nil, and an empty one empty.
+	// Raw stores bytes and text unchanged: []byte, string and types that are defined as one of them, such as json.RawMessage, or
+	// pointers to these. Marshal does not copy bytes, so the caller must not change them afterwards. Decoded bytes are a copy. Bytes
+	// of 1 MiB and more lie inside the payload instead, with their capacity clipped. A nil slice comes back nil, and an empty
+	// slice empty.
 	Raw Codec = rawCodec{}
 )
 
-// ID returns the 32 bit FNV-1a hash of the codec's name, which stands for it in an envelope.
+// ID returns the 32 bit FNV-1a hash of the codec's name. It identifies the codec in an envelope.
 func ID(c Codec) uint32 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(c.Name()))
@@ -53,21 +54,21 @@ func ID(c Codec) uint32 {
 
 var builtin = map[uint32]Codec{ID(JSON): JSON, ID(CBOR): CBOR, ID(Raw): Raw}
 
-// Builtin returns the codec of this package that has this ID.
+// Builtin returns the codec of this package with this ID.
 func Builtin(id uint32) (Codec, bool) {
 	c, ok := builtin[id]
 	return c, ok
 }
 
-// CodecError is a failure of Marshal or Unmarshal. Its text names the codec, the Go type and what a codec of this package
-// found wrong. Any other cause appears by its type alone, because its text may quote the cached value, and that may be a
-// secret. Unwrap returns the cause.
+// CodecError is a failure of Marshal or Unmarshal. Its text names the codec, the Go type and the fault that a codec of this package
+// found. It names any other cause by its type only: the text of such a cause may quote the cached value, and the value may be a secret.
+// Unwrap returns the cause.
 type CodecError struct {
 	Codec string // name of the codec
 	Op    string // "encode" or "decode"
 	Type  string // Go type of the value
 	Stack []byte // where the codec panicked; nil if it did not
-	Cause error  // nil if the codec panicked with something that is not an error
+	Cause error  // nil if the codec panicked with a value that is not an error
 	text  string
 }
 
@@ -76,11 +77,11 @@ func (e *CodecError) Error() string {
 	return fmt.Sprintf("codec %q cannot %s %s: %s", e.Codec, e.Op, e.Type, e.text)
 }
 
-// Unwrap returns the cause, whose text may quote the value.
+// Unwrap returns the cause. The text of the cause may quote the value.
 func (e *CodecError) Unwrap() error { return e.Cause }
 
-// Marshal encodes v. A failure, and a panic of the codec or of a method of v, comes back as a *CodecError;
-// runtime.Goexit goes on.
+// Marshal encodes v. It returns a *CodecError for a failure, and for a panic of the codec or of a method of v. It does not stop
+// runtime.Goexit.
 func Marshal(c Codec, v any) ([]byte, error) {
 	var data []byte
 	err := guard(c, "encode", v, func() (err error) {
@@ -93,8 +94,8 @@ func Marshal(c Codec, v any) ([]byte, error) {
 	return data, nil
 }
 
-// Marshal does what the function of this name does. Of a value of a type that holds itself, it does not go through more than
-// would be within MaxValue: where a node is reached by very many ways, that is far less than all of it.
+// Marshal is the function Marshal with a bound for values of recursive types. It stops when the encoding must exceed MaxValue. A value
+// in which very many paths lead to the same node would otherwise take far longer.
 func (l Limits) Marshal(c Codec, v any) ([]byte, error) {
 	switch c.(type) {
 	case jsonCodec:
@@ -105,20 +106,22 @@ func (l Limits) Marshal(c Codec, v any) ([]byte, error) {
 	return Marshal(c, v)
 }
 
-// Unmarshal decodes data into v, a pointer to a zero value. A failure, and a panic of the codec or of a method of v, comes
-// back as a *CodecError, and what v points to may then be filled in part; runtime.Goexit goes on.
+// Unmarshal decodes data into v, a pointer to a zero value. It returns a *CodecError for a failure, and for a panic of the codec or of a
+// method of v. *v may then be filled in part. Unmarshal does not stop runtime.Goexit.
 func Unmarshal(c Codec, data []byte, v any) error {
 	return guard(c, "decode", v, func() error { return c.Unmarshal(data, v) })
 }
 
-// errEndless stands for an error that is its own cause: whoever looked at it would never come back.
+// errEndless replaces an error that is its own cause. A caller that followed the causes of such an error would never return.
 var errEndless = errors.New("an error whose causes do not end")
 
+// ends reports whether the causes of err end.
 func ends(err error) (yes bool) {
-	defer func() { _ = recover() }() // of its own methods
+	defer func() { _ = recover() }() // err's own methods may panic
 	return causes.End(err)
 }
 
+// guard calls a codec and turns its error or panic into a *CodecError.
 func guard(c Codec, op string, v any, call func() error) (err error) {
 	var name string
 	defer func() {
@@ -132,7 +135,7 @@ func guard(c Codec, op string, v any, call func() error) (err error) {
 		}
 		e.text = fmt.Sprintf("panic of type %T", p)
 		if r, ok := p.(runtime.Error); ok {
-			// The runtime's own texts hold types and indexes, no contents.
+			// The texts of the runtime's own errors contain types and indexes, and no contents of values.
 			e.text = "panic: " + r.Error()
 		}
 		err = e
@@ -147,8 +150,8 @@ func guard(c Codec, op string, v any, call func() error) (err error) {
 	return nil
 }
 
-// reason says what is wrong without quoting the value: encoding/json puts numbers and letters of its input into its
-// messages, and a type's own methods may put anything there.
+// reason describes an error without quoting the value. encoding/json puts numbers and letters of its input into its messages, and a
+// type's own methods may put any text there.
 func reason(err error) string {
 	var (
 		syntax      *json.SyntaxError
@@ -184,14 +187,14 @@ var errNotRaw = errors.New("neither bytes nor a string: use JSON or CBOR")
 
 func (rawCodec) Name() string { return "raw" }
 
-// rawNil stands for a nil slice. Bytes that are this, with any number of zeros behind it, are stored with one zero more.
+// rawNil is the payload of a nil slice. Bytes that equal rawNil with any number of zeros after it are stored with one more zero.
 const rawNil = "\xc1\xa5aside: nil\xf3\x9d\x0e\x1b"
 
-// rawCopied is the length from which decoded bytes are no copy: beside so many, the header and the tags of their entry, which they keep
-// in memory without being counted for it, are a small part.
+// rawCopied is the length from which decoded bytes are not copied. They then keep the header and the tags of their entry in memory, which
+// are not counted. That is a small part of so many bytes.
 const rawCopied = 1 << 20
 
-// resembles reports whether data is rawNil with nothing but zeros behind it.
+// resembles reports whether data is rawNil, followed by nothing but zeros.
 func resembles(data []byte) bool {
 	return len(data) >= len(rawNil) && string(data[:len(rawNil)]) == rawNil && len(bytes.Trim(data[len(rawNil):], "\x00")) == 0
 }
@@ -252,12 +255,12 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// isBytes is false for the zero Value, which is what a nil pointer leads to.
+// isBytes reports whether a value is a byte slice. It is false for the zero Value, which is the element of a nil pointer.
 func isBytes(rv reflect.Value) bool {
 	return rv.Kind() == reflect.Slice && rv.Type().Elem() == reflect.TypeFor[byte]()
 }
 
-// IsRaw reports whether Raw takes values of a type.
+// IsRaw reports whether Raw accepts values of a type.
 func IsRaw(t reflect.Type) bool {
 	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem() == reflect.TypeFor[byte]()
 }

@@ -5,7 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// fold is the same for names that encoding/json takes for one another: not only a letter's upper and lower case are.
+// fold returns the same text for all names that encoding/json takes for the same name. Beside the upper and the lower case of a letter,
+// these are the other letters that Unicode folds to it.
 func fold(name string) string {
 	folded := make([]byte, 0, len(name))
 	for _, r := range name {
@@ -13,7 +14,7 @@ func fold(name string) string {
 			r -= 'a' - 'A'
 		} else if r >= utf8.RuneSelf {
 			last := r
-			for r = unicode.SimpleFold(last); r > last; r = unicode.SimpleFold(last) { // after the greatest comes the least
+			for r = unicode.SimpleFold(last); r > last; r = unicode.SimpleFold(last) { // the least rune comes after the greatest
 				last = r
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// A jsonCodec gives up a value of more bytes, if it is not 0.
+// A jsonCodec refuses a value of more than most bytes, unless most is 0.
 type jsonCodec struct{ most int }
 
 func (jsonCodec) Name() string { return "json" }
@@ -26,11 +26,11 @@ func (c jsonCodec) Marshal(v any) ([]byte, error) {
 	data, err := json.Marshal(pointer)
 	if err != nil {
 		if found := k.find(rv); found != nil {
-			return nil, found // which names the field
+			return nil, found // it names the field
 		}
 		return nil, err
 	}
-	// What is not UTF-8 is written as this. A text can have it too, and then there is nothing to be found.
+	// encoding/json writes this for bytes that are not UTF-8. A valid text can contain it too, and find then finds no loss.
 	if bytes.Contains(data, []byte(`\ufffd`)) {
 		if err := k.find(rv); err != nil {
 			return nil, err
@@ -59,7 +59,7 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// atMost is for bounds of which 0 stands for none.
+// atMost returns a bound, where 0 means that there is none.
 func atMost(n int) int {
 	if n == 0 {
 		return math.MaxInt
@@ -67,8 +67,8 @@ func atMost(n int) int {
 	return n
 }
 
-// Behind the JSON there are the hashes of the type's fields, how many bytes these take, and a hash of all of them: two bits in each character
-// of white space, which every reader of JSON passes over. What has none is read all the same: builds before this one wrote so.
+// White space follows the JSON. Each character holds two bits, and every reader of JSON skips it. It holds the hashes of the type's fields,
+// their length in bytes, and a hash of all of them. Payloads without it are read too: earlier builds wrote such payloads.
 const (
 	blanks   = " \t\n\r"
 	printLen = 16
@@ -98,7 +98,7 @@ func printOf(data []byte) (print uint32, ok bool) {
 	return print, ok
 }
 
-// fieldsOf is nil where there are none, or what is there is no whole list.
+// fieldsOf returns the hashes of the fields. It returns nil if there are none, or if their list is incomplete.
 func fieldsOf(data []byte) (fields []byte) {
 	_, data, _ = cutBlanks(data, printLen)
 	n, data, ok := cutBlanks(data, countLen)
@@ -115,7 +115,7 @@ func fieldsOf(data []byte) (fields []byte) {
 	return fields
 }
 
-// cutBlanks reads a number behind data, which has something before it.
+// cutBlanks reads a number from the end of data. It reports false if there is nothing before the number.
 func cutBlanks(data []byte, count int) (n uint32, rest []byte, ok bool) {
 	at := len(data) - count
 	if at <= 0 {

@@ -9,10 +9,10 @@ import (
 	"unicode"
 )
 
-// zeroAsker is what omitzero asks.
+// zeroAsker is the interface that omitzero uses.
 var zeroAsker = reflect.TypeFor[interface{ IsZero() bool }]()
 
-// tagOf is what a format calls a field: CBOR takes the name for JSON where it has none of its own.
+// tagOf returns the tag of a field for a format. CBOR uses the tag for JSON if there is none for CBOR.
 func tagOf(f reflect.StructField, format string) string {
 	tag := f.Tag.Get(format)
 	if tag == "" && format == "cbor" {
@@ -24,7 +24,7 @@ func tagOf(f reflect.StructField, format string) string {
 func (b *builder) fillStruct(p *part, addressable bool) *loss {
 	p.kind = structPart
 	if locks[p.typ] {
-		return nil // whether a lock is held is no part of a value
+		return nil // the state of a lock is not part of a value
 	}
 	p.array = b.format == "cbor" && isArray(p.typ)
 	found, embeds, l := b.findFields(p.typ)
@@ -70,8 +70,8 @@ func (b *builder) fillStruct(p *part, addressable bool) *loss {
 	return nil
 }
 
-// isQuotedText reports whether the option string counts for a type, which it does for numbers, strings and truth values, and pointers to
-// these, and the type has a text of its own.
+// isQuotedText reports whether the option string applies to a type, and the type has a text form of its own. The option applies to
+// numbers, strings, truth values, and pointers to these.
 func (p *part) isQuotedText() bool {
 	if p.kind == pointerPart {
 		p = p.elem
@@ -84,7 +84,7 @@ func (p *part) isQuotedText() bool {
 	}
 }
 
-// locks are types whose values are no part of a value: a new one does as well.
+// locks are the types whose values need not come back: a new lock does as well.
 var locks = map[reflect.Type]bool{
 	reflect.TypeFor[sync.Mutex](): true, reflect.TypeFor[sync.RWMutex](): true, reflect.TypeFor[sync.Once](): true, reflect.TypeFor[sync.WaitGroup](): true,
 }
@@ -95,7 +95,7 @@ func isArray(t reflect.Type) bool {
 	return ok && slices.Contains(strings.Split(f.Tag.Get("cbor"), ","), "toarray")
 }
 
-// isName reports whether encoding/json takes a name in a tag for one.
+// isName reports whether encoding/json accepts a name in a tag.
 func isName(s string) bool {
 	for _, c := range s {
 		if !strings.ContainsRune("!#$%&()*+-./:;<=>?@[]^_{|}~ ", c) && !unicode.IsLetter(c) && !unicode.IsDigit(c) {
@@ -105,7 +105,7 @@ func isName(s string) bool {
 	return s != ""
 }
 
-// An embedded struct has no place of its own in what is written: of a pointer to one, only its fields tell that it is not nil.
+// An embedded struct has no place of its own in the encoding. Only its fields show that an embedded pointer is not nil.
 type embedded struct {
 	index   []int
 	path    string
@@ -113,7 +113,7 @@ type embedded struct {
 	typ     reflect.Type
 }
 
-// comesBack reports whether it does whatever is in it.
+// comesBack reports whether the embedded struct comes back whatever its value.
 func (e *embedded) comesBack(p *part, format string) bool {
 	fields := 0
 	for i := range p.fields {
@@ -125,7 +125,7 @@ func (e *embedded) comesBack(p *part, format string) bool {
 		under, direct := e.typ, true
 		for _, i := range f.index[len(e.index) : len(f.index)-1] {
 			if under = under.Field(i).Type; under.Kind() == reflect.Pointer {
-				direct = false // and that one may be nil
+				direct = false // this pointer may be nil
 				break
 			}
 		}
@@ -136,7 +136,7 @@ func (e *embedded) comesBack(p *part, format string) bool {
 	return !e.pointer && (fields > 0 || !hasHidden(e.typ, format))
 }
 
-// hasHidden reports whether a struct has a field that no tag leaves out.
+// hasHidden reports whether a struct has a field that is not left out by a tag.
 func hasHidden(t reflect.Type, format string) bool {
 	for i := range t.NumField() {
 		if f := t.Field(i); f.Name != "_" && tagOf(f, format) != "-" && !locks[f.Type] {
@@ -156,8 +156,9 @@ type foundField struct {
 	at     reflect.StructField
 }
 
-// findFields collects the fields of a struct as encoding/json does, which CBOR follows, and refuses what both leave out without a word:
-// fields that others of the same name hide. CBOR refuses unexported fields too, unless a tag says that they are left out.
+// findFields collects the fields of a struct by the rules of encoding/json, which CBOR follows. Both formats silently leave out fields
+// that are hidden by others of the same name. findFields refuses these. For CBOR it also refuses unexported fields, unless a tag
+// leaves them out.
 func (b *builder) findFields(t reflect.Type) ([]foundField, []embedded, *loss) {
 	type level struct {
 		typ   reflect.Type
@@ -206,7 +207,7 @@ func (b *builder) findFields(t reflect.Type) ([]foundField, []embedded, *loss) {
 				}
 				if !locks[under] {
 					todo = append(todo, level{under, index, path})
-					if f.IsExported() { // else what is in it and not encoded is left out as unexported fields are
+					if f.IsExported() { // in an unexported struct, the rest is left out like unexported fields
 						embeds = append(embeds, embedded{index, path, f.Type.Kind() == reflect.Pointer, under})
 					}
 				}

@@ -1,28 +1,19 @@
 package wire
 
 import (
-	"bytes"
-	"encoding"
-	"encoding/json"
 	"math"
-	"net/url"
 	"reflect"
-	"regexp"
 	"strings"
-	"time"
-	"unicode/utf8"
-
-	"github.com/fxamacker/cbor/v2"
 )
 
-// A walker looks at the values that a format might change.
+// A walker inspects values that a format might change.
 type walker struct {
 	format string
-	all    bool // looks for what the encoder has found: numbers that are none, and strings that are not UTF-8
-	left   int  // of the bytes that the value may take: a node that is reached by many ways is written, and looked at, as many times
+	all    bool // also look for what the encoder refused: NaN, infinities, and strings that are not UTF-8
+	left   int  // how many bytes the value may still take; a node is written, and inspected, once for each path to it
 }
 
-// jsonNesting is how deep encoding/json decodes.
+// jsonNesting is the depth to which encoding/json decodes.
 const jsonNesting = 10_000
 
 func (w *walker) deepest() int {
@@ -32,7 +23,7 @@ func (w *walker) deepest() int {
 	return maxNesting
 }
 
-// value is at a number of levels of the format, and of steps in memory.
+// value inspects a value. levels is its depth in the format, and steps its depth in memory.
 func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	if !p.look && !w.all {
 		return nil
@@ -50,7 +41,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 		}
 	}
 	if p.typ == anyMapType || p.typ == anyListType {
-		return w.any(v.Interface(), levels-1).in("[]") // without reflection for each element
+		return w.any(v.Interface(), levels-1).in("[]") // needs no reflection for each element
 	}
 	if w.left--; w.left < 0 {
 		return tooLarge
@@ -64,7 +55,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	case ownPart, ownTextPart:
 		switch {
 		case p.wrapped != nil && p.wrapped.look:
-			w.left++ // its field is what takes a byte
+			w.left++ // its field takes the byte
 			if l := w.value(p.wrapped, v.Field(p.wraps), levels, steps); l != nil {
 				return l.in(p.typ.Field(p.wraps).Name)
 			}
@@ -97,7 +88,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 		if v.IsNil() {
 			return nil
 		}
-		w.left++ // its element is what takes a byte
+		w.left++ // its element takes the byte
 		if to := v.Elem(); isNull(w.format, p.elem, to) {
 			return lose("is a pointer to what is null, and becomes nil itself")
 		}
@@ -130,7 +121,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 			}
 			at, err := v.FieldByIndexErr(f.index)
 			if err != nil {
-				continue // behind an embedded pointer that is nil
+				continue // an embedded pointer on the path is nil
 			}
 			if f.isOmitted(at) {
 				if f.asks && at.Kind() == reflect.Pointer && !at.IsNil() {
@@ -147,40 +138,7 @@ func (w *walker) value(p *part, v reflect.Value, levels, steps int) *loss {
 	return nil
 }
 
-// isNull reports whether a value that can be null is.
-func isNull(format string, p *part, v reflect.Value) bool {
-	switch {
-	case !p.nullable:
-		return false
-	case p.kind == timePart:
-		return timeOf(v).IsZero()
-	case p.kind != ownPart:
-		return v.IsNil()
-	}
-	if v.CanAddr() {
-		v = v.Addr()
-	}
-	switch m := v.Interface().(type) {
-	case *json.RawMessage: // without a copy
-		return *m == nil || isNullJSON(*m)
-	case json.Marshaler:
-		if format == "json" {
-			data, err := m.MarshalJSON()
-			return err == nil && isNullJSON(data)
-		}
-	}
-	if m, ok := v.Interface().(cbor.Marshaler); ok && format == "cbor" {
-		data, err := m.MarshalCBOR()
-		return err == nil && isNullCBOR(data)
-	}
-	return false
-}
-
-func isNullJSON(data []byte) bool { return string(bytes.TrimSpace(data)) == "null" }
-
-func isNullCBOR(item []byte) bool { return len(item) == 1 && (item[0] == 0xf6 || item[0] == 0xf7) }
-
-// embedded refuses an embedded struct of which nothing is written, though it has something to come back.
+// embedded refuses an embedded struct that is not zero and of which nothing is written.
 func (w *walker) embedded(p *part, e *embedded, v reflect.Value) *loss {
 	at, err := v.FieldByIndexErr(e.index)
 	if err != nil || at.IsZero() {
@@ -192,71 +150,13 @@ func (w *walker) embedded(p *part, e *embedded, v reflect.Value) *loss {
 	for i := range p.fields {
 		f := &p.fields[i]
 		if !e.holds(f) || f.empty && (f.part.kind == ownPart || f.part.kind == ownTextPart) {
-			continue // what CBOR takes for empty there hangs on their methods
+			continue // its methods decide whether CBOR takes it for empty
 		}
 		if at, err := v.FieldByIndexErr(f.index); err == nil && !f.isOmitted(at) {
 			return nil
 		}
 	}
 	return lose("is an embedded pointer to a struct of which no field is written, and becomes nil").in(e.path)
-}
-
-// isOmitted reports whether a format leaves out a field for what is in it.
-func (f *partField) isOmitted(v reflect.Value) bool {
-	if f.empty {
-		switch v.Kind() {
-		case reflect.Array, reflect.Map, reflect.Slice, reflect.String:
-			if v.Len() == 0 {
-				return true
-			}
-		case reflect.Struct:
-		default:
-			if v.IsZero() {
-				return true
-			}
-		}
-	}
-	switch {
-	case !f.zero:
-		return false
-	case !f.asks || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil():
-		return v.IsZero()
-	}
-	if m, ok := v.Interface().(interface{ IsZero() bool }); ok {
-		return m.IsZero()
-	}
-	if !v.CanAddr() {
-		to := reflect.New(v.Type())
-		to.Elem().Set(v)
-		v = to.Elem()
-	}
-	m, ok := v.Addr().Interface().(interface{ IsZero() bool })
-	return ok && m.IsZero()
-}
-
-// comesBack reports whether a value of the standard library, whose methods do not tell all of it, is the same once it is decoded.
-func comesBack(v reflect.Value) bool {
-	if !v.CanAddr() {
-		to := reflect.New(v.Type())
-		to.Elem().Set(v)
-		v = to.Elem()
-	}
-	switch v := v.Addr().Interface().(type) {
-	case *url.URL:
-		again, err := url.Parse(v.String())
-		return err == nil && reflect.DeepEqual(v, again)
-	case *regexp.Regexp:
-		again, err := regexp.Compile(v.String())
-		return err == nil && reflect.DeepEqual(v, again)
-	}
-	return true
-}
-
-func timeOf(v reflect.Value) time.Time {
-	if v.CanAddr() {
-		return *v.Addr().Interface().(*time.Time)
-	}
-	return v.Interface().(time.Time)
 }
 
 func (w *walker) key(p *part, v reflect.Value, levels, steps int) *loss {
@@ -273,51 +173,7 @@ func (w *walker) key(p *part, v reflect.Value, levels, steps int) *loss {
 	return w.value(p, v, levels, steps)
 }
 
-func (w *walker) time(t time.Time) *loss {
-	_, offset := t.Zone()
-	switch y := t.Year(); {
-	case y < 0 || y > 9999:
-		return lose("is a time whose year has not four digits")
-	case offset%60 != 0:
-		return lose("is a time in a zone with seconds in its offset: it would be another instant")
-	case offset <= -24*3600 || offset >= 24*3600:
-		return lose("is a time in a zone that is a day or more from UTC")
-	case w.format == "cbor" && t.IsZero() && offset != 0:
-		return lose("is a zero time in a zone of its own")
-	}
-	return nil
-}
-
-func (w *walker) text(s string) *loss {
-	if w.format == "json" && !utf8.ValidString(s) {
-		return lose("is a string that is not UTF-8, which JSON has no form for: CBOR and []byte keep it")
-	}
-	return nil
-}
-
-func (w *walker) float(f float64) *loss {
-	if w.format == "json" && (math.IsNaN(f) || math.IsInf(f, 0)) {
-		return lose("is %v, which JSON has no form for: CBOR keeps it", f)
-	}
-	return nil
-}
-
-func (w *walker) ownText(v reflect.Value) *loss {
-	if w.format != "json" {
-		return nil
-	}
-	if v.CanAddr() {
-		v = v.Addr()
-	}
-	if m, ok := v.Interface().(encoding.TextMarshaler); ok {
-		if b, err := m.MarshalText(); err == nil && !utf8.Valid(b) {
-			return lose("has a text that is not UTF-8, which JSON has no form for")
-		}
-	}
-	return nil
-}
-
-// any looks at what is in an interface: what comes back is of the type that the format has for it.
+// any inspects the content of an interface. It comes back with the type that the format has for it.
 func (w *walker) any(x any, levels int) *loss {
 	if w.left--; w.left < 0 {
 		return tooLarge

@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// NotKept decodes a payload, and looks for the first thing of the value that did not come back: its path, "" where the whole value is
-// meant, and what has become of it. It reports false where everything has come back, as far as it compares.
+// NotKept decodes a payload and compares the result with the value. It returns the path of the first part that did not come back, and
+// what became of it. The path is "" for the value as a whole. NotKept reports false if everything that it compares has come back.
 //
-// Others hold the value already, and may use what it has worked out of itself, under a lock that it has. So only that of it is read which
-// the codec reads too: its exported fields. An unexported one is looked at in what has come back, which nobody else has. What has a form of its
-// own, by a method such as MarshalJSON, is left to its author: that method may take a lock, and knows better what counts as equal.
+// Other goroutines hold the value already. They may use unexported fields that the value fills in itself, under a lock of its own. So
+// NotKept reads only the exported fields of the value, which the codec reads too. It checks an unexported field in the decoded copy, which
+// no other goroutine has. It skips a type with a form of its own, by a method such as MarshalJSON. Such a method may take a lock, and the
+// author of the type knows better what counts as equal.
 func NotKept(codec Codec, payload []byte, value any) (field, what string, some bool) {
 	again := reflect.New(reflect.TypeOf(value).Elem())
 	if err := Unmarshal(codec, payload, again.Interface()); err != nil {
@@ -33,15 +34,15 @@ func NotKept(codec Codec, payload []byte, value any) (field, what string, some b
 
 const mostCompared = 10_000 // parts of a value
 
-// A difference is the first one between two values of a type, as far as it is looked for.
+// A difference is the first difference that was found between two values of a type.
 type difference struct {
 	at     string
-	hidden bool // an unexported field, which is empty in the second value; what the first one has there is not known
+	hidden bool // it is an unexported field that is empty in the second value; the content in the first value is not known
 	codec  string
 	left   int
 }
 
-// ownForms are the methods by which a type has a form of its own: those that a codec calls, where that is known.
+// ownForms are the interfaces that give a type a form of its own, for each codec of this package.
 var ownForms = map[string][]reflect.Type{
 	JSON.Name(): {reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()},
 	CBOR.Name(): {
@@ -49,6 +50,7 @@ var ownForms = map[string][]reflect.Type{
 	},
 }
 
+// otherForms are those interfaces for any other codec.
 var otherForms = slices.Concat(ownForms[JSON.Name()], ownForms[CBOR.Name()], []reflect.Type{
 	reflect.TypeFor[interface{ GobEncode() ([]byte, error) }](),
 	reflect.TypeFor[interface{ MarshalMsgpack() ([]byte, error) }](),
@@ -59,7 +61,7 @@ var otherForms = slices.Concat(ownForms[JSON.Name()], ownForms[CBOR.Name()], []r
 // hasOwnForm reports whether a type, or a pointer to it, has one of these methods.
 func (d *difference) hasOwnForm(t reflect.Type) bool {
 	if t.Kind() == reflect.Interface {
-		return false // what it holds is looked at
+		return false // its content is compared
 	}
 	forms, known := ownForms[d.codec]
 	if !known {
@@ -70,7 +72,7 @@ func (d *difference) hasOwnForm(t reflect.Type) bool {
 
 var typeOfTime = reflect.TypeFor[time.Time]()
 
-// found looks for it. Nil and empty are the same; what the author of a type has told codecs to leave out is not looked at.
+// found reports whether it has found a difference. Nil and empty are equal. found skips the fields that a tag leaves out.
 func (d *difference) found(a, b reflect.Value, path string) bool {
 	if d.left--; d.left < 0 {
 		return false
@@ -107,7 +109,7 @@ func (d *difference) found(a, b reflect.Value, path string) bool {
 			if f.Tag.Get("json") == "-" || f.Tag.Get("cbor") == "-" || f.Name == "_" {
 				continue
 			}
-			if !f.IsExported() && !(f.Anonymous && f.Type.Kind() == reflect.Struct) { // such a struct's own fields may be exported
+			if !f.IsExported() && !(f.Anonymous && f.Type.Kind() == reflect.Struct) { // the fields of such a struct may be exported
 				if f.Type.PkgPath() != "sync" && b.Field(i).IsZero() {
 					d.at, d.hidden = path+"."+f.Name, true
 					return true

@@ -10,33 +10,34 @@ import (
 	"strings"
 )
 
-// A build reads what another one wrote, whose type had other fields. Beside a value there is a hash of each field of its type: of its name,
-// of where it is, and of its kind. A value is read where the writer's fields are all known to the reader, or the reader's to the writer. Else
-// a field may have got another name, place or kind, and a reader would have its zero value or another meaning: that is refused. Nothing
-// of the value itself tells so much: fields that are left out where they are empty look like fields that are not there.
+// A build may read a value of another build, whose type had other fields. A hash of each field of the type is stored beside the value. It
+// covers the name, the place and the kind of the field. A reader accepts a value if it knows all fields of the writer, or if the writer
+// knew all fields of the reader. Otherwise a field may have changed its name, place or kind. The reader would then see a zero value, or
+// another meaning, so it refuses the value. The value itself cannot show that: a field that was left out because it was empty looks
+// like a field that does not exist.
 
-// errOtherFields says nothing of the value.
+// errOtherFields contains no part of the value.
 var errOtherFields = errors.New("stored by a build in which the type had other fields")
 
-// errNothing is what a nil pointer is to a reader of what it would point to.
+// errNothing is the error for null in place of a value that cannot be nil. A writer stores null for a nil pointer.
 var errNothing = errors.New("null, and the type has no nil")
 
 const (
 	fieldHash = 3   // bytes of a hash that are stored
-	mostKept  = 256 // fields of a type: those of a larger one are not listed, and other builds refuse it
+	mostKept  = 256 // fields of a type; the fields of a larger type are not listed, and other builds refuse its values
 )
 
-// A fieldSet has the fields of a type, with those of the structs in it.
+// A fieldSet lists the fields of a type, and of the structs in it.
 type fieldSet struct {
-	stored []byte            // the hashes, in order; nil where there is but one, and where they are not told
-	paths  map[uint32]string // as Go spells them, by their whole hashes; nil where they are not told
+	stored []byte            // the hashes, in order; nil if there is only one, and if they are not listed
+	paths  map[uint32]string // the paths in Go, by their whole hashes; nil if they are not listed
 }
 
-// fieldSet also makes the hash of all of it, which is the same for types whose values a format writes alike, whatever they and their
-// fields are called in Go.
+// fieldSet lists the fields of p, and makes a hash of all of them. The hash is equal for types whose values the format writes alike. The
+// Go names of the types and of their fields do not matter.
 func (p *part) fieldSet(format string) (set fieldSet, print uint32) {
 	for p.kind == pointerPart && !p.elem.nullable {
-		p = p.elem // as what it points to is written
+		p = p.elem // the format writes only the element
 	}
 	l := lister{paths: make(map[uint32]string)}
 	l.list(p, "", "")
@@ -48,7 +49,7 @@ func (p *part) fieldSet(format string) (set fieldSet, print uint32) {
 		hashes, print = append(hashes, hash), print+hash
 	}
 	if set = (fieldSet{paths: l.paths}); len(hashes) < 2 {
-		return set, print // which says all
+		return set, print // the hash of all is enough
 	}
 	slices.SortFunc(hashes, func(a, b uint32) int { return int(a%(1<<24)) - int(b%(1<<24)) })
 	for _, hash := range hashes {
@@ -57,14 +58,14 @@ func (p *part) fieldSet(format string) (set fieldSet, print uint32) {
 	return set, print
 }
 
-// A lister goes through the fields of a type.
+// A lister collects the fields of a type.
 type lister struct {
 	paths map[uint32]string
 	open  []*part
 	over  bool
 }
 
-// list is told what comes before p: as it is written, and as Go spells it.
+// list adds the fields of p. written is the place of p in the format, and path its path in Go.
 func (l *lister) list(p *part, written, path string) {
 	if l.over {
 		return
@@ -75,7 +76,7 @@ func (l *lister) list(p *part, written, path string) {
 	}
 	l.open = append(l.open, p)
 	defer func() { l.open = l.open[:len(l.open)-1] }()
-	written += p.says()
+	written += p.form()
 	switch {
 	case p.array:
 		l.add(fmt.Sprintf("%s=%d", written, p.print()), path) // its fields have no names
@@ -110,8 +111,8 @@ func (l *lister) add(written, path string) {
 	l.paths[sum] = path
 }
 
-// says what kind of value is written, without what is in it.
-func (p *part) says() string {
+// form describes the kind of p, without its fields and elements.
+func (p *part) form() string {
 	s := strconv.Itoa(int(p.kind))
 	switch p.kind {
 	case plainPart:
@@ -130,37 +131,38 @@ func (p *part) says() string {
 	return s
 }
 
-// print is a hash of all that is in p, in order.
+// print returns a hash of p and of all parts in it, in order.
 func (p *part) print() uint32 {
 	h := fnv.New32a()
 	number := make(map[*part]int)
-	var tell func(p *part)
-	tell = func(p *part) {
+	var write func(p *part)
+	write = func(p *part) {
 		if n, ok := number[p]; ok {
 			fmt.Fprintf(h, "@%d", n)
 			return
 		}
 		number[p] = len(number)
-		fmt.Fprint(h, p.says())
+		fmt.Fprint(h, p.form())
 		if p.key != nil {
 			fmt.Fprint(h, "[")
-			tell(p.key)
+			write(p.key)
 		}
 		if p.elem != nil {
 			fmt.Fprint(h, "*")
-			tell(p.elem)
+			write(p.elem)
 		}
 		for _, f := range p.fields {
 			fmt.Fprintf(h, "{%q%v", f.name, f.other)
-			tell(f.part)
+			write(f.part)
 			fmt.Fprint(h, "}")
 		}
 	}
-	tell(p)
+	write(p)
 	return h.Sum32()
 }
 
-// foldsAlike reports whether a struct has two names that encoding/json takes for one where it knows but one of them.
+// foldsAlike reports whether a struct has two names that encoding/json takes for the same name. A reader that knows only one of them would
+// take the other for it.
 func foldsAlike(p *part, seen map[*part]bool) bool {
 	if p == nil || seen[p] {
 		return false
@@ -177,14 +179,14 @@ func foldsAlike(p *part, seen map[*part]bool) bool {
 	return foldsAlike(p.elem, seen) || foldsAlike(p.key, seen)
 }
 
-// reads decides on a payload of a type with this hash and these fields.
+// reads reports whether k's type reads a payload of a type with this hash and these fields.
 func (k *keeper) reads(print uint32, stored []byte) error {
 	if print == k.print {
 		return nil
 	}
 	if len(stored) == 0 {
 		if _, ok := k.fields.paths[print]; ok {
-			return nil // the writer had one field
+			return nil // the writer's type had one field
 		}
 		return errOtherFields
 	}
@@ -207,9 +209,9 @@ func (k *keeper) reads(print uint32, stored []byte) error {
 	}
 	switch {
 	case len(missing) == 0:
-		return nil // the writer had more
+		return nil // the writer's type has all fields of the reader's
 	case known == len(stored)/fieldHash && sum == print:
-		return nil // the reader has
+		return nil // the reader's type has all fields of the writer's
 	}
 	l := lose("is missing, or had another type, and there is one that the type lacks: it may have got another name")
 	if path := slices.Min(missing); path != "" {
@@ -218,7 +220,7 @@ func (k *keeper) reads(print uint32, stored []byte) error {
 	return fmt.Errorf("%w: %w", errOtherFields, l.error(k.root.typ))
 }
 
-// IsOf reports whether a payload is that of a type, or of one with the same fields, as far as codecs of this package know.
+// IsOf reports whether a payload was written for a type, or for a type with the same fields. Only codecs of this package can tell.
 func IsOf(c Codec, payload []byte, typ reflect.Type) bool {
 	switch c.(type) {
 	case jsonCodec:
@@ -231,7 +233,7 @@ func IsOf(c Codec, payload []byte, typ reflect.Type) bool {
 	return false
 }
 
-// Covers reports whether a value of one type has all fields of another, as far as codecs of this package know.
+// Covers reports whether a value of one type has all fields of another type. Only codecs of this package can tell.
 func Covers(c Codec, of, other reflect.Type) bool {
 	switch c.(type) {
 	case jsonCodec, cborCodec:

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// PeekLen is how many bytes at the start of a value are as a rule enough for Peek.
+// PeekLen is how many bytes at the start of a value Peek needs for most values.
 const PeekLen = 256
 
 const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8) + policyLen
@@ -14,9 +14,9 @@ const maxTagsLen = 2 + MaxTags*(2+MaxTagName+8) + policyLen
 // MaxOverhead is how many bytes a value can have beside its payload.
 const MaxOverhead = HeaderLen + maxTagsLen
 
-// Peek reads the header of a value of key of which only the first bytes are at hand, and how long the value is, with its chunks.
-// Where those bytes do not hold all tags and the manifest, need is how many would. The checksum is over the whole value, and so
-// nothing here is checked but that it could be a header, and that it is this key's.
+// Peek reads the header of a value of key from the value's first bytes. size is the length of the value with its chunks. If the bytes
+// do not hold all tags and the manifest, need is how many bytes do. The checksum is over the whole value, so Peek cannot check it.
+// Peek checks only that the bytes have the form of a header and that the header is of this key.
 func Peek(key string, head []byte) (h Header, size int64, need int, err error) {
 	if err := recognize(head); err != nil {
 		return Header{}, 0, 0, err

@@ -12,7 +12,7 @@ import (
 )
 
 // learn reads the generation of a tag.
-func learn(c *Cache, tag string, value uint64, by *Voucher) *Generation {
+func learn(c *Cache, tag string, value uint64, by *Validity) *Generation {
 	fence := c.Fence(tag, nil)
 	defer fence.End()
 	fence.Arm()
@@ -23,24 +23,24 @@ func TestAnEntryIsServedWhileAllItsVouchersAreGood(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
 	for n := range 6 {
-		for withdrawn := range n {
-			vouchers := make([]*Voucher, n)
-			for i := range vouchers {
-				vouchers[i] = new(Voucher)
+		for revoked := range n {
+			validities := make([]*Validity, n)
+			for i := range validities {
+				validities[i] = new(Validity)
 			}
-			e := entry(clock, "v", time.Hour, vouchers...)
+			e := entry(clock, "v", time.Hour, validities...)
 			require.True(t, insert(c, "k", e))
-			other := entry(clock, "other", time.Hour, new(Voucher))
+			other := entry(clock, "other", time.Hour, new(Validity))
 			require.True(t, insert(c, "other", other))
 			require.Same(t, e, c.Get("k"))
 
-			require.True(t, vouchers[withdrawn].Valid())
-			vouchers[withdrawn].Withdraw()
-			require.False(t, vouchers[withdrawn].Valid())
-			require.Nil(t, c.Get("k"), "voucher %d of %d is withdrawn", withdrawn+1, n)
+			require.True(t, validities[revoked].Valid())
+			validities[revoked].Revoke()
+			require.False(t, validities[revoked].Valid())
+			require.Nil(t, c.Get("k"), "validity %d of %d is revoked", revoked+1, n)
 			require.False(t, c.Delete("k"), "nothing was there that anybody could have got")
-			vouchers[withdrawn].Withdraw()
-			require.False(t, vouchers[withdrawn].Valid(), "it never becomes good again")
+			validities[revoked].Revoke()
+			require.False(t, validities[revoked].Valid(), "it never becomes good again")
 
 			c.Put("k", e)
 			require.Nil(t, c.Get("k"), "nor is such a value served when it is put")
@@ -52,13 +52,13 @@ func TestAnEntryIsServedWhileAllItsVouchersAreGood(t *testing.T) {
 func TestAnEntryWithoutAGoodVoucherIsNotStored(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	good, bad := new(Voucher), new(Voucher)
-	bad.Withdraw()
+	good, bad := new(Validity), new(Validity)
+	bad.Revoke()
 	kept := entry(clock, "kept", time.Hour, good)
 	require.True(t, insert(c, "k", kept))
-	for name, vouchers := range map[string][]*Voucher{"only": {bad}, "first": {bad, good}, "last": {good, good, good, good, bad}} {
-		require.False(t, insert(c, "new", entry(clock, "v", time.Hour, vouchers...)), name)
-		require.False(t, insert(c, "k", entry(clock, "v", time.Hour, vouchers...)), name)
+	for name, validities := range map[string][]*Validity{"only": {bad}, "first": {bad, good}, "last": {good, good, good, good, bad}} {
+		require.False(t, insert(c, "new", entry(clock, "v", time.Hour, validities...)), name)
+		require.False(t, insert(c, "k", entry(clock, "v", time.Hour, validities...)), name)
 	}
 	require.Equal(t, 1, c.Len())
 	require.Same(t, kept, c.Get("k"))
@@ -67,25 +67,25 @@ func TestAnEntryWithoutAGoodVoucherIsNotStored(t *testing.T) {
 func TestAGenerationIsKnownUntilItsTagChanges(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		change func(t *testing.T, c *Cache, by *Voucher)
+		change func(t *testing.T, c *Cache, by *Validity)
 		next   uint64 // what is known then; 0 for nothing
 	}{
-		"Retire":                   {func(_ *testing.T, c *Cache, _ *Voucher) { c.Retire("tag") }, 0},
-		"Push":                     {func(_ *testing.T, c *Cache, _ *Voucher) { c.Push("tag") }, 0},
-		"its voucher is withdrawn": {func(_ *testing.T, _ *Cache, by *Voucher) { by.Withdraw() }, 0},
-		"another value is learnt":  {func(t *testing.T, c *Cache, by *Voucher) { require.NotNil(t, learn(c, "tag", 8, by)) }, 8},
+		"Retire":                  {func(_ *testing.T, c *Cache, _ *Validity) { c.Retire("tag") }, 0},
+		"Push":                    {func(_ *testing.T, c *Cache, _ *Validity) { c.Push("tag") }, 0},
+		"its validity is revoked": {func(_ *testing.T, _ *Cache, by *Validity) { by.Revoke() }, 0},
+		"another value is learnt": {func(t *testing.T, c *Cache, by *Validity) { require.NotNil(t, learn(c, "tag", 8, by)) }, 8},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, clock := newCache(t, roomy)
 			require.Nil(t, c.Generation("tag"), "nothing is known yet")
-			by := new(Voucher)
+			by := new(Validity)
 			g, other := learn(c, "tag", 7, by), learn(c, "other", 7, nil)
 			require.EqualValues(t, 7, g.Value)
 			require.True(t, g.Valid())
 			require.Same(t, g, c.Generation("tag"))
-			e := entry(clock, "v", time.Hour, g.Vouchers(nil)...)
+			e := entry(clock, "v", time.Hour, g.Validities(nil)...)
 			require.True(t, insert(c, "k", e))
 			require.Same(t, e, c.Get("k"))
 
@@ -103,7 +103,7 @@ func TestAGenerationIsKnownUntilItsTagChanges(t *testing.T) {
 			require.Same(t, other, c.Generation("other"))
 			require.True(t, other.Valid())
 
-			again := learn(c, "tag", 7, new(Voucher)) // of the same value, which no old entry is to be found for
+			again := learn(c, "tag", 7, new(Validity)) // of the same value, which no old entry is to be found for
 			require.Same(t, again, c.Generation("tag"))
 			require.NotSame(t, g, again)
 			require.False(t, g.Valid())
@@ -114,7 +114,7 @@ func TestAGenerationIsKnownUntilItsTagChanges(t *testing.T) {
 
 func TestWhatIsLearntTwiceIsOneGeneration(t *testing.T) {
 	t.Parallel()
-	for name, by := range map[string]*Voucher{"with a voucher": {}, "without": nil} {
+	for name, by := range map[string]*Validity{"with a validity": {}, "without": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, _ := newCache(t, roomy)
@@ -131,9 +131,9 @@ func TestWhatIsLearntTwiceIsOneGeneration(t *testing.T) {
 func TestAGenerationThatWasWithdrawnDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	c, _ := newCache(t, roomy)
-	by := new(Voucher)
+	by := new(Validity)
 	g := learn(c, "tag", 7, by)
-	g.Withdraw()
+	g.Revoke()
 	require.Nil(t, c.Generation("tag"))
 	again := learn(c, "tag", 7, by)
 	require.NotSame(t, g, again)
@@ -185,29 +185,29 @@ func TestWhatIsLearntAheadOfTheReplyOutlivesAnOlderPush(t *testing.T) {
 func TestTheVouchersOfAnEntryAreListedOnce(t *testing.T) {
 	t.Parallel()
 	c, _ := newCache(t, roomy)
-	one, two := new(Voucher), new(Voucher)
+	one, two := new(Validity), new(Validity)
 	a, b, d, e := learn(c, "a", 1, one), learn(c, "b", 2, one), learn(c, "d", 3, two), learn(c, "e", 4, nil)
 	tests := map[string]struct {
-		own  []*Voucher
+		own  []*Validity
 		gens []*Generation
-		want []*Voucher
+		want []*Validity
 	}{
-		"one tag":                            {nil, []*Generation{a}, []*Voucher{a.Voucher, one}},
-		"nobody vouches for it":              {nil, []*Generation{e}, []*Voucher{e.Voucher}},
-		"two tags of one connection":         {nil, []*Generation{a, b}, []*Voucher{a.Voucher, one, b.Voucher}},
-		"the entry's own connection":         {[]*Voucher{one}, []*Generation{a, b}, []*Voucher{one, a.Voucher, b.Voucher}},
-		"two connections":                    {[]*Voucher{one}, []*Generation{d, a, e}, []*Voucher{one, d.Voucher, two, a.Voucher, e.Voucher}},
-		"two connections, taking their turn": {nil, []*Generation{a, d, b}, []*Voucher{a.Voucher, one, d.Voucher, two, b.Voucher}},
+		"one tag":                            {nil, []*Generation{a}, []*Validity{a.Validity, one}},
+		"it has no connection":               {nil, []*Generation{e}, []*Validity{e.Validity}},
+		"two tags of one connection":         {nil, []*Generation{a, b}, []*Validity{a.Validity, one, b.Validity}},
+		"the entry's own connection":         {[]*Validity{one}, []*Generation{a, b}, []*Validity{one, a.Validity, b.Validity}},
+		"two connections":                    {[]*Validity{one}, []*Generation{d, a, e}, []*Validity{one, d.Validity, two, a.Validity, e.Validity}},
+		"two connections, taking their turn": {nil, []*Generation{a, d, b}, []*Validity{a.Validity, one, d.Validity, two, b.Validity}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			list := test.own
 			for _, g := range test.gens {
-				list = g.Vouchers(list)
+				list = g.Validities(list)
 			}
 			require.Len(t, list, len(test.want))
-			for i, v := range test.want { // not require.Equal: all vouchers are equal, but not the same
+			for i, v := range test.want { // not require.Equal: all validities are equal, but not the same
 				require.Same(t, v, list[i])
 			}
 		})
@@ -217,14 +217,14 @@ func TestTheVouchersOfAnEntryAreListedOnce(t *testing.T) {
 func TestAnEntryRestsOnItsTagsAndOnTheirConnections(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	ways := map[string]func(conn *Voucher){
-		"the first tag":  func(*Voucher) { c.Retire("a") },
-		"the second tag": func(*Voucher) { c.Push("b") },
-		"the connection": func(conn *Voucher) { conn.Withdraw() },
+	ways := map[string]func(conn *Validity){
+		"the first tag":  func(*Validity) { c.Retire("a") },
+		"the second tag": func(*Validity) { c.Push("b") },
+		"the connection": func(conn *Validity) { conn.Revoke() },
 	}
 	for name, end := range ways { // one after the other: they share the tags
-		conn := new(Voucher)
-		list := learn(c, "b", 1, conn).Vouchers(learn(c, "a", 1, nil).Vouchers(nil))
+		conn := new(Validity)
+		list := learn(c, "b", 1, conn).Validities(learn(c, "a", 1, nil).Validities(nil))
 		require.True(t, insert(c, "k", entry(clock, "v", time.Hour, list...)))
 		require.NotNil(t, c.Get("k"))
 		end(conn)
@@ -235,8 +235,8 @@ func TestAnEntryRestsOnItsTagsAndOnTheirConnections(t *testing.T) {
 func TestSweepLeavesWhatHasTakenAnEntrysPlaceMeanwhile(t *testing.T) {
 	t.Parallel()
 	c, clock := newCache(t, roomy)
-	lost := new(Voucher)
-	lost.Withdraw()
+	lost := new(Validity)
+	lost.Revoke()
 	var stop atomic.Bool
 	var swept atomic.Int64
 	var sweeper sync.WaitGroup
@@ -265,15 +265,15 @@ func TestSweepLeavesWhatHasTakenAnEntrysPlaceMeanwhile(t *testing.T) {
 func TestAnEntryThatHasLostAVoucherGivesBackItsMemoryUnasked(t *testing.T) {
 	t.Parallel()
 	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
-		v := new(Voucher)
+		v := new(Validity)
 		require.True(t, insert(c, "lost", entry(clock, "v", 10*sweepEvery, v)))
-		require.True(t, insert(c, "kept", entry(clock, "v", 10*sweepEvery, new(Voucher))))
+		require.True(t, insert(c, "kept", entry(clock, "v", 10*sweepEvery, new(Validity))))
 		for range 2 {
 			time.Sleep(sweepEvery)
 			synctest.Wait()
 			require.Equal(t, 2, c.Len())
 		}
-		v.Withdraw()
+		v.Revoke()
 		time.Sleep(sweepEvery)
 		synctest.Wait()
 		require.Equal(t, 1, c.Len())

@@ -1,0 +1,187 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+)
+
+// Decode returns the header and the payload that Encode was given, if value is an intact entry of this key. The payload of an
+// uncompressed entry lies inside value, so value must not be changed afterwards. The capacity of the payload is clipped, so appending to
+// it copies. The payload of a compressed entry is newly allocated.
+//
+// The errors are ErrForeign, ErrNewer, ErrCorrupt, ErrWrongKey and ErrTooLarge. Decode checks all lengths against their bounds first.
+// Until then it allocates only the tags section, 33 KB at most.
+func Decode(key string, value []byte, lim Limits) (Header, []byte, error) {
+	e, err := open(key, value)
+	if err != nil {
+		return Header{}, nil, err
+	}
+	if e.flags&flagChunked != 0 {
+		return Header{}, nil, fmt.Errorf("%w: chunks of a manifest", ErrCorrupt)
+	}
+	if !lim.admits(e.raw) {
+		return Header{}, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, e.raw, lim.MaxValue)
+	}
+	if e.flags&flagCompressed != 0 {
+		if !plausible(e.raw, uint64(len(e.payload))) {
+			return Header{}, nil, fmt.Errorf("%w: %d bytes from %d", ErrCorrupt, e.raw, len(e.payload))
+		}
+		e.payload, err = decompress(e.payload, int(e.raw))
+		if err != nil {
+			return Header{}, nil, err
+		}
+	} else if e.raw != uint64(len(e.payload)) {
+		return Header{}, nil, fmt.Errorf("%w: raw length", ErrCorrupt)
+	}
+	return e.header, e.payload, nil
+}
+
+// An envelope is an intact value of a key.
+type envelope struct {
+	header  Header
+	flags   byte
+	raw     uint64 // length of the payload before compression
+	payload []byte // as stored
+}
+
+// open checks a value except for the content of its payload.
+func open(key string, value []byte) (e envelope, err error) {
+	if err := recognize(value); err != nil {
+		return e, err
+	}
+	if len(value) < HeaderLen {
+		return e, fmt.Errorf("%w: header cut short", ErrCorrupt)
+	}
+
+	le := binary.LittleEndian
+	stored := uint64(le.Uint32(value[storedLenOffset:]))
+	tagsLen := uint64(le.Uint32(value[TagsLenOffset:]))
+	if HeaderLen+tagsLen+stored != uint64(len(value)) {
+		return e, fmt.Errorf("%w: length", ErrCorrupt)
+	}
+	if le.Uint32(value[crcOffset:]) != checksum(value) {
+		return e, fmt.Errorf("%w: checksum", ErrCorrupt)
+	}
+	// The checksum comes first: a damaged hash must not pass for the hash of another key.
+	if hashKey(key) != [keyHashLen]byte(value[keyHashOffset:]) {
+		return e, ErrWrongKey
+	}
+
+	head := HeaderLen + tagsLen
+	e.flags = value[flagsOffset]
+	tags, policy, err := parseTags(e.flags, value[HeaderLen:head])
+	if err != nil {
+		return e, err
+	}
+	e.raw = uint64(le.Uint32(value[rawLenOffset:]))
+	e.payload = value[head:len(value):len(value)]
+	e.header = Header{
+		Codec:        le.Uint32(value[codecOffset:]),
+		Negative:     e.flags&flagNegative != 0,
+		OwnTTL:       e.flags&flagOwnTTL != 0,
+		Policy:       policy,
+		LoadStart:    int64(le.Uint64(value[loadStartOffset:])),
+		FreshUntil:   int64(le.Uint64(value[freshUntilOffset:])),
+		DeadUntil:    int64(le.Uint64(value[deadUntilOffset:])),
+		LoadDuration: time.Duration(le.Uint32(value[loadDurationOffset:])) * time.Millisecond,
+		Nonce:        Nonce(value[NonceOffset:]),
+		Tags:         tags,
+	}
+	if text := e.flags&flagText != 0; e.header.Negative && (e.header.Codec != 0 || text != (stored != 0)) || text && !e.header.Negative {
+		return e, fmt.Errorf("%w: negative entry with a payload", ErrCorrupt)
+	}
+	return e, nil
+}
+
+func parseTags(flags byte, section []byte) (tags []Tag, policy uint64, err error) {
+	le := binary.LittleEndian
+	if flags&flagPolicy != 0 {
+		at := len(section) - policyLen
+		if at < 0 {
+			return nil, 0, fmt.Errorf("%w: no policy", ErrCorrupt)
+		}
+		policy, section = le.Uint64(section[at:]), section[:at]
+		if policy == 0 {
+			return nil, 0, fmt.Errorf("%w: the policy that is never written", ErrCorrupt)
+		}
+	}
+	if len(section) < 2 {
+		return nil, 0, fmt.Errorf("%w: no tags section", ErrCorrupt)
+	}
+	count := int(le.Uint16(section))
+	if count > MaxTags {
+		return nil, 0, fmt.Errorf("%w: too many tags", ErrCorrupt)
+	}
+	rest := section[2:]
+	if count > 0 {
+		tags = make([]Tag, 0, count)
+	}
+	for range count {
+		if len(rest) < 2 {
+			return nil, 0, fmt.Errorf("%w: tags cut short", ErrCorrupt)
+		}
+		n := int(le.Uint16(rest))
+		if n > MaxTagName {
+			return nil, 0, fmt.Errorf("%w: tag name too long", ErrCorrupt)
+		}
+		if len(rest) < 2+n+8 {
+			return nil, 0, fmt.Errorf("%w: tags cut short", ErrCorrupt)
+		}
+		tags = append(tags, Tag{Name: string(rest[2 : 2+n]), Generation: le.Uint64(rest[2+n:])})
+		rest = rest[2+n+8:]
+	}
+	if len(rest) > 0 {
+		return nil, 0, fmt.Errorf("%w: bytes after the tags", ErrCorrupt)
+	}
+	return tags, policy, nil
+}
+
+// decompress compares the length in the block with the admitted length before it allocates. A block of a hundred bytes can claim
+// 4 GiB.
+func decompress(block []byte, raw int) ([]byte, error) {
+	promised, err := s2.DecodedLen(block)
+	if err != nil || promised != raw {
+		return nil, fmt.Errorf("%w: decompressed length", ErrCorrupt)
+	}
+	payload, err := s2.Decode(make([]byte, raw), block)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return payload, nil
+}
+
+// recognize checks magic, version and flags only. The layout of everything else depends on them.
+func recognize(value []byte) error {
+	if len(value) < 2 || value[0] != magic0 || value[1] != magic1 {
+		return ErrForeign
+	}
+	if len(value) <= versionOffset {
+		return fmt.Errorf("%w: no version", ErrCorrupt)
+	}
+	switch v := value[versionOffset]; {
+	case v == 0:
+		// No build ever wrote version 0, so a reader may overwrite the entry.
+		return fmt.Errorf("%w: version 0", ErrCorrupt)
+	case v > version:
+		return fmt.Errorf("%w: version %d", ErrNewer, v)
+	}
+	if len(value) <= flagsOffset {
+		return fmt.Errorf("%w: no flags", ErrCorrupt)
+	}
+	if unknown := value[flagsOffset] &^ knownFlags; unknown != 0 {
+		return fmt.Errorf("%w: flags %#02x", ErrNewer, unknown)
+	}
+	return nil
+}
+
+// HeadNonce returns the nonce of a value from its first HeadLen bytes or more. It reports false if they are not the start of an entry
+// that this build can read. It checks nothing else. A writer uses it to find out whether a value is its own.
+func HeadNonce(head []byte) (Nonce, bool) {
+	if recognize(head) != nil || len(head) < NonceOffset+len(Nonce{}) {
+		return Nonce{}, false
+	}
+	return Nonce(head[NonceOffset:]), true
+}
