@@ -71,8 +71,8 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	var led, joined, busy []*attempt
 	var calls []*flight.Call[flightKey, Outcome]
 	var ends []<-chan struct{} // of those that are busy
-	var timeout time.Duration
-	waited := 0 // of those that have joined
+	var timeout time.Duration  // the longest one of all keys, hits included: a batch has one time limit
+	waited := 0                // of those that have joined
 	// A codec that is run for the answers may end the goroutine, and so may a context. Whoever waits for a flight of this round
 	// must not wait for one that never runs.
 	defer func() {
@@ -88,7 +88,11 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	if len(attempts) > 1 {
 		ours = make(map[flightKey]bool)
 	}
+	for _, a := range here {
+		timeout = max(timeout, a.attempt.Policy.LoadTimeout)
+	}
 	for _, a := range attempts {
+		timeout = max(timeout, a.Policy.LoadTimeout)
 		if ours[a.flightKey()] {
 			a.Replace, a.Strong = false, false // two ids with one key: the second shares what the first one begins now
 		}
@@ -107,7 +111,6 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 				ours[a.flightKey()] = true
 			}
 			led, calls = append(led, a), append(calls, a.call)
-			timeout = max(timeout, a.Policy.LoadTimeout)
 			a.call.Linger(a.Policy.LoadGrace)
 		}
 	}
