@@ -314,8 +314,9 @@ func (c *Call[K, V]) WaitFor(ctx context.Context, over <-chan time.Time) (V, err
 	case <-c.done:
 		return c.val, c.err
 	case <-ctx.Done():
+		err := EndOf(ctx) // first: it may panic, and whoever called has to leave then, once
 		c.Leave()
-		return *new(V), EndOf(ctx)
+		return *new(V), err
 	case <-over:
 		c.Leave()
 		return *new(V), ErrTimeout
