@@ -9,13 +9,20 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// Answer answers one request: from memory, or by a flight that it joins or leads.
-func (e *Engine) Answer(ctx context.Context, r Request, load LoadFunc) (out Outcome, err error) {
+// An Unanswered request is one that memory has no answer to.
+type Unanswered struct{ attempt *attempt }
+
+// Look answers one request from memory. Where it reports false, Answer goes on. They are two functions, so that a hit allocates nothing that
+// only a load needs.
+func (e *Engine) Look(r Request) (out Outcome, u Unanswered, ok bool) {
 	a := newAttempt(r)
-	out, ok := e.lookHere(a)
-	if ok {
-		return out, nil
-	}
+	out, ok = e.lookHere(a)
+	return out, Unanswered{a}, ok
+}
+
+// Answer answers one request by a flight that it joins or leads.
+func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out Outcome, err error) {
+	a := u.attempt
 	if err := e.Check(ctx, a.Key); err != nil {
 		return Outcome{}, err
 	}
