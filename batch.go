@@ -9,19 +9,19 @@ import (
 	"github.com/gatewayz/aside/internal/engine"
 )
 
-// A BatchError tells which ids of a batch failed, and how. The values of the others are returned beside it. A batch loader
-// may return one itself, beside a map that is not nil, to fail some ids and not the others: those that are in neither are not found.
+// A BatchError has the errors of the failed ids of a batch. The values of the other ids are returned with it. A batch loader may return a
+// BatchError itself, with a map that is not nil, to fail some ids: an id that is neither in the map nor in Errors is not found.
 //
-// A batch loader may pass on what GetOrLoadMany or Loader.GetMany has returned to it, the map and the error, if that was asked for none
-// but its own ids: what was not found there is not found. A map of nil beside the error says that nothing is known of any id but
-// those in Errors: the others have failed with it. So have they where the error is about an id that the loader was not given.
+// A batch loader may return the map and the error of GetOrLoadMany or Loader.GetMany, if it called them with its own ids alone: an id that was
+// not found there is not found here. With a nil map, ids that are not in Errors fail with the BatchError. They also do if Errors has an id that
+// the loader was not called with.
 type BatchError[K comparable] struct {
 	Errors map[K]error
 
-	absent map[K]struct{} // of one that the cache has made, the ids that were not found; not nil then
+	absent map[K]struct{} // the ids that were not found; nil unless the cache has made the error
 }
 
-// Error gives the number of failed ids and the error of one of them.
+// Error returns the number of failed ids, and the error of one of them.
 func (e *BatchError[K]) Error() string {
 	for _, err := range e.Errors {
 		return fmt.Sprintf("aside: %d ids of a batch failed, one of them with: %v", len(e.Errors), err)
@@ -29,25 +29,24 @@ func (e *BatchError[K]) Error() string {
 	return "aside: no id of a batch failed"
 }
 
-// Unwrap returns the errors of all ids, so that errors.Is and errors.As look at each.
+// Unwrap returns the errors of all ids, for errors.Is and errors.As.
 func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.Errors)) }
 
-// GetOrLoadMany is GetOrLoad for many ids at once: key makes the key of each, memory and Redis are asked for all of them
-// in one round trip, and load is called once for those that neither has, without duplicates and in the order of ids. It
-// shares loads with single callers in both directions. Each id is settled as soon as it is known, without the others: who waits
-// for one alone does not wait for a large value beside it. A large value of which a part turns out to be missing is loaded by a call
-// of its own.
+// GetOrLoadMany is GetOrLoad for many ids at once. key makes the key of each id. All keys are read in memory, then in Redis in one round trip,
+// and load is called once for the missing ids, without duplicates and in the order of ids. Batches and single callers share loads. Each id is
+// answered as soon as its value is known: a single caller of one id does not wait for a large value in the same batch. A large value with a
+// missing part is loaded by a call of its own.
 //
-// An id that load leaves out of its map is not found: it is cached as such and missing in the result, without an error.
-// Ids that fail, because load did or because ctx ended, come as one *BatchError[K] beside the values that are there. If
-// load returns values and an error, the error is that of the ids without a value: see BatchError for one that tells them apart. The time limit is the longest one of the
-// keys' policies. The slice that load is given is its own, to sort or to change.
+// An id that is missing in load's map is not found: that is cached, and the id is missing in the result, without an error. Ids that fail,
+// because load failed or because ctx ended, are in one *BatchError[K], which is returned with the values of the others. If load returns values
+// and an error, the error is for the ids without a value; to fail ids with different errors, return a BatchError. The time limit is the longest
+// LoadTimeout of the keys' policies. load may change the slice that it gets.
 func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]T, error) {
 	if load == nil || key == nil {
 		return nil, invalidArgument("the loader or the key function is nil: give both")
 	}
 	b := batch[K, T]{load: load, values: make(map[K]T, len(ids)), absent: make(map[K]struct{})}
-	// Everything is checked before anything is begun.
+	// All ids are checked before the first step.
 	seen := make(map[K]struct{}, len(ids))
 	for i, id := range ids {
 		if _, twice := seen[id]; twice {
@@ -62,7 +61,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
 		}
 		b.requests = append(b.requests, r)
-		b.ids = append(b.ids, id) // a copy: the load may outlive the call, and with it the caller's slice
+		b.ids = append(b.ids, id) // a copy, since the load may outlive the call
 	}
 	if len(b.ids) == 0 {
 		return b.values, c.usable()
@@ -84,13 +83,13 @@ type batch[K comparable, T any] struct {
 	absent   map[K]struct{} // not found
 }
 
-// run is the batch's loader as a flight calls it.
+// run is the batch's engine.LoadFunc.
 func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, engine.Loaded)) {
 	ids := make([]K, len(indexes))
 	for i, index := range indexes {
 		ids[i] = b.ids[index]
 	}
-	values, err := b.load(ctx, slices.Clone(ids)) // which may sort what it is given
+	values, err := b.load(ctx, slices.Clone(ids)) // a clone, since load may sort it
 	got := newAnswers(ids, values, err)
 	for i, index := range indexes {
 		if v, err := got.of(ids[i]); err != nil {
@@ -124,22 +123,23 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 	b.failed[b.ids[index]] = err
 }
 
-// answers are what a batch loader has come back with. What it was given and what it returned stay its own: it may go on changing
-// them, so each id is looked up once, by what the cache knows it as, and nothing of theirs is held after that.
+// answers are the results of a batch loader. The loader may still change its slice and its map. So each id is looked up once, by the cache's own
+// copy of the ids, and the map is not kept.
 type answers[K comparable, T any] struct {
 	values  map[K]T
 	err     error
-	each    *BatchError[K] // err, where it tells ids apart
-	absent  map[K]struct{} // ids that another batch has not found, where its answer is handed on as this one's
-	settles bool           // it is about this batch: an id that it leaves out is not found
+	each    *BatchError[K] // err, if it is a BatchError
+	absent  map[K]struct{} // ids that an inner batch has not found, if the loader returned the inner batch's results
+	settles bool           // an id that is missing in values is not found
 }
 
-// newAnswers is for a call of the loader with ids. An id that the loader has left out is not found only where the loader has got so
-// far: a failure that concerns all, or that is another batch's, says nothing of it. What another batch has not found counts where its
-// whole answer is handed on: its values and its error, and both about these ids alone. The same id may be another thing there.
+// newAnswers makes the answers of a call of the loader with ids. An id that is missing in values is not found only if the loader succeeded, or
+// returned a BatchError of its own. A failure for all ids, or the error of another batch, says nothing about that id. The results of an inner
+// batch count only if the loader returned both its values and its error, and both are about ids of this batch alone: the same id may mean
+// something else in another batch.
 func newAnswers[K comparable, T any](ids []K, values map[K]T, err error) answers[K, T] {
 	a := answers[K, T]{values: values, err: err, settles: err == nil}
-	if a.each, _ = err.(*BatchError[K]); a.each == nil { // inside another error it stands beside something that concerns all ids
+	if a.each, _ = err.(*BatchError[K]); a.each == nil { // a BatchError that another error wraps: that error is about all ids
 		return a
 	}
 	asked := make(map[K]struct{}, len(ids))
@@ -153,7 +153,7 @@ func newAnswers[K comparable, T any](ids []K, values map[K]T, err error) answers
 	return a
 }
 
-// of is what the loader has said of one id.
+// of returns the result for one id.
 func (a answers[K, T]) of(id K) (value T, err error) {
 	if v, found := a.values[id]; found {
 		return v, nil
@@ -172,7 +172,7 @@ func (a answers[K, T]) of(id K) (value T, err error) {
 	return value, a.err
 }
 
-// within reports whether all ids of a map were asked for.
+// within reports whether all ids of a map are in asked.
 func within[K comparable, V any](ids map[K]V, asked map[K]struct{}) bool {
 	for id := range ids {
 		if _, ours := asked[id]; !ours {

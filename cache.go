@@ -27,8 +27,8 @@ import (
 // A Cache keeps values in this process's memory, or in Redis where Options names one. Make it with New. All its methods,
 // and the functions that take one, may be used by many goroutines at once; on a nil cache they fail with an *Error.
 //
-// Values are shared: everyone who hits a value in memory, or waits for the same load, gets the same pointers, slices and
-// maps, and the cache may still be encoding them. Do not change what you got from a cache or gave to it.
+// Values are shared: all callers that hit a value in memory, or wait for the same load, get the same pointers, slices and
+// maps, and the cache may still be encoding them. Do not change a value that you got from a cache or gave to it.
 type Cache struct {
 	near     *near.Cache     // what a hit needs stands first
 	closed   atomic.Bool     //
@@ -43,8 +43,8 @@ type Cache struct {
 	warnSecret sync.Once
 }
 
-// New makes a cache. It fails for options that are wrong or contradict each other, with an error that names each of them,
-// but never because Redis is away: it returns at once and connects in the background.
+// New makes a cache. It returns at once, and connects to Redis in the background. It fails for invalid or contradictory options, with an error
+// that names each of them. It does not fail because Redis is unavailable.
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
 	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guard.Hooks(opts.Redis, sound)
@@ -81,10 +81,10 @@ func (c *Cache) engineOptions(redis rueidis.ClientOption) engine.Options {
 	return o
 }
 
-// Close ends the cache: later calls and those that wait for a load return ErrClosed, contexts of loaders end, and
-// background work, stores included, is waited for, as are the calls that are under way; only functions of the program's that go on
-// for 10 s, such as a loader regardless of its context, are left behind, and logged. It can be called more than once and always
-// returns nil, also on a nil cache.
+// Close cancels the contexts of loaders, and waits up to 10 s for loaders, for calls under way and for background work, pending writes
+// included. Calls that wait for a load, and later calls, return ErrClosed. If a function of the program does not return within the 10 s, such
+// as a loader that ignores its context, Close logs that and returns. Invalidations that are not confirmed by then are lost. Close can be called
+// more than once and always returns nil, also on a nil cache.
 func (c *Cache) Close() error {
 	if c == nil || c.engine == nil {
 		return nil
@@ -108,21 +108,22 @@ func (c *Cache) String() string {
 // Format writes String for every verb that prints a value, so that none shows a secret.
 func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
-// GetOrLoad returns the cached value of key, or loads and caches it. Of all callers that miss at the same time, in all
-// processes that share the Redis, one calls load, and the others wait for its result. All calls for a key should have one T: see Policy.
+// GetOrLoad returns the cached value of key, or loads and caches it. Concurrent misses of a key, in all processes that share the Redis, cause
+// one call of load, and all of them get its result. All calls for a key should have the same T: see Policy.
 //
-// load runs in a goroutine of its own, on a context that carries the values of the first caller's ctx but ends only with
-// the policy's LoadTimeout, or with its LoadGrace, which begins when the last caller that waits for it has left. Each caller returns when its own ctx ends.
-// Since the load may outlive the call, and asks ctx for its values as long as it lasts, ctx must not be one that is used again for something
-// else: pass Request.Context(), never the context that a framework hands from one request to the next (gin.Context, fasthttp.RequestCtx).
-// With a LoadGrace of -1, the load's context has at least ended before its only caller returns. The
-// error that load returns goes to all who wait for it and is not cached, except ErrNotFound, which is cached for the
-// policy's NegativeTTL. A panic in load becomes an *Error, and is logged with its stack, at most once in ten seconds. To other calls of the cache, load passes on its own context: another
-// one, such as that of the caller around it, hides that they are made inside a load, and loads that wait for each other are then
-// not found out before their time is up.
+// load runs in a goroutine of its own. Its context carries the values of the first caller's ctx, but not its cancellation: the context ends
+// with the policy's LoadTimeout, or when no caller has waited for the load for the policy's LoadGrace. Each caller returns when its own ctx
+// ends. So the load may outlive the call, and asks ctx for values until it ends. Pass Request.Context(), never a context that a framework
+// reuses for the next request (gin.Context, fasthttp.RequestCtx). With a LoadGrace of -1, the load's context ends before its only caller
+// returns.
 //
-// Trouble with Redis is not an error: load then answers. A hit in memory allocates nothing, if key and load
-// were made before.
+// The error of load is returned to all waiting callers, and is not cached, except ErrNotFound, which is cached for the policy's NegativeTTL.
+// A panic in load becomes an *Error, and is logged with its stack, at most once in ten seconds.
+//
+// In load, pass load's own context to other calls of the cache. With another one, such as that of the caller, the cache cannot see that the
+// call is made inside a load, and loads that wait for each other end only with their LoadTimeout.
+//
+// If Redis fails, the call uses load and returns no error. A hit in memory allocates nothing, if key and load were made before.
 func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (T, error) {
 	if load != nil && passive(opts) {
 		if value, counts := c.hit(key); counts != nil {
@@ -138,7 +139,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	return r.Value, err
 }
 
-// Lookup is GetOrLoad with a result that explains itself: where the value came from, how old it is, and why.
+// Lookup is GetOrLoad with a Result, which says where the value came from, how old it is, and why.
 func Lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (Result[T], error) {
 	return lookup(ctx, c, key, load, opts)
 }
@@ -149,15 +150,14 @@ func Get[T any](ctx context.Context, c *Cache, key Key) (T, error) {
 	return r.Value, err
 }
 
-// Set stores a value under key, in place of what is cached: write the database first, then Set. Once the value is stored,
-// this process reads no older one, and loads of the key that were under way are not stored any more, here or in any other
-// process. Of several Sets of one key at the same time, one is stored. The value has the tags that this call gives it by WithTags, and
-// no others: those that a loader has given by Load.Tag belong to the value that it has loaded. Where they matter, give them again, or
-// call Invalidate in place of Set, and have the loader load and tag the new value.
+// Set stores a value under key, and replaces the cached one. Write the database first, then call Set. Once the value is stored,
+// this process serves no older one, and no load of the key that is in flight is stored, in any process. Of several concurrent Sets of one key,
+// one is stored. The value has the tags of WithTags in this call, and no others. Tags that a loader gives by Load.Tag belong to the value
+// that it loads: if they matter, name them again, or call Invalidate instead of Set.
 //
-// If Redis is away or fails, Set stores nothing, removes what was cached, and returns nil. Where that fails too, it is
-// logged and counted, and an older value may live in Redis until its TTL ends. Set itself fails only for bad arguments, a closed cache, or a value that is too
-// large or that the codec refuses.
+// If Redis is unavailable or fails, Set stores nothing, removes the cached value, and returns nil. If the removal fails too, it is counted in
+// RedisErrors, and retried until Redis confirms it. Set returns an error only for bad arguments, a closed cache, and a value that is too large or
+// that the codec refuses.
 func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOption) error {
 	r, o, err := newRequest[T](ctx, c, key, opts)
 	if err != nil {
@@ -169,9 +169,9 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	return callError(c.engine.Set(ctx, r, give(value, nil)), r.Key)
 }
 
-// hit is the whole of a hit in memory but for the type of its value. Without one, counts is nil.
+// hit looks up key in memory. counts is nil if there is no hit. The caller checks the type of the value.
 func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
-	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // else Close may be waiting, and nothing can be invalidated
+	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // a closed cache cannot be invalidated, so it serves nothing
 		return nil, nil
 	}
 	e := c.near.Get(key.text)
@@ -185,7 +185,7 @@ func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
 	return e.Value, p.Counters
 }
 
-// lookup is GetOrLoad after its first step has found nothing.
+// lookup is GetOrLoad after a miss in memory.
 func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts []CallOption) (Result[T], error) {
 	r, _, err := newRequest[T](ctx, c, key, opts)
 	if err != nil {
@@ -205,13 +205,13 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	return resultOf[T](c, out, err)
 }
 
-// settle counts a call that has been answered. It reports whether its hit is to be checked.
+// settle counts an answered call. It reports whether the call was a hit that was sampled for a check.
 func (c *Cache) settle(ctx context.Context, r engine.Request, out engine.Outcome, err error) (check bool) {
 	count(r.Policy.Counters, out, err)
 	return err == nil && out.Status == engine.StatusHit && c.sampler.Draws() && c.sampler.HasRoom(ctx, r.Policy.Counters)
 }
 
-// loadsOne is load as a flight calls it.
+// loadsOne makes an engine.LoadFunc of a loader of one value.
 func loadsOne[T any](load func(context.Context) (T, error)) engine.LoadFunc {
 	return func(ctx context.Context, indexes []int, found func(int, engine.Loaded)) {
 		found(indexes[0], give(load(ctx)))
@@ -237,8 +237,8 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	return resultOf[T](c, out, err)
 }
 
-// give makes what a typed loader has come back with one that the load path takes. The value and its entry in memory lie side by side, so
-// that a hit waits for one line of memory and not for two.
+// give turns the result of a typed loader into one for the engine. The value and its entry for memory are one allocation, so that a hit
+// touches one cache line and not two.
 func give[T any](value T, err error) engine.Loaded {
 	both := &struct {
 		entry near.Entry
@@ -249,17 +249,17 @@ func give[T any](value T, err error) engine.Loaded {
 	return l
 }
 
-// failed is what a loader has come back with that has no value, where err is not nil.
+// failed is give without a value.
 func failed(err error) engine.Loaded {
 	err = sound(err)
 	l := engine.Loaded{Err: err, NotFound: isNotFound(err)}
 	if err == ErrNotFound {
-		l.Err = nil // there is nothing more to say
+		l.Err = nil // NotFound says it all
 	}
 	return l
 }
 
-// usable is nil for a cache that New made and that is not closed.
+// usable returns an error for a cache that New has not made, and for a closed one.
 func (c *Cache) usable() error {
 	switch {
 	case c == nil || c.engine == nil:
@@ -281,7 +281,7 @@ func (c *Cache) usableWith(ctx context.Context) error {
 	return nil
 }
 
-// arrive is usableWith for a call that Close waits for. It ends with c.engine.Calls.Leave.
+// arrive is usableWith for a call that Close waits for. The caller calls c.engine.Calls.Leave at its end.
 func (c *Cache) arrive(ctx context.Context) error {
 	if err := c.usableWith(ctx); err != nil {
 		return err

@@ -11,33 +11,32 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// A Check compares a small share of hits with what their loaders return now, in the background, and counts in Metrics how
-// many of them were wrong: Checked, Inconsistent and Unchecked, and InconsistentPerMillion. It finds what no invalidation was
-// sent for, and what did not arrive. The zero value checks nothing. It is the idea of Meta's Polaris.
+// A Check is a consistency check: it compares a sample of hits with a fresh load, in the background. Metrics has its counters: Checked,
+// Inconsistent, Unchecked and InconsistentPerMillion. It finds changes that were not invalidated, and invalidations that did not arrive. The
+// zero value checks nothing. The idea is that of Meta's Polaris.
 //
-// A value that differs is no inconsistency yet: its invalidation may be under way. It counts, and is logged with its key at
-// most once in ten seconds, if after Within it is still served, was not replaced meanwhile, and still differs from what the
-// loader returns then. Nothing is invalidated, since the loader's own source may lag behind. Where a policy relies on its TTL
-// alone, what is counted is the price of that.
+// A value that differs is not inconsistent at once, since its invalidation may be on its way. It is inconsistent if after Within it is still
+// served, was not replaced, and still differs from a fresh load. Then it is counted, and logged with its key at most once in ten seconds.
+// Nothing is invalidated, since the loader's source may lag behind. For a policy that relies on its TTL alone, the count shows how often it
+// serves old values.
 //
-// Two values are the same if the policy's Codec encodes them to the same bytes, or to bytes that decode to values that are
-// deeply equal, or equal by a method Equal(T) bool of their type T: what a codec leaves out is not compared, and a value with
-// the time of its load in it differs from every other unless its Equal leaves that out. In memory mode too the codec is run.
+// Two values are equal if the policy's Codec encodes them to the same bytes, or if the decoded values are equal by reflect.DeepEqual or by a
+// method Equal(T) bool of their type T. So fields that the codec leaves out are not compared. A value that contains the time of its load needs
+// an Equal method that ignores it. The codec runs in memory mode too.
 //
-// A check takes no time of any caller. It calls the loader as a load does, on a context with the values of the call that was
-// drawn, for the policy's LoadTimeout at most, two at a time. It does so only where MaxLoads leaves it a place, and its
-// context ends as soon as a caller's load needs that. Its errors and panics are nobody's, and such a value counts as
-// unchecked. Loads and LoadErrors do not count it.
+// Callers are not delayed. Each check costs one loader call, on a context with the values of the sampled call, for the policy's LoadTimeout at
+// most; two checks run at once. A check runs only if MaxLoads leaves it a place, and is cancelled when a caller's load needs that place. Errors
+// and panics of the loader are not reported: the sample counts as unchecked. Loads and LoadErrors do not count checks.
 type Check struct {
-	// Share of hits to check, from 0 to 1: of those in memory and in Redis whose callers brought a loader. 0.01 is one in a
-	// hundred. Stale hits are not checked, nor those inside a check. Default: 0, none.
+	// Share is the share of hits to sample, from 0 to 1: 0.01 is one in a hundred. Hits in memory and in Redis are sampled, if the call has a
+	// loader. Stale hits, and hits inside a check, are not. Default: 0, none.
 	Share float64
 
 	// Within is how long an invalidation may take. Default: 10 s.
 	Within time.Duration
 
-	// Rate is how many checks begin in a second at most, whatever Share comes to: it bounds what they ask of the source.
-	// What is drawn beyond that counts as unchecked. Default: 10. Negative: no limit.
+	// Rate bounds how many checks begin in a second, and so the load on the source. Samples beyond it count as unchecked. Default: 10.
+	// Negative: no limit.
 	Rate float64
 }
 
@@ -61,7 +60,7 @@ func (k Check) withDefaults() (Check, []error) {
 // of functions that it may inline from this one: of those of other packages only of such as are inlined here. So it is here that Drawn is called.
 func (c *Cache) drawn(n uint64) bool { return c.sampler.Drawn(n) }
 
-// sampleHit is for a hit in memory that was drawn. It is not inlined: what it makes is none of the other hits' business.
+// sampleHit offers a hit in memory that was sampled. It is not inlined, so that other hits do not allocate what it needs.
 //
 //go:noinline
 func sampleHit[T any](ctx context.Context, c *Cache, key Key, counts *stats.Counters, load func(context.Context) (T, error)) {
@@ -79,7 +78,7 @@ func newSample(ctx context.Context, key string, p *engine.Policy, typ reflect.Ty
 	}
 }
 
-// equalByMethod is for two pointers to T. Where T has no method Equal(T) bool, no two values are equal by it.
+// equalByMethod compares two pointers to T by T's method Equal(T) bool. Without that method it reports false.
 func equalByMethod[T any](a, b any) bool {
 	type equaler interface{ Equal(T) bool }
 	v, w := a.(*T), b.(*T)

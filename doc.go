@@ -1,10 +1,10 @@
 // Package aside is a typed, two-level cache-aside library. It stands between a backend and its slow sources, keeps values in the
-// memory of the process (L1) and in Redis (L2), and calls a loader only for what is not cached. It also works in memory alone.
+// memory of the process (L1) and in Redis (L2), and calls a loader only on a miss. It also works in memory alone.
 //
 // # Overview
 //
-// A [Cache] holds values. A [Policy] says how one kind of value is cached: under which first part of the key, and for how
-// long. Policy.Key makes a [Key]. [GetOrLoad] returns the value of a key, from the cache or from the loader that it is given:
+// A [Cache] holds values. A [Policy] says how one kind of value is cached: with which key prefix (the category), and for how
+// long. Policy.Key makes a [Key]. [GetOrLoad] returns the value of a key, from the cache or from a loader:
 //
 //	var Products = aside.Policy{Name: "products", Category: "products", TTL: 10 * time.Minute}
 //
@@ -17,92 +17,91 @@
 //	p, err := products.Get(ctx, id)
 //	ps, err := products.GetMany(ctx, ids)
 //
-// [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] only looks, [Set] only stores, and [Lookup] is
+// [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] reads without loading, [Set] stores a value, and [Lookup] is
 // GetOrLoad with a [Result] that explains the call.
 //
 // The directory docs of the repository has a page for each subject; docs/README.md is the index.
 //
 // # Where values are
 //
-// With the zero [Options] values are in the memory of this process, as they are: a hit copies and decodes nothing. Memory is
+// With the zero [Options] values are in the memory of this process, in Go's own form: a hit copies and decodes nothing. Memory is
 // bounded in entries and in bytes, and keeps the entries that are used most.
 //
-// With Options.Redis, which [OptionsFromEnv] fills from the environment, values are in Redis, for all processes that name
-// the same server. Each process also keeps in its memory what it has read or loaded, decoded once. Redis pushes every change of a key that
-// was read (client tracking). An entry that was read on a connection that has broken, or before a flush, is not served from memory any more. A
-// Redis Cluster is found by itself, and each of its primaries is connected to. A server without tracking is found out at connect, and shown in
-// [Health]: memory then keeps what was read for a second at most. A handler that serves JSON should cache the encoded bytes, as []byte, which
-// are stored and returned as they are. Other types are stored as JSON, or by the policy's [Codec].
+// With Options.Redis, which [OptionsFromEnv] fills from the environment, values are in Redis, shared by all processes that use
+// the same server. Each process also keeps values that it has read or loaded in its memory, decoded once (L1). Redis pushes every change of a
+// key that was read (client tracking). When a connection breaks, or Redis is flushed, the L1 entries that were read before are no longer
+// fresh. New detects a Redis Cluster, and connects to each of its primaries. It also detects a server without tracking, which [Health]
+// shows: L1 then keeps an entry for at most a second. A handler that serves JSON should cache the encoded bytes, as []byte, which
+// are stored unchanged. Other types are stored as JSON, or by the policy's [Codec].
 //
 // Values are shared. All callers that hit a value in memory, or wait for the same load, get the same pointers, slices and
-// maps: do not change what you got from a cache or gave to it. With Policy.Private each caller gets a copy.
+// maps: do not change a value that you got from a cache or gave to it. With Policy.Private each caller gets a copy.
 //
 // # The load path
 //
-// A call goes as far as it must:
+// A call goes through these steps until it has a value:
 //
 //  1. Memory: a fresh value is returned. In Redis mode an entry is fresh only while Redis would push its changes.
-//  2. Flight: a load of the key in this process is joined, or else begun. It runs in a goroutine of its own. A load that began before a change
-//     that this process knows of is not joined.
-//  3. Redis is read.
-//  4. Lease: Redis gives the right to fill a key to one process of the fleet. The other processes wait for a push.
-//  5. Load: the loader is called, on a context that carries the first caller's values but not its cancellation. It ends with
-//     the policy's LoadTimeout, or when nobody has waited for the load for its LoadGrace.
+//  2. Flight: the call joins the load of the key that is in flight in this process, or starts one. The load runs in a goroutine of its own. A
+//     load that began before a change that this process knows of is not joined.
+//  3. Redis: the value in Redis is read.
+//  4. Lease: Redis grants the lease of a key to one process of the fleet. The other processes wait for a push.
+//  5. Load: the loader is called, on a context that carries the first caller's values but not its cancellation. The context ends with
+//     the policy's LoadTimeout, or when no caller has waited for the load for its LoadGrace.
 //  6. Share: every waiting caller gets the value or the error.
 //  7. Fill: the value is stored, unless its key was invalidated since the load began. In Redis mode callers do not wait
 //     for the fill.
 //
-// In memory mode steps 3 and 4 fall away, and the value is stored before it is shared.
+// In memory mode there are no steps 3 and 4, and the value is stored before it is shared.
 //
 // # Keys
 //
 // A key is its policy's category and the parts given to Policy.Key, joined by colons, such as sessions:ABC123:list:50:0. A
-// part is a string or an integer; bytes with a meaning in keys or in Redis' patterns are percent-escaped, so that no text
-// reaches beyond its part. Policies of one category share their keys. Where two policies make the same key, each is given its own values
-// only, and the values replace each other. Put user ids into keys as Cache.HashID makes them, a keyed hash.
+// part is a string or an integer. Bytes with a meaning in keys or in Redis' patterns are percent-escaped, so that no text
+// can pass for several parts. Policies of one category share their keys. Where two policies make the same key, each gets its own values
+// only, and the values replace each other. Put user ids into keys by Cache.HashID, which makes a keyed hash.
 //
 // # Freshness
 //
 // A TTL runs from the start of the load, not from its end: a served value is never older than its TTL, however long it
-// took to load. [WithTTL] changes the TTL for one call. A loader changes the TTL of what it has just loaded with [Loading], or
-// keeps the value from being stored. If a loader returns [ErrNotFound], as it is or wrapped, this answer is cached for the policy's NegativeTTL.
-// Policy.Jitter keeps values that were stored together from expiring together. [TTL] is a table of policies that come with
-// the package.
+// took to load. [WithTTL] changes the TTL for one call. A loader can change the TTL of the value that it loads by [Loading], or
+// prevent that the value is stored. If a loader returns [ErrNotFound], plain or wrapped, this answer is cached for the policy's NegativeTTL.
+// Policy.Jitter prevents that values stored together expire together. [TTL] is a table of policies that come with the package.
 //
 // # Invalidation
 //
-// Cache.Invalidate removes keys. Cache.InvalidateTags, InvalidateCategory and InvalidateAll make out of date every entry that carries a tag
-// ([WithTags], Load.Tag), every entry of a category, or everything, at the same cost for any number of entries. They return a [Receipt].
-// Cache.InvalidatePattern removes the keys that match a [Pattern], made by Policy.Match or [ParsePattern], and Cache.Keys lists them. The
-// memory of invalidated entries is freed in the background; Receipt.Swept waits for that.
+// Cache.Invalidate removes keys. Cache.InvalidateTags, InvalidateCategory and InvalidateAll invalidate every entry with a tag
+// ([WithTags], Load.Tag), every entry of a category, or everything, at the same cost for any number of entries: each tag, each category and the
+// whole cache has a version counter, and an entry with an older version is a miss. Cache.InvalidatePattern removes the keys that match a
+// [Pattern], made by Policy.Match or [ParsePattern], and Cache.Keys lists them. All return a [Receipt]. The memory of invalidated entries is
+// freed in the background; Receipt.Swept waits for that.
 //
-// The Receipt says whether Redis has confirmed the invalidation, which in memory mode is always so, and can wait for the confirmation. Until
-// then the invalidation is sent again and again, and this process does not read the invalidated keys in Redis. A value whose load began before
-// a confirmed invalidation is not stored after it, in this process, in another one or in Redis. Callers that were waiting for that load already
-// still get its value. Later callers do not: in the process that invalidated at once, in others when Redis' push has arrived. A call with [Strong]
-// reads Redis instead of waiting for a push. [Set] and [Refresh] supersede loads in flight in the same manner.
+// The Receipt says whether Redis has confirmed the invalidation, and can wait for the confirmation. In memory mode it is always confirmed.
+// Until then the invalidation is retried, and this process does not read the invalidated keys in Redis. A value whose load began before
+// a confirmed invalidation is not stored after it: not in this process, not in another one, and not in Redis. Callers that were waiting for
+// that load already still get its value. Later callers do not: in the process that invalidated at once, in others when Redis' push has
+// arrived. A call with [Strong] reads Redis instead of waiting for a push. [Set] and [Refresh] revoke loads in flight in the same way.
 //
 // # Failures
 //
-// The error of a loader goes, as it is, to all callers that wait for it. The next caller loads again. From the second failure in a
-// row on the key is not loaded again for Options.Backoff, doubling with each: callers get an [Error] with [CodeBackoff] that wraps the
-// last error. A caller whose own context ends gets that context's error. Everything else is an [Error] with a [Code], or one of [ErrMiss],
-// [ErrNotFound] and [ErrClosed]; one code says that Options.MaxLoads run and too many wait. Batches report their failures as one [BatchError].
-// errors.Is and errors.As work on all of them. A nil cache fails calls with an Error and never panics.
+// The error of a loader is returned unchanged to all callers that wait for the load. The next caller loads again. From the second consecutive
+// failure on, the key is in backoff: for Options.Backoff, doubling with each failure, calls return an [Error] with [CodeBackoff] that wraps the
+// last error. A caller whose own context ends gets that context's error. Every other error is an [Error] with a [Code], or one of [ErrMiss],
+// [ErrNotFound] and [ErrClosed]. A batch reports its failures as one [BatchError]. errors.Is and errors.As work on all of them. Calls on a nil
+// cache return an Error and never panic.
 //
-// Redis is never a reason to fail. While Redis is unavailable or answers with errors, memory serves what it has for Options.DegradedTTL, and
-// loaders answer for the rest, one load a key at a time in each process; loaded values are kept for the same time. A value in Redis that cannot
-// be read counts as a miss and is replaced, unless a newer build of this package wrote it.
+// Calls do not fail because Redis does. While Redis is unavailable or returns errors, L1 entries are served for Options.DegradedTTL, and
+// other calls use their loaders, with one load of a key at a time in each process. Loaded values are kept in memory for the same time. A value
+// in Redis that cannot be decoded is a miss and is replaced, unless a newer build of this package wrote it.
 //
 // # Observability
 //
-// [Lookup] says for one call whether it was a hit, where the value came from, how old it is and why. Cache.Metrics counts
-// hits, misses, loads and errors under the label of each policy. Cache.Health says whether Redis is in use, since when and
-// why not. Options.Check compares a small share of the hits with what their loaders return now, and counts those that were wrong
-// for longer than an invalidation may take. Package asidehttp serves all of it over HTTP, and invalidation too, and notifies web front ends
-// of invalidations.
+// [Lookup] says for one call whether it was a hit, where the value came from, how old it is, and why. Cache.Metrics counts
+// hits, misses, loads and errors under the label of each policy. Cache.Health says whether Redis is in use, since when, and
+// why not. Options.Check compares a small share of the hits with a fresh load, and counts those that stay wrong for longer than an invalidation
+// may take. Package asidehttp serves metrics, health, keys and invalidation over HTTP, and notifies web front ends of invalidations.
 //
 // # Limits
 //
-// docs/limits.md lists what the package does not do, and where its promises end.
+// docs/limits.md lists what the package does not do, and where its guarantees end.
 package aside

@@ -15,7 +15,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// OptionsFromEnv reads where Redis is from the environment:
+// OptionsFromEnv reads the address of Redis from the environment:
 //
 //	REDIS_URL        redis://user:password@host:port/db, or rediss:// for TLS;
 //	                 valkey:// and valkeys:// mean the same;
@@ -27,10 +27,10 @@ import (
 //	REDIS_DB         0
 //	REDIS_TLS        false
 //
-// With none of them set the cache is in memory alone. With any of them set it is on Redis, with the defaults above for the
-// others. REDIS_URL stands alone; spaces and newlines around it do not count. An empty variable counts as not set. A malformed one is
-// an error that names the variable and what to write, never its value. User name and password are in Redis.AuthCredentialsFn, where
-// nothing prints them; with a Sentinel (master_set in the URL) in Username and Password.
+// If none of them is set, the cache is in memory alone. If any is set, the cache uses Redis, with the defaults above for the others. REDIS_URL
+// excludes the others; spaces and newlines around it are ignored. An empty variable counts as not set. A malformed variable is an error that
+// names the variable and what to write, and not its value. User name and password are in Redis.AuthCredentialsFn, which is not printed; with a
+// Sentinel (master_set in the URL) they are in Username and Password.
 func OptionsFromEnv() (Options, error) {
 	url := strings.TrimSpace(os.Getenv("REDIS_URL")) // a file that it was read from may end in a newline
 	parts := map[string]string{}
@@ -49,7 +49,7 @@ func OptionsFromEnv() (Options, error) {
 	case url == "":
 		client, err = clientFromParts(parts)
 	case len(parts) > 0:
-		err = invalidOption("REDIS_URL and %s are both set: keep the URL alone, or the others", strings.Join(slices.Sorted(maps.Keys(parts)), ", "))
+		err = invalidOption("REDIS_URL and %s are both set: set the URL or the others", strings.Join(slices.Sorted(maps.Keys(parts)), ", "))
 	default:
 		client, err = clientFromURL(url)
 	}
@@ -96,16 +96,16 @@ func clientFromParts(parts map[string]string) (rueidis.ClientOption, error) {
 
 const urlForm = "REDIS_URL is malformed: write redis://user:password@host:port/db, or rediss:// for TLS"
 
-// malformedURL never shows the URL: it has the password in it.
+// malformedURL does not show the URL, since the password is in it.
 func malformedURL(why string) (rueidis.ClientOption, error) {
 	return rueidis.ClientOption{}, invalidOption("%s (%s)", urlForm, why)
 }
 
-const unescaped = "the user name or the password holds a character that has a meaning in URLs: percent-escape it, for example " +
+const unescaped = "the user name or the password has a character with a meaning in URLs: percent-escape it, for example " +
 	"# as %23, / as %2F, ? as %3F, @ as %40, : as %3A, [ as %5B, % as %25; or set REDIS_HOST and REDIS_PASSWORD instead, which take it as it is"
 
-// misread reports whether a part of the user name or of the password would be taken for something else: what is before the last @ ends
-// at the first of / ? #. A parser would find another host without a word, or complain of a port. An @ may be in a parameter, or in the
+// misread reports whether a URL parser would read a part of the user name or of the password as something else: to a parser, the credentials end
+// at the first of / ? #. It would find another host without an error, or report an invalid port. An @ may also be in a parameter, or in the
 // name of a socket.
 func misread(text string) bool {
 	scheme, rest, found := strings.Cut(text, "://")
@@ -116,8 +116,8 @@ func misread(text string) bool {
 	return found && strings.ContainsAny(credentials, "/?#") && !isPlain(scheme, rest)
 }
 
-// isPlain reports whether what follows the scheme is right as a parser reads it, with an @ behind the / or ?: up to the query there is what
-// may be there, and the query has no other names than those that the client library knows.
+// isPlain reports whether the text after the scheme is valid as a parser reads it, with an @ after the / or ?: server and path are valid, and the
+// query has only parameters that the client library knows.
 func isPlain(scheme, rest string) bool {
 	before, query, _ := strings.Cut(rest, "?")
 	parameters, err := url.ParseQuery(query)
@@ -143,7 +143,7 @@ func isPlain(scheme, rest string) bool {
 // urlParameters are those that the client library knows.
 var urlParameters = []string{"addr", "client_cache", "client_name", "db", "dial_timeout", "master_set", "max_retries", "protocol", "skip_verify", "write_timeout"}
 
-// isUnescaped reports whether it holds what may not stand there, though a parser finds that too.
+// isUnescaped reports whether the credentials of a URL contain a character that must be escaped. It tells which error of the parser this is.
 func isUnescaped(text string) bool {
 	_, rest, _ := strings.Cut(text, "://")
 	credentials, _, found := cutLast(rest, "@")
@@ -173,25 +173,25 @@ func clientFromURL(text string) (rueidis.ClientOption, error) {
 	case err != nil && isUnescaped(text):
 		return malformedURL(unescaped)
 	case err != nil:
-		return malformedURL("it cannot be parsed") // the cause would repeat it
+		return malformedURL("it cannot be parsed") // the parser's error would quote the URL
 	case !slices.Contains([]string{"redis", "rediss", "valkey", "valkeys", "unix"}, u.Scheme):
 		return malformedURL("its scheme is not redis, rediss, valkey, valkeys or unix")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil || u.Fragment != "" {
-		return malformedURL("percent-escape what is special in it")
+		return malformedURL("percent-escape special characters")
 	}
 	if query.Has("skip_verify") {
-		return rueidis.ClientOption{}, invalidOption("REDIS_URL asks for skip_verify: a server whose certificate is not checked can be anyone; set Options.Redis.TLSConfig in code where that is really meant")
+		return rueidis.ClientOption{}, invalidOption("REDIS_URL has skip_verify: without a check of its certificate the server can be anyone; set Options.Redis.TLSConfig in code if that is intended")
 	}
 	if u.Scheme == "unix" {
 		if u.Host != "" || len(u.Path) < 2 || query.Has("addr") {
-			return malformedURL("that of a socket is unix:///path/to/the.sock, with ?db=1 for a database")
+			return malformedURL("for a socket write unix:///path/to/the.sock, with ?db=1 for a database")
 		}
 	} else {
 		switch {
 		case !isHost(u.Hostname()) || u.Port() != "" && !isPort(u.Port()):
-			return malformedURL("its host or its port is not right")
+			return malformedURL("its host or its port is invalid")
 		case u.Path == "/":
 			u.Path = ""
 		case u.Path != "" && query.Has("db"):
@@ -203,7 +203,7 @@ func clientFromURL(text string) (rueidis.ClientOption, error) {
 	}
 	opt, err := rueidis.ParseURL(u.String())
 	if err != nil || opt.SelectDB < 0 {
-		return malformedURL("the database, or a parameter after the question mark, is not right")
+		return malformedURL("the database, or a parameter after the question mark, is invalid")
 	}
 	return opt, nil
 }

@@ -12,22 +12,21 @@ import (
 	"github.com/gatewayz/aside/internal/guard"
 )
 
-// Errors that a caller decides on, for errors.Is.
+// Errors to test for with errors.Is.
 var (
-	// ErrMiss is what Get returns for a key that is not cached.
+	// ErrMiss is the error of Get for a key that is not cached.
 	ErrMiss = errors.New("aside: not cached")
-	// ErrNotFound is what a loader returns for something that does not exist, as it is or wrapped by an error that wraps nothing
-	// else (fmt.Errorf with one %w). It is cached like a value, for the policy's NegativeTTL, and every call that meets such an entry
-	// returns what the loader has returned; where its text is longer than 64 KiB, the beginning of that is kept. In memory its text
-	// counts, and nothing else that it holds. What was read from Redis is ErrNotFound with the text of that error, up to 1 KiB: of what
-	// else it wraps, other processes know nothing. An error that holds several, by errors.Join, two %w or a BatchError, is a failure,
-	// though ErrNotFound be among them, and so is a panic with it.
+	// ErrNotFound is the error that a loader returns for something that does not exist: plain, or wrapped by an error that wraps nothing
+	// else (fmt.Errorf with one %w). It is cached for the policy's NegativeTTL, and a hit returns the loader's error. Of a text longer than
+	// 64 KiB the beginning is kept. The text counts for MaxBytes, and nothing else that the error holds. In Redis the text is stored, up
+	// to 1 KiB: other processes return ErrNotFound with that text, and without other wrapped errors. An error that wraps several errors, by
+	// errors.Join, two %w or a BatchError, is a failure even if ErrNotFound is among them, and so is a panic with ErrNotFound.
 	ErrNotFound = errors.New("aside: not found")
-	// ErrClosed is what every call on a closed cache returns.
+	// ErrClosed is the error of every call on a closed cache.
 	ErrClosed = errors.New("aside: cache is closed")
 )
 
-// sound returns err, or an error that stands for it where its methods panic or its causes do not end: see guard.Error.
+// sound returns err, or a replacement if methods of err panic or its causes do not end: see guard.Error.
 func sound(err error) error {
 	return guard.Error(err, func(err error) {
 		var own *Error
@@ -35,36 +34,36 @@ func sound(err error) error {
 	})
 }
 
-// A Code tells what kind of trouble an Error is.
+// A Code says what kind of error an Error is.
 type Code string
 
-// The codes of Error. Trouble with Redis is a reason to fail for Keys alone.
+// The codes of Error. Failures of Redis are errors of Keys and of Receipt.Replicated alone.
 const (
 	CodeInvalidOption   Code = "invalid_option"   // Options, a Policy or the environment is wrong; the message says where
 	CodeInvalidArgument Code = "invalid_argument" // a nil cache or loader, an option that does not fit the call
-	CodeInvalidKey      Code = "invalid_key"      // a key has a part that is neither a string nor an integer
-	CodeInvalidPattern  Code = "invalid_pattern"  // a Pattern cannot be read, or names too much; the message says what to write
-	CodeUnavailable     Code = "unavailable"      // Keys could not read what Redis holds; Err is why
-	CodeLoadTimeout     Code = "load_timeout"     // the loader was not done within the policy's LoadTimeout; Err is context.DeadlineExceeded
+	CodeInvalidKey      Code = "invalid_key"      // a key part is neither a string nor an integer, the zero Key, or a text that ParseKey refuses
+	CodeInvalidPattern  Code = "invalid_pattern"  // a Pattern cannot be parsed, or covers more than one category; the message says what to write
+	CodeUnavailable     Code = "unavailable"      // Keys could not read Redis, or Replicated does not know the state of the replicas; Err is why
+	CodeLoadTimeout     Code = "load_timeout"     // the load took longer than the policy's LoadTimeout; Err is context.DeadlineExceeded
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
-	CodeBackoff         Code = "backoff"          // the last loads failed, one a moment ago; Err is its error, RetryAfter when the next may begin
-	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads wait: this one was not begun; or an order of the admin API waits for earlier ones: see RetryAfter
-	CodeReentrant       Code = "reentrant_load"   // a loader asked, with its own context, for the key that it is loading, or for one whose load waits for it
+	CodeBackoff         Code = "backoff"          // the key is in backoff after failed loads; Err is the last error, RetryAfter the time until the next load
+	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads are queued; or, in the admin API, too many invalidations are pending: see RetryAfter
+	CodeReentrant       Code = "reentrant_load"   // a loader called the cache, with its own context, for the key it is loading, or for a key whose load waits for that
 )
 
-// An Error is trouble that is not the loader's own error; that one is returned as it is.
+// An Error is an error of the cache. A loader's own error is returned unchanged.
 type Error struct {
 	Code    Code
-	Key     string // the key that was asked for, where there is one
+	Key     string // the key of the call, if there is one
 	Message string // what is wrong and what to do
 	Stack   []byte // of a loader that panicked
-	Err     error  // the cause, where there is one
+	Err     error  // the cause, if there is one
 
-	RetryAfter time.Duration // with CodeBackoff: in how long a load may begin again; of an order of the admin API, in how long to send it again
+	RetryAfter time.Duration // with CodeBackoff the time until the next load; in the admin API the time until a retry
 }
 
-// Error gives message, key and cause, never the stack.
+// Error returns message, key and cause, without the stack.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("aside: ")
@@ -96,7 +95,7 @@ func invalidArgument(message string) error {
 	return &Error{Code: CodeInvalidArgument, Message: message}
 }
 
-// callError makes of an error of the load path what a caller gets. The loader's own error passes unchanged.
+// callError turns an error of the engine into the error for a caller. A loader's own error is returned unchanged.
 func callError(err error, key string) error {
 	// Not errors.As and errors.Is: a loader's own error may wrap that of another load, made inside it.
 	switch e := err.(type) {
@@ -107,20 +106,19 @@ func callError(err error, key string) error {
 		}
 		return own
 	case *flight.PanicError:
-		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: e.Stack, Err: unmistakable(e)}
+		return &Error{Code: CodeLoaderPanic, Key: key, Message: "the loader panicked", Stack: e.Stack, Err: asFailure(e)}
 	}
 	switch err {
 	case flight.ErrTimeout:
-		return &Error{Code: CodeLoadTimeout, Key: key, Message: "the load took longer than the policy's LoadTimeout", Err: context.DeadlineExceeded}
+		return &Error{Code: CodeLoadTimeout, Key: key, Message: "load exceeded the policy's LoadTimeout", Err: context.DeadlineExceeded}
 	case flight.ErrGoexit:
 		return &Error{Code: CodeLoaderExit, Key: key, Message: "the loader ended its goroutine: return an error instead of calling runtime.Goexit or t.FailNow"}
 	}
 	return err
 }
 
-// isNotFound reports whether a loader's error says that there is no such thing, and nothing else: ErrNotFound itself, or wrapped by
-// errors that each wrap one. An error that holds several, such as errors.Join makes, holds a failure too, and a failure must not be
-// cached as an answer. A panic is a panic, whatever its value is.
+// isNotFound reports whether a loader's error is ErrNotFound, plain or wrapped by errors that each wrap one error. An error that wraps several,
+// as errors.Join makes, contains a failure too, and a failure must not be cached as "not found". A panic is a failure, whatever its value is.
 func isNotFound(err error) bool {
 	for err != nil {
 		if err == ErrNotFound {
@@ -138,24 +136,24 @@ func isNotFound(err error) bool {
 	return false
 }
 
-// A toldAbsence is ErrNotFound with the text of the error that a loader, in this process or another, has wrapped it in.
-// It is the engine's, so that every hit on it returns the same error.
-type toldAbsence engine.AbsenceText
+// A textAbsence is ErrNotFound with the text of a loader's error. The loader may have run in another process. It is the engine's own value, so
+// that every hit on it returns the same error.
+type textAbsence engine.AbsenceText
 
-func (e *toldAbsence) Error() string { return e.Text }
+func (e *textAbsence) Error() string { return e.Text }
 
-func (e *toldAbsence) Unwrap() error { return ErrNotFound }
+func (e *textAbsence) Unwrap() error { return ErrNotFound }
 
-// unmistakable returns a panic whose value is no error that callers would take for an answer of the cache.
-func unmistakable(p *flight.PanicError) *flight.PanicError {
+// asFailure returns a panic that callers do not take for ErrNotFound or ErrMiss.
+func asFailure(p *flight.PanicError) *flight.PanicError {
 	if errors.Is(p, ErrNotFound) || errors.Is(p, ErrMiss) {
 		return &flight.PanicError{Value: p.Value.(error).Error(), Stack: p.Stack}
 	}
 	return p
 }
 
-// concealed is err, or where callers would take that for an answer of the cache an error with its text alone. It is for what has gone
-// wrong with a value that is there: the codec that refuses it may have found something else missing.
+// concealed returns err, or an error with its text alone if callers would take err for ErrNotFound or ErrMiss. It is for errors of codecs: the
+// value is there, and the codec may have found something else missing.
 func concealed(err error) error {
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrMiss) {
 		return errors.New(err.Error())
@@ -168,8 +166,8 @@ func absenceOf(out engine.Outcome) error {
 	if out.Absent == nil {
 		return ErrNotFound
 	}
-	if told, ok := out.Absent.(*engine.AbsenceText); ok {
-		return (*toldAbsence)(told)
+	if absent, ok := out.Absent.(*engine.AbsenceText); ok {
+		return (*textAbsence)(absent)
 	}
 	return out.Absent
 }

@@ -6,27 +6,27 @@ import (
 	"github.com/gatewayz/aside/internal/health"
 )
 
-// A State is how a cache stands.
+// A State says whether a cache uses Redis.
 type State string
 
 // The states of a cache.
 const (
 	StateMemory    State = "memory"    // no Redis is configured
 	StateConnected State = "connected" // Redis is in use
-	StateDegraded  State = "degraded"  // Redis is configured but away: what memory has is served for DegradedTTL, the rest is loaded, one load a key at a time
+	StateDegraded  State = "degraded"  // Redis is configured and unavailable: L1 entries are served for DegradedTTL, the rest is loaded, one load of a key at a time
 )
 
-// Health tells how a cache stands, since when, and why.
+// Health is the state of a cache, since when, and why.
 type Health struct {
 	State  State     `json:"state"`
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
-	// Tracking is whether Redis tells this process of changes. Where it does not, memory keeps what was read for a second at
-	// most, less if the process that changes it says so, and waits for other processes' loads are polls.
+	// Tracking says whether Redis pushes changes to this process. Without tracking, L1 keeps an entry for a second at most, or until the
+	// process that changes it announces the change, and a process that waits for another one's load polls Redis.
 	Tracking bool `json:"tracking"`
 }
 
-// Health returns how the cache stands now. Of a nil or closed cache it says so in Reason, with StateDegraded.
+// Health returns the current state. A nil or closed cache is in StateDegraded, and Reason says so.
 func (c *Cache) Health() Health {
 	switch {
 	case c == nil || c.engine == nil:

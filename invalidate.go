@@ -16,34 +16,34 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// An Invalidation tells Options.OnInvalidated what was invalidated: keys, or one of the others.
+// An Invalidation says what was invalidated. One of Keys, Category, Pattern, Tags and All is set.
 type Invalidation struct {
-	Keys     []string  // as Key.String gives them
-	Category string    // that was invalidated as a whole
-	Pattern  string    // as Pattern.String gives it
-	Tags     []string  // as they were given to InvalidateTags
+	Keys     []string  // as in Key.String
+	Category string    // a whole category
+	Pattern  string    // as in Pattern.String
+	Tags     []string  // as given to InvalidateTags
 	All      bool      // everything
 	At       time.Time // when it was confirmed
 }
 
-// A Receipt tells what an invalidation did.
+// A Receipt says what an invalidation has done so far.
 type Receipt struct {
-	// Removed is how many values were removed before the call returned: those in memory, or those in Redis where a cache has one.
-	// What InvalidateCategory, InvalidateTags and InvalidateAll put out of date is removed after that: see Swept.
+	// Removed is how many values were removed before the call returned: from Redis, or in memory mode from memory. The values that
+	// InvalidateCategory, InvalidateTags and InvalidateAll invalidate are removed later: see Swept.
 	Removed int64
-	// Confirmed is whether Redis has carried it out for all keys. It is always true in memory mode. Where it is not, the
-	// invalidation holds in this process all the same, and is sent again until Redis confirms it: see Wait.
+	// Confirmed says whether Redis has acknowledged the invalidation for all keys. In memory mode it is always true. If it is false, the
+	// invalidation holds in this process, and is retried until Redis confirms it: see Wait.
 	Confirmed bool
 
-	ticket *invalidate.Ticket // nil where nothing was to be invalidated
+	ticket *invalidate.Ticket // nil if there was nothing to invalidate
 }
 
 func receiptOf(t *invalidate.Ticket) Receipt {
 	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
 }
 
-// Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if that ends first, and ErrClosed if
-// the cache was closed before: what was not confirmed by then is lost.
+// Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if ctx ends first, and ErrClosed if
+// the cache is closed first: an invalidation that is not confirmed by then is lost.
 func (r Receipt) Wait(ctx context.Context) error {
 	if r.ticket == nil {
 		return nil
@@ -51,39 +51,39 @@ func (r Receipt) Wait(ctx context.Context) error {
 	return r.ticket.Wait(ctx)
 }
 
-// Replicated waits until Redis has confirmed the invalidation, and then until as many replicas of each primary have it: one that
-// takes the place of its primary does not bring back what was invalidated. Without it that is possible for a moment, until the
-// process that has invalidated it finds the other primary and sends it again.
+// Replicated waits until Redis has confirmed the invalidation, and then until the given number of replicas of each primary have it. A failover
+// to such a replica does not bring back the old value. Without Replicated a failover can bring it back for a moment, until the process that has
+// invalidated it finds the new primary and sends the invalidation again.
 //
-// Redis replicates in the background, and a primary that waits does not stop: this is about one failover, not a proof of
-// durability (see the documentation of WAIT). It makes a connection of its own to each primary, for this call alone, so it takes
-// some milliseconds more than a round trip. It returns nil in memory mode, ctx's error if that ends first (as it must where a
-// primary has fewer replicas), ErrClosed, and an *Error with CodeUnavailable if a connection to Redis was lost, or slots of a
-// cluster have changed hands, since the invalidation was confirmed: whether the replicas have it is not known then, and it can be made again.
+// Redis replicates asynchronously. Replicated protects against one failover, and is no proof of durability: see the documentation of WAIT. It
+// makes a connection of its own to each primary, so it takes some milliseconds more than a round trip.
+//
+// It returns nil in memory mode, ctx's error if ctx ends first (as it does if a primary has fewer replicas), and ErrClosed if the cache is
+// closed first. It returns an *Error with CodeUnavailable if a connection to Redis was lost, or slots of a cluster have moved, since the
+// invalidation was confirmed: it is not known then whether the replicas have it. Invalidate again in that case.
 func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	if replicas < 0 {
-		return invalidArgument("Replicated was given " + strconv.Itoa(replicas) + " replicas: give a number that is not negative")
+		return invalidArgument("Replicated: " + strconv.Itoa(replicas) + " replicas: give 0 or more")
 	}
 	if err := r.Wait(ctx); err != nil || r.ticket == nil {
 		return err
 	}
 	err := r.ticket.Replicated(guard.Context(ctx), replicas)
 	if unknown, ok := err.(*invalidate.UnknownError); ok {
-		return &Error{Code: CodeUnavailable, Message: "whether replicas have the invalidation is not known: " + redisstore.Describe(unknown.Err), Err: unknown.Err}
+		return &Error{Code: CodeUnavailable, Message: "it is not known whether replicas have the invalidation: " + redisstore.Describe(unknown.Err), Err: unknown.Err}
 	}
 	return err
 }
 
-// Swept waits until the memory is given back of all that was invalidated, and returns how many values were removed for it. What
-// Invalidate and InvalidatePattern are about is removed by themselves, and Swept waits no longer than Wait. After
-// InvalidateCategory, InvalidateTags and InvalidateAll, whose values are out of date at once, they are removed in the background;
-// those that have expired or were replaced before are not counted. Several invalidations of one tag at the same time can share one
-// count, and so can those of one pattern; in memory mode a value counts for the first of them.
+// Swept waits until the memory of the invalidated values is freed, and returns how many values were removed. Invalidate and InvalidatePattern
+// remove values themselves, so after them Swept waits no longer than Wait. InvalidateCategory, InvalidateTags and InvalidateAll invalidate
+// values at once, and a background cleanup removes them. Values that have expired or were replaced before are not counted, nor are values that
+// Invalidate could remove only after an outage. Concurrent invalidations of one tag, or of one pattern, can share one count; in memory
+// mode a value counts for the first of them.
 //
-// Where 65,536 tags wait to be swept, what further ones have put out of date is left to expire, and not counted.
+// While 65,536 tags wait for the cleanup, the values of further tags are left to expire, and are not counted.
 //
-// When ctx ends first, Swept returns how many there were so far and ctx's error, and when the cache is closed first, ErrClosed.
-// What Invalidate could remove only after an outage is not counted.
+// If ctx ends first, Swept returns the number so far and ctx's error; if the cache is closed first, ErrClosed.
 func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
 	if r.ticket == nil {
 		return r.Removed, nil
@@ -91,13 +91,12 @@ func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
 	return r.ticket.Swept(ctx)
 }
 
-// Invalidate removes keys from the cache. Once it has returned a confirmed receipt, this process reads no older value, and the
-// loads that were under way when it was called are not stored, here or in any other process; those who were already waiting
-// for such a load still get its value.
+// Invalidate removes keys from the cache. When it returns, this process no longer serves older values. When the receipt is confirmed, no load
+// that was in flight can be stored, in this process or in any other. Callers that were waiting for such a load already still get its value.
 //
-// The error is for an invalid key, in which case nothing is invalidated, and for a nil or closed cache. Redis being away is
-// not an error: the receipt is then not confirmed. This process reads no older value all the same; other processes may, until
-// Redis is back and the invalidation, which is sent again until it is confirmed, has got there. An invalidation is carried out even if ctx has ended, since what it is about has changed all the same; it is bounded by Options.OpTimeout.
+// It fails for an invalid key, and then invalidates nothing, and for a nil or closed cache. If Redis is unavailable, it does not fail: the
+// receipt is not confirmed, and the invalidation is retried until it is. Other processes may serve older values until then. An invalidation
+// is carried out even if ctx has ended, since the source has changed. It takes no longer than Options.OpTimeout.
 func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
@@ -130,10 +129,10 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	return receiptOf(t), nil
 }
 
-// InvalidateCategory makes everything in a category out of date, at once and at the same cost however much there is.
-// Promises and context are those of Invalidate, and so is the error. A category that nobody knows is an error too, which names those that
-// are known: it may be misspelt. One is known where this process has a policy for it, in Options.Policies or since its first use, where
-// Redis has had a value of it, or where Redis does not say. It is invalidated all the same: another process may have just begun to use it.
+// InvalidateCategory invalidates all entries of a category, at the same cost for any number of entries. Guarantees, errors and context are as
+// for Invalidate. An unknown category is an error too, since it may be misspelt; the error names the known ones. A category is known if this
+// process has a policy for it, in Options.Policies or since its first use, if Redis has had a value of it, or if Redis does not answer. An
+// unknown category is still invalidated: another process may have just begun to use it.
 func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
@@ -148,14 +147,14 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 		return Receipt{}, err
 	}
 	defer end()
-	if !c.knowsCategory(ctx, category) { // before it is given its first generation
+	if !c.knowsCategory(ctx, category) { // checked before Retire makes its first generation
 		err = c.unknownCategory(category)
 	}
 	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)), err
 }
 
-// InvalidateTags makes everything out of date that carries one of tags, by WithTags or by Load.Tag. Cost, promises, error
-// and context are those of InvalidateCategory.
+// InvalidateTags invalidates all entries that carry one of tags, by WithTags or by Load.Tag. Cost, guarantees, errors and context are as for
+// InvalidateCategory.
 func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
@@ -169,8 +168,8 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{Confirmed: true}, nil
 	}
 	slices.Sort(names)
-	names = slices.Compact(names)                         // what is removed for one of them counts once
-	names = append([]string{keyspace.Sequence}, names...) // which comes first: see tags.Snapshot.AddLate
+	names = slices.Compact(names)                         // so that a removed value counts once
+	names = append([]string{keyspace.Sequence}, names...) // the sequence changes first: see tags.Snapshot.AddLate
 	caller, end, err := c.admit(ctx, names...)
 	if err != nil {
 		return Receipt{}, err
@@ -179,7 +178,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)), nil
 }
 
-// InvalidateAll makes everything out of date. Cost, promises, error and context are those of InvalidateCategory.
+// InvalidateAll invalidates all entries. Cost, guarantees, errors and context are as for InvalidateCategory.
 func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
@@ -193,13 +192,12 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
 }
 
-// InvalidatePattern removes every value whose key matches the pattern. Promises and errors are those of Invalidate; an invalid
-// Pattern is an error too, and so is the zero one: InvalidateAll invalidates everything.
+// InvalidatePattern removes every value whose key matches the pattern. Guarantees and errors are as for Invalidate. An invalid Pattern is an
+// error too, and so is the zero Pattern: use InvalidateAll to invalidate everything.
 //
-// Redis has no index of keys, so it goes through all of them, twice, in small portions: prefer InvalidateCategory and
-// InvalidateTags for what is invalidated often. It returns when that is done, when ctx ends, or when Redis fails; in the last two
-// cases the receipt is not confirmed, and the work goes on in the background. Until it is done, this process reads nothing in
-// Redis that matches.
+// Redis has no index of keys, so all of its keys are scanned, twice, in small portions: prefer InvalidateCategory and InvalidateTags for
+// frequent invalidations. InvalidatePattern returns when the scans are done, when ctx ends, or when Redis fails. In the last two cases the
+// receipt is not confirmed, and the scans go on in the background. Until they are done, this process does not read matching keys in Redis.
 func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt, error) {
 	if err := c.arrive(ctx); err != nil {
 		return Receipt{}, err
@@ -219,7 +217,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 	return receiptOf(c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
 }
 
-// admit returns on whose behalf names are to be invalidated, and sets room aside until end is called.
+// admit returns for which key of the admin API names are to be invalidated, "" for the program itself, and reserves room until end is called.
 func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end func(), err error) {
 	if caller = outside.Caller(ctx); caller == "" {
 		return "", func() {}, nil
@@ -229,14 +227,14 @@ func (c *Cache) admit(ctx context.Context, names ...string) (caller string, end 
 		const wait = 2 * time.Second
 		return "", nil, &Error{
 			Code: CodeOverloaded, RetryAfter: wait,
-			Message: "there is no room for this, while earlier invalidations are being carried out: nothing was invalidated; send it again a little later, or less of it at once",
+			Message: "too many invalidations are pending: nothing was invalidated; send the request again later, or fewer names at once",
 		}
 	}
 	return caller, end, nil
 }
 
-// knowsCategory reports whether there is something in a category, or may be: this process has a policy for it, or Redis has a
-// generation of it, which it has from the first load on that could be stored. Where Redis does not say, there may be something.
+// knowsCategory reports whether a category may have entries: this process has a policy for it, or Redis has a generation of it or does not
+// answer. The first load of a category makes its generation.
 func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 	if slices.Contains(c.policies.categories(), category) {
 		return true
@@ -244,7 +242,7 @@ func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 	return c.engine.MayHave(ctx, keyspace.CategoryTag(category))
 }
 
-// unknownCategory is the error of a category that is nobody's.
+// unknownCategory is the error for a category that is not known.
 func (c *Cache) unknownCategory(category string) error {
 	known, what := c.policies.categories(), "this cache has used none yet"
 	if len(known) > 0 {

@@ -12,19 +12,18 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A Key names one cached value, of one type: see Policy. Policy.Key makes it; building it once and using it often saves the work on every
-// call.
-// The zero Key is invalid, and so is one with a part that is neither a string nor an integer: every call refuses those.
+// A Key names one cached value. Policy.Key makes it. Make a Key once to use it often: then a hit allocates nothing. The zero Key is invalid,
+// and so is a Key with a part that is neither a string nor an integer: every call refuses an invalid Key.
 type Key struct {
 	text   string
 	policy *Policy
 	bad    string // why the key is invalid; empty for a valid one
 }
 
-// String returns the key as it stands in Redis, such as "sessions:ABC123:list:50:0", or "" for an invalid key.
+// String returns the key's text, such as "sessions:ABC123:list:50:0", or "" for an invalid key. It is the name in Redis without the Namespace.
 func (k Key) String() string { return k.text }
 
-// Err returns nil for a valid key, else an *Error with CodeInvalidKey that names the part.
+// Err returns nil for a valid key, otherwise an *Error with CodeInvalidKey that names the invalid part.
 func (k Key) Err() error {
 	switch {
 	case k.bad != "":
@@ -39,10 +38,9 @@ func (k Key) Err() error {
 //
 //	aside.TTL.SessionsList.Key(c.HashID(user), "list", 50, 0)   // sessions:…:list:50:0
 //
-// A part is a string or an integer, or of a type based on one. Bytes that Redis patterns, hash tags or the key format
-// itself give a meaning to, control characters, and bytes that are not UTF-8 are percent-escaped, so that different texts
-// never make the same key and no text reaches beyond its part. An integer is written in decimal, and so makes the same key
-// as its text.
+// A part is a string or an integer, or of a type based on one. Bytes with a meaning in Redis patterns, hash tags or keys, control characters,
+// and bytes that are not UTF-8 are percent-escaped, so that different strings never make the same key, and no string can pass for several
+// parts. An integer is written in decimal, and makes the same key as that text.
 //
 // The policy must not be changed afterwards: the key refers to it.
 func (p *Policy) Key(parts ...any) Key {
@@ -90,12 +88,11 @@ func typeName(v any) string {
 	return "nil"
 }
 
-// ParseKey is the way back from Key.String: it makes a key of the text of one, for tools that get keys as they stand in Redis.
-// Code that has the parts uses Key. The text must be one that the policy's Key makes, to the byte: an escape too many or too few,
-// or another category, is an *Error with CodeInvalidKey. Different texts therefore never make one key.
+// ParseKey parses the text of a key, as Key.String returns it. It is for tools that read keys in Redis. Code that has the parts uses Key. The
+// text must be exactly as Policy.Key makes it: an escape too many or too few, or another category, is an *Error with CodeInvalidKey.
 //
-// Policies of one category share their keys' first part, so that a text may come from any of them. That is no matter to
-// Cache.Invalidate; to load by a key, parse it with the policy that it was made by.
+// Policies of one category share their keys, so any of them parses a text of the category. For Cache.Invalidate it does not matter which. To
+// load by a key, parse it with the policy that made it.
 func (p *Policy) ParseKey(text string) (Key, error) {
 	if p == nil {
 		return Key{}, p.Key().Err()
@@ -115,18 +112,17 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 		}
 		parts = append(parts, unescaped)
 	}
-	// What is escaped again must be what came in.
+	// Escaping the parts again must give the same text.
 	key := p.Key(parts...)
 	if key.text != text {
-		return bad("not as Policy.Key writes it: of a part, the bytes : * ? [ ] \\ { } %, control characters and what is not UTF-8 are percent-escaped in upper case, and nothing else is")
+		return bad("not as Policy.Key writes it: in a part, the bytes : * ? [ ] \\ { } %, control characters and bytes that are not UTF-8 are percent-escaped in upper case, and no others")
 	}
 	return key, nil
 }
 
-// HashID returns 16 characters that stand for a user's id in keys: 96 bits of HMAC-SHA-256 under Options.Secret, in
-// URL-safe base64. The same id and secret give the same text in every process. Without a secret it is a plain hash, which
-// hides ids from a reader of the keys but not from one who can guess them; the first use then logs one warning. On a nil
-// cache it works without a secret.
+// HashID returns 16 characters for a user's id in keys: 96 bits of HMAC-SHA-256 under Options.Secret, in URL-safe base64. The same id and
+// secret give the same text in every process. Without a secret it is a plain hash: a reader of the keys can recover ids by hashing guesses.
+// The first use then logs one warning. On a nil cache HashID works without a secret.
 func (c *Cache) HashID(id string) string {
 	var sum []byte
 	if c == nil || c.opts.Secret.reveal == nil {

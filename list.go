@@ -14,26 +14,25 @@ import (
 	"github.com/gatewayz/aside/internal/scan"
 )
 
-// A KeyInfo tells of one cached value.
+// A KeyInfo describes one cached value.
 type KeyInfo struct {
 	Key      string
-	Tier     Tier          // what would answer a call of this process now: its memory, or Redis
-	TTL      time.Duration // for how long the value may still be served
+	Tier     Tier          // where a call of this process would find the value now: memory or Redis
+	TTL      time.Duration // how long the value may still be served
 	Age      time.Duration // since the start of the load that made it
-	Size     int64         // in Redis the bytes that are stored, in memory mode the estimated size of the value
-	Codec    string        // that has encoded the value: "json", "cbor", "raw", or the Name of a policy's; "" in memory mode
-	Tags     []string      // by which it can be invalidated, beside its category
+	Size     int64         // in Redis the stored bytes, in memory mode the estimated size of the value
+	Codec    string        // name of the codec that encoded the value: "json", "cbor", "raw", or a Codec's Name; "" in memory mode
+	Tags     []string      // for InvalidateTags
 	Negative bool          // a cached "not found"
 }
 
-// Keys goes over what is cached and matches the pattern; the zero Pattern stands for all keys of the
-// categories that the cache has a policy for: those of Options.Policies, and of others that were used, rows of TTL included. In Redis mode it reads what
-// Redis holds, in small portions, with pauses in which the server answers others, and without the values: a listing of many
-// keys takes its time. What was invalidated is not listed, nor is what is no value of a cache.
+// Keys lists the cached keys that match a pattern. The zero Pattern stands for all keys of the categories that the cache has a policy for:
+// those of Options.Policies, and those of policies that were used. In Redis mode Keys scans Redis in small portions, with pauses between them,
+// and does not read the values: a listing of many keys takes its time. Invalidated entries are not listed, nor are keys of other programs.
 //
-// What is stored or removed meanwhile may or may not be seen, and Redis may show a key twice. The sequence ends when its
-// consumer has enough, when ctx ends, or when Redis fails: then its last element is an error, ctx's or an *Error with
-// CodeUnavailable. It can be ranged over again, and by many goroutines.
+// A key that is stored or removed during the listing may or may not be listed, and Redis may list a key twice. The sequence ends early if ctx
+// ends or if Redis fails. Its last element is then an error: ctx's error, or an *Error with CodeUnavailable. It can be ranged over again, and
+// by many goroutines.
 func (c *Cache) Keys(ctx context.Context, pattern Pattern) iter.Seq2[KeyInfo, error] {
 	return func(yield func(KeyInfo, error) bool) {
 		err := c.usableWith(ctx)
@@ -85,7 +84,7 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 	case c.closed.Load():
 		yield(KeyInfo{}, ErrClosed)
 	default:
-		yield(KeyInfo{}, &Error{Code: CodeUnavailable, Message: "the keys in Redis cannot be listed: " + redisstore.Describe(err), Err: err})
+		yield(KeyInfo{}, &Error{Code: CodeUnavailable, Message: "listing the keys in Redis failed: " + redisstore.Describe(err), Err: err})
 	}
 }
 

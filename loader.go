@@ -9,7 +9,7 @@ import (
 	"github.com/gatewayz/aside/internal/flight"
 )
 
-// ID is what a Loader's ids can be: what a part of a Key can be.
+// ID is the constraint for a Loader's ids: the types that a part of a Key can have.
 type ID interface {
 	~string | ~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64
 }
@@ -24,7 +24,7 @@ type Loader[K ID, T any] struct {
 }
 
 // NewLoader binds a function that loads one value. GetMany calls it for several missing ids at the same time, up to 16.
-// Whatever is wrong with the arguments is reported by the first call.
+// Invalid arguments are reported by the first call.
 func NewLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, K) (T, error)) *Loader[K, T] {
 	l := &Loader[K, T]{cache: c, policy: &p}
 	if load != nil {
@@ -34,8 +34,8 @@ func NewLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, K) (T
 	return l
 }
 
-// NewBatchLoader binds a function that loads many values at once; Get calls it with one id. An id that it leaves out of
-// its map is not found. Whatever is wrong with the arguments is reported by the first call.
+// NewBatchLoader binds a function that loads many values at once. Get calls it with one id. An id that is missing in
+// its map is not found. Invalid arguments are reported by the first call.
 func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, []K) (map[K]T, error)) *Loader[K, T] {
 	l := &Loader[K, T]{cache: c, policy: &p}
 	if load != nil {
@@ -62,7 +62,7 @@ func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, er
 	return r.Value, err
 }
 
-// Lookup is Get with a result that explains itself.
+// Lookup is Get with a Result, which says where the value came from, how old it is, and why.
 func (l *Loader[K, T]) Lookup(ctx context.Context, id K, opts ...CallOption) (Result[T], error) {
 	return l.lookup(ctx, l.Key(id), id, opts)
 }
@@ -74,7 +74,7 @@ func (l *Loader[K, T]) lookup(ctx context.Context, key Key, id K, opts []CallOpt
 	return lookup(ctx, l.cache, key, l.loads(id), opts)
 }
 
-// loads is the loader of an id, nil where there is none.
+// loads returns the loader of an id, nil if l has no loader.
 func (l *Loader[K, T]) loads(id K) func(context.Context) (T, error) {
 	if l.one == nil {
 		return nil
@@ -102,7 +102,7 @@ func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error
 	return l.cache.Invalidate(ctx, keys...)
 }
 
-// Key returns the key of an id. That of a nil Loader is invalid.
+// Key returns the key of an id. For a nil Loader it is an invalid Key.
 func (l *Loader[K, T]) Key(id K) Key {
 	if err := l.usable(); err != nil {
 		return Key{bad: noLoader}
@@ -148,7 +148,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 			continue
 		}
 		wg.Go(func() {
-			// A panic here would end the process: the flight guards its own goroutine only.
+			// A panic here would end the process: the flight recovers panics of its own goroutine only.
 			err := error(flight.ErrGoexit)
 			var value T
 			defer func() {
@@ -160,7 +160,7 @@ func loadEach[K ID, T any](ctx context.Context, ids []K, load func(context.Conte
 				if err == nil {
 					values[id] = value
 				} else {
-					failed[id] = err // an Error with its key is made of it like of a flight's
+					failed[id] = err // callError turns it into an Error with the id's key
 				}
 				<-places
 			}()

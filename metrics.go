@@ -12,57 +12,56 @@ import (
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
-	// Pushes counts the changes that Redis has told this process of, its own included, and Gaps how often it stopped telling: a
-	// connection broke, everything was flushed, or nothing was asked for in a minute. What memory held from before a gap is not served
-	// any more.
+	// Pushes counts the invalidation messages from Redis, those about this process's own changes included. Gaps counts how often pushes
+	// were lost: a connection broke, everything was flushed, or the cache was not used for a minute. L1 entries from before a gap are not
+	// fresh any more.
 	Pushes uint64 `json:"pushes"`
 	Gaps   uint64 `json:"gaps"`
-	// RedisErrors counts invalidations by category, by tag, by pattern and of all that Redis did not confirm. They have no label.
+	// RedisErrors counts invalidations by category, by tag, by pattern and of everything that Redis did not confirm. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
 }
 
-// LabelMetrics counts the calls under one label, and what they led to. Each call is one of Hits or of Misses. The counters are exact;
-// read while calls go on, they may be a few calls apart from each other.
+// LabelMetrics has the counters of one label. Each call counts once, in Hits or in Misses. The counters are exact, but read while calls run
+// they may be a few calls apart from each other.
 type LabelMetrics struct {
 	Hits   uint64 `json:"hits"`   // calls that were answered from the cache: MemoryHits and RedisHits, cached "not found" and stale values included
-	Misses uint64 `json:"misses"` // calls that were not: they loaded, waited for a load, or failed
+	Misses uint64 `json:"misses"` // calls that loaded, waited for a load, or failed
 	Errors uint64 `json:"errors"` // failures of every kind: the sum of the four below
 
-	LoadErrors   uint64 `json:"loadErrors"`   // loads that failed, ErrNotFound not among them
-	RedisErrors  uint64 `json:"redisErrors"`  // operations on Redis that failed or timed out, or found it away
+	LoadErrors   uint64 `json:"loadErrors"`   // loads that failed; ErrNotFound is not a failure
+	RedisErrors  uint64 `json:"redisErrors"`  // operations on Redis that failed or timed out, or found it unavailable
 	DecodeErrors uint64 `json:"decodeErrors"` // values in Redis that could not be used
-	EncodeErrors uint64 `json:"encodeErrors"` // loaded values that could not be stored: the codec's refusal, or too large
+	EncodeErrors uint64 `json:"encodeErrors"` // loaded values that could not be stored: refused by the codec, or too large
 
 	MemoryHits   uint64        `json:"memoryHits"`   // hits in this process's memory
 	RedisHits    uint64        `json:"redisHits"`    // hits in Redis
 	NegativeHits uint64        `json:"negativeHits"` // of the hits, those on a cached "not found"; they are in MemoryHits or RedisHits too
-	StaleHits    uint64        `json:"staleHits"`    // of the hits, those on what Redis, being away, could not vouch for: StatusStale; they are in MemoryHits or RedisHits too
-	Fallbacks    uint64        `json:"fallbacks"`    // of the misses, those that loaded because Redis was away or failed
+	StaleHits    uint64        `json:"staleHits"`    // of the hits, those with StatusStale: Redis could not confirm the value; they are in MemoryHits or RedisHits too
+	Fallbacks    uint64        `json:"fallbacks"`    // of the misses, those that loaded because Redis was unavailable or failed
 	Loads        uint64        `json:"loads"`        // loader calls
-	LoadTime     time.Duration `json:"-"`            // spent in loaders, altogether
-	Overloads    uint64        `json:"overloads"`    // loads that were not begun, for want of room
-	RefusedFills uint64        `json:"refusedFills"` // loaded values not stored because they were invalidated meanwhile
+	LoadTime     time.Duration `json:"-"`            // time spent in loaders, in sum
+	Overloads    uint64        `json:"overloads"`    // loads that were refused, since the queue was full
+	RefusedFills uint64        `json:"refusedFills"` // loaded values that were not stored, because they were invalidated during the load
 
-	// Of the hits that Options.Check has drawn; in the JSON only where there were any.
-	Checked      uint64 `json:"-"` // compared with what the loader returns
-	Inconsistent uint64 `json:"-"` // of these, still wrong and still served after Check.Within
-	Unchecked    uint64 `json:"-"` // not compared: too many, gone by then, or their load failed or had no place
+	// Samples of Options.Check. The JSON has them only if there were any.
+	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
+	Inconsistent uint64 `json:"-"` // of these, values that were still served and still different after Check.Within
+	Unchecked    uint64 `json:"-"` // samples that were skipped: over Check.Rate, no longer cached, or the load failed or had no place
 }
 
 // Requests is the number of calls.
 func (m LabelMetrics) Requests() uint64 { return m.Hits + m.Misses }
 
-// HitRate is the share of calls that were hits, 0 where there was no call.
+// HitRate is the share of calls that were hits, 0 without calls.
 func (m LabelMetrics) HitRate() float64 { return ratio(m.Hits, m.Requests()) }
 
-// MissRate is the share of calls that were misses, 0 where there was no call.
+// MissRate is the share of calls that were misses, 0 without calls.
 func (m LabelMetrics) MissRate() float64 { return ratio(m.Misses, m.Requests()) }
 
-// ErrorRate is the number of errors for each call, 0 where there was no call. One call can meet several errors.
+// ErrorRate is the number of errors per call, 0 without calls. One call can cause several errors.
 func (m LabelMetrics) ErrorRate() float64 { return ratio(m.Errors, m.Requests()) }
 
-// InconsistentPerMillion is how many in a million of the hits that were checked were wrong for longer than Check.Within, 0 where
-// none was checked.
+// InconsistentPerMillion is how many of a million checked hits were inconsistent, 0 without checks.
 func (m LabelMetrics) InconsistentPerMillion() float64 { return 1e6 * ratio(m.Inconsistent, m.Checked) }
 
 func ratio(part, whole uint64) float64 {
@@ -100,7 +99,7 @@ type checkFigures struct {
 	InconsistentPerMillion float64 `json:"inconsistentPerMillion"`
 }
 
-// Metrics returns the counters of every label that has any, as they stand. On a nil cache there are none.
+// Metrics returns the counters of every label that has counted something. On a nil cache there are none.
 func (c *Cache) Metrics() Metrics {
 	m := Metrics{Labels: map[string]LabelMetrics{}}
 	if c == nil {

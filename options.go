@@ -23,31 +23,33 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// Options configures a cache. The zero value is a cache in memory alone; every zero field stands for its default.
+// Options configures a cache. The zero value is a cache in memory alone. Every zero field stands for its default.
 type Options struct {
-	// Redis is where values are kept, shared by all processes that name the same server. Zero: in memory alone.
-	// OptionsFromEnv fills it from the environment, rueidis.ParseURL from a URL. A password belongs into AuthCredentialsFn, by
-	// Credentials: no method of Options is asked when one in Password is printed as part of an unexported field. The first address that answers is asked whether
-	// it is part of a cluster, whose primaries are then all connected to, by the addresses that they tell clients; if it is not,
-	// all addresses must lead to the same server, and the first that answers is used, whenever a connection is made. ForceSingleClient,
-	// a Sentinel, or a database other than 0 has it taken for one server. With a ConnLifetime, another connection takes the place of
-	// each before its life ends. How often a cluster is looked at is up to the cache. An option that would break what the
-	// cache promises is refused: reading from replicas, rueidis' own client-side caching, its hooks and DisableCache, ClientNoTouch,
-	// redirects of a standalone server, sizes and delays without measure, and a KeepAlive and
-	// ConnWriteTimeout with which a server that hangs would not be noticed within 3 s.
+	// Redis is the server, cluster or Sentinel setup that stores values for all processes. Zero: memory alone. OptionsFromEnv fills it from
+	// the environment, rueidis.ParseURL from a URL. Set a password by AuthCredentialsFn and Credentials: a Password field can be printed
+	// where Options are part of an unexported field.
+	//
+	// The cache asks the first address that answers whether it is part of a cluster, and then connects to all primaries, by the addresses
+	// that they announce. Otherwise all addresses must lead to the same server, and each connection is made to the first one that answers.
+	// ForceSingleClient, a Sentinel, or a database other than 0 means one server. With a ConnLifetime, each connection is replaced
+	// before it ends.
+	//
+	// New refuses options that would break the cache's guarantees: reads from replicas, rueidis' own client-side caching, its hooks and
+	// DisableCache, ClientNoTouch, redirects of a standalone server, excessive sizes and delays, and a KeepAlive and ConnWriteTimeout with
+	// which a hanging server is not noticed within 3 s.
 	Redis rueidis.ClientOption
 
-	// Namespace keeps what several caches have on one Redis apart: the names of all that a cache with one keeps there, keys,
-	// leases, generations and the channel of announcements included, begin with it and "%:", as in "shop%:models:all:all", and
-	// it neither sees nor touches anything else. Key.String, patterns, Keys and metrics are without it. All processes that share
-	// a cache have the same. It has at most 64 bytes and none of : * ? [ ] \ { } % or a control character. Default: none.
+	// Namespace prefixes every name that this cache uses in Redis (keys, leases, versions, channel) with the namespace and "%:", as in
+	// "shop%:models:all:all", so that several caches can share a server. Key.String, patterns, Keys and metrics do not include it. All
+	// processes that share a cache must have the same Namespace. It has at most 64 bytes and none of : * ? [ ] \ { } % or a control
+	// character. Default: none.
 	Namespace string
 
-	// Policies are checked by New, so that a mistake in one fails there and not at its first use. They, and their categories, are known
-	// from the start: list rows of TTL too that are to be invalidated by category before this process has used them.
+	// Policies are checked by New, so that a mistake in one fails there and not at its first use. Their categories are known from the start:
+	// list a policy, also a row of TTL, if its category is to be invalidated before this process has used the policy.
 	Policies []Policy
 
-	// TTLs overrides the TTL of policies, by name: those of Policies and of the TTL table.
+	// TTLs overrides the TTL of policies by name: of those in Policies and in the TTL table.
 	TTLs map[string]time.Duration
 
 	// Secret keys the hashes of HashID. Use at least 16 random bytes, the same in every process: NewSecret(os.Getenv("CACHE_SECRET")).
@@ -56,97 +58,101 @@ type Options struct {
 	// MaxEntries bounds the entries in memory. Default: 100,000.
 	MaxEntries int
 
-	// MaxBytes bounds the bytes of the values in memory, as far as they can be estimated: what a type keeps behind
-	// unexported pointers and maps, or beside a lock, is its own and not looked at. A value that takes more than an eighth of it may
-	// be loaded some times before it is kept, since others have to give way to it. Default: 128 MiB.
+	// MaxBytes bounds the estimated size of the values in memory. The estimate uses reflection. It does not follow unexported
+	// pointers or maps, nor look into structs that contain a lock. A value larger than an eighth of MaxBytes may be loaded several times
+	// before memory keeps it, since other values have to be evicted first. Default: 128 MiB.
 	MaxBytes int64
 
-	// MaxValueBytes bounds one value: in Redis its encoded bytes before compression, in memory its estimated size. A
-	// larger one is returned but not stored. What a codec makes of so many bytes can take several times their size in
-	// memory: a JSON or CBOR value that would take more than 32 times MaxValueBytes is neither stored nor decoded; a
-	// Codec of your own has to see to that itself. Default: 64 MiB, at most 1 GiB.
+	// MaxValueBytes bounds one value: in Redis its encoded size before compression, in memory its estimated size. A larger value is
+	// returned, and not stored. A decoded value can take several times its encoded size in memory: a JSON or CBOR value that would take more
+	// than 32 times MaxValueBytes is neither stored nor decoded. A Codec of your own must set such a limit itself. Default: 64 MiB, at
+	// most 1 GiB.
 	MaxValueBytes int
 
 	// CompressFrom is the encoded size from which values are compressed (s2) in Redis. Default: 1 KiB. Negative: never.
 	CompressFrom int
 
 	// ChunkFrom is the size, encoded and compressed, above which a value is stored in chunks of 256 KiB, each under a key of its
-	// own, which travel on a second connection: nobody who asks for a small value waits behind a large one. Default: 256 KiB.
-	// Negative: never.
+	// own. Chunks use a second connection, so that small values do not wait behind large ones. Default: 256 KiB. Negative: never.
 	ChunkFrom int
 
-	// OpTimeout bounds what one call may wait for Redis, not counting loads, waits for other processes' loads, and the
-	// first connection, which has a second for each of its steps and three in all, or OpTimeout where that is longer. Values
-	// known to be large get more, a second for every 32 MiB; so do batches, a second for every 8,192 keys. The first operations of
-	// a process may take a second, until one was quick enough, or it has had a connection for three seconds. Without chunks
-	// (ChunkFrom) the first operations of a policy get half a second, since nothing is known of its values yet. Default:
-	// 50 ms, at most 1 min.
+	// OpTimeout bounds how long one call waits for Redis. Loads, and waits for other processes' loads, are not counted. Some operations get
+	// more time:
+	//
+	//   - the first connection: a second for each of its steps and three in all, or OpTimeout where that is longer;
+	//   - values known to be large: a second for every 32 MiB;
+	//   - batches: a second for every 8,192 keys;
+	//   - the first operations of a process: a second, until one was quick enough, or the connection is three seconds old;
+	//   - without chunks (ChunkFrom), the first operations of a policy: half a second.
+	//
+	// Default: 50 ms, at most 1 min.
 	OpTimeout time.Duration
 
-	// LoadTimeout bounds a load and everyone who waits for it, for policies that set none. Default: 60 s.
+	// LoadTimeout bounds a load, and the wait of its callers, for policies that set none. Default: 60 s.
 	LoadTimeout time.Duration
 
-	// LoadGrace is how long a load goes on after the last caller that waited for it has left, for policies that set none: what it
-	// brings is kept, and callers that come meanwhile share it. So callers that wait for less time than a load takes are served from
-	// the cache all the same. It ends with the LoadTimeout at the latest. It is not for a load that has not begun yet: one that waits
-	// for a place (MaxLoads), or for a load of another process, ends when nobody waits for it. Nor does it keep a place from a load
-	// that somebody waits for: where all are taken, that one ends the load that nobody has waited for for the longest time, and has its
-	// place as soon as its loader has come back. So where more keys than MaxLoads are asked for all the time, by callers that wait for
-	// less time than their loads take, loads that nobody waits for give way, and what they were to bring may never be kept. A load asks the context of its first caller for values until it ends: pass none that a
-	// framework uses again for another request. Default: 5 s. Negative: a load that nobody waits for is cancelled at once.
+	// LoadGrace is how long a load goes on after its last waiting caller has left, for policies that set none. Its value is cached, and
+	// callers that come in the meantime share it. So callers whose time limit is shorter than a load are still served from the cache in
+	// the end. The load ends with the LoadTimeout at the latest.
+	//
+	// A load that has not begun has no LoadGrace: one that waits for a place (MaxLoads), or for another process's load, ends with its last
+	// caller. If all places are taken, a load with waiting callers ends the load that has been without callers for the longest time, and
+	// takes its place when that loader returns. So if callers keep asking for more keys than MaxLoads, and leave before their loads end,
+	// some values may never be cached.
+	//
+	// A load asks the context of its first caller for values until it ends: do not pass a context that a framework reuses for another
+	// request. Default: 5 s. Negative: a load is cancelled as soon as no caller waits for it.
 	LoadGrace time.Duration
 
-	// MaxLoads bounds how many loader calls of the process run at once, those made inside of a loader not counted: they share
-	// its place. A batch is one. The others wait in their order. Default: 256.
+	// MaxLoads bounds how many loader calls of the process run at once. A batch counts as one. Loads that are made inside a loader, with its
+	// context, share its place. Other loads are queued, first in, first out. Default: 256.
 	MaxLoads int
 
-	// MaxQueuedLoads bounds how many loads wait for a place; callers beyond that get an error with CodeOverloaded at once.
-	// Default: 4 times MaxLoads. Negative: none waits.
+	// MaxQueuedLoads bounds the queue of loads that wait for a place. Beyond that, calls fail with CodeOverloaded at once.
+	// Default: 4 times MaxLoads. Negative: no queue.
 	MaxQueuedLoads int
 
 	// NegativeTTL is how long ErrNotFound is cached, for policies that set none, but no longer than their TTL. Default: 30 s.
-	// Negative: not at all.
+	// Negative: it is not cached.
 	NegativeTTL time.Duration
 
-	// DegradedTTL is how long a value is served without Redis' word that it is still right, for policies that set none: see
-	// Policy.DegradedTTL. Default: 30 s. Negative: not at all.
+	// DegradedTTL is how long stale values are served while Redis is unavailable, for policies that set none: see
+	// Policy.DegradedTTL. Default: 30 s. Negative: they are not served.
 	DegradedTTL time.Duration
 
-	// LeaseTTL is how long another process waits for the load of one that has died. A lease is renewed while its loader
-	// runs. Default: 5 s, at least 100 ms.
+	// LeaseTTL is how long other processes wait after the process that holds a key's lease crashes. Live holders renew their lease. Default:
+	// 5 s, at least 100 ms.
 	LeaseTTL time.Duration
 
-	// Backoff is how long no load of a key begins after two in a row have failed; callers get the error of the last one meanwhile,
-	// in one with CodeBackoff. It doubles with each further failure in a row up to MaxBackoff, and is varied by a quarter either way.
-	// The first failure holds back nobody: those who waited for it get its error, and the next caller loads again. A failure is no
-	// longer in a row with one that was so long ago that MaxBackoff has passed since the next load could have begun. Default: 100 ms. Negative: a failed load is repeated by the next
-	// caller, always. The last 32,768 keys are remembered whose load has failed, beside what MaxEntries and MaxBytes bound,
-	// and 1,024 errors of theirs: of others, what is told is the beginning of its text. A load that began before
-	// the last failure is no further one, and a loader that fails since the caller around it has left, whose context it works with, is none at all.
+	// Backoff is how long a key is not loaded after its second consecutive failure. Calls then fail with CodeBackoff, and wrap the last error.
+	// It doubles with each further failure up to MaxBackoff, and varies randomly by a quarter. After the first failure the next caller
+	// loads again. A failure is consecutive unless MaxBackoff has passed since the next load was allowed. Not counted are a load that
+	// began before the last failure, and a loader that uses its caller's context instead of its own and fails when that caller leaves.
+	//
+	// The cache remembers the last 32,768 keys with failures, in addition to MaxEntries and MaxBytes, and 1,024 of their errors. For the
+	// others it remembers the beginning of the error's text. Default: 100 ms. Negative: no backoff.
 	Backoff time.Duration
 
 	// MaxBackoff bounds Backoff. Default: 5 s, or Backoff where that is longer.
 	MaxBackoff time.Duration
 
-	// OnInvalidated is told of each invalidation that this process has made by Cache.Invalidate, InvalidateTags,
-	// InvalidateCategory, InvalidatePattern or InvalidateAll, once it is confirmed; where Redis was away, that is when it has come
-	// back. It is told at least once: after a lost connection, invalidations of the last seconds are sent again, and told again. It
-	// runs in a goroutine of its own, one call at a time, in the order of confirmation, and holds up nothing else. Where it cannot
-	// keep up, and 65,536 invalidations or 128 MiB of names wait for it, they are told as one that has All set. A panic in it is logged. Close waits until it
-	// has been told of the rest, up to 10 s, so it must not call Close, and must return. Default: nobody is told.
+	// OnInvalidated is called for each invalidation that this process makes by Cache.Invalidate, InvalidateTags, InvalidateCategory,
+	// InvalidatePattern or InvalidateAll, once Redis has confirmed it. Delivery is at least once: after a reconnect, invalidations of the
+	// last seconds are sent again, and delivered again. It is called from one goroutine of its own, in the order of confirmation, and delays
+	// nothing else. If 65,536 invalidations or 128 MiB of names are pending, they are collapsed into one with All set. A panic is logged.
+	// Close waits up to 10 s until the pending ones are delivered, so OnInvalidated must return, and must not call Close. Default: none.
 	OnInvalidated func(Invalidation)
 
-	// Check has a small share of hits compared with what their loaders return now, and counts how many were wrong. Default:
-	// none.
+	// Check compares a small share of hits with a fresh load, and counts inconsistent ones. Default: none.
 	Check Check
 
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Its handler runs on
-	// a goroutine of its own and holds up nothing: lines that it does not take, because it panics or is too slow, are lost, and
-	// the next one that it takes is followed by their number. Default: slog.Default().
+	// a goroutine of its own, and delays nothing. Lines are lost while the handler panics or is too slow, and a later line says how many.
+	// Default: slog.Default().
 	Logger *slog.Logger
 }
 
-// String tells what an operator may know: no password, no user name, no secret.
+// String returns a summary without passwords, user names and secrets.
 func (o Options) String() string {
 	if len(o.Redis.InitAddress) == 0 {
 		return "aside.Options{memory}"
@@ -172,8 +178,8 @@ const (
 	maxNamespace  = 64
 )
 
-// prefix is what the names of all that the cache has in Redis begin with. In no key is a percent sign followed by a colon, since
-// it begins an escape, and no namespace holds one: so no name is that of two caches.
+// prefix is the prefix of all names that the cache uses in Redis. A key contains no percent sign followed by a colon, since a percent
+// sign begins an escape, and a namespace contains no percent sign: so no name belongs to two caches.
 func (o Options) prefix() string {
 	if o.Namespace == "" {
 		return ""
@@ -181,7 +187,7 @@ func (o Options) prefix() string {
 	return o.Namespace + "%:"
 }
 
-// longestSilence bounds how long a hit in memory can count as fresh although Redis would not tell of a change any more.
+// longestSilence bounds how long a hit in memory can count as fresh on a connection that delivers no pushes any more.
 const longestSilence = 3 * time.Second
 
 func cloneRedis(r rueidis.ClientOption) rueidis.ClientOption {
@@ -190,12 +196,12 @@ func cloneRedis(r rueidis.ClientOption) rueidis.ClientOption {
 	return r
 }
 
-// withDefaults returns the options with their zero fields filled in, and all that is wrong with them.
+// withDefaults returns the options with their zero fields filled in, and an error for each invalid one.
 func (o Options) withDefaults() (Options, []error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, invalidOption("Options."+format, args...)) }
 
-	// Copies: a caller that goes on using its slices and maps must not change a running cache.
+	// Copies, so that a caller that changes its slices and maps does not change a running cache.
 	o.Policies, o.TTLs = slices.Clone(o.Policies), maps.Clone(o.TTLs)
 	o.Redis = cloneRedis(o.Redis)
 	o.MaxEntries = cmp.Or(o.MaxEntries, 100_000)
@@ -254,7 +260,7 @@ func (o Options) withDefaults() (Options, []error) {
 	return o, append(errs, checkRedis(o.Redis)...)
 }
 
-// checkRedis refuses what New could not carry out, or what would break a promise.
+// checkRedis refuses options that New cannot carry out, or that would break a guarantee.
 func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse := func(set bool, field, why string) {
 		if set {
@@ -278,7 +284,7 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(r.ClientNoTouch, "ClientNoTouch", "a server that is full would evict first what is read most: leave it unset")
 	refuse(r.Standalone.EnableRedirect, "Standalone.EnableRedirect", "the cache would not know which server it reads: leave it unset, and name a Sentinel or a cluster")
 	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
-	// With these rueidis opens further connections as commands come, in the time of whoever sends them.
+	// With these, rueidis opens further connections when a command is sent, and the sender waits.
 	const dials = "a caller would wait for a connection to be made: leave it unset"
 	refuse(r.DisableAutoPipelining, "DisableAutoPipelining", dials)
 	refuse(r.BlockingPipeline != 0, "BlockingPipeline", dials)
@@ -302,12 +308,12 @@ func checkRedis(r rueidis.ClientOption) (errs []error) {
 	refuse(!isClientName(r.Sentinel.ClientName), "Sentinel.ClientName", names)
 	refuse(r.ClusterOption.ShardsRefreshInterval < 0, "ClusterOption.ShardsRefreshInterval", "set a positive duration, or 0 for none")
 	refuse(r.Sentinel.TopologyRefreshInterval < 0, "Sentinel.TopologyRefreshInterval", "set a positive duration, or 0 for none")
-	// A dialer of the user's own may give addresses another meaning. The address is not shown: it may be a whole URL.
+	// A dialer of the program's may give addresses another meaning. The address is not shown: it may be a whole URL with a password.
 	ownDialer := r.DialCtxFn != nil || r.DialFn != nil
 	refuse(slices.ContainsFunc(r.InitAddress, func(addr string) bool { return addr == "" || !ownDialer && !isHostPort(addr) }),
 		"InitAddress", "it holds an address that is not of the form host:port (OptionsFromEnv and rueidis.ParseURL take URLs)")
 	if len(r.InitAddress) == 0 {
-		// Somebody who gives a password or a database means a server, and must not get a cache in memory without a word.
+		// Options with a password or a database are meant for a server, and must not silently make a cache in memory.
 		set := r.Username != "" || r.Password != "" || r.SelectDB != 0 || r.TLSConfig != nil || r.Sentinel.MasterSet != "" ||
 			r.DialCtxFn != nil || r.AuthCredentialsFn != nil || r.ClientName != ""
 		refuse(set, "InitAddress", "it is empty although other fields of Redis are set: name the server as host:port, or leave all of Redis unset for memory alone")

@@ -12,8 +12,7 @@ import (
 	"github.com/gatewayz/aside/internal/glob"
 )
 
-// A Pattern names keys of one category. Code makes it with Policy.Match, from the same parts as keys; ParsePattern reads one
-// that somebody has written.
+// A Pattern matches keys of one category. Policy.Match makes it from parts, as Policy.Key makes keys. ParsePattern parses text from users.
 //
 // The zero Pattern stands for all keys of all categories: Cache.Keys lists them, Cache.InvalidatePattern refuses it.
 type Pattern struct {
@@ -24,19 +23,19 @@ type Pattern struct {
 
 type wildcard struct{}
 
-// Wildcard is a part for Policy.Match that stands for any text, and, as the asterisk of Redis' patterns does, for any number
-// of further parts too: Match("ABC", Wildcard) matches every key that begins with Key("ABC") and has at least one part more.
+// Wildcard is a part for Policy.Match that stands for any text, and like the asterisk of Redis' patterns for any number
+// of further parts: Match("ABC", Wildcard) matches every key that begins with Key("ABC") and has at least one more part.
 var Wildcard wildcard
 
 const (
 	maxPattern = 128 // bytes that ParsePattern takes
-	maxStars   = 4   // servers before Redis 7.0.9 try each of them at every place of a key
+	maxStars   = 4   // Redis before 7.0.9 tries each asterisk at every position of a key
 )
 
-// String returns the pattern as Redis gets it, such as "sessions:ABC:*"; "" for the zero Pattern and for an invalid one.
+// String returns the pattern in Redis' syntax, such as "sessions:ABC:*", and "" for the zero Pattern and for an invalid one.
 func (p Pattern) String() string { return p.text }
 
-// Err returns nil for a pattern that can be used, else an *Error with CodeInvalidPattern that says what is wrong with it.
+// Err returns nil for a valid pattern, otherwise an *Error with CodeInvalidPattern that says what is wrong.
 func (p Pattern) Err() error {
 	if p.bad == "" {
 		return nil
@@ -54,20 +53,19 @@ func (p Pattern) matches(key string) bool {
 	return p.glob.Match(key)
 }
 
-// category is what all keys begin with that match.
+// category is the category of all matching keys.
 func (p Pattern) category() string {
 	name, _, _ := strings.Cut(p.glob.Prefix(), ":")
 	return name
 }
 
-// Match makes the pattern of those keys of the policy's category that have these parts, each of them a string, an integer or
-// Wildcard:
+// Match makes a pattern for keys of the policy's category. Each part is a string, an integer or Wildcard:
 //
-//	aside.TTL.SessionsList.Match(c.HashID(user), aside.Wildcard)   // sessions:…:*, all that is kept of one user's sessions
+//	aside.TTL.SessionsList.Match(c.HashID(user), aside.Wildcard)   // sessions:…:*, everything about one user's sessions
 //	aside.TTL.SessionsList.Match(aside.Wildcard)                   // sessions:*, like the category
 //
-// Parts are escaped as in keys, so text of users is always itself and never a pattern. A pattern can have up to four Wildcards.
-// All policies of a category share its keys: which of them Match is called on makes no difference.
+// Parts are escaped as in keys, so that an asterisk in a string is no wildcard. A pattern can have up to four Wildcards.
+// All policies of a category share its keys, so it does not matter on which of them Match is called.
 func (p *Policy) Match(parts ...any) Pattern {
 	if p == nil {
 		return Pattern{bad: "a pattern of a nil Policy: declare one with a Category and a TTL"}
@@ -96,7 +94,7 @@ func (p *Policy) Match(parts ...any) Pattern {
 func newPattern(text string) Pattern {
 	g, err := glob.Parse(text)
 	if err != nil {
-		return Pattern{bad: "the pattern cannot be read: " + err.Error()}
+		return Pattern{bad: "invalid pattern: " + err.Error()}
 	}
 	if g.Stars() > maxStars {
 		return Pattern{bad: "the pattern has more than " + strconv.Itoa(maxStars) + " wildcards: use fewer"}
@@ -104,14 +102,12 @@ func newPattern(text string) Pattern {
 	return Pattern{text: text, glob: g}
 }
 
-// ParsePattern reads a pattern as Redis understands it, such as "sessions:ABC:*": an asterisk is any text, colons included, ?
-// any one byte, [abc], [a-c] and [^abc] one byte of a set of ASCII characters or outside of it.
+// ParsePattern parses a Redis glob from user input, such as "sessions:ABC:*". An asterisk matches any text, colons included, ?
+// any one byte, and [abc], [a-c] and [^abc] one byte that is in a set of ASCII characters, or not in it.
 //
-// It is matched against keys as they stand in Redis. There, whatever has a meaning in patterns is percent-escaped: the id a*b
-// is written a%2Ab, and a pattern names it in the same way. A literal prefix is required, the category and its colon at least; so
-// a pattern never reaches beyond a category, and a lone asterisk is refused. A pattern has at most 128 bytes and four asterisks.
-// What can match no key, such as an unescaped brace, is refused too: the error, an *Error with CodeInvalidPattern, says what to
-// write instead.
+// The pattern is matched against the text of keys, in which special characters are percent-escaped: the id a*b is a%2Ab, in keys and in
+// patterns. A pattern must begin with a literal category and its colon. It has at most 128 bytes and four asterisks. A pattern that matches
+// no key, such as one with an unescaped brace, is refused. The error, an *Error with CodeInvalidPattern, says what to write instead.
 func ParsePattern(text string) (Pattern, error) {
 	if bad := checkPattern(text); bad != "" {
 		return Pattern{}, &Error{Code: CodeInvalidPattern, Message: bad}
@@ -120,8 +116,8 @@ func ParsePattern(text string) (Pattern, error) {
 	return p, p.Err()
 }
 
-// checkPattern says what is wrong with a pattern that somebody has written, beyond what glob.Parse sees; "" if nothing is. It
-// repeats no more of the text than a character.
+// checkPattern returns what is wrong with a pattern from user input, in addition to the checks of glob.Parse, and "" for a valid one. It quotes at
+// most one character of the text.
 func checkPattern(text string) string {
 	const form = "write the category, a colon, and what its keys have in common, as in sessions:ABC:*"
 	switch {
@@ -130,31 +126,31 @@ func checkPattern(text string) string {
 	case len(text) > maxPattern:
 		return fmt.Sprintf("the pattern has %d bytes, more than %d: give a shorter prefix and an asterisk", len(text), maxPattern)
 	case !utf8.ValidString(text):
-		return "the pattern is not valid UTF-8: write bytes that are none as they stand in keys, as in %FF"
+		return "the pattern is not valid UTF-8: escape other bytes as keys do, as in %FF"
 	}
 	category, _, ok := strings.Cut(text, ":")
 	switch {
 	case !ok && !strings.ContainsAny(text, "*?["):
-		return "the pattern names no more than a category: " + form
+		return "the pattern is a category alone: " + form
 	case category == reservedCategory:
 		return "the category " + reservedCategory + " is reserved for everything: " + form
 	case category == "" || strings.ContainsAny(category, `*?[\`) || !ok:
 		return "the pattern does not begin with a category: " + form
 	case !keyspace.Plain(category):
-		return "the category of the pattern holds a character that no category has: " + form
+		return "the category of the pattern has a character that is not allowed in categories: " + form
 	}
 	class := false
 	for i, r := range text {
 		switch {
 		case r == '{' || r == '}' || r == ']' && !class || unicode.IsControl(r):
-			return fmt.Sprintf("keys hold no %q: write %s, as it stands in them", r, string(keyspace.AppendEscaped(nil, string(r))))
+			return fmt.Sprintf("keys contain no %q: write %s, as keys do", r, string(keyspace.AppendEscaped(nil, string(r))))
 		case r == '[':
 			class = true
 		case r == ']':
 			class = false
 		case r == '\\' && i+1 < len(text) && !class:
 			if next, _ := utf8.DecodeRuneInString(text[i+1:]); next != ':' && keyspace.Special(next) {
-				return fmt.Sprintf("keys hold no %q, so a backslash before it matches nothing: write %s, as it stands in them", next, string(keyspace.AppendEscaped(nil, string(next))))
+				return fmt.Sprintf("keys contain no %q, so a backslash before it matches nothing: write %s, as keys do", next, string(keyspace.AppendEscaped(nil, string(next))))
 			}
 		case r == '%' && !class:
 			if bad := checkEscape(text[i:]); bad != "" {
@@ -165,9 +161,9 @@ func checkPattern(text string) string {
 	return ""
 }
 
-// checkEscape says what is wrong with the escape that text begins with.
+// checkEscape returns what is wrong with the escape at the beginning of text, "" for a valid one.
 func checkEscape(text string) string {
-	const bad = "a percent sign begins an escape of two upper-case hexadecimal digits, as in %2A, and stands for itself as %25"
+	const bad = "a percent sign begins an escape of two upper-case hexadecimal digits, as in %2A: write %25 for the sign itself"
 	if len(text) < 3 {
 		return bad
 	}
@@ -176,7 +172,7 @@ func checkEscape(text string) string {
 		return bad
 	}
 	if c < utf8.RuneSelf && !keyspace.Special(rune(c)) {
-		return fmt.Sprintf("keys hold %q as it is, not as %s: write it so", rune(c), text[:3])
+		return fmt.Sprintf("keys do not escape %q: write it instead of %s", rune(c), text[:3])
 	}
 	return ""
 }

@@ -19,38 +19,38 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A resolved policy is a policy as one cache carries it out: with the defaults filled in and the overrides applied. It is what the entries
-// of the policy in memory are held by, so that a hit finds it without a search.
+// A resolved policy is a policy of one cache, with the defaults filled in and the overrides applied. It owns the policy's entries in memory, so
+// that a hit finds it without a search.
 type resolved struct {
 	policy Policy
-	source atomic.Pointer[Policy] // the first key's policy: comparing pointers spares the hit path comparing fields
+	source atomic.Pointer[Policy] // the policy of the first key: a hit compares pointers before it compares fields
 	engine.Policy
 }
 
 // is reports whether r is p, resolved.
 func (r *resolved) is(p *Policy) bool { return r.source.Load() == p || r.policy.equal(p) }
 
-// A policyTable has a cache's policies by name. A program that makes a policy for each tenant does not fill it: beyond a number, those that
-// were met in calls are in it for as long as something in memory is theirs, and the newest of them otherwise.
+// A policyTable has a cache's policies by name. It is bounded for programs that make a policy for each tenant: beyond mostPoliciesMet, it
+// keeps a policy that was first used in a call while an entry in memory belongs to it, and the newest of the others.
 type policyTable struct {
 	opts    *Options
 	metrics *stats.Registry
-	byName  atomic.Pointer[map[string]*resolved] // those that stay; reading it takes no lock
+	byName  atomic.Pointer[map[string]*resolved] // policies that are kept for good; reading it takes no lock
 
 	mu       sync.Mutex // for writers, too
-	met      int        // of byName, in calls; guarded by mu
+	met      int        // how many of byName were first used in a call; guarded by mu
 	fleeting weakmap.Map[resolved]
-	calls    map[*stats.Counters]uint64 // how many each label had counted when inUse was asked last; inUse is called by one goroutine
+	calls    map[*stats.Counters]uint64 // of each label at the last inUse, which one goroutine calls
 }
 
 const (
-	mostPoliciesMet  = 256  // that stay
-	mostPoliciesHeld = 1024 // of the others
-	mostInUse        = 256  // categories in one round: see inUse
+	mostPoliciesMet  = 256  // first used in a call, and kept for good
+	mostPoliciesHeld = 1024 // others that are kept
+	mostInUse        = 256  // categories that inUse returns
 )
 
-// newPolicyTable fills a table from Options, and reports everything that is wrong with them. The predeclared rows are in it once they
-// are used or listed: a program may have policies of its own by their names.
+// newPolicyTable fills a table from Options, and returns an error for each invalid policy. The predeclared rows are in the table once they
+// are used or listed, since a program may have policies of its own with their names.
 func newPolicyTable(opts *Options, metrics *stats.Registry) (*policyTable, []error) {
 	t := &policyTable{opts: opts, metrics: metrics, fleeting: weakmap.New[resolved](mostPoliciesHeld), calls: make(map[*stats.Counters]uint64)}
 	t.byName.Store(&map[string]*resolved{})
@@ -78,9 +78,9 @@ func newPolicyTable(opts *Options, metrics *stats.Registry) (*policyTable, []err
 	return t, errs
 }
 
-// resolve finds a key's policy, and registers one that was never seen before.
+// resolve finds a key's policy, and registers a new one.
 func (t *policyTable) resolve(p *Policy) (*resolved, error) {
-	// By its fields, though the pointer be known: one that was changed after its first use is another policy.
+	// The fields are compared even if the pointer is known: a policy that was changed after its first use is another policy.
 	if r, ok := (*t.byName.Load())[p.name()]; ok && r.policy.equal(p) {
 		r.source.CompareAndSwap(nil, p)
 		return r, nil
@@ -88,12 +88,12 @@ func (t *policyTable) resolve(p *Policy) (*resolved, error) {
 	return t.register(p, isRow(p))
 }
 
-// isRow reports whether a policy is a row of the predeclared table. Those are few, and have a place of their own once they are used.
+// isRow reports whether a policy is a row of the predeclared table. Rows are few, and kept for good once they are used.
 func isRow(p *Policy) bool {
 	return slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == p.Name && row.equal(p) })
 }
 
-// register adds a policy to the table: one that New was given, or one that was met in a call.
+// register adds a policy to the table: listed in Options, or first used in a call.
 func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	if err := p.validate(); err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (t *policyTable) categories() (names []string) {
 	return names
 }
 
-// inUse returns the categories that calls have asked for since it was called last: see tags.Registry.Touch.
+// inUse returns the categories that were used since its last call: see tags.Registry.Touch.
 func (t *policyTable) inUse() (list []string) {
 	used := make(map[*stats.Counters]bool)
 	categories := make(map[string]bool)
@@ -202,7 +202,8 @@ func (t *policyTable) codecName(id uint32) string {
 	return "unknown"
 }
 
-// ownerOf is what stands for a policy in its stored values: 0 for the name of one that is named like its category.
+// ownerOf identifies a policy in its stored values, by a hash of its name and by its version. The hash of a policy that is named like its
+// category is 0.
 func ownerOf(p *Policy) uint64 {
 	if p.name() == p.Category {
 		return uint64(p.Version)

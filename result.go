@@ -7,38 +7,38 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// A Status tells how a call was answered.
+// A Status says how a call was answered.
 type Status string
 
-// The ways in which a call is answered.
+// The statuses of a Result.
 const (
 	StatusHit      Status = "hit"      // from the cache
-	StatusStale    Status = "stale"    // from memory, without Redis' word that it is still right: Redis was away or failed
-	StatusMiss     Status = "miss"     // by a load, this caller's or one that it shared
-	StatusFallback Status = "fallback" // by a load, because Redis was away or failed
+	StatusStale    Status = "stale"    // from memory, while Redis cannot confirm that the value is current
+	StatusMiss     Status = "miss"     // by a load, its own or a shared one
+	StatusFallback Status = "fallback" // by a load, because Redis was unavailable or failed
 )
 
-// A Tier tells where a value came from.
+// A Tier says where a value came from.
 type Tier string
 
-// Where values come from.
+// The tiers of a Result.
 const (
 	TierMemory Tier = "memory" // this process's memory
 	TierRedis  Tier = "redis"
 	TierOrigin Tier = "origin" // the loader
 )
 
-// A Result is a value that explains itself.
+// A Result is a value, and how the call got it.
 type Result[T any] struct {
 	Value  T
 	Status Status
 	Tier   Tier
 	Age    time.Duration // since the start of the load that made the value
-	TTL    time.Duration // for how long the value may still be served; 0 if it is not stored
-	Reason string        // why the answer was not a better one, in a few words
+	TTL    time.Duration // how long the value may still be served; 0 if it is not stored
+	Reason string        // why the call was not an L1 hit, such as "expired" or "invalidated by a tag or its category"; for people, do not parse it
 }
 
-// count counts a call that was answered by an outcome, or by err.
+// count counts a call by its outcome, or by err.
 func count(in *stats.Counters, out engine.Outcome, err error) {
 	switch {
 	case err != nil || out.Status == engine.StatusMiss:
@@ -50,7 +50,7 @@ func count(in *stats.Counters, out engine.Outcome, err error) {
 	}
 }
 
-// resultOf gives one caller its share of an outcome.
+// resultOf makes the Result of one caller.
 func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error) {
 	if err != nil {
 		return Result[T]{}, err
@@ -71,7 +71,7 @@ func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error)
 		return r, nil
 	}
 	if err := engine.Copy(out.Value, &r.Value); err != nil {
-		return r, &Error{Code: CodeInvalidArgument, Message: "a copy of the value cannot be decoded into this type", Err: concealed(err)}
+		return r, &Error{Code: CodeInvalidArgument, Message: "the value cannot be decoded into this type", Err: concealed(err)}
 	}
 	return r, nil
 }

@@ -12,49 +12,47 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A Policy is a row of the TTL table: how one kind of value is cached. Name, Category and TTL are enough; every other
-// field's zero value stands for the cache's default. Declare policies as package variables, list them in
-// Options.Policies, so that New checks them and Options.TTLs can override them, and do not change them afterwards. A
-// policy that is not listed is checked at its first use. Policies are for kinds of values, and few: of those that are not listed,
-// a cache keeps in mind the first 256, and others while it has something of them in memory. Where each tenant has its own TTL, use
-// one policy and WithTTL.
+// A Policy says how one kind of value is cached. Category and TTL are required, and a Name if policies share a category. The zero value of
+// every other field stands for the cache's default. Declare policies as package variables, and do not change them. List them in
+// Options.Policies, so that New checks them; a policy that is not listed is checked at its first use.
 //
-// A policy is for values of one type; another Version is for another type. What is read as a type with more fields than it was stored with by
-// another process has zero in those, until the TTL ends: so builds read each other's values.
+// Policies are for kinds of values, and few. Of policies that are not listed, a cache remembers the first 256, and others while memory has
+// entries of them. If each tenant has a TTL of its own, use one policy and WithTTL.
+//
+// A policy is for values of one Go type. Set another Version for another type. A value that another process has stored as a type with fewer
+// fields is read with zeros in the others, until its TTL ends: so builds can read each other's values.
 type Policy struct {
-	// Name identifies the policy within a cache, for Options.TTLs and in messages. Default: the category. Two
-	// policies of one cache cannot have one name. Where it differs from the category it is also part of what a stored value is
-	// checked for: two policies of one category that make the same key never get each other's values, though they replace them. After
-	// a change of the name, what is in Redis is loaded again.
+	// Name identifies the policy within a cache, for Options.TTLs and in messages. Default: the category. Two policies of one cache
+	// cannot have the same name. If it differs from the category, stored values carry it: two policies of one category that make the same
+	// key do not get each other's values, but replace them. After a change of the name, values in Redis are loaded again.
 	Name string
 
-	// Category is the first part of every key. It must not be empty or hold a character that a key would have to escape,
-	// such as a colon. It has at most 509 bytes. "all" is reserved: it is what the admin API and front ends call everything.
+	// Category is the first part of every key. It must not be empty, or contain a character that keys escape,
+	// such as a colon. It has at most 509 bytes. "all" is reserved: in the admin API it stands for everything.
 	Category string
 
-	// Label is what metrics are counted under. Default: the category. Beyond 1,024 labels of policies that are not listed, all
+	// Label is the label of the policy's metrics. Default: the category. Beyond 1,024 labels of policies that are not listed, all
 	// further ones are counted under "(others)".
 	Label string
 
 	// TTL is how long a value may be served, counted from the start of its load: a value that took three seconds to
-	// load is served for three seconds less. It must be positive; a fraction of a second works exactly, down to the
-	// millisecond that Redis counts in.
+	// load is served for three seconds less. It must be at least 1 ms, the unit of Redis.
 	TTL time.Duration
 
-	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL, or the TTL where that is shorter. Negative: not
-	// at all.
+	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL, or the TTL where that is shorter. Negative: it is not
+	// cached.
 	NegativeTTL time.Duration
 
-	// DegradedTTL is how long a value is served without Redis' word that it is still right: after a connection was lost, or
-	// from the start of a load for which Redis could not be asked. It never outlasts the TTL. Default: Options.DegradedTTL.
-	// Negative: not at all.
+	// DegradedTTL is how long a stale value is served while Redis cannot confirm that it is current: from the loss of the connection on, or
+	// from the start of a load without Redis. A value is never served past its TTL. Default: Options.DegradedTTL. Negative: stale values are
+	// not served.
 	DegradedTTL time.Duration
 
 	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:
 	// Options.LoadTimeout.
 	LoadTimeout time.Duration
 
-	// LoadGrace is how long a load goes on after the last caller that waited for it has left: see Options.LoadGrace, which is the
+	// LoadGrace is how long a load goes on after its last waiting caller has left: see Options.LoadGrace, which is the
 	// default. Negative: such a load is cancelled at once.
 	LoadGrace time.Duration
 
@@ -62,26 +60,26 @@ type Policy struct {
 	// values stored together do not expire together.
 	Jitter float64
 
-	// Codec encodes values for Redis. A policy that is built anew for each call needs an equal codec each time: one that Go cannot
-	// compare is taken for equal to others of its type. Default: Raw for strings, byte slices and types based on them, else JSON. Memory keeps
-	// values as they are.
+	// Codec encodes values for Redis. Memory keeps Go values. Default: Raw for strings, byte slices and types based on them, otherwise JSON. A
+	// policy that is built anew for each call needs an equal codec each time; codecs that Go cannot compare are equal if they have the same
+	// type.
 	Codec Codec
 
-	// Version tells builds apart whose values mean something else, though their types fit: 0 to 65535. A value of a lower version is a
-	// miss, and is replaced. A build of a lower version does not replace one of a higher: it keeps what it loads in its own memory.
+	// Version is for builds whose values have a new meaning and a type that still fits: 0 to 65535. A value of a lower version is a miss, and
+	// is replaced. A build with a lower version does not replace values of a higher one: it keeps its own values in its memory.
 	Version int
 
-	// Private gives each caller a copy of its own, which it may change. Every hit then decodes the value, in memory mode too.
+	// Private gives each caller a copy of the value, which it may change. Every hit then decodes the value, in memory mode too.
 	Private bool
 }
 
-// TTL is the predeclared table of an AI gateway's values, usable as it is:
+// TTL is a table of ready policies for an AI gateway:
 //
 //	aside.TTL.UserProfile.Key(c.HashID(id), "profile")
 //
-// Each row's Name is its field's name. Options.TTLs overrides durations for one cache; the rows themselves must not be
-// changed once a cache exists. A cache knows of a row once it is used or listed in Options.Policies, as of any other policy: list
-// those that are to be invalidated by category, or at the admin API, before their first use.
+// Each row's Name is the name of its field. Options.TTLs overrides durations for one cache; do not change the rows once a cache exists. Like
+// any other policy, a row is known to a cache once it is used or listed in Options.Policies: list the rows whose category is to be invalidated
+// before their first use.
 var TTL = struct {
 	ModelsAll      Policy // 1 h
 	ModelsGateway  Policy // 1 h
@@ -140,14 +138,14 @@ func (p *Policy) codecName() (name string) {
 	return p.Codec.Name()
 }
 
-// equal compares by what the fields say, so that a policy built anew for each call is the same as the first one.
+// equal compares fields, so that a policy that is built anew for each call equals the first one.
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
 		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.Private == q.Private
 }
 
-// sameCodec compares codecs, which may have the same name and, say, different keys: by what they are where Go can compare that, else by
-// their type.
+// sameCodec compares codecs, which may have the same name and different keys, for example: by == where Go can compare them, otherwise by their
+// type.
 func sameCodec(a, b Codec) (same bool) {
 	typ := reflect.TypeOf(a)
 	switch {
@@ -160,13 +158,13 @@ func sameCodec(a, b Codec) (same bool) {
 	}
 	defer func() {
 		if recover() != nil {
-			same = true // an interface in it holds what cannot be compared
+			same = true // an interface in it holds a value that cannot be compared
 		}
 	}()
 	return a == b
 }
 
-// reservedCategory is what the admin API and front ends call everything.
+// reservedCategory stands for everything, in the admin API and for front ends.
 const reservedCategory = "all"
 
 func (p *Policy) validate() error {
@@ -176,7 +174,7 @@ func (p *Policy) validate() error {
 	case p.Category == reservedCategory:
 		return invalidOption("policy %q: the Category %q is reserved for everything: use another one", p.name(), p.Category)
 	case !keyspace.Plain(p.Category):
-		return invalidOption("policy %q: Category %q holds a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
+		return invalidOption("policy %q: Category %q has a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
 	case len(keyspace.CategoryPrefix)+len(p.Category) > wire.MaxTagName:
 		return invalidOption("policy %.40q: its Category has %d bytes: use at most %d", p.name(), len(p.Category), wire.MaxTagName-len(keyspace.CategoryPrefix))
 	case p.TTL <= 0:
@@ -190,18 +188,18 @@ func (p *Policy) validate() error {
 	case p.Version < 0 || p.Version >= 1<<engine.VersionBits:
 		return invalidOption("policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<engine.VersionBits-1)
 	case p.Codec != nil && p.codecName() == "":
-		return invalidOption("policy %q: its Codec has an empty Name, or panics when asked for it: stored values are told apart by it", p.name())
+		return invalidOption("policy %q: its Codec's Name is empty or panics: stored values need it", p.name())
 	}
 	if p.Codec != nil {
 		if own, taken := wire.Builtin(wire.ID(p.Codec)); taken && own != p.Codec {
-			return invalidOption("policy %q: its Codec has the Name of one that comes with the package, %q, which would read its values: give it another", p.name(), own.Name())
+			return invalidOption("policy %q: its Codec has the Name of a codec of this package, %q, which would decode its values: give it another Name", p.name(), own.Name())
 		}
 	}
 	return nil
 }
 
-// Policies returns what the cache knows by name: Options.Policies and those met in calls so far, rows of TTL included, as
-// far as it keeps them in mind: see Policy. They are sorted by name, and copies. On a nil cache there are none.
+// Policies returns copies of the policies that the cache knows, sorted by name: those in Options.Policies, and those used so far that it
+// remembers (see Policy). On a nil cache there are none.
 func (c *Cache) Policies() []Policy {
 	if c == nil || c.engine == nil {
 		return nil
