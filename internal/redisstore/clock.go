@@ -53,3 +53,12 @@ func (c *serverClock) Now() (now, within int64, ok bool) {
 	}
 	return r.server + time.Since(r.at).Microseconds(), r.within, true
 }
+
+// Now estimates the time in µs of the server that has key, and how far off the estimate may be. It is known once there has been
+// a connection.
+func (s *Store) Now(key string) (now, within int64, ok bool) {
+	if l := s.table.Load().of(s.namespace.name(key)); l != nil {
+		return l.clock.Now()
+	}
+	return 0, 0, false
+}

@@ -10,6 +10,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// ErrUnavailable means that Redis was not asked, because it is not connected or has failed too often of late. It comes
+// at once.
+var ErrUnavailable = errors.New("redis is unavailable")
+
 // A class is what an error says of the server.
 type class int
 
@@ -63,7 +67,45 @@ func IsWrongType(err error) bool {
 // IsForbidden reports whether err means that the user may not run the command, or not on this key.
 func IsForbidden(err error) bool { return code(err) == "NOPERM" }
 
+// denied reports whether the user may not use a key: it is somebody else's then, whose keys begin as ours do.
+func denied(err error) bool { return code(err) == "NOPERM" }
+
 // IsTimeout reports whether err means that Redis did not answer in time.
 func IsTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// isElsewhere reports whether the node of a cluster answers, and does not have the key, or not any more.
+func isElsewhere(err error) bool {
+	c := code(err)
+	return c == "MOVED" || c == "ASK"
+}
+
+// isReplica reports whether a server says that it is no primary, or not any more. It tells of no change that it has not been told of,
+// and the connection to it looks sound.
+func isReplica(err error) bool {
+	c := code(err)
+	return c == "READONLY" || c == "MASTERDOWN"
+}
+
+func firstError(results []rueidis.RedisResult) error {
+	for _, r := range results {
+		if err := r.Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errorsOf is the error of each result, or nil if none failed.
+func errorsOf(results []rueidis.RedisResult) (errs []error) {
+	for i, r := range results {
+		if err := r.Error(); err != nil {
+			if errs == nil {
+				errs = make([]error, len(results))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
 }

@@ -52,6 +52,34 @@ func (n namespace) pattern(match string) string {
 	return string(n) + match
 }
 
+// isInternal reports whether a name is none of a key or a tag: that of a lease, of a chunk, or of what a process keeps for itself.
+// The server tells of changes of those too, since scripts read them.
+func (n namespace) isInternal(name string) bool {
+	if name == "" {
+		return true
+	}
+	if name[0] == '{' {
+		return strings.HasSuffix(name, "}!l") || strings.Contains(name, "}!c:")
+	}
+	own, _ := strings.CutPrefix(name, string(n))
+	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
+}
+
+// pair is where key and its lease lie, as the scripts take them.
+func (s *Store) pair(key string) []string {
+	name := s.namespace.name(key)
+	return []string{name, leaseKey(name)}
+}
+
+// named are what keys are called.
+func (s *Store) named(keys []string) []string {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = s.namespace.name(key)
+	}
+	return names
+}
+
 // leaseKey is where the lease of key lies. An escaped key holds no braces, so the tag is the whole key.
 func leaseKey(key string) string { return "{" + key + "}!l" }
 
@@ -69,21 +97,17 @@ func KeyOfLease(name string) (key string, ok bool) {
 	return name[len(before) : len(name)-len(after)], true
 }
 
-// isInternal reports whether a name is none of a key or a tag: that of a lease, of a chunk, or of what a process keeps for itself.
-// The server tells of changes of those too, since scripts read them.
-func (n namespace) isInternal(name string) bool {
-	if name == "" {
-		return true
-	}
-	if name[0] == '{' {
-		return strings.HasSuffix(name, "}!l") || strings.Contains(name, "}!c:")
-	}
-	own, _ := strings.CutPrefix(name, string(n))
-	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
-}
-
 // LeasePattern is the pattern of the leases of the keys that match a pattern.
 func LeasePattern(match string) string { return leaseKey(match) }
+
+// What this process has written down at each server begins with these, and what it tries one with.
+const (
+	markName  = "%mark:"
+	probeName = "%probe:"
+)
+
+// watchName is what the names begin with of the keys that connections are tried with.
+const watchName = "%watch:"
 
 // ownName is a name of this process's that a node has: of a server that has everything the name itself, in a cluster the first of a row
 // that falls into a slot of the node.

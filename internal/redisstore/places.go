@@ -72,6 +72,23 @@ func (p *places) give(results []rueidis.RedisResult) {
 	<-p.taken
 }
 
+// place waits for a place on the connection of by. Where a server has said nothing for as long as somebody may wait for it, it
+// counts as one that does not answer, though it was not asked.
+func (l *link) place(ctx context.Context, now, by *session) error {
+	silent, err := by.places.take(ctx)
+	switch {
+	case err != nil:
+		if silent && !CallersOwn(ctx) {
+			l.fail(now, err)
+		}
+		return err
+	case l.session.Load() != now: // it was lost while we waited
+		by.places.give(nil)
+		return ErrUnavailable
+	}
+	return nil
+}
+
 // clear frees the places of requests that nobody waits for, once their replies have come or their connection has broken, until ctx
 // ends.
 func (l *link) clear(ctx context.Context, s *session) {

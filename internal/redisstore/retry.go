@@ -45,3 +45,39 @@ func (s *Store) Retry(ctx context.Context, wake <-chan struct{}, once func(conte
 
 // jittered spreads a pause over half to one and a half of itself.
 func jittered(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) }
+
+// rest waits for about as long as pause, and reports false when ctx ended first. It varies, so that a fleet that has lost its
+// server together does not come back together.
+func rest(ctx context.Context, pause time.Duration) bool {
+	t := time.NewTimer(pause/2 + rand.N(pause))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// retry repeats try with growing pauses until it succeeds, and tells of each failure; it reports false when ctx ended first.
+func retry(ctx context.Context, failed func(error), try func() error) bool {
+	pause := firstRetry
+	for {
+		err := try()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		failed(err)
+		slowest := slowestRetry
+		if needsSomebody(err) {
+			slowest = slowRefused
+		}
+		if !rest(ctx, pause) {
+			return false
+		}
+		pause = min(2*pause, slowest)
+	}
+}

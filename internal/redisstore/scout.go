@@ -103,3 +103,14 @@ func (t *topology) scoutAt(ctx context.Context, at string) ([]view, error) {
 	}
 	return []view{v}, nil
 }
+
+// isNode reports whether a server that may not be asked about its cluster is part of one. To say so is part of its greeting.
+func isNode(ctx context.Context, c rueidis.Client) bool {
+	hello, err := c.Do(ctx, c.B().Arbitrary("HELLO").Build()).AsMap()
+	if err != nil {
+		return false
+	}
+	mode := hello["mode"]
+	text, _ := mode.ToString()
+	return text == "cluster"
+}

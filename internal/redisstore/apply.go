@@ -1,0 +1,131 @@
+package redisstore
+
+import (
+	"slices"
+)
+
+// apply makes the table of what nodes say.
+func (t *topology) apply(views []view) {
+	claims, targets, moving := merge(views)
+	old, next := t.table.Load(), &table{slots: make([]uint16, slots), moving: moving, named: make(map[string]uint16)}
+	var owned []*slotSet
+	number := func(addr string) uint16 {
+		n, ok := next.named[addr]
+		if !ok {
+			n = uint16(len(next.addrs))
+			next.named[addr] = n
+			next.addrs, owned = append(next.addrs, addr), append(owned, new(slotSet))
+		}
+		return n
+	}
+	for _, v := range views {
+		for _, slot := range v.leaving {
+			next.leaving.add(slot)
+		}
+	}
+	for slot, c := range claims {
+		if c.addr == "" {
+			next.slots[slot] = nobody
+			continue
+		}
+		n := number(c.addr)
+		next.slots[slot] = n
+		owned[n].add(uint16(slot))
+	}
+	if len(next.addrs) == 0 {
+		return // a node that has forgotten the others, or was never told of them
+	}
+	// Who is about to get its first slots has keys already, and others point to it.
+	for _, addr := range targets {
+		number(addr)
+	}
+	for _, v := range views {
+		for _, m := range v.members {
+			n, ok := next.named[m.addr]
+			if !ok {
+				continue
+			}
+			for _, alias := range append(m.others, m.alias) {
+				if alias != "" && !slices.Contains(next.addrs, alias) {
+					next.named[alias] = n
+				}
+			}
+		}
+	}
+	t.mu.Lock()
+	t.known = t.known[:0]
+	for _, v := range views {
+		for _, m := range v.members {
+			if !slices.Contains(t.known, m.addr) {
+				t.known = append(t.known, m.addr)
+			}
+		}
+	}
+	t.mu.Unlock()
+	if next.same(old) {
+		return
+	}
+	var doubtful, giving, gone []*link
+	for i, l := range old.nodes {
+		if !slices.Contains(next.addrs, old.addrs[i]) {
+			gone = append(gone, l)
+		}
+	}
+	for i, addr := range next.addrs {
+		l := old.byAddr(addr)
+		if l == nil {
+			l = t.newLink(owned[i])
+			if len(old.nodes) > 0 {
+				l.first.end() // callers have done without it so far
+			}
+			l.handed.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
+			opt := t.options
+			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
+			l.open(opt, func(State) { t.restate() })
+		} else {
+			if before := l.owned.Swap(owned[i]); owned[i].less(before) {
+				doubtful = append(doubtful, l)
+			}
+			if old.leaving.less(next.leaving.of(owned[i])) {
+				giving = append(giving, l)
+			}
+		}
+		next.nodes = append(next.nodes, l)
+	}
+	t.table.Store(next)
+	t.firsts.found.end()
+	// A slot that a node does not have any more may be changed at another one, and nobody is told. It is too late for what was
+	// read before the table was changed; what is read after that is not taken from a node that the table does not name.
+	for _, l := range slices.Concat(doubtful, gone) {
+		l.doubt()
+	}
+	for _, l := range giving {
+		for _, w := range l.wires() {
+			w.doubtMissing()
+		}
+	}
+	for _, l := range gone {
+		t.closing.Go(l.Close)
+	}
+	t.restate()
+}
+
+// handedOver reports whether all slots that a node has come from nodes that are still there and have kept others: they have moved key
+// by key, and nothing that was confirmed before is forgotten. A replica that has taken the place of its primary has all of its slots.
+func handedOver(old, next *table, node uint16) bool {
+	if old.slots == nil {
+		return false
+	}
+	kept := make(map[string]bool)
+	for _, n := range next.slots {
+		if n != nobody {
+			kept[next.addrs[n]] = true
+		}
+	}
+	for slot, n := range next.slots {
+		if before := old.slots[slot]; n == node && (before == nobody || !kept[old.addrs[before]]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,184 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// connect makes a client, the first one or a further one for some other purpose, and reports false when ctx ended before.
+func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool) (s *session, ok bool) {
+	failed := func(error) {}
+	if first {
+		failed = func(cause error) {
+			l.at.Add(1)
+			l.down(cause)
+		}
+	}
+	ok = retry(ctx, failed, func() (err error) {
+		s, err = l.try(ctx, opt, first)
+		return err
+	})
+	return s, ok
+}
+
+// try makes a client, or fails, or is cut off when ctx ends.
+func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*session, error) {
+	type made struct {
+		session *session
+		err     error
+	}
+	result := make(chan made, 1)
+	go func() {
+		s, err := l.attempt(ctx, opt, first)
+		result <- made{s, err}
+	}()
+	select {
+	case r := <-result:
+		return r.session, r.err
+	case <-ctx.Done():
+	}
+	windUp := func(r made) {
+		if r.err == nil {
+			r.session.endVigils()
+			r.session.client.Close()
+		}
+	}
+	// Its connections are closed now, so the attempt ends at once, unless a function of the user's, such as DialFn,
+	// holds it up: none of those has to know a context.
+	select {
+	case r := <-result:
+		windUp(r)
+	case <-time.After(abandonAfter):
+		go func() { windUp(<-result) }()
+	}
+	return nil, ctx.Err()
+}
+
+// attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
+// mute: so whatever it has dialed is closed when ctx ends before the client is made.
+func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bool) (s *session, err error) {
+	opt := given
+	trying, over := context.WithCancel(ctx)
+	acc := newAccount(given)
+	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
+	defer func() {
+		made.Store(err == nil)
+		over() // in any case, or ctx would hold on to the connections of every client that there ever was
+	}()
+	own := &session{tracked: !opt.DisableCache, places: newPlaces(opt), bulk: newBulk()}
+	own.suspect, own.silence, own.wake = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	s = own
+	if opt.Sentinel.Dialer.Timeout == opt.Dialer.Timeout {
+		opt.Sentinel.Dialer.Timeout++ // by which isSentinel knows it
+	}
+	if opt.AuthCredentialsFn != nil {
+		opt.AuthCredentialsFn = acc.credentials(opt.AuthCredentialsFn)
+	}
+	dial := dialer(opt, l.hanging)
+	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
+		// What a client of Sentinels dials by itself, Sentinels and the server that they name next, has no deadline; nor has the
+		// connection that subscribes where the protocol has one of its own for that.
+		if _, inACall := dialing.Deadline(); made.Load() && (inACall || first && own.client.Mode() == rueidis.ClientModeStandalone) {
+			return nil, errBroken // a caller has come upon a broken connection, and would wait for another one
+		}
+		dialing, cancel := context.WithTimeout(dialing, atLeast(d.Timeout))
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		sentinel := opt.Sentinel.MasterSet != "" && isSentinel(opt, d)
+		conn, err := dial(dialing, dst, d, config)
+		if c, ok := conn.(*guarded); ok && !made.Load() {
+			c.words, c.sentinel = &acc.words, sentinel
+		}
+		if err != nil && opt.Sentinel.MasterSet != "" && !sentinel {
+			err = &errPrimary{err}
+		}
+		if opt.Sentinel.MasterSet != "" {
+			l.unreached.note(dst, err)
+		}
+		if err == nil && !made.Load() {
+			l.first.step()
+			context.AfterFunc(trying, func() {
+				if !made.Load() {
+					conn.Close()
+				}
+			})
+		}
+		return conn, err
+	}
+	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
+	opt.InitAddress = l.unreached.last(opt.InitAddress)
+	if n := len(l.addrs); n > 0 {
+		opt.InitAddress = []string{l.addrs[int(l.at.Load())%n]}
+	}
+	opt.ConnLifetime = 0 // see renewal.go
+	if !own.tracked {
+		// Nobody else tells that a connection has broken.
+		opt.DialCtxFn = told(opt.DialCtxFn, func(dst string) {
+			if made.Load() && (own.primary == "" || own.primary == dst) {
+				own.lost(l, nil)
+			}
+		})
+	} else {
+		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
+			w := l.newWire(own, func(cause error) { own.lost(l, cause) })
+			own.mu.Lock()
+			defer own.mu.Unlock()
+			own.wires = append(own.wires, w)
+			return &carrier{wire: w}
+		}
+	}
+	s.client, err = rueidis.NewClient(opt)
+	if err == nil && s.client.Mode() == rueidis.ClientModeSentinel {
+		for s.primary = range s.client.Nodes() { // the one that they have named
+			break
+		}
+	}
+	if err == nil {
+		l.first.step()
+		err = l.probe(ctx, s.client)
+		if err == nil && !opt.DisableCache {
+			l.first.step()
+			err = l.probeTracking(ctx, own)
+		}
+		if err == nil && first {
+			l.first.step()
+			err = l.recall(ctx, s.client)
+		}
+		if err != nil {
+			own.endVigils()
+			s.client.Close()
+		}
+	}
+	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
+		l.blind.Store(true)
+		given.DisableCache = true
+		return l.attempt(ctx, given, first)
+	}
+	if err == nil && !opt.DisableCache {
+		l.blind.Store(false)
+	}
+	return s, acc.tell(err)
+}
+
+// probe asks the server to greet, with a deadline that leaves time for a dial, and on the connection that reads are tracked on
+// too, where that is another one: no caller is to find out that it has to be made.
+func (l *link) probe(ctx context.Context, c rueidis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := l.greet(ctx, c); err != nil || !l.Tracked() {
+		return err
+	}
+	return l.touch(ctx, c)
+}
+
+func (l *link) probeTracking(ctx context.Context, own *session) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return l.sees(ctx, own)
+}

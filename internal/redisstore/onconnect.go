@@ -1,0 +1,52 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
+// for one more round trip, and it is tried whether it carries them out. A server that is out of memory still has values to
+// read, and takes removals.
+func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
+	err := l.readClock(ctx, c)
+	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
+		err = l.readClock(ctx, c) // on a busy machine it may be this process that was slow
+	}
+	if err != nil {
+		return err
+	}
+	for _, node := range c.Nodes() {
+		loads := make(rueidis.Commands, len(scripts))
+		for i, script := range scripts {
+			loads[i] = node.B().ScriptLoad().Script(script.text).Build()
+		}
+		for _, r := range node.DoMulti(ctx, loads...) {
+			// Some providers keep SCRIPT for themselves: the scripts then travel with their first run.
+			if err := r.Error(); classOf(err) != answer && code(err) != "NOPERM" {
+				return err
+			}
+		}
+	}
+	return s.carriesOut(ctx, l, c)
+}
+
+// readClock asks for the time, which freshness is measured by.
+func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
+	sent := time.Now()
+	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
+	if err == nil && len(parts) != 2 {
+		err = errors.New("malformed reply to TIME")
+	}
+	if err != nil {
+		return err
+	}
+	l.clock.note(sent, parts[0]*1_000_000+parts[1])
+	if time.Since(sent) > l.grace.now() {
+		return ErrSlow
+	}
+	return nil
+}

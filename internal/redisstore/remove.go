@@ -1,0 +1,69 @@
+package redisstore
+
+import (
+	"context"
+	"strconv"
+)
+
+// remove invalidates: value and lease go together, whoever has read K is told, also that it was missing, and only a value counts
+// as removed.
+//
+//	KEYS  K, L
+//	ARGV  the format
+var remove = newScript(formatFrom(1) + `
+redis.call('DEL', KEYS[2])
+local removed = drop(KEYS[1])
+if removed == 0 then` + tellOfMissing + `
+end
+return removed
+`)
+
+// discard removes K unless its load began late enough. The lease stays: whoever holds it now will store what is newer.
+//
+//	KEYS  K
+//	ARGV  the earliest start to keep (µs, the server's time), and the format
+//
+// What this build cannot read, a newer build's value included, is removed: one load too many does no harm. Starts are
+// below 2^53 until the year 2255, so Lua's numbers hold them exactly. Where K is missing, those are told who have read that: what
+// they keep in memory is older, too.
+var discard = newScript(formatFrom(2) + `
+local head, itsVersion, itsFlags = headOf(KEYS[1])
+if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags then
+	local start = 0
+	for i = 8, 1, -1 do
+		start = start * 256 + string.byte(head, startAt + i)
+	end
+	if start >= tonumber(ARGV[1]) then
+		return 0
+	end
+end
+local removed = drop(KEYS[1])
+if removed == 0 then` + tellOfMissing + `
+end
+return removed
+`)
+
+// Remove invalidates keys in one round trip: their values and their leases. It returns how many had a value, and the error of
+// each key, or nil if none failed.
+func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs []error) {
+	calls := make([]call, len(keys))
+	for i, key := range keys {
+		calls[i] = call{remove, s.pair(key), s.format}
+	}
+	results := s.run(ctx, calls)
+	s.removeApart(ctx, keys, results)
+	s.announce(ctx, keys)
+	for _, r := range results {
+		n, _ := r.AsInt64()
+		removed += n
+	}
+	return removed, errorsOf(results)
+}
+
+// Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
+// whose fill was refused: an older value must not survive it, and that of a Set which came after it must.
+func (s *Store) Discard(ctx context.Context, key string, before int64) error {
+	err := firstError(s.run(ctx, []call{{discard, []string{s.namespace.name(key)}, append([]string{strconv.FormatInt(before, 10)}, s.format...)}}))
+	s.announce(ctx, []string{key})
+	return err
+}

@@ -1,0 +1,148 @@
+package redisstore
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// State is how a link stands.
+type State struct {
+	Up    bool
+	Since time.Time
+	Cause error // why it is not up; nil before the first attempt has failed
+	// Silent is that the server, which does not track, does not let this process announce what it changes: other processes follow
+	// when what they have read is UntrackedLife old.
+	Silent bool
+}
+
+// differs reports whether a state says something that the one before does not.
+func (s State) differs(before State) bool {
+	return s.Up != before.Up || s.Silent != before.Silent || s.Cause != nil &&
+		(before.Cause == nil || classOf(s.Cause) != classOf(before.Cause) || isTLS(s.Cause) && !isTLS(before.Cause))
+}
+
+// report notes the state and tells it on where it is another one than before.
+func (l *link) report(s State) {
+	l.mu.Lock()
+	changed := s.differs(l.state)
+	if changed && s.Up == l.state.Up || s.Since.IsZero() {
+		s.Since = l.state.Since // still down, since the same time
+	}
+	l.state = s
+	l.mu.Unlock()
+	if s.Up || s.Cause != nil {
+		l.first.end()
+	}
+	if changed && l.onState != nil {
+		l.onState(s)
+	}
+}
+
+// down notes why the link is down.
+func (l *link) down(cause error) { l.report(State{Cause: cause}) }
+
+// State tells how the link stands now.
+func (l *link) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// Up reports whether callers are sent to the server now.
+func (l *link) Up() bool { return l.session.Load() != nil }
+
+// Tracked reports whether the server tells of changes of the keys that were read.
+func (l *link) Tracked() bool { return !l.blind.Load() }
+
+// UpFor reports whether callers are sent to the server that has key.
+func (s *Store) UpFor(key string) bool {
+	l := s.table.Load().of(s.namespace.name(key))
+	return l != nil && l.Up()
+}
+
+// AllUp reports whether callers are sent to every server.
+func (s *Store) AllUp() bool {
+	t := s.table.Load()
+	return len(t.nodes) > 0 && !slices.ContainsFunc(t.nodes, func(l *link) bool { return !l.Up() }) && (t.slots == nil || t.complete())
+}
+
+// Contact reports how often the connection to the server that has key has come up, and whether it is up now. Where two answers
+// have the same count and the second one says that it is down, it has not come up in between.
+func (s *Store) Contact(key string) (ups uint64, up bool) {
+	l := s.table.Load().of(s.namespace.name(key))
+	if l == nil {
+		return 0, false
+	}
+	up = l.Up()
+	return l.ups.Load(), up
+}
+
+// Tracks reports whether the server that has key tells of its changes.
+func (s *Store) Tracks(key string) bool {
+	l := s.table.Load().of(s.namespace.name(key))
+	return l == nil || l.Tracked()
+}
+
+// State tells how the connection stands: it is up while every key has a node, and all of those are.
+func (t *topology) State() State {
+	now := t.table.Load()
+	if only := now.only(); only != nil {
+		return only.State()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state
+}
+
+// Up reports whether anybody is sent to a server now.
+func (t *topology) Up() bool {
+	return slices.ContainsFunc(t.table.Load().nodes, (*link).Up)
+}
+
+// Tracked reports whether all servers tell of changes.
+func (t *topology) Tracked() bool {
+	return !slices.ContainsFunc(t.table.Load().nodes, func(l *link) bool { return !l.Tracked() })
+}
+
+// errNoNode is why the connection to a cluster is not up whose slots are not all somebody's.
+var errNoNode = errors.New("some slots of the cluster have no node")
+
+// restate finds out how all nodes stand, and tells it on where that is another state than before.
+func (t *topology) restate() {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	if next, changed := t.newState(); changed && t.onState != nil {
+		t.onState(next)
+	}
+}
+
+func (t *topology) newState() (next State, changed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.table.Load()
+	next = State{Up: len(now.nodes) > 0}
+	for _, l := range now.nodes {
+		if l.idle() {
+			continue // nobody is sent to it yet but by others
+		}
+		s := l.State()
+		switch {
+		case !s.Up && (next.Up || next.Cause == nil):
+			next = s
+		case s.Up && next.Up && s.Since.After(next.Since):
+			next.Since = s.Since
+		}
+	}
+	if len(now.nodes) == 0 {
+		next.Cause = t.cause
+	} else if next.Up && !now.complete() {
+		next = State{Since: time.Now(), Cause: errNoNode}
+	}
+	changed = next.differs(t.state)
+	if !changed || next.Up == t.state.Up || next.Since.IsZero() {
+		next.Since = t.state.Since
+	}
+	t.state = next // its cause may be another one of the same kind
+	return next, changed
+}
