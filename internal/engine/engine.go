@@ -134,8 +134,8 @@ func (e *Engine) connect() {
 		OnState: opts.OnState,
 		Pushed:  e.Invalidator.Pushed,
 		Gap:     e.Invalidator.Gap,
-		Marked:  e.journal.Recover,
-		Asked:   opts.Counters.Calls,
+		OnWatermark:  e.journal.Recover,
+		Calls:   opts.Counters.Calls,
 	})
 	e.tags.Connect(e.Store, e.journal.Contains)
 	e.Scanner = scan.New(scan.Options{

@@ -99,9 +99,9 @@ func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, othe
 // reads just enough for Redis to tell of their changes: what is loaded for them is kept and shared only if it does.
 func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quarantined []*attempt) []redisstore.Read {
 	unread := m.Unread()
-	looks := make([]redisstore.Look, 0, len(attempts)+unread+len(quarantined))
+	looks := make([]redisstore.Get, 0, len(attempts)+unread+len(quarantined))
 	for _, a := range attempts {
-		l := redisstore.Look{Key: a.Key, Fence: a.fence}
+		l := redisstore.Get{Key: a.Key, Fence: a.fence}
 		if a.Replace {
 			l.Head = wire.HeadLen // only so that Redis tells of changes
 		}
@@ -112,13 +112,13 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	for _, a := range quarantined {
 		if a.skip == nil {
 			others = append(others, a)
-			looks = append(looks, redisstore.Look{Key: a.Key, Fence: a.fence, Head: 1})
+			looks = append(looks, redisstore.Get{Key: a.Key, Fence: a.fence, Head: 1})
 		}
 	}
 	if len(looks) == 0 {
 		return nil
 	}
-	reads := e.Store.Look(ctx, looks...)
+	reads := e.Store.Get(ctx, looks...)
 	m.Learn(reads[len(attempts) : len(attempts)+unread])
 	for i, a := range others {
 		a.notice.Voucher = reads[len(attempts)+unread+i].Voucher

@@ -33,7 +33,7 @@ type announcements struct {
 const UntrackedLife = time.Second
 
 // armAll arms the fences of reads before they are sent: an announcement has no place among the replies.
-func (a *announcements) armAll(looks []Look) {
+func (a *announcements) armAll(looks []Get) {
 	for _, l := range looks {
 		if l.Fence != nil {
 			l.Fence.Arm()
@@ -49,7 +49,7 @@ func (a *announcements) voucher() *near.Voucher {
 }
 
 // turn hands out next from now on, and ends the voucher before the last one.
-func (a *announcements) turn(next *near.Voucher) {
+func (a *announcements) rotate(next *near.Voucher) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last != nil {
@@ -83,7 +83,7 @@ func (s *Store) announce(ctx context.Context, keys []string) {
 }
 
 // hear listens to announcements until ctx ends.
-func (s *Store) hear(ctx context.Context, client rueidis.Client) {
+func (s *Store) subscribe(ctx context.Context, client rueidis.Client) {
 	a := &s.announcements
 	for pause := firstRetry; ctx.Err() == nil; pause = min(2*pause, slowRefused) {
 		heard := make(chan struct{}, 1)
@@ -104,9 +104,9 @@ func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 				}
 			})
 		}()
-		if s.vouch(heard, over) {
-			a.turn(nil)
-			a.turn(nil)
+		if s.issueVouchers(heard, over) {
+			a.rotate(nil)
+			a.rotate(nil)
 			s.gap()
 			pause = firstRetry
 		} // else nothing was vouched for, and there is nothing to take back
@@ -120,7 +120,7 @@ func (s *Store) hear(ctx context.Context, client rueidis.Client) {
 }
 
 // vouch hands out vouchers while announcements are heard. It reports false if none ever were.
-func (s *Store) vouch(heard, over <-chan struct{}) bool {
+func (s *Store) issueVouchers(heard, over <-chan struct{}) bool {
 	select {
 	case <-heard:
 	case <-over:
@@ -129,11 +129,11 @@ func (s *Store) vouch(heard, over <-chan struct{}) bool {
 	turns := time.NewTicker(UntrackedLife / 2)
 	defer turns.Stop()
 	for {
-		s.announcements.turn(new(near.Voucher))
+		s.announcements.rotate(new(near.Voucher))
 		select {
 		case <-heard: // rueidis has subscribed anew: something may have been missed
-			s.announcements.turn(nil)
-			s.announcements.turn(nil)
+			s.announcements.rotate(nil)
+			s.announcements.rotate(nil)
 			s.gap()
 		case <-turns.C:
 		case <-over:

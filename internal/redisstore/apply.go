@@ -5,7 +5,7 @@ import (
 )
 
 // apply makes the table of what nodes say.
-func (t *topology) apply(views []view) {
+func (t *topology) apply(views []nodeView) {
 	claims, targets, moving := merge(views)
 	old, next := t.table.Load(), &table{slots: make([]uint16, slots), moving: moving, named: make(map[string]uint16)}
 	var owned []*slotSet
@@ -19,8 +19,8 @@ func (t *topology) apply(views []view) {
 		return n
 	}
 	for _, v := range views {
-		for _, slot := range v.leaving {
-			next.leaving.add(slot)
+		for _, slot := range v.migrating {
+			next.migrating.add(slot)
 		}
 	}
 	for slot, c := range claims {
@@ -52,16 +52,14 @@ func (t *topology) apply(views []view) {
 			}
 		}
 	}
-	t.mu.Lock()
-	t.known = t.known[:0]
+	t.discovery.known = t.discovery.known[:0]
 	for _, v := range views {
 		for _, m := range v.members {
-			if !slices.Contains(t.known, m.addr) {
-				t.known = append(t.known, m.addr)
+			if !slices.Contains(t.discovery.known, m.addr) {
+				t.discovery.known = append(t.discovery.known, m.addr)
 			}
 		}
 	}
-	t.mu.Unlock()
 	if next.same(old) {
 		return
 	}
@@ -78,15 +76,15 @@ func (t *topology) apply(views []view) {
 			if len(old.nodes) > 0 {
 				l.first.end() // callers have done without it so far
 			}
-			l.handed.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
+			l.handedOver.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
 			opt := t.options
 			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
-			l.open(opt, func(State) { t.restate() })
+			l.open(opt, func(State) { t.notifyState() })
 		} else {
 			if before := l.owned.Swap(owned[i]); owned[i].less(before) {
 				doubtful = append(doubtful, l)
 			}
-			if old.leaving.less(next.leaving.of(owned[i])) {
+			if old.migrating.less(next.migrating.of(owned[i])) {
 				giving = append(giving, l)
 			}
 		}
@@ -97,17 +95,17 @@ func (t *topology) apply(views []view) {
 	// A slot that a node does not have any more may be changed at another one, and nobody is told. It is too late for what was
 	// read before the table was changed; what is read after that is not taken from a node that the table does not name.
 	for _, l := range slices.Concat(doubtful, gone) {
-		l.doubt()
+		l.lapse()
 	}
 	for _, l := range giving {
-		for _, w := range l.wires() {
-			w.doubtMissing()
+		for _, w := range l.conns() {
+			w.lapseMissing()
 		}
 	}
 	for _, l := range gone {
 		t.closing.Go(l.Close)
 	}
-	t.restate()
+	t.notifyState()
 }
 
 // handedOver reports whether all slots that a node has come from nodes that are still there and have kept others: they have moved key

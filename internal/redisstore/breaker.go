@@ -3,10 +3,22 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 )
+
+// A breaker says whether callers are sent to a server.
+type breaker struct {
+	session   atomic.Pointer[session] // nil while down
+	latest    atomic.Pointer[session] // the session in use or, while there is none, the last that was
+	ups       atomic.Uint64           // how often the connection has come up
+	failed    atomic.Int32            // failures in a row
+	opTimeout time.Duration
+	grace     *grace        // of the process
+	lost      chan struct{} // wakes the background goroutine, with room for one
+}
 
 // ErrSlow means that the server answers, but later than callers could wait.
 var ErrSlow = errors.New("redis answers later than the limit of one operation")

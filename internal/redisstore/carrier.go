@@ -12,19 +12,19 @@ import (
 // has never carried a read is nothing to the session, and nobody has a voucher for it. Every connection that callers use carries
 // one before they do: see readTracked.
 type carrier struct {
-	*wire
+	*trackedConn
 	carries atomic.Bool
 }
 
 // Flight is called before a tracked read is sent.
 func (c *carrier) Flight(key, cmd string, ttl time.Duration, now time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	c.carries.Store(true)
-	return c.wire.Flight(key, cmd, ttl, now)
+	return c.trackedConn.Flight(key, cmd, ttl, now)
 }
 
 // Close is called when the connection has broken.
 func (c *carrier) Close(cause error) {
 	if c.carries.Load() {
-		c.wire.Close(cause)
+		c.trackedConn.Close(cause)
 	}
 }

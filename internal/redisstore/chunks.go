@@ -89,7 +89,7 @@ func (s *Store) forgetChunks(ctx context.Context, stored map[*Filling]int) {
 	defer cancel()
 	var calls []call
 	for f, n := range stored {
-		args := append([]string{f.Nonce, strconv.Itoa(n)}, s.format...)
+		args := append([]string{f.Nonce, strconv.Itoa(n)}, s.format.args...)
 		calls = append(calls, call{forget, []string{s.namespace.name(f.Key)}, args})
 	}
 	s.run(ctx, calls)

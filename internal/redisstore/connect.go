@@ -8,8 +8,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/guard"
 	"github.com/redis/rueidis"
 )
+
+// A connector is what clients of one server are made with.
+type connector struct {
+	options   rueidis.ClientOption
+	addrs     []string       // of the one server, where it has several; empty: those of the options
+	at        atomic.Int32   // the number of the address in use, or to be tried next, modulo their number
+	unreached unreached      // Sentinels
+	hanging   *guard.Hanging // dials, of all links
+}
 
 // connect makes a client, the first one or a further one for some other purpose, and reports false when ctx ended before.
 func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool) (s *session, ok bool) {
@@ -45,7 +55,7 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 	}
 	windUp := func(r made) {
 		if r.err == nil {
-			r.session.endVigils()
+			r.session.stopProbes()
 			r.session.client.Close()
 		}
 	}
@@ -93,7 +103,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		sentinel := opt.Sentinel.MasterSet != "" && isSentinel(opt, d)
 		conn, err := dial(dialing, dst, d, config)
 		if c, ok := conn.(*guarded); ok && !made.Load() {
-			c.words, c.sentinel = &acc.words, sentinel
+			c.replies, c.sentinel = &acc.replies, sentinel
 		}
 		if err != nil && opt.Sentinel.MasterSet != "" && !sentinel {
 			err = &errPrimary{err}
@@ -119,18 +129,18 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	opt.ConnLifetime = 0 // see renewal.go
 	if !own.tracked {
 		// Nobody else tells that a connection has broken.
-		opt.DialCtxFn = told(opt.DialCtxFn, func(dst string) {
+		opt.DialCtxFn = onClose(opt.DialCtxFn, func(dst string) {
 			if made.Load() && (own.primary == "" || own.primary == dst) {
 				own.lost(l, nil)
 			}
 		})
 	} else {
 		opt.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
-			w := l.newWire(own, func(cause error) { own.lost(l, cause) })
+			w := l.newConn(own, func(cause error) { own.lost(l, cause) })
 			own.mu.Lock()
 			defer own.mu.Unlock()
-			own.wires = append(own.wires, w)
-			return &carrier{wire: w}
+			own.conns = append(own.conns, w)
+			return &carrier{trackedConn: w}
 		}
 	}
 	s.client, err = rueidis.NewClient(opt)
@@ -148,22 +158,22 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		}
 		if err == nil && first {
 			l.first.step()
-			err = l.recall(ctx, s.client)
+			err = l.readWatermark(ctx, s.client)
 		}
 		if err != nil {
-			own.endVigils()
+			own.stopProbes()
 			s.client.Close()
 		}
 	}
 	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
-		l.blind.Store(true)
+		l.untracked.Store(true)
 		given.DisableCache = true
 		return l.attempt(ctx, given, first)
 	}
 	if err == nil && !opt.DisableCache {
-		l.blind.Store(false)
+		l.untracked.Store(false)
 	}
-	return s, acc.tell(err)
+	return s, acc.explain(err)
 }
 
 // probe asks the server to greet, with a deadline that leaves time for a dial, and on the connection that reads are tracked on
@@ -171,14 +181,14 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 func (l *link) probe(ctx context.Context, c rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	if err := l.greet(ctx, c); err != nil || !l.Tracked() {
+	if err := l.onConnect(ctx, c); err != nil || !l.Tracked() {
 		return err
 	}
-	return l.touch(ctx, c)
+	return l.trackAll(ctx, c)
 }
 
 func (l *link) probeTracking(ctx context.Context, own *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return l.sees(ctx, own)
+	return l.probePush(ctx, own)
 }

@@ -25,7 +25,7 @@ var codes = []string{
 
 // code is that of a server's own error; "" for an error that is none.
 func code(err error) string {
-	text := ownWords(err)
+	text := serverMessage(err)
 	if text == "" {
 		return ""
 	}
@@ -41,16 +41,16 @@ func code(err error) string {
 }
 
 // ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them but by quote.
-func ownWords(err error) string {
+func serverMessage(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
 		err = r.err
 	}
-	var said *farewell
+	var said *closeReason
 	if errors.As(err, &said) {
 		return strings.TrimPrefix(said.line, "ERR ")
 	}
-	if e, ok := rueidis.IsRedisErr(untold(err)); ok && !e.IsNil() {
+	if e, ok := rueidis.IsRedisErr(bareError(err)); ok && !e.IsNil() {
 		return e.Error()
 	}
 	return ""
@@ -78,7 +78,7 @@ var explained = []struct{ words, advice string }{
 // value was loaded. Health shows it to whoever asks, so it names no host and no user. Of a server's own error it gives the code, and
 // those of its words that are known: others may quote what was sent, or name who has sent it. Those are for the log: see Detail.
 func Describe(err error) string {
-	var told *trouble
+	var told *connectError
 	if errors.As(err, &told) {
 		return told.reason
 	}
@@ -87,7 +87,7 @@ func Describe(err error) string {
 		return r.describe(code(err))
 	}
 	if c := code(err); c != "" {
-		return describeAnswer(c, ownWords(err))
+		return describeAnswer(c, serverMessage(err))
 	}
 	return describeFailure(err)
 }
@@ -147,13 +147,13 @@ func describeAnswer(code, words string) string {
 }
 
 // A farewell is what a server has said in place of an answer before it closed the connection: that it takes no more of them, say.
-type farewell struct {
+type closeReason struct {
 	line string
 	err  error
 }
 
-func (f *farewell) Error() string { return "the server said: " + f.line }
-func (f *farewell) Unwrap() error { return f.err }
+func (f *closeReason) Error() string { return "the server said: " + f.line }
+func (f *closeReason) Unwrap() error { return f.err }
 
 // errOtherProtocol is why a connection could not be used whose other end does not speak the protocol of Redis.
 var errOtherProtocol = errors.New("no reply of redis")

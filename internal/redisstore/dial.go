@@ -122,23 +122,23 @@ func atLeast(timeout time.Duration) time.Duration {
 }
 
 // told is dial with connections that tell when they are closed, and where they went.
-func told(dial dialFn, closed func(dst string)) dialFn {
+func onClose(dial dialFn, closed func(dst string)) dialFn {
 	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		conn, err := dial(ctx, dst, d, config)
 		if err != nil {
 			return nil, err
 		}
-		return &closing{conn, func() { closed(dst) }}, nil
+		return &closeNotifier{conn, func() { closed(dst) }}, nil
 	}
 }
 
 // A closing connection tells when it is closed.
-type closing struct {
+type closeNotifier struct {
 	net.Conn
 	closed func()
 }
 
-func (c *closing) Close() error {
+func (c *closeNotifier) Close() error {
 	c.closed()
 	return c.Conn.Close()
 }

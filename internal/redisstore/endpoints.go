@@ -76,7 +76,7 @@ func (e endpoints) apply(m *member, id, asked string, byName bool) {
 }
 
 // differ reports whether a node wants to be called otherwise than in a view without them.
-func (e endpoints) differ(v view) bool {
+func (e endpoints) differ(v nodeView) bool {
 	known := make(map[string]bool, len(v.members))
 	for _, m := range v.members {
 		known[m.addr] = true

@@ -16,7 +16,7 @@ local removed = 0
 if redis.pcall('GETRANGE', KEYS[1], 0, #magic - 1) == magic then
 	removed = drop(KEYS[1])
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then` + tellOfLease + `
+if redis.call('EXISTS', KEYS[2]) == 1 then` + notifyLease + `
 end
 return removed
 `)
@@ -26,10 +26,10 @@ return removed
 func (s *Store) Erase(ctx context.Context, keys ...string) (removed []bool, err error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
-		calls[i] = call{erase, s.pair(key), s.format}
+		calls[i] = call{erase, s.pair(key), s.format.args}
 	}
-	results := s.runSlowly(ctx, calls)
-	s.eraseApart(ctx, keys, results)
+	results := s.runInPortions(ctx, calls)
+	s.eraseSplit(ctx, keys, results)
 	s.announce(ctx, keys)
 	removed = make([]bool, len(keys))
 	for i, r := range results {

@@ -25,7 +25,7 @@ const (
 )
 
 func classOf(err error) class {
-	if err = untold(err); err == nil || rueidis.IsRedisNil(err) {
+	if err = bareError(err); err == nil || rueidis.IsRedisNil(err) {
 		return answer
 	}
 	if errors.As(err, new(*refusal)) {

@@ -50,13 +50,13 @@ var usual = []string{"OOM", "NOSCRIPT", "WRONGTYPE", "NOCHUNK", "MOVED", "ASK", 
 
 // lookOften is how often that is done where nothing was refused: who only reads what is in memory would not find out that others
 // cannot tell of changes any more.
-const lookOften = time.Minute
+const recheckEvery = time.Minute
 
 // examine finds out, when a command was refused, whether it would be for any key, until ctx ends. If so, nobody is sent to the
 // server until that is mended.
 func (l *link) examine(ctx context.Context, s *session) {
 	for {
-		often := time.NewTimer(lookOften/2 + rand.N(lookOften/2))
+		often := time.NewTimer(recheckEvery/2 + rand.N(recheckEvery/2))
 		select {
 		case <-ctx.Done():
 			often.Stop()
@@ -66,7 +66,7 @@ func (l *link) examine(ctx context.Context, s *session) {
 		}
 		often.Stop()
 		trying, over := context.WithTimeout(ctx, dialTimeout)
-		err := l.greet(trying, s.client)
+		err := l.onConnect(trying, s.client)
 		over()
 		switch {
 		case classOf(err) == refused:
@@ -74,7 +74,7 @@ func (l *link) examine(ctx context.Context, s *session) {
 		case err != nil:
 			signal(s.suspect) // nothing was found out
 		}
-		t := time.NewTimer(lookAgain)
+		t := time.NewTimer(recheckPause)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -93,7 +93,7 @@ type trial struct {
 
 // carriesOut finds out whether a server carries out all that is sent to one: each script on names of this process's, and what is
 // sent by itself. It takes one round trip, or two where the server does not keep scripts.
-func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error {
+func (s *Store) checkCommands(ctx context.Context, l *link, c rueidis.Client) error {
 	for _, sha := range []bool{true, false} {
 		trials := s.trials(l, c.B(), sha)
 		cmds := make(rueidis.Commands, len(trials))
@@ -111,9 +111,9 @@ func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error
 				// no reason to do without the server.
 				silent = true
 			case known == "MISCONF", known == "NOREPLICAS", classOf(err) == answer && known != "" && !slices.Contains(usual, known):
-				return &refusal{trials[i].refused(err), err}
+				return &refusal{trials[i].refusedCommand(err), err}
 			case known == "NOPERM":
-				return &refusal{trials[i].refused(err), err}
+				return &refusal{trials[i].refusedCommand(err), err}
 			case classOf(err) != answer:
 				return err
 			}
@@ -155,23 +155,23 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 	for _, run := range []call{
 		seizes,
 		{renew, pair, []string{nonce, ms}},
-		{fill, pair, append([]string{nonce, "", until, "0"}, s.format...)},
-		{discard, pair[:1], append([]string{"9007199254740991"}, s.format...)},
+		{fill, pair, append([]string{nonce, "", until, "0"}, s.format.args...)},
+		{discard, pair[:1], append([]string{"9007199254740991"}, s.format.args...)},
 		{bump, pair[:1], []string{ms}},
 		{ensure, pair[:1], []string{ms, ms}},
-		{sweep, pair[:1], slices.Concat(s.format, s.layout)},
-		{remove, pair, s.format},
-		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},
+		{sweep, pair[:1], slices.Concat(s.format.args, s.format.tags)},
+		{remove, pair, s.format.args},
+		{acquire, pair, []string{nonce, ms, "", "", s.leaseLife.longest}},
 		{release, pair, []string{nonce, ""}},
-		{forget, pair[:1], append([]string{nonce, "0"}, s.format...)},
-		{touch, pair[:1], []string{"", ms}},
-		{writeMark, pair[:1], []string{"0", "0", ms}},
-		{remove, pair, s.format},
+		{forget, pair[:1], append([]string{nonce, "0"}, s.format.args...)},
+		{writeProbe, pair[:1], []string{"", ms}},
+		{writeWatermark, pair[:1], []string{"0", "0", ms}},
+		{remove, pair, s.format.args},
 		seizes,
-		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},
-		{erase, pair, s.format},
+		{acquire, pair, []string{nonce, ms, "", "", s.leaseLife.longest}},
+		{erase, pair, s.format.args},
 		seizes,
-		{remove, pair, s.format},
+		{remove, pair, s.format.args},
 	} {
 		t := trial{command: "EVALSHA", script: run.script}
 		if sha {
@@ -193,7 +193,7 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 }
 
 // ownerOfAll reports whether the server is the only one, whose clients may have to announce changes.
-func (l *link) ownerOfAll() bool { return l.listen != nil }
+func (l *link) ownerOfAll() bool { return l.subscribe != nil }
 
 // partner is a name of this process's in the slot of another one, as the lease of a key is in that of the key.
 func (s *Store) partner(name string) string { return s.namespace.name("%{" + name + "}") }
@@ -205,7 +205,7 @@ var (
 )
 
 // refused is the command that a server has refused.
-func (t *trial) refused(err error) string {
+func (t *trial) refusedCommand(err error) string {
 	at := inScript.FindStringSubmatch(err.Error())
 	if t.script == nil || at == nil {
 		return t.command

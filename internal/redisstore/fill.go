@@ -53,7 +53,7 @@ redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
-	if drop(KEYS[1]) == 0 then -- under the lease, what is there can only be older, and so can what others keep in memory` + tellOfMissing + `
+	if drop(KEYS[1]) == 0 then -- under the lease, what is there can only be older, and so can what others keep in memory` + notifyMissing + `
 	end
 	return 2
 end
@@ -97,7 +97,7 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 				}
 			}
 			args := []string{f.Nonce, rueidis.BinaryString(f.Value), strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
-			calls = append(calls, call{fill, s.pair(f.Key), append(args, s.format...)})
+			calls = append(calls, call{fill, s.pair(f.Key), append(args, s.format.args...)})
 			filling, changed = append(filling, i), append(changed, f.Key)
 		}
 		for j, r := range s.run(ctx, calls) {

@@ -80,7 +80,7 @@ func (s *Store) Connecting() bool {
 		return true
 	}
 	for _, l := range s.table.Load().nodes {
-		if !l.first.ended() && !l.idle() {
+		if !l.first.ended() && !l.hasNoSlots() {
 			return true
 		}
 	}
@@ -124,7 +124,7 @@ func (s *Store) AwaitFirst(ctx context.Context, over <-chan struct{}, keys ...st
 		}
 	}
 	for _, l := range links {
-		if l != nil && !l.idle() && !await(l.first) {
+		if l != nil && !l.hasNoSlots() && !await(l.first) {
 			return
 		}
 	}

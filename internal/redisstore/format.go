@@ -1,6 +1,8 @@
 package redisstore
 
 import (
+	"cmp"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -17,6 +19,24 @@ type Format struct {
 	TagsLen   int  // where a uint32, likewise, says how many bytes the tags take
 	Longest   int  // bytes that a value has at most, without those in chunks
 	Tags      int  // where they begin: their number (2 bytes), then of each the length of its name (2), the name, its generation (8)
+}
+
+// A scriptFormat is a Format as the scripts take it.
+type scriptFormat struct {
+	args    []string // see formatFrom
+	tags    []string // the offsets of the length of the tags and of the tags
+	longest int
+}
+
+func (f Format) forScripts() scriptFormat {
+	return scriptFormat{
+		args: []string{
+			f.Magic, strconv.Itoa(int(f.Version)), strconv.Itoa(int(f.Flags)),
+			strconv.Itoa(f.LoadStart), strconv.Itoa(f.Nonce), strconv.Itoa(max(1, int(f.Chunked))),
+		},
+		tags:    []string{strconv.Itoa(f.TagsLen), strconv.Itoa(f.Tags)},
+		longest: cmp.Or(f.Longest, math.MaxInt32),
+	}
 }
 
 // What a script must know of the format of values is behind its own arguments: magic, version, flags, the offsets of the load's

@@ -17,17 +17,17 @@ const closeWait = time.Second
 // library ends its writer by a command that cannot be written.
 type guarded struct {
 	net.Conn
-	words    *firstWords // of the client, while it is being made; may be nil
-	sentinel bool        // it goes to a Sentinel
-	heard    atomic.Bool // something has come
-	closed   atomic.Bool // closed, or asked to
+	replies  *firstReplies // of the client, while it is being made; may be nil
+	sentinel bool          // it goes to a Sentinel
+	received atomic.Bool   // something has come
+	closed   atomic.Bool   // closed, or asked to
 }
 
 func (c *guarded) Read(p []byte) (n int, err error) {
 	defer caught(&n, len(p), &err)
 	n, err = c.Conn.Read(p)
-	if c.words != nil && n > 0 && n <= len(p) && !c.heard.Swap(true) {
-		c.words.note(p[:n], c.sentinel)
+	if c.replies != nil && n > 0 && n <= len(p) && !c.received.Swap(true) {
+		c.replies.note(p[:n], c.sentinel)
 	}
 	return n, err
 }
@@ -38,8 +38,8 @@ func (c *guarded) Write(p []byte) (n int, err error) {
 	}
 	defer caught(&n, len(p), &err)
 	n, err = c.Conn.Write(p)
-	if c.words != nil && isClosed(err) && !c.heard.Load() {
-		if last := c.lastWords(); isAlert(last) {
+	if c.replies != nil && isClosed(err) && !c.received.Load() {
+		if last := c.finalError(); isAlert(last) {
 			err = last
 		}
 	}
@@ -47,7 +47,7 @@ func (c *guarded) Write(p []byte) (n int, err error) {
 }
 
 // lastWait is how long a connection is read from to which nothing can be written any more.
-const lastWait = 100 * time.Millisecond
+const finalWait = 100 * time.Millisecond
 
 // lastWords reads what the other end has said before it closed the connection, of which nothing has been read. The client library does
 // not read what has come when it fails to write:
@@ -57,17 +57,17 @@ const lastWait = 100 * time.Millisecond
 //  3. The client's first write fails where it comes after that, and is a success where it comes before.
 //
 // Either way the same is said of it.
-func (c *guarded) lastWords() error {
+func (c *guarded) finalError() error {
 	said := make(chan error, 1)
 	go func() {
 		err := errConnection
 		defer func() { said <- err }()
 		defer caught(new(int), 0, &err)
-		if err = c.SetReadDeadline(time.Now().Add(lastWait)); err == nil {
+		if err = c.SetReadDeadline(time.Now().Add(finalWait)); err == nil {
 			_, err = c.Read(make([]byte, 512))
 		}
 	}()
-	t := time.NewTimer(lastWait)
+	t := time.NewTimer(finalWait)
 	defer t.Stop()
 	select {
 	case err := <-said:
@@ -111,7 +111,7 @@ func caught(n *int, most int, err *error) {
 
 // firstWords are what the connections of a client have begun with. The client library does not tell, where a connection is closed
 // before all is answered that it has sent to begin with: a server that has too many clients says so, and closes it.
-type firstWords struct {
+type firstReplies struct {
 	mu       sync.Mutex
 	refusal  string // the server's error; guarded by mu
 	sentinel bool   // it was a Sentinel's; guarded by mu
@@ -119,13 +119,13 @@ type firstWords struct {
 }
 
 // ofSentinel reports whether it was a Sentinel that has answered with an error of this code last.
-func (w *firstWords) ofSentinel(code string) bool {
+func (w *firstReplies) ofSentinel(code string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.sentinel && strings.HasPrefix(w.refusal, code)
 }
 
-func (w *firstWords) note(text []byte, sentinel bool) {
+func (w *firstReplies) note(text []byte, sentinel bool) {
 	const longest = 200
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -139,7 +139,7 @@ func (w *firstWords) note(text []byte, sentinel bool) {
 }
 
 // explain is why a client could not be made, by what its connections have begun with.
-func (w *firstWords) explain(err error) error {
+func (w *firstReplies) explain(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -147,7 +147,7 @@ func (w *firstWords) explain(err error) error {
 	case w.foreign:
 		return errors.Join(errOtherProtocol, err)
 	case w.refusal != "" && isClosed(err):
-		return &farewell{w.refusal, err}
+		return &closeReason{w.refusal, err}
 	}
 	return err
 }

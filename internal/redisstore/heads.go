@@ -10,8 +10,8 @@ import (
 // or no string, or what the user may not use, is empty.
 func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte, error) {
 	heads := make([][]byte, len(keys))
-	names := s.named(keys)
-	for i, r := range s.slowly(ctx, names, func(c rueidis.Client, i int) rueidis.Completed {
+	names := s.names(keys)
+	for i, r := range s.inPortions(ctx, names, func(c rueidis.Client, i int) rueidis.Completed {
 		return c.B().Getrange().Key(names[i]).Start(0).End(int64(bytes) - 1).Build()
 	}) {
 		var err error

@@ -17,7 +17,7 @@ func (l *link) keep(ctx context.Context) {
 		if !ok {
 			return
 		}
-		if !listening && !l.Tracked() && l.listen != nil {
+		if !listening && !l.Tracked() && l.subscribe != nil {
 			listening = true
 			l.background.Go(func() {
 				// Not every server takes commands on a connection that has subscribed to something.
@@ -25,7 +25,7 @@ func (l *link) keep(ctx context.Context) {
 				deaf.DisableCache = true
 				if own, ok := l.connect(ctx, deaf, false); ok {
 					defer own.client.Close()
-					l.listen(ctx, own.client)
+					l.subscribe(ctx, own.client)
 				}
 			})
 		}
@@ -79,7 +79,7 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 		l.latest.Store(s)
 		l.ups.Add(1) // first: who finds it down by this count knows that it has not been up in between
 		l.session.Store(s)
-		l.handed.Store(false)
+		l.handedOver.Store(false)
 		if s.broken.Load() { // since the probe
 			l.trip(s, errBroken)
 		} else {
@@ -102,7 +102,7 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 		ok := retry(ctx, l.down, func() error {
 			err := l.probe(ctx, s.client)
 			if err == nil {
-				err = l.recall(ctx, s.client)
+				err = l.readWatermark(ctx, s.client)
 			}
 			if over = classOf(err) == refused || s.broken.Load(); over {
 				if err != nil {

@@ -41,6 +41,17 @@ type Grant struct {
 	Err     error // this key alone failed
 }
 
+// A leaseLife is how long leases live, in ms, as the scripts take it.
+type leaseLife struct {
+	ms      string // of a lease of this process that is not renewed
+	longest string // of any process's lease
+}
+
+func newLeaseLife(life time.Duration) leaseLife {
+	ms := life.Milliseconds()
+	return leaseLife{strconv.FormatInt(ms, 10), strconv.FormatInt(max(10*ms, (10*time.Minute).Milliseconds()), 10)}
+}
+
 // acquire looks at K and answers with what the caller can do.
 //
 //	KEYS  K, L
@@ -112,7 +123,7 @@ if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
 end
 if ARGV[2] == 'quiet' then
 	return redis.call('DEL', KEYS[2])
-end` + tellOfLease + `
+end` + notifyLease + `
 return 1
 `)
 
@@ -120,14 +131,14 @@ return 1
 // generation is given one.
 func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
-		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseMS, r.Rejected.head, r.Rejected.length, s.longestLease}}
+		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms, r.Rejected.head, r.Rejected.length, s.leaseLife.longest}}
 	})
 }
 
 // Seize is Acquire, but takes the leases from whoever holds them, whose fills are refused from then on.
 func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
-		return call{seize, s.pair(r.Key), []string{r.Nonce, s.leaseMS}}
+		return call{seize, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}
 	})
 }
 
@@ -187,7 +198,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
-		calls[i] = call{renew, s.pair(r.Key), []string{r.Nonce, s.leaseMS}}
+		calls[i] = call{renew, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}
 	}
 	held, errs = make([]bool, len(reqs)), make([]error, len(reqs))
 	for i, r := range s.run(ctx, calls) {

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gatewayz/aside/internal/guard"
 	"github.com/redis/rueidis"
 )
 
@@ -16,85 +15,82 @@ import (
 // nobody is sent to Redis any more after a few failures in a row, after one that says enough, or when a connection has
 // broken, until a background probe has come back. No caller is ever the probe.
 type link struct {
-	session   atomic.Pointer[session] // nil while down
-	ups       atomic.Uint64           // how often it has come up
-	lastMark  atomic.Uint64           // that was written, or read, at the server: see Mark
-	markGone  atomic.Bool             // that mark was missing: see errMarkGone
-	failed    atomic.Int32            // failures in a row
-	blind     atomic.Bool             // the server does not tell of changes
-	silent    atomic.Bool             // the server does not track, and does not let this process announce changes either
-	scans     atomic.Bool             // to go through keys was refused: it is examined too
-	clock     serverClock
-	owned     atomic.Pointer[slotSet]    // what the node of a cluster has; nil for a server that has all
-	ownName   func(prefix string) string // a name of this process's that the server has
-	handed    atomic.Bool                // what the node has was handed over to it in full, and it has not been in use yet
-	latest    atomic.Pointer[session]    // the one in use, or, while there is none, the last one that was
-	opTimeout time.Duration
-	grace     *grace // of the process
-	options   rueidis.ClientOption
-	addrs     []string       // of the one server, where it has several; empty: as the options say
-	at        atomic.Int32   // the number of the one in use, or to be tried next, modulo their number
-	unreached unreached      // Sentinels
-	hanging   *guard.Hanging // dials, of all links
-	greet     func(context.Context, rueidis.Client) error
-	touch     func(context.Context, rueidis.Client) error       // makes a tracked read
-	recall    func(context.Context, rueidis.Client) error       // finds out what the server remembers, before callers use it
-	watch     func(context.Context, *session)                   // tries the connections of a session that is told of changes, until ctx ends
-	sees      func(context.Context, *session) error             // finds out whether the server tells of changes
-	newWire   func(of *session, broken func(cause error)) *wire // for each connection of a client that is told of changes
-	listen    func(context.Context, rueidis.Client)             // runs on a client of its own where it is not, until ctx ends; may be nil
-	onState   func(State)
-
-	mu    sync.Mutex
-	state State         // guarded by mu
-	lost  chan struct{} // wakes the background goroutine, with room for one
-	cause error         // why lost was signalled; guarded by mu
-
-	first *first // attempt to connect
-
-	turn chan struct{} // holds one, of whom sends a portion: see portion
-	busy time.Duration // that portions have taken since the last rest; of whose turn it is
+	breaker
+	connector
+	traits
+	slotShare
+	status
+	hooks
+	portions
+	watermark watermark
+	first     *first // attempt to connect
 
 	stop       context.CancelFunc
 	done       chan struct{} // closed when the background goroutine has ended
 	background sync.WaitGroup
 }
 
+// hooks are what a link needs of its Store.
+type hooks struct {
+	ownName       func(prefix string) string                               // a name of this process's that the server has
+	onConnect     func(context.Context, rueidis.Client) error              // what the server must answer before it is used
+	trackAll      func(context.Context, rueidis.Client) error              // makes a tracked read on each connection
+	readWatermark func(context.Context, rueidis.Client) error              // finds out what the server remembers, before callers use it
+	watch         func(context.Context, *session)                          // probes the connections of a tracked session, until ctx ends
+	probePush     func(context.Context, *session) error                    // finds out whether the server pushes changes
+	newConn       func(of *session, broken func(cause error)) *trackedConn // for each connection of a tracked client
+	subscribe     func(context.Context, rueidis.Client)                    // runs on a client of its own where the server does not track, until ctx ends; may be nil
+}
+
+// traits are what is known of the server.
+type traits struct {
+	untracked atomic.Bool // it does not push changes
+	silent    atomic.Bool // it does not track, and does not let this process announce changes either
+	scans     atomic.Bool // it has refused SCAN: SCAN is examined too
+	clock     serverClock
+}
+
+// A slotShare is what a node of a cluster has.
+type slotShare struct {
+	owned      atomic.Pointer[slotSet] // nil for a server that has all slots
+	handedOver atomic.Bool             // the node's slots were handed over to it in full, and it has not been in use yet
+}
+
 // idle reports whether it is to the node of a cluster that has no slots yet.
-func (l *link) idle() bool {
+func (l *link) hasNoSlots() bool {
 	owned := l.owned.Load()
 	return owned != nil && owned.empty()
 }
 
 // doubt ends what the connections have vouched for so far, though none has broken.
-func (l *link) doubt() {
-	for _, w := range l.wires() {
-		w.doubt()
+func (l *link) lapse() {
+	for _, w := range l.conns() {
+		w.lapse()
 	}
 }
 
 // doubtAgain is doubt for what is found out again and again: nothing happens where nothing was vouched for since the last time.
-func (l *link) doubtAgain() {
-	for _, w := range l.wires() {
-		if w.vouches() {
-			w.doubt()
+func (l *link) lapseInUse() {
+	for _, w := range l.conns() {
+		if w.inUse() {
+			w.lapse()
 		}
 	}
 }
 
-func (l *link) wires() []*wire {
+func (l *link) conns() []*trackedConn {
 	s := l.latest.Load()
 	if s == nil {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.wires)
+	return slices.Clone(s.conns)
 }
 
 func (l *link) open(opt rueidis.ClientOption, onState func(State)) {
 	ctx, stop := context.WithCancel(context.Background())
-	l.options, l.onState, l.stop = settled(opt), onState, stop
+	l.options, l.onState, l.stop = withDefaults(opt), onState, stop
 	l.state = State{Since: time.Now()}
 	l.lost, l.done = make(chan struct{}, 1), make(chan struct{})
 	go l.keep(ctx)

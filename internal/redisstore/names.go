@@ -62,7 +62,7 @@ func (n namespace) isInternal(name string) bool {
 		return strings.HasSuffix(name, "}!l") || strings.Contains(name, "}!c:")
 	}
 	own, _ := strings.CutPrefix(name, string(n))
-	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
+	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, watermarkName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
 }
 
 // pair is where key and its lease lie, as the scripts take them.
@@ -72,7 +72,7 @@ func (s *Store) pair(key string) []string {
 }
 
 // named are what keys are called.
-func (s *Store) named(keys []string) []string {
+func (s *Store) names(keys []string) []string {
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = s.namespace.name(key)
@@ -102,8 +102,8 @@ func LeasePattern(match string) string { return leaseKey(match) }
 
 // What this process has written down at each server begins with these, and what it tries one with.
 const (
-	markName  = "%mark:"
-	probeName = "%probe:"
+	watermarkName = "%mark:"
+	probeName     = "%probe:"
 )
 
 // watchName is what the names begin with of the keys that connections are tried with.

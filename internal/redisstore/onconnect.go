@@ -11,7 +11,7 @@ import (
 // prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
 // for one more round trip, and it is tried whether it carries them out. A server that is out of memory still has values to
 // read, and takes removals.
-func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
+func (s *Store) onConnect(ctx context.Context, l *link, c rueidis.Client) error {
 	err := l.readClock(ctx, c)
 	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
 		err = l.readClock(ctx, c) // on a busy machine it may be this process that was slow
@@ -31,7 +31,7 @@ func (s *Store) prepare(ctx context.Context, l *link, c rueidis.Client) error {
 			}
 		}
 	}
-	return s.carriesOut(ctx, l, c)
+	return s.checkCommands(ctx, l, c)
 }
 
 // readClock asks for the time, which freshness is measured by.

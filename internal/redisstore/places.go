@@ -16,15 +16,15 @@ import (
 // tell when; but replies come in the order of the requests. So a request is sent behind those, by nobody's call, and when it is
 // answered their places are free: see clear.
 type places struct {
-	taken chan struct{} // holds one for each request on its way
-	left  atomic.Int64  // how many of those nobody waits for
-	wake  chan struct{} // wakes who clears those, with room for one
-	heard atomic.Uint64 // how many requests were answered
-	over  chan struct{} // closed when the session is not in use any more, and will not be
+	taken     chan struct{} // holds one for each request on its way
+	abandoned atomic.Int64  // how many of those nobody waits for
+	wake      chan struct{} // wakes who clears those, with room for one
+	replies   atomic.Uint64 // how many requests were answered
+	over      chan struct{} // closed when the session is not in use any more, and will not be
 }
 
 // rings is how many slots a ring has: rueidis' DefaultRingScale, unless the user sets another one.
-func rings(opt rueidis.ClientOption) int {
+func ringSize(opt rueidis.ClientOption) int {
 	scale := opt.RingScaleEachConn
 	if scale <= 0 {
 		scale = rueidis.DefaultRingScale
@@ -34,7 +34,7 @@ func rings(opt rueidis.ClientOption) int {
 
 // newPlaces leaves an eighth of the ring to what is sent by nobody's call: probes, pings, and what clears places.
 func newPlaces(opt rueidis.ClientOption) places {
-	size := rings(opt)
+	size := ringSize(opt)
 	return places{
 		taken: make(chan struct{}, max(1, size-max(4, size/8))), wake: make(chan struct{}, 1), over: make(chan struct{}),
 	}
@@ -48,12 +48,12 @@ func (p *places) take(ctx context.Context) (silent bool, err error) {
 		return false, nil
 	default:
 	}
-	before := p.heard.Load()
+	before := p.replies.Load()
 	select {
 	case p.taken <- struct{}{}:
 		return false, nil
 	case <-ctx.Done():
-		return p.heard.Load() == before, ctx.Err()
+		return p.replies.Load() == before, ctx.Err()
 	case <-p.over:
 		return false, ErrUnavailable
 	}
@@ -63,12 +63,12 @@ func (p *places) take(ctx context.Context) (silent bool, err error) {
 func (p *places) give(results []rueidis.RedisResult) {
 	for _, r := range results {
 		if err := r.NonRedisError(); IsTimeout(err) || errors.Is(err, context.Canceled) {
-			p.left.Add(1)
+			p.abandoned.Add(1)
 			signal(p.wake)
 			return
 		}
 	}
-	p.heard.Add(1)
+	p.replies.Add(1)
 	<-p.taken
 }
 
@@ -100,14 +100,14 @@ func (l *link) clear(ctx context.Context, s *session) {
 			return
 		case <-p.wake:
 		}
-		n := p.left.Swap(0)
+		n := p.abandoned.Swap(0)
 		// It reads on every connection, without a deadline: one that is silent is given up soon, and then all fail.
-		err := l.touch(ctx, s.client)
+		err := l.trackAll(ctx, s.client)
 		for range n {
 			<-p.taken
 		}
 		if err == nil {
-			p.heard.Add(1)
+			p.replies.Add(1)
 		}
 	}
 }

@@ -16,6 +16,12 @@ const (
 	burst       = time.Millisecond // of portions without a pause between them
 )
 
+// portions takes the turns of those who send portions to one server.
+type portions struct {
+	turn chan struct{} // holds one, of whom sends a portion
+	busy time.Duration // that portions have taken since the last rest; guarded by turn
+}
+
 // portion sends one portion when it is its turn, and rests after some of them for as long as they have taken. The turn is given
 // back after the rest: else many would have the server work while one of them rests.
 func (l *link) portion(ctx context.Context, send func(context.Context) error) error {
@@ -47,11 +53,11 @@ func (l *link) portion(ctx context.Context, send func(context.Context) error) er
 }
 
 // slowly sends a command for each name in portions.
-func (s *Store) slowly(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{names: names, plain: build, most: portionSize, slow: true, bulk: true})
+func (s *Store) inPortions(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	return s.each(ctx, batch{names: names, plain: build, most: portionSize, inPortions: true, bulk: true})
 }
 
 // runSlowly is run, in portions.
-func (s *Store) runSlowly(ctx context.Context, calls []call) []rueidis.RedisResult {
-	return s.runAs(ctx, calls, batch{most: portionSize, slow: true, bulk: true})
+func (s *Store) runInPortions(ctx context.Context, calls []call) []rueidis.RedisResult {
+	return s.runAs(ctx, calls, batch{most: portionSize, inPortions: true, bulk: true})
 }

@@ -21,7 +21,7 @@ const probeKept = time.Hour
 //
 //	KEYS  the key
 //	ARGV  the value, its life in ms
-var touch = newScript(`
+var writeProbe = newScript(`
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
@@ -34,15 +34,15 @@ type probe struct {
 	wake chan struct{} // with room for one
 
 	// All guarded by t.mu.
-	by    *wire  // that has read it last
-	value string // what it read
-	at    uint64 // named, in the place of that reply
-	named uint64 // how often the server has named it as changed
-	told  uint64 // the same, and how often it has said that everything was flushed
+	conn         *trackedConn // that has read it last
+	value        string       // what it read
+	pushesAtRead uint64       // named, in the place of that reply
+	pushes       uint64       // how often the server has named it as changed
+	events       uint64       // the same, and how often it has said that everything was flushed
 }
 
 // listen notes what is told of a key from now on, until stop.
-func (t *tracking) listen(name string) *probe {
+func (t *tracking) newProbe(name string) *probe {
 	p := &probe{t: t, name: name, wake: make(chan struct{}, 1)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,14 +66,14 @@ func (p *probe) stop() {
 func (p *probe) count() uint64 {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
-	return p.told
+	return p.events
 }
 
 // last is what was read last, and how often the key had been named by then.
 func (p *probe) last() (value string, named uint64) {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
-	return p.value, p.at
+	return p.value, p.pushesAtRead
 }
 
 // await waits until more changes were told than before, at most for probeLife.
@@ -96,23 +96,23 @@ func (p *probe) await(ctx context.Context, before uint64) error {
 }
 
 // probeRead notes the reply to a read of a key by w.
-func (t *tracking) probeRead(w *wire, name string, reply rueidis.RedisMessage) {
+func (t *tracking) probeRead(w *trackedConn, name string, reply rueidis.RedisMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.probes[name] {
-		p.by, p.at = w, p.named
+		p.conn, p.pushesAtRead = w, p.pushes
 		p.value, _ = reply.ToString()
 	}
 }
 
 // probed notes that w is told of a change of a key, and reports whether it is one that connections are tried with.
-func (t *tracking) probed(w *wire, name string) bool {
+func (t *tracking) notifyProbe(w *trackedConn, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.probes[name] {
-		if p.by == w {
-			p.named++
-			p.told++
+		if p.conn == w {
+			p.pushes++
+			p.events++
 			signal(p.wake)
 		}
 	}
@@ -120,24 +120,24 @@ func (t *tracking) probed(w *wire, name string) bool {
 }
 
 // flushed notes that w is told of a change of all keys. That may be about another database, so it explains no other value.
-func (t *tracking) flushed(w *wire) {
+func (t *tracking) notifyFlush(w *trackedConn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, list := range t.probes {
 		for _, p := range list {
-			if p.by == w {
-				p.told++
+			if p.conn == w {
+				p.events++
 				signal(p.wake)
 			}
 		}
 	}
 }
 
-func (s *Store) touch(ctx context.Context, c rueidis.Client, name, value string) (err error) {
+func (s *Store) writeProbe(ctx context.Context, c rueidis.Client, name, value string) (err error) {
 	life := fmt.Sprint(probeKept.Milliseconds())
-	err = c.Do(ctx, c.B().Evalsha().Sha1(touch.sha1).Numkeys(1).Key(name).Arg(value, life).Build()).Error()
+	err = c.Do(ctx, c.B().Evalsha().Sha1(writeProbe.sha1).Numkeys(1).Key(name).Arg(value, life).Build()).Error()
 	if code(err) == "NOSCRIPT" {
-		err = c.Do(ctx, c.B().Eval().Script(touch.text).Numkeys(1).Key(name).Arg(value, life).Build()).Error()
+		err = c.Do(ctx, c.B().Eval().Script(writeProbe.text).Numkeys(1).Key(name).Arg(value, life).Build()).Error()
 	}
 	return err
 }

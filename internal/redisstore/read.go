@@ -10,7 +10,7 @@ import (
 )
 
 // A Look asks what a key holds.
-type Look struct {
+type Get struct {
 	Key string
 	// Fence is armed in the place of the reply among the messages of its connection. Without one, nobody vouches for what
 	// was read.
@@ -30,14 +30,14 @@ type Read struct {
 }
 
 // Look reads keys in one round trip.
-func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
-	under, names := make([]*look, len(looks)), make([]string, len(looks))
+func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
+	under, names := make([]*trackedRead, len(looks)), make([]string, len(looks))
 	sole := s.table.Load().sole()
 	tracked := sole == nil || sole.Tracked() // a new connection to another server may change it on the way
 	for i, l := range looks {
 		names[i] = s.namespace.name(l.Key)
 		if tracked {
-			under[i] = s.begin(l.Fence)
+			under[i] = s.beginRead(l.Fence)
 		}
 	}
 	if !tracked {
@@ -47,11 +47,11 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 	results := s.each(ctx, batch{
 		names: names,
 		plain: func(c rueidis.Client, i int) rueidis.Completed {
-			s.untracked(under[i])
+			s.markUntracked(under[i])
 			return c.B().Getrange().Key(names[i]).Start(0).End(s.lastByte(looks[i])).Build()
 		},
 		cached: func(to *session, i int) rueidis.CacheableTTL {
-			start := trackedStart(s.sending(under[i]))
+			start := trackedStart(s.numberRead(under[i]))
 			return rueidis.CT(to.client.B().Getrange().Key(names[i]).Start(start).End(s.lastByte(looks[i])).Cache().ToStaticTTL(), time.Hour)
 		},
 		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { by[i] = l },
@@ -63,14 +63,14 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 		if len(out[i].Value) == 0 {
 			out[i].Value = nil // GETRANGE answers so for a key that is missing
 		}
-		out[i].Cut = looks[i].Head == 0 && len(out[i].Value) > s.mostStored
+		out[i].Cut = looks[i].Head == 0 && len(out[i].Value) > s.format.longest
 		if tracked {
-			out[i].Voucher = s.end(under[i])
+			out[i].Voucher = s.endRead(under[i])
 		} else if looks[i].Fence != nil {
 			out[i].Voucher = s.announcements.voucher()
 		}
 		// Who does not have the key any more is not told of its changes: see apply.
-		if out[i].Err != nil || by[i] != now.of(names[i]) || out[i].Value == nil && now.gives(names[i]) {
+		if out[i].Err != nil || by[i] != now.of(names[i]) || out[i].Value == nil && now.migrates(names[i]) {
 			out[i].Voucher = nil
 		}
 	}
@@ -78,9 +78,9 @@ func (s *Store) Look(ctx context.Context, looks ...Look) []Read {
 }
 
 // lastByte is the place of the last byte to read. A value that is too long to be one of ours is read up to the byte that shows it.
-func (s *Store) lastByte(l Look) int64 {
+func (s *Store) lastByte(l Get) int64 {
 	if l.Head > 0 {
 		return int64(l.Head) - 1
 	}
-	return int64(s.mostStored)
+	return int64(s.format.longest)
 }

@@ -13,7 +13,7 @@ import (
 var remove = newScript(formatFrom(1) + `
 redis.call('DEL', KEYS[2])
 local removed = drop(KEYS[1])
-if removed == 0 then` + tellOfMissing + `
+if removed == 0 then` + notifyMissing + `
 end
 return removed
 `)
@@ -38,7 +38,7 @@ if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags
 	end
 end
 local removed = drop(KEYS[1])
-if removed == 0 then` + tellOfMissing + `
+if removed == 0 then` + notifyMissing + `
 end
 return removed
 `)
@@ -48,10 +48,10 @@ return removed
 func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs []error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
-		calls[i] = call{remove, s.pair(key), s.format}
+		calls[i] = call{remove, s.pair(key), s.format.args}
 	}
 	results := s.run(ctx, calls)
-	s.removeApart(ctx, keys, results)
+	s.removeSplit(ctx, keys, results)
 	s.announce(ctx, keys)
 	for _, r := range results {
 		n, _ := r.AsInt64()
@@ -63,7 +63,7 @@ func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs
 // Discard removes the value of key, unless its load began at before, in µs of the server's time, or later. It is for a Set
 // whose fill was refused: an older value must not survive it, and that of a Set which came after it must.
 func (s *Store) Discard(ctx context.Context, key string, before int64) error {
-	err := firstError(s.run(ctx, []call{{discard, []string{s.namespace.name(key)}, append([]string{strconv.FormatInt(before, 10)}, s.format...)}}))
+	err := firstError(s.run(ctx, []call{{discard, []string{s.namespace.name(key)}, append([]string{strconv.FormatInt(before, 10)}, s.format.args...)}}))
 	s.announce(ctx, []string{key})
 	return err
 }

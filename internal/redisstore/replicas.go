@@ -22,7 +22,7 @@ func (s *Store) Replicated(ctx context.Context, n int) error {
 	defer cancel(nil)
 	var all sync.WaitGroup
 	for _, l := range t.nodes {
-		if l.idle() {
+		if l.hasNoSlots() {
 			continue // what is written for it is written to the node that has the slots
 		}
 		all.Go(func() {

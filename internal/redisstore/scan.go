@@ -22,10 +22,10 @@ var ErrMoved = errors.New("redis was lost while its keys were gone through")
 // that of visit, of a server, or ErrMoved.
 func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patterns ...string) error {
 	w := walk{Store: s, visit: visit}
-	err := w.begin()
+	err := w.start()
 	if err == nil && w.table.only() == nil { // one that is not up is not looked at first: that may take long
-		if err = s.refresh(ctx); err == nil {
-			err = w.begin()
+		if err = s.awaitRefresh(ctx); err == nil {
+			err = w.start()
 		}
 	}
 	if err != nil {
@@ -42,7 +42,7 @@ func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patte
 		// What has come to a server that was gone through before it did, from one that was not yet, has not been seen. The table
 		// shows that if the slot has changed hands since the walk began. If it is still about to, the key is found where it has
 		// gone when all servers are gone through once more: keys go one way.
-		if err := s.refresh(ctx); err != nil {
+		if err := s.awaitRefresh(ctx); err != nil {
 			return err
 		}
 		now := s.table.Load()
@@ -53,7 +53,7 @@ func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patte
 			if err := w.pass(ctx, match); err != nil {
 				return err
 			}
-			if err := s.refresh(ctx); err != nil {
+			if err := s.awaitRefresh(ctx); err != nil {
 				return err
 			}
 			if !w.unmoved(s.table.Load()) {
@@ -73,10 +73,10 @@ type walk struct {
 }
 
 // begin notes what the walk begins with.
-func (w *walk) begin() error {
+func (w *walk) start() error {
 	w.table, w.since = w.Store.table.Load(), nil
 	for _, l := range w.table.nodes {
-		w.since = append(w.since, l.standing())
+		w.since = append(w.since, l.upSince())
 	}
 	if len(w.since) == 0 || slices.ContainsFunc(w.since, time.Time.IsZero) || !w.table.complete() {
 		return ErrUnavailable
@@ -104,7 +104,7 @@ func (w *walk) pass(ctx context.Context, match string) error {
 					err = w.visit(keys)
 				}
 			}
-			if err == nil && (!l.standing().Equal(w.since[i]) || !w.unmoved(w.Store.table.Load())) {
+			if err == nil && (!l.upSince().Equal(w.since[i]) || !w.unmoved(w.Store.table.Load())) {
 				err = ErrMoved // where a cursor means something else
 			}
 			if err != nil {
@@ -119,7 +119,7 @@ func (w *walk) pass(ctx context.Context, match string) error {
 }
 
 // standing is since when the server has been in use without a break, zero if it is not.
-func (l *link) standing() time.Time {
+func (l *link) upSince() time.Time {
 	if state := l.State(); state.Up && l.Up() {
 		return state.Since
 	}

@@ -38,14 +38,14 @@ func repeatable(s *script) *script {
 // memory that Redis could not take, have read K. Where K is missing, removing it would change nothing and tell nobody. So K is
 // written and removed again. Every script that does so has removed something before, or tried to: then the server lets it write
 // even though it has no memory left.
-const tellOfMissing = `
+const notifyMissing = `
 redis.call('SET', KEYS[1], '', 'PX', 1)
 redis.call('DEL', KEYS[1])
 `
 
-const tellOfLease = `
+const notifyLease = `
 redis.call('DEL', KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 0 then` + tellOfMissing + `
+if redis.call('EXISTS', KEYS[1]) == 0 then` + notifyMissing + `
 end
 `
 

@@ -15,10 +15,10 @@ type batch struct {
 	plain func(c rueidis.Client, i int) rueidis.Completed
 	// cached, unless nil, is how a read is sent whose name the server is to watch. What is asked of a node that is only about to
 	// get the name is not watched.
-	cached func(to *session, i int) rueidis.CacheableTTL
-	most   int  // commands that are sent to a node at once, pipeline unless set
-	bulk   bool // by the second client: what carries much, and what goes over many keys, which the server is not to remember
-	slow   bool // not in a hurry: see portion
+	cached     func(to *session, i int) rueidis.CacheableTTL
+	most       int  // commands that are sent to a node at once, pipeline unless set
+	bulk       bool // by the second client: what carries much, and what goes over many keys, which the server is not to remember
+	inPortions bool // not in a hurry: see portion
 	// answered, unless nil, is told of each answer and who gave it. Of answers to different commands it may be told at the same
 	// time.
 	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
@@ -99,7 +99,7 @@ func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int 
 		if moved {
 			signal(s.outdated) // the table is out of date
 		}
-		if l := t.pointedTo(addr); l != nil {
+		if l := t.redirectTarget(addr); l != nil {
 			if groups == nil {
 				groups = make(map[destination][]int)
 			}
@@ -163,7 +163,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			if l.session.Load() == nil {
 				err = ErrUnavailable // which is why its time is over: it has waited for a connection
 			}
-		case b.slow:
+		case b.inPortions:
 			err = l.portion(ctx, next)
 		default:
 			if err = next(ctx); err == nil {
@@ -203,12 +203,12 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 	errs := make([]error, len(t.nodes))
 	var all sync.WaitGroup
 	for i, l := range t.nodes {
-		if l.idle() {
+		if l.hasNoSlots() {
 			continue
 		}
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
-				names: make([]string, 1), slow: slow, bulk: slow,
+				names: make([]string, 1), inPortions: slow, bulk: slow,
 				plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) },
 			}, nil, false))
 		})

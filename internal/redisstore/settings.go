@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"cmp"
 	"math"
 	"net"
 	"time"
@@ -13,7 +14,7 @@ const (
 	firstRetry   = 50 * time.Millisecond  // after a failed attempt; doubles up to
 	slowestRetry = time.Second            // or, after a refusal that takes somebody to mend it, to
 	slowRefused  = 5 * time.Second        //
-	lookAgain    = 5 * time.Second        // how often a command that is refused has the server examined
+	recheckPause = 5 * time.Second        // how often a command that is refused has the server examined
 	writeTimeout = 500 * time.Millisecond // what a connection may be silent while replies are due
 	keepAlive    = 500 * time.Millisecond // how often an idle connection is tried
 	tripAfter    = 3                      // failures in a row that stop the asking
@@ -21,26 +22,19 @@ const (
 	abandonAfter = time.Second            // how long Close waits for an attempt to connect that has been cut off
 )
 
-func orElse[T comparable](d, otherwise T) T {
-	if d == *new(T) {
-		return otherwise
-	}
-	return d
-}
-
 // Silence is how long a server can say nothing, at most, before a connection with these options is given up: an idle one is
 // tried after one to two intervals, and then has so long to answer. It is negative where none is ever tried.
 func Silence(opt rueidis.ClientOption) time.Duration {
-	every := orElse(opt.Dialer.KeepAlive, keepAlive)
+	every := cmp.Or(opt.Dialer.KeepAlive, keepAlive)
 	if every < 0 {
 		return -1
 	}
 	const ever = math.MaxInt64 / 4 // which no sum of these overflows
-	return 2*min(every, ever) + min(orElse(opt.ConnWriteTimeout, writeTimeout), ever)
+	return 2*min(every, ever) + min(cmp.Or(opt.ConnWriteTimeout, writeTimeout), ever)
 }
 
 // settled is opt as every client here is made.
-func settled(opt rueidis.ClientOption) rueidis.ClientOption {
+func withDefaults(opt rueidis.ClientOption) rueidis.ClientOption {
 	if !opt.DisableCache {
 		opt.ClientTrackingOptions = []string{"OPTOUT"} // every read is tracked, and none opts out: see tracking
 	}
@@ -51,12 +45,12 @@ func settled(opt rueidis.ClientOption) rueidis.ClientOption {
 	if opt.PipelineMultiplex == 0 {
 		opt.PipelineMultiplex = -1 // one connection: all keys of a batch in one pipeline, and pushes in order with replies
 	}
-	opt.ConnWriteTimeout = orElse(opt.ConnWriteTimeout, writeTimeout)
-	opt.Dialer.KeepAlive = orElse(opt.Dialer.KeepAlive, keepAlive)
-	opt.Dialer.Timeout = orElse(opt.Dialer.Timeout, dialTimeout)
+	opt.ConnWriteTimeout = cmp.Or(opt.ConnWriteTimeout, writeTimeout)
+	opt.Dialer.KeepAlive = cmp.Or(opt.Dialer.KeepAlive, keepAlive)
+	opt.Dialer.Timeout = cmp.Or(opt.Dialer.Timeout, dialTimeout)
 	// Sentinels are dialled with a Dialer of their own. Without KeepAlive, one that hangs would be waited for without end.
-	opt.Sentinel.Dialer.KeepAlive = orElse(opt.Sentinel.Dialer.KeepAlive, keepAlive)
-	opt.Sentinel.Dialer.Timeout = orElse(opt.Sentinel.Dialer.Timeout, dialTimeout)
+	opt.Sentinel.Dialer.KeepAlive = cmp.Or(opt.Sentinel.Dialer.KeepAlive, keepAlive)
+	opt.Sentinel.Dialer.Timeout = cmp.Or(opt.Sentinel.Dialer.Timeout, dialTimeout)
 	return opt
 }
 

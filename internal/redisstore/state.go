@@ -3,6 +3,7 @@ package redisstore
 import (
 	"errors"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,15 @@ type State struct {
 func (s State) differs(before State) bool {
 	return s.Up != before.Up || s.Silent != before.Silent || s.Cause != nil &&
 		(before.Cause == nil || classOf(s.Cause) != classOf(before.Cause) || isTLS(s.Cause) && !isTLS(before.Cause))
+}
+
+// A status is the state of a link, and who is notified of changes.
+type status struct {
+	onState func(State)
+
+	mu    sync.Mutex
+	state State // guarded by mu
+	cause error // why lost was signalled; guarded by mu
 }
 
 // report notes the state and tells it on where it is another one than before.
@@ -53,7 +63,7 @@ func (l *link) State() State {
 func (l *link) Up() bool { return l.session.Load() != nil }
 
 // Tracked reports whether the server tells of changes of the keys that were read.
-func (l *link) Tracked() bool { return !l.blind.Load() }
+func (l *link) Tracked() bool { return !l.untracked.Load() }
 
 // UpFor reports whether callers are sent to the server that has key.
 func (s *Store) UpFor(key string) bool {
@@ -84,6 +94,16 @@ func (s *Store) Tracks(key string) bool {
 	return l == nil || l.Tracked()
 }
 
+// A clusterStatus is the state of all links together, and who is notified of changes.
+type clusterStatus struct {
+	onState   func(State)
+	notifying sync.Mutex // held while onState is called, so that it is called with states in their order
+
+	mu    sync.Mutex
+	state State // that onState was last called with; guarded by mu
+	cause error // why nothing is known of the cluster; guarded by mu
+}
+
 // State tells how the connection stands: it is up while every key has a node, and all of those are.
 func (t *topology) State() State {
 	now := t.table.Load()
@@ -109,9 +129,9 @@ func (t *topology) Tracked() bool {
 var errNoNode = errors.New("some slots of the cluster have no node")
 
 // restate finds out how all nodes stand, and tells it on where that is another state than before.
-func (t *topology) restate() {
-	t.telling.Lock()
-	defer t.telling.Unlock()
+func (t *topology) notifyState() {
+	t.notifying.Lock()
+	defer t.notifying.Unlock()
 	if next, changed := t.newState(); changed && t.onState != nil {
 		t.onState(next)
 	}
@@ -123,7 +143,7 @@ func (t *topology) newState() (next State, changed bool) {
 	now := t.table.Load()
 	next = State{Up: len(now.nodes) > 0}
 	for _, l := range now.nodes {
-		if l.idle() {
+		if l.hasNoSlots() {
 			continue // nobody is sent to it yet but by others
 		}
 		s := l.State()

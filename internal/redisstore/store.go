@@ -4,9 +4,8 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
-	"math"
-	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -16,18 +15,18 @@ import (
 
 // Options configures a Store.
 type Options struct {
-	Client    rueidis.ClientOption
-	Namespace string        // what all names in Redis begin with; nobody else sees it, and every key is given without it
-	OpTimeout time.Duration // limit of one operation on small values
-	Lease     time.Duration // life of a lease that is not renewed
-	Format    Format
-	Clock     *near.Clock      // what the losses of vouchers are dated by; a clock of the store's own unless set
-	OnState   func(State)      // told each change of state, one at a time; it must not block
-	Pushed    func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
-	Gap       func()           // told when vouchers were withdrawn; it must not block
-	Marked    func(uint64)     // told the last Mark that a server knows of, 0 for none, before it is used; it must not block
-	Asked     func() uint64    // grows with each call of the users; nil: connections never rest
-	RestAfter time.Duration    // without a call, until they do; a minute unless set
+	Client      rueidis.ClientOption
+	Namespace   string        // what all names in Redis begin with; nobody else sees it, and every key is given without it
+	OpTimeout   time.Duration // limit of one operation on small values
+	Lease       time.Duration // life of a lease that is not renewed
+	Format      Format
+	Clock       *near.Clock      // what the losses of vouchers are dated by; a clock of the store's own unless set
+	OnState     func(State)      // told each change of state, one at a time; it must not block
+	Pushed      func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
+	Gap         func()           // told when vouchers were withdrawn; it must not block
+	OnWatermark func(uint64)     // told the last Mark that a server knows of, 0 for none, before it is used; it must not block
+	Calls       func() uint64    // grows with each call of the users; nil: connections never rest
+	IdleAfter   time.Duration    // without a call, until they do; a minute unless set
 }
 
 func (o *Options) now() func() int64 {
@@ -47,36 +46,25 @@ type Store struct {
 	opTimeout     time.Duration
 	grace         grace
 	changed       func(key string)
-	marked        func(uint64)
-	asked         func() uint64
-	restAfter     time.Duration
-	leaseMS       string
-	longestLease  string // of any process, in ms
-	mostStored    int
-	format        []string // as the scripts take it: see formatFrom
-	layout        []string // likewise: offsets of the length of the tags and of the tags
+	onWatermark   func(uint64)
+	idling        idling
+	leaseLife     leaseLife
+	format        scriptFormat
 }
 
 // Open returns at once; the connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
-		opTimeout:    o.OpTimeout,
-		grace:        grace{limit: o.OpTimeout},
-		asked:        o.Asked,
-		restAfter:    orElse(o.RestAfter, restAfter),
-		namespace:    namespace(o.Namespace),
-		leaseMS:      strconv.FormatInt(o.Lease.Milliseconds(), 10),
-		longestLease: strconv.FormatInt(max(10*o.Lease.Milliseconds(), (10*time.Minute).Milliseconds()), 10),
-		format: []string{
-			o.Format.Magic, strconv.Itoa(int(o.Format.Version)), strconv.Itoa(int(o.Format.Flags)),
-			strconv.Itoa(o.Format.LoadStart), strconv.Itoa(o.Format.Nonce), strconv.Itoa(max(1, int(o.Format.Chunked))),
-		},
-		mostStored: orElse(o.Format.Longest, math.MaxInt32),
-		layout:     []string{strconv.Itoa(o.Format.TagsLen), strconv.Itoa(o.Format.Tags)},
+		opTimeout: o.OpTimeout,
+		grace:     grace{limit: o.OpTimeout},
+		idling:    idling{o.Calls, cmp.Or(o.IdleAfter, idleAfter)},
+		namespace: namespace(o.Namespace),
+		leaseLife: newLeaseLife(o.Lease),
+		format:    o.Format.forScripts(),
 	}
-	s.changed, s.tracking.gap, s.marked = func(string) {}, func() {}, func(uint64) {}
-	if o.Marked != nil {
-		s.marked = o.Marked
+	s.changed, s.tracking.gap, s.onWatermark = func(string) {}, func() {}, func(uint64) {}
+	if o.OnWatermark != nil {
+		s.onWatermark = o.OnWatermark
 	}
 	if o.Pushed != nil {
 		s.changed = o.Pushed
@@ -99,23 +87,29 @@ func Open(o Options) *Store {
 
 // linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
-	l := &link{opTimeout: s.opTimeout, grace: &s.grace, newWire: s.tracking.newWire, turn: make(chan struct{}, 1), first: newFirst(s.opTimeout), hanging: &s.topology.hanging}
+	l := &link{
+		breaker:   breaker{opTimeout: s.opTimeout, grace: &s.grace},
+		connector: connector{hanging: &s.topology.hanging},
+		portions:  portions{turn: make(chan struct{}, 1)},
+		first:     newFirst(s.opTimeout),
+	}
+	l.newConn = s.tracking.newConn
 	if owned != nil {
 		l.owned.Store(owned)
 	}
 	if owned == nil || owned.full() {
-		l.listen = s.hear // of several nodes none would vouch for what the others say
+		l.subscribe = s.subscribe // of several nodes none would vouch for what the others say
 	}
 	l.ownName = func(prefix string) string {
 		return ownName(l.owned.Load(), s.namespace.name(prefix+s.announcements.self[:16]))
 	}
-	l.greet = func(ctx context.Context, c rueidis.Client) error { return s.prepare(ctx, l, c) }
-	l.touch = func(ctx context.Context, c rueidis.Client) error {
+	l.onConnect = func(ctx context.Context, c rueidis.Client) error { return s.onConnect(ctx, l, c) }
+	l.trackAll = func(ctx context.Context, c rueidis.Client) error {
 		_, err := readTracked(ctx, c, l.probeNames())
 		return err
 	}
-	l.recall = func(ctx context.Context, c rueidis.Client) error { return s.readMark(ctx, l, c) }
+	l.readWatermark = func(ctx context.Context, c rueidis.Client) error { return s.readWatermark(ctx, l, c) }
 	l.watch = func(ctx context.Context, now *session) { s.watch(ctx, l, now) }
-	l.sees = func(ctx context.Context, now *session) error { return s.seesChanges(ctx, l, now) }
+	l.probePush = func(ctx context.Context, now *session) error { return s.probePush(ctx, l, now) }
 	return l
 }

@@ -86,14 +86,14 @@ return 0
 func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err error) {
 	calls := make([]call, len(list))
 	for i, o := range list {
-		args := slices.Concat(s.format, s.layout)
+		args := slices.Concat(s.format.args, s.format.tags)
 		for _, tag := range o.Tags {
 			args = append(args, tag.Tag, strconv.FormatUint(tag.Value, 10))
 		}
 		calls[i] = call{sweep, []string{s.namespace.name(o.Key)}, args}
 	}
 	removed = make([]int, len(list))
-	for i, r := range s.runSlowly(ctx, calls) {
+	for i, r := range s.runInPortions(ctx, calls) {
 		n, e := r.AsInt64()
 		if e != nil {
 			if n = 0; !denied(e) {

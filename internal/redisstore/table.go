@@ -80,12 +80,12 @@ const nobody = ^uint16(0)
 
 // A table says which node has which slot. It is never changed: another one takes its place.
 type table struct {
-	nodes   []*link // those that have slots, or are about to get some, or the one server that has all
-	addrs   []string
-	named   map[string]uint16 // the number of each node by what it is called when it is pointed to
-	slots   []uint16          // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
-	leaving slotSet           // the slots whose keys their nodes give away
-	moving  bool              // keys of some slots are on their way from one node to another
+	nodes     []*link // those that have slots, or are about to get some, or the one server that has all
+	addrs     []string
+	named     map[string]uint16 // the number of each node by what it is called when it is pointed to
+	slots     []uint16          // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
+	migrating slotSet           // the slots whose keys their nodes give away
+	moving    bool              // keys of some slots are on their way from one node to another
 }
 
 // only is the server that has all, nil in a cluster.
@@ -116,10 +116,10 @@ func (t *table) of(name string) *link {
 }
 
 // gives reports whether the node that has name gives it away: if it does not have the key, another node has it, or makes it.
-func (t *table) gives(name string) bool { return t.moving && t.leaving.has(slotOf(name)) }
+func (t *table) migrates(name string) bool { return t.moving && t.migrating.has(slotOf(name)) }
 
 // pointedTo is the node that another one has pointed to, nil if it is not known.
-func (t *table) pointedTo(addr string) *link {
+func (t *table) redirectTarget(addr string) *link {
 	if n, ok := t.named[addr]; ok {
 		return t.nodes[n]
 	}
@@ -151,7 +151,7 @@ func (t *table) complete() bool {
 
 // same reports whether t and other have the same nodes and say the same of every slot.
 func (t *table) same(other *table) bool {
-	if t.moving != other.moving || t.leaving != other.leaving || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
+	if t.moving != other.moving || t.migrating != other.migrating || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
 		return false
 	}
 	for _, addr := range t.addrs {

@@ -18,7 +18,7 @@ const (
 	heartbeatTimeout = time.Second
 	// nextLook is how soon after one look at the cluster there can be another: many commands find out at the same time that the
 	// table is out of date.
-	nextLook = 20 * time.Millisecond
+	refreshPause = 20 * time.Millisecond
 )
 
 // Takeover bounds how long a node of a cluster is taken at its word after another one that can be reached has taken its slots:
@@ -28,27 +28,15 @@ const Takeover = heartbeat + heartbeatTimeout + time.Second
 // A topology knows which server has which key: one server all of them, or the primaries of a cluster a part each. Each has a link
 // of its own, and so a connector, a breaker and vouchers of its own. Replicas are left alone.
 type topology struct {
-	table    atomic.Pointer[table]
-	outdated chan struct{}      // wakes the background goroutine, with room for one
-	looks    chan chan struct{} // asks it for a look at the cluster
-	firsts   firsts
-	hanging  guard.Hanging // dials
-	newLink  func(*slotSet) *link
-	options  rueidis.ClientOption
-	onState  func(State)
-
-	telling sync.Mutex // held while a state is told on, so that they are told in their order
-
-	mu    sync.Mutex
-	state State    // as it was told last; guarded by mu
-	cause error    // why nothing is known of the cluster; guarded by mu
-	known []string // addresses of all nodes, those without slots included; guarded by mu
-
-	renamed atomic.Bool // nodes want to be reached by other addresses than those that they have among themselves
-
-	// Of the background goroutine: where no node lets us in, scouts are sent out less and less often.
-	noScoutBefore time.Time
-	scoutPause    time.Duration
+	table     atomic.Pointer[table]
+	outdated  chan struct{}      // wakes the background goroutine, with room for one
+	refreshes chan chan struct{} // asks it for a look at the cluster
+	firsts    firsts
+	hanging   guard.Hanging // dials
+	newLink   func(*slotSet) *link
+	options   rueidis.ClientOption
+	clusterStatus
+	discovery discovery
 
 	stop    context.CancelFunc
 	done    chan struct{}  // closed when the background goroutine has ended
@@ -60,11 +48,11 @@ type topology struct {
 func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	ctx, stop := context.WithCancel(context.Background())
 	t.options, t.onState, t.stop = opt, onState, stop
-	t.outdated, t.looks, t.done = make(chan struct{}, 1), make(chan chan struct{}), make(chan struct{})
+	t.outdated, t.refreshes, t.done = make(chan struct{}, 1), make(chan chan struct{}), make(chan struct{})
 	t.state = State{Since: time.Now()}
 	t.table.Store(&table{})
 	if opt.ForceSingleClient || opt.Sentinel.MasterSet != "" || opt.SelectDB != 0 {
-		t.settle(opt, 0)
+		t.useServer(opt, 0)
 		go func() {
 			defer close(t.done)
 			<-ctx.Done()
@@ -75,7 +63,7 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 }
 
 // settle has one server for everything. Where several addresses of it are known, it was found at the one with this number.
-func (t *topology) settle(opt rueidis.ClientOption, found int, addrs ...string) {
+func (t *topology) useServer(opt rueidis.ClientOption, found int, addrs ...string) {
 	l := t.newLink(nil)
 	l.addrs = addrs
 	l.at.Store(int32(found))
@@ -101,8 +89,8 @@ func (t *topology) keep(ctx context.Context) {
 	defer close(t.done)
 	defer t.firsts.found.end()
 	alone := false
-	ok := retry(ctx, t.unknown, func() error {
-		at, views, err := t.scout(ctx, t.options.InitAddress)
+	ok := retry(ctx, t.reportUnknown, func() error {
+		at, views, err := t.discover(ctx, t.options.InitAddress)
 		switch {
 		case err != nil:
 			return err
@@ -110,7 +98,7 @@ func (t *topology) keep(ctx context.Context) {
 			alone = true
 			opt := t.options
 			opt.ForceSingleClient = true
-			t.settle(opt, slices.Index(opt.InitAddress, at), opt.InitAddress...)
+			t.useServer(opt, slices.Index(opt.InitAddress, at), opt.InitAddress...)
 		default:
 			t.apply(views)
 		}
@@ -131,14 +119,14 @@ func (t *topology) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.outdated:
-		case asked = <-t.looks:
+		case asked = <-t.refreshes:
 		case <-tick.C:
 		}
-		t.look(ctx)
+		t.refresh(ctx)
 		if asked != nil {
 			close(asked)
 		}
-		pause := time.NewTimer(nextLook)
+		pause := time.NewTimer(refreshPause)
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
@@ -148,10 +136,10 @@ func (t *topology) keep(ctx context.Context) {
 }
 
 // unknown notes why nothing is known of any server.
-func (t *topology) unknown(cause error) {
+func (t *topology) reportUnknown(cause error) {
 	t.mu.Lock()
 	t.cause = cause
 	t.mu.Unlock()
 	t.firsts.found.end()
-	t.restate()
+	t.notifyState()
 }

@@ -26,28 +26,28 @@ type tracking struct {
 	now    func() int64
 
 	mu      sync.Mutex
-	pending map[uint64]*look    // by their numbers; guarded by mu
-	last    uint64              // the number of the last read; guarded by mu
-	probes  map[string][]*probe // by the names of keys that servers are tried with; guarded by mu
+	pending map[uint64]*trackedRead // by their numbers; guarded by mu
+	last    uint64                  // the number of the last read; guarded by mu
+	probes  map[string][]*probe     // by the names of keys that servers are tried with; guarded by mu
 }
 
 // A look is a tracked read under way.
-type look struct {
+type trackedRead struct {
 	number  uint64 // of the request that was sent last, 0 where it is not tracked
 	fence   *near.Fence
 	voucher *near.Voucher // once its reply has come
 }
 
 // begin notes a read that is about to be sent. Without a fence there is nothing to note.
-func (t *tracking) begin(f *near.Fence) *look {
+func (t *tracking) beginRead(f *near.Fence) *trackedRead {
 	if f == nil {
 		return nil
 	}
-	return &look{fence: f}
+	return &trackedRead{fence: f}
 }
 
 // sending gives a read that is about to be sent its number, another one each time that it is sent.
-func (t *tracking) sending(l *look) (number uint64) {
+func (t *tracking) numberRead(l *trackedRead) (number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last++
@@ -56,7 +56,7 @@ func (t *tracking) sending(l *look) (number uint64) {
 	}
 	delete(t.pending, l.number)
 	if t.pending == nil {
-		t.pending = make(map[uint64]*look)
+		t.pending = make(map[uint64]*trackedRead)
 	}
 	l.number, l.voucher = t.last, nil
 	t.pending[l.number] = l
@@ -71,7 +71,7 @@ func (t *tracking) reads() uint64 {
 }
 
 // untracked notes that a read is sent where the server does not remember it.
-func (t *tracking) untracked(l *look) {
+func (t *tracking) markUntracked(l *trackedRead) {
 	if l == nil {
 		return
 	}
@@ -82,7 +82,7 @@ func (t *tracking) untracked(l *look) {
 }
 
 // end gives the voucher of a read, if its reply has come in the right way.
-func (t *tracking) end(l *look) *near.Voucher {
+func (t *tracking) endRead(l *trackedRead) *near.Voucher {
 	if l == nil || l.number == 0 { // whoever found no place to be sent waits for no lock either
 		return nil
 	}
@@ -116,9 +116,9 @@ func numberOf(cmd string) (number uint64, ok bool) {
 }
 
 // wire listens to one connection.
-type wire struct {
+type trackedConn struct {
 	t       *tracking
-	of      *session
+	session *session
 	broken  func(cause error)
 	mu      sync.Mutex
 	voucher *near.Voucher // until the next gap; guarded by mu
@@ -127,17 +127,17 @@ type wire struct {
 }
 
 // newWire is called for each connection that is made.
-func (t *tracking) newWire(of *session, broken func(cause error)) *wire {
-	return &wire{t: t, of: of, broken: broken, voucher: new(near.Voucher), missing: new(near.Voucher)}
+func (t *tracking) newConn(of *session, broken func(cause error)) *trackedConn {
+	return &trackedConn{t: t, session: of, broken: broken, voucher: new(near.Voucher), missing: new(near.Voucher)}
 }
 
 // Flight is called when a request goes out. It answers that nothing is cached here.
-func (w *wire) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
+func (w *trackedConn) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	return rueidis.RedisMessage{}, nil
 }
 
 // Update is called in the place of a reply that is no error.
-func (w *wire) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
+func (w *trackedConn) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	number, ok := numberOf(cmd)
 	if !ok {
 		w.t.probeRead(w, key, reply)
@@ -148,80 +148,80 @@ func (w *wire) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	defer w.t.mu.Unlock()
 	if l := w.t.pending[number]; l != nil {
 		l.fence.Arm()
-		l.voucher = w.current(text == "")
+		l.voucher = w.issue(text == "")
 	}
 	return 0
 }
 
 // Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read has no voucher.
-func (w *wire) Cancel(string, string, error) {}
+func (w *trackedConn) Cancel(string, string, error) {}
 
 // Delete is called in the place of a push, with nil for a push that is about all keys.
-func (w *wire) Delete(keys []rueidis.RedisMessage) {
+func (w *trackedConn) Delete(keys []rueidis.RedisMessage) {
 	if keys == nil { // FLUSHALL and FLUSHDB: what was read is out of date, not merely in doubt
-		w.t.flushed(w)
-		w.withdraw()
+		w.t.notifyFlush(w)
+		w.revoke()
 		return
 	}
 	for _, k := range keys {
-		if key, err := k.ToString(); err == nil && !w.t.probed(w, key) {
+		if key, err := k.ToString(); err == nil && !w.t.notifyProbe(w, key) {
 			w.t.pushed(key)
 		}
 	}
 }
 
 // withdraw ends all that the connection has vouched for so far, and has it be out of date.
-func (w *wire) withdraw() { w.replace((*near.Voucher).Withdraw, false) }
+func (w *trackedConn) revoke() { w.endAll((*near.Voucher).Withdraw, false) }
 
 // doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
-func (w *wire) doubt() { w.replace(w.lose, false) }
+func (w *trackedConn) lapse() { w.endAll(w.lapseVoucher, false) }
 
 // doubtMissing is doubt for what was found missing. While a node of a cluster gives a slot away, it tells of what happens to the keys
 // that it has. A key that it does not have is made at the other node.
-func (w *wire) doubtMissing() {
+func (w *trackedConn) lapseMissing() {
 	w.mu.Lock()
-	w.lose(w.missing)
+	w.lapseVoucher(w.missing)
 	w.missing = new(near.Voucher)
 	w.mu.Unlock()
 	w.t.gap()
 }
 
-func (w *wire) lose(v *near.Voucher) { v.Lose(w.t.now()) }
+func (w *trackedConn) lapseVoucher(v *near.Voucher) { v.Lose(w.t.now()) }
 
 // Close is called when the connection has broken.
-func (w *wire) Close(cause error) {
-	w.replace(w.lose, true)
+func (w *trackedConn) Close(cause error) {
+	w.endAll(w.lapseVoucher, true)
 	w.broken(cause)
 }
 
 // replace ends all that the connection has vouched for. One that is over vouches for nothing afterwards.
-func (w *wire) replace(end func(*near.Voucher), over bool) {
+func (w *trackedConn) endAll(end func(*near.Voucher), over bool) {
 	w.mu.Lock()
 	end(w.voucher)
 	end(w.missing)
 	w.voucher, w.missing, w.given = new(near.Voucher), new(near.Voucher), false
 	if over {
-		w.lose(w.voucher)
-		w.lose(w.missing)
+		w.lapseVoucher(w.voucher)
+		w.lapseVoucher(w.missing)
 	}
 	w.mu.Unlock()
 	w.t.gap()
 }
 
 // vouches reports whether there is something that the connection vouches for.
-func (w *wire) vouches() bool {
+func (w *trackedConn) inUse() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.given
 }
 
 // current is what the connection vouches with for a reply now.
-func (w *wire) current(missing bool) *near.Voucher {
+func (w *trackedConn) issue(missing bool) *near.Voucher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.given {
 		w.given = true
-		signal(w.of.wake)
+		signal(w.session.wake)
 	}
 	if missing {
 		return w.missing

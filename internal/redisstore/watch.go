@@ -21,61 +21,61 @@ var (
 )
 
 // A vigil is what is known of one key that a connection is tried with.
-type vigil struct {
+type probedKey struct {
 	*probe
 	written string // the value that was written and read last; "" where that is not known
-	named   uint64 // how often the key had been named when it was read
+	pushes  uint64 // how often the key had been named when it was read
 }
 
 // seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
 // on, and then say nothing. What it has written is what the first round of watch expects.
-func (s *Store) seesChanges(ctx context.Context, l *link, now *session) error {
-	now.vigils = make(map[string]*vigil)
-	return s.try(ctx, l, now)
+func (s *Store) probePush(ctx context.Context, l *link, now *session) error {
+	now.probedKeys = make(map[string]*probedKey)
+	return s.probeRound(ctx, l, now)
 }
 
 // watch tries the connections of a session again and again until ctx ends. A server, or what is between it and this process, may
 // cease to tell of changes while it goes on answering; or its data may be exchanged without a word to anybody, by SWAPDB.
 func (s *Store) watch(ctx context.Context, l *link, now *session) {
-	defer now.endVigils()
+	defer now.stopProbes()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	activity := activity{asked: s.asked, reads: s.tracking.reads, l: l}
+	activity := activity{calls: s.idling.calls, reads: s.tracking.reads, l: l}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if activity.quiet(s.restAfter) {
-			if !now.rest(ctx) {
+		if activity.idle(s.idling.after) {
+			if !now.suspendProbes(ctx) {
 				return
 			}
-			if now.vouches() {
+			if now.inUse() {
 				activity.since = time.Time{}
 			} // else the last mark was written again, as it is each minute: one look is enough
 		}
 		if now.broken.Load() {
 			return
 		}
-		last, gone := l.lastMark.Load(), l.markGone.Load() && now.compares()
-		err := s.knowsLastMark(ctx, l, now.client)
+		last, gone := l.watermark.last.Load(), l.watermark.gone.Load() && now.comparesAll()
+		err := s.checkWatermark(ctx, l, now.client)
 		if err == nil {
-			err = s.try(ctx, l, now)
+			err = s.probeRound(ctx, l, now)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil && gone: // it was evicted, and may be written again
-			l.markGone.Store(false)
-			l.lastMark.CompareAndSwap(last, 0)
+			l.watermark.gone.Store(false)
+			l.watermark.last.CompareAndSwap(last, 0)
 		case errors.Is(err, errOtherData):
-			l.markGone.Store(false)
-			for _, w := range l.wires() {
-				w.withdraw()
+			l.watermark.gone.Store(false)
+			for _, w := range l.conns() {
+				w.revoke()
 			}
 			// It may not know of the last invalidations.
-			if err := l.recall(ctx, now.client); err != nil {
+			if err := l.readWatermark(ctx, now.client); err != nil {
 				now.lost(l, err)
 				return
 			}
@@ -83,7 +83,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			now.lost(l, err)
 			return
 		case isReplica(err):
-			l.doubtAgain()
+			l.lapseInUse()
 			l.trip(now, err)
 		}
 		// Whoever asks for something finds out about other errors too, and sees to it.
@@ -93,45 +93,45 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 // try is one round. Every key is read: unless the server has named it since, its value must be the one that was written in the round
 // before. Then it is written, which the server must tell of, and read for the next round. The reply of that read comes behind the
 // message about the write, so a process that was paused does not take its own pause for silence.
-func (s *Store) try(ctx context.Context, l *link, now *session) error {
+func (s *Store) probeRound(ctx context.Context, l *link, now *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	names := l.probeNames()
-	for name, t := range now.vigils {
+	for name, t := range now.probedKeys {
 		if !slices.Contains(names, name) { // its slot has moved
 			t.stop()
-			delete(now.vigils, name)
+			delete(now.probedKeys, name)
 		}
 	}
 	for _, name := range names {
-		v := now.vigils[name]
+		v := now.probedKeys[name]
 		if v == nil {
-			v = &vigil{probe: s.listen(name)}
-			now.vigils[name] = v
+			v = &probedKey{probe: s.newProbe(name)}
+			now.probedKeys[name] = v
 			if _, err := readTracked(ctx, now.client, []string{name}); err != nil {
 				return err
 			}
 		}
-		if err := s.tryOne(ctx, now.client, v); err != nil {
+		if err := s.probeKey(ctx, now.client, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) tryOne(ctx context.Context, c rueidis.Client, v *vigil) error {
+func (s *Store) probeKey(ctx context.Context, c rueidis.Client, v *probedKey) error {
 	written := v.written
 	v.written = ""
 	if written != "" {
 		if _, err := readTracked(ctx, c, []string{v.name}); err != nil {
 			return err
 		}
-		if value, named := v.last(); value != written && named == v.named {
+		if value, pushes := v.last(); value != written && pushes == v.pushes {
 			return errOtherData
 		}
 	}
 	value, before := crypto.Text(), v.count()
-	if err := s.touch(ctx, c, v.name, value); err != nil {
+	if err := s.writeProbe(ctx, c, v.name, value); err != nil {
 		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
 			return nil // a server that stores nothing now may still tell
 		}
@@ -141,24 +141,24 @@ func (s *Store) tryOne(ctx context.Context, c rueidis.Client, v *vigil) error {
 	if err == nil {
 		err = v.await(ctx, before)
 	}
-	if read, named := v.last(); err == nil && read == value {
-		v.written, v.named = value, named
+	if read, pushes := v.last(); err == nil && read == value {
+		v.written, v.pushes = value, pushes
 	}
 	return err
 }
 
 // compares reports whether the next round compares what every key has with what was written.
-func (s *session) compares() bool {
-	for _, v := range s.vigils {
+func (s *session) comparesAll() bool {
+	for _, v := range s.probedKeys {
 		if v.written == "" {
 			return false
 		}
 	}
-	return len(s.vigils) > 0
+	return len(s.probedKeys) > 0
 }
 
-func (s *session) endVigils() {
-	for _, t := range s.vigils {
+func (s *session) stopProbes() {
+	for _, t := range s.probedKeys {
 		t.stop()
 	}
 }

@@ -20,18 +20,18 @@ import (
 
 // A trouble is why a client could not be made, in words that were chosen where more was known than the error says: which server it came
 // from, what the program has set, and which secrets must not be said.
-type trouble struct {
+type connectError struct {
 	err    error
 	reason string // what Describe says
 	detail string // for the log alone; may be empty
 }
 
-func (t *trouble) Error() string { return t.err.Error() }
-func (t *trouble) Unwrap() error { return t.err }
+func (t *connectError) Error() string { return t.err.Error() }
+func (t *connectError) Unwrap() error { return t.err }
 
 // untold is the error itself: the client library does not look into others.
-func untold(err error) error {
-	if t, ok := err.(*trouble); ok {
+func bareError(err error) error {
+	if t, ok := err.(*connectError); ok {
 		return t.err
 	}
 	return err
@@ -40,14 +40,14 @@ func untold(err error) error {
 // Detail is what the log says of an error beside its description: a program's own function, or a server, has its own words for what went
 // wrong. It is empty where the description says all. Nobody but the log is told.
 func Detail(err error) string {
-	if t, ok := err.(*trouble); ok {
+	if t, ok := err.(*connectError); ok {
 		return t.detail
 	}
 	return ""
 }
 
 // mostSaid bounds, in bytes, what is said of the words of others.
-const mostSaid = 200
+const maxQuoted = 200
 
 // A hookFailure is that of one of the program's functions.
 type hookFailure struct {
@@ -95,7 +95,7 @@ func (e *errPrimary) describe() string {
 
 // An account is what is known of one attempt to make a client.
 type account struct {
-	words   firstWords
+	replies firstReplies
 	opt     rueidis.ClientOption
 	hosts   []string
 	mu      sync.Mutex
@@ -151,12 +151,12 @@ func (a *account) credentials(fn func(rueidis.AuthCredentialsContext) (rueidis.A
 }
 
 // tell finds the words for why a client could not be made.
-func (a *account) tell(err error) error {
+func (a *account) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = a.words.explain(err)
-	if errors.As(err, new(*trouble)) {
+	err = a.replies.explain(err)
+	if errors.As(err, new(*connectError)) {
 		return err // of the attempt without tracking
 	}
 	c, reason, detail := code(err), Describe(err), ""
@@ -167,7 +167,7 @@ func (a *account) tell(err error) error {
 	)
 	switch {
 	case errors.As(err, &refused):
-	case (c == "NOAUTH" || c == "WRONGPASS") && a.words.ofSentinel(c):
+	case (c == "NOAUTH" || c == "WRONGPASS") && a.replies.ofSentinel(c):
 		reason = "a Sentinel answered " + c + ": "
 		if c == "NOAUTH" {
 			reason += "it asks for a password of its own: set Sentinel.Username and Sentinel.Password"
@@ -178,7 +178,7 @@ func (a *account) tell(err error) error {
 		reason += ": there is a user name alone; a password without a user name is written redis://:password@host"
 	case c != "" && reason == "redis answered "+c:
 		// Whoever asks is shown the reason, and these words may name a user, a key or a host.
-		if detail = a.quote(strings.TrimPrefix(ownWords(err), c+" ")); detail != "" {
+		if detail = a.quote(strings.TrimPrefix(serverMessage(err), c+" ")); detail != "" {
 			reason += inTheLog
 		}
 	case c != "":
@@ -187,7 +187,7 @@ func (a *account) tell(err error) error {
 	case reason == unknownFailure || errors.As(err, &handshake) && reason == noAgreement:
 		detail = a.quote(textOf(err))
 	}
-	return &trouble{err, reason, detail}
+	return &connectError{err, reason, detail}
 }
 
 // textOf is that of an error of the program's, which may panic.
@@ -235,8 +235,8 @@ func (a *account) quote(text string) string {
 		text = redact(text, host, max(1, len(host)))
 	}
 	text = strings.TrimSpace(ip.ReplaceAllString(text, hidden))
-	if len(text) > mostSaid {
-		text = strings.ToValidUTF8(text[:mostSaid-len("…")], "") + "…"
+	if len(text) > maxQuoted {
+		text = strings.ToValidUTF8(text[:maxQuoted-len("…")], "") + "…"
 	}
 	return text
 }

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -11,14 +12,24 @@ import (
 // well has answered the first call by then.
 const nextAddress = firstWait / 4
 
+// A discovery is what finding the nodes of a cluster has brought so far. It belongs to the background goroutine, but for renamed.
+type discovery struct {
+	known   []string    // addresses of all nodes, those without slots included
+	renamed atomic.Bool // nodes want to be reached by other addresses than those that they have among themselves
+
+	// Where no node lets us in, other servers are asked less and less often.
+	after time.Time
+	pause time.Duration
+}
+
 // scout asks servers about the cluster, until one answers. Its address is returned, and no views if it is part of none. They are asked
 // one after the other, the next one when one has failed or takes long.
-func (t *topology) scout(ctx context.Context, addrs []string) (at string, views []view, err error) {
+func (t *topology) discover(ctx context.Context, addrs []string) (at string, views []nodeView, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // of those that have not answered
 	type answer struct {
 		number int
-		views  []view
+		views  []nodeView
 		err    error
 	}
 	answers := make(chan answer, len(addrs))
@@ -27,7 +38,7 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 		number := begun
 		begun++
 		t.closing.Go(func() {
-			views, err := t.scoutAt(ctx, addrs[number])
+			views, err := t.discoverAt(ctx, addrs[number])
 			answers <- answer{number, views, err}
 		})
 	}
@@ -63,13 +74,14 @@ func (t *topology) scout(ctx context.Context, addrs []string) (at string, views 
 }
 
 // scoutAt asks one server. Each step of that is one of the first attempt to find servers.
-func (t *topology) scoutAt(ctx context.Context, at string) ([]view, error) {
-	opt := settled(t.options)
+func (t *topology) discoverAt(ctx context.Context, at string) ([]nodeView, error) {
+	opt := withDefaults(t.options)
 	opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
 	var text string
 	var none error
 	var wanted endpoints
-	l := &link{hanging: &t.hanging, first: t.firsts.found, greet: func(ctx context.Context, asked rueidis.Client) (err error) {
+	l := &link{connector: connector{hanging: &t.hanging}, first: t.firsts.found}
+	l.onConnect = func(ctx context.Context, asked rueidis.Client) (err error) {
 		text, err = asked.Do(ctx, asked.B().ClusterNodes().Build()).ToString()
 		if err == nil {
 			wanted = parseEndpoints(asked.Do(ctx, asked.B().ClusterSlots().Build()), at)
@@ -80,8 +92,8 @@ func (t *topology) scoutAt(ctx context.Context, at string) ([]view, error) {
 			none, err = err, nil
 		}
 		return err
-	}}
-	l.blind.Store(true)
+	}
+	l.untracked.Store(true)
 	s, err := l.try(ctx, opt, false)
 	if err != nil {
 		return nil, err
@@ -90,10 +102,10 @@ func (t *topology) scoutAt(ctx context.Context, at string) ([]view, error) {
 	if none != nil {
 		return nil, nil
 	}
-	v, err := parseView(text, at, opt.TLSConfig != nil)
+	v, err := parseNodeView(text, at, opt.TLSConfig != nil)
 	if err == nil && wanted.differ(v) {
-		t.renamed.Store(true)
-		v, err = parseViewOf(text, at, opt.TLSConfig != nil, wanted)
+		t.discovery.renamed.Store(true)
+		v, err = parseNodeViewWith(text, at, opt.TLSConfig != nil, wanted)
 	}
 	switch {
 	case err != nil:
@@ -101,7 +113,7 @@ func (t *topology) scoutAt(ctx context.Context, at string) ([]view, error) {
 	case !v.knowsSlots():
 		return nil, errNoNode // it has not been told of the others, or has forgotten them
 	}
-	return []view{v}, nil
+	return []nodeView{v}, nil
 }
 
 // isNode reports whether a server that may not be asked about its cluster is part of one. To say so is part of its greeting.

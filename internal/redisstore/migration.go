@@ -12,22 +12,22 @@ import (
 // so long; an invalidation must be carried out.
 
 // isApart reports whether a script has failed since not all of its keys were at one node.
-func isApart(err error) bool {
+func isSplit(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
 	return ok && (e.IsTryAgain() || strings.Contains(e.Error(), "non local key"))
 }
 
 // IsMoving reports whether a command has failed since a slot of a cluster changes hands: what was read before may be at another node now.
-func IsMoving(err error) bool { return isApart(err) || isElsewhere(err) }
+func IsMoving(err error) bool { return isSplit(err) || isElsewhere(err) }
 
 // removeApart removes those of keys whose results say that they were not all at one node: first the leases, each by itself, and
 // then the values. Once its lease is gone, no load that began before stores its value, and what it has stored until then goes with
 // the second step. Nobody is told of a lease that goes where there is no value; those who wait for one poll.
-func (s *Store) removeApart(ctx context.Context, keys []string, results []rueidis.RedisResult) {
+func (s *Store) removeSplit(ctx context.Context, keys []string, results []rueidis.RedisResult) {
 	var leases, values []string
 	var of []int
 	for i, r := range results {
-		if isApart(r.Error()) {
+		if isSplit(r.Error()) {
 			pair := s.pair(keys[i])
 			values, leases, of = append(values, pair[0]), append(leases, pair[1]), append(of, i)
 		}
@@ -50,18 +50,18 @@ func (s *Store) removeApart(ctx context.Context, keys []string, results []rueidi
 }
 
 // eraseApart is removeApart for what Erase is about: what is not a value of the format stays.
-func (s *Store) eraseApart(ctx context.Context, keys []string, results []rueidis.RedisResult) {
+func (s *Store) eraseSplit(ctx context.Context, keys []string, results []rueidis.RedisResult) {
 	var ours []string
 	var of []int
 	for i, r := range results {
-		if isApart(r.Error()) {
+		if isSplit(r.Error()) {
 			ours, of = append(ours, keys[i]), append(of, i)
 		}
 	}
 	if len(of) == 0 {
 		return
 	}
-	magic := s.format[0]
+	magic := s.format.args[0]
 	heads, err := s.Heads(ctx, len(magic), ours...)
 	if err != nil {
 		return // what it was before remains the answer
@@ -80,6 +80,6 @@ func (s *Store) eraseApart(ctx context.Context, keys []string, results []rueidis
 			}
 			continue
 		}
-		s.removeApart(ctx, ours[j:j+1], results[of[j]:of[j]+1])
+		s.removeSplit(ctx, ours[j:j+1], results[of[j]:of[j]+1])
 	}
 }
