@@ -4,7 +4,7 @@ import (
 	"slices"
 )
 
-// apply makes the table of what nodes say.
+// apply makes the table from what nodes say.
 func (t *topology) apply(views []nodeView) {
 	claims, targets, moving := merge(views)
 	old, next := t.table.Load(), &table{slots: make([]uint16, slots), moving: moving, named: make(map[string]uint16)}
@@ -33,9 +33,9 @@ func (t *topology) apply(views []nodeView) {
 		owned[n].add(uint16(slot))
 	}
 	if len(next.addrs) == 0 {
-		return // a node that has forgotten the others, or was never told of them
+		return // a node that has forgotten the others, or never knew them
 	}
-	// Who is about to get its first slots has keys already, and others point to it.
+	// A node that is about to get its first slots has keys already, and others redirect to it.
 	for _, addr := range targets {
 		number(addr)
 	}
@@ -74,7 +74,7 @@ func (t *topology) apply(views []nodeView) {
 		if l == nil {
 			l = t.newLink(owned[i])
 			if len(old.nodes) > 0 {
-				l.first.end() // callers have done without it so far
+				l.first.end() // callers need not wait for it
 			}
 			l.handedOver.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
 			opt := t.options
@@ -92,8 +92,9 @@ func (t *topology) apply(views []nodeView) {
 	}
 	t.table.Store(next)
 	t.firsts.found.end()
-	// A slot that a node does not have any more may be changed at another one, and nobody is told. It is too late for what was
-	// read before the table was changed; what is read after that is not taken from a node that the table does not name.
+	// The keys of a slot that a node no longer has may be changed at another node, and this node pushes nothing. So vouchers for
+	// what was read before the table was changed end here. What is read after that does not come from a node that the table
+	// does not name.
 	for _, l := range slices.Concat(doubtful, gone) {
 		l.lapse()
 	}
@@ -108,8 +109,9 @@ func (t *topology) apply(views []nodeView) {
 	t.notifyState()
 }
 
-// handedOver reports whether all slots that a node has come from nodes that are still there and have kept others: they have moved key
-// by key, and nothing that was confirmed before is forgotten. A replica that has taken the place of its primary has all of its slots.
+// handedOver reports whether all slots of a node come from nodes that are still there and have kept other slots. Then the slots
+// have moved key by key, and nothing that was confirmed before is lost. A replica that has replaced its primary has all of its
+// slots.
 func handedOver(old, next *table, node uint16) bool {
 	if old.slots == nil {
 		return false

@@ -9,7 +9,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A breaker says whether callers are sent to a server.
+// A breaker decides whether callers are sent to a server.
 type breaker struct {
 	session   atomic.Pointer[session] // nil while down
 	latest    atomic.Pointer[session] // the session in use or, while there is none, the last that was
@@ -20,25 +20,26 @@ type breaker struct {
 	lost      chan struct{} // wakes the background goroutine, with room for one
 }
 
-// ErrSlow means that the server answers, but later than callers could wait.
+// ErrSlow means that the server answers, but later than callers can wait.
 var ErrSlow = errors.New("redis answers later than the limit of one operation")
 
-// errBroken is why a link is lost whose connection was closed.
+// errBroken is the cause when a connection was closed.
 var errBroken = errors.New("the connection has broken")
 
-// inBulk stands for the time of what has travelled on the second connection. That much takes long, or longer than its sender can
-// wait, says something of the way there, and nothing of a server that answers everybody else. If it hangs, its connections break.
+// inBulk stands for the duration of a request on the second connection. A large transfer that takes long, or longer than its
+// sender can wait, says something about the network, and nothing about a server that answers everybody else. If the server hangs,
+// the connections break.
 const inBulk time.Duration = -1
 
-// note counts failures of the server, not the ends of callers' patience, and gives the link up after a few, or after one that
-// says enough. Answers that have taken too long for the bytes that were sent and received count as failures.
+// note counts failures of the server, and not callers that gave up. It trips the breaker after a few failures, or after one that
+// says enough. An answer that has taken too long for the bytes that were sent and received counts as a failure.
 func (l *link) note(ctx context.Context, s *session, took time.Duration, sent int64, results []rueidis.RedisResult) {
 	ok := false
 	for _, r := range results {
 		err := r.Error()
 		switch c := classOf(err); {
 		case isUnusual(err):
-			ok = true // it answers, and does not do that: whether it would for any key is found out without this one
+			ok = true // the server answers, but refuses the command: examine finds out whether it refuses it for every key
 			signal(s.suspect)
 		case c == down || c == refused:
 			l.trip(s, err)
@@ -46,7 +47,7 @@ func (l *link) note(ctx context.Context, s *session, took time.Duration, sent in
 		case c == answer:
 			ok = true
 		case CallersOwn(ctx) || rueidis.IsParseErr(err) || took == inBulk:
-			// The callers have left, or the reply was not of the expected kind: says nothing of the server.
+			// The callers have gone, or the reply was not of the expected kind. This says nothing about the server.
 		default:
 			l.fail(s, err)
 			return // one round trip is one failure
@@ -79,7 +80,7 @@ func (l *link) fail(s *session, err error) {
 	}
 }
 
-// trip sends nobody to s any more, from now on and until it is probed.
+// trip stops sending callers to s until it is probed.
 func (l *link) trip(s *session, cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,8 +88,5 @@ func (l *link) trip(s *session, cause error) {
 		return
 	}
 	l.cause = cause
-	select {
-	case l.lost <- struct{}{}:
-	default:
-	}
+	signal(l.lost)
 }

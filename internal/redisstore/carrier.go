@@ -7,10 +7,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A carrier is a wire that tells whether tracked reads have gone out on it. rueidis gives each connection of a client a CacheStore,
-// those to Sentinels included, and makes several while it connects, of which it drops those that do not serve. The end of one that
-// has never carried a read is nothing to the session, and nobody has a voucher for it. Every connection that callers use carries
-// one before they do: see readTracked.
+// A carrier is a trackedConn that knows whether tracked reads were sent on it. rueidis gives each connection of a client a
+// CacheStore, those to Sentinels included, and makes several while it connects, of which it closes those that do not serve. The
+// end of a connection that has never carried a tracked read does not matter to the session: no read has a voucher of it. Every
+// connection carries a tracked read before callers use it: see readTracked.
 type carrier struct {
 	*trackedConn
 	carries atomic.Bool

@@ -12,7 +12,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A connector is what clients of one server are made with.
+// A connector is the settings by which clients of one server are made, and what is known of its addresses.
 type connector struct {
 	options   rueidis.ClientOption
 	addrs     []string       // of the one server, where it has several; empty: those of the options
@@ -21,7 +21,8 @@ type connector struct {
 	hanging   *guard.Hanging // dials, of all links
 }
 
-// connect makes a client, the first one or a further one for some other purpose, and reports false when ctx ended before.
+// connect makes a client, retrying until ctx ends; then it reports false. first is false for a further client with another
+// purpose.
 func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool) (s *session, ok bool) {
 	failed := func(error) {}
 	if first {
@@ -53,49 +54,49 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 		return r.session, r.err
 	case <-ctx.Done():
 	}
-	windUp := func(r made) {
+	closeIfMade := func(r made) {
 		if r.err == nil {
 			r.session.stopProbes()
 			r.session.client.Close()
 		}
 	}
-	// Its connections are closed now, so the attempt ends at once, unless a function of the user's, such as DialFn,
-	// holds it up: none of those has to know a context.
+	// The connections of the attempt are closed now. So it ends at once, unless a function of the user's, such as DialFn, blocks:
+	// no such function has to heed a context.
 	select {
 	case r := <-result:
-		windUp(r)
+		closeIfMade(r)
 	case <-time.After(abandonAfter):
-		go func() { windUp(<-result) }()
+		go func() { closeIfMade(<-result) }()
 	}
 	return nil, ctx.Err()
 }
 
-// attempt makes a client, or fails. NewClient knows no context, and would wait long for a server that accepts and stays
-// mute: so whatever it has dialed is closed when ctx ends before the client is made.
+// attempt makes a client, or fails. NewClient takes no context, and would wait long for a server that accepts and does not answer.
+// So its connections are closed when ctx ends before the client is made.
 func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bool) (s *session, err error) {
 	opt := given
 	trying, over := context.WithCancel(ctx)
 	acc := newAccount(given)
-	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands under way finish
+	var made atomic.Bool // from then on, rueidis closes its connections, and lets commands in progress finish
 	defer func() {
 		made.Store(err == nil)
-		over() // in any case, or ctx would hold on to the connections of every client that there ever was
+		over() // in any case, or ctx would keep references to the connections of all clients ever made
 	}()
 	own := &session{tracked: !opt.DisableCache, places: newPlaces(opt), bulk: newBulk()}
 	own.suspect, own.silence, own.wake = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	s = own
 	if opt.Sentinel.Dialer.Timeout == opt.Dialer.Timeout {
-		opt.Sentinel.Dialer.Timeout++ // by which isSentinel knows it
+		opt.Sentinel.Dialer.Timeout++ // isSentinel tells them apart by this
 	}
 	if opt.AuthCredentialsFn != nil {
 		opt.AuthCredentialsFn = acc.credentials(opt.AuthCredentialsFn)
 	}
 	dial := dialer(opt, l.hanging)
 	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-		// What a client of Sentinels dials by itself, Sentinels and the server that they name next, has no deadline; nor has the
-		// connection that subscribes where the protocol has one of its own for that.
+		// Dials of a client of Sentinels to Sentinels, and to the server that they name next, have no deadline. Nor has the dial
+		// of the subscribing connection, where the protocol needs a separate one.
 		if _, inACall := dialing.Deadline(); made.Load() && (inACall || first && own.client.Mode() == rueidis.ClientModeStandalone) {
-			return nil, errBroken // a caller has come upon a broken connection, and would wait for another one
+			return nil, errBroken // a caller has met a broken connection, and would wait for a new one
 		}
 		dialing, cancel := context.WithTimeout(dialing, atLeast(d.Timeout))
 		defer cancel()
@@ -121,14 +122,14 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		}
 		return conn, err
 	}
-	// ShuffleInit sorts in place, which a client of an earlier attempt, not yet wound up, may be reading.
+	// ShuffleInit sorts in place. A client of an earlier attempt that is not closed yet may be reading the slice.
 	opt.InitAddress = l.unreached.last(opt.InitAddress)
 	if n := len(l.addrs); n > 0 {
 		opt.InitAddress = []string{l.addrs[int(l.at.Load())%n]}
 	}
 	opt.ConnLifetime = 0 // see renewal.go
 	if !own.tracked {
-		// Nobody else tells that a connection has broken.
+		// Nothing else reports that a connection has broken.
 		opt.DialCtxFn = onClose(opt.DialCtxFn, func(dst string) {
 			if made.Load() && (own.primary == "" || own.primary == dst) {
 				own.lost(l, nil)
@@ -145,7 +146,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	}
 	s.client, err = rueidis.NewClient(opt)
 	if err == nil && s.client.Mode() == rueidis.ClientModeSentinel {
-		for s.primary = range s.client.Nodes() { // the one that they have named
+		for s.primary = range s.client.Nodes() { // the server that the Sentinels have named
 			break
 		}
 	}
@@ -176,8 +177,8 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	return s, acc.explain(err)
 }
 
-// probe asks the server to greet, with a deadline that leaves time for a dial, and on the connection that reads are tracked on
-// too, where that is another one: no caller is to find out that it has to be made.
+// probe runs onConnect, with a deadline that leaves time for a dial, and a tracked read on each connection: no caller is to find
+// out that a connection has to be made.
 func (l *link) probe(ctx context.Context, c rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

@@ -13,8 +13,8 @@ import (
 
 type dialFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
 
-// dialer returns what rueidis would dial with. It returns when its context ends, whatever a function of the user's does: none of
-// those has to know a context, or to heed it.
+// dialer returns the function that rueidis dials with. It returns when its context ends, whatever a function of the user's does:
+// such a function does not have to take a context, or to heed it.
 func dialer(opt rueidis.ClientOption, hanging *guard.Hanging) dialFn {
 	switch {
 	case opt.DialCtxFn != nil:
@@ -24,9 +24,9 @@ func dialer(opt rueidis.ClientOption, hanging *guard.Hanging) dialFn {
 			return opt.DialFn(dst, d, config)
 		}))
 	}
-	return bounded(hanging, func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // which may call back too
+	return bounded(hanging, func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) { // a Dialer may call functions of the user's too
 		conn, err := d.DialContext(ctx, "tcp", dst)
-		if err == nil && opt.DisableTCPNoDelay { // which rueidis would see to, did it see the connection itself
+		if err == nil && opt.DisableTCPNoDelay { // rueidis would do this if it had the connection itself
 			if c, ok := conn.(*net.TCPConn); ok {
 				err = c.SetNoDelay(false)
 			}
@@ -38,7 +38,7 @@ func dialer(opt rueidis.ClientOption, hanging *guard.Hanging) dialFn {
 	})
 }
 
-// shakeHands is what tls.Dialer does, but leaves no connection behind where a callback panics.
+// shakeHands is what tls.Dialer does, but closes the connection where a callback panics.
 func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Config) (net.Conn, error) {
 	done := false
 	defer func() {
@@ -58,8 +58,8 @@ func shakeHands(ctx context.Context, plain net.Conn, dst string, config *tls.Con
 	return conn, nil
 }
 
-// bounded is dial, but returns when its context ends, and fails where it panics, ends its goroutine, or returns nothing. A connection
-// that comes later is closed. While several dials have not returned that should have, there is no further one: each keeps a goroutine.
+// bounded is dial, but returns when its context ends, and fails where dial panics, ends its goroutine, or returns nothing. A
+// connection that comes later is closed. While several dials are overdue there is no further one: each keeps a goroutine.
 func bounded(hanging *guard.Hanging, dial dialFn) dialFn {
 	type dialled struct {
 		conn net.Conn
@@ -87,7 +87,7 @@ func bounded(hanging *guard.Hanging, dial dialFn) dialFn {
 			return r.conn, r.err
 		case <-ctx.Done():
 		}
-		heeds := time.NewTimer(heedWait) // it may know better why
+		heeds := time.NewTimer(heedWait) // dial may return a better error
 		defer heeds.Stop()
 		select {
 		case r := <-result:
@@ -113,7 +113,7 @@ var errHanging = errors.New("the dialer is not called again: earlier calls of it
 
 var errNoConnection = errors.New("the dialer has panicked, or returned nothing")
 
-// atLeast is a time limit for a dial: the one that is set, or else the default.
+// atLeast is the time limit of a dial: the one that is set, or else the default.
 func atLeast(timeout time.Duration) time.Duration {
 	if timeout > 0 {
 		return timeout
@@ -121,7 +121,7 @@ func atLeast(timeout time.Duration) time.Duration {
 	return dialTimeout
 }
 
-// told is dial with connections that tell when they are closed, and where they went.
+// onClose is dial, but its connections call closed with their address when they are closed.
 func onClose(dial dialFn, closed func(dst string)) dialFn {
 	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		conn, err := dial(ctx, dst, d, config)
@@ -132,7 +132,7 @@ func onClose(dial dialFn, closed func(dst string)) dialFn {
 	}
 }
 
-// A closing connection tells when it is closed.
+// A closeNotifier is a connection that reports when it is closed.
 type closeNotifier struct {
 	net.Conn
 	closed func()

@@ -8,25 +8,25 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// nextAddress is how long one address is waited for alone. Where it swallows what it is sent, it takes seconds to give up; one that is
-// well has answered the first call by then.
+// nextAddress is how long one address is tried alone. An address that swallows packets takes seconds to give up. A healthy server
+// has answered the first request by then.
 const nextAddress = firstWait / 4
 
-// A discovery is what finding the nodes of a cluster has brought so far. It belongs to the background goroutine, but for renamed.
+// A discovery is the state of the search for the nodes of a cluster. The background goroutine owns it, but for renamed.
 type discovery struct {
 	known   []string    // addresses of all nodes, those without slots included
-	renamed atomic.Bool // nodes want to be reached by other addresses than those that they have among themselves
+	renamed atomic.Bool // nodes are to be reached by other addresses than those in CLUSTER NODES
 
-	// Where no node lets us in, other servers are asked less and less often.
+	// While every node rejects us, other addresses are tried less and less often.
 	after time.Time
 	pause time.Duration
 }
 
-// scout asks servers about the cluster, until one answers. Its address is returned, and no views if it is part of none. They are asked
-// one after the other, the next one when one has failed or takes long.
+// discover asks servers about the cluster, until one answers. It returns that server's address, and no views if the server is not
+// part of a cluster. Servers are asked one after the other, the next one when one has failed or takes long.
 func (t *topology) discover(ctx context.Context, addrs []string) (at string, views []nodeView, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // of those that have not answered
+	defer cancel() // ends the attempts without an answer
 	type answer struct {
 		number int
 		views  []nodeView
@@ -73,7 +73,7 @@ func (t *topology) discover(ctx context.Context, addrs []string) (at string, vie
 	return "", nil, err
 }
 
-// scoutAt asks one server. Each step of that is one of the first attempt to find servers.
+// discoverAt asks one server. Each of its steps counts as progress of the first attempt to find servers.
 func (t *topology) discoverAt(ctx context.Context, at string) ([]nodeView, error) {
 	opt := withDefaults(t.options)
 	opt.ForceSingleClient, opt.DisableCache, opt.InitAddress = true, true, []string{at}
@@ -86,8 +86,8 @@ func (t *topology) discoverAt(ctx context.Context, at string) ([]nodeView, error
 		if err == nil {
 			wanted = parseEndpoints(asked.Do(ctx, asked.B().ClusterSlots().Build()), at)
 		}
-		// It does not know the command, or has switched its cluster off. Or it does not let us ask, which matters where there is a
-		// cluster.
+		// The server does not know the command, or its cluster mode is off. Or it does not permit the command, which matters if it
+		// is part of a cluster.
 		if c := code(err); c != "" && classOf(err) == answer || c == "NOPERM" && !isNode(ctx, asked) {
 			none, err = err, nil
 		}
@@ -111,12 +111,12 @@ func (t *topology) discoverAt(ctx context.Context, at string) ([]nodeView, error
 	case err != nil:
 		return nil, err
 	case !v.knowsSlots():
-		return nil, errNoNode // it has not been told of the others, or has forgotten them
+		return nil, errNoNode // it does not know the other nodes yet, or has forgotten them
 	}
 	return []nodeView{v}, nil
 }
 
-// isNode reports whether a server that may not be asked about its cluster is part of one. To say so is part of its greeting.
+// isNode reports whether a server that does not permit CLUSTER commands is part of a cluster. The reply to HELLO says so.
 func isNode(ctx context.Context, c rueidis.Client) bool {
 	hello, err := c.Do(ctx, c.B().Arbitrary("HELLO").Build()).AsMap()
 	if err != nil {

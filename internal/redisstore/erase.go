@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// erase removes a value of ours, and its lease whether or not there is one; whoever has read K is told. What is not a value of
-// the format stays.
+// erase removes a value of the format, and the lease in any case, and notifies the clients that have read K. What is not a value
+// of the format stays.
 //
 //	KEYS  K, L
 //	ARGV  the format
@@ -21,8 +21,8 @@ end
 return removed
 `)
 
-// Erase removes those of keys that hold a value of the format, and the leases of all, and reports of each whether it had one.
-// Unlike Remove it is not in a hurry. The error is that of any key.
+// Erase removes the keys that hold a value of the format, and the leases of all keys. removed says for each key whether it had a
+// value. Unlike Remove it works in portions. The error is that of any key.
 func (s *Store) Erase(ctx context.Context, keys ...string) (removed []bool, err error) {
 	calls := make([]call, len(keys))
 	for i, key := range keys {

@@ -12,11 +12,11 @@ type Filling struct {
 	Key    string
 	Nonce  string
 	Value  []byte
-	Chunks [][]byte // of a value whose payload is not in Value: stored first, under names made of the nonce
+	Chunks [][]byte // of a value whose payload is not in Value: stored first, under names that contain the nonce
 	Until  int64    // end of life in µs of the server's time
 }
 
-// Size is how many bytes are to be sent.
+// Size is how many bytes are sent.
 func (f Filling) Size() int64 {
 	n := int64(len(f.Value))
 	for _, c := range f.Chunks {
@@ -25,26 +25,26 @@ func (f Filling) Size() int64 {
 	return n
 }
 
-// An Outcome tells what became of a Filling.
+// An Outcome is the result of a Filling.
 type Outcome int
 
 // The outcomes.
 const (
-	// Refused: the lease was gone, because an invalidation, a Set or another fill came in between; or a newer build's
-	// value was there, which has been removed.
+	// Refused: the lease was lost to an invalidation, a Set or another fill in between. Or there was a value of a newer build,
+	// which has been removed.
 	Refused Outcome = iota
 	Stored
-	Expired // its life had ended before it came
+	Expired // its life had ended before it arrived
 )
 
-// fill stores a value under the caller's lease and gives the lease back.
+// fill stores a value under the caller's lease and releases the lease.
 //
 //	KEYS  K, L
 //	ARGV  nonce, value, until when K lives (µs, the server's time), number of chunks that were stored before, and the format
 //
-// The reply is an Outcome. The end of life is absolute, so that a fill that was held up on its way does not live longer
-// for it. Chunks live longer than the value. Who seized the lease has not looked at K, so this does: a newer build's value is
-// out of date too, but replacing it would have two builds thrash each other's values, so it goes and nothing takes its place.
+// The reply is an Outcome. The end of life is absolute, so that a delayed fill does not live longer. Chunks live longer than the
+// value. A caller that has seized the lease has not looked at K, so this script does. A newer build's value is out of date too.
+// But to replace it would make two builds overwrite each other's values in turn, so it is removed and not replaced.
 var fill = newScript(formatFrom(5) + `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
@@ -53,7 +53,7 @@ redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
-	if drop(KEYS[1]) == 0 then -- under the lease, what is there can only be older, and so can what others keep in memory` + notifyMissing + `
+	if drop(KEYS[1]) == 0 then -- under the lease, a value that is there can only be older, and so can copies in other processes` + notifyMissing + `
 	end
 	return 2
 end
@@ -73,13 +73,13 @@ letGo(KEYS[1], nonce, count)
 return 1
 `)
 
-// Fill stores values under their leases, and gives those back, in one round trip for those without chunks. An outcome counts where
-// there is no error.
+// Fill stores values under their leases and releases the leases, in one round trip for values without chunks. An outcome counts
+// where its error is nil.
 func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error) {
 	outcomes, errs := make([]Outcome, len(fills)), make([]error, len(fills))
 	var changed []string
-	chunks := make(map[*Filling]int)            // of those fills that have any in Redis and no manifest
-	for _, large := range []bool{false, true} { // those without chunks do not wait for those of others
+	chunks := make(map[*Filling]int)            // how many are in Redis without a manifest, by their fills
+	for _, large := range []bool{false, true} { // values without chunks do not wait for the chunks of others
 		var calls []call
 		var filling []int
 		for i, f := range fills {
@@ -109,7 +109,7 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 			}
 		}
 	}
-	s.announce(ctx, changed) // a fill that is refused may have removed something too
+	s.announce(ctx, changed) // a refused fill may have removed a value too
 	s.forgetChunks(ctx, chunks)
 	return outcomes, errs
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// look asks each node of the cluster, or, if none answers, whoever else may know.
+// refresh asks each node of the cluster or, if none answers, all other known addresses, and applies the answers.
 func (t *topology) refresh(ctx context.Context) {
 	nodes := t.table.Load()
 	views := make([]nodeView, len(nodes.nodes))
@@ -41,11 +41,11 @@ func (t *topology) refresh(ctx context.Context) {
 	t.notifyState()
 }
 
-// ask asks one node how it stands. One that does not serve its slots any more vouches for nothing.
+// askNode asks one node for its view of the cluster. The vouchers of a node that no longer serves its slots lapse.
 func (t *topology) askNode(ctx context.Context, l *link, addr string) (v nodeView, err error) {
 	s := l.session.Load()
 	if s == nil {
-		// Its connection may be sound, and it serves nobody: it may have been replaced, as far as this process can tell.
+		// Its connection may be sound, but no caller uses it: it may have been replaced without this process noticing.
 		l.lapseInUse()
 		return nodeView{}, ErrUnavailable
 	}
@@ -58,7 +58,7 @@ func (t *topology) askNode(ctx context.Context, l *link, addr string) (v nodeVie
 	}
 	answers := s.client.DoMulti(ctx, cmds...)
 	if ctx.Err() == nil {
-		l.note(ctx, s, min(time.Since(sent), l.grace.now()), 0, answers[1:2]) // a slow one is no failure, and not a quick one either
+		l.note(ctx, s, min(time.Since(sent), l.grace.now()), 0, answers[1:2]) // a slow answer is no failure, and does not count as a fast one either
 	}
 	if c := code(answers[1].Error()); c == "CLUSTERDOWN" || c == "MOVED" {
 		l.lapseInUse()
@@ -70,14 +70,14 @@ func (t *topology) askNode(ctx context.Context, l *link, addr string) (v nodeVie
 	var wanted endpoints
 	if len(answers) > 2 {
 		if err := answers[2].Error(); err != nil {
-			return nodeView{}, err // without it the others would be taken for nodes that are not known yet
+			return nodeView{}, err // without these addresses, known nodes would be taken for new ones
 		}
 		wanted = parseEndpoints(answers[2], addr)
 	}
 	return parseNodeViewWith(text, addr, t.options.TLSConfig != nil, wanted)
 }
 
-// refresh waits until the cluster has been looked at, from the beginning, after it was called.
+// awaitRefresh waits for a refresh that began after the call.
 func (t *topology) awaitRefresh(ctx context.Context) error {
 	asked := make(chan struct{})
 	select {

@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// A Format is as much of how values are laid out as the scripts must know: they begin with Magic, a byte for the version
-// and one for flags. Without a Magic no value is recognized as one.
+// A Format is what the scripts must know of the layout of values. A value begins with Magic, a byte for the version and a byte for
+// flags. With an empty Magic no value is recognized.
 type Format struct {
 	Magic     string
-	Version   byte // the newest that this build knows
-	Flags     byte // the largest value that this build knows
-	LoadStart int  // where an int64, little endian, says when the load began, in µs of the server's time
-	Nonce     int  // where the 12 bytes of the nonce are, behind LoadStart
-	Chunked   byte // the flag of values in chunks; the last 12 bytes of those are a manifest
-	TagsLen   int  // where a uint32, likewise, says how many bytes the tags take
-	Longest   int  // bytes that a value has at most, without those in chunks
-	Tags      int  // where they begin: their number (2 bytes), then of each the length of its name (2), the name, its generation (8)
+	Version   byte // the newest version that this build reads
+	Flags     byte // the largest flags that this build reads
+	LoadStart int  // offset of an int64, little endian: when the load began, in µs of the server's time
+	Nonce     int  // offset of the 12 bytes of the nonce, behind LoadStart
+	Chunked   byte // the flag of a value in chunks; its last 12 bytes are a manifest
+	TagsLen   int  // offset of a uint32, little endian: how many bytes the tags take
+	Longest   int  // most bytes of a value, its chunks apart
+	Tags      int  // offset of the tags: their number (2 bytes), then for each the length of its name (2), the name, its generation (8)
 }
 
 // A scriptFormat is a Format as the scripts take it.
@@ -39,11 +39,13 @@ func (f Format) forScripts() scriptFormat {
 	}
 }
 
-// What a script must know of the format of values is behind its own arguments: magic, version, flags, the offsets of the load's
-// start and of the nonce, and the flag of a value whose payload is in chunks. formatFrom makes locals of it.
+// Scripts take the format of values behind their own arguments: magic, version, flags, the offsets of the load's start and of the
+// nonce, and the flag of a value whose payload is in chunks. formatFrom makes locals of these, from the argument with this number
+// on.
 //
-// A chunked value that goes takes its chunks with it, but not at once: somebody may be reading them. They are found by the
-// value's nonce and their number, which the manifest at its end tells: bytes altogether, and bytes in each.
+// When a chunked value is removed, its chunks expire a little later: a reader may still need them. Their names follow from the
+// value's nonce and their number. The number follows from the manifest at the end of the value: all bytes, and bytes in each
+// chunk.
 func formatFrom(arg int) string {
 	return strings.NewReplacer("$1", strconv.Itoa(arg), "$2", strconv.Itoa(arg+1), "$3", strconv.Itoa(arg+2),
 		"$4", strconv.Itoa(arg+3), "$5", strconv.Itoa(arg+4), "$6", strconv.Itoa(arg+5)).Replace(`

@@ -10,29 +10,29 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A Tag names what has a generation: a key, and how long Ensure has it live at least from now on. Zero is for ever. To Bump, the
-// life is only whether there is one: what exists keeps the time that it has left, and what does not is not made.
+// A Tag names the key of a tag, and how long Ensure keeps the key alive at least from now on; 0 is for ever. For Bump only whether
+// Life is 0 counts: with another Life, an existing key keeps its remaining time, and a missing key is not created.
 type Tag struct {
 	Key  string
 	Life time.Duration
 }
 
-// A Generation is that of a tag, or the error of this tag alone.
+// A Generation is the generation of a tag, or the error of this tag alone.
 type Generation struct {
 	Value   uint64
 	Err     error
-	Missing bool // of Bump: the tag had no generation, and has none now
+	Missing bool // from Bump: the tag had no generation, and has none now
 }
 
-// GenerationLen is as many bytes of a tag's key as tell whether it holds a generation.
+// GenerationLen is how many bytes of a tag's key tell whether it holds a generation.
 const GenerationLen = 17
 
-// firstUnsafe is 2^53, from which on the numbers of Lua, in which the scripts count, are not exact.
+// firstUnsafe is 2^53. The scripts count in Lua's numbers, which are not exact from there on.
 const firstUnsafe = 1 << 53
 
 var errNoGeneration = errors.New("no generation: it is not a decimal number from 1 to 2^53-1")
 
-// ParseGeneration reads what the key of a tag holds. It has the rule of the scripts: see withGeneration.
+// ParseGeneration parses the value of a tag's key, by the same rule as the scripts: see withGeneration.
 func ParseGeneration(text []byte) (uint64, error) {
 	if len(text) == 0 || len(text) >= GenerationLen || text[0] == '0' {
 		return 0, errNoGeneration
@@ -47,10 +47,10 @@ func ParseGeneration(text []byte) (uint64, error) {
 // IsGeneration reports whether n can be the generation of a tag.
 func IsGeneration(n uint64) bool { return n > 0 && n < firstUnsafe }
 
-// withGeneration reads a tag's generation. A generation is what the scripts write: a decimal number from 1 to 2^53-1, without a
-// sign or zeros before it. Lua's numbers are exact up to there, which is µs until the year 2255; from 2^53 on, adding 1 changes
-// nothing, and an invalidation would change nothing either. Any other content of the key counts as none: a damaged value, or what
-// somebody else has written. ParseGeneration has the same rule. A longer text is no generation, so no more than 17 bytes are read.
+// withGeneration reads a tag's generation: a decimal number from 1 to 2^53-1, without a sign or leading zeros. Lua's numbers are
+// exact up to there, which is µs until the year 2255. From 2^53 on, adding 1 changes nothing, so an invalidation would change
+// nothing either. Any other content counts as no generation: the value is damaged, or another program has written it.
+// ParseGeneration has the same rule. A longer text is no generation, so no more than 17 bytes are read.
 const withGeneration = `
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -61,19 +61,20 @@ if type(text) == 'string' and #text <= 16 and string.match(text, '^[1-9]%d*$') a
 end
 `
 
-// bump gives a tag its next generation, one that it never had before: even where the key was lost, the server's time is
-// beyond every generation that it ever had.
+// bump gives a tag a generation that it never had before. Even where the key was lost, the server's time is greater than every
+// generation that the tag ever had.
 //
 //	KEYS  the tag's key
 //	ARGV  life of the key in ms where the server does not say how long it has left, 0 for ever
 //
-// The reply is the generation in decimal, with a minus before it where there was no key, and is none now. A key that lives for a while keeps the time that it has left. Where there is none, no
-// entry carries a generation that counts, so none is left behind; but the key is written and removed, which tells those who have
-// read that it is missing. The next generation is the server's time, unless the last one is beyond that, and below 2^53 in any case.
+// The reply is the generation in decimal, with a minus before it where there was no key, and is none now. A key with a limited
+// life keeps its remaining time. Where such a key is missing, no entry carries a generation that counts, so no key is left behind.
+// But the key is written and removed, which notifies the clients that have read it as missing. The next generation is the server's
+// time, unless the last generation is greater, and is below 2^53 in any case.
 //
-// A server without memory refuses the first write of a script if that takes memory, but not the second one. UNLINK takes none.
-// Should SET be refused all the same, the last generation is gone, which invalidates as much: an entry that carries it then carries
-// one that is not known.
+// A server without memory refuses the first write of a script if that takes memory, but not the second one. UNLINK takes none. If
+// SET is refused all the same, the last generation is lost, which invalidates as much: an entry that carries it then carries an
+// unknown generation.
 var bump = repeatable(newScript(withGeneration + `
 local life, exists = ARGV[1], redis.call('EXISTS', KEYS[1]) == 1
 if life ~= '0' and exists then
@@ -107,13 +108,13 @@ end
 return following
 `))
 
-// ensure answers with a tag's generation, as bump does, and gives it one where it has none.
+// ensure answers with a tag's generation, as bump does. A tag without a generation gets one.
 //
 //	KEYS  the tag's key
-//	ARGV  how long the key must live in ms, 0 for ever, and how long it lives that has less left or none
+//	ARGV  least life of the key in ms, 0 for ever, and its new life where it has less left, or is missing
 //
-// The second life is longer than the first one, so that the key is not changed each time: a change makes every process drop what
-// it has in memory with that tag. A user who may not ask for the time left gives keys a long life instead.
+// The new life is longer than the least life, so that the key is seldom changed: a change makes every process drop the entries
+// with that tag from memory. Where the user may not ask for the remaining time, keys get a long life instead.
 var ensure = repeatable(newScript(withGeneration + `
 local least, life = tonumber(ARGV[1]), ARGV[2]
 local left = least > 0 and redis.pcall('PTTL', KEYS[1]) or 0
@@ -136,16 +137,16 @@ return first
 `))
 
 const (
-	// unknownLife is how long the key of a tag lives of which the server does not say how long it has left.
+	// unknownLife is the new life of a tag's key whose remaining time the server does not say.
 	unknownLife = 30 * 24 * time.Hour
-	// lifeFactor is how much longer than it must a tag's key lives from when it has to be changed for that: so that this is
-	// seldom, since a change makes every process drop what it has in memory with that tag.
+	// lifeFactor is how many times its least life a tag's key gets when its life is renewed. So it is seldom renewed: a change of
+	// the key makes every process drop the entries with that tag from memory.
 	lifeFactor = 3
-	// longestLife stands for any longer one: what it is added to does not overflow.
+	// longestLife replaces any longer life, so that sums do not overflow.
 	longestLife = 100 * 365 * 24 * time.Hour / lifeFactor
 )
 
-// lifeArgs are what a script wants to know of a tag's life.
+// lifeArgs are a script's arguments for a tag's life.
 func lifeArgs(script *script, life time.Duration) []string {
 	ms := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 	switch {
@@ -158,8 +159,8 @@ func lifeArgs(script *script, life time.Duration) []string {
 	return []string{ms(life), ms(lifeFactor * life)}
 }
 
-// Ensure asks for the generations of tags, the last of them after all others, wherever they are: in one round trip of a single
-// server, or in two. A tag that has none is given one.
+// Ensure reads the generations of tags, the last one after all others, wherever they are: in one round trip of a single server, or
+// in two. A tag without a generation gets one.
 func (s *Store) Ensure(ctx context.Context, tags ...Tag) []Generation {
 	calls := s.ofTags(ensure, tags)
 	if last := len(calls) - 1; last > 0 && s.table.Load().only() == nil {
@@ -168,8 +169,8 @@ func (s *Store) Ensure(ctx context.Context, tags ...Tag) []Generation {
 	return generations(s.run(ctx, calls))
 }
 
-// Bump gives tags their next generations, the first of them before all others, wherever they are: in one round trip of a single
-// server, or in two. In a cluster the others are left alone where the first fails, whose error is then theirs.
+// Bump gives tags their next generations, the first one before all others, wherever they are: in one round trip of a single
+// server, or in two. Where the first fails in a cluster, the others are left unchanged, and have its error.
 func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
 	calls := s.ofTags(bump, tags)
 	var results []rueidis.RedisResult

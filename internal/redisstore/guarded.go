@@ -12,15 +12,15 @@ import (
 // closeWait is how long a connection may take to close.
 const closeWait = time.Second
 
-// A guarded connection is the program's own, or calls back what is. It fails where that panics, and is closed in time: the client
-// library tells nobody that a connection has broken before it has closed it. Nothing is written once it is being closed: the client
-// library ends its writer by a command that cannot be written.
+// A guarded connection is the user's own, or calls back functions of the user's. Its methods return an error where those panic,
+// and it is closed in time: rueidis reports a broken connection only after it has closed it. Nothing is written while it is being
+// closed: rueidis ends its writer by a command that cannot be written.
 type guarded struct {
 	net.Conn
-	replies  *firstReplies // of the client, while it is being made; may be nil
+	replies  *firstReplies // of the client that is being made; may be nil
 	sentinel bool          // it goes to a Sentinel
-	received atomic.Bool   // something has come
-	closed   atomic.Bool   // closed, or asked to
+	received atomic.Bool   // something was read
+	closed   atomic.Bool   // closed, or being closed
 }
 
 func (c *guarded) Read(p []byte) (n int, err error) {
@@ -46,22 +46,23 @@ func (c *guarded) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// lastWait is how long a connection is read from to which nothing can be written any more.
+// finalWait is how long a connection is read from when nothing can be written to it any more.
 const finalWait = 100 * time.Millisecond
 
-// lastWords reads what the other end has said before it closed the connection, of which nothing has been read. The client library does
-// not read what has come when it fails to write:
-//  1. In TLS 1.3 the client's handshake is over before the server has seen its certificate. A server that has too many clients does not
-//     wait for any command.
-//  2. The server says what it has against the client, by an alert or an error of its own, and closes the connection.
-//  3. The client's first write fails where it comes after that, and is a success where it comes before.
+// finalError reads what the other end has sent before it closed a connection from which nothing has been read. rueidis does not
+// read what has arrived when it fails to write:
 //
-// Either way the same is said of it.
+//  1. In TLS 1.3 the client's handshake is over before the server has checked its certificate. A server with too many clients does not
+//     wait for a command.
+//  2. The server sends an alert or an error of its own, and closes the connection.
+//  3. The client's first write fails if it comes after that, and succeeds if it comes before.
+//
+// Either way the error is then the same.
 func (c *guarded) finalError() error {
-	said := make(chan error, 1)
+	result := make(chan error, 1)
 	go func() {
 		err := errConnection
-		defer func() { said <- err }()
+		defer func() { result <- err }()
 		defer caught(new(int), 0, &err)
 		if err = c.SetReadDeadline(time.Now().Add(finalWait)); err == nil {
 			_, err = c.Read(make([]byte, 512))
@@ -70,7 +71,7 @@ func (c *guarded) finalError() error {
 	t := time.NewTimer(finalWait)
 	defer t.Stop()
 	select {
-	case err := <-said:
+	case err := <-result:
 		return err
 	case <-t.C:
 		return nil
@@ -96,29 +97,29 @@ func (c *guarded) Close() error {
 		return err
 	case <-t.C:
 	}
-	apart(func() error { return c.SetDeadline(time.Now()) }) // so that at least whoever reads comes back
+	apart(func() error { return c.SetDeadline(time.Now()) }) // so that at least a pending read returns
 	return errConnection
 }
 
 var errConnection = errors.New("the connection has panicked, or cannot be closed")
 
-// caught is deferred: a panic, or a number of bytes that makes no sense, is an error.
+// caught is deferred: it turns a panic, or an impossible number of bytes, into an error.
 func caught(n *int, most int, err *error) {
 	if recover() != nil || *n < 0 || *n > most {
 		*n, *err = 0, errConnection
 	}
 }
 
-// firstWords are what the connections of a client have begun with. The client library does not tell, where a connection is closed
-// before all is answered that it has sent to begin with: a server that has too many clients says so, and closes it.
+// firstReplies are the first bytes from the connections of a client. rueidis does not report them where a connection is closed
+// before all its initial commands are answered: a server with too many clients sends an error, and closes the connection.
 type firstReplies struct {
 	mu       sync.Mutex
 	refusal  string // the server's error; guarded by mu
-	sentinel bool   // it was a Sentinel's; guarded by mu
-	foreign  bool   // something else than a reply of Redis; guarded by mu
+	sentinel bool   // refusal is a Sentinel's; guarded by mu
+	foreign  bool   // something was no reply of Redis; guarded by mu
 }
 
-// ofSentinel reports whether it was a Sentinel that has answered with an error of this code last.
+// ofSentinel reports whether the last error was a Sentinel's, with this code.
 func (w *firstReplies) ofSentinel(code string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -138,7 +139,7 @@ func (w *firstReplies) note(text []byte, sentinel bool) {
 	}
 }
 
-// explain is why a client could not be made, by what its connections have begun with.
+// explain adds to err what the first replies say.
 func (w *firstReplies) explain(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

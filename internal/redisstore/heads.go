@@ -6,8 +6,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Heads reads the first bytes of values. Unlike Look it is not in a hurry, and nobody is told when they change. What is missing
-// or no string, or what the user may not use, is empty.
+// Heads reads the first bytes of values. Unlike Get it works in portions, and without tracking. A head is empty where the key is
+// missing, is no string, or may not be used by the user.
 func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte, error) {
 	heads := make([][]byte, len(keys))
 	names := s.names(keys)
@@ -22,8 +22,8 @@ func (s *Store) Heads(ctx context.Context, bytes int, keys ...string) ([][]byte,
 	return heads, nil
 }
 
-// Values reads what the keys of tags hold, as far as it takes to see whether that is a generation, without being told of
-// changes. What is missing or no string is empty.
+// Values reads the keys of tags, as far as it takes to see whether each holds a generation, without tracking. A value is empty
+// where the key is missing or no string.
 func (s *Store) Values(ctx context.Context, keys ...string) ([]string, error) {
 	heads, err := s.Heads(ctx, GenerationLen, keys...)
 	values := make([]string, len(heads))

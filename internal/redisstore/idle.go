@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// restAfter is how long nothing must be asked for until connections are tried no more. Some services bill by command.
+// idleAfter is how long a process makes no call until its connections are no longer probed. Some services bill by command.
 const idleAfter = time.Minute
 
 // An idling says when this process counts as idle.
@@ -15,16 +15,16 @@ type idling struct {
 	after time.Duration // without a call
 }
 
-// An activity tells how long nothing has been asked for, and nothing was written down at a server.
+// An activity measures how long there was no call, and no watermark was written.
 type activity struct {
-	calls func() uint64 // grows with each call; nil: there is always something to do
-	reads func() uint64 // grows with each read that is to be vouched for: a Set reads what it has stored
+	calls func() uint64 // grows with each call; nil: never idle
+	reads func() uint64 // grows with each tracked read: a Set reads the value that it has stored
 	l     *link
 	seen  uint64
 	since time.Time
 }
 
-// quiet reports whether nothing has happened for so long.
+// idle reports whether nothing has happened for so long.
 func (a *activity) idle(life time.Duration) bool {
 	if a.calls == nil {
 		return false
@@ -36,19 +36,19 @@ func (a *activity) idle(life time.Duration) bool {
 	return now.Sub(a.since) >= life
 }
 
-// vouches reports whether there is something that one of the connections vouches for.
+// inUse reports whether a voucher of one of the connections is in use.
 func (s *session) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.conns, (*trackedConn).inUse)
 }
 
-// rest has the session's connections vouch for nothing any more, and waits until one of them does again, or this process writes a mark
-// down at the server: until then there is nothing that an unnoticed change could make old. It reports false when ctx ended first.
+// suspendProbes ends all vouchers of the session's connections, and waits until one is handed out again, or this process writes a
+// watermark at the server. Until then no value depends on an unnoticed change. It reports false when ctx ended first.
 //
-//  1. A call is counted after the last look at the counter, and its reply is given a voucher.
-//  2. The vouchers end here. What the call has put into memory is read again by the next one.
-//  3. That one's reply is given a new voucher, which wakes this.
+//  1. A call is counted after the last look at the counter, and its reply gets a voucher.
+//  2. The vouchers end here. The value that the call has put into memory is read again by the next call.
+//  3. The reply of that call gets a new voucher, which wakes this function.
 func (s *session) suspendProbes(ctx context.Context) bool {
 	select {
 	case <-s.wake:

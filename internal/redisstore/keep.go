@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// keep connects, and connects anew when a session has come to its end.
+// keep connects, and connects again when a session has ended.
 func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
 	defer l.background.Wait()
@@ -20,10 +20,10 @@ func (l *link) keep(ctx context.Context) {
 		if !listening && !l.Tracked() && l.subscribe != nil {
 			listening = true
 			l.background.Go(func() {
-				// Not every server takes commands on a connection that has subscribed to something.
-				deaf := l.options
-				deaf.DisableCache = true
-				if own, ok := l.connect(ctx, deaf, false); ok {
+				// Not every server accepts commands on a connection with a subscription.
+				opt := l.options
+				opt.DisableCache = true
+				if own, ok := l.connect(ctx, opt, false); ok {
 					defer own.client.Close()
 					l.subscribe(ctx, own.client)
 				}
@@ -33,20 +33,20 @@ func (l *link) keep(ctx context.Context) {
 		for s != nil {
 			s = l.use(ctx, s)
 		}
-		l.at.Store(0) // so that a fleet comes together again
-		// A session that was lost as soon as it was there may be lost again as soon.
+		l.at.Store(0) // so that all processes of a fleet choose the same address again
+		// A session that was lost soon after it was made may be lost as soon again.
 		if time.Since(began) >= steady {
 			pause = firstRetry
 		}
-		if !rest(ctx, pause) {
+		if !sleep(ctx, pause) {
 			return
 		}
 		pause = min(2*pause, slowestRetry)
 	}
 }
 
-// use sends callers to a session, and after each loss waits for the server to answer again, until ctx ends or only another
-// session can help. It returns the session that takes its place as planned, nil where it was lost.
+// use sends callers to a session, and after each loss waits for the server to answer again, until ctx ends or only another session
+// can help. It returns the session that replaces this one as planned, nil where it was lost.
 func (l *link) use(ctx context.Context, s *session) (next *session) {
 	inUse, over := context.WithCancel(ctx)
 	l.background.Go(func() { l.keepBulk(inUse, &s.bulk) })
@@ -67,20 +67,20 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 			if next != nil {
 				l.drain(ctx)
 			}
-			s.client.Close() // which waits for a server that hangs
+			s.client.Close() // this waits for a server that hangs
 		})
 	}()
 	for {
 		l.failed.Store(0)
-		select { // a failure that was still under way when the link went down
+		select { // drop a failure that was still in progress when the link went down
 		case <-l.lost:
 		default:
 		}
 		l.latest.Store(s)
-		l.ups.Add(1) // first: who finds it down by this count knows that it has not been up in between
+		l.ups.Add(1) // before session is set: a caller that finds the link down at this count knows that it was not up in between
 		l.session.Store(s)
 		l.handedOver.Store(false)
-		if s.broken.Load() { // since the probe
+		if s.broken.Load() { // it has broken since the probe
 			l.trip(s, errBroken)
 		} else {
 			l.grace.begin()
@@ -93,8 +93,8 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 		cause := l.cause
 		l.mu.Unlock()
 		l.report(State{Since: time.Now(), Cause: cause})
-		// A client whose connection has broken makes no other one, and where the server did not tell of changes it is asked
-		// anew whether it does.
+		// A client whose connection has broken makes no other one. A server that did not track may track now, which only a new
+		// session finds out.
 		if classOf(cause) == refused || !s.tracked || s.broken.Load() {
 			return nil
 		}
@@ -118,8 +118,8 @@ func (l *link) use(ctx context.Context, s *session) (next *session) {
 	}
 }
 
-// drain waits until nobody sends anything any more by a session that another one has replaced: a caller may have taken it just before,
-// and have waited for a place since.
+// drain waits until no caller uses a session that another one has replaced. A caller may have taken the old one just before, and
+// may have waited for a place since.
 func (l *link) drain(ctx context.Context) {
 	t := time.NewTimer(l.opTimeout + time.Second)
 	defer t.Stop()

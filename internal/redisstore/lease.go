@@ -9,14 +9,15 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A Rejected names a value that its reader could not use, so that Acquire may replace it. The zero value names none.
+// A Rejected identifies a value that its reader could not use, so that Acquire may replace that value. The zero value identifies
+// none.
 type Rejected struct {
 	head   string
-	length string // as acquire takes it
+	length string // as the script acquire takes it
 }
 
-// Reject names a value by its head, enough of it to hold what tells it from any other, and by how much of it was read: all, or,
-// where it was cut, so many bytes of more.
+// Reject identifies a value by its head and by how many bytes of it were read. The head must be long enough to distinguish the
+// value from any other. Where cut is true, the value is longer than what was read.
 func Reject(head []byte, read int, cut bool) Rejected {
 	how := "="
 	if cut {
@@ -30,21 +31,21 @@ type Request struct {
 	Key      string
 	Nonce    string
 	Rejected Rejected
-	Quiet    bool // of a lease that is given back: whoever has read the key is not told, since it is in memory here, read as it is
+	Quiet    bool // of a release: clients that have read the key are not notified, since this process has the current value in memory
 }
 
-// A Grant answers a Request: the lease, or neither that nor an error while another holds it.
+// A Grant answers a Request. Neither Granted nor Present nor an error: another process holds the lease.
 type Grant struct {
 	Granted bool  // the lease is the caller's
-	Present bool  // there is no need of one: the key has a value that the caller has not rejected, and should read
-	Now     int64 // the server's time in µs, before anything that the lease's holder loads
-	Err     error // this key alone failed
+	Present bool  // no lease is needed: the key has a value, not rejected by the caller, which should be read
+	Now     int64 // the server's time in µs, before the lease's holder loads anything
+	Err     error // of this key alone
 }
 
 // A leaseLife is how long leases live, in ms, as the scripts take it.
 type leaseLife struct {
-	ms      string // of a lease of this process that is not renewed
-	longest string // of any process's lease
+	ms      string // of this process's leases, unless renewed
+	longest string // of any lease of any process
 }
 
 func newLeaseLife(life time.Duration) leaseLife {
@@ -52,24 +53,25 @@ func newLeaseLife(life time.Duration) leaseLife {
 	return leaseLife{strconv.FormatInt(ms, 10), strconv.FormatInt(max(10*ms, (10*time.Minute).Milliseconds()), 10)}
 }
 
-// acquire looks at K and answers with what the caller can do.
+// acquire grants the lease of K unless K has a value or another process holds the lease.
 //
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms, head of a value of K that the caller has rejected, its length ("" for none, else "=" or, where it was
 //	      cut, ">" and the bytes that were read), the longest life in ms that a lease can have
 //
-// The reply is {0, now} while K has a value to be read, {1, now} with the lease granted, or {2, now} while another holds it;
-// now is the server's time in µs. A value that the caller rejected, an empty one, or a key that holds no string, counts as absent:
-// else nobody could replace it before it expires.
+// The reply is {0, now} where K has a value to be read, {1, now} where the lease is granted, or {2, now} where another process
+// holds it. now is the server's time in µs. A rejected value, an empty one and a key that is no string count as absent: otherwise
+// nobody could replace them before they expire.
 //
-// A lease that lives for ever, or for longer than any, was written by somebody else, or the server's clock was set back: nobody
-// would come to fill, and everybody would wait. It is taken over; should it have a holder, that one's fill is refused.
+// A lease without a time limit, or with a longer one than any process sets, was written by another program, or the server's clock
+// was set back. No fill would come, and everybody would wait. So the lease is taken over. If it has a holder, that holder's fill
+// is refused.
 var acquire = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local length = redis.pcall('STRLEN', KEYS[1])
 if type(length) == 'table' and string.sub(length.err, 1, 9) ~= 'WRONGTYPE' then
-	redis.call('STRLEN', KEYS[1]) -- which fails with the words that say where
+	redis.call('STRLEN', KEYS[1]) -- fails again, with an error that names the line
 end
 if type(length) == 'number' and length > 0 then
 	local how, read = string.sub(ARGV[4], 1, 1), tonumber(string.sub(ARGV[4], 2))
@@ -90,7 +92,7 @@ end
 return {2, now}
 `)
 
-// seize takes the lease whoever holds it: a Set or a forced refresh supersedes every load under way.
+// seize takes the lease from any holder: a Set or a forced refresh supersedes every load in progress.
 //
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms
@@ -102,7 +104,7 @@ local time = redis.call('TIME')
 return {1, time[1] * 1000000 + time[2]}
 `)
 
-// renew gives the caller's lease its full life again; the reply is 0 where it is lost.
+// renew restores the full life of the caller's lease. The reply is 0 where the lease is lost.
 //
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms
@@ -113,10 +115,10 @@ end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 `)
 
-// release gives the caller's lease back without a value, and tells those who wait for one.
+// release gives up the caller's lease without a value, and notifies the processes that wait for one.
 //
 //	KEYS  K, L
-//	ARGV  nonce, "quiet" to tell nobody: they look again by themselves, a little later
+//	ARGV  nonce, "quiet" to notify nobody: waiting processes poll, a little later
 var release = newScript(`
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
@@ -127,15 +129,14 @@ end` + notifyLease + `
 return 1
 `)
 
-// Acquire asks for the leases of reqs, and before that for the generations of tags, in one round trip. A tag that has no
-// generation is given one.
+// Acquire asks for leases and, before them, for the generations of tags, in one round trip. A tag without a generation gets one.
 func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
 		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms, r.Rejected.head, r.Rejected.length, s.leaseLife.longest}}
 	})
 }
 
-// Seize is Acquire, but takes the leases from whoever holds them, whose fills are refused from then on.
+// Seize is Acquire, but takes leases from their holders. The fills of those holders are refused from then on.
 func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
 		return call{seize, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}
@@ -183,7 +184,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 	case status == 0:
 		g.Present = true
 	case status == 2:
-		// Another's.
+		// Another process holds it.
 	default:
 		err = fmt.Errorf("lease script answered with status %d", status)
 	}
@@ -193,8 +194,8 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 	return g
 }
 
-// Renew gives leases their full life again, where the caller still holds them, in one round trip. It reports for each whether
-// the caller holds it, which counts where there is no error.
+// Renew restores the full life of leases that the caller still holds, in one round trip. held[i] says whether the caller holds the
+// lease, and counts where errs[i] is nil.
 func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
@@ -209,8 +210,8 @@ func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs [
 	return held, errs
 }
 
-// Release gives leases back, so that others may load at once, in one round trip. It returns the error of each, or nil if none
-// failed.
+// Release gives up leases, so that other processes may load at once, in one round trip. It returns the error of each, or nil if
+// none failed.
 func (s *Store) Release(ctx context.Context, reqs ...Request) (errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {

@@ -7,22 +7,22 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// While a slot moves, a key of it may be at one node already and its lease still at the other, or be nowhere. No script can be
-// given both then: one node answers TRYAGAIN, for as long as the slot takes, which may be minutes. A load can do without Redis for
-// so long; an invalidation must be carried out.
+// While a slot moves, a key may already be at one node and its lease still at the other, or missing. Then no script can take both:
+// a node answers TRYAGAIN until the slot has moved, which may take minutes. A load can do without Redis for so long. An invalidation
+// must be carried out.
 
-// isApart reports whether a script has failed since not all of its keys were at one node.
+// isSplit reports whether a script has failed since not all of its keys were at one node.
 func isSplit(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
 	return ok && (e.IsTryAgain() || strings.Contains(e.Error(), "non local key"))
 }
 
-// IsMoving reports whether a command has failed since a slot of a cluster changes hands: what was read before may be at another node now.
+// IsMoving reports whether a command has failed since a slot of a cluster moves. What was read before may be at another node now.
 func IsMoving(err error) bool { return isSplit(err) || isElsewhere(err) }
 
-// removeApart removes those of keys whose results say that they were not all at one node: first the leases, each by itself, and
-// then the values. Once its lease is gone, no load that began before stores its value, and what it has stored until then goes with
-// the second step. Nobody is told of a lease that goes where there is no value; those who wait for one poll.
+// removeSplit removes those keys whose results say that value and lease were not at one node: first the leases, each by itself,
+// and then the values. Once its lease is removed, no load that began before stores its value, and a value that it has stored until
+// then is removed by the second step. A lease that is removed without a value notifies nobody. Processes that wait for it poll.
 func (s *Store) removeSplit(ctx context.Context, keys []string, results []rueidis.RedisResult) {
 	var leases, values []string
 	var of []int
@@ -49,7 +49,7 @@ func (s *Store) removeSplit(ctx context.Context, keys []string, results []rueidi
 	}
 }
 
-// eraseApart is removeApart for what Erase is about: what is not a value of the format stays.
+// eraseSplit is removeSplit for Erase: what is not a value of the format stays.
 func (s *Store) eraseSplit(ctx context.Context, keys []string, results []rueidis.RedisResult) {
 	var ours []string
 	var of []int
@@ -64,11 +64,11 @@ func (s *Store) eraseSplit(ctx context.Context, keys []string, results []rueidis
 	magic := s.format.args[0]
 	heads, err := s.Heads(ctx, len(magic), ours...)
 	if err != nil {
-		return // what it was before remains the answer
+		return // the results stay as they are
 	}
 	for j, head := range heads {
 		if len(head) > 0 && string(head) != magic {
-			// Its lease goes all the same; what is left of that then counts as what was removed: nothing.
+			// The lease is removed all the same. EXISTS then answers 0, which counts as nothing removed.
 			lease := []string{leaseKey(s.namespace.name(ours[j]))}
 			results[of[j]] = s.each(ctx, batch{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
 				return c.B().Unlink().Key(lease[0]).Build()

@@ -8,13 +8,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// prepare is what a server must answer before it is used. It is given the scripts, so that the first callers need not wait
-// for one more round trip, and it is tried whether it carries them out. A server that is out of memory still has values to
-// read, and takes removals.
+// onConnect checks a server before it is used. It loads the scripts, so that the first callers need no further round trip, and
+// tries whether the server runs them. A server that is out of memory passes: it still has values to read, and takes removals.
 func (s *Store) onConnect(ctx context.Context, l *link, c rueidis.Client) error {
 	err := l.readClock(ctx, c)
 	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
-		err = l.readClock(ctx, c) // on a busy machine it may be this process that was slow
+		err = l.readClock(ctx, c) // on a busy machine this process may have been the slow one
 	}
 	if err != nil {
 		return err
@@ -25,7 +24,7 @@ func (s *Store) onConnect(ctx context.Context, l *link, c rueidis.Client) error 
 			loads[i] = node.B().ScriptLoad().Script(script.text).Build()
 		}
 		for _, r := range node.DoMulti(ctx, loads...) {
-			// Some providers keep SCRIPT for themselves: the scripts then travel with their first run.
+			// Some providers forbid SCRIPT. Each script is then sent with its first run.
 			if err := r.Error(); classOf(err) != answer && code(err) != "NOPERM" {
 				return err
 			}
@@ -34,7 +33,7 @@ func (s *Store) onConnect(ctx context.Context, l *link, c rueidis.Client) error 
 	return s.checkCommands(ctx, l, c)
 }
 
-// readClock asks for the time, which freshness is measured by.
+// readClock reads the server's time, which freshness is measured by.
 func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
 	sent := time.Now()
 	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()

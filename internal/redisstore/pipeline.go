@@ -6,7 +6,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// sendPlain also returns how many bytes it has sent.
+// sendPlain sends commands, and also returns how many bytes were sent.
 func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (answers []rueidis.RedisResult, size int64) {
 	if to-from == 1 {
 		cmd := build(c, from)
@@ -21,7 +21,7 @@ func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(r
 	return c.DoMulti(ctx, cmds...), size
 }
 
-// sizeOf is how many bytes a command has, which rueidis takes back once it is sent.
+// sizeOf is how many bytes a command has. rueidis recycles a command once it is sent, so this comes before.
 func sizeOf(cmd rueidis.Completed) (size int64) {
 	for _, arg := range cmd.Commands() {
 		size += int64(len(arg))
@@ -41,7 +41,7 @@ func sendTracked(ctx context.Context, s *session, from, to int, build func(int) 
 	return s.client.DoMultiCache(ctx, cmds...)
 }
 
-// sendAsking is sendPlain to a node that does not have the slot yet. ASKING is good for the one command behind it.
+// sendAsking is sendPlain to a node that does not have the slot yet. Each ASKING is for the one command behind it.
 func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (results []rueidis.RedisResult, size int64) {
 	cmds := make(rueidis.Commands, 0, 2*(to-from))
 	for i := from; i < to; i++ {

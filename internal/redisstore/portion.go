@@ -7,23 +7,23 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// What goes over many keys is sent in small portions, with pauses between them, and on its own account: callers wait for one
-// portion at most, a server is busy with it for less than half of its time, however many go over keys at once, and a portion
-// that fails or takes long says nothing to the breaker.
+// Scans and bulk removals are sent in small portions, with pauses between them. A caller waits for one portion at most. A server
+// spends less than half of its time on portions, however many goroutines send them. A portion that fails or takes long does not
+// count for the breaker.
 const (
 	portionSize = 32 // commands in one round trip
 	portionTime = 2 * time.Second
-	burst       = time.Millisecond // of portions without a pause between them
+	burst       = time.Millisecond // of portions without a pause
 )
 
-// portions takes the turns of those who send portions to one server.
+// portions serialize the portions that are sent to one server.
 type portions struct {
-	turn chan struct{} // holds one, of whom sends a portion
-	busy time.Duration // that portions have taken since the last rest; guarded by turn
+	turn chan struct{} // holds one element while a portion is sent
+	busy time.Duration // time that portions have taken since the last pause; guarded by turn
 }
 
-// portion sends one portion when it is its turn, and rests after some of them for as long as they have taken. The turn is given
-// back after the rest: else many would have the server work while one of them rests.
+// portion sends one portion when it is its turn. After some portions it pauses for as long as they have taken. The turn ends after
+// the pause: otherwise the server would work for another sender during the pause of one.
 func (l *link) portion(ctx context.Context, send func(context.Context) error) error {
 	select {
 	case l.turn <- struct{}{}:
@@ -41,7 +41,7 @@ func (l *link) portion(ctx context.Context, send func(context.Context) error) er
 	rest := l.busy
 	l.busy = 0
 	if err != nil || limited.Err() != nil {
-		return err // who repeats it pauses before, and others need not wait for that
+		return err // the caller pauses before it tries again, and others need not wait for that
 	}
 	t := time.NewTimer(rest)
 	defer t.Stop()
@@ -52,12 +52,12 @@ func (l *link) portion(ctx context.Context, send func(context.Context) error) er
 	return err
 }
 
-// slowly sends a command for each name in portions.
+// inPortions sends a command for each name, in portions.
 func (s *Store) inPortions(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
 	return s.each(ctx, batch{names: names, plain: build, most: portionSize, inPortions: true, bulk: true})
 }
 
-// runSlowly is run, in portions.
+// runInPortions is run, in portions.
 func (s *Store) runInPortions(ctx context.Context, calls []call) []rueidis.RedisResult {
 	return s.runAs(ctx, calls, batch{most: portionSize, inPortions: true, bulk: true})
 }

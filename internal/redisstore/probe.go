@@ -9,15 +9,15 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// probeLife is how long a server may take to tell of a change that this process makes to see whether it does.
+// probeLife is how long a server may take to push a change that this process makes as a probe.
 const probeLife = time.Second
 
-// probeKept is how long the key lives that a connection is tried with. A process that is paused for longer takes the key's end for
-// the loss of the data, which costs it what it has in memory.
+// probeKept is how long the key of a probe lives. A process that is paused for longer takes the key's expiry for a loss of data,
+// which costs it the values in memory.
 const probeKept = time.Hour
 
-// touch writes a value to a key that connections are tried with. Once a script has written, the
-// server lets it go on writing though it has no memory left, so the removal comes first.
+// writeProbe writes the key of a probe. Once a script has written, the server lets it go on writing without memory, so the removal
+// comes first.
 //
 //	KEYS  the key
 //	ARGV  the value, its life in ms
@@ -27,21 +27,22 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 `)
 
-// A probe is a key that one connection is tried with. Only what comes by the connection that has read the key says anything of it.
+// A probe counts pushes about one key, by which one connection is checked. Only messages on the connection that has read the key
+// count.
 type probe struct {
 	t    *tracking
 	name string
 	wake chan struct{} // with room for one
 
 	// All guarded by t.mu.
-	conn         *trackedConn // that has read it last
-	value        string       // what it read
-	pushesAtRead uint64       // named, in the place of that reply
-	pushes       uint64       // how often the server has named it as changed
-	events       uint64       // the same, and how often it has said that everything was flushed
+	conn         *trackedConn // that has read the key last
+	value        string       // the value that it read
+	pushesAtRead uint64       // pushes, at the position of that reply
+	pushes       uint64       // how many pushes were about the key
+	events       uint64       // how many pushes were about the key, or about all keys
 }
 
-// listen notes what is told of a key from now on, until stop.
+// newProbe counts pushes about a key from now on, until stop.
 func (t *tracking) newProbe(name string) *probe {
 	p := &probe{t: t, name: name, wake: make(chan struct{}, 1)}
 	t.mu.Lock()
@@ -62,21 +63,21 @@ func (p *probe) stop() {
 	}
 }
 
-// count is how often the server has told of a change.
+// count is how often the server has pushed a change.
 func (p *probe) count() uint64 {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
 	return p.events
 }
 
-// last is what was read last, and how often the key had been named by then.
+// last is the value that was read last, and how many pushes there had been by then.
 func (p *probe) last() (value string, named uint64) {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
 	return p.value, p.pushesAtRead
 }
 
-// await waits until more changes were told than before, at most for probeLife.
+// await waits for a push, at most for probeLife. before is the count before the change.
 func (p *probe) await(ctx context.Context, before uint64) error {
 	t := time.NewTimer(probeLife)
 	defer t.Stop()
@@ -105,7 +106,7 @@ func (t *tracking) probeRead(w *trackedConn, name string, reply rueidis.RedisMes
 	}
 }
 
-// probed notes that w is told of a change of a key, and reports whether it is one that connections are tried with.
+// notifyProbe notes that w has received a push about a key, and reports whether it is the key of a probe.
 func (t *tracking) notifyProbe(w *trackedConn, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -119,7 +120,8 @@ func (t *tracking) notifyProbe(w *trackedConn, name string) bool {
 	return t.probes[name] != nil
 }
 
-// flushed notes that w is told of a change of all keys. That may be about another database, so it explains no other value.
+// notifyFlush notes that w has received a push about all keys. The flush may be of another database, so it explains no other
+// value.
 func (t *tracking) notifyFlush(w *trackedConn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -142,7 +144,8 @@ func (s *Store) writeProbe(ctx context.Context, c rueidis.Client, name, value st
 	return err
 }
 
-// probeNames are names of this process's that the server has, one for each connection: rueidis chooses one by the slot of the key.
+// probeNames are names of this process that the server has, one for each connection: rueidis chooses a connection by the slot of
+// the key.
 func (l *link) probeNames() (names []string) {
 	wires := uint16(1) << max(0, l.options.PipelineMultiplex)
 	seen := make(map[uint16]bool)
@@ -162,7 +165,8 @@ func (l *link) probeNames() (names []string) {
 	return names
 }
 
-// readTracked reads keys that a server is tried with, so that it tells of their changes. What is missing, or at another node, is "".
+// readTracked reads the keys of probes, so that the server pushes their changes. The value of a key that is missing, or at another
+// node, is "".
 func readTracked(ctx context.Context, c rueidis.Client, names []string) (values []string, err error) {
 	reads := make([]rueidis.CacheableTTL, len(names))
 	for i, name := range names {

@@ -9,31 +9,31 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// A Look asks what a key holds.
+// A Get asks for the value of a key.
 type Get struct {
 	Key string
-	// Fence is armed in the place of the reply among the messages of its connection. Without one, nobody vouches for what
-	// was read.
+	// Fence is armed at the position of the reply among the messages of its connection. Without a Fence, the Read has no
+	// Voucher.
 	Fence *near.Fence
-	// Head asks for so many bytes from the beginning, 0 for all.
+	// Head is how many bytes to read from the beginning, 0 for all.
 	Head int
 }
 
-// A Read is the answer to one Look: a value, nil where there is none or an empty one, or the error of this key alone.
+// A Read answers one Get: the value, nil where the key is missing or empty, or the error of this key alone.
 type Read struct {
 	Value []byte
-	// Cut is whether the value goes on behind what was read: it is longer than Format.Longest.
+	// Cut is whether the value is longer than Format.Longest, and was read only in part.
 	Cut bool
-	// Voucher is good until the server can no longer be trusted to tell of a change of the key. Nil: it never could.
+	// Voucher is valid while the server can be trusted to push a change of the key. Nil: it never could.
 	Voucher *near.Voucher
 	Err     error
 }
 
-// Look reads keys in one round trip.
+// Get reads keys in one round trip.
 func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	under, names := make([]*trackedRead, len(looks)), make([]string, len(looks))
 	sole := s.table.Load().sole()
-	tracked := sole == nil || sole.Tracked() // a new connection to another server may change it on the way
+	tracked := sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
 	for i, l := range looks {
 		names[i] = s.namespace.name(l.Key)
 		if tracked {
@@ -61,7 +61,7 @@ func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	for i, r := range results {
 		out[i].Value, out[i].Err = r.AsBytes()
 		if len(out[i].Value) == 0 {
-			out[i].Value = nil // GETRANGE answers so for a key that is missing
+			out[i].Value = nil // GETRANGE answers an empty string for a missing key
 		}
 		out[i].Cut = looks[i].Head == 0 && len(out[i].Value) > s.format.longest
 		if tracked {
@@ -69,7 +69,7 @@ func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 		} else if looks[i].Fence != nil {
 			out[i].Voucher = s.announcements.voucher()
 		}
-		// Who does not have the key any more is not told of its changes: see apply.
+		// A node that no longer has the key pushes no changes of it: see apply.
 		if out[i].Err != nil || by[i] != now.of(names[i]) || out[i].Value == nil && now.migrates(names[i]) {
 			out[i].Voucher = nil
 		}
@@ -77,7 +77,8 @@ func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	return out
 }
 
-// lastByte is the place of the last byte to read. A value that is too long to be one of ours is read up to the byte that shows it.
+// lastByte is the offset of the last byte to read. Of a value that is too long to be one of ours, one byte more than Longest is
+// read.
 func (s *Store) lastByte(l Get) int64 {
 	if l.Head > 0 {
 		return int64(l.Head) - 1

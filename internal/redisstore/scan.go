@@ -9,21 +9,20 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// scanCount is how many places of the server's table one SCAN looks at.
+// scanCount is how many places of the server's hash table one SCAN looks at.
 const scanCount = 250
 
-// ErrMoved means that the server was lost, or another one has taken its place, while its keys were gone through: what was seen
-// until then may not be all.
-var ErrMoved = errors.New("redis was lost while its keys were gone through")
+// ErrMoved means that a server was lost or replaced during a scan. The keys that were seen may not be all.
+var ErrMoved = errors.New("redis was lost while its keys were scanned")
 
-// Scan goes through all keys of all servers, once for each pattern of the servers', one pattern after the other, and gives those
-// that match to visit, a page at a time. An empty pattern matches all. A key that is there throughout a pass is seen in it at least
-// once. With a namespace, only what is in it is seen, by the names that it has there. An error means that it has not got to the end:
-// that of visit, of a server, or ErrMoved.
+// Scan scans the keys of all servers, once for each of the servers' patterns, one pattern after the other, and calls visit with
+// the keys that match, a page at a time. An empty pattern matches all keys. A key that exists throughout a pass is seen at least
+// once in it. With a namespace, only keys in it are seen, without the namespace. An error means that the scan is not complete: it
+// is that of visit, of a server, or ErrMoved.
 func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patterns ...string) error {
 	w := walk{Store: s, visit: visit}
 	err := w.start()
-	if err == nil && w.table.only() == nil { // one that is not up is not looked at first: that may take long
+	if err == nil && w.table.only() == nil { // if a server is down, this fails before a refresh, which may take long
 		if err = s.awaitRefresh(ctx); err == nil {
 			err = w.start()
 		}
@@ -39,9 +38,9 @@ func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patte
 		if w.table.only() != nil {
 			continue
 		}
-		// What has come to a server that was gone through before it did, from one that was not yet, has not been seen. The table
-		// shows that if the slot has changed hands since the walk began. If it is still about to, the key is found where it has
-		// gone when all servers are gone through once more: keys go one way.
+		// A key may have moved to a server that was scanned before, from one that was scanned after. Then it was not seen. The table
+		// shows that if the slot has changed hands since the walk began. If the slot is still moving, a second pass over all
+		// servers finds the key at its new node: keys move one way.
 		if err := s.awaitRefresh(ctx); err != nil {
 			return err
 		}
@@ -64,15 +63,15 @@ func (s *Store) Scan(ctx context.Context, visit func(keys []string) error, patte
 	return nil
 }
 
-// A walk goes through the keys of all servers.
+// A walk scans the keys of all servers.
 type walk struct {
 	*Store
 	table *table
-	since []time.Time // when each server was in use without a break since
+	since []time.Time // since when each server has been in use without a break
 	visit func(keys []string) error
 }
 
-// begin notes what the walk begins with.
+// start notes the state in which the walk begins.
 func (w *walk) start() error {
 	w.table, w.since = w.Store.table.Load(), nil
 	for _, l := range w.table.nodes {
@@ -94,7 +93,7 @@ func (w *walk) unmoved(now *table) bool {
 	return other.same(w.table)
 }
 
-// pass goes through the keys once. A replica's keys are those of its primary: to see them twice would cost time alone.
+// pass scans the keys once. Replicas are left out: they have the keys of their primaries.
 func (w *walk) pass(ctx context.Context, match string) error {
 	for i, l := range w.table.nodes {
 		for cursor := uint64(0); ; {
@@ -105,7 +104,7 @@ func (w *walk) pass(ctx context.Context, match string) error {
 				}
 			}
 			if err == nil && (!l.upSince().Equal(w.since[i]) || !w.unmoved(w.Store.table.Load())) {
-				err = ErrMoved // where a cursor means something else
+				err = ErrMoved // the cursor is not valid at another server
 			}
 			if err != nil {
 				return err
@@ -118,7 +117,7 @@ func (w *walk) pass(ctx context.Context, match string) error {
 	return nil
 }
 
-// standing is since when the server has been in use without a break, zero if it is not.
+// upSince is since when the server has been in use without a break, zero if it is not in use.
 func (l *link) upSince() time.Time {
 	if state := l.State(); state.Up && l.Up() {
 		return state.Since
@@ -144,7 +143,7 @@ func (l *link) page(ctx context.Context, cursor uint64, match string) (rueidis.S
 			entry, err = found[0].AsScanEntry()
 		}
 		if isUnusual(err) {
-			l.scans.Store(true) // it is needed here, so whether it is carried out belongs to what is examined
+			l.scans.Store(true) // SCAN is needed, so examine tries it too from now on
 			signal(session.suspect)
 		}
 		return err
@@ -152,12 +151,12 @@ func (l *link) page(ctx context.Context, cursor uint64, match string) (rueidis.S
 	return entry, err
 }
 
-// Writable finds out whether all servers take writes: one that has become a replica has keys to go through too, but not all.
+// Writable finds out whether all servers accept writes. A server that has become a replica has keys to scan too, but not all.
 func (s *Store) Writable(ctx context.Context) error {
 	for _, err := range s.onEach(ctx, true, func(c rueidis.Client, l *link) rueidis.Completed {
 		return c.B().Set().Key(l.ownName(probeName)).Value("").Px(probeLife).Build()
 	}) {
-		if err != nil && code(err) != "ASK" { // the slot of that name is on its way; a replica would not have said so
+		if err != nil && code(err) != "ASK" { // the slot of that name is moving; a replica would not have answered so
 			return err
 		}
 	}

@@ -9,17 +9,17 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Each script works on one key K and its lease L = {K}!l, which a cluster puts into the same slot. A lease's value is the
-// nonce of the one fill that it allows. Nothing is ever stored but by fill, under a lease that is still held; so a value
-// whose load began before an invalidation, which removes the lease too, is refused however late it comes.
+// Each script works on one key K and its lease L = {K}!l, which a cluster puts into the same slot. A lease's value is the nonce of
+// the one fill that it allows. Values are stored by fill alone, under a lease that is still held. An invalidation removes the lease
+// too. So a value whose load began before an invalidation is refused, however late it arrives.
 
-// A script is sent by its SHA-1, as EVALSHA wants it.
+// A script is sent by its SHA-1, for EVALSHA.
 type script struct {
 	text, sha1 string
-	repeatable bool // running it twice is as good as once
+	repeatable bool // to run it twice has the same effect as once
 }
 
-// scripts are all there are.
+// scripts are all scripts of this package.
 var scripts []*script
 
 func newScript(text string) *script {
@@ -34,34 +34,35 @@ func repeatable(s *script) *script {
 	return s
 }
 
-// The server tells whoever has read a key that it was changed, and all processes that load a value, wait for one, or have one in
-// memory that Redis could not take, have read K. Where K is missing, removing it would change nothing and tell nobody. So K is
-// written and removed again. Every script that does so has removed something before, or tried to: then the server lets it write
-// even though it has no memory left.
+// notifyMissing notifies the clients that have read K, where K is missing. The server pushes a change of a key to every client
+// that has read the key. All processes that load a value, wait for one, or have one in memory that Redis could not take, have read
+// K. To remove a missing K would change nothing and notify nobody. So K is written and removed again. Every script that does so
+// has removed something before, or tried to: then the server lets it write even without memory.
 const notifyMissing = `
 redis.call('SET', KEYS[1], '', 'PX', 1)
 redis.call('DEL', KEYS[1])
 `
 
+// notifyLease removes the lease, and notifies the clients that have read K as missing.
 const notifyLease = `
 redis.call('DEL', KEYS[2])
 if redis.call('EXISTS', KEYS[1]) == 0 then` + notifyMissing + `
 end
 `
 
-// A call is one run of a script. Its first key says which node runs it.
+// A call is one run of a script. Its first key determines the node.
 type call struct {
 	script     *script
 	keys, args []string
 }
 
-// run executes scripts in one round trip for each node, on each in their order. A server that does not know one of them costs a
-// second one: for those, and for all behind the first of them that can be repeated, so that their order stays.
+// run executes scripts in one round trip for each node, on each node in their order. Where a server does not know one of them, a
+// second round trip runs the unknown scripts, and all repeatable ones behind the first unknown one, so that their order stays.
 func (s *Store) run(ctx context.Context, calls []call) []rueidis.RedisResult {
 	return s.runAs(ctx, calls, batch{})
 }
 
-// runAs is run in the way that b has.
+// runAs is run with the settings of b.
 func (s *Store) runAs(ctx context.Context, calls []call, b batch) []rueidis.RedisResult {
 	b.names = make([]string, len(calls))
 	for i, k := range calls {

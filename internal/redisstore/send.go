@@ -8,31 +8,30 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A batch is commands, each about one name. They are sent to the nodes of their names, to each in one round trip, and to all of
-// those at the same time.
+// A batch is commands, each for one name. They are sent to the nodes of their names: to each node in one round trip, to all nodes
+// at the same time.
 type batch struct {
 	names []string
 	plain func(c rueidis.Client, i int) rueidis.Completed
-	// cached, unless nil, is how a read is sent whose name the server is to watch. What is asked of a node that is only about to
-	// get the name is not watched.
+	// cached, unless nil, builds a tracked read. A read that is sent with ASKING, to a node that is only about to get the name, is
+	// not tracked.
 	cached     func(to *session, i int) rueidis.CacheableTTL
-	most       int  // commands that are sent to a node at once, pipeline unless set
-	bulk       bool // by the second client: what carries much, and what goes over many keys, which the server is not to remember
-	inPortions bool // not in a hurry: see portion
-	// answered, unless nil, is told of each answer and who gave it. Of answers to different commands it may be told at the same
-	// time.
+	most       int  // most commands that are sent to a node at once; pipeline unless set
+	bulk       bool // use the second client: for large values, and for scans of many keys, which the server is not to track
+	inPortions bool // see portion
+	// answered, unless nil, is called with each answer and its link. Calls for different commands may be concurrent.
 	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
 }
 
-// pipeline is how many commands are sent at once. More would keep others who use the connection waiting, and the connection
-// itself from answering in time whether it is alive.
+// pipeline is how many commands are sent at once. More would delay other users of the connection, and the answer by which the
+// connection itself is found to be alive.
 const pipeline = 1000
 
-// mostRedirects bounds how often a command is sent to the node that another one has named. A slot moves once, as a rule.
+// mostRedirects bounds how often a command is redirected. A slot moves once, as a rule.
 const mostRedirects = 2
 
-// each sends commands, or none under a context that has ended: where a connection is due to be made again, rueidis would try so
-// under that context, and others who wait for the same connection would share the failure.
+// each sends commands, or none under a context that has ended: rueidis may have to reconnect, would do so under that context, and
+// other callers that wait for the same connection would share the failure.
 func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	t := s.table.Load()
 	if only := t.only(); only != nil {
@@ -55,7 +54,8 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	}
 }
 
-// A destination is a node, and whether it has to be told that another one has sent us: it is about to get the slot.
+// A destination is a node, and whether commands for it need ASKING: it is about to get the slot, and another node has redirected
+// us.
 type destination struct {
 	link   *link
 	asking bool
@@ -80,7 +80,7 @@ func (s *Store) sendAll(ctx context.Context, groups map[destination][]int, b *ba
 	others.Wait()
 }
 
-// redirected are those commands that a node has sent elsewhere.
+// redirected returns the commands that a node has redirected, by their new destinations.
 func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int {
 	t := s.table.Load()
 	var groups map[destination][]int
@@ -110,7 +110,7 @@ func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int 
 	return groups
 }
 
-// send sends those commands of b whose indices are given, nil for all, to one node.
+// send sends to one node those commands of b whose indices are given, all for nil.
 func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bool) []rueidis.RedisResult {
 	if l == nil {
 		return unsent(make([]rueidis.RedisResult, 0, len(b.names)), len(b.names), ErrUnavailable)
@@ -124,7 +124,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		most = pipeline
 	}
 	if asking {
-		most = min(most, pipeline/4) // which are twice as many commands, and rueidis sends very many of them by a connection of their own
+		most = min(most, pipeline/4) // ASKING doubles the commands, and rueidis sends very many of them by a connection of their own
 	}
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
@@ -161,7 +161,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		switch {
 		case err != nil:
 			if l.session.Load() == nil {
-				err = ErrUnavailable // which is why its time is over: it has waited for a connection
+				err = ErrUnavailable // the context ended while the caller waited for a connection
 			}
 		case b.inPortions:
 			err = l.portion(ctx, next)
@@ -194,7 +194,7 @@ func unsent(results []rueidis.RedisResult, n int, err error) []rueidis.RedisResu
 	return results
 }
 
-// onEach sends one command to each node that has slots, and returns its errors.
+// onEach sends one command to each node that has slots, and returns the errors.
 func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) []error {
 	t := s.table.Load()
 	if len(t.nodes) == 0 {

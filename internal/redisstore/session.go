@@ -8,26 +8,26 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A session is one client, and what was noticed about it.
+// A session is one client, and what is known about it.
 type session struct {
 	client     rueidis.Client
-	primary    string      // where its connections to the server go, which a Sentinel may have named; empty: they all do
-	broken     atomic.Bool // one of them has gone
-	tracked    bool        // the server tells it of changes
+	primary    string      // the server's address where Sentinels have named it; empty: all connections go to the server
+	broken     atomic.Bool // a connection to the server has broken
+	tracked    bool        // the server pushes changes to it
 	places     places
-	suspect    chan struct{} // wakes who examines whether the server still carries out what is needed, with room for one
-	silence    chan struct{} // likewise: whether it lets this process announce changes has changed
+	suspect    chan struct{} // wakes examine; with room for one
+	silence    chan struct{} // signalled when traits.silent may have changed; with room for one
 	bulk       bulk
-	probedKeys map[string]*probedKey // of whoever tries it: when it is made, then watch
-	wake       chan struct{}         // wakes that one from its rest, with room for one
+	probedKeys map[string]*probedKey // used by the goroutine that makes it, then by watch
+	wake       chan struct{}         // wakes watch from suspendProbes; with room for one
 
 	mu    sync.Mutex
 	conns []*trackedConn // guarded by mu
 }
 
-// lost is told that a connection has broken.
+// lost is called when a connection has broken.
 func (s *session) lost(l *link, cause error) {
 	s.broken.Store(true)
-	signal(s.bulk.gone) // where it is a second client
+	signal(s.bulk.gone) // where this is a second client
 	l.trip(s, errors.Join(errBroken, cause))
 }

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// State is how a link stands.
+// State is the state of a link.
 type State struct {
 	Up    bool
 	Since time.Time
-	Cause error // why it is not up; nil before the first attempt has failed
-	// Silent is that the server, which does not track, does not let this process announce what it changes: other processes follow
-	// when what they have read is UntrackedLife old.
+	Cause error // why the link is not up; nil before the first attempt has failed
+	// Silent: the server does not track, and does not let this process announce what it changes. Other processes notice a change
+	// when their values are UntrackedLife old.
 	Silent bool
 }
 
-// differs reports whether a state says something that the one before does not.
+// differs reports whether s says something new after before.
 func (s State) differs(before State) bool {
 	return s.Up != before.Up || s.Silent != before.Silent || s.Cause != nil &&
 		(before.Cause == nil || classOf(s.Cause) != classOf(before.Cause) || isTLS(s.Cause) && !isTLS(before.Cause))
 }
 
-// A status is the state of a link, and who is notified of changes.
+// A status is the state of a link, and who is notified of its changes.
 type status struct {
 	onState func(State)
 
@@ -32,12 +32,12 @@ type status struct {
 	cause error // why lost was signalled; guarded by mu
 }
 
-// report notes the state and tells it on where it is another one than before.
+// report sets the state, and notifies if it has changed.
 func (l *link) report(s State) {
 	l.mu.Lock()
 	changed := s.differs(l.state)
 	if changed && s.Up == l.state.Up || s.Since.IsZero() {
-		s.Since = l.state.Since // still down, since the same time
+		s.Since = l.state.Since // still down, for as long
 	}
 	l.state = s
 	l.mu.Unlock()
@@ -49,20 +49,20 @@ func (l *link) report(s State) {
 	}
 }
 
-// down notes why the link is down.
+// down reports why the link is down.
 func (l *link) down(cause error) { l.report(State{Cause: cause}) }
 
-// State tells how the link stands now.
+// State returns the state of the link.
 func (l *link) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state
 }
 
-// Up reports whether callers are sent to the server now.
+// Up reports whether callers are sent to the server.
 func (l *link) Up() bool { return l.session.Load() != nil }
 
-// Tracked reports whether the server tells of changes of the keys that were read.
+// Tracked reports whether the server pushes changes of the keys that were read.
 func (l *link) Tracked() bool { return !l.untracked.Load() }
 
 // UpFor reports whether callers are sent to the server that has key.
@@ -77,8 +77,8 @@ func (s *Store) AllUp() bool {
 	return len(t.nodes) > 0 && !slices.ContainsFunc(t.nodes, func(l *link) bool { return !l.Up() }) && (t.slots == nil || t.complete())
 }
 
-// Contact reports how often the connection to the server that has key has come up, and whether it is up now. Where two answers
-// have the same count and the second one says that it is down, it has not come up in between.
+// Contact returns how often the connection to the server that has key has come up, and whether it is up. If two calls return the
+// same count and the second one says that it is down, it has not come up in between.
 func (s *Store) Contact(key string) (ups uint64, up bool) {
 	l := s.table.Load().of(s.namespace.name(key))
 	if l == nil {
@@ -88,13 +88,13 @@ func (s *Store) Contact(key string) (ups uint64, up bool) {
 	return l.ups.Load(), up
 }
 
-// Tracks reports whether the server that has key tells of its changes.
+// Tracks reports whether the server that has key pushes changes of the key.
 func (s *Store) Tracks(key string) bool {
 	l := s.table.Load().of(s.namespace.name(key))
 	return l == nil || l.Tracked()
 }
 
-// A clusterStatus is the state of all links together, and who is notified of changes.
+// A clusterStatus is the state of all links together, and who is notified of its changes.
 type clusterStatus struct {
 	onState   func(State)
 	notifying sync.Mutex // held while onState is called, so that it is called with states in their order
@@ -104,7 +104,7 @@ type clusterStatus struct {
 	cause error // why nothing is known of the cluster; guarded by mu
 }
 
-// State tells how the connection stands: it is up while every key has a node, and all of those are.
+// State returns the state of the connection. It is up while every key has a node, and all nodes are up.
 func (t *topology) State() State {
 	now := t.table.Load()
 	if only := now.only(); only != nil {
@@ -115,20 +115,20 @@ func (t *topology) State() State {
 	return t.state
 }
 
-// Up reports whether anybody is sent to a server now.
+// Up reports whether callers are sent to any server.
 func (t *topology) Up() bool {
 	return slices.ContainsFunc(t.table.Load().nodes, (*link).Up)
 }
 
-// Tracked reports whether all servers tell of changes.
+// Tracked reports whether all servers push changes.
 func (t *topology) Tracked() bool {
 	return !slices.ContainsFunc(t.table.Load().nodes, func(l *link) bool { return !l.Tracked() })
 }
 
-// errNoNode is why the connection to a cluster is not up whose slots are not all somebody's.
+// errNoNode is the cause when some slots of a cluster have no node.
 var errNoNode = errors.New("some slots of the cluster have no node")
 
-// restate finds out how all nodes stand, and tells it on where that is another state than before.
+// notifyState determines the state of all nodes together, and notifies if it has changed.
 func (t *topology) notifyState() {
 	t.notifying.Lock()
 	defer t.notifying.Unlock()
@@ -144,7 +144,7 @@ func (t *topology) newState() (next State, changed bool) {
 	next = State{Up: len(now.nodes) > 0}
 	for _, l := range now.nodes {
 		if l.hasNoSlots() {
-			continue // nobody is sent to it yet but by others
+			continue // callers reach it only by redirects
 		}
 		s := l.State()
 		switch {
@@ -163,6 +163,6 @@ func (t *topology) newState() (next State, changed bool) {
 	if !changed || next.Up == t.state.Up || next.Since.IsZero() {
 		next.Since = t.state.Since
 	}
-	t.state = next // its cause may be another one of the same kind
+	t.state = next // its cause may be a different error of the same kind
 	return next, changed
 }

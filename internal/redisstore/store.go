@@ -1,6 +1,9 @@
-// Package redisstore keeps encoded values in Redis: reads, leases, compare-and-set fills and removals, each under a time
-// limit of its own, through a connection that is made and mended in the background. It knows nothing of what the values
-// mean.
+// Package redisstore keeps encoded values in Redis: reads, leases, compare-and-set fills and removals. Each operation has a time limit
+// of its own. Connections are made, probed and made again in the background. The package does not know what the values mean.
+//
+// Read store.go first, then an operation (read.go, lease.go, fill.go, remove.go, generation.go), then how commands travel: send.go by
+// way of table.go to a link, whose connect.go, keep.go and breaker.go make and mend the connection. What makes a value in memory
+// valid is in tracking.go, watch.go and watermark.go; clusters are in topology.go, discover.go, follow.go and apply.go.
 package redisstore
 
 import (
@@ -13,20 +16,20 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// Options configures a Store.
+// Options configures a Store. None of its functions may block.
 type Options struct {
 	Client      rueidis.ClientOption
-	Namespace   string        // what all names in Redis begin with; nobody else sees it, and every key is given without it
+	Namespace   string        // prefix of all names in Redis; keys are given and returned without it
 	OpTimeout   time.Duration // limit of one operation on small values
 	Lease       time.Duration // life of a lease that is not renewed
 	Format      Format
-	Clock       *near.Clock      // what the losses of vouchers are dated by; a clock of the store's own unless set
-	OnState     func(State)      // told each change of state, one at a time; it must not block
-	Pushed      func(key string) // told each key that was read with a Fence and that somebody has changed; it must not block
-	Gap         func()           // told when vouchers were withdrawn; it must not block
-	OnWatermark func(uint64)     // told the last Mark that a server knows of, 0 for none, before it is used; it must not block
-	Calls       func() uint64    // grows with each call of the users; nil: connections never rest
-	IdleAfter   time.Duration    // without a call, until they do; a minute unless set
+	Clock       *near.Clock      // dates lost vouchers; the store's own clock unless set
+	OnState     func(State)      // called with each change of state, one call at a time
+	Pushed      func(key string) // called with each key that was read with a Fence and then changed by another client
+	Gap         func()           // called when vouchers have ended
+	OnWatermark func(uint64)     // called with the watermark that a server has, 0 for none, before the server is used
+	Calls       func() uint64    // grows with each call of the users; nil: connections are always probed
+	IdleAfter   time.Duration    // time without a call after which probes stop; a minute unless set
 }
 
 func (o *Options) now() func() int64 {
@@ -37,7 +40,7 @@ func (o *Options) now() func() int64 {
 	return func() int64 { return int64(time.Since(began)) }
 }
 
-// A Store is safe for concurrent use. All its methods fail with ErrUnavailable, at once, while there is no connection.
+// A Store is safe for concurrent use. While there is no connection, its methods fail with ErrUnavailable at once.
 type Store struct {
 	topology
 	tracking
@@ -52,7 +55,7 @@ type Store struct {
 	format        scriptFormat
 }
 
-// Open returns at once; the connection is made in the background.
+// Open returns at once. The connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
 		opTimeout: o.OpTimeout,
@@ -85,7 +88,7 @@ func Open(o Options) *Store {
 	return s
 }
 
-// linkTo makes a link, not yet open, to a node that owns some slots, or to a server that has all.
+// linkTo makes a link, which is not open yet, to a cluster node that owns some slots or, with nil, to a server that has all.
 func (s *Store) linkTo(owned *slotSet) *link {
 	l := &link{
 		breaker:   breaker{opTimeout: s.opTimeout, grace: &s.grace},
@@ -98,7 +101,7 @@ func (s *Store) linkTo(owned *slotSet) *link {
 		l.owned.Store(owned)
 	}
 	if owned == nil || owned.full() {
-		l.subscribe = s.subscribe // of several nodes none would vouch for what the others say
+		l.subscribe = s.subscribe // with several nodes, no connection proves that the announcements of all arrive
 	}
 	l.ownName = func(prefix string) string {
 		return ownName(l.owned.Load(), s.namespace.name(prefix+s.announcements.self[:16]))

@@ -6,30 +6,29 @@ import (
 	"strconv"
 )
 
-// An Outdated names a value that is to be removed if it carries an older generation of one of some tags.
+// An Outdated names a value that is removed if it carries an older generation of one of some tags.
 type Outdated struct {
 	Key  string
 	Tags []Current
 }
 
-// A Current is the generation that a tag has now.
+// A Current is the current generation of a tag.
 type Current struct {
 	Tag   string
 	Value uint64
 }
 
-// longestTags is how many bytes of the tags of a value are looked at: more than any build writes.
+// longestTags is how many bytes of the tags of a value are read: more than any build writes.
 const longestTags = 1 << 16
 
-// sweep removes a value that carries an older generation of one of some tags. One that was stored since, by a load that began
-// after the tags were invalidated, stays, and so does the lease: its holder's value is found to be out of date or not by its own
-// generations.
+// sweep removes a value that carries an older generation of one of some tags. A value that was stored since, by a load that began
+// after the tags were invalidated, stays. So does the lease: its holder's value will be checked by its own generations.
 //
 //	KEYS  K
 //	ARGV  the format, offset of the length of the tags, offset of the tags; then tag, generation, …
 //
-// The reply is the number of the tag that it was removed for, 0 where it stays: as it does where this build cannot read it. A number
-// that is no generation is older than any.
+// The reply is the number of the tag for which the value was removed, 0 where it stays. A value that this build cannot read stays.
+// A carried number that is no generation is older than any.
 var sweep = newScript(formatFrom(1) + `
 local tags = tonumber(ARGV[8])
 local head = redis.pcall('GETRANGE', KEYS[1], 0, tags - 1)
@@ -80,9 +79,8 @@ end
 return 0
 `)
 
-// Sweep removes those values that carry an older generation of one of their Outdated's tags. Of each it returns the index of
-// that tag, -1 where nothing was removed. It is not in a hurry. The error is that of any key, but for those that the user may not
-// use.
+// Sweep removes those values that carry an older generation of one of their Outdated's tags. For each it returns the index of that
+// tag, -1 where nothing was removed. It works in portions. The error is that of any key, but for keys that the user may not use.
 func (s *Store) Sweep(ctx context.Context, list ...Outdated) (removed []int, err error) {
 	calls := make([]call, len(list))
 	for i, o := range list {

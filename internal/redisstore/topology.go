@@ -12,25 +12,24 @@ import (
 )
 
 const (
-	// heartbeat is how often each node of a cluster is asked how it stands and who has which slot. A node that another one has
-	// replaced, or that is cut off from the others, tells nobody of changes, and its connections look sound.
+	// heartbeat is how often each node of a cluster is asked for its state and the owners of the slots. A node that another one
+	// has replaced, or that is cut off from the others, pushes no changes, although its connections look sound.
 	heartbeat        = time.Second
 	heartbeatTimeout = time.Second
-	// nextLook is how soon after one look at the cluster there can be another: many commands find out at the same time that the
-	// table is out of date.
+	// refreshPause is the least time between two refreshes: many commands find out at the same time that the table is out of date.
 	refreshPause = 20 * time.Millisecond
 )
 
-// Takeover bounds how long a node of a cluster is taken at its word after another one that can be reached has taken its slots:
-// a heartbeat, the time that the slowest node has to answer it, and some for this process.
+// Takeover bounds how long a cluster node is trusted after another node that can be reached has taken its slots: a heartbeat, the
+// time that the slowest node has to answer it, and some for this process.
 const Takeover = heartbeat + heartbeatTimeout + time.Second
 
-// A topology knows which server has which key: one server all of them, or the primaries of a cluster a part each. Each has a link
-// of its own, and so a connector, a breaker and vouchers of its own. Replicas are left alone.
+// A topology knows which server has which key: one server all of them, or the primaries of a cluster a part each. Each server has
+// a link of its own, and so its own connector, breaker and vouchers. Replicas are not used.
 type topology struct {
 	table     atomic.Pointer[table]
 	outdated  chan struct{}      // wakes the background goroutine, with room for one
-	refreshes chan chan struct{} // asks it for a look at the cluster
+	refreshes chan chan struct{} // asks it for a refresh
 	firsts    firsts
 	hanging   guard.Hanging // dials
 	newLink   func(*slotSet) *link
@@ -43,8 +42,8 @@ type topology struct {
 	closing sync.WaitGroup // links of nodes that are gone
 }
 
-// open begins to connect. A server that is to be used alone, or whose address a Sentinel knows, is not asked whether it is part of
-// a cluster, and neither is one of whose databases another one than the first is wanted: clusters have no others.
+// open begins to connect. A single server, or one that Sentinels name, is not asked whether it is part of a cluster. Neither is
+// one whose database is not the first: clusters have no others.
 func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	ctx, stop := context.WithCancel(context.Background())
 	t.options, t.onState, t.stop = opt, onState, stop
@@ -62,17 +61,17 @@ func (t *topology) open(opt rueidis.ClientOption, onState func(State)) {
 	go t.keep(ctx)
 }
 
-// settle has one server for everything. Where several addresses of it are known, it was found at the one with this number.
+// useServer uses one server for all keys. Where several addresses of it are known, it was found at the one with this number.
 func (t *topology) useServer(opt rueidis.ClientOption, found int, addrs ...string) {
 	l := t.newLink(nil)
 	l.addrs = addrs
 	l.at.Store(int32(found))
 	l.open(opt, t.onState)
-	t.table.Store(&table{nodes: []*link{l}}) // not before: whoever finds it there uses it
+	t.table.Store(&table{nodes: []*link{l}}) // not before it is open: callers that find the link use it
 	t.firsts.found.end()
 }
 
-// Close ends all connections and the background work.
+// Close closes all connections and ends the background work.
 func (t *topology) Close() {
 	t.stop()
 	<-t.done
@@ -135,7 +134,7 @@ func (t *topology) keep(ctx context.Context) {
 	}
 }
 
-// unknown notes why nothing is known of any server.
+// reportUnknown reports why no server is known.
 func (t *topology) reportUnknown(cause error) {
 	t.mu.Lock()
 	t.cause = cause

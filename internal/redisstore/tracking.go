@@ -10,35 +10,35 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// tracking listens to what the server says of the keys that were read through it. rueidis hands the messages of each
-// connection to a CacheStore of its own, in the order in which they came; the ones given to it here store nothing.
+// tracking receives the server's pushes about the keys that were read. rueidis passes the messages of each connection, in their
+// order, to a CacheStore of that connection. The CacheStores given to it here store nothing.
 //
-// A read that is to be remembered has a number of its own, which travels in its request: see trackedStart. rueidis shows the
-// request beside its reply, so it is known which read a reply belongs to, and by which connection it came. In the place of the
-// reply the fence of the read is armed, and the connection's voucher handed out.
+// A tracked read has a number of its own, which is part of its request: see trackedStart. rueidis passes the request along with
+// the reply. So it is known which read a reply belongs to, and on which connection it came. At the position of the reply the fence
+// of the read is armed, and the connection's voucher is handed out.
 //
-// Every connection is in the mode in which the server remembers each key that is read (CLIENT TRACKING ON OPTOUT, and no read is
-// ever opted out), so a reply that has come is one that the server will tell of. With OPTIN, the request that switches it on for
+// Every connection is in the mode in which the server tracks each key that is read (CLIENT TRACKING ON OPTOUT, and no read is ever
+// opted out). So for every reply that has come, the server will push changes. With OPTIN, the request that enables tracking for
 // one read can be refused while the read behind it is answered, and rueidis does not show that.
 type tracking struct {
-	pushed func(key string) // told each key that somebody has changed
-	gap    func()           // told when a connection has broken, or everything was flushed
+	pushed func(key string) // called with each key that another client has changed
+	gap    func()           // called when a connection has broken, or everything was flushed
 	now    func() int64
 
 	mu      sync.Mutex
 	pending map[uint64]*trackedRead // by their numbers; guarded by mu
 	last    uint64                  // the number of the last read; guarded by mu
-	probes  map[string][]*probe     // by the names of keys that servers are tried with; guarded by mu
+	probes  map[string][]*probe     // by the names of their keys; guarded by mu
 }
 
-// A look is a tracked read under way.
+// A trackedRead is a tracked read in progress.
 type trackedRead struct {
-	number  uint64 // of the request that was sent last, 0 where it is not tracked
+	number  uint64 // of the last request for it, 0 where that is not tracked
 	fence   *near.Fence
 	voucher *near.Voucher // once its reply has come
 }
 
-// begin notes a read that is about to be sent. Without a fence there is nothing to note.
+// beginRead notes a read that is about to be sent. A read without a fence needs nothing.
 func (t *tracking) beginRead(f *near.Fence) *trackedRead {
 	if f == nil {
 		return nil
@@ -46,7 +46,7 @@ func (t *tracking) beginRead(f *near.Fence) *trackedRead {
 	return &trackedRead{fence: f}
 }
 
-// sending gives a read that is about to be sent its number, another one each time that it is sent.
+// numberRead gives a read a new number each time that it is about to be sent.
 func (t *tracking) numberRead(l *trackedRead) (number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,14 +63,14 @@ func (t *tracking) numberRead(l *trackedRead) (number uint64) {
 	return l.number
 }
 
-// reads is how many there have been that were to be remembered.
+// reads is how many tracked reads were sent.
 func (t *tracking) reads() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.last
 }
 
-// untracked notes that a read is sent where the server does not remember it.
+// markUntracked notes that a read is sent without tracking.
 func (t *tracking) markUntracked(l *trackedRead) {
 	if l == nil {
 		return
@@ -81,9 +81,9 @@ func (t *tracking) markUntracked(l *trackedRead) {
 	l.number, l.voucher = 0, nil
 }
 
-// end gives the voucher of a read, if its reply has come in the right way.
+// endRead returns the voucher of a read, nil unless its reply came on a tracked connection.
 func (t *tracking) endRead(l *trackedRead) *near.Voucher {
-	if l == nil || l.number == 0 { // whoever found no place to be sent waits for no lock either
+	if l == nil || l.number == 0 { // a read that found no place to be sent must not wait for a lock either
 		return nil
 	}
 	t.mu.Lock()
@@ -92,9 +92,9 @@ func (t *tracking) endRead(l *trackedRead) *near.Voucher {
 	return l.voucher
 }
 
-// A tracked read is a GETRANGE whose start is so far before the beginning of every value that the server takes it for 0: the
-// number of the read is in its lower digits. All starts have the same length, since rueidis shows the arguments without a
-// separator.
+// A tracked read is a GETRANGE whose start is so far before the beginning of every value that the server takes it for 0. The
+// number of the read is in the lower digits of the start. All starts have the same length, since rueidis shows the arguments
+// without a separator.
 const (
 	startBase   = 100_000_000_000_000_000
 	startDigits = 18
@@ -102,7 +102,7 @@ const (
 
 func trackedStart(number uint64) int64 { return -startBase - int64(number) }
 
-// numberOf reads the number of a read from its command as rueidis shows it: the name, then all arguments but the key.
+// numberOf parses the number of a read from its command as rueidis shows it: the name, then all arguments but the key.
 func numberOf(cmd string) (number uint64, ok bool) {
 	const before = "GETRANGE-"
 	if len(cmd) < len(before)+startDigits || cmd[:len(before)] != before {
@@ -115,28 +115,28 @@ func numberOf(cmd string) (number uint64, ok bool) {
 	return n - startBase, true
 }
 
-// wire listens to one connection.
+// trackedConn receives the messages of one connection.
 type trackedConn struct {
 	t       *tracking
 	session *session
 	broken  func(cause error)
 	mu      sync.Mutex
-	voucher *near.Voucher // until the next gap; guarded by mu
-	missing *near.Voucher // likewise, for what was found missing; guarded by mu
-	given   bool          // somebody has one of them; guarded by mu
+	voucher *near.Voucher // valid until the next gap; guarded by mu
+	missing *near.Voucher // likewise, for keys that were found missing; guarded by mu
+	given   bool          // a read has got one of them; guarded by mu
 }
 
-// newWire is called for each connection that is made.
+// newConn is called for each connection that is made.
 func (t *tracking) newConn(of *session, broken func(cause error)) *trackedConn {
 	return &trackedConn{t: t, session: of, broken: broken, voucher: new(near.Voucher), missing: new(near.Voucher)}
 }
 
-// Flight is called when a request goes out. It answers that nothing is cached here.
+// Flight is called when a request is sent. Its answer says that nothing is cached here.
 func (w *trackedConn) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	return rueidis.RedisMessage{}, nil
 }
 
-// Update is called in the place of a reply that is no error.
+// Update is called at the position of a reply that is no error.
 func (w *trackedConn) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	number, ok := numberOf(cmd)
 	if !ok {
@@ -153,12 +153,12 @@ func (w *trackedConn) Update(key, cmd string, reply rueidis.RedisMessage) int64 
 	return 0
 }
 
-// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read has no voucher.
+// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read gets no voucher.
 func (w *trackedConn) Cancel(string, string, error) {}
 
-// Delete is called in the place of a push, with nil for a push that is about all keys.
+// Delete is called at the position of a push, with nil for a push about all keys.
 func (w *trackedConn) Delete(keys []rueidis.RedisMessage) {
-	if keys == nil { // FLUSHALL and FLUSHDB: what was read is out of date, not merely in doubt
+	if keys == nil { // FLUSHALL and FLUSHDB: values that were read are out of date, not merely unconfirmed
 		w.t.notifyFlush(w)
 		w.revoke()
 		return
@@ -170,14 +170,14 @@ func (w *trackedConn) Delete(keys []rueidis.RedisMessage) {
 	}
 }
 
-// withdraw ends all that the connection has vouched for so far, and has it be out of date.
+// revoke ends all vouchers of the connection so far. The values that were read by it are out of date.
 func (w *trackedConn) revoke() { w.endAll((*near.Voucher).Withdraw, false) }
 
-// doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
+// lapse ends all vouchers of the connection so far. The connection is sound, but its server may not have received all changes.
 func (w *trackedConn) lapse() { w.endAll(w.lapseVoucher, false) }
 
-// doubtMissing is doubt for what was found missing. While a node of a cluster gives a slot away, it tells of what happens to the keys
-// that it has. A key that it does not have is made at the other node.
+// lapseMissing is lapse for keys that were found missing. While a cluster node gives a slot away, it pushes changes of the keys
+// that it has. A key that it does not have is created at the other node.
 func (w *trackedConn) lapseMissing() {
 	w.mu.Lock()
 	w.lapseVoucher(w.missing)
@@ -194,7 +194,7 @@ func (w *trackedConn) Close(cause error) {
 	w.broken(cause)
 }
 
-// replace ends all that the connection has vouched for. One that is over vouches for nothing afterwards.
+// endAll ends all vouchers of the connection. If the connection is over, later vouchers are invalid from the beginning.
 func (w *trackedConn) endAll(end func(*near.Voucher), over bool) {
 	w.mu.Lock()
 	end(w.voucher)
@@ -208,14 +208,14 @@ func (w *trackedConn) endAll(end func(*near.Voucher), over bool) {
 	w.t.gap()
 }
 
-// vouches reports whether there is something that the connection vouches for.
+// inUse reports whether a read has got a voucher that is still valid.
 func (w *trackedConn) inUse() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.given
 }
 
-// current is what the connection vouches with for a reply now.
+// issue returns the voucher for a reply.
 func (w *trackedConn) issue(missing bool) *near.Voucher {
 	w.mu.Lock()
 	defer w.mu.Unlock()

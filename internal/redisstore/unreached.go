@@ -4,8 +4,8 @@ import (
 	"sync"
 )
 
-// unreached are addresses at which nobody could be reached when they were tried last. Those are tried last the next time: a Sentinel
-// on a host that is gone costs the time limit of a dial.
+// unreached are addresses that could not be reached when they were last tried. They are tried last the next time: a Sentinel on a
+// dead host costs the time limit of a dial.
 type unreached struct {
 	mu    sync.Mutex
 	addrs map[string]bool // guarded by mu
@@ -28,7 +28,7 @@ func (u *unreached) note(addr string, err error) {
 
 const mostUnreached = 64
 
-// last returns a copy of addrs with those at the end that could not be reached.
+// last returns a copy of addrs with the unreached ones at the end.
 func (u *unreached) last(addrs []string) []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()

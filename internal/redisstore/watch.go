@@ -11,8 +11,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// probeEvery is how often each connection is tried that is told of changes: whether the server still tells it, and whether it
-// still has the data that it had.
+// probeEvery is how often each tracked connection is probed: whether the server still pushes changes, and whether it still has the
+// same data.
 const probeEvery = time.Second
 
 var (
@@ -20,22 +20,22 @@ var (
 	errOtherData = errors.New("the server has other data than before, as after SWAPDB")
 )
 
-// A vigil is what is known of one key that a connection is tried with.
+// A probedKey is what is known of one key by which a connection is probed.
 type probedKey struct {
 	*probe
-	written string // the value that was written and read last; "" where that is not known
-	pushes  uint64 // how often the key had been named when it was read
+	written string // the value that was last written and then read; "" where that is not known
+	pushes  uint64 // how many pushes there had been when the key was read
 }
 
-// seesChanges finds out whether the server tells this process of a change. There are proxies that accept what switches it
-// on, and then say nothing. What it has written is what the first round of watch expects.
+// probePush finds out whether the server pushes changes to this process. There are proxies that accept the command that enables
+// pushes, and then push nothing. The first round of watch expects the values that are written here.
 func (s *Store) probePush(ctx context.Context, l *link, now *session) error {
 	now.probedKeys = make(map[string]*probedKey)
 	return s.probeRound(ctx, l, now)
 }
 
-// watch tries the connections of a session again and again until ctx ends. A server, or what is between it and this process, may
-// cease to tell of changes while it goes on answering; or its data may be exchanged without a word to anybody, by SWAPDB.
+// watch probes the connections of a session again and again until ctx ends. A server, or a proxy before it, may cease to push
+// changes while it goes on answering. Or its data may be exchanged by SWAPDB, which pushes nothing.
 func (s *Store) watch(ctx context.Context, l *link, now *session) {
 	defer now.stopProbes()
 	tick := time.NewTicker(probeEvery)
@@ -53,7 +53,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			}
 			if now.inUse() {
 				activity.since = time.Time{}
-			} // else the last mark was written again, as it is each minute: one look is enough
+			} // else the last watermark was written again, as it is each minute: one round is enough
 		}
 		if now.broken.Load() {
 			return
@@ -66,7 +66,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && gone: // it was evicted, and may be written again
+		case err == nil && gone: // the watermark was evicted, and may be written again
 			l.watermark.gone.Store(false)
 			l.watermark.last.CompareAndSwap(last, 0)
 		case errors.Is(err, errOtherData):
@@ -74,7 +74,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			for _, w := range l.conns() {
 				w.revoke()
 			}
-			// It may not know of the last invalidations.
+			// The data may lack the last invalidations.
 			if err := l.readWatermark(ctx, now.client); err != nil {
 				now.lost(l, err)
 				return
@@ -86,13 +86,13 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 			l.lapseInUse()
 			l.trip(now, err)
 		}
-		// Whoever asks for something finds out about other errors too, and sees to it.
+		// Callers meet other errors too, and handle them.
 	}
 }
 
-// try is one round. Every key is read: unless the server has named it since, its value must be the one that was written in the round
-// before. Then it is written, which the server must tell of, and read for the next round. The reply of that read comes behind the
-// message about the write, so a process that was paused does not take its own pause for silence.
+// probeRound is one round. Every key is read: unless a push has named it since, its value must be the one that was written in the
+// round before. Then the key is written, which the server must push, and read for the next round. The reply of that read comes
+// behind the push about the write. So a process that was paused does not take its own pause for silence of the server.
 func (s *Store) probeRound(ctx context.Context, l *link, now *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -133,7 +133,7 @@ func (s *Store) probeKey(ctx context.Context, c rueidis.Client, v *probedKey) er
 	value, before := crypto.Text(), v.count()
 	if err := s.writeProbe(ctx, c, v.name, value); err != nil {
 		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
-			return nil // a server that stores nothing now may still tell
+			return nil // a server that stores nothing now may still push changes
 		}
 		return err
 	}
@@ -147,7 +147,7 @@ func (s *Store) probeKey(ctx context.Context, c rueidis.Client, v *probedKey) er
 	return err
 }
 
-// compares reports whether the next round compares what every key has with what was written.
+// comparesAll reports whether the next round compares the value of every key with what was written.
 func (s *session) comparesAll() bool {
 	for _, v := range s.probedKeys {
 		if v.written == "" {

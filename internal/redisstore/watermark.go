@@ -16,13 +16,13 @@ type watermark struct {
 	gone atomic.Bool   // it was missing: see errWatermarkGone
 }
 
-// markLife is how long that is kept after it was written last.
+// watermarkLife is how long a watermark is kept after it was last written.
 const watermarkLife = 4 * time.Hour
 
-// readMark tells Marked what the server knows of.
+// readWatermark calls OnWatermark with the watermark that the server has.
 func (s *Store) readWatermark(ctx context.Context, l *link, c rueidis.Client) error {
 	if l.hasNoSlots() || l.handedOver.Load() {
-		return nil // it has nothing that it could have forgotten
+		return nil // nothing was confirmed there that it could have lost
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -30,14 +30,14 @@ func (s *Store) readWatermark(ctx context.Context, l *link, c rueidis.Client) er
 	if err := r.Error(); classOf(err) != answer {
 		return err
 	}
-	mark, _ := r.AsUint64() // without one, or with something else in its place, it knows of nothing
+	mark, _ := r.AsUint64() // 0 if it is missing, or no number
 	l.watermark.last.Store(mark)
 	s.onWatermark(mark)
 	return nil
 }
 
-// Mark has all servers know a number, which Marked is told when a connection to one is made. Numbers grow. A server that takes the
-// place of another one knows what that has passed on to it: replication keeps the order of writes.
+// WriteWatermark writes a number at all servers. OnWatermark gets it back when a connection to one is made. Numbers grow. A server
+// that replaces another one has the watermark if that one has replicated it: replication keeps the order of writes.
 func (s *Store) WriteWatermark(ctx context.Context, mark uint64) error {
 	t := s.table.Load()
 	if len(t.nodes) == 0 {
@@ -54,13 +54,13 @@ func (s *Store) WriteWatermark(ctx context.Context, mark uint64) error {
 	return nil
 }
 
-// markAt writes a mark at one server, over the last one that was written or read there. Where there is another one, the server's data
-// was exchanged for what it had been before: it does not know of the invalidations in between.
+// writeWatermarkAt writes a watermark at one server, over the last one that was written or read there. Where an earlier one is
+// found, the server's data was replaced by earlier data, which lacks the invalidations in between.
 func (s *Store) writeWatermarkAt(ctx context.Context, l *link, mark uint64) error {
 	last, next := l.watermark.last.Load(), strconv.FormatUint(mark, 10)
 	name := l.ownName(watermarkName)
 	args := []string{next, strconv.FormatUint(last, 10), strconv.FormatInt(watermarkLife.Milliseconds(), 10), ""}
-	if now := l.latest.Load(); now != nil && now.tracked { // else nobody finds out
+	if now := l.latest.Load(); now != nil && now.tracked { // otherwise the connection is not probed
 		args[3] = "1"
 	}
 	there, err := s.run(ctx, []call{{writeWatermark, []string{name}, args}})[0].ToString()
@@ -79,31 +79,32 @@ func (s *Store) writeWatermarkAt(ctx context.Context, l *link, mark uint64) erro
 			w.revoke()
 		}
 		l.watermark.last.Store(found)
-		s.onWatermark(found) // which has what it does not know sent again, and a mark written after that
+		s.onWatermark(found) // it sends again what the server lacks, and then writes a watermark
 		return nil
 	}
 	l.watermark.last.Store(mark)
 	return nil
 }
 
-// errMarkGone means that a mark was not written yet, since the one before is missing. It may have been evicted, or the data exchanged:
+// errWatermarkGone means that a watermark was not written yet, since the one before is missing. It may have been evicted, or the
+// data replaced:
 //
-//  1. This process has written a mark.
-//  2. The data is exchanged for what it was before, in which there is none.
-//  3. Another mark is written. Whoever looks for the last one finds it, as if the data knew of all that was confirmed.
+//  1. This process has written a watermark.
+//  2. The data is replaced by earlier data, which has none.
+//  3. Another watermark is written. It looks as if the data contained all that was confirmed.
 //
-// So first the connection is tried, which finds out whether it is the same data: see watch.
-var errWatermarkGone = errors.New("the mark that was written last is gone")
+// So the connection is probed first, which finds out whether the data is the same: see watch.
+var errWatermarkGone = errors.New("the watermark that was written last is gone")
 
-// writeMark writes a mark and answers with the one before.
+// writeWatermark writes a watermark and answers with the one before.
 //
-//	KEYS  the mark's key
-//	ARGV  the mark, the one that was written before it, its life in ms, whether it is left alone where that one is missing
+//	KEYS  the watermark's key
+//	ARGV  the watermark, the one that was written before it, its life in ms, "1" to write nothing where that one is missing
 //
-// Where the server has an earlier one than that, it is left for now: whoever finds it has to send again what came later.
+// Where the server has an earlier watermark than that, it is left for now: this process first has to send again what came later.
 //
-// The key is deleted first, which a server without memory allows, and after that it allows the SET: it stops no script that has written.
-// So what is invalidated meanwhile does not have to be remembered until there is memory again.
+// The key is deleted first. A server without memory allows that, and then allows the SET: it stops no script that has written. So
+// what is invalidated meanwhile need not be remembered until there is memory again.
 var writeWatermark = newScript(`
 local there = redis.call('GET', KEYS[1])
 if there and tonumber(there) and tonumber(there) < tonumber(ARGV[2]) then
@@ -117,11 +118,12 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return there or ARGV[2]
 `)
 
-// knowsLastMark finds out whether the server has an earlier mark than this process has written there. What else is tried may have been
-// named meanwhile, as where the server's table of tracked keys is full, and then says nothing. A mark that is missing may have been
-// evicted. It is not for a session that is being made: that may well have found another server, and recall is what finds out.
+// checkWatermark finds out whether the server has an earlier watermark than this process has written there. The probed keys may
+// have been pushed meanwhile, as where the server's table of tracked keys is full, and then they say nothing. A missing watermark
+// may have been evicted. This check is not for a session that is being made: that may well have reached another server, and
+// readWatermark finds that out.
 func (s *Store) checkWatermark(ctx context.Context, l *link, c rueidis.Client) error {
-	last := l.watermark.last.Load() // before the mark is read: marks grow
+	last := l.watermark.last.Load() // before the watermark is read: watermarks grow
 	if last == 0 {
 		return nil
 	}
