@@ -194,11 +194,13 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if load == nil {
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
-	loads := loadsOne(load)
-	out, err := c.engine.Answer(ctx, r, loads)
-	err = callError(err, r.Key)
+	out, unanswered, ok := c.engine.Look(r)
+	if !ok {
+		out, err = c.engine.Answer(ctx, unanswered, loadsOne(load))
+		err = callError(err, r.Key)
+	}
 	if c.settle(ctx, r, out, err) {
-		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, loads, equalByMethod[T]))
+		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
 	}
 	return resultOf[T](c, out, err)
 }

@@ -139,9 +139,10 @@ func isNotFound(err error) bool {
 }
 
 // A toldAbsence is ErrNotFound with the text of the error that a loader, in this process or another, has wrapped it in.
-type toldAbsence struct{ text string }
+// It is the engine's, so that every hit on it returns the same error.
+type toldAbsence engine.AbsenceText
 
-func (e *toldAbsence) Error() string { return e.text }
+func (e *toldAbsence) Error() string { return e.Text }
 
 func (e *toldAbsence) Unwrap() error { return ErrNotFound }
 
@@ -168,7 +169,7 @@ func absenceOf(out engine.Outcome) error {
 		return ErrNotFound
 	}
 	if told, ok := out.Absent.(*engine.AbsenceText); ok {
-		return &toldAbsence{told.Text}
+		return (*toldAbsence)(told)
 	}
 	return out.Absent
 }

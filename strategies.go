@@ -93,23 +93,16 @@ func tagNames(names []string) ([]string, error) {
 
 // A Load is the load that a loader runs in; Loading finds it. A loader uses it to adapt how its value is cached. On a nil
 // Load all methods do nothing, so a loader can also be called directly. In a batch it stands for all of its ids, and Of for one.
-type Load struct{ load *engine.Load }
+type Load engine.Load // not a struct with a pointer to one: one load is one *Load, and the zero Load is sound
 
 // Loading returns the load that ctx belongs to, or nil outside of one.
-func Loading(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
-
-func handleOf(l *engine.Load) *Load {
-	if l == nil {
-		return nil
-	}
-	return &Load{l}
-}
+func Loading(ctx context.Context) *Load { return (*Load)(engine.LoadOf(ctx)) }
 
 // TTL sets how long the loaded values are served, counted from the start of the load, in place of the policy's TTL. Zero or
 // less means that they are not stored. It has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {
 	if l != nil {
-		l.load.TTL(d)
+		(*engine.Load)(l).TTL(d)
 	}
 }
 
@@ -117,7 +110,7 @@ func (l *Load) TTL(d time.Duration) {
 // effect once the loader has returned.
 func (l *Load) NoStore() {
 	if l != nil {
-		l.load.NoStore()
+		(*engine.Load)(l).NoStore()
 	}
 }
 
@@ -129,7 +122,7 @@ func (l *Load) NoStore() {
 // loader has returned.
 func (l *Load) Tag(tags ...string) {
 	if l != nil {
-		l.load.Tag(tags...)
+		(*engine.Load)(l).Tag(tags...)
 	}
 }
 
@@ -139,9 +132,5 @@ func (l *Load) Of(key Key) *Load {
 	if l == nil || key.policy == nil {
 		return nil
 	}
-	own := l.load.Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) })
-	if own == l.load {
-		return l
-	}
-	return handleOf(own)
+	return (*Load)((*engine.Load)(l).Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) }))
 }

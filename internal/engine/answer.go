@@ -9,13 +9,20 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// Answer answers one request: from memory, or by a flight that it joins or leads.
-func (e *Engine) Answer(ctx context.Context, r Request, load LoadFunc) (out Outcome, err error) {
+// An Unanswered request is one that memory has no answer to.
+type Unanswered struct{ attempt *attempt }
+
+// Look answers one request from memory. Where it reports false, Answer goes on. They are two functions, so that a hit allocates nothing that
+// only a load needs.
+func (e *Engine) Look(r Request) (out Outcome, u Unanswered, ok bool) {
 	a := newAttempt(r)
-	out, ok := e.lookHere(a)
-	if ok {
-		return out, nil
-	}
+	out, ok = e.lookHere(a)
+	return out, Unanswered{a}, ok
+}
+
+// Answer answers one request by a flight that it joins or leads.
+func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out Outcome, err error) {
+	a := u.attempt
 	if err := e.Check(ctx, a.Key); err != nil {
 		return Outcome{}, err
 	}
@@ -72,8 +79,8 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	var leading, joined, busy []*attempt // busy: another flight runs that they do not share
 	var calls []*flight.Call[flightKey, Outcome]
 	var ends []<-chan struct{} // closed when those flights end
-	var timeout time.Duration
-	waited := 0 // how many of joined have got their result
+	var timeout time.Duration  // the longest of all keys, hits included: a batch has one time limit
+	waited := 0                // how many of joined have got their result
 	// A codec that done runs may end this goroutine, and so may a method of the caller's context. Other callers must not wait for a flight
 	// that then never runs.
 	defer func() {
@@ -89,7 +96,11 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 	if len(attempts) > 1 {
 		ours = make(map[flightKey]bool)
 	}
+	for _, a := range here {
+		timeout = max(timeout, a.attempt.Policy.LoadTimeout)
+	}
 	for _, a := range attempts {
+		timeout = max(timeout, a.Policy.LoadTimeout)
 		if ours[a.flightKey()] {
 			a.Replace, a.Strong = false, false // two ids with one key: the second one shares the load that the first one begins now
 		}
@@ -108,7 +119,6 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 				ours[a.flightKey()] = true
 			}
 			leading, calls = append(leading, a), append(calls, a.call)
-			timeout = max(timeout, a.Policy.LoadTimeout)
 			a.call.Linger(a.Policy.LoadGrace)
 		}
 	}

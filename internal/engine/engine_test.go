@@ -91,10 +91,10 @@ func TestACallIsAnsweredByALoadAndThenFromMemory(t *testing.T) {
 	r := requestOf(p, "a")
 	_, ok := e.Peek(t.Context(), r)
 	require.False(t, ok)
-	out, err := e.Answer(t.Context(), r, loads("v"))
+	out, err := answer(t, e, r, loads("v"))
 	require.Equal(t, "v", valueOf(t, out, err))
 	require.Equal(t, StatusMiss, out.Status)
-	out, err = e.Answer(t.Context(), r, loads("another"))
+	out, err = answer(t, e, r, loads("another"))
 	require.Equal(t, "v", valueOf(t, out, err))
 	require.Equal(t, StatusHit, out.Status)
 	require.NoError(t, e.Set(t.Context(), r, given("set")))
@@ -131,7 +131,7 @@ func TestWhatIsNotFoundIsKeptWithItsText(t *testing.T) {
 		found(indexes[0], Loaded{NotFound: true, Err: said})
 	}
 	for _, status := range []Status{StatusMiss, StatusHit} {
-		out, err := e.Answer(t.Context(), requestOf(p, "a"), load)
+		out, err := answer(t, e, requestOf(p, "a"), load)
 		require.NoError(t, err)
 		require.Nil(t, out.Value)
 		require.Equal(t, said, out.Absent)
@@ -145,7 +145,7 @@ func TestAnEngineThatIsClosedEndsItsCalls(t *testing.T) {
 	begun := make(chan struct{})
 	failed := make(chan error, 1)
 	go func() {
-		_, err := e.Answer(t.Context(), requestOf(p, "a"), func(ctx context.Context, _ []int, _ func(int, Loaded)) {
+		_, err := answer(t, e, requestOf(p, "a"), func(ctx context.Context, _ []int, _ func(int, Loaded)) {
 			close(begun)
 			<-ctx.Done()
 		})
@@ -188,21 +188,31 @@ func TestTheErrorsOfAnEngineHaveCodes(t *testing.T) {
 	e, p := open(t, "", func(o *Options) { o.MaxLoads, o.MaxQueuedLoads = 1, 0 }), items()
 	begun, end := make(chan struct{}), make(chan struct{})
 	defer close(end)
-	go e.Answer(t.Context(), requestOf(p, "a"), func(ctx context.Context, _ []int, _ func(int, Loaded)) {
+	go answer(t, e, requestOf(p, "a"), func(ctx context.Context, _ []int, _ func(int, Loaded)) {
 		close(begun)
 		<-end
 	})
 	<-begun
-	_, err := e.Answer(t.Context(), requestOf(p, "b"), loads("v"))
+	_, err := answer(t, e, requestOf(p, "b"), loads("v"))
 	var own *Error
 	require.ErrorAs(t, err, &own)
 	require.Equal(t, CodeOverloaded, own.Code)
 	require.Equal(t, "items:b", own.Key)
 
 	other := open(t, "")
-	_, err = other.Answer(t.Context(), requestOf(p, "a"), func(ctx context.Context, _ []int, found func(int, Loaded)) {
+	_, err = answer(t, other, requestOf(p, "a"), func(ctx context.Context, _ []int, found func(int, Loaded)) {
 		found(0, Loaded{Err: other.Check(ctx, "items:a")})
 	})
 	require.ErrorAs(t, err, &own)
 	require.Equal(t, CodeReentrant, own.Code)
+}
+
+// answer answers a request as the package above does.
+func answer(t *testing.T, e *Engine, r Request, load LoadFunc) (Outcome, error) {
+	t.Helper()
+	out, unanswered, ok := e.Look(r)
+	if ok {
+		return out, nil
+	}
+	return e.Answer(t.Context(), unanswered, load)
 }

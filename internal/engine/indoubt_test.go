@@ -22,7 +22,7 @@ func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
 	key := r.Key
 	old, e := connected(t, server.Addr()), connected(t, server.Addr())
 	e.journal = journal.New() // what is entered in this one is not sent
-	_, err := old.Answer(t.Context(), requestOf(items(), "a"), loads("old"))
+	_, err := answer(t, old, requestOf(items(), "a"), loads("old"))
 	require.NoError(t, err)
 	exists := func() bool { return server.MustDo(t, "EXISTS", key) == int64(1) }
 	require.Eventually(t, exists, 20*time.Second, time.Millisecond)
@@ -40,7 +40,7 @@ func TestAFlightThatWaitsDoesNotReadWhatHasComeIntoQuarantine(t *testing.T) {
 	before := leases()
 	got := make(chan string, 1)
 	go func() {
-		out, err := e.Answer(t.Context(), r, loads("new"))
+		out, err := answer(t, e, r, loads("new"))
 		if err != nil {
 			t.Error(err)
 		}

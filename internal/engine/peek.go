@@ -7,8 +7,19 @@ import (
 )
 
 // Peek returns the cached value, without a load. If there is none, the outcome's status says whether Redis could be read.
-func (e *Engine) Peek(ctx context.Context, r Request) (out Outcome, ok bool) {
+func (e *Engine) Peek(ctx context.Context, r Request) (Outcome, bool) {
+	return e.peek(ctx, newAttempt(r))
+}
+
+// PeekAlone is Peek for no caller, and for no load that would store anything. So it does not matter to it, and is no failure, that Redis does
+// not say what the generations of a missing value's tags are.
+func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 	a := newAttempt(r)
+	a.storable = false
+	return e.peek(ctx, a)
+}
+
+func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, ok bool) {
 	out, ok = e.readNear(a)
 	if !ok {
 		// A value that was just loaded may not be stored yet.

@@ -105,7 +105,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 	r, writer := requestOf(items(), "a"), engineAt(server.Addr())
 	key := r.Key
 	server.MustDo(t, "ACL", "SETUSER", "reader", "resetkeys", "%R~*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*", "~%watch:*", "~%v:*", "~%:*") // no tag of a value
-	_, err := writer.Answer(t.Context(), requestOf(items(), "a"), func(ctx context.Context, indexes []int, found func(int, Loaded)) {
+	_, err := answer(t, writer, requestOf(items(), "a"), func(ctx context.Context, indexes []int, found func(int, Loaded)) {
 		LoadOf(ctx).Tag("green")
 		found(indexes[0], given("old"))
 	})

@@ -84,8 +84,9 @@ func (c *Call[K, V]) WaitFor(ctx context.Context, over <-chan time.Time) (V, err
 	case <-c.done:
 		return c.val, c.err
 	case <-ctx.Done():
+		err := EndOf(ctx) // first: it may panic, and then the caller of WaitFor leaves, once
 		c.Leave()
-		return *new(V), EndOf(ctx)
+		return *new(V), err
 	case <-over:
 		c.Leave()
 		return *new(V), ErrTimeout

@@ -74,7 +74,7 @@ func (k *Sampler) peek(s *Sample) (engine.Outcome, error) {
 	if k.engine.Closed() {
 		return engine.Outcome{}, errClosed
 	}
-	out, ok := k.engine.Peek(context.Background(), s.Request)
+	out, ok := k.engine.PeekAlone(context.Background(), s.Request)
 	switch {
 	case ok && out.Status == engine.StatusHit:
 		return out, nil
