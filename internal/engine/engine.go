@@ -131,12 +131,12 @@ func (e *Engine) connect() {
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
 			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
-		Clock:   e.Clock,
-		OnState: opts.OnState,
-		Pushed:  e.Invalidator.Pushed,
-		Gap:     e.Invalidator.Gap,
-		Marked:  e.journal.Recover,
-		Asked:   opts.Counters.Calls,
+		Clock:       e.Clock,
+		OnState:     opts.OnState,
+		Pushed:      e.Invalidator.Pushed,
+		Gap:         e.Invalidator.Gap,
+		OnWatermark: e.journal.Recover,
+		Calls:       opts.Counters.Calls,
 	})
 	e.tags.Connect(e.Store, e.journal.Contains)
 	e.Scanner = scan.New(scan.Options{

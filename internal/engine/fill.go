@@ -153,18 +153,18 @@ func (e *Engine) newFilling(m *tags.Snapshot, a *attempt, took time.Duration) (r
 //
 // It returns the error of the read.
 func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error) {
-	var looks []redisstore.Look
+	var looks []redisstore.Get
 	var fences []*near.Fence
 	for _, a := range attempts {
 		f := e.Near.Fence(a.Key, nil)
 		defer f.End()
 		fences = append(fences, f)
-		looks = append(looks, redisstore.Look{Key: a.Key, Fence: f, Head: wire.HeadLen})
+		looks = append(looks, redisstore.Get{Key: a.Key, Fence: f, Head: wire.HeadLen})
 	}
 	if len(attempts) == 0 {
 		return nil
 	}
-	reads := e.Store.Look(ctx, looks...)
+	reads := e.Store.Get(ctx, looks...)
 	for i, a := range attempts {
 		r := reads[i]
 		if r.Err != nil {

@@ -99,9 +99,9 @@ func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, othe
 // notifies this process of their changes: only then a load of them is kept in memory and shared.
 func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quarantined []*attempt) []redisstore.Read {
 	unread := m.Unread()
-	looks := make([]redisstore.Look, 0, len(attempts)+unread+len(quarantined))
+	looks := make([]redisstore.Get, 0, len(attempts)+unread+len(quarantined))
 	for _, a := range attempts {
-		l := redisstore.Look{Key: a.Key, Fence: a.fence}
+		l := redisstore.Get{Key: a.Key, Fence: a.fence}
 		if a.Replace {
 			l.Head = wire.HeadLen // only so that Redis notifies of changes
 		}
@@ -112,13 +112,13 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	for _, a := range quarantined {
 		if a.skip == nil {
 			others = append(others, a)
-			looks = append(looks, redisstore.Look{Key: a.Key, Fence: a.fence, Head: 1})
+			looks = append(looks, redisstore.Get{Key: a.Key, Fence: a.fence, Head: 1})
 		}
 	}
 	if len(looks) == 0 {
 		return nil
 	}
-	reads := e.Store.Look(ctx, looks...)
+	reads := e.Store.Get(ctx, looks...)
 	m.Learn(reads[len(attempts) : len(attempts)+unread])
 	for i, a := range others {
 		a.notice.Validity = reads[len(attempts)+unread+i].Validity

@@ -76,7 +76,7 @@ func onRedis(t *testing.T, hook func(Event)) (f *fixture, server *redistest.Serv
 	f = newFixture(t, journal.New(), hook)
 	store := redisstore.Open(redisstore.Options{
 		Client:    rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true},
-		OpTimeout: bound, Lease: bound, Pushed: f.Pushed, Gap: f.Gap, Marked: f.journal.Recover, Clock: f.clock,
+		OpTimeout: bound, Lease: bound, Pushed: f.Pushed, Gap: f.Gap, OnWatermark: f.journal.Recover, Clock: f.clock,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
 			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,

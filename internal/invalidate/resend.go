@@ -169,7 +169,7 @@ func (v *Invalidator) keepWatermark(ctx context.Context) {
 func (v *Invalidator) record(watermark uint64) {
 	ctx, cancel := v.store.Budget(context.Background(), 0, 1)
 	defer cancel()
-	if v.store.Mark(ctx, watermark) != nil {
+	if v.store.WriteWatermark(ctx, watermark) != nil {
 		v.o.Journal.NotRecorded()
 		return
 	}

@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	crypto "crypto/rand"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -13,27 +12,26 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// channel is where processes announce what they have changed, on servers that do not track what clients have read. No key
-// of a cache begins with a percent sign that is not part of an escape.
+// channel is where processes announce their changes, on servers without tracking. No key of a cache begins with a percent sign
+// that is not part of an escape.
 func (s *Store) channel() string { return s.namespace.name("%changed") }
 
-// announcements stand in for tracking: every process says what it changes, and hears what the others say. They are worth
-// less: whoever changes a key by other means says nothing, and nothing is repeated for who was not there to hear it. So what
-// they vouch for, they vouch for only a short time.
+// announcements replace tracking: every process announces what it changes, and receives the announcements of the others. They are
+// worth less: a program that changes a key by other means announces nothing, and an announcement is not repeated for a process
+// that was not subscribed. So their validities are valid for a short time only.
 type announcements struct {
-	self  string // so that a process passes over its own
+	self  string // the prefix of this process's announcements, which it ignores
 	clock func() int64
 
 	mu        sync.Mutex
-	now, last *near.Validity // what is handed out, and what was before that; nil while nothing is heard; guarded by mu
+	now, last *near.Validity // the validity handed out now, and the one before; nil while not subscribed; guarded by mu
 }
 
-// UntrackedLife is how long a validity is good, at most, from a server that does not tell of changes. It is at least half as
-// long.
+// UntrackedLife is how long a validity from a server without tracking is valid, at most. It is valid for at least half as long.
 const UntrackedLife = time.Second
 
-// armAll arms the fences of reads before they are sent: an announcement has no place among the replies.
-func (a *announcements) armAll(looks []Look) {
+// armAll arms the fences of reads before they are sent: an announcement has no position among the replies.
+func (a *announcements) armAll(looks []Get) {
 	for _, l := range looks {
 		if l.Fence != nil {
 			l.Fence.Arm()
@@ -41,15 +39,15 @@ func (a *announcements) armAll(looks []Look) {
 	}
 }
 
-// validity is nil while nothing is heard.
+// validity is nil while this process is not subscribed.
 func (a *announcements) validity() *near.Validity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.now
 }
 
-// turn hands out next from now on, and ends the validity before the last one.
-func (a *announcements) turn(next *near.Validity) {
+// rotate hands out next from now on, and ends the validity before the last one.
+func (a *announcements) rotate(next *near.Validity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last != nil {
@@ -58,82 +56,74 @@ func (a *announcements) turn(next *near.Validity) {
 	a.last, a.now = a.now, next
 }
 
-// announce tells the other processes of a change, where the server does not.
+// announce announces changes to the other processes, where the server does not track.
 func (s *Store) announce(ctx context.Context, keys []string) {
 	sole := s.table.Load().sole()
 	if sole == nil || sole.Tracked() {
 		return
 	}
-	// What becomes of it says nothing of the server that the write before it has not said.
+	// The result does not count for the breaker: the write before has already shown the state of the server.
 	for from := 0; from < len(keys); from += pipeline {
 		now := sole.session.Load()
 		if now == nil || ctx.Err() != nil {
 			return
 		}
-		said, _ := now.within(ctx, func(c rueidis.Client) []rueidis.RedisResult {
-			said, _ := sendPlain(ctx, c, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
+		results, _ := now.within(ctx, func(c rueidis.Client) []rueidis.RedisResult {
+			results, _ := sendPlain(ctx, c, from, min(len(keys), from+pipeline), func(c rueidis.Client, i int) rueidis.Completed {
 				return c.B().Publish().Channel(s.channel()).Message(s.announcements.self + keys[i]).Build()
 			})
-			return said
+			return results
 		})
-		if isUnusual(firstError(said)) {
+		if isUnusual(firstError(results)) {
 			signal(now.suspect)
 		}
 	}
 }
 
-// hear listens to announcements until ctx ends.
-func (s *Store) hear(ctx context.Context, client rueidis.Client) {
+// subscribe receives announcements until ctx ends.
+func (s *Store) subscribe(ctx context.Context, client rueidis.Client) {
 	a := &s.announcements
 	for pause := firstRetry; ctx.Err() == nil; pause = min(2*pause, slowRefused) {
-		heard := make(chan struct{}, 1)
-		subscribed := rueidis.WithOnSubscriptionHook(ctx, func(sub rueidis.PubSubSubscription) {
+		subscribed := make(chan struct{}, 1)
+		withHook := rueidis.WithOnSubscriptionHook(ctx, func(sub rueidis.PubSubSubscription) {
 			if sub.Kind == "subscribe" {
-				select {
-				case heard <- struct{}{}:
-				default:
-				}
+				signal(subscribed)
 			}
 		})
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			_ = client.Receive(subscribed, client.B().Subscribe().Channel(s.channel()).Build(), func(m rueidis.PubSubMessage) {
+			_ = client.Receive(withHook, client.B().Subscribe().Channel(s.channel()).Build(), func(m rueidis.PubSubMessage) {
 				if key, own := strings.CutPrefix(m.Message, a.self); !own && len(key) > len(a.self) {
 					s.changed(key[len(a.self):])
 				}
 			})
 		}()
-		if s.vouch(heard, over) {
-			a.turn(nil)
-			a.turn(nil)
+		if s.issueValidities(subscribed, over) {
+			a.rotate(nil)
+			a.rotate(nil)
 			s.gap()
 			pause = firstRetry
-		} // else nothing was vouched for, and there is nothing to take back
-		t := time.NewTimer(pause/2 + rand.N(pause))
-		select {
-		case <-ctx.Done():
-			t.Stop()
-		case <-t.C:
-		}
+		} // else there were no validities to end
+		sleep(ctx, pause)
 	}
 }
 
-// vouch hands out validities while announcements are heard. It reports false if none ever were.
-func (s *Store) vouch(heard, over <-chan struct{}) bool {
+// issueValidities hands out validities while this process is subscribed. It reports false if it never was.
+func (s *Store) issueValidities(subscribed, over <-chan struct{}) bool {
 	select {
-	case <-heard:
+	case <-subscribed:
 	case <-over:
 		return false
 	}
 	turns := time.NewTicker(UntrackedLife / 2)
 	defer turns.Stop()
 	for {
-		s.announcements.turn(new(near.Validity))
+		s.announcements.rotate(new(near.Validity))
 		select {
-		case <-heard: // rueidis has subscribed anew: something may have been missed
-			s.announcements.turn(nil)
-			s.announcements.turn(nil)
+		case <-subscribed: // rueidis has subscribed anew: announcements may have been missed
+			s.announcements.rotate(nil)
+			s.announcements.rotate(nil)
 			s.gap()
 		case <-turns.C:
 		case <-over:

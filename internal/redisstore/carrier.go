@@ -7,24 +7,24 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A carrier is a wire that tells whether tracked reads have gone out on it. rueidis gives each connection of a client a CacheStore,
-// those to Sentinels included, and makes several while it connects, of which it drops those that do not serve. The end of one that
-// has never carried a read is nothing to the session, and nobody has a validity for it. Every connection that callers use carries
-// one before they do: see readTracked.
+// A carrier is a trackedConn that knows whether tracked reads were sent on it. rueidis gives each connection of a client a
+// CacheStore, those to Sentinels included, and makes several while it connects, of which it closes those that do not serve. The
+// end of a connection that has never carried a tracked read does not matter to the session: no read has a validity of it. Every
+// connection carries a tracked read before callers use it: see readTracked.
 type carrier struct {
-	*wire
+	*trackedConn
 	carries atomic.Bool
 }
 
 // Flight is called before a tracked read is sent.
 func (c *carrier) Flight(key, cmd string, ttl time.Duration, now time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	c.carries.Store(true)
-	return c.wire.Flight(key, cmd, ttl, now)
+	return c.trackedConn.Flight(key, cmd, ttl, now)
 }
 
 // Close is called when the connection has broken.
 func (c *carrier) Close(cause error) {
 	if c.carries.Load() {
-		c.wire.Close(cause)
+		c.trackedConn.Close(cause)
 	}
 }

@@ -10,25 +10,25 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A large value is stored in chunks, each under a key of its own that is written once and never changed, and a small value
-// with a manifest in the place of the whole. Chunks come first and the manifest last, by the fill script: who reads a manifest
-// finds its chunks, or else one of them was evicted, and the value is missed.
+// A large value is stored in chunks, each under a key of its own that is written once and never changed, and a small value with a
+// manifest in place of the whole. Chunks are stored first and the manifest last, by the fill script. So a reader of the manifest
+// finds all chunks, unless one was evicted: then the value is a miss.
 //
-// They travel on a connection of their own, a few at a time: a small value behind 20 MB on the same connection would wait for
-// all of it to arrive, and one that arrives at the server behind 80 commands would wait for their replies to be written.
+// Chunks have a connection of their own, and are sent a few at a time: on the same connection, a small value behind 20 MB would wait
+// until all of that has arrived, and a request behind 80 commands would wait until the server has written their replies.
 const (
 	// ChunkSize is how long chunks are.
 	ChunkSize = 256 << 10
 
 	mostChunks  = 1 << 14          // of one value
-	chunkGrace  = 10 * time.Second // how much longer than their value chunks live, for those who are reading them
+	chunkGrace  = 10 * time.Second // how much longer than their value chunks live, for clients that are reading them
 	chunkUpload = time.Minute      // how long they live while there is no manifest yet
-	chunkWindow = 4                // how many are on their way at a time: a mebibyte
+	chunkWindow = 4                // how many are in transit at a time: a mebibyte
 )
 
-// Chunks reads the chunks of the value of key that has this nonce, which have these lengths. It returns false if one of them is gone.
-// Of one that is longer, no more is read than shows that it is, and none is read behind one that has another length: the last chunk
-// that is returned is that one.
+// Chunks reads the chunks of the value of key that has this nonce. lengths are the expected lengths of the chunks. ok is false if
+// one chunk is missing. A chunk with another length is the last one that is read. Of a longer chunk, one byte more than expected
+// is read.
 func (s *Store) Chunks(ctx context.Context, key, nonce string, lengths []int) (chunks [][]byte, ok bool, err error) {
 	name := s.namespace.name(key)
 	chunks = make([][]byte, 0, len(lengths))
@@ -52,9 +52,9 @@ func (s *Store) Chunks(ctx context.Context, key, nonce string, lengths []int) (c
 	return chunks, true, nil
 }
 
-// putChunks stores the chunks of f, for as long as it takes to store the manifest. The lease is looked at before the first of them is
-// sent, and again with each few: where it is lost, the fill would be refused, and what is sent until then takes memory for nothing.
-// It returns whether the lease is held, and how many chunks may have been stored.
+// putChunks stores the chunks of f, for long enough to store the manifest. The lease is checked before the first chunk is sent,
+// and again with each few: if it is lost, the fill would be refused, and further chunks would waste memory. It returns whether the
+// lease is held, and how many chunks may have been stored.
 func (s *Store) putChunks(ctx context.Context, f Filling) (held bool, sent int, err error) {
 	name := s.namespace.name(f.Key)
 	for of := f.Chunks[:0]; ; of = f.Chunks[sent:min(sent+chunkWindow, len(f.Chunks))] {
@@ -79,8 +79,8 @@ func (s *Store) putChunks(ctx context.Context, f Filling) (held bool, sent int, 
 	}
 }
 
-// forgetChunks removes the chunks of values whose manifests were not stored. Should a fill have been carried out though nobody has
-// heard of it, its chunks stay; and one that comes later finds no chunks, and is refused. What cannot be removed lives for a minute.
+// forgetChunks removes the chunks of values whose manifests were not stored. If a fill was carried out without an answer, its
+// chunks stay. A fill that arrives after this finds no chunks, and is refused. Chunks that cannot be removed live for a minute.
 func (s *Store) forgetChunks(ctx context.Context, stored map[*Filling]int) {
 	if len(stored) == 0 {
 		return
@@ -89,7 +89,7 @@ func (s *Store) forgetChunks(ctx context.Context, stored map[*Filling]int) {
 	defer cancel()
 	var calls []call
 	for f, n := range stored {
-		args := append([]string{f.Nonce, strconv.Itoa(n)}, s.format...)
+		args := append([]string{f.Nonce, strconv.Itoa(n)}, s.format.args...)
 		calls = append(calls, call{forget, []string{s.namespace.name(f.Key)}, args})
 	}
 	s.run(ctx, calls)
@@ -110,11 +110,11 @@ end
 return 1
 `)
 
-// A bulk is the second client of a session. It is made when it is first wanted, which for most users is never.
+// A bulk is the second client of a session. It is made when it is first needed, which for most users is never.
 type bulk struct {
 	session *atomic.Pointer[session]
 	wanted  chan struct{} // wakes the goroutine that makes it, with room for one
-	gone    chan struct{} // likewise: of a session that is itself a second one, its connection has broken
+	gone    chan struct{} // likewise; where the session is itself a second client: its connection has broken
 }
 
 func newBulk() bulk {
@@ -128,12 +128,12 @@ func signal(c chan struct{}) {
 	}
 }
 
-// eachInBulk is each for n commands that carry much, and belong to one name.
+// eachInBulk is each for n commands with large values that belong to one name.
 func (s *Store) eachInBulk(ctx context.Context, name string, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
 	return s.each(ctx, batch{names: slices.Repeat([]string{name}, n), plain: build, most: 1 + chunkWindow, bulk: true})
 }
 
-// inBulk is the session for what carries much. Until there is a second one it is the first: no caller waits for a connection to be
+// inBulk is the session for large values. Until there is a second client it is the first: no caller waits for a connection to be
 // made.
 func (s *session) inBulk() *session {
 	if second := s.bulk.session.Load(); second != nil && !second.broken.Load() {
@@ -143,7 +143,7 @@ func (s *session) inBulk() *session {
 	return s
 }
 
-// keepBulk makes the second client when it is wanted, and another one when its connection has broken.
+// keepBulk makes the second client when it is needed, and another one when its connection has broken.
 func (l *link) keepBulk(ctx context.Context, b *bulk) {
 	opt := l.options
 	opt.DisableCache = true

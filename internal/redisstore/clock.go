@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// serverClock is what this process knows of the server's clock. Processes whose clocks are an hour apart agree on how old
-// a value is, because its times are the server's.
+// serverClock is what this process knows of the server's clock. All times of values are the server's, so processes whose own
+// clocks differ by an hour agree on how old a value is.
 type serverClock struct {
 	best atomic.Pointer[reading]
 }
 
-// A reading is one look at the server's clock. The server read it at some moment between the request and the reply, so
-// it is off by half the round trip at most.
+// A reading is one reading of the server's clock. The server read its clock at some moment between the request and the reply, so
+// the reading is off by half the round trip at most.
 type reading struct {
 	server int64     // the server's time in µs
 	within int64     // how far off server may be, µs
-	at     time.Time // when it was so; its monotonic part is what counts, so that a step of our clock does no harm
+	at     time.Time // when; only its monotonic part is used, so a step of our clock does no harm
 }
 
-// trusted is how long a precise reading is kept in favour of a newer, less precise one: clocks drift.
+// trusted is how long a precise reading is preferred to a newer, less precise one. Clocks drift.
 const trusted = time.Minute
 
 // note learns from a reply that carries the server's time and came after a round trip that began at sent.
@@ -34,8 +34,8 @@ func (c *serverClock) note(sent time.Time, server int64) {
 	}
 }
 
-// supersedes tells whether r is the one to go by. Where the two contradict each other, the server's clock was set, or
-// another server has taken over, and the later one is right, however precise the earlier one was.
+// supersedes reports whether r replaces old. Where the two contradict each other, the server's clock was set, or another server
+// has taken over: then the later reading is right, however precise the earlier one was.
 func (r *reading) supersedes(old *reading) bool {
 	later := r.at.Sub(old.at)
 	off := r.server - old.server - later.Microseconds()
@@ -52,4 +52,13 @@ func (c *serverClock) Now() (now, within int64, ok bool) {
 		return 0, 0, false
 	}
 	return r.server + time.Since(r.at).Microseconds(), r.within, true
+}
+
+// Now estimates the time in µs of the server that has key, and how far off the estimate may be. ok is false before the first
+// connection.
+func (s *Store) Now(key string) (now, within int64, ok bool) {
+	if l := s.table.Load().of(s.namespace.name(key)); l != nil {
+		return l.clock.Now()
+	}
+	return 0, 0, false
 }

@@ -59,7 +59,7 @@ func newMemory(t *testing.T) *near.Cache {
 func lookAt(t *testing.T, s *Store, memory *near.Cache, key string) Read {
 	f := memory.Fence(key, nil)
 	t.Cleanup(f.End)
-	return s.Look(context.Background(), Look{Key: key, Fence: f})[0]
+	return s.Get(context.Background(), Get{Key: key, Fence: f})[0]
 }
 
 // Hazards 6 and 7: what a node says of a key is not vouched for where it has lost the key by the time that the reply is there.
@@ -111,7 +111,7 @@ func TestAPrimaryThatServesNobodyVouchesForNothing(t *testing.T) {
 			}
 			require.Eventually(t, func() bool {
 				if callers { // who may find it out before the heartbeat does
-					s.Look(context.Background(), Look{Key: key})
+					s.Get(context.Background(), Get{Key: key})
 				}
 				return !r.Validity.Valid()
 			}, bound, time.Millisecond)

@@ -15,17 +15,17 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// codes are what servers begin their errors with, beside ERR, which rueidis leaves out: a text that begins with something else has
-// lost it, whatever its first word looks like.
+// codes are the error codes of servers, apart from ERR, which rueidis cuts off: the first word of a text is a code only if it is
+// listed here.
 var codes = []string{
 	"ASK", "BUSY", "BUSYGROUP", "BUSYKEY", "CLUSTERDOWN", "CROSSSLOT", "DENIED", "EXECABORT", "INPROG", "INVALIDOBJ", "IOERR", "LOADING",
 	"MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOCHUNK", "NOGOODSLAVE", "NOGROUP", "NOMASTERLINK", "NOPERM", "NOPROTO", "NOQUORUM",
 	"NOREPLICAS", "NOSCRIPT", "NOTBUSY", "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED", "UNKILLABLE", "WRONGPASS", "WRONGTYPE",
 }
 
-// code is that of a server's own error; "" for an error that is none.
+// code is the code of a server's own error; "" for any other error.
 func code(err error) string {
-	text := ownWords(err)
+	text := serverMessage(err)
 	if text == "" {
 		return ""
 	}
@@ -33,30 +33,30 @@ func code(err error) string {
 	first = strings.TrimSuffix(first, ":")
 	switch {
 	case strings.Contains(text, "user executing the script") || strings.Contains(text, "ACL failure in script"):
-		return "NOPERM" // which scripts leave out
+		return "NOPERM" // errors of scripts leave the code out
 	case !slices.Contains(codes, first):
 		return "ERR"
 	}
 	return first
 }
 
-// ownWords are those of a server's own error. They may quote what was sent, a password too, so nobody is shown them but by quote.
-func ownWords(err error) string {
+// serverMessage is the text of a server's own error. It may quote what was sent, a password too, so it is shown only after quote.
+func serverMessage(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
 		err = r.err
 	}
-	var said *farewell
+	var said *closeReason
 	if errors.As(err, &said) {
 		return strings.TrimPrefix(said.line, "ERR ")
 	}
-	if e, ok := rueidis.IsRedisErr(untold(err)); ok && !e.IsNil() {
+	if e, ok := rueidis.IsRedisErr(bareError(err)); ok && !e.IsNil() {
 		return e.Error()
 	}
 	return ""
 }
 
-// explained are errors of servers that say what is wrong, by the fixed words that they begin with, and what to do.
+// explained are errors of servers whose text says more than the code, by the beginning of the text, and what to do.
 var explained = []struct{ words, advice string }{
 	{"max number of clients reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
 	{"max number of clients + cluster connections reached", "it takes no more connections: raise maxclients there, or find out who holds so many"},
@@ -74,11 +74,11 @@ var explained = []struct{ words, advice string }{
 	{"Client sent AUTH, but no password is set", "it has no password: leave Password unset"},
 }
 
-// Describe says in a few words what went wrong with Redis and, where that is known, what to do, for a reader who wants to know why a
-// value was loaded. Health shows it to whoever asks, so it names no host and no user. Of a server's own error it gives the code, and
-// those of its words that are known: others may quote what was sent, or name who has sent it. Those are for the log: see Detail.
+// Describe says in a few words what went wrong with Redis and, where that is known, what to do. Health shows it to everybody who
+// asks, so it names no host and no user. Of a server's own error it gives the code, and only known texts: others may quote what
+// was sent, or name its sender. Those are for the log: see Detail.
 func Describe(err error) string {
-	var told *trouble
+	var told *connectError
 	if errors.As(err, &told) {
 		return told.reason
 	}
@@ -87,12 +87,12 @@ func Describe(err error) string {
 		return r.describe(code(err))
 	}
 	if c := code(err); c != "" {
-		return describeAnswer(c, ownWords(err))
+		return describeAnswer(c, serverMessage(err))
 	}
 	return describeFailure(err)
 }
 
-// advice says what to do about an error by its code alone; "" where that says too little.
+// advice says what to do about an error by its code alone; "" where the code says too little.
 func advice(code string) string {
 	switch code {
 	case "NOPROTO":
@@ -125,7 +125,7 @@ func advice(code string) string {
 	return ""
 }
 
-// unpermitted finds the command that a user may not run: one of those that are sent, since a server can put any word there.
+// unpermitted finds the command that a user may not run, if it is one that this package sends: a server can put any text there.
 var unpermitted = regexp.MustCompile(`permissions to run the '((?i:asking|client\|(?:setinfo|setname|tracking)|cluster\|(?:nodes|shards|slots)|del|echo|eval|evalsha|` +
 	`exists|get|getrange|hello|info|pexpire|ping|pttl|publish|readonly|role|scan|script\|load|select|sentinel(?:\|[a-z-]{1,30})?|set|strlen|subscribe|time|` +
 	`unlink|wait))' command`)
@@ -146,19 +146,20 @@ func describeAnswer(code, words string) string {
 	return text
 }
 
-// A farewell is what a server has said in place of an answer before it closed the connection: that it takes no more of them, say.
-type farewell struct {
+// A closeReason is the error that a server sent in place of an answer before it closed the connection: too many clients, for
+// example.
+type closeReason struct {
 	line string
 	err  error
 }
 
-func (f *farewell) Error() string { return "the server said: " + f.line }
-func (f *farewell) Unwrap() error { return f.err }
+func (f *closeReason) Error() string { return "the server said: " + f.line }
+func (f *closeReason) Unwrap() error { return f.err }
 
-// errOtherProtocol is why a connection could not be used whose other end does not speak the protocol of Redis.
+// errOtherProtocol means that the other end does not speak the protocol of Redis.
 var errOtherProtocol = errors.New("no reply of redis")
 
-// errNoHandshake is that of TLS.
+// errNoHandshake is an error of the TLS handshake.
 type errNoHandshake struct{ err error }
 
 func (e *errNoHandshake) Error() string { return "the TLS handshake: " + e.err.Error() }
@@ -237,14 +238,14 @@ func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// isAlert reports whether the other end has refused a TLS handshake, or ended it afterwards: in TLS 1.3 it looks at certificates when
-// its own part is over.
+// isAlert reports whether the other end has refused a TLS handshake, or ended it afterwards: in TLS 1.3 it checks certificates
+// after its own part is over.
 func isAlert(err error) bool {
 	var operation *net.OpError
 	return errors.As(err, &operation) && operation.Op == "remote error"
 }
 
-// describeAlert says what to do about one.
+// describeAlert says what to do about an alert.
 func describeAlert(text string) string {
 	switch {
 	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"), strings.Contains(text, "unknown certificate authority"):
@@ -257,7 +258,7 @@ func describeAlert(text string) string {
 	return ""
 }
 
-// describeCertificate says what is wrong with a certificate, and not whose it is: a health check shows it to whoever asks.
+// describeCertificate says what is wrong with a certificate, but not whose it is: a health check shows it to everybody who asks.
 func describeCertificate(err error) string {
 	var invalid x509.CertificateInvalidError
 	switch {

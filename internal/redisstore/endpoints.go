@@ -7,16 +7,17 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Nodes of a cluster may be reached by other addresses than those that they have among themselves, which CLUSTER NODES tells: by
-// names (cluster-preferred-endpoint-type hostname), or by the address that was asked, with a port for each (unknown-endpoint).
-// CLUSTER SLOTS tells clients what to use, as far as a node has slots.
+// endpoints are the addresses that clients are to use, which CLUSTER SLOTS says for nodes with slots. They may differ from those
+// in CLUSTER NODES: names (cluster-preferred-endpoint-type hostname), or the address that was asked with a port for each node
+// (unknown-endpoint).
 type endpoints struct {
 	of    map[string]string // addresses, by the ids of the nodes
-	named bool              // some have a name there
-	asked bool              // of some it says that they are where it was asked
+	named bool              // some are names
+	asked bool              // some nodes are at the host that was asked
 }
 
-// parseEndpoints reads what the node at addr answers to CLUSTER SLOTS. What it cannot read it leaves out: CLUSTER NODES has it too.
+// parseEndpoints parses the answer of the node at addr to CLUSTER SLOTS. It leaves out what it cannot parse: CLUSTER NODES says it
+// too.
 func parseEndpoints(r rueidis.RedisResult, addr string) (e endpoints) {
 	host, _, _ := net.SplitHostPort(addr)
 	ranges, _ := r.ToArray()
@@ -25,13 +26,13 @@ func parseEndpoints(r rueidis.RedisResult, addr string) (e endpoints) {
 		for _, node := range parts[min(2, len(parts)):] {
 			fields, _ := node.ToArray()
 			if len(fields) < 3 {
-				continue // before version 4 nodes have no ids there
+				continue // before version 4 there are no ids
 			}
 			name, _ := fields[0].ToString()
 			port, err := fields[1].AsInt64()
 			id, _ := fields[2].ToString()
 			switch {
-			case err != nil || id == "" || name == "?": // it wants to be called by a name, and has none
+			case err != nil || id == "" || name == "?": // it prefers a name, and has none
 				continue
 			case name == "": // nothing, or nil
 				e.asked, name = true, host
@@ -47,8 +48,8 @@ func parseEndpoints(r rueidis.RedisResult, addr string) (e endpoints) {
 	return e
 }
 
-// apply has m called as it wants to be. What it was called by until then, it may still be called by others: they point to each other
-// by either. Where names are preferred for the sake of certificates, a name stays.
+// apply sets the address of m to its endpoint. Its former address becomes an alias: nodes redirect by either. Where names are
+// preferred for certificates, a name stays.
 func (e endpoints) apply(m *member, id, asked string, byName bool) {
 	_, port, _ := net.SplitHostPort(m.addr)
 	to, ok := e.of[id]
@@ -56,7 +57,7 @@ func (e endpoints) apply(m *member, id, asked string, byName bool) {
 	case byName && m.alias != "":
 		return
 	case ok:
-	case e.asked: // it has no slots, as the target of the first one that moves
+	case e.asked: // it has no slots, as the target of a first slot that moves
 		host, _, _ := net.SplitHostPort(asked)
 		to = net.JoinHostPort(host, port)
 	case e.named && m.alias != "":
@@ -75,8 +76,8 @@ func (e endpoints) apply(m *member, id, asked string, byName bool) {
 	m.addr = to
 }
 
-// differ reports whether a node wants to be called otherwise than in a view without them.
-func (e endpoints) differ(v view) bool {
+// differ reports whether a node's endpoint differs from its address in a view without endpoints.
+func (e endpoints) differ(v nodeView) bool {
 	known := make(map[string]bool, len(v.members))
 	for _, m := range v.members {
 		known[m.addr] = true
@@ -86,5 +87,5 @@ func (e endpoints) differ(v view) bool {
 			return true
 		}
 	}
-	return e.asked // what points to them has no host
+	return e.asked // redirects to them have no host
 }

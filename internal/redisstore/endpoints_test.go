@@ -43,7 +43,7 @@ func TestNodesAreReachedByTheAddressesThatTheyTellClients(t *testing.T) {
 			require.Len(t, s.table.Load().nodes, 3)
 			all := func() bool {
 				for _, key := range []string{"cat:a", "cat:b", "cat:c", "cat:d"} {
-					if s.Look(t.Context(), Look{Key: key})[0].Err != nil {
+					if s.Get(t.Context(), Get{Key: key})[0].Err != nil {
 						return false
 					}
 				}
@@ -58,7 +58,7 @@ func TestNodesAreReachedByTheAddressesThatTheyTellClients(t *testing.T) {
 				to = cluster.Primaries()[1]
 			}
 			cluster.MigrateSlot(redistest.Slot(key), to)
-			require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+			require.NoError(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 			// And a replica takes over.
 			cluster.Takeover(cluster.ReplicaOf(to))
 			require.Eventually(t, func() bool { return all() && s.State().Up }, bound, 10*time.Millisecond)
@@ -98,14 +98,14 @@ func TestAViewWithTheAddressesThatNodesTellClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v, err := parseViewOf(text, "asked:6379", c.byName, c.wanted)
+			v, err := parseNodeViewWith(text, "asked:6379", c.byName, c.wanted)
 			require.NoError(t, err)
 			for i, m := range v.members {
 				require.Equal(t, c.addrs[i], m.addr)
 				require.Equal(t, c.others[i], m.others)
 			}
 			require.Equal(t, []string{c.target}, v.targets)
-			plain, err := parseView(text, "asked:6379", false)
+			plain, err := parseNodeView(text, "asked:6379", false)
 			require.NoError(t, err)
 			require.Equal(t, len(c.wanted.of) > 0, c.wanted.differ(plain))
 		})
@@ -123,7 +123,7 @@ func TestEveryAddressOfAServerIsTriedAgain(t *testing.T) {
 		one.Refuse(true)
 		one.CloseConnections()
 		require.Eventually(t, func() bool { return s.State().Up && other.Connections() > 0 }, bound, time.Millisecond)
-		require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+		require.NoError(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 		one.Refuse(false)
 		other.Refuse(true)
 		other.CloseConnections()

@@ -12,12 +12,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A server can answer, and yet refuse for good what a cache cannot do without: a command that is renamed, or that its user may not
-// run, by itself or in a script. An invalidation that is refused reaches nobody, and others go on with the old value as if nothing
-// was amiss. So everything that is sent is tried on names of this process's before a server is used, as it will be sent; and
-// again when a call is refused later. A call may be refused for its key alone, which is nothing to the others.
+// A server can answer, and yet always refuse what a cache needs: a command that is renamed, or that its user may not run, by itself or
+// in a script. An invalidation that is refused reaches no process, and all go on with the old value unawares. So before a server is
+// used, everything that will be sent is tried on names of this process, and again when a call is refused later. A call may be refused
+// for its key alone, which does not affect others.
 
-// A refusal is that a server does not carry out what is needed.
+// A refusal is the error of a server that refuses a command that is needed.
 type refusal struct {
 	command string
 	err     error // the server's
@@ -26,7 +26,7 @@ type refusal struct {
 func (r *refusal) Error() string { return r.command + ": " + r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// describe is for whoever has to mend it. The command is one of this package's, and so no secret.
+// describe is for the person who has to fix it. The command is one of this package's, and so no secret.
 func (r *refusal) describe(code string) string {
 	text := "redis answered " + code + " to " + r.command
 	if why := advice(code); why != "" {
@@ -35,8 +35,8 @@ func (r *refusal) describe(code string) string {
 	return text + ": the command is renamed or switched off there, and a cache cannot do without it; docs/redis.md lists all of them"
 }
 
-// isUnusual reports whether an answer may mean that a command is refused whatever its key. Those that are known to be about a key,
-// or about a moment, do not.
+// isUnusual reports whether an answer may mean that a command is refused for every key. Errors that are known to be about a key,
+// or about the moment, do not mean that.
 func isUnusual(err error) bool {
 	if err == nil || rueidis.IsRedisNil(err) {
 		return false
@@ -45,18 +45,18 @@ func isUnusual(err error) bool {
 	return c == "NOPERM" || c != "" && classOf(err) == answer && !slices.Contains(usual, c)
 }
 
-// usual are the errors of a server that carries out what it is asked to: out of memory it still removes.
+// usual are errors of a server that runs all commands: out of memory it still removes.
 var usual = []string{"OOM", "NOSCRIPT", "WRONGTYPE", "NOCHUNK", "MOVED", "ASK", "TRYAGAIN", "CROSSSLOT"}
 
-// lookOften is how often that is done where nothing was refused: who only reads what is in memory would not find out that others
-// cannot tell of changes any more.
-const lookOften = time.Minute
+// recheckEvery is how often a server is examined where nothing was refused. A process that only reads from memory would not notice
+// that others can no longer invalidate its values.
+const recheckEvery = time.Minute
 
-// examine finds out, when a command was refused, whether it would be for any key, until ctx ends. If so, nobody is sent to the
-// server until that is mended.
+// examine finds out, when a command was refused, whether it is refused for every key, until ctx ends. If so, no caller is sent to
+// the server until that is fixed.
 func (l *link) examine(ctx context.Context, s *session) {
 	for {
-		often := time.NewTimer(lookOften/2 + rand.N(lookOften/2))
+		often := time.NewTimer(recheckEvery/2 + rand.N(recheckEvery/2))
 		select {
 		case <-ctx.Done():
 			often.Stop()
@@ -66,15 +66,15 @@ func (l *link) examine(ctx context.Context, s *session) {
 		}
 		often.Stop()
 		trying, over := context.WithTimeout(ctx, dialTimeout)
-		err := l.greet(trying, s.client)
+		err := l.onConnect(trying, s.client)
 		over()
 		switch {
 		case classOf(err) == refused:
 			l.trip(s, err)
 		case err != nil:
-			signal(s.suspect) // nothing was found out
+			signal(s.suspect) // without a result
 		}
-		t := time.NewTimer(lookAgain)
+		t := time.NewTimer(recheckPause)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -84,16 +84,16 @@ func (l *link) examine(ctx context.Context, s *session) {
 	}
 }
 
-// A trial is something that is tried.
+// A trial is one command that is tried.
 type trial struct {
-	command string // what is to be told of it; of a script it is found out
+	command string // its name in errors; in a script refusedCommand finds it
 	script  *script
 	cmd     rueidis.Completed
 }
 
-// carriesOut finds out whether a server carries out all that is sent to one: each script on names of this process's, and what is
-// sent by itself. It takes one round trip, or two where the server does not keep scripts.
-func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error {
+// checkCommands tries all commands that will be sent to a server: each script on names of this process, and each single command.
+// It takes one round trip, or two where the server does not have the scripts.
+func (s *Store) checkCommands(ctx context.Context, l *link, c rueidis.Client) error {
 	for _, sha := range []bool{true, false} {
 		trials := s.trials(l, c.B(), sha)
 		cmds := make(rueidis.Commands, len(trials))
@@ -107,13 +107,13 @@ func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error
 			case known == "NOSCRIPT":
 				again = true
 			case trials[i].command == publish && known != "":
-				// Others learn of changes when what they have read has become too old, which takes a second: that is said, and
+				// Other processes notice changes when their values are UntrackedLife old, a second. State.Silent reports that. It is
 				// no reason to do without the server.
 				silent = true
 			case known == "MISCONF", known == "NOREPLICAS", classOf(err) == answer && known != "" && !slices.Contains(usual, known):
-				return &refusal{trials[i].refused(err), err}
+				return &refusal{trials[i].refusedCommand(err), err}
 			case known == "NOPERM":
-				return &refusal{trials[i].refused(err), err}
+				return &refusal{trials[i].refusedCommand(err), err}
 			case classOf(err) != answer:
 				return err
 			}
@@ -127,7 +127,7 @@ func (s *Store) carriesOut(ctx context.Context, l *link, c rueidis.Client) error
 }
 
 // setSilent notes whether the server lets this process announce changes. Each client that is made finds that out, the one in use
-// and those beside it: the state of the link follows all of them.
+// and those beside it. The state of the link follows all of them.
 func (l *link) setSilent(silent bool) {
 	l.silent.Store(silent)
 	if s := l.latest.Load(); s != nil {
@@ -137,8 +137,8 @@ func (l *link) setSilent(silent bool) {
 
 const publish = "PUBLISH"
 
-// trials are all commands, in an order in which each script does all that it can do: seize and fill bring about what the others
-// find. The scripts go by their hashes, as they are sent, or in full where the server has none of them.
+// trials are all commands, in an order in which each script can do all its work: seize and fill prepare what the others need.
+// Scripts go by their hashes, as usual, or in full where the server has none of them.
 func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 	k := l.ownName(probeName)
 	pair := []string{k, s.partner(k)}
@@ -155,23 +155,23 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 	for _, run := range []call{
 		seizes,
 		{renew, pair, []string{nonce, ms}},
-		{fill, pair, append([]string{nonce, "", until, "0"}, s.format...)},
-		{discard, pair[:1], append([]string{"9007199254740991"}, s.format...)},
+		{fill, pair, append([]string{nonce, "", until, "0"}, s.format.args...)},
+		{discard, pair[:1], append([]string{"9007199254740991"}, s.format.args...)},
 		{bump, pair[:1], []string{ms}},
 		{ensure, pair[:1], []string{ms, ms}},
-		{sweep, pair[:1], slices.Concat(s.format, s.layout)},
-		{remove, pair, s.format},
-		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},
+		{sweep, pair[:1], slices.Concat(s.format.args, s.format.tags)},
+		{remove, pair, s.format.args},
+		{acquire, pair, []string{nonce, ms, "", "", s.leaseLife.longest}},
 		{release, pair, []string{nonce, ""}},
-		{forget, pair[:1], append([]string{nonce, "0"}, s.format...)},
-		{touch, pair[:1], []string{"", ms}},
-		{writeMark, pair[:1], []string{"0", "0", ms}},
-		{remove, pair, s.format},
+		{forget, pair[:1], append([]string{nonce, "0"}, s.format.args...)},
+		{writeProbe, pair[:1], []string{"", ms}},
+		{writeWatermark, pair[:1], []string{"0", "0", ms}},
+		{remove, pair, s.format.args},
 		seizes,
-		{acquire, pair, []string{nonce, ms, "", "", s.longestLease}},
-		{erase, pair, s.format},
+		{acquire, pair, []string{nonce, ms, "", "", s.leaseLife.longest}},
+		{erase, pair, s.format.args},
 		seizes,
-		{remove, pair, s.format},
+		{remove, pair, s.format.args},
 	} {
 		t := trial{command: "EVALSHA", script: run.script}
 		if sha {
@@ -186,26 +186,26 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 		list = append(list, trial{command: "SCAN", cmd: b.Scan().Cursor(0).Match(k).Count(1).Build()})
 	}
 	if l.ownerOfAll() && !l.Tracked() {
-		// Nobody takes it for an announcement: it names no key.
+		// No process takes this for an announcement: it names no key.
 		list = append(list, trial{command: publish, cmd: b.Publish().Channel(s.channel()).Message(s.announcements.self).Build()})
 	}
 	return list
 }
 
-// ownerOfAll reports whether the server is the only one, whose clients may have to announce changes.
-func (l *link) ownerOfAll() bool { return l.listen != nil }
+// ownerOfAll reports whether the server is the only one. Its clients may have to announce changes.
+func (l *link) ownerOfAll() bool { return l.subscribe != nil }
 
-// partner is a name of this process's in the slot of another one, as the lease of a key is in that of the key.
+// partner is a name of this process in the slot of another name, as the lease of a key is in the slot of the key.
 func (s *Store) partner(name string) string { return s.namespace.name("%{" + name + "}") }
 
-// The servers' words for what went wrong inside of a script name the place, and from version 7 on not always the command.
+// A server's error inside of a script names the line, and from version 7 on not always the command.
 var (
 	inScript = regexp.MustCompile(`user_script:(\d+)`)
 	calls    = regexp.MustCompile(`redis\.p?call\('(\w+)'`)
 )
 
-// refused is the command that a server has refused.
-func (t *trial) refused(err error) string {
+// refusedCommand is the command that a server has refused.
+func (t *trial) refusedCommand(err error) string {
 	at := inScript.FindStringSubmatch(err.Error())
 	if t.script == nil || at == nil {
 		return t.command

@@ -212,7 +212,7 @@ func TestWhoMayNotAnnounceChangesIsToldSoByAnyClient(t *testing.T) {
 	require.True(t, s.State().Silent)
 	server.MustDo(t, "ACL", "SETUSER", "default", "+publish")
 	l := only(s)
-	require.NoError(t, l.greet(t.Context(), l.session.Load().client)) // as for one more client
+	require.NoError(t, l.onConnect(t.Context(), l.session.Load().client)) // as for one more client
 	require.Eventually(t, func() bool { return !s.State().Silent }, bound, time.Millisecond)
 	require.True(t, s.State().Up)
 }
@@ -223,18 +223,19 @@ func TestAServerThatCouldNotBeExaminedIsExaminedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []time.Duration
 		began := time.Now()
-		l := &link{hanging: new(guard.Hanging), greet: func(context.Context, rueidis.Client) error {
+		l := &link{connector: connector{hanging: new(guard.Hanging)}}
+		l.onConnect = func(context.Context, rueidis.Client) error {
 			if asked = append(asked, time.Since(began)); len(asked) <= 2 {
 				return ErrSlow
 			}
 			return nil
-		}}
+		}
 		s := &session{suspect: make(chan struct{}, 1)}
 		signal(s.suspect)
-		ctx, end := context.WithTimeout(t.Context(), lookOften/2)
+		ctx, end := context.WithTimeout(t.Context(), recheckEvery/2)
 		defer end()
 		l.examine(ctx, s)
-		require.Equal(t, []time.Duration{0, lookAgain, 2 * lookAgain}, asked)
+		require.Equal(t, []time.Duration{0, recheckPause, 2 * recheckPause}, asked)
 	})
 }
 
@@ -248,11 +249,11 @@ func TestARefusalIsDescribedForWhoHasToMendIt(t *testing.T) {
 		require.Contains(t, text, words)
 	}
 	fifth := &trial{command: "EVALSHA", script: &script{text: "\n\n\n\nredis.call('DEL', KEYS[1])"}}
-	require.Equal(t, "DEL in a script", fifth.refused(errorAt("user_script:5: no")))
-	require.Equal(t, "EVALSHA", fifth.refused(errorAt("user_script:4: no")))
-	require.Equal(t, "EVALSHA", fifth.refused(errorAt("user_script:6: no")))
-	require.Equal(t, "EVALSHA", fifth.refused(errorAt("no")))
-	require.Equal(t, "SET", (&trial{command: "SET"}).refused(errorAt("user_script:1")))
+	require.Equal(t, "DEL in a script", fifth.refusedCommand(errorAt("user_script:5: no")))
+	require.Equal(t, "EVALSHA", fifth.refusedCommand(errorAt("user_script:4: no")))
+	require.Equal(t, "EVALSHA", fifth.refusedCommand(errorAt("user_script:6: no")))
+	require.Equal(t, "EVALSHA", fifth.refusedCommand(errorAt("no")))
+	require.Equal(t, "SET", (&trial{command: "SET"}).refusedCommand(errorAt("user_script:1")))
 }
 
 type errorAt string

@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// A program that has just started asks before there is a connection. It is about to be there, and what Redis holds is worth that wait:
-// so while the first attempt to connect is under way, a call waits for it, until nothing has come of it for firstWait, or for the time
-// for one operation where that is longer. Once the attempt has failed, or makes no progress, Redis is away, and nobody waits. The time
-// for an operation alone would not do: when a whole fleet starts at once, a server takes longer to let all of it in, and each process
-// would load for itself.
+// A program that has just started calls before there is a connection. The connection will soon be made, and the values in Redis are
+// worth that wait. So a call waits while the first attempt to connect is in progress, until the attempt has made no progress for
+// firstWait, or for the limit of one operation where that is longer. Once the attempt has failed, or makes no progress, Redis is
+// unavailable, and no call waits. The limit of an operation alone would not do: when a whole fleet starts at once, a server takes
+// longer to accept all of it, and each process would load for itself.
 
 const (
-	firstWait  = time.Second // how long calls wait for a first attempt to connect, from its beginning or its last step on
-	firstSteps = 3           // and no longer than for so many times that
+	firstWait  = time.Second // how long calls wait for a first attempt to connect, since its start or last progress
+	firstSteps = 3           // calls wait no longer than so many times firstWait
 )
 
-// A first is the first attempt to connect to something. It is over when there is a connection, or the attempt has failed. A nil one
-// is over.
+// A first is the first attempt to connect to something. It is over when there is a connection, or the attempt has failed. A nil
+// first is over.
 type first struct {
 	once   sync.Once
 	over   chan struct{}
 	wait   time.Duration
 	latest time.Time
-	until  atomic.Pointer[time.Time] // nobody waits any longer
+	until  atomic.Pointer[time.Time] // when waiting calls give up
 }
 
 func newFirst(opTimeout time.Duration) *first {
@@ -65,9 +65,9 @@ func (f *first) ended() bool {
 	}
 }
 
-// firsts are those of a topology.
+// firsts are the first attempts of a topology.
 type firsts struct {
-	found *first      // which servers there are
+	found *first      // to find out which servers there are
 	over  atomic.Bool // all first attempts
 }
 
@@ -80,7 +80,7 @@ func (s *Store) Connecting() bool {
 		return true
 	}
 	for _, l := range s.table.Load().nodes {
-		if !l.first.ended() && !l.idle() {
+		if !l.first.ended() && !l.hasNoSlots() {
 			return true
 		}
 	}
@@ -88,8 +88,8 @@ func (s *Store) Connecting() bool {
 	return false
 }
 
-// AwaitFirst waits while the first connections are being made to the servers of keys, or to all where none is given, until the
-// context ends or over is closed.
+// AwaitFirst waits while the first connections are being made to the servers of keys, or without keys to all servers, until ctx
+// ends or over is closed.
 func (s *Store) AwaitFirst(ctx context.Context, over <-chan struct{}, keys ...string) {
 	await := func(f *first) bool {
 		for !f.ended() {
@@ -124,7 +124,7 @@ func (s *Store) AwaitFirst(ctx context.Context, over <-chan struct{}, keys ...st
 		}
 	}
 	for _, l := range links {
-		if l != nil && !l.idle() && !await(l.first) {
+		if l != nil && !l.hasNoSlots() && !await(l.first) {
 			return
 		}
 	}

@@ -65,7 +65,7 @@ func TestTheSearchForServersMakesSteps(t *testing.T) {
 	tp := &topology{options: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}}, firsts: firsts{found: found}}
 	done := make(chan error, 1)
 	go func() {
-		at, views, err := tp.scout(t.Context(), []string{proxy.Addr()})
+		at, views, err := tp.discover(t.Context(), []string{proxy.Addr()})
 		if err == nil && (at != proxy.Addr() || views != nil) {
 			err = fmt.Errorf("%s, %v", at, views)
 		}

@@ -147,7 +147,7 @@ func TestWhoHasReadThatATagIsMissingIsToldOfItsInvalidation(t *testing.T) {
 	t.Cleanup(func() { memory.Close(); clock.Stop() })
 	fence := memory.Fence("%t:x", nil)
 	defer fence.End()
-	r := reader.Look(t.Context(), Look{Key: "%t:x", Fence: fence, Head: GenerationLen})[0]
+	r := reader.Get(t.Context(), Get{Key: "%t:x", Fence: fence, Head: GenerationLen})[0]
 	require.NoError(t, r.Err)
 	require.Empty(t, r.Value)
 	require.NotNil(t, r.Validity)

@@ -20,8 +20,8 @@ func TestAReadThatFindsNothingWhereItsSlotIsGivenAwayIsNotVouchedFor(t *testing.
 	// looks reads a key when the table says that its slot is given away.
 	look := func(key string) Read {
 		giving := *s.table.Load()
-		giving.moving, giving.leaving = true, slotSet{}
-		giving.leaving.add(slotOf(key))
+		giving.moving, giving.migrating = true, slotSet{}
+		giving.migrating.add(slotOf(key))
 		s.table.Store(&giving)
 		r := lookAt(t, s, memory, key)
 		require.NoError(t, r.Err)

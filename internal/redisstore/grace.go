@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// A grace is the time in which one operation may take longer than the limit, because the process has just started. It is short of processor
-// time then, and so is the rest of its fleet, which has started with it. Without the grace each process would find Redis too slow and
-// load for itself.
+// A grace is the time after the start of the process in which an operation may take longer than the limit. The process is short of
+// processor time then, and so is the rest of its fleet, which has started at once. Without the grace each process would find Redis
+// too slow and load for itself.
 type grace struct {
-	limit time.Duration // of one operation, when it is over
+	limit time.Duration // of one operation, after the grace
 	over  atomic.Bool
-	since atomic.Pointer[time.Time] // there was a connection
+	since atomic.Pointer[time.Time] // since when there has been a connection
 }
 
 // begin notes that there is a connection.
@@ -22,8 +22,8 @@ func (g *grace) begin() {
 	}
 }
 
-// answered notes that an operation took so long, with which the grace may be over. One that took the whole limit may have taken longer: that
-// is all that the heartbeat of a cluster says.
+// answered notes how long an operation took; a fast one may end the grace. An operation that took the whole limit may have taken
+// longer: the heartbeat of a cluster reports no more than the limit.
 func (g *grace) answered(took time.Duration) {
 	if took < g.limit && !g.over.Load() && g.since.Load() != nil {
 		g.over.Store(true)

@@ -45,7 +45,7 @@ func TestASlowHeartbeatDoesNotEndTheGrace(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	s.grace.since.Store(&later)
 	proxy.SetDelay(50 * time.Millisecond)
-	_, _ = s.ask(t.Context(), only(s), proxy.Addr())
+	_, _ = s.askNode(t.Context(), only(s), proxy.Addr())
 	require.False(t, s.grace.over.Load())
 	require.Zero(t, only(s).failed.Load())
 }

@@ -23,10 +23,10 @@ func TestAReadUnderWayWhenTrackingIsFoundMissingLeavesNothingBehind(t *testing.T
 	defer f.End()
 	held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" })
 	reads := make(chan []Read, 1)
-	go func() { reads <- s.Look(context.Background(), Look{Key: key, Fence: f}) }()
+	go func() { reads <- s.Get(context.Background(), Get{Key: key, Fence: f}) }()
 	held.Wait(t)
-	s.announcements.turn(new(near.Validity))
-	only(s).blind.Store(true)
+	s.announcements.rotate(new(near.Validity))
+	only(s).untracked.Store(true)
 	held.Release()
 	r := (<-reads)[0]
 	require.NoError(t, r.Err)

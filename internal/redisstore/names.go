@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// A namespace is what all names in Redis begin with, or what follows the brace of those that begin with one. An empty one
-// changes nothing.
+// A namespace is the prefix of all names in Redis. In a name with a leading brace it follows the brace. An empty namespace changes
+// nothing.
 type namespace string
 
-// name is what key is called in Redis.
+// name is the name of key in Redis.
 func (n namespace) name(key string) string { return string(n) + key }
 
-// own returns the key that is called name in Redis. It returns false for a name that is somebody else's.
+// own returns the key with this name in Redis, and false for a name outside of the namespace.
 func (n namespace) own(name string) (key string, ok bool) {
 	if n == "" {
 		return name, true
@@ -24,7 +24,7 @@ func (n namespace) own(name string) (key string, ok bool) {
 	return strings.CutPrefix(name, string(n))
 }
 
-// ownOf are the keys of those names that are not somebody else's.
+// ownOf returns the keys of those names that are in the namespace.
 func (n namespace) ownOf(names []string) []string {
 	if n == "" {
 		return names
@@ -38,8 +38,8 @@ func (n namespace) ownOf(names []string) []string {
 	return keys
 }
 
-// pattern is the one of Redis' for names whose keys match a pattern; an empty one matches all that begin as keys do. A
-// namespace holds nothing that has a meaning in patterns.
+// pattern is Redis' pattern of the names of the keys that match a pattern. An empty one matches all names that begin as keys do. A
+// namespace contains no special characters of patterns.
 func (n namespace) pattern(match string) string {
 	switch {
 	case n == "":
@@ -52,25 +52,8 @@ func (n namespace) pattern(match string) string {
 	return string(n) + match
 }
 
-// leaseKey is where the lease of key lies. An escaped key holds no braces, so the tag is the whole key.
-func leaseKey(key string) string { return "{" + key + "}!l" }
-
-// chunkKey is where a chunk lies, in the same slot of a cluster as its value.
-func chunkKey(key, nonce string, i int) string {
-	return "{" + key + "}!c:" + nonce + ":" + strconv.Itoa(i)
-}
-
-// KeyOfLease returns the key whose lease lies under name, if it is one.
-func KeyOfLease(name string) (key string, ok bool) {
-	const before, after = "{", "}!l"
-	if len(name) < len(before)+len(after) || name[:1] != before || name[len(name)-len(after):] != after {
-		return "", false
-	}
-	return name[len(before) : len(name)-len(after)], true
-}
-
-// isInternal reports whether a name is none of a key or a tag: that of a lease, of a chunk, or of what a process keeps for itself.
-// The server tells of changes of those too, since scripts read them.
+// isInternal reports whether a name is that of a lease, of a chunk, or of a key that a process keeps for itself, and not of a key
+// or a tag. The server pushes changes of those too, since scripts read them.
 func (n namespace) isInternal(name string) bool {
 	if name == "" {
 		return true
@@ -79,14 +62,55 @@ func (n namespace) isInternal(name string) bool {
 		return strings.HasSuffix(name, "}!l") || strings.Contains(name, "}!c:")
 	}
 	own, _ := strings.CutPrefix(name, string(n))
-	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, markName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
+	return strings.HasPrefix(own, probeName) || strings.HasPrefix(own, watermarkName) || strings.HasPrefix(own, watchName) || strings.HasPrefix(own, "%{")
+}
+
+// pair is the names of key and of its lease, as the scripts take them.
+func (s *Store) pair(key string) []string {
+	name := s.namespace.name(key)
+	return []string{name, leaseKey(name)}
+}
+
+// names are the names of keys in Redis.
+func (s *Store) names(keys []string) []string {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = s.namespace.name(key)
+	}
+	return names
+}
+
+// leaseKey is the name of the lease of key. An escaped key contains no braces, so the hash tag is the whole key.
+func leaseKey(key string) string { return "{" + key + "}!l" }
+
+// chunkKey is the name of a chunk, in the same slot of a cluster as its value.
+func chunkKey(key, nonce string, i int) string {
+	return "{" + key + "}!c:" + nonce + ":" + strconv.Itoa(i)
+}
+
+// KeyOfLease returns the key whose lease has this name, if it is the name of a lease.
+func KeyOfLease(name string) (key string, ok bool) {
+	const before, after = "{", "}!l"
+	if len(name) < len(before)+len(after) || name[:1] != before || name[len(name)-len(after):] != after {
+		return "", false
+	}
+	return name[len(before) : len(name)-len(after)], true
 }
 
 // LeasePattern is the pattern of the leases of the keys that match a pattern.
 func LeasePattern(match string) string { return leaseKey(match) }
 
-// ownName is a name of this process's that a node has: of a server that has everything the name itself, in a cluster the first of a row
-// that falls into a slot of the node.
+// Prefixes of keys of this process: of its watermark at each server, and of the key on which commands are tried.
+const (
+	watermarkName = "%mark:"
+	probeName     = "%probe:"
+)
+
+// watchName is the prefix of the keys by which connections are probed.
+const watchName = "%watch:"
+
+// ownName makes a name of this process that a node has. For a server that has all slots it is the name itself, in a cluster the
+// first of a row that falls into a slot of the node.
 func ownName(owned *slotSet, name string) string {
 	if owned == nil || owned.empty() {
 		return name
@@ -99,5 +123,5 @@ func ownName(owned *slotSet, name string) string {
 	return name
 }
 
-// mostNames are tried: enough for a node with a single slot, but for one time in e^64.
+// mostNames bounds how many names are tried: enough for a node with a single slot, but for one time in e^64.
 const mostNames = 64 * slots

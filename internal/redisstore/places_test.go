@@ -48,7 +48,7 @@ func TestNobodyWaitsLongerThanHeCanForAPlaceAmongTheRequests(t *testing.T) {
 					all.Go(func() {
 						ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 						defer cancel()
-						s.Look(ctx, Look{Key: key})
+						s.Get(ctx, Get{Key: key})
 					})
 				}
 				all.Wait()
@@ -59,7 +59,7 @@ func TestNobodyWaitsLongerThanHeCanForAPlaceAmongTheRequests(t *testing.T) {
 				now := only(s).session.Load()
 				return now != nil && len(now.places.taken) == 0
 			}, bound, time.Millisecond, "all places are free again")
-			require.Eventually(t, func() bool { return s.State().Up && s.Look(t.Context(), Look{Key: key})[0].Err == nil }, bound, time.Millisecond)
+			require.Eventually(t, func() bool { return s.State().Up && s.Get(t.Context(), Get{Key: key})[0].Err == nil }, bound, time.Millisecond)
 		})
 	}
 }
@@ -92,7 +92,7 @@ func TestAServerIsGivenUpByThoseWhoFindNoPlace(t *testing.T) {
 			case <-over:
 				return
 			default:
-				now.places.heard.Add(1)
+				now.places.replies.Add(1)
 			}
 		}
 	})

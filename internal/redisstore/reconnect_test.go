@@ -33,7 +33,7 @@ func TestAPlannedReconnectIsNoLoss(t *testing.T) {
 			s := up(t, o)
 			seen := map[*session]bool{}
 			require.Eventually(t, func() bool {
-				require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+				require.NoError(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 				_, errs := s.Remove(t.Context(), key)
 				require.Nil(t, errs)
 				seen[only(s).session.Load()] = true
@@ -79,7 +79,7 @@ func TestAConnectionLivesOnWhereNoneCanTakeItsPlace(t *testing.T) {
 	refuses.Store(true)
 	require.Eventually(t, func() bool { return refused.Load() > 0 }, bound, time.Millisecond)
 	for range 100 {
-		require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+		require.NoError(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 	}
 	require.True(t, s.State().Up)
 	server.Kill()
@@ -147,7 +147,7 @@ func TestWhatIsSentTakesItsTime(t *testing.T) {
 	t.Parallel()
 	answered := []rueidis.RedisResult{rueidis.NewResult(rueidis.RedisMessage{}, nil)}
 	failures := func(took time.Duration, sent int64) int32 {
-		l := &link{opTimeout: 10 * time.Millisecond, grace: &grace{limit: 10 * time.Millisecond}}
+		l := &link{breaker: breaker{opTimeout: 10 * time.Millisecond, grace: &grace{limit: 10 * time.Millisecond}}}
 		l.grace.over.Store(true)
 		l.note(context.Background(), new(session), took, sent, answered)
 		return l.failed.Load()

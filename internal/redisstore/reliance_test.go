@@ -59,7 +59,7 @@ func (r *recorder) Delete(keys []rueidis.RedisMessage) {
 
 func recorded(t *testing.T, addr string) (rueidis.Client, *recorder) {
 	r := &recorder{}
-	opt := settled(rueidis.ClientOption{
+	opt := withDefaults(rueidis.ClientOption{
 		InitAddress: []string{addr}, ForceSingleClient: true, ConnWriteTimeout: bound,
 		NewCacheStoreFn: func(rueidis.CacheStoreOption) rueidis.CacheStore { return r },
 	})

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// Connections may have a limited life (ClientOption.ConnLifetime): some networks drop older ones, and a name may stand for another
-// server by then. rueidis would close them under the commands of callers, and the link would be down until there is another. So
-// rueidis is told of no limit: another session is made while the one before is in use, takes its place, and nobody waits.
+// Connections may have a limited life (ClientOption.ConnLifetime): some networks drop older ones, and a host name may resolve to
+// another server by then. rueidis would close a connection with commands of callers in progress, and the link would be down until
+// there is a new one. So rueidis gets no limit. Instead, a new session is made while the old one is in use, and replaces it without a
+// wait.
 
-// newRenewal fires when a session that begins now has lived for nearly as long as it may: never, without a limit. It varies, so
-// that a fleet that was started together does not connect together.
+// newRenewal fires when a session that begins now has nearly reached its limit; never, without a limit. The time varies, so that a
+// fleet that was started at once does not reconnect at once.
 func newRenewal(life time.Duration) *time.Timer {
 	if life <= 0 {
 		return time.NewTimer(math.MaxInt64)
@@ -20,8 +21,8 @@ func newRenewal(life time.Duration) *time.Timer {
 	return time.NewTimer(life - rand.N(life/10+1))
 }
 
-// lostOrRenewed waits until the session in use is lost, or ctx ends, and returns nil; or until there is another one to take its
-// place as planned.
+// lostOrRenewed waits until the session in use is lost, or ctx ends, and returns nil. Or it returns the session that replaces it
+// as planned.
 func (l *link) lostOrRenewed(ctx context.Context, s *session, renewal *time.Timer) *session {
 	for {
 		select {
@@ -37,6 +38,6 @@ func (l *link) lostOrRenewed(ctx context.Context, s *session, renewal *time.Time
 		if next, err := l.try(ctx, l.options, true); err == nil {
 			return next
 		}
-		renewal.Reset(slowRefused) // the one in use is as good as it was
+		renewal.Reset(slowRefused) // the session in use is still sound
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// replicasPause is how long a server is asked to wait for its replicas at a time: a connection that says nothing for longer is
-// taken for broken.
+// replicasPause is how long one WAIT takes: a connection that is silent for longer is taken for broken.
 const replicasPause = 100 * time.Millisecond
 
-// Replicated waits until n replicas of each server have all that the server has confirmed so far, or ctx ends, or a server is lost.
+// Replicated waits until n replicas of each server have everything that the server has confirmed so far, or ctx ends, or a server
+// is lost.
 func (s *Store) Replicated(ctx context.Context, n int) error {
 	t := s.table.Load()
 	if len(t.nodes) == 0 {
@@ -22,8 +22,8 @@ func (s *Store) Replicated(ctx context.Context, n int) error {
 	defer cancel(nil)
 	var all sync.WaitGroup
 	for _, l := range t.nodes {
-		if l.idle() {
-			continue // what is written for it is written to the node that has the slots
+		if l.hasNoSlots() {
+			continue // writes go to the node that has the slots
 		}
 		all.Go(func() {
 			if err := l.replicated(ctx, n); err != nil {
@@ -35,11 +35,11 @@ func (s *Store) Replicated(ctx context.Context, n int) error {
 	return context.Cause(ctx)
 }
 
-// ErrLost means that a server was lost, and that another one may have taken its place.
+// ErrLost means that a server was lost, and another one may have replaced it.
 var ErrLost = errors.New("redis was lost")
 
-// replicated waits by a connection of its own: WAIT is about what was written by the same one, and nobody else can use it
-// meanwhile. Replication keeps the order of writes, so a replica that has what is written here has all that came before.
+// replicated uses a connection of its own: WAIT is about the writes of the same connection, and blocks it. Replication keeps the
+// order of writes, so a replica that has what is written here has all that came before.
 func (l *link) replicated(ctx context.Context, n int) error {
 	before := l.session.Load()
 	if before == nil {
@@ -57,7 +57,7 @@ func (l *link) replicated(ctx context.Context, n int) error {
 		return err
 	}
 	for {
-		// As any command: what rueidis knows to block goes by yet another connection.
+		// Sent as an arbitrary command: rueidis sends a command that it knows to block by yet another connection.
 		have, err := c.Do(ctx, c.B().Arbitrary("WAIT", strconv.Itoa(n), strconv.FormatInt(replicasPause.Milliseconds(), 10)).Build()).AsInt64()
 		if err == nil && l.session.Load() != before {
 			err = ErrLost

@@ -8,31 +8,30 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A batch is commands, each about one name. They are sent to the nodes of their names, to each in one round trip, and to all of
-// those at the same time.
+// A batch is commands, each for one name. They are sent to the nodes of their names: to each node in one round trip, to all nodes
+// at the same time.
 type batch struct {
 	names []string
 	plain func(c rueidis.Client, i int) rueidis.Completed
-	// cached, unless nil, is how a read is sent whose name the server is to watch. What is asked of a node that is only about to
-	// get the name is not watched.
-	cached func(to *session, i int) rueidis.CacheableTTL
-	most   int  // commands that are sent to a node at once, pipeline unless set
-	bulk   bool // by the second client: what carries much, and what goes over many keys, which the server is not to remember
-	slow   bool // not in a hurry: see portion
-	// answered, unless nil, is told of each answer and who gave it. Of answers to different commands it may be told at the same
-	// time.
+	// cached, unless nil, builds a tracked read. A read that is sent with ASKING, to a node that is only about to get the name, is
+	// not tracked.
+	cached     func(to *session, i int) rueidis.CacheableTTL
+	most       int  // most commands that are sent to a node at once; pipeline unless set
+	bulk       bool // use the second client: for large values, and for scans of many keys, which the server is not to track
+	inPortions bool // see portion
+	// answered, unless nil, is called with each answer and its link. Calls for different commands may be concurrent.
 	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
 }
 
-// pipeline is how many commands are sent at once. More would keep others who use the connection waiting, and the connection
-// itself from answering in time whether it is alive.
+// pipeline is how many commands are sent at once. More would delay other users of the connection, and the answer by which the
+// connection itself is found to be alive.
 const pipeline = 1000
 
-// mostRedirects bounds how often a command is sent to the node that another one has named. A slot moves once, as a rule.
+// mostRedirects bounds how often a command is redirected. A slot moves once, as a rule.
 const mostRedirects = 2
 
-// each sends commands, or none under a context that has ended: where a connection is due to be made again, rueidis would try so
-// under that context, and others who wait for the same connection would share the failure.
+// each sends commands, or none under a context that has ended: rueidis may have to reconnect, would do so under that context, and
+// other callers that wait for the same connection would share the failure.
 func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	t := s.table.Load()
 	if only := t.only(); only != nil {
@@ -55,7 +54,8 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	}
 }
 
-// A destination is a node, and whether it has to be told that another one has sent us: it is about to get the slot.
+// A destination is a node, and whether commands for it need ASKING: it is about to get the slot, and another node has redirected
+// us.
 type destination struct {
 	link   *link
 	asking bool
@@ -80,7 +80,7 @@ func (s *Store) sendAll(ctx context.Context, groups map[destination][]int, b *ba
 	others.Wait()
 }
 
-// redirected are those commands that a node has sent elsewhere.
+// redirected returns the commands that a node has redirected, by their new destinations.
 func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int {
 	t := s.table.Load()
 	var groups map[destination][]int
@@ -99,7 +99,7 @@ func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int 
 		if moved {
 			signal(s.outdated) // the table is out of date
 		}
-		if l := t.pointedTo(addr); l != nil {
+		if l := t.redirectTarget(addr); l != nil {
 			if groups == nil {
 				groups = make(map[destination][]int)
 			}
@@ -110,7 +110,7 @@ func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int 
 	return groups
 }
 
-// send sends those commands of b whose indices are given, nil for all, to one node.
+// send sends to one node those commands of b whose indices are given, all for nil.
 func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bool) []rueidis.RedisResult {
 	if l == nil {
 		return unsent(make([]rueidis.RedisResult, 0, len(b.names)), len(b.names), ErrUnavailable)
@@ -124,7 +124,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		most = pipeline
 	}
 	if asking {
-		most = min(most, pipeline/4) // which are twice as many commands, and rueidis sends very many of them by a connection of their own
+		most = min(most, pipeline/4) // ASKING doubles the commands, and rueidis sends very many of them by a connection of their own
 	}
 	results := make([]rueidis.RedisResult, 0, n)
 	for len(results) < n {
@@ -161,9 +161,9 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		switch {
 		case err != nil:
 			if l.session.Load() == nil {
-				err = ErrUnavailable // which is why its time is over: it has waited for a connection
+				err = ErrUnavailable // the context ended while the caller waited for a connection
 			}
-		case b.slow:
+		case b.inPortions:
 			err = l.portion(ctx, next)
 		default:
 			if err = next(ctx); err == nil {
@@ -194,75 +194,7 @@ func unsent(results []rueidis.RedisResult, n int, err error) []rueidis.RedisResu
 	return results
 }
 
-// place waits for a place on the connection of by. Where a server has said nothing for as long as somebody may wait for it, it
-// counts as one that does not answer, though it was not asked.
-func (l *link) place(ctx context.Context, now, by *session) error {
-	silent, err := by.places.take(ctx)
-	switch {
-	case err != nil:
-		if silent && !CallersOwn(ctx) {
-			l.fail(now, err)
-		}
-		return err
-	case l.session.Load() != now: // it was lost while we waited
-		by.places.give(nil)
-		return ErrUnavailable
-	}
-	return nil
-}
-
-// sendPlain also returns how many bytes it has sent.
-func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (answers []rueidis.RedisResult, size int64) {
-	if to-from == 1 {
-		cmd := build(c, from)
-		size = sizeOf(cmd)
-		return []rueidis.RedisResult{c.Do(ctx, cmd)}, size
-	}
-	cmds := make(rueidis.Commands, to-from)
-	for i := range cmds {
-		cmds[i] = build(c, from+i)
-		size += sizeOf(cmds[i])
-	}
-	return c.DoMulti(ctx, cmds...), size
-}
-
-// sizeOf is how many bytes a command has, which rueidis takes back once it is sent.
-func sizeOf(cmd rueidis.Completed) (size int64) {
-	for _, arg := range cmd.Commands() {
-		size += int64(len(arg))
-	}
-	return size
-}
-
-func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.CacheableTTL) []rueidis.RedisResult {
-	if to-from == 1 {
-		ct := build(from)
-		return []rueidis.RedisResult{s.client.DoCache(ctx, ct.Cmd, ct.TTL)}
-	}
-	cmds := make([]rueidis.CacheableTTL, to-from)
-	for i := range cmds {
-		cmds[i] = build(from + i)
-	}
-	return s.client.DoMultiCache(ctx, cmds...)
-}
-
-// sendAsking is sendPlain to a node that does not have the slot yet. ASKING is good for the one command behind it.
-func sendAsking(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (results []rueidis.RedisResult, size int64) {
-	cmds := make(rueidis.Commands, 0, 2*(to-from))
-	for i := from; i < to; i++ {
-		cmd := build(c, i)
-		size += sizeOf(cmd)
-		cmds = append(cmds, c.B().Asking().Build(), cmd)
-	}
-	answers := c.DoMulti(ctx, cmds...)
-	results = make([]rueidis.RedisResult, 0, to-from)
-	for i := 1; i < len(answers); i += 2 {
-		results = append(results, answers[i])
-	}
-	return results, size
-}
-
-// onEach sends one command to each node that has slots, and returns its errors.
+// onEach sends one command to each node that has slots, and returns the errors.
 func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Client, l *link) rueidis.Completed) []error {
 	t := s.table.Load()
 	if len(t.nodes) == 0 {
@@ -271,67 +203,16 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 	errs := make([]error, len(t.nodes))
 	var all sync.WaitGroup
 	for i, l := range t.nodes {
-		if l.idle() {
+		if l.hasNoSlots() {
 			continue
 		}
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
-				names: make([]string, 1), slow: slow, bulk: slow,
+				names: make([]string, 1), inPortions: slow, bulk: slow,
 				plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) },
 			}, nil, false))
 		})
 	}
 	all.Wait()
 	return errs
-}
-
-// A call is one run of a script. Its first key says which node runs it.
-type call struct {
-	script     *script
-	keys, args []string
-}
-
-// run executes scripts in one round trip for each node, on each in their order. A server that does not know one of them costs a
-// second one: for those, and for all behind the first of them that can be repeated, so that their order stays.
-func (s *Store) run(ctx context.Context, calls []call) []rueidis.RedisResult {
-	return s.runAs(ctx, calls, batch{})
-}
-
-// runAs is run in the way that b has.
-func (s *Store) runAs(ctx context.Context, calls []call, b batch) []rueidis.RedisResult {
-	b.names = make([]string, len(calls))
-	for i, k := range calls {
-		b.names[i] = k.keys[0]
-	}
-	b.plain = func(c rueidis.Client, i int) rueidis.Completed {
-		k := calls[i]
-		return c.B().Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
-	}
-	results := s.each(ctx, b)
-	var unknown []int
-	for i, r := range results {
-		e, ok := rueidis.IsRedisErr(r.Error())
-		if ok && e.IsNoScript() || len(unknown) > 0 && calls[i].script.repeatable {
-			unknown = append(unknown, i)
-		}
-	}
-	if len(unknown) == 0 {
-		return results
-	}
-	names := b.names
-	b.names = make([]string, len(unknown))
-	for j, i := range unknown {
-		b.names[j] = names[i]
-	}
-	b.plain = func(c rueidis.Client, j int) rueidis.Completed {
-		k := calls[unknown[j]]
-		return c.B().Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
-	}
-	if answered := b.answered; answered != nil {
-		b.answered = func(l *link, sent time.Time, j int, r rueidis.RedisResult) { answered(l, sent, unknown[j], r) }
-	}
-	for j, r := range s.each(ctx, b) {
-		results[unknown[j]] = r
-	}
-	return results
 }

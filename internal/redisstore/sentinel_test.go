@@ -42,7 +42,7 @@ func TestASentinelThatErrsIsPassedOver(t *testing.T) {
 			s := up(t, o)
 			first := only(s).session.Load()
 			for range 100 {
-				require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+				require.NoError(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 			}
 			require.Same(t, first, only(s).session.Load())
 			require.Len(t, states, 1, "it came up once")
@@ -80,7 +80,7 @@ func TestSentinelsThatAreLostCostNothing(t *testing.T) {
 				sentinel.Kill()
 				require.Eventually(t, func() bool { return proxies[i].Connections() == 0 }, bound, time.Millisecond)
 				for range 100 {
-					require.NoError(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+					require.NoError(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 				}
 			}
 			require.Same(t, first, only(s).session.Load())
@@ -152,7 +152,7 @@ func TestASentinelThatSwallowsPacketsHoldsUpNobodyForLong(t *testing.T) {
 			require.EqualValues(t, 1, swallowed.Load())
 		})
 	}
-	o := settled(rueidis.ClientOption{})
+	o := withDefaults(rueidis.ClientOption{})
 	require.Equal(t, dialTimeout, o.Sentinel.Dialer.Timeout)
 	require.Equal(t, keepAlive, o.Sentinel.Dialer.KeepAlive, "or one that hangs is waited for without end")
 	require.Equal(t, dialTimeout, atLeast(0))

@@ -109,7 +109,7 @@ func fillOne(t *testing.T, s *Store, nonce, value string, life time.Duration) Ou
 func TestALeaseIsGrantedToOneAndItsFillIsStored(t *testing.T) {
 	t.Parallel()
 	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
-		require.Equal(t, []Read{{}}, s.Look(t.Context(), Look{Key: key}))
+		require.Equal(t, []Read{{}}, s.Get(t.Context(), Get{Key: key}))
 		first := acquireOne(t, s, "first", Rejected{})
 		require.True(t, first.Granted)
 		require.Positive(t, first.Now)
@@ -161,7 +161,7 @@ func TestARejectedValueCanBeReplacedAndNoOther(t *testing.T) {
 		require.True(t, acquireOne(t, s, "m", Rejected{}).Granted, "an empty value is none of ours, and read as none")
 		do("DEL", lease, key)
 		do("RPUSH", key, "x")
-		require.True(t, IsWrongType(s.Look(t.Context(), Look{Key: key})[0].Err))
+		require.True(t, IsWrongType(s.Get(t.Context(), Get{Key: key})[0].Err))
 		require.True(t, acquireOne(t, s, "l", Rejected{}).Granted, "what is no string is no value")
 		require.Equal(t, Stored, fillOne(t, s, "l", "good", time.Minute))
 	})
@@ -276,7 +276,7 @@ func TestEachKeyOfABatchHasItsOwnAnswer(t *testing.T) {
 		do("SET", "a", "value")
 		do("SET", "{b}!l", "another's", "PX", "60000")
 		do("RPUSH", "l", "x")
-		reads := s.Look(t.Context(), Look{Key: "a"}, Look{Key: "b"}, Look{Key: "l"})
+		reads := s.Get(t.Context(), Get{Key: "a"}, Get{Key: "b"}, Get{Key: "l"})
 		require.Equal(t, "value", string(reads[0].Value))
 		require.Equal(t, Read{}, reads[1])
 		require.Error(t, reads[2].Err)
@@ -284,7 +284,7 @@ func TestEachKeyOfABatchHasItsOwnAnswer(t *testing.T) {
 		require.True(t, asked[0].Present)
 		require.False(t, asked[1].Granted)
 		require.True(t, asked[2].Granted)
-		require.Empty(t, s.Look(t.Context()))
+		require.Empty(t, s.Get(t.Context()))
 		require.Empty(t, grants(s.Acquire(t.Context(), nil)))
 	})
 }
@@ -292,7 +292,7 @@ func TestEachKeyOfABatchHasItsOwnAnswer(t *testing.T) {
 func TestWithoutAConnectionEveryOperationFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := open(t, Options{Client: clientOf("127.0.0.1:1")})
-	require.ErrorIs(t, s.Look(t.Context(), Look{Key: key})[0].Err, ErrUnavailable)
+	require.ErrorIs(t, s.Get(t.Context(), Get{Key: key})[0].Err, ErrUnavailable)
 	require.ErrorIs(t, grants(s.Acquire(t.Context(), nil, Request{Key: key}))[0].Err, ErrUnavailable)
 	_, errs := s.Fill(t.Context(), Filling{Key: key})
 	require.ErrorIs(t, errs[0], ErrUnavailable)
@@ -312,7 +312,7 @@ func TestEachChangeOfStateIsToldOnce(t *testing.T) {
 	require.True(t, (<-states).Up)
 	server.Kill()
 	for range 10 {
-		s.Look(t.Context(), Look{Key: key})
+		s.Get(t.Context(), Get{Key: key})
 	}
 	down := <-states
 	require.False(t, down.Up)
@@ -328,15 +328,15 @@ func TestAServerThatAnswersWithErrorsIsNotGivenUp(t *testing.T) {
 	s := connected(t, server.Addr())
 	server.MustDo(t, "RPUSH", key, "x")
 	for range 10 * tripAfter {
-		require.Error(t, s.Look(t.Context(), Look{Key: key})[0].Err)
+		require.Error(t, s.Get(t.Context(), Get{Key: key})[0].Err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 10 * tripAfter {
-		require.Error(t, s.Look(ctx, Look{Key: key})[0].Err, "nor for callers that have left")
+		require.Error(t, s.Get(ctx, Get{Key: key})[0].Err, "nor for callers that have left")
 	}
 	require.True(t, s.State().Up)
-	require.NoError(t, s.Look(t.Context(), Look{Key: "other"})[0].Err)
+	require.NoError(t, s.Get(t.Context(), Get{Key: "other"})[0].Err)
 }
 
 func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
@@ -346,7 +346,7 @@ func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
 	read := func(ctx context.Context) error {
 		ctx, cancel := s.Budget(ctx, 0, 1)
 		defer cancel()
-		return s.Look(ctx, Look{Key: key})[0].Err
+		return s.Get(ctx, Get{Key: key})[0].Err
 	}
 	require.Eventually(t, func() bool { return read(t.Context()) == nil && s.grace.over.Load() }, bound, time.Millisecond)
 	server.Pause()
@@ -587,8 +587,8 @@ func TestDescribeTellsTheKindAndNothingElse(t *testing.T) {
 	require.Equal(t, "redis did not answer in time", Describe(os.ErrDeadlineExceeded))
 	require.Equal(t, "the connection to redis failed", Describe(errors.New("dial tcp canary:6379")))
 	server := redistest.Start(t)
-	err := connected(t, server.Addr()).Look(t.Context(), Look{Key: key})[0].Err
+	err := connected(t, server.Addr()).Get(t.Context(), Get{Key: key})[0].Err
 	require.NoError(t, err)
 	server.MustDo(t, "RPUSH", key, "x")
-	require.Equal(t, "redis answered WRONGTYPE", Describe(connected(t, server.Addr()).Look(t.Context(), Look{Key: key})[0].Err))
+	require.Equal(t, "redis answered WRONGTYPE", Describe(connected(t, server.Addr()).Get(t.Context(), Get{Key: key})[0].Err))
 }

@@ -116,7 +116,7 @@ func tellsOf(t *testing.T, s *Store, key string) {
 	t.Cleanup(memory.Close)
 	f := memory.Fence(key, nil)
 	t.Cleanup(f.End)
-	require.NoError(t, s.Look(t.Context(), Look{Key: key, Fence: f})[0].Err)
+	require.NoError(t, s.Get(t.Context(), Get{Key: key, Fence: f})[0].Err)
 }
 
 func TestAScanSeesEveryKeyOfEachPattern(t *testing.T) {

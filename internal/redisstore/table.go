@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// slots is how many parts a cluster divides its keys into. The Redis Cluster specification calls them hash slots.
+// slots is how many hash slots a cluster divides its keys into.
 const slots = 16384
 
-// slotOf is the slot of a name: the CRC16 (XMODEM) of what is between its first pair of braces, unless that is nothing, or else
-// of the whole.
+// slotOf is the slot of a name: the CRC16 (XMODEM) of the text between its first pair of braces, if there is any, or else of the
+// whole name.
 func slotOf(name string) uint16 {
 	if i := strings.IndexByte(name, '{'); i >= 0 {
 		if n := strings.IndexByte(name[i+1:], '}'); n > 0 {
@@ -38,7 +38,7 @@ var crcTable = func() (t [256]uint16) {
 	return t
 }()
 
-// A slotSet is some of the slots.
+// A slotSet is a set of slots.
 type slotSet [slots / 64]uint64
 
 func (s *slotSet) add(slot uint16)      { s[slot/64] |= 1 << (slot % 64) }
@@ -54,7 +54,7 @@ func (s *slotSet) full() bool {
 	return true
 }
 
-// of is what s and other have both.
+// of is the intersection of s and other.
 func (s *slotSet) of(other *slotSet) *slotSet {
 	both := new(slotSet)
 	for i := range s {
@@ -65,7 +65,7 @@ func (s *slotSet) of(other *slotSet) *slotSet {
 
 func (s *slotSet) empty() bool { return *s == slotSet{} }
 
-// less reports whether s lacks something that other has.
+// less reports whether s lacks a slot that other has.
 func (s *slotSet) less(other *slotSet) bool {
 	for i := range s {
 		if other[i]&^s[i] != 0 {
@@ -78,17 +78,17 @@ func (s *slotSet) less(other *slotSet) bool {
 // nobody is the number of no node.
 const nobody = ^uint16(0)
 
-// A table says which node has which slot. It is never changed: another one takes its place.
+// A table says which node has which slot. It is never changed: a new table replaces it.
 type table struct {
-	nodes   []*link // those that have slots, or are about to get some, or the one server that has all
-	addrs   []string
-	named   map[string]uint16 // the number of each node by what it is called when it is pointed to
-	slots   []uint16          // of each slot its node, by number, or nobody; nil where one server has all, or nothing is known
-	leaving slotSet           // the slots whose keys their nodes give away
-	moving  bool              // keys of some slots are on their way from one node to another
+	nodes     []*link // those with slots, or about to get some, or the one server that has all
+	addrs     []string
+	named     map[string]uint16 // the number of each node by its addresses in redirects
+	slots     []uint16          // the number of each slot's node, or nobody; nil where one server has all, or nothing is known
+	migrating slotSet           // the slots whose keys are moving away from their nodes
+	moving    bool              // keys of some slots are moving from one node to another
 }
 
-// only is the server that has all, nil in a cluster.
+// only is the server that has all slots, nil in a cluster.
 func (t *table) only() *link {
 	if t.slots == nil && len(t.nodes) == 1 {
 		return t.nodes[0]
@@ -96,7 +96,7 @@ func (t *table) only() *link {
 	return nil
 }
 
-// sole is the only server there is, in a cluster or not; nil if there are several, or none is known.
+// sole is the only server, in a cluster or not; nil if there are several, or none is known.
 func (t *table) sole() *link {
 	if len(t.nodes) == 1 {
 		return t.nodes[0]
@@ -115,11 +115,12 @@ func (t *table) of(name string) *link {
 	return nil
 }
 
-// gives reports whether the node that has name gives it away: if it does not have the key, another node has it, or makes it.
-func (t *table) gives(name string) bool { return t.moving && t.leaving.has(slotOf(name)) }
+// migrates reports whether the slot of name is moving away from its node. A key that is missing there is at another node, or will
+// be created there.
+func (t *table) migrates(name string) bool { return t.moving && t.migrating.has(slotOf(name)) }
 
-// pointedTo is the node that another one has pointed to, nil if it is not known.
-func (t *table) pointedTo(addr string) *link {
+// redirectTarget is the node with this address in a redirect, nil if it is not known.
+func (t *table) redirectTarget(addr string) *link {
 	if n, ok := t.named[addr]; ok {
 		return t.nodes[n]
 	}
@@ -149,9 +150,9 @@ func (t *table) complete() bool {
 	return true
 }
 
-// same reports whether t and other have the same nodes and say the same of every slot.
+// same reports whether t and other have the same nodes and the same owner of every slot.
 func (t *table) same(other *table) bool {
-	if t.moving != other.moving || t.leaving != other.leaving || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
+	if t.moving != other.moving || t.migrating != other.migrating || len(t.slots) != len(other.slots) || len(t.addrs) != len(other.addrs) {
 		return false
 	}
 	for _, addr := range t.addrs {

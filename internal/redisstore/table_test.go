@@ -83,7 +83,7 @@ func TestANameOfOnesOwnIsInASlotOfTheNode(t *testing.T) {
 // testTable is a table of two nodes and one that is about to get a slot, made as it is from views.
 func testTable(t *testing.T, lines ...string) (*topology, *table) {
 	t.Helper()
-	v, err := parseView(nodes(lines...), "asked:6379", false)
+	v, err := parseNodeView(nodes(lines...), "asked:6379", false)
 	require.NoError(t, err)
 	topo := &topology{newLink: func(owned *slotSet) *link {
 		// It never connects.
@@ -96,7 +96,7 @@ func testTable(t *testing.T, lines ...string) (*topology, *table) {
 	topo.stop, topo.done = func() {}, make(chan struct{})
 	close(topo.done)
 	topo.options.InitAddress = []string{"127.0.0.1:1"}
-	topo.apply([]view{v})
+	topo.apply([]nodeView{v})
 	t.Cleanup(topo.Close)
 	return topo, topo.table.Load()
 }
@@ -114,13 +114,13 @@ func TestATableSaysWhoHasAName(t *testing.T) {
 	one, two, three := table.byAddr("127.0.0.1:1"), table.byAddr("127.0.0.2:1"), table.byAddr("127.0.0.3:1")
 	require.Same(t, two, table.of("foo"))
 	require.Same(t, one, table.of("bar"))
-	require.False(t, one.idle())
-	require.True(t, three.idle())
+	require.False(t, one.hasNoSlots())
+	require.True(t, three.hasNoSlots())
 	require.Nil(t, table.byAddr("127.0.0.4:1"), "a replica")
-	require.Same(t, one, table.pointedTo("127.0.0.1:1"))
-	require.Same(t, one, table.pointedTo("one:1"), "nodes may point to each other by name")
-	require.Same(t, three, table.pointedTo("127.0.0.3:1"))
-	require.Nil(t, table.pointedTo("127.0.0.4:1"))
+	require.Same(t, one, table.redirectTarget("127.0.0.1:1"))
+	require.Same(t, one, table.redirectTarget("one:1"), "nodes may point to each other by name")
+	require.Same(t, three, table.redirectTarget("127.0.0.3:1"))
+	require.Nil(t, table.redirectTarget("127.0.0.4:1"))
 	require.False(t, table.complete(), "nobody has the last slot")
 	require.True(t, table.moving)
 }
@@ -175,14 +175,14 @@ func TestWhatANewNodeMayHaveForgotten(t *testing.T) {
 			t.Parallel()
 			topo, before := testTable(t, a, other)
 			for _, l := range before.nodes {
-				require.False(t, l.handed.Load(), "the first ones of all")
+				require.False(t, l.handedOver.Load(), "the first ones of all")
 			}
-			v, err := parseView(nodes(c.next...), "asked:6379", false)
+			v, err := parseNodeView(nodes(c.next...), "asked:6379", false)
 			require.NoError(t, err)
-			topo.apply([]view{v})
+			topo.apply([]nodeView{v})
 			l := topo.table.Load().byAddr("127.0.0.3:1")
 			require.NotNil(t, l)
-			require.Equal(t, c.handed, l.handed.Load())
+			require.Equal(t, c.handed, l.handedOver.Load())
 		})
 	}
 }

@@ -88,14 +88,14 @@ func TestCloseWhileACallerReads(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
 	s := up(t, inCluster(cluster.Addrs()...))
-	var looks []Look
+	var looks []Get
 	for i := range 30 {
-		looks = append(looks, Look{Key: "cat:" + strconv.Itoa(i)})
+		looks = append(looks, Get{Key: "cat:" + strconv.Itoa(i)})
 	}
 	failed := make(chan error, 1)
 	go func() {
 		for {
-			for _, r := range s.Look(context.Background(), looks...) {
+			for _, r := range s.Get(context.Background(), looks...) {
 				if r.Err != nil {
 					failed <- r.Err
 					return
@@ -205,10 +205,10 @@ func TestWhatHasGoneToANewNodeIsFoundAndRemoved(t *testing.T) {
 	}, bound, 10*time.Millisecond)
 	require.Contains(t, seen, key)
 	require.True(t, s.State().Up, "nothing is amiss")
-	require.NoError(t, s.Mark(t.Context(), 7))
+	require.NoError(t, s.WriteWatermark(t.Context(), 7))
 	require.NoError(t, s.Writable(t.Context()))
 	require.NoError(t, s.Replicated(t.Context(), 0))
-	r := s.Look(t.Context(), Look{Key: key})[0]
+	r := s.Get(t.Context(), Get{Key: key})[0]
 	require.NoError(t, r.Err)
 	require.NotEmpty(t, r.Value)
 	_, errs := s.Remove(t.Context(), key)
@@ -221,7 +221,7 @@ func TestWhatHasGoneToANewNodeIsFoundAndRemoved(t *testing.T) {
 	require.Eventually(t, func() bool {
 		at := s.table.Load()
 		l := at.byAddr(to.Addr())
-		return l != nil && !l.idle() && at.of(key) == l && l.Up()
+		return l != nil && !l.hasNoSlots() && at.of(key) == l && l.Up()
 	}, bound, time.Millisecond)
 }
 
@@ -236,7 +236,7 @@ func TestWhatIsReadAtANodeThatIsAboutToGetItIsNotVouchedFor(t *testing.T) {
 	require.Eventually(t, func() bool {
 		f := memory.Fence(key, nil)
 		defer f.End()
-		r := s.Look(t.Context(), Look{Key: key, Fence: f})[0]
+		r := s.Get(t.Context(), Get{Key: key, Fence: f})[0]
 		require.Nil(t, r.Validity)
 		return r.Err == nil && r.Value != nil
 	}, bound, 10*time.Millisecond)
@@ -271,7 +271,7 @@ func TestScoutsAreSentOutSeldomWhereNoNodeLetsUsIn(t *testing.T) {
 		}
 		top.table.Store(table)
 		for range looks {
-			top.look(t.Context())
+			top.refresh(t.Context())
 		}
 		require.Equal(t, test.scouts, dials.Load(), test.causes)
 	}

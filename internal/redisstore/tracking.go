@@ -10,44 +10,44 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// tracking listens to what the server says of the keys that were read through it. rueidis hands the messages of each
-// connection to a CacheStore of its own, in the order in which they came; the ones given to it here store nothing.
+// tracking receives the server's pushes about the keys that were read. rueidis passes the messages of each connection, in their
+// order, to a CacheStore of that connection. The CacheStores given to it here store nothing.
 //
-// A read that is to be remembered has a number of its own, which travels in its request: see trackedStart. rueidis shows the
-// request beside its reply, so it is known which read a reply belongs to, and by which connection it came. In the place of the
-// reply the fence of the read is armed, and the connection's validity handed out.
+// A tracked read has a number of its own, which is part of its request: see trackedStart. rueidis passes the request along with
+// the reply. So it is known which read a reply belongs to, and on which connection it came. At the position of the reply the fence
+// of the read is armed, and the connection's validity is handed out.
 //
-// Every connection is in the mode in which the server remembers each key that is read (CLIENT TRACKING ON OPTOUT, and no read is
-// ever opted out), so a reply that has come is one that the server will tell of. With OPTIN, the request that switches it on for
+// Every connection is in the mode in which the server tracks each key that is read (CLIENT TRACKING ON OPTOUT, and no read is ever
+// opted out). So for every reply that has come, the server will push changes. With OPTIN, the request that enables tracking for
 // one read can be refused while the read behind it is answered, and rueidis does not show that.
 type tracking struct {
-	pushed func(key string) // told each key that somebody has changed
-	gap    func()           // told when a connection has broken, or everything was flushed
+	pushed func(key string) // called with each key that another client has changed
+	gap    func()           // called when a connection has broken, or everything was flushed
 	now    func() int64
 
 	mu      sync.Mutex
-	pending map[uint64]*look    // by their numbers; guarded by mu
-	last    uint64              // the number of the last read; guarded by mu
-	probes  map[string][]*probe // by the names of keys that servers are tried with; guarded by mu
+	pending map[uint64]*trackedRead // by their numbers; guarded by mu
+	last    uint64                  // the number of the last read; guarded by mu
+	probes  map[string][]*probe     // by the names of their keys; guarded by mu
 }
 
-// A look is a tracked read under way.
-type look struct {
-	number   uint64 // of the request that was sent last, 0 where it is not tracked
+// A trackedRead is a tracked read in progress.
+type trackedRead struct {
+	number   uint64 // of the last request for it, 0 where that is not tracked
 	fence    *near.Fence
 	validity *near.Validity // once its reply has come
 }
 
-// begin notes a read that is about to be sent. Without a fence there is nothing to note.
-func (t *tracking) begin(f *near.Fence) *look {
+// beginRead notes a read that is about to be sent. A read without a fence needs nothing.
+func (t *tracking) beginRead(f *near.Fence) *trackedRead {
 	if f == nil {
 		return nil
 	}
-	return &look{fence: f}
+	return &trackedRead{fence: f}
 }
 
-// sending gives a read that is about to be sent its number, another one each time that it is sent.
-func (t *tracking) sending(l *look) (number uint64) {
+// numberRead gives a read a new number each time that it is about to be sent.
+func (t *tracking) numberRead(l *trackedRead) (number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last++
@@ -56,22 +56,22 @@ func (t *tracking) sending(l *look) (number uint64) {
 	}
 	delete(t.pending, l.number)
 	if t.pending == nil {
-		t.pending = make(map[uint64]*look)
+		t.pending = make(map[uint64]*trackedRead)
 	}
 	l.number, l.validity = t.last, nil
 	t.pending[l.number] = l
 	return l.number
 }
 
-// reads is how many there have been that were to be remembered.
+// reads is how many tracked reads were sent.
 func (t *tracking) reads() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.last
 }
 
-// untracked notes that a read is sent where the server does not remember it.
-func (t *tracking) untracked(l *look) {
+// markUntracked notes that a read is sent without tracking.
+func (t *tracking) markUntracked(l *trackedRead) {
 	if l == nil {
 		return
 	}
@@ -81,9 +81,9 @@ func (t *tracking) untracked(l *look) {
 	l.number, l.validity = 0, nil
 }
 
-// end gives the validity of a read, if its reply has come in the right way.
-func (t *tracking) end(l *look) *near.Validity {
-	if l == nil || l.number == 0 { // whoever found no place to be sent waits for no lock either
+// endRead returns the validity of a read, nil unless its reply came on a tracked connection.
+func (t *tracking) endRead(l *trackedRead) *near.Validity {
+	if l == nil || l.number == 0 { // a read that found no place to be sent must not wait for a lock either
 		return nil
 	}
 	t.mu.Lock()
@@ -92,9 +92,9 @@ func (t *tracking) end(l *look) *near.Validity {
 	return l.validity
 }
 
-// A tracked read is a GETRANGE whose start is so far before the beginning of every value that the server takes it for 0: the
-// number of the read is in its lower digits. All starts have the same length, since rueidis shows the arguments without a
-// separator.
+// A tracked read is a GETRANGE whose start is so far before the beginning of every value that the server takes it for 0. The
+// number of the read is in the lower digits of the start. All starts have the same length, since rueidis shows the arguments
+// without a separator.
 const (
 	startBase   = 100_000_000_000_000_000
 	startDigits = 18
@@ -102,7 +102,7 @@ const (
 
 func trackedStart(number uint64) int64 { return -startBase - int64(number) }
 
-// numberOf reads the number of a read from its command as rueidis shows it: the name, then all arguments but the key.
+// numberOf parses the number of a read from its command as rueidis shows it: the name, then all arguments but the key.
 func numberOf(cmd string) (number uint64, ok bool) {
 	const before = "GETRANGE-"
 	if len(cmd) < len(before)+startDigits || cmd[:len(before)] != before {
@@ -115,29 +115,29 @@ func numberOf(cmd string) (number uint64, ok bool) {
 	return n - startBase, true
 }
 
-// wire listens to one connection.
-type wire struct {
+// trackedConn receives the messages of one connection.
+type trackedConn struct {
 	t        *tracking
-	of       *session
+	session  *session
 	broken   func(cause error)
 	mu       sync.Mutex
-	validity *near.Validity // until the next gap; guarded by mu
-	missing  *near.Validity // likewise, for what was found missing; guarded by mu
-	given    bool           // somebody has one of them; guarded by mu
+	validity *near.Validity // valid until the next gap; guarded by mu
+	missing  *near.Validity // likewise, for keys that were found missing; guarded by mu
+	given    bool           // a read has got one of them; guarded by mu
 }
 
-// newWire is called for each connection that is made.
-func (t *tracking) newWire(of *session, broken func(cause error)) *wire {
-	return &wire{t: t, of: of, broken: broken, validity: new(near.Validity), missing: new(near.Validity)}
+// newConn is called for each connection that is made.
+func (t *tracking) newConn(of *session, broken func(cause error)) *trackedConn {
+	return &trackedConn{t: t, session: of, broken: broken, validity: new(near.Validity), missing: new(near.Validity)}
 }
 
-// Flight is called when a request goes out. It answers that nothing is cached here.
-func (w *wire) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
+// Flight is called when a request is sent. Its answer says that nothing is cached here.
+func (w *trackedConn) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	return rueidis.RedisMessage{}, nil
 }
 
-// Update is called in the place of a reply that is no error.
-func (w *wire) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
+// Update is called at the position of a reply that is no error.
+func (w *trackedConn) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	number, ok := numberOf(cmd)
 	if !ok {
 		w.t.probeRead(w, key, reply)
@@ -148,80 +148,80 @@ func (w *wire) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	defer w.t.mu.Unlock()
 	if l := w.t.pending[number]; l != nil {
 		l.fence.Arm()
-		l.validity = w.current(text == "")
+		l.validity = w.issue(text == "")
 	}
 	return 0
 }
 
-// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read has no validity.
-func (w *wire) Cancel(string, string, error) {}
+// Cancel is called when a request has failed, or its reply was an error. Then there is no Update, and the read gets no validity.
+func (w *trackedConn) Cancel(string, string, error) {}
 
-// Delete is called in the place of a push, with nil for a push that is about all keys.
-func (w *wire) Delete(keys []rueidis.RedisMessage) {
-	if keys == nil { // FLUSHALL and FLUSHDB: what was read is out of date, not merely in doubt
-		w.t.flushed(w)
-		w.withdraw()
+// Delete is called at the position of a push, with nil for a push about all keys.
+func (w *trackedConn) Delete(keys []rueidis.RedisMessage) {
+	if keys == nil { // FLUSHALL and FLUSHDB: values that were read are out of date, not merely unconfirmed
+		w.t.notifyFlush(w)
+		w.revoke()
 		return
 	}
 	for _, k := range keys {
-		if key, err := k.ToString(); err == nil && !w.t.probed(w, key) {
+		if key, err := k.ToString(); err == nil && !w.t.notifyProbe(w, key) {
 			w.t.pushed(key)
 		}
 	}
 }
 
-// withdraw ends all that the connection has vouched for so far, and has it be out of date.
-func (w *wire) withdraw() { w.replace((*near.Validity).Revoke, false) }
+// revoke ends all validities of the connection so far. The values that were read by it are out of date.
+func (w *trackedConn) revoke() { w.endAll((*near.Validity).Revoke, false) }
 
-// doubt ends all that the connection has vouched for so far: it is sound, but its server may not have been told of changes.
-func (w *wire) doubt() { w.replace(w.lose, false) }
+// lapse ends all validities of the connection so far. The connection is sound, but its server may not have received all changes.
+func (w *trackedConn) lapse() { w.endAll(w.lapseValidity, false) }
 
-// doubtMissing is doubt for what was found missing. While a node of a cluster gives a slot away, it tells of what happens to the keys
-// that it has. A key that it does not have is made at the other node.
-func (w *wire) doubtMissing() {
+// lapseMissing is lapse for keys that were found missing. While a cluster node gives a slot away, it pushes changes of the keys
+// that it has. A key that it does not have is created at the other node.
+func (w *trackedConn) lapseMissing() {
 	w.mu.Lock()
-	w.lose(w.missing)
+	w.lapseValidity(w.missing)
 	w.missing = new(near.Validity)
 	w.mu.Unlock()
 	w.t.gap()
 }
 
-func (w *wire) lose(v *near.Validity) { v.Lapse(w.t.now()) }
+func (w *trackedConn) lapseValidity(v *near.Validity) { v.Lapse(w.t.now()) }
 
 // Close is called when the connection has broken.
-func (w *wire) Close(cause error) {
-	w.replace(w.lose, true)
+func (w *trackedConn) Close(cause error) {
+	w.endAll(w.lapseValidity, true)
 	w.broken(cause)
 }
 
-// replace ends all that the connection has vouched for. One that is over vouches for nothing afterwards.
-func (w *wire) replace(end func(*near.Validity), over bool) {
+// endAll ends all validities of the connection. If the connection is over, later validities are invalid from the beginning.
+func (w *trackedConn) endAll(end func(*near.Validity), over bool) {
 	w.mu.Lock()
 	end(w.validity)
 	end(w.missing)
 	w.validity, w.missing, w.given = new(near.Validity), new(near.Validity), false
 	if over {
-		w.lose(w.validity)
-		w.lose(w.missing)
+		w.lapseValidity(w.validity)
+		w.lapseValidity(w.missing)
 	}
 	w.mu.Unlock()
 	w.t.gap()
 }
 
-// vouches reports whether there is something that the connection vouches for.
-func (w *wire) vouches() bool {
+// inUse reports whether a read has got a validity that is still valid.
+func (w *trackedConn) inUse() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.given
 }
 
-// current is what the connection vouches with for a reply now.
-func (w *wire) current(missing bool) *near.Validity {
+// issue returns the validity for a reply.
+func (w *trackedConn) issue(missing bool) *near.Validity {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.given {
 		w.given = true
-		signal(w.of.wake)
+		signal(w.session.wake)
 	}
 	if missing {
 		return w.missing

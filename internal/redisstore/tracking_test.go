@@ -28,22 +28,22 @@ func newListener(t *testing.T) *listener {
 	return l
 }
 
-func (l *listener) connect() *wire { return l.newWire(l.client, func(error) {}) }
+func (l *listener) connect() *trackedConn { return l.newConn(l.client, func(error) {}) }
 
 // begin begins a read that is sent.
-func (l *listener) begin(f *near.Fence) *look {
-	under := l.tracking.begin(f)
-	l.sending(under)
+func (l *listener) begin(f *near.Fence) *trackedRead {
+	under := l.tracking.beginRead(f)
+	l.numberRead(under)
 	return under
 }
 
 // read plays a read of key up to its reply.
-func (l *listener) read(t *testing.T, on *wire) (*near.Fence, *near.Validity) {
+func (l *listener) read(t *testing.T, on *trackedConn) (*near.Fence, *near.Validity) {
 	f := l.memory.Fence(key, nil)
 	t.Cleanup(f.End)
 	under := l.begin(f)
 	reply(on, under.number)
-	return f, l.end(under)
+	return f, l.endRead(under)
 }
 
 // command is how rueidis shows the request of a read.
@@ -52,9 +52,9 @@ func command(number uint64) string {
 }
 
 // reply plays the reply to a read.
-func reply(on *wire, number uint64) { on.Update(key, command(number), rueidis.RedisMessage{}) }
+func reply(on *trackedConn, number uint64) { on.Update(key, command(number), rueidis.RedisMessage{}) }
 
-func push(on *wire) { on.t.pushed(key) }
+func push(on *trackedConn) { on.t.pushed(key) }
 
 func TestTheNumberOfAReadTravelsInItsCommand(t *testing.T) {
 	t.Parallel()
@@ -94,20 +94,28 @@ func TestAPushBeforeTheReplySaysNothingOfIt(t *testing.T) {
 	under := l.begin(f)
 	push(w)
 	reply(w, under.number)
-	require.True(t, l.end(under).Valid())
+	require.True(t, l.endRead(under).Valid())
 	require.False(t, f.Broken())
 }
 
 // Hazard 6: a reply that was not asked for in a way that the server tracks says nothing.
 func TestAReplyThatBelongsToNoTrackedReadGetsNoVoucher(t *testing.T) {
 	t.Parallel()
-	for name, play := range map[string]func(l *listener, w *wire, under *look){
-		"none":                              func(*listener, *wire, *look) {},
-		"of a command without a number":     func(_ *listener, w *wire, _ *look) { w.Update(key, "GET", rueidis.RedisMessage{}) },
-		"of another read":                   func(_ *listener, w *wire, under *look) { reply(w, under.number+1) },
-		"of the request before this one":    func(l *listener, w *wire, under *look) { before := under.number; l.sending(under); reply(w, before) },
-		"and then sent where none tracks":   func(l *listener, w *wire, under *look) { reply(w, under.number); l.untracked(under) },
-		"that was sent where nobody tracks": func(l *listener, w *wire, under *look) { before := under.number; l.untracked(under); reply(w, before) },
+	for name, play := range map[string]func(l *listener, w *trackedConn, under *trackedRead){
+		"none":                          func(*listener, *trackedConn, *trackedRead) {},
+		"of a command without a number": func(_ *listener, w *trackedConn, _ *trackedRead) { w.Update(key, "GET", rueidis.RedisMessage{}) },
+		"of another read":               func(_ *listener, w *trackedConn, under *trackedRead) { reply(w, under.number+1) },
+		"of the request before this one": func(l *listener, w *trackedConn, under *trackedRead) {
+			before := under.number
+			l.numberRead(under)
+			reply(w, before)
+		},
+		"and then sent where none tracks": func(l *listener, w *trackedConn, under *trackedRead) { reply(w, under.number); l.markUntracked(under) },
+		"that was sent where nobody tracks": func(l *listener, w *trackedConn, under *trackedRead) {
+			before := under.number
+			l.markUntracked(under)
+			reply(w, before)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -117,7 +125,7 @@ func TestAReplyThatBelongsToNoTrackedReadGetsNoVoucher(t *testing.T) {
 			defer f.End()
 			under := l.begin(f)
 			play(l, w, under)
-			require.Nil(t, l.end(under))
+			require.Nil(t, l.endRead(under))
 			require.Empty(t, l.pending)
 		})
 	}
@@ -126,11 +134,11 @@ func TestAReplyThatBelongsToNoTrackedReadGetsNoVoucher(t *testing.T) {
 // Hazard 51: the end of one read, and the order in which requests go out, say nothing of another read of the same key.
 func TestSeveralReadsOfOneKeyAreToldApart(t *testing.T) {
 	t.Parallel()
-	for name, between := range map[string]func(l *listener, w *wire, first *look){
-		"both wait": func(*listener, *wire, *look) {},
-		"the first gives up": func(l *listener, w *wire, first *look) {
+	for name, between := range map[string]func(l *listener, w *trackedConn, first *trackedRead){
+		"both wait": func(*listener, *trackedConn, *trackedRead) {},
+		"the first gives up": func(l *listener, w *trackedConn, first *trackedRead) {
 			w.Cancel(key, command(first.number), errors.New("time is up"))
-			l.end(first)
+			l.endRead(first)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,10 +155,10 @@ func TestSeveralReadsOfOneKeyAreToldApart(t *testing.T) {
 			reply(w, b.number)
 			push(w)
 			reply(w, a.number)
-			require.NotNil(t, l.end(b))
+			require.NotNil(t, l.endRead(b))
 			require.True(t, second.Broken(), "the change came after its reply")
 			require.False(t, first.Broken(), "the change came before its reply")
-			l.end(a)
+			l.endRead(a)
 			require.Empty(t, l.pending)
 		})
 	}
@@ -159,9 +167,9 @@ func TestSeveralReadsOfOneKeyAreToldApart(t *testing.T) {
 // Hazard 19.
 func TestTheEndOfAConnectionIsNothingToAnother(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*wire){
-		"closed":  func(w *wire) { w.Close(errors.New("broken")) },
-		"flushed": func(w *wire) { w.Delete(nil) },
+	for name, end := range map[string]func(*trackedConn){
+		"closed":  func(w *trackedConn) { w.Close(errors.New("broken")) },
+		"flushed": func(w *trackedConn) { w.Delete(nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -173,7 +181,7 @@ func TestTheEndOfAConnectionIsNothingToAnother(t *testing.T) {
 			under := l.begin(f)
 			reply(next, under.number)
 			end(old)
-			after := l.end(under)
+			after := l.endRead(under)
 			require.False(t, before.Valid())
 			require.True(t, after.Valid())
 			require.Equal(t, 1, l.gaps)
@@ -205,11 +213,11 @@ func TestAReadThatFailedOnOneConnectionIsVouchedForByTheNext(t *testing.T) {
 	defer f.End()
 	under := l.begin(f)
 	first.Cancel(key, command(under.number), errors.New("MOVED"))
-	l.sending(under)
+	l.numberRead(under)
 	reply(second, under.number)
 	first.Close(errors.New("gone"))
-	v := l.end(under)
-	require.Same(t, second.current(true), v)
+	v := l.endRead(under)
+	require.Same(t, second.issue(true), v)
 	require.True(t, v.Valid())
 	require.Empty(t, l.pending)
 }
@@ -217,9 +225,9 @@ func TestAReadThatFailedOnOneConnectionIsVouchedForByTheNext(t *testing.T) {
 // Hazard 19: of a read under way, nobody vouches for what came by a connection that has broken since.
 func TestAReadWhoseConnectionBreaksAfterTheReplyIsNotVouchedFor(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*wire){
-		"closed":  func(w *wire) { w.Close(errors.New("broken")) },
-		"flushed": func(w *wire) { w.Delete(nil) },
+	for name, end := range map[string]func(*trackedConn){
+		"closed":  func(w *trackedConn) { w.Close(errors.New("broken")) },
+		"flushed": func(w *trackedConn) { w.Delete(nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -230,7 +238,7 @@ func TestAReadWhoseConnectionBreaksAfterTheReplyIsNotVouchedFor(t *testing.T) {
 			under := l.begin(f)
 			reply(w, under.number)
 			end(w)
-			require.False(t, l.end(under).Valid())
+			require.False(t, l.endRead(under).Valid())
 		})
 	}
 }

@@ -66,7 +66,7 @@ func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.
 // track has Redis notify this process of changes of tags that a script has read or made: Redis tracks only what a client has read itself.
 // Without that, nobody here would hear that a load under such a tag was overtaken, and callers would go on joining the load.
 func (r *Registry) track(ctx context.Context, made []*State) {
-	looks := make([]redisstore.Look, len(made))
+	looks := make([]redisstore.Get, len(made))
 	for i, t := range made {
 		looks[i] = t.look()
 	}

@@ -17,7 +17,7 @@ func (s *Snapshot) Unread() (n int) {
 
 // Looks appends to a read those tags whose generations are not known. A tag in quarantine is read too, not for what Redis says, but so
 // that Redis notifies this process of its changes.
-func (s *Snapshot) Looks(list []redisstore.Look) []redisstore.Look {
+func (s *Snapshot) Looks(list []redisstore.Get) []redisstore.Get {
 	for _, t := range s.list {
 		if !t.known {
 			list = append(list, t.look())
@@ -26,8 +26,8 @@ func (s *Snapshot) Looks(list []redisstore.Look) []redisstore.Look {
 	return list
 }
 
-func (t *State) look() redisstore.Look {
-	return redisstore.Look{Key: t.tag, Fence: t.Fence, Head: redisstore.GenerationLen}
+func (t *State) look() redisstore.Get {
+	return redisstore.Get{Key: t.tag, Fence: t.Fence, Head: redisstore.GenerationLen}
 }
 
 // Learn notes the answers to what Looks has appended, as many as Unread said. Nothing else is done with the snapshot in between.

@@ -55,7 +55,7 @@ func (s *server) ensure(_ context.Context, tags ...redisstore.Tag) (list []redis
 	return list
 }
 
-func (s *server) look(_ context.Context, looks ...redisstore.Look) (reads []redisstore.Read) {
+func (s *server) look(_ context.Context, looks ...redisstore.Get) (reads []redisstore.Read) {
 	for _, l := range looks {
 		s.looked = append(s.looked, l.Key)
 		if s.meanwhile != nil {
@@ -121,6 +121,6 @@ func take(t *testing.T, r *Registry, names ...string) *Snapshot {
 // read reads in Redis what the snapshot does not know.
 func read(s *Snapshot) {
 	n := s.Unread()
-	looks := s.Looks(make([]redisstore.Look, 0, n))
+	looks := s.Looks(make([]redisstore.Get, 0, n))
 	s.Learn(s.registry.redis.look(context.Background(), looks...))
 }

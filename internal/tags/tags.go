@@ -33,7 +33,7 @@ type Registry struct {
 // A redis is what is needed of a redisstore.Store.
 type redis struct {
 	contact func(name string) (ups uint64, up bool)
-	look    func(ctx context.Context, looks ...redisstore.Look) []redisstore.Read
+	look    func(ctx context.Context, looks ...redisstore.Get) []redisstore.Read
 	ensure  func(ctx context.Context, tags ...redisstore.Tag) []redisstore.Generation
 	bump    func(ctx context.Context, tags ...redisstore.Tag) []redisstore.Generation
 	budget  func(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc)
@@ -51,7 +51,7 @@ func New(memory *near.Cache, clock *near.Clock) *Registry {
 func (r *Registry) Connect(store *redisstore.Store, quarantined func(name string) bool) {
 	r.quarantined = quarantined
 	r.redis = &redis{
-		contact: store.Contact, look: store.Look, ensure: store.Ensure, bump: store.Bump, budget: store.Budget, up: store.Up, touch: store.Touch,
+		contact: store.Contact, look: store.Get, ensure: store.Ensure, bump: store.Bump, budget: store.Budget, up: store.Up, touch: store.Touch,
 	}
 }
 

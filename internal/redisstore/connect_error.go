@@ -18,42 +18,42 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A trouble is why a client could not be made, in words that were chosen where more was known than the error says: which server it came
-// from, what the program has set, and which secrets must not be said.
-type trouble struct {
+// A connectError is why a client could not be made. Its texts were chosen where more was known than the error says: which server
+// it came from, what the program has set, and which secrets must not be shown.
+type connectError struct {
 	err    error
-	reason string // what Describe says
-	detail string // for the log alone; may be empty
+	reason string // the text of Describe
+	detail string // for the log only; may be empty
 }
 
-func (t *trouble) Error() string { return t.err.Error() }
-func (t *trouble) Unwrap() error { return t.err }
+func (t *connectError) Error() string { return t.err.Error() }
+func (t *connectError) Unwrap() error { return t.err }
 
-// untold is the error itself: the client library does not look into others.
-func untold(err error) error {
-	if t, ok := err.(*trouble); ok {
+// bareError is the error without a connectError around it: rueidis does not unwrap errors.
+func bareError(err error) error {
+	if t, ok := err.(*connectError); ok {
 		return t.err
 	}
 	return err
 }
 
-// Detail is what the log says of an error beside its description: a program's own function, or a server, has its own words for what went
-// wrong. It is empty where the description says all. Nobody but the log is told.
+// Detail is what the log adds to the description of an error: the text of a program's own function, or of a server. It is empty
+// where the description says all. It is for the log only.
 func Detail(err error) string {
-	if t, ok := err.(*trouble); ok {
+	if t, ok := err.(*connectError); ok {
 		return t.detail
 	}
 	return ""
 }
 
-// mostSaid bounds, in bytes, what is said of the words of others.
-const mostSaid = 200
+// maxQuoted bounds, in bytes, how much of the text of others is shown.
+const maxQuoted = 200
 
-// A hookFailure is that of one of the program's functions.
+// A hookFailure is the error of one of the program's functions.
 type hookFailure struct {
 	name   string
 	err    error
-	opaque bool // it has nothing to do with the connection, though it may be a time limit or a refused connection too
+	opaque bool // not about the connection, even if err is a time limit or a refused connection
 }
 
 func (h *hookFailure) Error() string { return h.name + ": " + h.err.Error() }
@@ -67,7 +67,7 @@ func (h *hookFailure) Unwrap() error {
 
 func (h *hookFailure) describe() string { return h.name + " failed: the log has its error" }
 
-// hooked is a dialer of the program's own, by its name.
+// hooked is a dial function of the program's own, with its name in errors.
 func hooked(name string, dial dialFn) dialFn {
 	return func(ctx context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		conn, err := dial(ctx, dst, d, config)
@@ -78,7 +78,7 @@ func hooked(name string, dial dialFn) dialFn {
 	}
 }
 
-// errPrimary is that the server could not be reached that the Sentinels name.
+// errPrimary means that the server that the Sentinels name could not be reached.
 type errPrimary struct{ err error }
 
 func (e *errPrimary) Error() string { return "the primary: " + e.err.Error() }
@@ -95,7 +95,7 @@ func (e *errPrimary) describe() string {
 
 // An account is what is known of one attempt to make a client.
 type account struct {
-	words   firstWords
+	replies firstReplies
 	opt     rueidis.ClientOption
 	hosts   []string
 	mu      sync.Mutex
@@ -115,7 +115,7 @@ func newAccount(opt rueidis.ClientOption) *account {
 	return a
 }
 
-// hide notes the credentials that the program's function has given. A client that renews them does so for as long as it lives.
+// hide notes the credentials that the program's function has returned. A client that renews them does so as long as it lives.
 func (a *account) hide(user, password string) {
 	const most = 32
 	a.mu.Lock()
@@ -138,7 +138,7 @@ func (a *account) userAlone() bool {
 	return a.alone
 }
 
-// credentials is the program's function for them. Whoever has set it sees to it that it returns, and does not panic.
+// credentials wraps the program's function for credentials. The program makes sure that it returns, and does not panic.
 func (a *account) credentials(fn func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error)) func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
 	return func(of rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
 		c, err := fn(of)
@@ -150,14 +150,14 @@ func (a *account) credentials(fn func(rueidis.AuthCredentialsContext) (rueidis.A
 	}
 }
 
-// tell finds the words for why a client could not be made.
-func (a *account) tell(err error) error {
+// explain makes a connectError of why a client could not be made.
+func (a *account) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = a.words.explain(err)
-	if errors.As(err, new(*trouble)) {
-		return err // of the attempt without tracking
+	err = a.replies.explain(err)
+	if errors.As(err, new(*connectError)) {
+		return err // from the attempt without tracking
 	}
 	c, reason, detail := code(err), Describe(err), ""
 	var (
@@ -167,7 +167,7 @@ func (a *account) tell(err error) error {
 	)
 	switch {
 	case errors.As(err, &refused):
-	case (c == "NOAUTH" || c == "WRONGPASS") && a.words.ofSentinel(c):
+	case (c == "NOAUTH" || c == "WRONGPASS") && a.replies.ofSentinel(c):
 		reason = "a Sentinel answered " + c + ": "
 		if c == "NOAUTH" {
 			reason += "it asks for a password of its own: set Sentinel.Username and Sentinel.Password"
@@ -177,8 +177,8 @@ func (a *account) tell(err error) error {
 	case c == "WRONGPASS" && a.userAlone():
 		reason += ": there is a user name alone; a password without a user name is written redis://:password@host"
 	case c != "" && reason == "redis answered "+c:
-		// Whoever asks is shown the reason, and these words may name a user, a key or a host.
-		if detail = a.quote(strings.TrimPrefix(ownWords(err), c+" ")); detail != "" {
+		// The reason is public, and the server's text may name a user, a key or a host.
+		if detail = a.quote(strings.TrimPrefix(serverMessage(err), c+" ")); detail != "" {
 			reason += inTheLog
 		}
 	case c != "":
@@ -187,10 +187,10 @@ func (a *account) tell(err error) error {
 	case reason == unknownFailure || errors.As(err, &handshake) && reason == noAgreement:
 		detail = a.quote(textOf(err))
 	}
-	return &trouble{err, reason, detail}
+	return &connectError{err, reason, detail}
 }
 
-// textOf is that of an error of the program's, which may panic.
+// textOf is the text of an error of the program's, whose Error may panic.
 func textOf(err error) (text string) {
 	defer func() {
 		if recover() != nil {
@@ -201,17 +201,17 @@ func textOf(err error) (text string) {
 }
 
 var (
-	// What follows is what was sent, cut off somewhere: also in the middle of a password.
+	// What follows was sent by us, and may be cut anywhere, in the middle of a password too.
 	quoted = regexp.MustCompile(`(?is)[,:]? *with args beginning with.*$`)
 	ip     = regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?|\[?[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){3,7}\]?(?::\d+)?`)
 )
 
 const hidden = "[hidden]"
 
-// inTheLog is what a reason says in place of words that the log alone may have.
+// inTheLog replaces text that only the log may have.
 const inTheLog = ": the log has its words"
 
-// quote is a text of somebody else's as it may be said: without control characters, addresses, and what is secret; not too long.
+// quote makes the text of others fit to be shown: without control characters, addresses and secrets, and not too long.
 func (a *account) quote(text string) string {
 	text = quoted.ReplaceAllString(text[:min(len(text), 4096)], "")
 	text = strings.ToValidUTF8(text, "")
@@ -231,17 +231,17 @@ func (a *account) quote(text string) string {
 		}
 	}
 	a.mu.Unlock()
-	for _, host := range a.hosts { // a health check names none
+	for _, host := range a.hosts { // a health check names no host
 		text = redact(text, host, max(1, len(host)))
 	}
 	text = strings.TrimSpace(ip.ReplaceAllString(text, hidden))
-	if len(text) > mostSaid {
-		text = strings.ToValidUTF8(text[:mostSaid-len("…")], "") + "…"
+	if len(text) > maxQuoted {
+		text = strings.ToValidUTF8(text[:maxQuoted-len("…")], "") + "…"
 	}
 	return text
 }
 
-// forms are those in which somebody may quote what was sent.
+// forms are the forms in which a secret may be quoted.
 func forms(secret string) []string {
 	if secret == "" {
 		return nil
@@ -253,8 +253,7 @@ func forms(secret string) []string {
 	}
 }
 
-// redact hides a secret, and of what it begins with at least so many bytes: a server may quote a part. It compares without regard to
-// case.
+// redact hides a secret, and beginnings of it from so many bytes on: a server may quote a part. It ignores case.
 func redact(text, secret string, least int) string {
 	var b strings.Builder
 	for i := 0; i < len(text); {

@@ -17,7 +17,7 @@ import (
 func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Validity) {
 	server = redistest.Start(t)
 	server.MustDo(t, "SET", key, "value")
-	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Asked: asked, RestAfter: 2 * time.Second})
+	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Calls: asked, IdleAfter: 2 * time.Second})
 	clock := near.NewClock()
 	t.Cleanup(clock.Stop)
 	memory := near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)
@@ -25,7 +25,7 @@ func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Se
 	return s, server, func() *near.Validity {
 		f := memory.Fence(key, nil)
 		defer f.End()
-		r := s.Look(context.Background(), Look{Key: key, Fence: f})[0]
+		r := s.Get(context.Background(), Get{Key: key, Fence: f})[0]
 		require.NoError(t, r.Err)
 		require.NotNil(t, r.Validity)
 		return r.Validity
@@ -75,7 +75,7 @@ func TestAnInvalidationWakesConnectionsFromTheirRest(t *testing.T) {
 	s, server, _ := restless(t, func() uint64 { return 7 })
 	atRest(t, server)
 	tries := server.Calls(t, "evalsha")
-	require.NoError(t, s.Mark(t.Context(), 1))
+	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+3 }, bound, time.Millisecond, "the mark is one")
 	atRest(t, server)
 }
@@ -99,12 +99,12 @@ func TestTheSameMarkHasConnectionsTriedOnce(t *testing.T) {
 	server := redistest.Start(t)
 	s := up(t, Options{
 		Client: clientOf(server.Addr()), Format: format, Gap: func() { gaps.Add(1) },
-		Asked: func() uint64 { return 7 }, RestAfter: 4 * time.Second,
+		Calls: func() uint64 { return 7 }, IdleAfter: 4 * time.Second,
 	})
-	require.NoError(t, s.Mark(t.Context(), 1))
+	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	atRest(t, server)
 	tries, before := server.Calls(t, "evalsha"), gaps.Load()
-	require.NoError(t, s.Mark(t.Context(), 1))
+	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+2 }, bound, time.Millisecond, "the mark is one")
 	atRest(t, server)
 	require.LessOrEqual(t, server.Calls(t, "evalsha"), tries+3)
@@ -137,15 +137,15 @@ func TestAMarkIsNotWrittenOverOtherDataWhileConnectionsRest(t *testing.T) {
 	server := redistest.Start(t)
 	var found marked
 	s := up(t, Options{
-		Client: clientOf(server.Addr()), Format: format, Marked: found.note,
-		Asked: func() uint64 { return 7 }, RestAfter: 2 * time.Second,
+		Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note,
+		Calls: func() uint64 { return 7 }, IdleAfter: 2 * time.Second,
 	})
-	require.NoError(t, s.Mark(t.Context(), 1))
+	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	atRest(t, server)
 	before := len(found.all())
 	server.MustDo(t, "SWAPDB", "0", "1")
 	require.Eventually(t, func() bool {
-		_ = s.Mark(t.Context(), 1)
+		_ = s.WriteWatermark(t.Context(), 1)
 		return len(found.all()) > before
 	}, bound, 100*time.Millisecond, "the exchange is noticed")
 	require.Zero(t, found.all()[before], "the data knows of no invalidation")
@@ -156,14 +156,14 @@ func TestAMarkIsNotWrittenOverOtherDataBeforeItIsNoticed(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	var found marked
-	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, Marked: found.note})
-	require.NoError(t, s.Mark(t.Context(), 1))
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note})
+	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	tries := server.Calls(t, "evalsha")
 	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") > tries }, bound, time.Millisecond) // a trial is over
 	before := len(found.all())
 	server.MustDo(t, "SWAPDB", "0", "1")
 	require.Eventually(t, func() bool {
-		_ = s.Mark(t.Context(), 2)
+		_ = s.WriteWatermark(t.Context(), 2)
 		return len(found.all()) > before
 	}, bound, 10*time.Millisecond, "the exchange is noticed")
 	require.Zero(t, found.all()[before], "the data knows of no invalidation")
@@ -173,12 +173,12 @@ func TestAMarkThatWasEvictedIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	var found marked
-	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, Marked: found.note})
-	require.NoError(t, s.Mark(t.Context(), 1))
-	name := only(s).ownName(markName)
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note})
+	require.NoError(t, s.WriteWatermark(t.Context(), 1))
+	name := only(s).ownName(watermarkName)
 	before := len(found.all())
 	server.MustDo(t, "DEL", name)
-	require.Eventually(t, func() bool { return s.Mark(t.Context(), 2) == nil }, bound, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.WriteWatermark(t.Context(), 2) == nil }, bound, 10*time.Millisecond)
 	require.Equal(t, "2", server.MustDo(t, "GET", name))
 	require.Len(t, found.all(), before, "nothing is sent again")
 }

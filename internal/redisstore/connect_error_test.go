@@ -52,16 +52,16 @@ func TestWhatTheOtherEndHasSaidIsReadAfterAFailedWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			acc := newAccount(rueidis.ClientOption{})
-			c := &guarded{Conn: &hungUp{said: strings.NewReader(test.said), err: test.err}, words: &acc.words}
+			c := &guarded{Conn: &hungUp{said: strings.NewReader(test.said), err: test.err}, replies: &acc.replies}
 			_, err := c.Write([]byte("HELLO"))
 			require.Error(t, err)
-			require.Equal(t, test.reason, Describe(acc.tell(err)))
+			require.Equal(t, test.reason, Describe(acc.explain(err)))
 		})
 	}
 	t.Run("of a connection that cannot be read from either", func(t *testing.T) {
 		t.Parallel()
 		forever := make(chan struct{})
-		c := &guarded{Conn: &hungUp{said: readerFunc(func([]byte) (int, error) { <-forever; return 0, io.EOF })}, words: new(firstWords)}
+		c := &guarded{Conn: &hungUp{said: readerFunc(func([]byte) (int, error) { <-forever; return 0, io.EOF })}, replies: new(firstReplies)}
 		defer close(forever)
 		_, err := c.Write([]byte("HELLO"))
 		require.ErrorIs(t, err, syscall.EPIPE)
@@ -90,8 +90,8 @@ func TestWhatOthersSayIsQuotedWithoutSecrets(t *testing.T) {
 		require.Equal(t, want, a.quote(text))
 	}
 	long := a.quote(strings.Repeat("ö", 10000))
-	require.LessOrEqual(t, len(long), mostSaid)
-	require.Greater(t, len(long), mostSaid-10)
+	require.LessOrEqual(t, len(long), maxQuoted)
+	require.Greater(t, len(long), maxQuoted-10)
 	require.True(t, strings.HasSuffix(long, "ö…"))
 	require.Equal(t, "the error has panicked", textOf(panicking{}))
 }
@@ -105,14 +105,14 @@ func TestTheStateOfAClusterHasTheLastCause(t *testing.T) {
 	t.Parallel()
 	told := 0
 	l := new(link)
-	top := &topology{onState: func(State) { told++ }}
+	top := &topology{clusterStatus: clusterStatus{onState: func(State) { told++ }}}
 	top.table.Store(&table{nodes: []*link{l}, addrs: []string{"h:1"}, slots: make([]uint16, slots)})
 	began := time.Now()
 	top.state = State{Since: began}
 	l.report(State{Cause: errBroken})
-	top.restate()
+	top.notifyState()
 	l.report(State{Cause: syscall.ECONNREFUSED})
-	top.restate()
+	top.notifyState()
 	require.ErrorIs(t, top.State().Cause, syscall.ECONNREFUSED)
 	require.Equal(t, began, top.State().Since)
 	require.Equal(t, 1, told)

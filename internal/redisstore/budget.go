@@ -1,0 +1,81 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// ErrBudget is the cause of a context that ended because its Budget was spent. It distinguishes a slow Redis from an impatient
+// caller.
+var ErrBudget = errors.New("redis did not answer within its budget")
+
+// bytesPerSecond is the transfer rate by which an operation on a large value gets more time. It is slow on purpose: the limit is
+// to detect a server that hangs, not to race it.
+const bytesPerSecond = 32 << 20
+
+// bytesPerKey is what each further key of a batch counts for, its value apart: its command and its script take time too, and the
+// size of what a read returns is not known before.
+const bytesPerKey = 4 << 10
+
+// Budget bounds ctx to the time that one call may spend on Redis: the limit of an operation, and more for size bytes or several
+// keys. When that time is what ends the context, the cause is ErrBudget.
+func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
+	return budgetUntil(ctx, time.Now().Add(s.grace.now()+allowance(size, keys)), new(atomic.Int64))
+}
+
+// More adds the time for further bytes in several keys to a ctx made by Budget. What was added to the same Budget before counts as
+// well. So a call that reads several large values has the time for all of them. With nothing to add, later operations are not cut
+// off by the limit that was set before the large values were met.
+func (s *Store) More(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
+	b, ok := ctx.Value(budgetKey{}).(*budget)
+	if !ok {
+		return s.Budget(ctx, size, keys)
+	}
+	b.added.Add(int64(allowance(size, keys)))
+	return budgetUntil(b.parent, b.until, b.added)
+}
+
+// A budget is a context that remembers what it would be without its own deadline.
+type budget struct {
+	context.Context
+	parent context.Context
+	until  time.Time     // without what was added
+	added  *atomic.Int64 // nanoseconds
+}
+
+type budgetKey struct{}
+
+func (b *budget) Value(key any) any {
+	if key == (budgetKey{}) {
+		return b
+	}
+	return b.Context.Value(key)
+}
+
+func budgetUntil(parent context.Context, until time.Time, added *atomic.Int64) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadlineCause(parent, until.Add(time.Duration(added.Load())), ErrBudget)
+	return &budget{ctx, parent, until, added}, cancel
+}
+
+// allowance is the time for size bytes and several keys, beyond the limit of an operation.
+func allowance(size int64, keys int) time.Duration {
+	bytes := float64(max(size, 0)) + bytesPerKey*max(float64(keys)-1, 0)
+	if d := bytes / bytesPerSecond * float64(time.Second); d < math.MaxInt64/2 {
+		return time.Duration(d)
+	}
+	return math.MaxInt64 / 2
+}
+
+// CallersOwn reports whether ctx has ended for another reason than its Budget. A failure under such a ctx says nothing about
+// Redis.
+func CallersOwn(ctx context.Context) bool {
+	// rueidis sets the deadline on the connection too, where it can expire a moment before the context's own timer. Only the
+	// context knows whose deadline it was.
+	if d, ok := ctx.Deadline(); ok && ctx.Done() != nil && !time.Now().Before(d) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrBudget)
+}

@@ -1,0 +1,51 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// onConnect checks a server before it is used. It loads the scripts, so that the first callers need no further round trip, and
+// tries whether the server runs them. A server that is out of memory passes: it still has values to read, and takes removals.
+func (s *Store) onConnect(ctx context.Context, l *link, c rueidis.Client) error {
+	err := l.readClock(ctx, c)
+	for more := 4; more > 0 && errors.Is(err, ErrSlow); more-- {
+		err = l.readClock(ctx, c) // on a busy machine this process may have been the slow one
+	}
+	if err != nil {
+		return err
+	}
+	for _, node := range c.Nodes() {
+		loads := make(rueidis.Commands, len(scripts))
+		for i, script := range scripts {
+			loads[i] = node.B().ScriptLoad().Script(script.text).Build()
+		}
+		for _, r := range node.DoMulti(ctx, loads...) {
+			// Some providers forbid SCRIPT. Each script is then sent with its first run.
+			if err := r.Error(); classOf(err) != answer && code(err) != "NOPERM" {
+				return err
+			}
+		}
+	}
+	return s.checkCommands(ctx, l, c)
+}
+
+// readClock reads the server's time, which freshness is measured by.
+func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
+	sent := time.Now()
+	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
+	if err == nil && len(parts) != 2 {
+		err = errors.New("malformed reply to TIME")
+	}
+	if err != nil {
+		return err
+	}
+	l.clock.note(sent, parts[0]*1_000_000+parts[1])
+	if time.Since(sent) > l.grace.now() {
+		return ErrSlow
+	}
+	return nil
+}
