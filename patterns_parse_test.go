@@ -50,7 +50,7 @@ func TestPatternsThatSomebodyHasWritten(t *testing.T) {
 		"sessions:%2a:*":                       "upper-case",
 		"sessions:%zz:*":                       "upper-case",
 		"sessions:%4":                          "upper-case",
-		"sessions:%41:*":                       `hold 'A' as it is`,
+		"sessions:%41:*":                       `do not escape 'A'`,
 		"sessions:[a":                          "has no ]",
 		"sessions:[]":                          "is empty",
 		"sessions:[ü]":                         "beyond ASCII",
