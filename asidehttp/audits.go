@@ -10,14 +10,14 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// A key has a line of its own for each of its orders, as long as it sends one a second on average and so many at once. What it sends
-// beyond that is summed up, in one line a second: whoever sends many must not fill the log.
+// Each order of a key has a line of its own in the log, up to one a second on average and so many at once. Further orders are summed up in one
+// line a second, so that many orders do not fill the log.
 const (
 	auditRate  = 1
 	auditBurst = 10
 )
 
-// audits sums up what keys have changed that send many orders.
+// audits sums up the orders of keys that send many.
 type audits struct {
 	log   *slog.Logger // its handler may block: it is called by a timer
 	limit *limiter
@@ -33,7 +33,7 @@ func newAudits(log *slog.Logger) *audits {
 	}
 }
 
-// A sum is what one key has ordered since its last line.
+// A sum is the orders of one key since its last line.
 type sum struct {
 	who                                            visitor // of the first
 	since                                          time.Time
@@ -44,7 +44,7 @@ type sum struct {
 	problem                                        string         // of the last one that has failed
 }
 
-// sumUp adds an order to the next line of its key. It returns false where that line is to be the order's own, now.
+// sumUp adds an order to the next line of its key. It returns false if the order gets a line of its own now.
 func (a *audits) sumUp(who visitor, o order, c *count, p *problem) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -87,7 +87,7 @@ func (s *sum) add(o order, c *count, p *problem) {
 	}
 }
 
-// write writes the line of a key that has sent many.
+// write logs the summary of one key.
 func (a *audits) write(key [sha256.Size]byte) {
 	a.mu.Lock()
 	s := a.sums[key]

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// scopes are what a key may do, a bit each.
+// scopes are the permissions of a key, a bit each.
 type scopes uint8
 
 const (
@@ -33,7 +33,7 @@ func (s scopes) wanted() Scope {
 	return ScopeAll
 }
 
-// A credential is a key as the handler keeps it: the secret itself is kept nowhere.
+// A credential is a key as the handler keeps it, without its secret.
 type credential struct {
 	sum  [sha256.Size]byte
 	name string
@@ -47,9 +47,9 @@ type keyring struct {
 
 func newKeyring() *keyring { return &keyring{equal: subtle.ConstantTimeCompare} }
 
-// find returns whose key a request carries. It compares digests, which have one length and of which nobody can choose a prefix,
-// and with every key, also after a match: the time tells neither which key is near nor how much of it is right. A request without
-// a usable key takes the same way. One key that is configured twice may do what either may.
+// find returns the credential of a request's key. It compares digests, which all have one length and no prefix that a client could choose, and
+// it compares all keys, even after a match. So the time shows neither which key is close nor how much of it is right. A request without a key
+// takes the same path. A key that is configured twice has the scopes of both.
 func (r *keyring) find(req *http.Request) (who credential, ok bool) {
 	scheme, secret := "", ""
 	if sent := req.Header.Values("Authorization"); len(sent) == 1 {

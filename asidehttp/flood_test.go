@@ -122,7 +122,7 @@ func (f *flooded) post(t testing.TB, key, body string) int {
 	w := ask(f.handler, "POST", "/", body, "Bearer "+key)
 	if w.Code == http.StatusServiceUnavailable {
 		require.Equal(t, "2", w.Header().Get("Retry-After"))
-		require.Contains(t, problemOf(t, w).Detail, "nothing was invalidated; send it again")
+		require.Contains(t, problemOf(t, w).Detail, "nothing was invalidated; send the request again")
 	}
 	return w.Code
 }

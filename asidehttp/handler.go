@@ -1,11 +1,11 @@
-// Package asidehttp serves the administration of an aside cache over HTTP, and tells web front ends of its invalidations.
+// Package asidehttp serves the administration of an aside cache over HTTP, and notifies web front ends of its invalidations.
 //
 //	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 //
-// [Handler], [Metrics] and [Health] are http.Handlers, for the standard library's mux and for any router that takes those: chi as
-// they are, gin through gin.WrapH, echo through echo.WrapHandler. [Revalidator] is the way out.
+// [Handler], [Metrics] and [Health] return http.Handlers, for the standard library's mux and for other routers: chi takes them
+// directly, gin through gin.WrapH, echo through echo.WrapHandler. A [Revalidator] sends invalidations to a web front end.
 //
-// It is a package of its own so that a backend that mounts nothing does not import net/http for it.
+// It is a package of its own, so that a backend without these handlers does not import net/http.
 package asidehttp
 
 import (
@@ -22,37 +22,43 @@ import (
 	"github.com/gatewayz/aside/internal/nearby"
 )
 
-// Handler is the administration of a cache. It answers
+// Handler returns the administration API of a cache:
 //
 //	POST                       {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} or {"tags":["supplier 3"]}
 //	GET  ?metrics=true         as Metrics does
 //	GET  ?metrics=true&pattern=models:*
 //
-// to those who send Authorization: Bearer with one of the keys of o.
+// A request needs Authorization: Bearer with one of the keys of o.
 //
-// A POST (Content-Type: application/json, at most 64 KiB) has one of these selectors. The category "all" is everything, and needs
-// a key with ScopeAll. Keys are given as they stand in Redis, see Policy.ParseKey, patterns as ParsePattern reads them, keys and
-// tags up to 1,000. The categories are those of c.Policies: list a backend's own in Options.Policies, and the rows of
-// aside.TTL that it uses, so that they are known before their first use. Beside the selector there may be "wait", the seconds that the
-// answer may take, from 0 to 30 (5 without it), and "dry_run", true to have counted what there is and nothing invalidated. The answer is
+// A POST (Content-Type: application/json, at most 64 KiB) has one of these selectors:
+//
+//   - "category": a category of c.Policies, or "all" for everything, which needs ScopeAll. List policies in Options.Policies, rows of
+//     aside.TTL included, so that their categories are known before their first use.
+//   - "pattern": see aside.ParsePattern.
+//   - "keys": up to 1,000 keys as Key.String returns them, see Policy.ParseKey.
+//   - "tags": up to 1,000 tags.
+//
+// Optional fields are "wait", how many seconds the response may take, from 0 to 30 (default 5), and "dry_run": true, which counts matching
+// entries and invalidates nothing. The response is
 //
 //	{"success":true,"invalidated":{"redis_entries":12,"complete":true,"confirmed":true,"took_ms":1.9},"timestamp":1763700000000}
 //
-// What was selected is out of date when the answer comes, however much it is. It comes when its memory in Redis has been given
-// back too, at most after wait: complete is then false, redis_entries the number so far, and the rest goes on. confirmed is
-// whether Redis has carried it out; if not, it is carried out in this process alone as yet, and sent again until Redis confirms
-// it. In memory mode memory_entries is the number. A dry run has "dry_run":true and "matched" in place of "invalidated". It tells
-// what a listing tells, so its key needs ScopeRead too. Two requests count at a time, of each key one, for 4 s at most (a category: twice),
-// and a dry run for which that is not enough, or whose wait is over, is not complete. The server's WriteTimeout, if it has one, has to be longer than wait; its
-// ReadTimeout is what bounds the time that the body of a valid key takes. A request that is refused before its body is read
-// is answered at once, and its connection is closed.
+// When the response arrives, this process no longer serves older values of the selected entries. redis_entries is the number of removed
+// entries; in memory mode it is memory_entries. complete says whether the removal was finished within wait; otherwise it goes on in the
+// background. confirmed says whether Redis has acknowledged the invalidation; otherwise it is retried until it has.
 //
-// Requests that cannot be carried out change nothing, and get problem details (RFC 9457) that say what to send instead: 400
-// (malformed), 401 (without a known key), 403 (the key lacks the scope), 405 (another method), 413 (a body that is too large),
-// 415 (not JSON), 422 (an unknown category, a pattern or a key that is none, or a name of more than 1,024 bytes), 429 (too many
-// requests, with Retry-After) and 503 (the cache is closed, Redis is away and a dry run cannot count, or so much of what keys without
-// ScopeAll have invalidated waits for Redis that there is no room for more, with Retry-After). No answer may be stored by anyone (Cache-Control:
-// no-store).
+// A dry run has "dry_run":true and "matched" instead of "invalidated", and needs ScopeRead too, since it shows what a listing shows. Two
+// requests count at a time, one of each key, for 4 s at most, for a category twice as long. A dry run that takes longer than that, or than
+// wait, is not complete.
+//
+// The server's WriteTimeout must be longer than wait. Its ReadTimeout bounds the time to read the body of a request with a valid key. A request
+// that is refused before its body is read is answered at once, and its connection is closed.
+//
+// Invalid requests have no effect. The response is an RFC 9457 problem document that says how to fix the request: 400
+// (malformed), 401 (no valid key), 403 (the key lacks the scope), 405 (wrong method), 413 (the body is too large),
+// 415 (not JSON), 422 (an unknown category, an invalid pattern or key, or a name of more than 1,024 bytes), 429 (too many
+// requests, with Retry-After) and 503 (the cache is closed; Redis is unavailable and a dry run cannot count; or too many invalidations of keys
+// without ScopeAll are pending, with Retry-After). Responses have Cache-Control: no-store.
 func Handler(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
@@ -80,7 +86,7 @@ func newHandler(c *aside.Cache, o Options) *handler {
 	return h
 }
 
-// A gate lets those in who have a key.
+// A gate checks keys and rates of requests.
 type gate struct {
 	keys  *keyring
 	limit *limiter
@@ -91,7 +97,7 @@ type gate struct {
 	*noted // as in shared
 }
 
-// refuse notes a request without a valid key. Whoever tries out keys, or sends many, must not fill the log.
+// refuse logs a request without a valid key, at most every ten seconds: many requests must not fill the log.
 func (g *gate) refuse(client netip.Addr) {
 	if n, due := g.refused.Count(); due {
 		g.log.Warn("asidehttp: refused: no valid key", "client", client.String(), "requests", n)
@@ -113,13 +119,13 @@ func newGate(o Options) *gate {
 	return g
 }
 
-// A visitor is whom the gate has let in.
+// A visitor is the sender of a request with a valid key.
 type visitor struct {
 	credential
 	addr netip.Addr
 }
 
-// guard asks for the key first, which takes one hash, and limits then, so that no outsider can use up what a key may ask.
+// guard checks the key first, which takes one hash, and then the rate: requests without a valid key use up nothing of a key's allowance.
 func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *problem) http.Handler {
 	serve := func(w http.ResponseWriter, r *http.Request) *problem {
 		addr := g.limit.client(r)
@@ -157,7 +163,7 @@ func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *pro
 	})
 }
 
-// allow returns the problem of a key that may not do what is wanted.
+// allow returns a problem if a key lacks the wanted scopes.
 func (g *gate) allow(w http.ResponseWriter, who visitor, wanted scopes) *problem {
 	if who.may&wanted == wanted {
 		return nil
@@ -204,7 +210,7 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 }
 
 func (h *handler) carryOut(w http.ResponseWriter, r *http.Request, who visitor, o order) *problem {
-	if o.dryRun { // its answer is what a listing counts
+	if o.dryRun { // its response shows what a listing shows
 		if p := h.gate.allow(w, who, mayRead); p != nil {
 			return p
 		}
@@ -241,10 +247,10 @@ func (h *handler) carryOut(w http.ResponseWriter, r *http.Request, who visitor, 
 	return nil
 }
 
-// everything is the category that stands for all of them.
+// everything is the category that stands for all categories.
 const everything = "all"
 
-// A selection is an order in the cache's terms.
+// A selection is an order with the names resolved to the cache's types.
 type selection struct {
 	kind     string // everything, or a selector
 	category *aside.Policy
@@ -254,16 +260,16 @@ type selection struct {
 	tags     []string
 }
 
-// resolve looks up what an order names.
+// resolve resolves the names of an order.
 func (h *handler) resolve(o order) (s selection, p *problem) {
 	known := policies(h.cache.Policies())
-	_, unusable := h.cache.Invalidate(context.Background()) // of no key: it only says whether it could
+	_, unusable := h.cache.Invalidate(context.Background()) // without keys: reports only whether the cache is usable
 	if unusable != nil && !errors.Is(unusable, aside.ErrClosed) {
-		return s, problemOf(aside.ErrClosed) // of no cache
+		return s, problemOf(aside.ErrClosed) // a nil cache
 	}
 	defer func() {
 		if p != nil && unusable != nil {
-			p = problemOf(aside.ErrClosed) // which is why it is not found
+			p = problemOf(aside.ErrClosed) // a closed cache knows no names, so this is the real cause
 		}
 	}()
 	s.kind = o.selector
@@ -313,7 +319,7 @@ func (known policies) of(category string) (*aside.Policy, *problem) {
 		quote(category), nearby.Names(category, names), everything)
 }
 
-// pattern reads a pattern, which has to begin with a known category: another one is a slip of the pen.
+// pattern parses a pattern, which must begin with a known category: another one is probably misspelt.
 func (known policies) pattern(text string) (aside.Pattern, *problem) {
 	pattern, err := aside.ParsePattern(text)
 	if err != nil {
@@ -324,7 +330,7 @@ func (known policies) pattern(text string) (aside.Pattern, *problem) {
 	return pattern, p
 }
 
-// invalidated carries out a selection, and waits until ctx ends for what is not promised at once.
+// invalidated invalidates a selection, and waits for confirmation and cleanup until ctx ends.
 func (h *handler) invalidated(ctx context.Context, s selection) (*count, *problem) {
 	var receipt aside.Receipt
 	var err error
@@ -348,7 +354,7 @@ func (h *handler) invalidated(ctx context.Context, s selection) (*count, *proble
 	return h.counted(removed, err == nil && confirmed, &confirmed), nil
 }
 
-// counted puts a number under the name of where it was counted.
+// counted puts the number of entries in the field for Redis or for memory mode.
 func (h *handler) counted(n int64, complete bool, confirmed *bool) *count {
 	c := &count{RedisEntries: n, Complete: complete, Confirmed: confirmed}
 	if h.cache.Health().State == aside.StateMemory {
@@ -357,7 +363,7 @@ func (h *handler) counted(n int64, complete bool, confirmed *bool) *count {
 	return c
 }
 
-// problemOf is what an error of the cache is to a client.
+// problemOf turns an error of the cache into a problem for the client.
 func problemOf(err error) *problem {
 	if own := (*aside.Error)(nil); errors.As(err, &own) {
 		if own.Code == aside.CodeOverloaded {
@@ -377,7 +383,7 @@ func message(err error) string {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// audit writes down who has changed what. Names of keys hold hashes where they stand for users; secrets are none of it.
+// audit logs who has invalidated what. It logs no secret. Keys contain hashes of user ids.
 func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
 	if p != nil && p.after > 0 {
 		h.gate.turnAway(who)
@@ -407,7 +413,7 @@ func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *
 	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
 }
 
-// shortened is what of a name is logged.
+// shortened shortens a name for the log.
 func shortened(name string) string {
 	if len(name) > mostOfName {
 		return strings.ToValidUTF8(name[:mostOfName], "") + "…"

@@ -197,7 +197,7 @@ func posts() []post {
 		{"a key that is a pattern", `{"keys":["models:*"]}`, 422, "percent-escaped", 0},
 		{"a key of the internals", `{"keys":["%c:models"]}`, 422, "keys[0]", 0},
 		{"a lease", `{"keys":["{models:all:all}!l"]}`, 422, "keys[0]", 0},
-		{"a key with a needless escape", `{"keys":["models:%61ll:all"]}`, 422, "nothing else is", 0},
+		{"a key with a needless escape", `{"keys":["models:%61ll:all"]}`, 422, "and no others", 0},
 		{"a key with a broken escape", `{"keys":["models:100%:all"]}`, 422, "%25", 0},
 		{"a tag that is too long", `{"tags":["` + strings.Repeat("t", 600) + `"]}`, 422, "too long", 0},
 		{"more keys than may be", `{"keys":["models:all:all"` + strings.Repeat(`,"models:x"`, 1000) + `]}`, 422, "1000", 0},

@@ -16,9 +16,8 @@ const (
 	sweepPause = time.Second
 )
 
-// A limiter is a token bucket for each valid key, and for each client one of requests without a valid key: what outsiders send costs no
-// key anything. Several limiters with one rate and one burst can have their buckets in common: what has been taken by one of
-// them counts for all.
+// A limiter has a token bucket for each valid key, and one for each client that sends requests without a valid key: such requests use no tokens
+// of a key. Limiters with the same rate and burst can share their buckets.
 type limiter struct {
 	rate, burst float64 // tokens a second, and at most
 	proxies     []netip.Prefix
@@ -43,7 +42,7 @@ type bucket struct {
 	at    time.Time
 }
 
-// takeKey takes a token from the bucket of a valid key. Where there is none it returns in how long there will be.
+// takeKey takes a token from the bucket of a valid key. If there is none, it returns the time until there is.
 func (l *limiter) takeKey(sum [sha256.Size]byte) (wait time.Duration, ok bool) {
 	return l.takeFrom(func(now time.Time) *bucket {
 		b := l.keys[sum]
@@ -81,9 +80,9 @@ func (l *limiter) taken(b *bucket, now time.Time) float64 {
 	return max(0, b.taken-l.rate*max(0, now.Sub(b.at).Seconds()))
 }
 
-// bucketOf wants mu. A bucket that is full again says no more than one that was never used, so those make room. Were a used one
-// thrown out for a newcomer, a client with many addresses could have its own forgotten. Clients for which there is no room are
-// counted together with their neighbours.
+// bucketOf returns the bucket of a client. It is called with mu held. Buckets that are full again are dropped to make room: they equal new ones.
+// A used bucket is not dropped for a new client, or a client with many addresses could get rid of its own. Clients for which there is no room
+// share a bucket with their network.
 func (l *limiter) bucketOf(client netip.Addr, now time.Time) *bucket {
 	narrow, wide := 32, 8
 	if client.Is6() {
@@ -106,7 +105,7 @@ func (l *limiter) bucketOf(client netip.Addr, now time.Time) *bucket {
 	return &l.rest
 }
 
-// in wants mu. It returns the bucket of id, nil where there is no room for it.
+// in returns the bucket of id, nil if there is no room for it. It is called with mu held.
 func (l *limiter) in(table map[netip.Prefix]*bucket, id netip.Prefix, now time.Time) *bucket {
 	b := table[id]
 	if b == nil && len(table) < maxClients {
@@ -116,7 +115,7 @@ func (l *limiter) in(table map[netip.Prefix]*bucket, id netip.Prefix, now time.T
 	return b
 }
 
-// sweep wants mu.
+// sweep drops full buckets. It is called with mu held.
 func (l *limiter) sweep(table map[netip.Prefix]*bucket, now time.Time) {
 	for id, b := range table {
 		if l.taken(b, now) <= 0 {
@@ -125,14 +124,14 @@ func (l *limiter) sweep(table map[netip.Prefix]*bucket, now time.Time) {
 	}
 }
 
-// client returns the address that a request comes from, the zero one where it cannot be told.
+// client returns the address of a request's client, the zero address if it is not known.
 func (l *limiter) client(r *http.Request) netip.Addr {
 	addr := parseAddr(r.RemoteAddr)
 	if !l.trusts(addr) {
 		return addr
 	}
-	// Each proxy appends whom it got the request from: what is to the left of the first one that is not ours anybody may have
-	// written.
+	// Each proxy appends the address that it got the request from. Read from the right, everything before the first address that is not a
+	// trusted proxy may be forged.
 	list := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
 	for hop := 0; list != "" && hop < maxHops; hop++ {
 		i := strings.LastIndexByte(list, ',')
@@ -152,7 +151,7 @@ func (l *limiter) trusts(addr netip.Addr) bool {
 	return slices.ContainsFunc(l.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// parseAddr reads an address with or without a port.
+// parseAddr parses an address with or without a port.
 func parseAddr(text string) netip.Addr {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {

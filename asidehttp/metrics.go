@@ -11,15 +11,15 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// Metrics answers GET with the cache's counters by label, and with the keys of a pattern where the query has one:
+// Metrics returns a handler that answers GET with the cache's counters by label, and with the keys of a pattern if the query has one:
 //
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…},
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
-// It asks for a key with ScopeRead. keys are 100 at most. Counting goes over all of Redis in small portions, for two requests at
-// a time to all handlers of the cache and for one of each key, and for 4 s at most; others wait for their turn, 5 s at most: complete is false
-// if that was not enough, or if Redis failed, and error then says how. The server's WriteTimeout, if it has one, has to be longer than both
-// together. In memory mode it is "memory" in place of "redis". The same is to be had from Handler, with ?metrics=true.
+// It needs a key with ScopeRead. "keys" has at most 100 keys. Counting scans Redis in small portions, for 4 s at most. Two requests to all
+// handlers of the cache count at a time, one of each key; others wait for their turn, 5 s at most. "complete" is false if that was not enough,
+// or if Redis failed, and "error" then says why. The server's WriteTimeout must be longer than both together. In memory mode "memory" replaces
+// "redis". Handler serves the same, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
@@ -32,8 +32,8 @@ func Metrics(c *aside.Cache, o Options) http.Handler {
 
 func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// show answers with the metrics, if it must be told to only with ?metrics=true.
-func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, toldTo bool) *problem {
+// show answers with the metrics. If explicit is set, the query must have metrics=true.
+func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, explicit bool) *problem {
 	if p := h.gate.allow(w, who, mayRead); p != nil {
 		return p
 	}
@@ -47,7 +47,7 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, told
 			return badRequest("the query has a parameter that is not known, or one twice: %s", form)
 		}
 	}
-	if query.Get("metrics") != "true" && (toldTo || query.Has("metrics")) {
+	if query.Get("metrics") != "true" && (explicit || query.Has("metrics")) {
 		return badRequest("say what to show: %s, or POST to invalidate", form)
 	}
 	var a struct {
@@ -71,7 +71,7 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, told
 	return nil
 }
 
-// keys are what is cached under a pattern.
+// keys are the cached keys that match a pattern.
 type keys struct {
 	TotalKeys int64    `json:"total_keys"`
 	Pattern   string   `json:"pattern"`
@@ -98,8 +98,7 @@ func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) 
 	return list
 }
 
-// count adds up what is cached under a pattern and counts, when it is its turn, for which it waits until waiting ends, until ctx ends
-// or the turn is over.
+// count counts the cached entries of a pattern until ctx or its turn ends. It waits for its turn until waiting ends.
 func (h *handler) count(ctx, waiting context.Context, who visitor, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
 	end, err := h.turns.take(waiting, who.sum)
 	if err != nil {
@@ -176,19 +175,19 @@ func setOf[T any](list []T, name func(T) string) map[string]bool {
 	return set
 }
 
-// HealthOptions configures Health. The zero value works.
+// HealthOptions configures Health. The zero value is valid.
 type HealthOptions struct {
-	// FailDegraded has a degraded cache answered for with 503, for a check that is to wake somebody. Do not give that to a load
-	// balancer: Redis being away would take every server out at once, while all of them still serve.
+	// FailDegraded makes Health answer 503 while the cache is degraded, for an alert. Do not use it for a load balancer: an outage of Redis
+	// would remove all servers at once, although they still serve.
 	FailDegraded bool
 }
 
-// Health answers GET with how the cache stands:
+// Health returns a handler that answers GET with the cache's health:
 //
 //	{"state":"connected","since":"2025-11-21T08:00:00Z","tracking":true}
 //
-// The status is 200 also while the cache is degraded, since it is serving then, unless o says otherwise, and 503 once it is
-// closed. It asks for no key, as probes have none, and tells nothing of hosts, keys and users.
+// The status is 200 while the cache is degraded too, since it still serves, unless o.FailDegraded is set. It is 503 once the cache is closed.
+// The handler needs no key, since probes have none. It shows no hosts, keys or users.
 func Health(c *aside.Cache, o HealthOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
@@ -206,10 +205,10 @@ func Health(c *aside.Cache, o HealthOptions) http.Handler {
 	})
 }
 
-// Tags is the default of RevalidatorOptions.Map. A tag of the front end says what kind of thing it stands for, so that nothing is taken
-// for something else of the same name: "category:models", "key:models:openrouter:all", "tag:supplier 3", and "all" for everything. Of a
-// pattern it is the category. A page that shows a gateway's models is then made with the tags "all", "category:models" and
-// "key:models:openrouter:all". Keys are within their category, and tags within "tags": a page with tags of the cache carries that too.
+// Tags is the default of RevalidatorOptions.Map. It maps an invalidation to tags of the front end, with a prefix for each kind:
+// "category:models", "key:models:openrouter:all", "tag:supplier 3", and "all" for everything. A pattern is mapped to its category. So give
+// a page that shows a gateway's models the tags "all", "category:models" and "key:models:openrouter:all". Keys are Within their category, and
+// tags Within "tags": a page with tags of the cache needs the tag "tags" too.
 func Tags(i aside.Invalidation) []Target {
 	var targets []Target
 	for _, key := range i.Keys {

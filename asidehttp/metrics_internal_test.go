@@ -40,7 +40,7 @@ func TestFewRequestsGoOverKeysAtOnce(t *testing.T) {
 		list := h.list(context.Background(), visitor{}, aside.TTL.ModelsAll.Match(aside.Wildcard))
 		require.Equal(t, defaultWait, time.Since(began))
 		require.False(t, list.Complete)
-		require.Equal(t, "others with a key list and count: it was not its turn in time", list.Error)
+		require.Equal(t, "too many listings and dry runs at once: no turn in time", list.Error)
 
 		go func() { time.Sleep(time.Second); <-h.turns.all }()
 		n, complete := counted()

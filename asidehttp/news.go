@@ -2,8 +2,8 @@ package asidehttp
 
 import "time"
 
-// news is what a Revalidator has to log: not under its lock, where a slow handler would hold up everybody, and not for each target.
-// Its fields are guarded by the lock.
+// news collects what a Revalidator is to log. It is not logged under the lock, where a slow handler would block all callers, and not for each
+// target. Its fields are guarded by the lock.
 type news struct {
 	lost     int // targets
 	tags     []string
@@ -36,8 +36,8 @@ func (n *news) lose(d *delivery, cause error) {
 	}
 }
 
-// report logs what there is to log, each kind of line once in newsPause unless it is the last time, and returns in how long there is
-// more; 0 if there is none.
+// report logs the collected news, each kind of line once in newsPause unless it is the last report. It returns the time until the next report, 0
+// if there is none.
 func (r *Revalidator) report(last bool) (later time.Duration) {
 	r.mu.Lock()
 	n, now := r.news, time.Now()
@@ -49,7 +49,7 @@ func (r *Revalidator) report(last bool) (later time.Duration) {
 		r.news = news{lostAt: now, failing: n.failing, failedAt: n.failedAt}
 	}
 	if failing {
-		r.news.failing = "" // that it has failed for a moment some seconds ago is nothing to tell
+		r.news.failing = "" // a short failure some seconds ago is not logged later
 		if failing = now.Sub(n.failedAt) >= newsPause; failing {
 			r.news.failedAt = now
 		}

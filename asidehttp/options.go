@@ -15,66 +15,63 @@ import (
 
 // Options configures Handler and Metrics.
 type Options struct {
-	// APIKeys are bearer keys that may do everything, several for the time of a rotation. White space around them does not
-	// count, and empty ones are passed over, so that a variable that is not set opens nothing. Without any key, here or in
-	// Keys, every request is denied.
+	// APIKeys are bearer keys with all scopes. Set several during a rotation. White space around a key is ignored. Empty keys are
+	// skipped, so that a variable that is not set grants no access. Without any key, here or in Keys, every request is denied.
 	APIKeys []aside.Secret
 
-	// Keys are bearer keys with a name and a scope each.
+	// Keys are bearer keys with names and scopes.
 	Keys []Key
 
-	// Rate is how many requests a second each key may make on average, from wherever, and Burst how many at once. Requests
-	// without a valid key count for the client that they come from, which may make as many of them: an IPv4 address, or an IPv6 network of
-	// 64 bits. What exceeds that gets 429. The key is looked at first, so that no outsider uses up what a key may ask. Up to 4,096
-	// clients are told apart; the others are counted by their networks, of 8 bits in IPv4 and of 16 in IPv6. All handlers of one cache
-	// count together: what one of them was asked counts for the others, each of which allows as much as its own options say. Defaults: 10
-	// and 50. A negative Rate: no limit. Handlers of one cache with the same Rate and Burst share what a client may ask.
+	// Rate is how many requests a second each key may make on average, and Burst how many at once. Requests without a valid key are limited
+	// in the same way for each client: an IPv4 address, or an IPv6 network of 64 bits. Requests over the limit get 429. The key is
+	// checked first, so that clients without a key use up nothing of a key's allowance. Up to 4,096 clients are counted by themselves; others
+	// are counted by their networks, of 8 bits in IPv4 and of 16 in IPv6. Handlers of one cache with the same Rate and Burst share their
+	// counts. Defaults: 10 and 50. A negative Rate: no limit.
 	Rate  float64
 	Burst int
 
-	// TrustedProxies are the addresses of the proxies before this server. Of a request from one of them the client is the last
-	// address in X-Forwarded-For that is not itself such a proxy. From anyone else, and so by default from everyone, that header
-	// is not heard. An IPv4 network that is written as one of IPv6, such as ::ffff:10.0.0.0/104, is taken as 10.0.0.0/8.
+	// TrustedProxies are the addresses of the proxies in front of this server. For a request from one of them, the client is the last
+	// address in X-Forwarded-For that is not a trusted proxy. For other requests, and so by default for all, that header
+	// is ignored. An IPv4 network in IPv6 form, such as ::ffff:10.0.0.0/104, is read as 10.0.0.0/8.
 	TrustedProxies []netip.Prefix
 
-	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated and how it
-	// went. Of a key that sends more than one a second, and more than ten at once, what comes beyond that is summed up in one line a second.
-	// It gets lines at level Warn, at most every ten seconds, with how many requests they stand for, about requests that their key's scopes
-	// do not allow, or for which there is no room, of each key, and about those without a valid key, whichever handlers of the cache are
-	// asked; and what Validate finds. Default: slog.Default().
+	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated, and the result. For a key
+	// that sends more than one a second, and more than ten at once, the others are summed up in one line a second. It also gets lines at
+	// level Warn, at most every ten seconds and with the number of requests: for each key, about requests that its scopes do not allow, and
+	// about invalidations that are refused because too many are pending; and about requests without a valid key. It gets the errors of
+	// Validate. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 // A Key is a bearer key, sent as Authorization: Bearer SECRET.
 type Key struct {
-	// Name stands for the key in the log. Default: a fingerprint, the first 8 hex digits of its SHA-256.
+	// Name is the key's name in the log. Default: a fingerprint, the first 8 hex digits of its SHA-256.
 	Name string
 
-	// Secret is the key itself: a long random text, such as openssl rand -hex 32 prints, that cannot be guessed. It has 16 to 1,024
-	// bytes; what is shorter is refused, since nothing slows down those who guess. White space around it does not count. A key with neither Secret nor SHA256 is passed over.
+	// Secret is the key itself: a long random text, as openssl rand -hex 32 prints. It has 16 to 1,024 bytes. A shorter key is refused, since
+	// guesses are not slowed down. White space around it is ignored. A key with neither Secret nor SHA256 is skipped.
 	Secret aside.Secret
 
-	// SHA256 is the key's SHA-256 in hex, in place of Secret, for a configuration that is not to hold what opens the handler:
-	// printf %s "$KEY" | sha256sum. How long the key is cannot be seen from it: of a short one, the hash alone is enough to find it.
+	// SHA256 is the key's SHA-256 in hex, instead of Secret, for a configuration that must not contain the key:
+	// printf %s "$KEY" | sha256sum. Use a long key: a short one can be found from its hash, and its length cannot be checked here.
 	SHA256 string
 
-	// Scopes are what the key may do. One at least.
+	// Scopes are the permissions of the key. At least one is required.
 	Scopes []Scope
 }
 
-// A Scope is something that a key may do.
+// A Scope is a permission of a key.
 type Scope string
 
 // The scopes of a Key.
 const (
-	ScopeRead       Scope = "read"       // see metrics and list keys
-	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags; not all at once. A dry run needs ScopeRead too
+	ScopeRead       Scope = "read"       // read metrics and list keys
+	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags, but not everything. A dry run needs ScopeRead too
 	ScopeAll        Scope = "all"        // both, and invalidate everything
 )
 
-// Validate tells all that is wrong with the options, and nothing secret. Handler and Metrics have no error to return: they log it
-// and go on without the key, the proxy or the limit that is wrong, which denies requests and allows none. A program that
-// would rather not start calls Validate first.
+// Validate returns an error for each invalid option. The error shows no secret. Handler and Metrics return no error: they log it, and ignore
+// an invalid key, proxy or limit, so that it grants no access. Call Validate to refuse to start instead.
 func (o Options) Validate() error {
 	_, err := o.keyring()
 	_, limitErr := o.limiter()
@@ -112,11 +109,11 @@ func (o Options) logger() *slog.Logger {
 }
 
 const (
-	minKey = 16   // bytes that nobody can try out; nothing slows down those who try, so that nobody can lock out others either
-	maxKey = 1024 // bounds what is hashed for a request that nobody has vouched for yet
+	minKey = 16   // bytes that cannot be guessed; guesses are not slowed down, so that an attacker cannot lock out others
+	maxKey = 1024 // bounds the hashing for a request without a valid key
 )
 
-// keyring returns the keys that are right, and what is wrong with the others.
+// keyring returns the valid keys, and the errors of the others.
 func (o Options) keyring() (*keyring, error) {
 	ring := newKeyring()
 	var errs []error
@@ -134,7 +131,7 @@ func (o Options) keyring() (*keyring, error) {
 }
 
 func (r *keyring) add(key Key) error {
-	secret, digest := strings.TrimSpace(key.Secret.Reveal()), strings.TrimSpace(key.SHA256) // what was read from a file often ends with a newline
+	secret, digest := strings.TrimSpace(key.Secret.Reveal()), strings.TrimSpace(key.SHA256) // a text from a file often ends with a newline
 	if secret == "" && digest == "" {
 		return nil
 	}
@@ -143,7 +140,7 @@ func (r *keyring) add(key Key) error {
 	case secret != "" && digest != "":
 		return errors.New("has a Secret and a SHA256: keep one")
 	case secret != "" && len(secret) < minKey:
-		return fmt.Errorf("has %d bytes, and could be guessed: use at least %d, such as openssl rand -hex 32 prints", len(secret), minKey)
+		return fmt.Errorf("has %d bytes, and could be guessed: use at least %d, as openssl rand -hex 32 prints", len(secret), minKey)
 	case len(secret) > maxKey:
 		return fmt.Errorf("is longer than %d bytes", maxKey)
 	case secret != "":
@@ -172,7 +169,7 @@ func (r *keyring) add(key Key) error {
 	return nil
 }
 
-// limiter returns the limit on clients, the default one where it is wrong.
+// limiter returns the limit on clients, with defaults for invalid options.
 func (o Options) limiter() (*limiter, error) {
 	const rate, burst = 10, 50
 	var errs []error
@@ -195,7 +192,7 @@ func (o Options) limiter() (*limiter, error) {
 	for _, p := range o.TrustedProxies {
 		network, bad := proxyNetwork(p)
 		if bad != "" {
-			errs = append(errs, errors.New("asidehttp: Options.TrustedProxies holds "+bad))
+			errs = append(errs, errors.New("asidehttp: Options.TrustedProxies has "+bad))
 			continue
 		}
 		l.proxies = append(l.proxies, network)
@@ -203,14 +200,14 @@ func (o Options) limiter() (*limiter, error) {
 	return l, errors.Join(errs...)
 }
 
-// proxyNetwork returns a network as addresses are compared with it, which are IPv4 where IPv6 holds an IPv4 address, or what is wrong with it.
+// proxyNetwork returns a network in the form that addresses are compared with, IPv4 for an IPv4 address in IPv6, or what is wrong with it.
 func proxyNetwork(p netip.Prefix) (network netip.Prefix, bad string) {
 	const bits = 96 // before an IPv4 address in IPv6
 	switch addr := p.Addr(); {
 	case !p.IsValid():
 		return p, "the zero Prefix: make them with netip.ParsePrefix"
 	case addr.Is4In6() && p.Bits() < bits:
-		return p, fmt.Sprintf("%v, which is more than the addresses of IPv4: write the network as IPv4, such as 10.0.0.0/8", p)
+		return p, fmt.Sprintf("%v, which includes more than IPv4 addresses: write the network as IPv4, such as 10.0.0.0/8", p)
 	case addr.Is4In6():
 		return netip.PrefixFrom(addr.Unmap(), p.Bits()-bits), ""
 	}

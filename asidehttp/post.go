@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// A poster sends targets to a front end. A Revalidator has its methods alone: whoever prints one, or goes through it by
-// reflection, finds neither secret nor URL.
+// A poster sends targets to a front end. A Revalidator holds only its method, so that neither fmt nor reflection finds the secret or the URL in a
+// Revalidator.
 type poster struct {
 	url     *url.URL
 	query   bool
@@ -39,8 +39,8 @@ func newPoster(o RevalidatorOptions, u *url.URL, client *http.Client) *poster {
 	return p
 }
 
-// notForSecrets are the headers that HTTP, this package, or what is on the way sets by itself: a secret in one of them would not arrive, or
-// would be written into logs. A name that ends with a hyphen stands for all that begin so.
+// notForSecrets are headers that HTTP, this package or intermediaries set: a secret in one of them would not arrive, or would be logged. A name
+// that ends with a hyphen is a prefix.
 var notForSecrets = []string{
 	"Accept-Encoding", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Date", "Expect", "Host", "Keep-Alive",
 	"Proxy-", "Range", "Referer", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
@@ -59,11 +59,10 @@ func forSecrets(header string) bool {
 	})
 }
 
-// maxAnswerHead bounds the status line and the header of an answer, of which nothing but the status is looked at.
+// maxAnswerHead bounds the status line and the header of a response. Only the status is used.
 const maxAnswerHead = 64 << 10
 
-// ownTransport returns what a Revalidator without a Client sends by. A program may have put something else in the place of
-// http.DefaultTransport; its requests are then to go through that.
+// ownTransport returns the transport of a Revalidator without a Client. If the program has replaced http.DefaultTransport, that is used.
 func ownTransport() (transport http.RoundTripper, closeIdle func()) {
 	shared, ok := http.DefaultTransport.(*http.Transport)
 	if !ok || shared == nil {
@@ -121,14 +120,14 @@ func (p *poster) post(ctx context.Context, target Target) *failure {
 	}
 }
 
-// unready are what proxies, and front ends without their configuration, answer with.
+// unready are the statuses of proxies, and of front ends without their configuration.
 var unready = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest}
 
-// maxCause bounds, in bytes, what an error may say.
+// maxCause bounds the text of an error, in bytes.
 const maxCause = 256
 
-// cause is what an error of the client says, without the URL, which may hold a secret, and without what the front end has sent: net/http
-// quotes it, however long it is, and it may repeat the URL too.
+// cause returns the text of a client's error, without the URL, which may contain a secret, and without data of the front end: net/http quotes it
+// at any length, and it may contain the URL too.
 func (p *poster) cause(err error) string {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		err = wrapped.Err

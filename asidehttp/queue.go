@@ -15,9 +15,9 @@ const (
 	failedAtMost = 4 // one request in so many is for a target that has failed, while there are others
 )
 
-// A queue holds the targets that wait. Those that were never tried are apart from those that have failed: a front end that refuses
-// some is not to be late for the others. Each scope, which is what the targets are Within, has a lane of its own, and the lanes have
-// their turns: of one scope there may be thousands that the front end refuses.
+// A queue holds the waiting targets. New targets are kept apart from those that have failed, so that targets which the front end refuses do not
+// delay others. Each scope, the Within of its targets, has a lane of its own, and the lanes take turns: a scope may have thousands of refused
+// targets.
 type queue struct {
 	most, mostBytes int
 	bytes           int
@@ -28,7 +28,8 @@ type queue struct {
 	turn            int
 }
 
-// A lane holds what waits of one scope and is to be tried now. What has failed and is not due yet is in the queue's heap, and counts.
+// A lane holds the targets of one scope that are to be sent now. Failed targets that are not due yet are in the queue's heap; the lane counts
+// them.
 type lane struct {
 	within           string
 	waiting          int
@@ -44,21 +45,21 @@ func newQueue(most int) queue {
 	}
 }
 
-// what is the target by which the front end knows it.
+// what identifies a target: without its Within, which the front end does not see.
 func (t Target) what() Target { return Target{Tag: t.Tag, Path: t.Path} }
 
 func (t Target) size() int { return len(t.Tag) + len(t.Path) + len(t.Within) }
 
 func (q *queue) len() int { return len(q.byTarget) }
 
-// find returns the target that waits, or nil.
+// find returns the delivery of a waiting target, or nil.
 func (q *queue) find(t Target) *delivery { return q.byTarget[t.what()] }
 
 func (q *queue) full(t Target) bool {
 	return len(q.byTarget) >= q.most || q.bytes+t.size() > q.mostBytes
 }
 
-// fullBeyond is full for what may use the places beyond.
+// fullBeyond is full for targets that may use the additional places.
 func (q *queue) fullBeyond(t Target) bool {
 	return len(q.byTarget) >= q.most+mostWithin || q.bytes+t.size() > q.mostBytes+mostWithin<<10
 }
@@ -82,7 +83,7 @@ func (q *queue) push(d *delivery) {
 	}
 }
 
-// forget takes a target out of all but its place.
+// forget removes a target from everything but its lane or the heap.
 func (q *queue) forget(d *delivery) {
 	delete(q.byTarget, d.target.what())
 	q.bytes -= d.target.size()
@@ -92,7 +93,7 @@ func (q *queue) forget(d *delivery) {
 	}
 }
 
-// due is when the next target is to be tried, of those that there are.
+// due is when the next target is due. The queue is not empty.
 func (q *queue) due() time.Time {
 	if q.fresh.Len() > 0 || q.ready.Len() > 0 {
 		return time.Time{}
@@ -100,7 +101,7 @@ func (q *queue) due() time.Time {
 	return q.failed[0].due
 }
 
-// awaken puts what is due again into its lane.
+// awaken moves failed targets that are due into their lanes.
 func (q *queue) awaken(now time.Time) {
 	for len(q.failed) > 0 && !q.failed[0].due.After(now) {
 		d := heap.Pop(&q.failed).(*delivery)
@@ -112,8 +113,8 @@ func (q *queue) awaken(now time.Time) {
 	}
 }
 
-// take takes out what is to be tried now, of the lane whose turn it is. One turn in a few is for what has failed and is due again, though
-// there are others: while the front end fails, only of lanes that have nothing else.
+// take removes the next target, from the lane whose turn it is. One turn in a few is for a failed target that is due, even if there are new
+// ones; while the front end fails, only in lanes that have no new ones.
 func (q *queue) take(now time.Time, failing bool) *delivery {
 	q.awaken(now)
 	q.turn++
@@ -136,9 +137,8 @@ func (q *queue) take(now time.Time, failing bool) *delivery {
 	return d
 }
 
-// takeFresh takes what was never tried out of a lane, whose next turn comes after those of all others. While the front end fails, that is
-// by turns the oldest and the newest: of many that the front end refuses, each in a row has it asked ever more slowly, and whoever comes
-// behind them would wait for all.
+// takeFresh removes a new target from a lane, whose next turn then comes after all others. While the front end fails, it takes the oldest and the
+// newest target by turns: if the front end refuses many targets, each refusal doubles the pause, and a target behind them would wait for all.
 func (q *queue) takeFresh(l *lane, failing bool) *delivery {
 	l.turn++
 	place := l.fresh.Front()
@@ -150,14 +150,14 @@ func (q *queue) takeFresh(l *lane, failing bool) *delivery {
 	return d
 }
 
-// takeReady takes what is due again out of a lane, whose next turn comes after those of all others.
+// takeReady removes a failed target that is due from a lane, whose next turn then comes after all others.
 func (q *queue) takeReady(l *lane) *delivery {
 	d := l.ready.Remove(l.ready.Front()).(*delivery)
 	l.atReady = rotate(q.ready, l.atReady, l.ready.Len() > 0)
 	return d
 }
 
-// rotate puts a lane behind all others, or takes it out, and returns its place.
+// rotate moves a lane behind all others, or removes an empty one, and returns its place.
 func rotate(lanes *list.List, at *list.Element, stays bool) *list.Element {
 	if stays {
 		lanes.MoveToBack(at)
@@ -169,7 +169,7 @@ func rotate(lanes *list.List, at *list.Element, stays bool) *list.Element {
 
 func (q *queue) holdsWithin(tag string) bool { return tag != "" && q.lanes[tag] != nil }
 
-// takeWithin takes out all that wait within a tag, and returns how many there were.
+// takeWithin removes all waiting targets within a tag, and returns their number.
 func (q *queue) takeWithin(tag string) (n int) {
 	if !q.holdsWithin(tag) {
 		return 0

@@ -24,7 +24,7 @@ const (
 
 const example = `send a JSON object with one of {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} and {"tags":["supplier 3"]}; "wait" (seconds) and "dry_run" may go with it`
 
-// An order is what the body of a POST asks for.
+// An order is the request in the body of a POST.
 type order struct {
 	selector string   // the one field of selectors that it has
 	names    []string // one for a category and a pattern
@@ -40,7 +40,7 @@ const (
 	byTags     = "tags"
 )
 
-// readOrder reads the body of a POST.
+// readOrder reads and parses the body of a POST.
 func readOrder(w http.ResponseWriter, r *http.Request) (order, *problem) {
 	tooLarge := newProblem(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes: %s", maxBody, example)
 	if kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" ||
@@ -64,8 +64,7 @@ func readOrder(w http.ResponseWriter, r *http.Request) (order, *problem) {
 	return o, p
 }
 
-// parseOrder goes through the object itself: encoding/json would take the last of two fields of one name, and fields in other
-// cases.
+// parseOrder parses the object itself: encoding/json would accept two fields of one name, and names in other cases.
 func parseOrder(body []byte) (order, *problem) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return order{}, badRequest("the body is empty: %s", example)
@@ -165,7 +164,7 @@ func decode(raw json.RawMessage, v any) bool {
 	return !bytes.Equal(raw, []byte("null")) && json.Unmarshal(raw, v) == nil
 }
 
-// quote shows what a client has sent, or the beginning of it.
+// quote quotes text that a client has sent, or its beginning.
 func quote(text string) string {
 	const most = 64
 	if len(text) > most {
@@ -174,8 +173,8 @@ func quote(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// brokenEscape reports whether a \u escape of valid JSON is half of a surrogate pair. encoding/json would make another character
-// of it, and so another name.
+// brokenEscape reports whether a \u escape in valid JSON is half of a surrogate pair. encoding/json would replace it by another character, which
+// makes another name.
 func brokenEscape(body []byte) bool {
 	high := func(i int) bool {
 		return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "89aAbB")

@@ -17,20 +17,19 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// A Target is what a web front end is asked to make anew: what carries a tag, or a path. One of the two is set.
+// A Target is a tag or a path that a web front end revalidates. One of Tag and Path is set.
 type Target struct {
 	Tag  string
 	Path string
 
-	// Within is a tag that whatever the target is about carries too, such as that of a category. Where the queue has no room for all
-	// targets within it, it is told in their place. It may be empty: then a target is lost for which there is no room
-	// left at all.
+	// Within is a second tag of everything that the target covers, such as the tag of a category. If the queue has no room for the targets
+	// within it, this tag is sent instead of them. It may be empty: the target is then lost if the queue is full.
 	Within string
 }
 
-// RevalidatorOptions configures a Revalidator. URL and Secret are needed; every other zero field stands for its default.
+// RevalidatorOptions configures a Revalidator. URL and Secret are required. Every other zero field stands for its default.
 type RevalidatorOptions struct {
-	// URL is the front end's revalidation endpoint. It may have a token in its query. Redirects are not followed: name where they lead.
+	// URL is the front end's revalidation endpoint. It may have a token in its query. Redirects are not followed: set the final URL.
 	URL aside.Secret
 
 	// Secret is sent with each request, in SecretHeader. Default for the header: X-Revalidate-Secret. Headers that HTTP, a proxy or a
@@ -41,36 +40,35 @@ type RevalidatorOptions struct {
 	// Query puts the target in the query, ?tag=… or ?path=…, with an empty body. Default: a JSON body, {"tag":…} or {"path":…}.
 	Query bool
 
-	// Map says what an invalidation is about in the front end's terms. Default: Tags.
+	// Map maps an invalidation to targets of the front end. Default: Tags.
 	Map func(aside.Invalidation) []Target
 
-	// Client sends the requests. Default: one of its own, made of http.DefaultTransport. Its CheckRedirect is not used.
+	// Client sends the requests. Default: a client of its own, with a copy of http.DefaultTransport. Its CheckRedirect is not used.
 	Client *http.Client
 
-	// Timeout bounds one request, to the end of its answer. Default: 5 s.
+	// Timeout bounds one request, to the end of its response. Default: 5 s.
 	Timeout time.Duration
 
-	// Queue bounds the targets that wait, and with 1 KiB for each the bytes of their names. Beyond that, the tag that a new one is Within
-	// is told in place of all that wait within it. 256 places more are for such tags, and
-	// for targets that are within none; what finds none of those either is lost, which is logged and counted. Default: 10,000.
+	// Queue bounds the number of waiting targets, and their names to 1 KiB for each. If the queue is full, the Within tag of a new target
+	// replaces all waiting targets within it. There are 256 more places for such tags, and for targets without Within. A target that finds no
+	// place is lost, which is logged and counted. Default: 10,000.
 	Queue int
 
-	// Backoff is how long nothing is sent after a request has failed. It doubles with each failure in a row up to MaxBackoff,
-	// and is shortened by a random part of up to a half; an answer's Retry-After counts where it is longer, up to MaxBackoff.
-	// Defaults: 500 ms and 30 s.
+	// Backoff is the pause after a failed request. It doubles with each consecutive failure up to MaxBackoff, and is shortened by a random
+	// part of up to a half. A longer Retry-After of a response counts instead, up to MaxBackoff. Defaults: 500 ms and 30 s.
 	Backoff, MaxBackoff time.Duration
 
-	// GiveUpAfter is how long a target is tried for, from its last invalidation on. A front end that is away for less misses
-	// nothing. Default: 15 min. Where it answers with a redirect, 401, 403, 404, 405, 410 or 421, as something else may that stands in
-	// its place while it is rolled out, it is tried for a minute. Other answers from 400 to 499 are final, but for 408, 425 and 429.
+	// GiveUpAfter is how long a target is retried after its last invalidation. A front end that is unavailable for less than that misses
+	// nothing. Default: 15 min. After a redirect, 401, 403, 404, 405, 410 or 421, which another service may send during a deployment, a
+	// target is retried for a minute. Other responses from 400 to 499 are final, except 408, 425 and 429.
 	GiveUpAfter time.Duration
 
-	// Logger gets a line at level Error when targets are lost, with their number and the first of them, and one at level Warn when the
-	// front end begins to fail. Each of them is written once in ten seconds at most. Default: slog.Default().
+	// Logger gets a line at level Error when targets are lost, with their number and the first of them, and a line at level Warn when the
+	// front end begins to fail. Each is logged at most once in ten seconds. Default: slog.Default().
 	Logger *slog.Logger
 }
 
-// Format does not write the secret, whatever the verb, nor the URL's query.
+// Format writes neither the secret nor the URL's query, for any verb.
 func (o RevalidatorOptions) Format(f fmt.State, _ rune) {
 	host := ""
 	if u, err := url.Parse(o.URL.Reveal()); err == nil {
@@ -88,15 +86,15 @@ func (o RevalidatorOptions) MarshalText() ([]byte, error) { return fmt.Append(ni
 // maxSending is how many requests run at once, while the front end answers.
 const maxSending = 4
 
-// A Revalidator tells a web front end, which keeps pages of its own, what has been invalidated: by the convention of Next.js,
-// whose route handler calls revalidateTag or revalidatePath.
+// A Revalidator sends invalidations to a web front end that caches pages: by the convention of Next.js, whose route handler calls
+// revalidateTag or revalidatePath.
 //
 //	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret("https://www.example.com/api/revalidate"), Secret: secret})
 //	c, err := aside.New(aside.Options{OnInvalidated: r.Notify})
 //
-// It delivers each target at least once after its last invalidation, or logs that it has not and counts it in Stats. Targets are
-// not sent in order, and one that waits already is not queued twice. The queue is in memory: what is in it when the process dies
-// is lost. Its methods may be used by many goroutines at once.
+// It delivers each target at least once after its last invalidation, or logs the loss and counts it in Stats. Targets are not sent in order,
+// and a target that waits already is not queued twice. The queue is in memory, and is lost when the process dies. The methods may be used by
+// many goroutines at once.
 type Revalidator struct {
 	o         RevalidatorOptions
 	post      func(context.Context, Target) *failure
@@ -125,7 +123,7 @@ func (r *Revalidator) LogValue() slog.Value { return slog.StringValue(fmt.Sprint
 // MarshalText is Format for encoding/json.
 func (r *Revalidator) MarshalText() ([]byte, error) { return fmt.Append(nil, r), nil }
 
-// A delivery is one target on its way.
+// A delivery is a target that waits or is being sent.
 type delivery struct {
 	target   Target
 	asked    time.Time // its last invalidation
@@ -134,14 +132,13 @@ type delivery struct {
 	attempts int
 }
 
-// RevalidatorStats counts targets since the Revalidator was made. Each that was asked for is in one of Delivered, Coalesced, Lost
-// and Waiting.
+// RevalidatorStats counts targets since the Revalidator was made. Each target counts in one of Delivered, Coalesced, Lost and Waiting.
 type RevalidatorStats struct {
 	Delivered uint64 // acknowledged with a 2xx
-	Coalesced uint64 // the same target was waiting already
+	Coalesced uint64 // the same target, or one that covers it, was waiting
 	Lost      uint64 // given up, refused by the front end, or without room in the queue
-	Failed    uint64 // requests that failed, and were or will be repeated
-	Waiting   int    // now, those being sent included
+	Failed    uint64 // requests that failed and are retried
+	Waiting   int    // waiting or being sent now
 }
 
 // NewRevalidator makes a Revalidator and starts it. Close ends it.
@@ -152,17 +149,17 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	}
 	u, err := url.Parse(o.URL.Reveal())
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-		bad("URL is malformed: write https://host/path, without a user") // the cause would repeat it, secret and all
+		bad("URL is malformed: write https://host/path, without a user") // the parser's error would quote the URL, with its secret
 	}
-	if err == nil && o.Query { // what cannot be read would be left out of the query that is sent
+	if err == nil && o.Query { // invalid parts would be missing in the query that is sent
 		if _, err := url.ParseQuery(u.RawQuery); err != nil {
-			bad("URL has a query that cannot be read: escape a semicolon as %%3B and a percent sign as %%25")
+			bad("URL has an invalid query: escape a semicolon as %%3B and a percent sign as %%25")
 		}
 	}
 	if secret := o.Secret.Reveal(); secret != strings.TrimSpace(secret) {
-		bad("Secret begins or ends with white space, which does not arrive: leave it out")
+		bad("Secret begins or ends with white space, which HTTP removes: leave it out")
 	} else if secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) {
-		bad("Secret is empty or holds a character that a header cannot: use letters and digits")
+		bad("Secret is empty or has a character that a header cannot contain: use letters and digits")
 	}
 	setDefault(&o.SecretHeader, "X-Revalidate-Secret")
 	setDefault(&o.Timeout, 5*time.Second)
@@ -207,7 +204,7 @@ func NewRevalidator(o RevalidatorOptions) (*Revalidator, error) {
 	// Go takes Authorization off a request that is redirected to another host, but no header of ours.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	r.post = newPoster(o, u, &client).post
-	r.o.Client = nil // its connections hold what they have sent
+	r.o.Client = nil // its connections hold sent requests, with the secret
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go r.run(ctx)
@@ -220,14 +217,14 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Notify queues what an invalidation is about. It does not wait: it is made for aside.Options.OnInvalidated.
+// Notify queues the targets of an invalidation. It does not wait, and is made for aside.Options.OnInvalidated.
 func (r *Revalidator) Notify(invalidation aside.Invalidation) { r.Send(r.o.Map(invalidation)...) }
 
 // Send queues targets. It does not wait.
 func (r *Revalidator) Send(targets ...Target) {
 	r.queueAll(targets)
 	select {
-	case <-r.ended: // nobody else is there to report it
+	case <-r.ended: // the loop, which reports losses, has ended
 		r.report(false)
 	default:
 		r.signal()
@@ -246,7 +243,7 @@ func (r *Revalidator) queueAll(targets []Target) {
 		case r.closing:
 			r.lose(d, errors.New("the revalidator is closed"))
 		case same != nil:
-			// One that is being sent does not count: the front end may have read its sources before this invalidation.
+			// A target that is being sent is not found here: the front end may have read its sources before this invalidation.
 			same.asked = now
 			r.stats.Coalesced++
 		case r.waiting.full(target):
@@ -257,9 +254,9 @@ func (r *Revalidator) queueAll(targets []Target) {
 	}
 }
 
-// crowd puts the tag that a new target is within in place of all that wait within it. It wants mu.
+// crowd replaces all waiting targets within the tag of a new target by that tag. It is called with mu held.
 func (r *Revalidator) crowd(d *delivery) {
-	if d.target.Within == "" { // it may stand for others itself, such as a category
+	if d.target.Within == "" { // it may cover other targets itself, as a category does
 		if r.waiting.fullBeyond(d.target) {
 			r.lose(d, errors.New("the queue is full"))
 			return
@@ -284,7 +281,7 @@ func (r *Revalidator) crowd(d *delivery) {
 	r.waiting.push(d)
 }
 
-// Stats returns the counts as they stand.
+// Stats returns the current counts.
 func (r *Revalidator) Stats() RevalidatorStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -293,13 +290,13 @@ func (r *Revalidator) Stats() RevalidatorStats {
 	return s
 }
 
-// Close takes no new targets and waits until those that wait are delivered or lost, at most until ctx ends: what is left then is
-// lost, and Close says so in its error. Close the cache first. It may be called more than once.
+// Close refuses new targets, and waits until the waiting ones are delivered or lost, or until ctx ends. Targets that are left then are lost, and
+// Close returns an error. Close the cache first. Close may be called more than once.
 func (r *Revalidator) Close(ctx context.Context) error {
 	r.mu.Lock()
 	if !r.closing {
 		r.closing = true
-		// There may be little time: what waits after a failure is tried now.
+		// There may be little time: targets that wait after a failure are retried now.
 		r.pause = time.Time{}
 		for _, d := range r.waiting.failed {
 			d.due = time.Time{}
@@ -318,7 +315,7 @@ func (r *Revalidator) Close(ctx context.Context) error {
 	<-r.ended
 	r.closeIdle()
 	if lost := r.Stats().Lost - before; lost > 0 {
-		return fmt.Errorf("asidehttp: the revalidator was closed before the front end took %d targets: %w", lost, cut)
+		return fmt.Errorf("asidehttp: Revalidator closed with %d undelivered targets: %w", lost, cut)
 	}
 	return nil
 }
@@ -331,13 +328,13 @@ func (r *Revalidator) signal() {
 	}
 }
 
-// lose wants mu. What is lost is reported later: see report.
+// lose counts a lost target. report logs it later. It is called with mu held.
 func (r *Revalidator) lose(d *delivery, cause error) {
 	r.stats.Lost++
 	r.news.lose(d, cause)
 }
 
-// run starts what is due until the Revalidator is closed and empty, or ctx ends.
+// run sends targets until the Revalidator is closed and empty, or ctx ends.
 func (r *Revalidator) run(ctx context.Context) {
 	defer close(r.ended)
 	defer r.report(true)
@@ -358,14 +355,14 @@ func (r *Revalidator) run(ctx context.Context) {
 		case <-r.wake:
 		case <-timer.C:
 		case <-ctx.Done():
-			sends.Wait() // they end with ctx, and put back what they had
+			sends.Wait() // the sends end with ctx, and queue their targets again
 			r.abandon(ctx.Err())
 			return
 		}
 	}
 }
 
-// begin starts what is due now, and returns when to look again.
+// begin starts to send the targets that are due, and returns how long to wait for the next one.
 func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next time.Duration, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -376,10 +373,10 @@ func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next ti
 		}
 		room := maxSending
 		if r.failures > 0 {
-			room = 1 // a front end that fails is asked by one request at a time
+			room = 1 // one request at a time to a front end that fails
 		}
 		if r.sending >= room || r.waiting.len() == 0 {
-			return time.Hour, false // the end of a request wakes, and so does Send
+			return time.Hour, false // the end of a request wakes the loop, and so does Send
 		}
 		if wait := max(r.pause.Sub(now), r.waiting.due().Sub(now)); wait > 0 {
 			return wait, false
@@ -390,15 +387,15 @@ func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next ti
 	}
 }
 
-// A failure is why a request was not acknowledged.
+// A failure says why a request was not acknowledged.
 type failure struct {
 	text  string
-	final bool          // the same again would come to the same
-	brief bool          // it may be what stands there while the front end starts: repeated for briefly alone
-	after time.Duration // not to come back before, as the front end has said
+	final bool          // a retry would fail in the same way
+	brief bool          // another service may have answered during a deployment: retry for briefly
+	after time.Duration // the response's Retry-After
 }
 
-// finish notes how a request went.
+// finish notes the result of a request.
 func (r *Revalidator) finish(d *delivery, f *failure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -419,17 +416,17 @@ func (r *Revalidator) finish(d *delivery, f *failure) {
 	if r.failures == 0 {
 		r.news.failing = f.text
 	}
-	// One that fails again, though others were delivered since it has failed, says nothing of the front end.
+	// If a target fails again, and others were delivered in between, the front end refuses this target alone.
 	alone := d.attempts > 1 && r.succeeded.After(d.failed) && f.after == 0
-	if !alone && !now.Before(r.pause) { // else begun before the failure that is paused for: no further one in a row
+	if !alone && !now.Before(r.pause) { // a request that began before the last failure is not a further failure
 		r.failures++
 		r.pause = now.Add(min(max(r.backoff(r.failures), f.after), r.o.MaxBackoff))
 	}
 	d.failed = now
-	d.due = now.Add(r.backoff(d.attempts)) // of a front end that refuses this one alone
+	d.due = now.Add(r.backoff(d.attempts)) // for a target that is refused alone
 	same := r.waiting.find(d.target)
 	switch {
-	case same != nil: // asked for again meanwhile
+	case same != nil: // queued again in the meantime
 		r.stats.Coalesced++
 	case now.Sub(d.asked) >= r.patience(f):
 		r.lose(d, fmt.Errorf("given up after %v: %s", r.patience(f), f.text))
@@ -438,11 +435,10 @@ func (r *Revalidator) finish(d *delivery, f *failure) {
 	}
 }
 
-// briefly is how long a front end may redirect, or know neither the path nor the secret. While it is rolled out something else may
-// answer in its place for some seconds.
+// briefly is how long a target is retried after responses that another service may send during a deployment of the front end.
 const briefly = time.Minute
 
-// patience is for how long a target is tried that fails like this.
+// patience is how long a target is retried after such a failure.
 func (r *Revalidator) patience(f *failure) time.Duration {
 	if f.brief {
 		return min(briefly, r.o.GiveUpAfter)
@@ -450,8 +446,7 @@ func (r *Revalidator) patience(f *failure) time.Duration {
 	return r.o.GiveUpAfter
 }
 
-// backoff is how long to wait after n failures in a row. The random part keeps processes that failed together from coming back
-// together.
+// backoff is how long to wait after n consecutive failures. It is randomized, so that processes that failed together do not retry together.
 func (r *Revalidator) backoff(n int) time.Duration {
 	d := r.o.MaxBackoff
 	if n < 32 && r.o.Backoff<<(n-1) > 0 {
@@ -460,23 +455,23 @@ func (r *Revalidator) backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// abandon loses what waits.
+// abandon loses all waiting targets.
 func (r *Revalidator) abandon(cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for d := range r.waiting.all() {
-		r.lose(d, fmt.Errorf("closed before the front end took it: %w", cause))
+		r.lose(d, fmt.Errorf("closed before delivery: %w", cause))
 	}
 	r.waiting = newQueue(r.o.Queue)
 }
 
-// try is post, whatever the client does: it may panic, end its goroutine, or not heed the end of its request.
+// try is post for a Client that may panic, end its goroutine, or ignore the end of its request.
 func (r *Revalidator) try(ctx context.Context, target Target) *failure {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
 	done := make(chan *failure, 1)
 	go func() {
-		f := &failure{text: "the Client has panicked, or ended its goroutine"}
+		f := &failure{text: "the Client panicked, or ended its goroutine"}
 		defer func() {
 			_ = recover()
 			done <- f
@@ -494,14 +489,14 @@ func (r *Revalidator) try(ctx context.Context, target Target) *failure {
 	case f := <-done:
 		return f
 	case <-t.C:
-		return &failure{text: "the Client does not heed the end of its request"}
+		return &failure{text: "the Client ignores the end of its request"}
 	}
 }
 
-// heedWait is how long a client may take to come back from a request whose time is up.
+// heedWait is how long a Client may take to return after the end of its request.
 const heedWait = 100 * time.Millisecond
 
-// retryAfter reads the header of this name, in its two forms.
+// retryAfter parses a Retry-After header, in seconds or as a date.
 func retryAfter(text string) time.Duration {
 	if n, err := strconv.Atoi(text); err == nil {
 		return time.Duration(min(max(n, 0), 24*60*60)) * time.Second

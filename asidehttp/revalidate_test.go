@@ -373,7 +373,7 @@ func TestAFullQueueLosesAndReports(t *testing.T) {
 		require.Contains(t, log.String(), "the queue is full")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.ErrorContains(t, r.Close(ctx), "263 targets")
+		require.ErrorContains(t, r.Close(ctx), "263 undelivered targets")
 	})
 }
 
@@ -423,7 +423,7 @@ func TestCloseEndsWithItsContextAndReportsWhatIsLeft(t *testing.T) {
 		began := time.Now()
 		err := r.Close(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, "2 targets")
+		require.ErrorContains(t, err, "2 undelivered targets")
 		require.Equal(t, 5*time.Second, time.Since(began))
 		require.Equal(t, uint64(2), r.Stats().Lost)
 		require.Contains(t, log.String(), "hangs")

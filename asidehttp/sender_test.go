@@ -74,7 +74,7 @@ func TestATokenInTheQueryArrives(t *testing.T) {
 	}
 	for _, query := range []string{"token=abc;def", "token=100%&v=1"} {
 		_, err := asidehttp.NewRevalidator(with(query))
-		require.ErrorContains(t, err, "URL has a query that cannot be read", query)
+		require.ErrorContains(t, err, "URL has an invalid query", query)
 	}
 	r := revalidator(t, with("token=abc"))
 	r.Send(asidehttp.Target{Tag: "a"})

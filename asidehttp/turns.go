@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// mostCounting is how many requests to all handlers of a cache go over keys at once. They share what Redis has time for with the
-// sweeps and the patterns that are carried out, which must not wait for everybody who looks on.
+// mostCounting is how many requests to all handlers of a cache scan keys at once. Sweeps and patterns scan Redis too, and must not wait for many
+// requests that only read.
 const mostCounting = 2
 
-// mostOfATurn is how long a request goes over keys when it is its turn. It is less than a listing, or a dry run by default, waits for its turn:
-// those who have the places give them back before the others have waited in vain.
+// mostOfATurn is how long a request scans keys when it is its turn. It is less than a listing, or a dry run by default, waits for its turn, so
+// that a waiting request gets its turn in time.
 const mostOfATurn = 4 * time.Second
 
-// What a listing says that is not complete.
+// The errors of a listing that is not complete.
 var (
-	errNoTurn   = errors.New("others with a key list and count: it was not its turn in time")
+	errNoTurn   = errors.New("too many listings and dry runs at once: no turn in time")
 	errTurnOver = fmt.Errorf("not done within %v", mostOfATurn)
 )
 
-// turns are whose turn it is to go over keys. A bearer key has one place at a time, so that whoever asks most holds up nobody but
-// himself: of each bearer key one request at most waits for a common place, and those are given in the order of asking.
+// turns are the turns of requests that scan keys. Of each bearer key one request at most has or waits for one of the common places, which are
+// given in the order of asking. So a key that sends many requests delays only itself.
 type turns struct {
 	all chan struct{} // holds one for each request that goes over keys
 
@@ -47,7 +47,7 @@ func (t *turns) of(key [sha256.Size]byte) chan struct{} {
 	return own
 }
 
-// take waits until it is a bearer key's turn, until ctx ends. Who has got one gives it back by end.
+// take waits for a bearer key's turn, until ctx ends. The caller ends the turn by end.
 func (t *turns) take(ctx context.Context, key [sha256.Size]byte) (end func(), err error) {
 	own := t.of(key)
 	select {
