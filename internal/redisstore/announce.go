@@ -18,7 +18,7 @@ func (s *Store) channel() string { return s.namespace.name("%changed") }
 
 // announcements replace tracking: every process announces what it changes, and receives the announcements of the others. They are
 // worth less: a program that changes a key by other means announces nothing, and an announcement is not repeated for a process
-// that was not subscribed. So their validities are valid for a short time only.
+// that was not subscribed. So their validities last for a short time only.
 type announcements struct {
 	self  string // the prefix of this process's announcements, which it ignores
 	clock func() int64
@@ -27,7 +27,7 @@ type announcements struct {
 	now, last *near.Validity // the validity handed out now, and the one before; nil while not subscribed; guarded by mu
 }
 
-// UntrackedLife is how long a validity from a server without tracking is valid, at most. It is valid for at least half as long.
+// UntrackedLife is how long a validity from a server without tracking lasts, at most. It lasts at least half as long.
 const UntrackedLife = time.Second
 
 // armAll arms the fences of reads before they are sent: an announcement has no position among the replies.

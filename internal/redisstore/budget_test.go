@@ -1,7 +1,10 @@
 package redisstore
 
 import (
+	"context"
+	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -22,4 +25,68 @@ func TestWhatIsAddedToABudgetAddsUp(t *testing.T) {
 		until, _ := more.Deadline()
 		require.Equal(t, first.Add(time.Duration(min(i+1, 2))*time.Second), until)
 	}
+}
+
+// tardy has a deadline that has passed, and ends a moment later, as a timer does.
+type tardy struct{ context.Context }
+
+func (tardy) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+func TestWhoseTheEndOfAContextWas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{opTimeout: time.Second}
+		budget := func(ctx context.Context) context.Context {
+			ctx, cancel := s.Budget(ctx, 0, 1)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		within := func(d time.Duration) context.Context {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		left, leave := context.WithCancel(t.Context())
+		hurried, patient, leaving := budget(within(time.Millisecond)), budget(within(time.Minute)), budget(left)
+		leave()
+		require.True(t, CallersOwn(leaving))
+		require.False(t, CallersOwn(hurried), "it has not ended")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.True(t, CallersOwn(hurried))
+		require.Error(t, patient.Err())
+		require.False(t, CallersOwn(patient))
+		require.False(t, CallersOwn(context.Background()))
+
+		for cause, own := range map[error]bool{ErrBudget: false, context.DeadlineExceeded: true} {
+			ctx, end := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Millisecond, func() { end(cause) })
+			require.Equal(t, own, CallersOwn(tardy{ctx}), "the connection's deadline struck before the context's timer")
+		}
+	})
+}
+
+func TestLargeValuesAreGivenMoreTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{grace: grace{limit: 50 * time.Millisecond}}
+		s.grace.over.Store(true)
+		limit := func(size int64, keys int) time.Duration {
+			ctx, cancel := s.Budget(t.Context(), size, keys)
+			defer cancel()
+			deadline, ok := ctx.Deadline()
+			require.True(t, ok)
+			return time.Until(deadline)
+		}
+		for size, want := range map[int64]time.Duration{0: 50 * time.Millisecond, -1: 50 * time.Millisecond, 32 << 20: 1050 * time.Millisecond, 64 << 20: 2050 * time.Millisecond} {
+			require.Equal(t, want, limit(size, 1))
+			require.Equal(t, want, limit(size, 0))
+		}
+		require.Equal(t, 1050*time.Millisecond, limit(0, 1+8192), "so are many keys")
+		require.Equal(t, 2050*time.Millisecond, limit(32<<20, 1+8192))
+		const years = 100 * 365 * 24 * time.Hour
+		require.Greater(t, limit(math.MaxInt64, 1), years)
+		require.Greater(t, limit(0, math.MaxInt), years)
+		require.Greater(t, limit(math.MaxInt64, math.MaxInt), years)
+	})
 }

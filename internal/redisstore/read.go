@@ -24,7 +24,7 @@ type Read struct {
 	Value []byte
 	// Cut is whether the value is longer than Format.Longest, and was read only in part.
 	Cut bool
-	// Validity is valid while the server can be trusted to push a change of the key. Nil: it never could.
+	// Validity holds while the server can be trusted to push a change of the key. Nil: it never could.
 	Validity *near.Validity
 	Err      error
 }

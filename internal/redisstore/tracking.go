@@ -194,7 +194,7 @@ func (w *trackedConn) Close(cause error) {
 	w.broken(cause)
 }
 
-// endAll ends all validities of the connection. If the connection is over, later validities are invalid from the beginning.
+// endAll ends all validities of the connection. If the connection is over, later validities have lapsed from the beginning.
 func (w *trackedConn) endAll(end func(*near.Validity), over bool) {
 	w.mu.Lock()
 	end(w.validity)
@@ -208,7 +208,7 @@ func (w *trackedConn) endAll(end func(*near.Validity), over bool) {
 	w.t.gap()
 }
 
-// inUse reports whether a read has got a validity that is still valid.
+// inUse reports whether a read has got a validity that has not ended.
 func (w *trackedConn) inUse() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
