@@ -93,24 +93,36 @@ func tagNames(names []string) ([]string, error) {
 
 // A Load is the load that a loader runs in: Loading returns it. A loader uses it to change how its value is cached. On a nil
 // Load all methods do nothing, so a loader can also be called directly. In a batch a Load stands for all ids, and Of returns the Load of one.
-type Load engine.Load // not a struct with a pointer to one: one load is one *Load, and the zero Load is usable
+type Load struct {
+	load *engine.Load // nil in the zero Load, whose methods do nothing either
+}
 
 // Loading returns the load that ctx belongs to, or nil outside of one.
-func Loading(ctx context.Context) *Load { return (*Load)(engine.LoadOf(ctx)) }
+func Loading(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
+
+// handleOf returns the same *Load for a load each time.
+func handleOf(l *engine.Load) *Load {
+	if l == nil {
+		return nil
+	}
+	return l.Handle(newHandle).(*Load)
+}
+
+func newHandle(l *engine.Load) any { return &Load{l} }
 
 // TTL sets the TTL of the loaded values, counted from the start of the load, instead of the policy's. With zero or less they are not stored.
 // It has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {
-	if l != nil {
-		(*engine.Load)(l).TTL(d)
+	if l != nil && l.load != nil {
+		l.load.TTL(d)
 	}
 }
 
 // NoStore prevents that the loaded values are stored: waiting callers get them, and later callers load again. It has no
 // effect once the loader has returned.
 func (l *Load) NoStore() {
-	if l != nil {
-		(*engine.Load)(l).NoStore()
+	if l != nil && l.load != nil {
+		l.load.NoStore()
 	}
 }
 
@@ -120,16 +132,16 @@ func (l *Load) NoStore() {
 // WithTags included. With more, or with a tag that WithTags refuses, the load fails with an *Error with CodeInvalidArgument, and nothing is
 // stored. Tag has no effect once the loader has returned.
 func (l *Load) Tag(tags ...string) {
-	if l != nil {
-		(*engine.Load)(l).Tag(tags...)
+	if l != nil && l.load != nil {
+		l.load.Tag(tags...)
 	}
 }
 
 // Of returns the Load of one key in a batch, so that the loader can change how that value alone is cached. It is nil, and its methods do
 // nothing, if the batch does not load that key. For a load of one key it is that load.
 func (l *Load) Of(key Key) *Load {
-	if l == nil || key.policy == nil {
+	if l == nil || l.load == nil || key.policy == nil {
 		return nil
 	}
-	return (*Load)((*engine.Load)(l).Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) }))
+	return handleOf(l.load.Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) }))
 }

@@ -25,6 +25,17 @@ type Load struct {
 	tags    []string      // guarded by mu
 	ended   bool          // guarded by mu
 	each    []*Load       // of a batch whose ids have loaders of their own: one for each attempt; guarded by mu
+	handle  any           // see Handle; guarded by mu
+}
+
+// Handle returns what the package above gives to the program in the place of the load: what make has returned at the first call.
+func (l *Load) Handle(make func(*Load) any) any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.handle == nil {
+		l.handle = make(l)
+	}
+	return l.handle
 }
 
 type loadKey struct{}
