@@ -185,7 +185,11 @@ func TestKeysOnRedisInTheDocumentedForm(t *testing.T) {
 	seed(t, c)
 	server.MustDo(t, "SET", "models:foreign", "somebody else's")
 	for i := range 200 {
-		require.NoError(t, aside.Set(context.Background(), c, aside.TTL.ActivityStats.Key(fmt.Sprint("user", i), "stats", "day"), i))
+		key := aside.TTL.ActivityStats.Key(fmt.Sprint("user", i), "stats", "day")
+		require.Eventually(t, func() bool { // a Set that Redis does not answer in time stores nothing
+			require.NoError(t, aside.Set(context.Background(), c, key, i))
+			return server.MustDo(t, "EXISTS", key.String()) == int64(1)
+		}, 20*time.Second, time.Millisecond)
 	}
 	get := func(pattern string) (a struct {
 		Redis map[string]any

@@ -135,7 +135,7 @@ func badPolicies() map[string]struct {
 		"jitter of all":            of(func(p *aside.Policy) { p.Jitter = 1 }, "Jitter", "from 0 to less than 1"),
 		"jitter of infinity":       of(func(p *aside.Policy) { p.Jitter = math.Inf(1) }, "Jitter", "from 0 to less than 1"),
 		"jitter that is no number": of(func(p *aside.Policy) { p.Jitter = math.NaN() }, "Jitter", "from 0 to less than 1"),
-		"codec without a name":     of(func(p *aside.Policy) { p.Codec = renamed{aside.JSON, ""} }, "Codec", "empty Name"),
+		"codec without a name":     of(func(p *aside.Policy) { p.Codec = renamed{aside.JSON, ""} }, "Codec", "Name is empty"),
 		"category too long":        of(func(p *aside.Policy) { p.Category = strings.Repeat("c", 510) }, "Category", "510 bytes", "at most 509"),
 		"codec named json":         of(func(p *aside.Policy) { p.Codec = renamed{aside.CBOR, "json"} }, "Codec", `"json"`, "give it another"),
 	}
