@@ -55,15 +55,15 @@ func newMemory(t *testing.T) *near.Cache {
 	return memory
 }
 
-// look is a read of key that somebody may vouch for.
+// look is a tracked read of key.
 func lookAt(t *testing.T, s *Store, memory *near.Cache, key string) Read {
 	f := memory.Fence(key, nil)
 	t.Cleanup(f.End)
 	return s.Get(context.Background(), Get{Key: key, Fence: f})[0]
 }
 
-// Hazards 6 and 7: what a node says of a key is not vouched for where it has lost the key by the time that the reply is there.
-// What it had vouched for before ends with that.
+// Hazards 6 and 7: what a node says of a key gets no validity where it has lost the key by the time that the reply is there.
+// Its earlier validities end with that.
 func TestAReadThatIsUnderWayWhenItsKeyMovesIsNotVouchedFor(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
@@ -88,7 +88,7 @@ func TestAReadThatIsUnderWayWhenItsKeyMovesIsNotVouchedFor(t *testing.T) {
 	require.Nil(t, r.Validity)
 	r = lookAt(t, s, memory, key)
 	require.NoError(t, r.Err)
-	require.True(t, r.Validity.Valid(), "its new node vouches for it")
+	require.True(t, r.Validity.Valid(), "its new node tracks it")
 }
 
 // Hazard 7: a primary that is cut off from the others may have been replaced. Its connections are sound, and nobody else can be asked.

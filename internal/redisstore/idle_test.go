@@ -13,7 +13,7 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// restless is a store whose connections rest soon, what counts the calls of its users, and a read that is vouched for.
+// restless is a store whose connections rest soon, what counts the calls of its users, and a tracked read.
 func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Validity) {
 	server = redistest.Start(t)
 	server.MustDo(t, "SET", key, "value")
@@ -108,7 +108,7 @@ func TestTheSameMarkHasConnectionsTriedOnce(t *testing.T) {
 	require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+2 }, bound, time.Millisecond, "the mark is one")
 	atRest(t, server)
 	require.LessOrEqual(t, server.Calls(t, "evalsha"), tries+3)
-	require.Equal(t, before, gaps.Load(), "nothing was vouched for")
+	require.Equal(t, before, gaps.Load(), "no validity was in use")
 }
 
 // marked notes the marks that a store finds.

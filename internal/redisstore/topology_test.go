@@ -225,7 +225,7 @@ func TestWhatHasGoneToANewNodeIsFoundAndRemoved(t *testing.T) {
 	}, bound, time.Millisecond)
 }
 
-// A read that a node has sent on to a new one is not tracked there: nobody may vouch for it.
+// A read that a node has sent on to a new one is not tracked there: it gets no validity.
 func TestWhatIsReadAtANodeThatIsAboutToGetItIsNotVouchedFor(t *testing.T) {
 	t.Parallel()
 	s, key, _, _ := importing(t)

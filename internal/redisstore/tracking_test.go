@@ -222,7 +222,7 @@ func TestAReadThatFailedOnOneConnectionIsVouchedForByTheNext(t *testing.T) {
 	require.Empty(t, l.pending)
 }
 
-// Hazard 19: of a read under way, nobody vouches for what came by a connection that has broken since.
+// Hazard 19: a read under way gets no validity from a connection that has broken since its reply came.
 func TestAReadWhoseConnectionBreaksAfterTheReplyIsNotVouchedFor(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*trackedConn){
