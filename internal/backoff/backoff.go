@@ -1,4 +1,4 @@
-// Package backoff holds back loads of keys whose last loads have failed, so that they are not begun at once again and again.
+// Package backoff puts keys into backoff after failed loads, so that a failing source is not loaded again at once.
 package backoff
 
 import (
@@ -15,15 +15,15 @@ import (
 // mostFailures is how many keys with a failed load are remembered. One takes about half a kilobyte.
 const mostFailures = 32768
 
-// A Table remembers which loads have failed. It is apart from the values in memory: no value gives way to a failure, however many keys
-// fail. When it is full, it forgets the oldest failure, and the key of that may be loaded again.
+// A Table remembers which loads have failed. It does not share the bounds of the values in memory: no value is evicted for a failure. When it is
+// full, it forgets the oldest failure, and that key may be loaded again.
 //
-// Several policies may make the same key. Each has failures of its own: policies are told apart by a number, which is called the owner.
+// Several policies may make the same key. Each has failures of its own: the owner is the number of a policy.
 type Table struct {
 	clock   *near.Clock
 	first   time.Duration
 	longest time.Duration
-	count   atomic.Int64  // of failures, for those who look while there is none
+	count   atomic.Int64  // of failures: read without the lock
 	last    atomic.Uint64 // the number of the last failure: see failure.number
 
 	mu     sync.Mutex
@@ -35,36 +35,35 @@ type Table struct {
 	closed bool                       // guarded by mu
 }
 
-// A failure is what a failed load has left behind.
+// A failure is a failed load of a key.
 type failure struct {
 	key     string
 	owner   uint64
-	err     error         // what those that are held back are told; while the failure is in the table, cause has it
+	err     error         // for the callers during backoff; while the failure is in the table, cause has it
 	until   int64         // when the next load may begin, on the table's clock
-	expires int64         // when it is forgotten, likewise: a failure after that is the first in a row
-	pause   time.Duration // before it was varied; 0 of the first failure in a row, which holds back nobody
+	expires int64         // when it is forgotten, likewise: a later failure is not consecutive
+	pause   time.Duration // before it was varied; 0 for the first consecutive failure, which causes no backoff
 
 	number uint64 // among all failures: a load that began when there were fewer began before this one
-	cause  *cause // nil where nobody is told of it
+	cause  *cause // nil if no caller gets the error
 }
 
-// New makes a table. The second failure in a row holds back the loads of its key for a pause of first. Each further one doubles the
-// pause, up to longest.
+// New makes a table. The second consecutive failure puts a key into backoff for a pause of first. Each further one doubles the pause, up to
+// longest.
 func New(clock *near.Clock, first, longest time.Duration) *Table {
 	return &Table{clock: clock, first: first, longest: longest}
 }
 
-// Last is the number of the last failure. Who begins a load remembers it for Note.
+// Last is the number of the last failure. A load remembers it at its beginning, for Note.
 func (t *Table) Last() uint64 { return t.last.Load() }
 
-// Note remembers that a load of a key has failed. It holds back the next loads if the load before has failed too. One failure alone says
-// little: were it to hold back others, they would all fail for a lost packet.
+// Note remembers that a load of a key has failed. The key is in backoff if the load before failed too. One failure alone causes no backoff, or
+// other callers would fail because of one lost packet.
 //
-// Loads that run side by side and fail together, as those of one lost connection do, are one failure: a load that began before the last
-// failure is not counted. before says when it began: it is what Last returned then.
+// Concurrent loads that fail together, as those of one lost connection do, are one failure: a load that began before the last failure is not
+// counted. before is what Last returned when the load began.
 //
-// reason makes the error that callers are told who are held back. It is called only if somebody may be, so nothing is kept of a first
-// failure.
+// reason makes the error for callers during backoff. It is not called for a first failure, of which no error is kept.
 func (t *Table) Note(key string, owner, before uint64, reason func() error) {
 	f := &failure{key: key, owner: owner, until: t.clock.Now()}
 	if last := t.find(key, owner); last != nil {
@@ -79,8 +78,8 @@ func (t *Table) Note(key string, owner, before uint64, reason func() error) {
 	t.add(f)
 }
 
-// varied is pause, a quarter more or less of it, and no more than most. Where it may not be more, it is less: loads that have failed
-// together must not come back together.
+// varied returns pause, varied by up to a quarter, and at most most. If it cannot be longer, it is shortened: loads that failed together must not
+// be retried together.
 func varied(pause, most time.Duration) time.Duration {
 	d := pause - pause/4 + rand.N(pause/2+1)
 	if d > most {
@@ -89,9 +88,9 @@ func varied(pause, most time.Duration) time.Duration {
 	return d
 }
 
-// HeldBack returns for how long no load of a key is to begin, and the error of the last load that failed. The error is nil if a load may
-// begin now. A first failure holds back nobody, although it is in the table: the test is that it has no error. Its end alone would
-// not do, since a clock that lags could take it for one ahead.
+// HeldBack returns how long a key stays in backoff, and the error of its last failed load. The error is nil if a load may begin now. A first
+// failure, which is in the table too, has no error. Its time alone would not show that: on a clock that lags behind, it could be in the
+// future.
 func (t *Table) HeldBack(key string, owner uint64) (left time.Duration, err error) {
 	f := t.find(key, owner)
 	if f == nil || f.err == nil || !t.clock.Before(f.until) {
@@ -100,7 +99,7 @@ func (t *Table) HeldBack(key string, owner uint64) (left time.Duration, err erro
 	return time.Duration(f.until - t.clock.Now()), f.err
 }
 
-// Close stops what the table does in the background.
+// Close stops the table's timer.
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -145,7 +144,7 @@ func (t *Table) ForgetMatching(match func(key string) bool) {
 	}
 }
 
-// find returns a copy of the failure of a key that an owner has loaded, or nil.
+// find returns a copy of the failure of a key and an owner, or nil.
 func (t *Table) find(key string, owner uint64) *failure {
 	if t.count.Load() == 0 {
 		return nil
@@ -173,10 +172,11 @@ func (t *Table) at(key string, owner uint64) *list.Element {
 	return nil
 }
 
-// add puts a failure in the table, in place of the last one of its key and owner. The text of its error is made before the lock is taken:
+// add puts a failure in the table, and replaces the last one of its key and owner. The text of its error is made before the lock is taken.
+// Otherwise:
 //
-//  1. An error is kept, and gives way to others, of which the last one is added now.
-//  2. Its text is made now, with the lock held. Error is a method of the program's: it may block, or ask the cache.
+//  1. An error is kept, until further errors take its place. The last of them is added now.
+//  2. The text of the first error is made now, with the lock held. Error is a method of the program: it may block, or call the cache.
 //  3. Loads of all keys wait for the lock.
 func (t *Table) add(f *failure) {
 	var text error
@@ -204,8 +204,7 @@ func (t *Table) add(f *failure) {
 	t.tidyLater()
 }
 
-// dropExpired drops some of the failures that have expired. It is called whenever one is looked for or added, so that nobody waits long
-// for it.
+// dropExpired drops some of the expired failures. It is called at each lookup and each addition, so that no call takes long.
 func (t *Table) dropExpired() {
 	const some = 4
 	for range some {

@@ -11,20 +11,21 @@ import (
 )
 
 const (
-	// mostErrors is how many errors are kept. An error can be of any size: a source's whole answer, say. One error of many keys is one.
+	// mostErrors is how many errors are kept. An error can be of any size, such as the whole response of a source. One error of many keys counts
+	// once.
 	mostErrors = 1024
-	// longestText is how much is kept of the text of an error that has given way to others.
+	// longestText is how much of the text is kept of an error that others have replaced.
 	longestText = 256
-	// tidyPause is how often the table is searched for errors that nobody will be told any more.
+	// tidyPause is how often errors are dropped that no caller will get any more.
 	tidyPause = 5 * time.Second
 )
 
-// A cause is an error that callers may be told.
+// A cause is an error for callers during backoff.
 type cause struct {
 	err  error
-	text error         // takes the place of err when that gives way to others: see shortened
+	text error         // replaces err when others take its place: see shortened
 	keys int           // with it
-	at   *list.Element // nil once it has given way
+	at   *list.Element // nil once others have taken its place
 }
 
 // keep counts one more key with an error. The caller holds mu.
@@ -72,7 +73,7 @@ func (t *Table) release(f *failure) {
 	f.cause = nil
 }
 
-// shortened is an error with the beginning of another one's text.
+// shortened returns an error with the beginning of a text.
 func shortened(err error) error {
 	text := causes.Text(err)
 	n := 0
@@ -85,14 +86,14 @@ func shortened(err error) error {
 	return errors.New(strings.Clone(text))
 }
 
-// tidyLater has tidyUp called. The caller holds mu.
+// tidyLater schedules tidyUp. The caller holds mu.
 func (t *Table) tidyLater() {
 	if t.tidy == nil && !t.closed {
 		t.tidy = time.AfterFunc(tidyPause, t.tidyUp)
 	}
 }
 
-// tidyUp drops the errors that nobody will be told any more, although nobody asks for their keys.
+// tidyUp drops the errors that no caller will get any more, also if no call asks for their keys.
 func (t *Table) tidyUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

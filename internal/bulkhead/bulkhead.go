@@ -22,7 +22,7 @@ type Bulkhead struct {
 	borrowed list.List // of *borrowed; guarded by mu
 
 	deserted list.List // of *Place, whose load nobody waits for; guarded by mu
-	ending   int       // loads that are told to end and have not given back their place yet; guarded by mu
+	ending   int       // loads that were cancelled and have not left their place yet; guarded by mu
 }
 
 // A borrowed place is one that Borrow has given.
@@ -52,8 +52,8 @@ func (b *Bulkhead) enterAtOnce() (ok bool) {
 	return true
 }
 
-// Enter waits for a place. When bypass is closed, or when ctx ends, it waits no longer: the load has no place of its own then, but one
-// that is lent to it. Enter reports false if the queue is full. For end see Place.
+// Enter waits for a place. It stops to wait when bypass is closed, or when ctx ends: the load then has a lent place, and none of its own. Enter
+// reports false if the queue is full. For end see Place.
 func (b *Bulkhead) Enter(ctx context.Context, bypass <-chan struct{}, end func(*Place) bool) (p *Place, ok bool) {
 	own, ok := b.enter(ctx, bypass)
 	if !ok {
@@ -90,7 +90,7 @@ func (b *Bulkhead) enter(ctx context.Context, bypass <-chan struct{}) (own, ok b
 	mine := make(chan struct{})
 	at := b.waiting.PushBack(mine)
 	b.mu.Unlock()
-	for p != nil && !p.end(p) { // somebody waits for its load again, or it has been given back
+	for p != nil && !p.end(p) { // a caller waits for its load again, or the place was left
 		b.mu.Lock()
 		if p.ended {
 			b.mu.Unlock()
@@ -133,7 +133,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Full reports whether a load that came now would have to wait.
+// Full reports whether a new load would have to wait.
 func (b *Bulkhead) Full() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,7 +141,7 @@ func (b *Bulkhead) Full() bool {
 }
 
 // Borrow takes a place for a load that no caller waits for, if one is free. When a caller's load finds no place free later, it takes
-// this one and calls preempt. It does not wait until the borrower has come back, so for that moment one load more runs. preempt must
+// this one and calls preempt. It does not wait until the borrower returns, so for that moment one load more runs. preempt must
 // return at once: the bulkhead is locked while it runs.
 func (b *Bulkhead) Borrow(preempt func()) (leave func(), ok bool) {
 	b.mu.Lock()

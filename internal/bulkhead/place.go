@@ -2,21 +2,21 @@ package bulkhead
 
 import "container/list"
 
-// A Place is that of a load. Its owner reports by Deserted whether anybody waits for the load, and returns the place by Leave.
+// A Place is the place of one load. Its owner reports by Deserted whether a caller waits for the load, and returns the place by Leave.
 //
-// A load that nobody waits for any more goes on, but a load that somebody waits for comes first. It ends the deserted load, and has the
-// place when the deserted load has come back, since no more loads are to run than there are places. It takes no room in the queue
-// meanwhile. While loads wait for a place, each load that is deserted ends at once.
+// A deserted load, for which no caller waits any more, goes on until a load with callers needs its place. That load ends the deserted one, and
+// gets the place when the deserted load returns, so that never more loads run than there are places. In the meantime it takes no room in the
+// queue. While loads wait for a place, each load that is deserted ends at once.
 //
-// A load is ended by the function that Enter was given: it ends the load of a place if nobody waits for that load and the place has not
-// been left, and reports whether it has. It is called with no lock of the bulkhead's held.
+// The end function of Enter ends a load: it ends the load of a place if no caller waits for that load and the place has not been left, and
+// reports whether it has ended it. It is called without a lock of the bulkhead.
 //
-// A lent place is that of a load that bypassed the queue, because a load that has a place waits for it. When nobody waits for such a load,
-// it ends at once. Otherwise more loads would run than there are places:
+// A lent place is the place of a load that bypassed the queue, because a load with a place waits for it. A deserted load with a lent place ends
+// at once. Otherwise more loads would run than there are places:
 //
-//  1. The callers of the other load leave, and both loads go on.
-//  2. A load that somebody waits for ends the other load, and has its place.
-//  3. The load without a place of its own goes on. There is one more at each such turn.
+//  1. The callers of the outer load leave, and both loads go on.
+//  2. A load with callers ends the outer load, and gets its place.
+//  3. The load with the lent place goes on. Each such turn adds one more.
 type Place struct {
 	bulkhead *Bulkhead
 	end      func(*Place) bool
@@ -27,8 +27,8 @@ type Place struct {
 	ended  bool          // Deserted has said that it ends; guarded by the bulkhead's mu
 }
 
-// Deserted reports that nobody waits for the load any more, or that somebody does again, in turns. To the first it returns whether the
-// load is to end at once. Its caller may hold the lock under which loads are ended. So Deserted ends none itself, and none is ended while the
+// Deserted reports that no caller waits for the load any more, or that one does again, by turns. For the first it returns whether the load is to
+// end at once. Its caller may hold the lock under which loads are ended. So Deserted does not end loads itself, and no load is ended while the
 // bulkhead is locked.
 func (p *Place) Deserted(yes bool) (end bool) {
 	if p.lent {
@@ -44,7 +44,7 @@ func (p *Place) Deserted(yes bool) (end bool) {
 			p.at = nil
 		}
 		return false
-	case p.ending: // Enter has just taken it from the list, and somebody waited for it again in between
+	case p.ending: // Enter has just taken it from the list, and a caller waited for it again in between
 	case b.waiting.Len() > 0:
 		p.ending = true
 		b.ending++
@@ -56,7 +56,7 @@ func (p *Place) Deserted(yes bool) (end bool) {
 	return true
 }
 
-// Leave gives the place to the load that has waited longest. Nobody may call Deserted any more.
+// Leave gives the place to the load that has waited longest. Deserted must not be called after it.
 func (p *Place) Leave() {
 	if p.lent {
 		return
@@ -80,7 +80,7 @@ func (b *Bulkhead) longestDeserted() *Place {
 	return p
 }
 
-// withdraw takes back that a load is deserted or ends: its place is given back, or somebody waits for it again. The caller holds mu.
+// withdraw undoes Deserted: the place is left, or a caller waits for the load again. The caller holds mu.
 func (b *Bulkhead) withdraw(p *Place) {
 	if p.at != nil {
 		b.deserted.Remove(p.at)

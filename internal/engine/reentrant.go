@@ -46,7 +46,7 @@ func (l *Load) call() *flight.Call[flightKey, Outcome] {
 // noteWaiting notes that the load l, if the call is made inside one, waits for a's load. It fails if the two would wait for each other.
 func (e *Engine) noteWaiting(l *Load, a *attempt) error {
 	if l != nil && l.engine == e || l == nil && e.loads.Full() && onLoadersStack() {
-		a.call.Bypass() // bypasses the queue: the load that waits has a place
+		a.call.Bypass() // the load that waits for this one has a place
 	}
 	waiter := l.call()
 	if waiter == nil {

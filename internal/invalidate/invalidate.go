@@ -1,5 +1,5 @@
-// Package invalidate carries invalidations out, in this process and in Redis. It sends again what Redis has not confirmed, and notifies
-// the program of what is confirmed.
+// Package invalidate carries out invalidations, in this process and in Redis. It retries invalidations until Redis confirms them, and notifies
+// the program of the confirmed ones.
 package invalidate
 
 import (
@@ -30,17 +30,17 @@ type Options struct {
 	Logger        *slog.Logger
 	Go            func(f func())  // runs f in the background
 	Closed        <-chan struct{} // is closed when the cache is
-	ErrClosed     error           // is returned to those who wait then
+	ErrClosed     error           // is returned to callers that wait then
 }
 
-// An Invalidator carries invalidations out. It is safe for concurrent use.
+// An Invalidator carries out invalidations. It is safe for concurrent use.
 type Invalidator struct {
 	o Options
 
 	store    *redisstore.Store // nil in memory mode
 	sweeper  *scan.Sweeper
 	scanner  *scan.Scanner
-	notifier *notifier        // nil where nobody is notified
+	notifier *notifier        // nil without a hook
 	refusals loglimit.Limiter // of Redis, to carry out an invalidation
 }
 
@@ -63,8 +63,8 @@ func (v *Invalidator) Connect(ctx context.Context, store *redisstore.Store, swee
 	v.o.Go(func() { v.keepWatermark(ctx) })
 }
 
-// Reserve sets room aside for what a caller outside of the program is going to invalidate, until end is called. It reports false where
-// there is no room, while earlier invalidations are being carried out.
+// Reserve reserves room for an invalidation of a caller outside of the program, until end is called. It reports false if there is no room,
+// because too many invalidations are pending.
 func (v *Invalidator) Reserve(caller string, names ...string) (end func(), ok bool) {
 	var rooms []func(caller string, names []string) (end func(), ok bool)
 	if v.notifier != nil {
@@ -90,8 +90,8 @@ func (v *Invalidator) Reserve(caller string, names ...string) (end func(), ok bo
 	return end, true
 }
 
-// Remove invalidates keys: it removes them wherever values are kept, and no load that is under way is stored. The tags are those of the
-// keys. It returns the error of each key too, or nil if none failed.
+// Remove invalidates keys: it removes their values from memory and from Redis, and prevents that a load in flight is stored. The tags are those
+// of the keys. It returns an error for each key too, or nil if none failed.
 func (v *Invalidator) Remove(ctx context.Context, caller string, keys, tags []string) (*Ticket, []error) {
 	removed, pending, errs := v.remove(ctx, caller, keys, tags)
 	if pending == nil {
@@ -100,7 +100,7 @@ func (v *Invalidator) Remove(ctx context.Context, caller string, keys, tags []st
 	return v.ticket(removed, pending), errs
 }
 
-// Discard is Remove of a key whose next value could not be stored. That is no invalidation of which the program is notified.
+// Discard is Remove of a key whose new value could not be stored. The program is not notified of it.
 func (v *Invalidator) Discard(ctx context.Context, key string, tags []string) error {
 	if _, _, errs := v.remove(ctx, "", []string{key}, tags); errs != nil {
 		return errs[0]
@@ -131,17 +131,22 @@ func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []st
 		pending = v.o.Journal.Enter(caller, keys...)
 	}
 	for _, key := range keys {
-		// Again: a read may have found the old value meanwhile. Redis pushes the change, but the push may come after this call has
-		// returned.
+		// The key was deleted from memory before. The second delete guards against this sequence:
+		//
+		//  1. The key is deleted from memory.
+		//  2. A read of the key finds the old value in Redis.
+		//  3. Redis removes the value, and pushes that. The push is still on its way.
+		//  4. The read keeps the old value in memory.
+		//  5. This call returns. Until the push arrives, callers would get the old value.
 		v.o.Near.Delete(key)
 	}
 	return removed, pending, errs
 }
 
-// Retire invalidates tags: it gives them their next generations. If named ones are among them, the sequence is the first. The event is
-// what the program is notified of.
+// Retire invalidates tags: it gives them their next generations. If tags that the program has named are among them, the sequence is the first
+// one. The event is for the program's hook.
 //
-// Tags are retired in this process before and after: what is read in between may still carry the last generations.
+// Tags are retired in this process before the change in Redis and after it: a read in between may still find the old generations.
 func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, tags ...string) *Ticket {
 	if v.store == nil {
 		count := journal.NewCount()
@@ -179,9 +184,9 @@ func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, ta
 	return t
 }
 
-// Match invalidates the keys that match a pattern. It returns when Redis has carried that out, when a try has failed, or when ctx ends; in
-// the last two cases the ticket is not confirmed, and the work goes on in the background. It calls entered, which ends what the caller has
-// reserved, once the pattern has its room as an entry of the journal: the search may take long.
+// Match invalidates the keys that match a pattern. It returns when the scans are done, when a scan has failed, or when ctx ends. In the last two
+// cases the ticket is not confirmed, and the work goes on in the background. It calls entered, which ends the caller's reservation, as soon as
+// the pattern is in the journal: the scans may take long.
 func (v *Invalidator) Match(ctx context.Context, caller, text string, g glob.Glob, entered func()) *Ticket {
 	if v.store == nil {
 		removed := v.deleteMatching(g)
@@ -191,10 +196,11 @@ func (v *Invalidator) Match(ctx context.Context, caller, text string, g glob.Glo
 	v.awaitServers(ctx)
 	pending := v.o.Journal.Enter(caller, keyspace.PatternPrefix+text)
 	entered()
-	// After that: what was read before is dropped, a read under way is not kept, and a read that begins now does not ask Redis.
+	// The pattern is in the journal by now: values that were read before are deleted here, a read in flight is not kept, and a read that
+	// begins now does not ask Redis.
 	v.deleteMatching(g)
 	confirmed, w := false, pending[0]
-	if w.Failed() == nil { // there is no room for the pattern, and everything is to be invalidated
+	if w.Failed() == nil { // no room for the pattern: the journal invalidates everything instead
 		return v.ticket(0, pending)
 	}
 	select {
@@ -210,7 +216,7 @@ func (v *Invalidator) Match(ctx context.Context, caller, text string, g glob.Glo
 	return t
 }
 
-// deleteMatching removes what matches from memory, and no load under way is stored. It returns how many values there were.
+// deleteMatching removes matching values from memory, and prevents that a load in flight is stored. It returns the number of values.
 func (v *Invalidator) deleteMatching(g glob.Glob) (removed int64) {
 	removed = v.o.Near.DeleteMatching(g.Match)
 	v.o.Backoff.ForgetMatching(g.Match)
@@ -223,7 +229,7 @@ func (v *Invalidator) awaitServers(ctx context.Context, tags ...string) {
 	}
 }
 
-// Pushed takes a push from Redis: somebody has changed a key, or the generation of a tag.
+// Pushed handles a push from Redis: a key, or the generation of a tag, has changed.
 func (v *Invalidator) Pushed(name string) {
 	v.o.Metrics.Pushes.Add(1)
 	v.o.Tags.Pushed(name)

@@ -63,12 +63,12 @@ const (
 // is notified when it is confirmed, it leaves some to the program.
 var mostOutside = quota.Use{Entries: mostWaiting / 4, Bytes: mostWaitingSize / 4}
 
-// reserve sets room aside for what a caller is going to invalidate.
+// reserve reserves room for an invalidation of a caller.
 func (n *notifier) reserve(caller string, names []string) (end func(), ok bool) {
 	return n.outside.Reserve(mostOutside, caller, notification{Event{Keys: names}, caller}.use())
 }
 
-// notify notes that something is confirmed that a caller has invalidated.
+// notify queues the event of a confirmed invalidation.
 func (v *Invalidator) notify(caller string, e Event) {
 	if v.notifier != nil {
 		v.notifier.add(caller, e)

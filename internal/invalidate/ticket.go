@@ -8,7 +8,7 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// A Ticket is for those who wait for one invalidation.
+// A Ticket is what a caller knows of one invalidation, and waits with.
 type Ticket struct {
 	Removed   int64 // values that were removed before the call returned
 	Confirmed bool  // whether Redis had carried the invalidation out by then; always true in memory mode
@@ -40,9 +40,9 @@ func (v *Invalidator) ticket(removed int64, pending []*journal.Pending, own ...*
 	return t
 }
 
-// copiedSince returns what waits for replicas. A server that was lost since it has confirmed the invalidation may have been replaced, and
-// the replicas of the server in its place say nothing of what the first one knew. It is a function, since a ticket may be printed, and what
-// knows the servers may not.
+// copiedSince returns the function that waits for replicas. If a connection was lost since the confirmation, another server may have taken the
+// place of the one that confirmed, and its replicas may lack the invalidation. It is a function, so that printing a ticket does not print the
+// servers.
 func (v *Invalidator) copiedSince(confirmed bool) func(ctx context.Context, replicas int) error {
 	before := v.o.Journal.Epoch()
 	return func(ctx context.Context, replicas int) error {

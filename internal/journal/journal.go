@@ -1,5 +1,5 @@
 // Package journal keeps the invalidations that Redis has not confirmed, and the last ones that it has confirmed. It does no I/O and
-// reads no clock: whoever sends the invalidations asks it what to send and reports what was confirmed.
+// reads no clock: package invalidate takes the entries to send from it, and reports which of them are confirmed.
 package journal
 
 import (
@@ -15,7 +15,7 @@ import (
 // A Journal keeps each invalidation until Redis confirms it, the last one of each key, tag and pattern. A name in the journal is in
 // quarantine: this process does not read it from Redis, where the value may still be the one from before.
 //
-// A read that is under way when a name is entered does no harm: whoever enters the name breaks its fences afterwards.
+// A read in flight when a name is entered does no harm: its fences are broken after the name was entered.
 type Journal struct {
 	waiting atomic.Int64 // how many entries there are
 	wakes   wakes
@@ -26,13 +26,13 @@ type Journal struct {
 	last     uint64                  // the number of the last invalidation; guarded by mu
 	sent     uint64                  // the number of the last one that was in a batch; guarded by mu
 	epoch    uint64                  // how often a connection was lost; guarded by mu
-	recent   recent                  // what was confirmed; guarded by mu
+	recent   recent                  // the last confirmed invalidations; guarded by mu
 	own      quota.Use               // of the program, by entries; guarded by mu
 
 	outside quota.Shares // of the other callers
 }
 
-// wakes are the channels that wake those who send what is in the journal. Each has room for one.
+// wakes are the channels that wake the goroutines which send the journal's entries. Each has room for one.
 type wakes struct{ entries, patterns, watermark chan struct{} }
 
 // A Position is a point in the journal, taken before invalidations are sent. It says which entries are among them, and in which
@@ -57,10 +57,10 @@ func New() *Journal {
 	}
 }
 
-// Wake wakes who sends keys and tags: see Batch.
+// Wake wakes the goroutine that sends keys and tags: see Batch.
 func (j *Journal) Wake() <-chan struct{} { return j.wakes.entries }
 
-// WakePatterns wakes who carries out patterns: see Patterns.
+// WakePatterns wakes the goroutine that carries out patterns: see Patterns.
 func (j *Journal) WakePatterns() <-chan struct{} { return j.wakes.patterns }
 
 // Contains reports whether a key or tag is in quarantine. A nil journal contains nothing.
@@ -83,7 +83,7 @@ func (j *Journal) Contains(name string) bool {
 	return false
 }
 
-// Enter puts names into quarantine on behalf of a caller, and returns what is closed when they are confirmed. The caller has reserved room
+// Enter puts names into quarantine for a caller, and returns a Pending for each, which says when it is confirmed. The caller has reserved room
 // for the names, unless it is the program itself, which is the empty caller.
 func (j *Journal) Enter(caller string, names ...string) []*Pending {
 	j.mu.Lock()
@@ -96,7 +96,7 @@ func (j *Journal) enter(caller string, names []string) (list []*Pending) {
 	for _, name := range names {
 		j.last++
 		if all := j.entries[keyspace.All]; all != nil && all.overflow {
-			name = keyspace.All // it is confirmed once more, and covers this name as it covers those that it has replaced
+			name = keyspace.All // everything is invalidated once more, this name included
 		}
 		e := j.entries[name]
 		if e == nil || caller == "" && e.caller != "" {
@@ -109,14 +109,14 @@ func (j *Journal) enter(caller string, names []string) (list []*Pending) {
 				if text, isPattern := strings.CutPrefix(name, keyspace.PatternPrefix); isPattern {
 					j.patterns[name] = newPattern(name, text)
 				}
-			} else { // it is the program's too from now on
+			} else { // from now on it counts for the program
 				j.account(e.caller, name, -1)
 			}
 			e.caller = caller
 			j.account(caller, name, 1)
 		}
 		e.number = j.last
-		if w := e.wait(name, j.sent); len(list) == 0 || list[len(list)-1] != w { // else it is everything again, which counts once
+		if w := e.wait(name, j.sent); len(list) == 0 || list[len(list)-1] != w { // several names can be one entry for everything, which counts once
 			list = append(list, w)
 		}
 	}
@@ -124,9 +124,9 @@ func (j *Journal) enter(caller string, names []string) (list []*Pending) {
 	return list
 }
 
-// overflow puts everything into quarantine in place of the names for which there is no room. From then on only everything has to be
-// confirmed, and until it is, further names are entered as everything: an outage may be long, and the names have no end. Whoever waits
-// for the first try of a pattern is released, for there will be none.
+// overflow replaces all names by one entry for everything, because there is no room for them. Until that entry is confirmed, further names are
+// entered as everything too, since an outage may be long. Callers that wait for the first scan of a pattern are released, since there will be
+// none.
 func (j *Journal) overflow() *Pending {
 	all := &unconfirmed{number: j.last, overflow: true}
 	own := all.wait(keyspace.All, j.last)
@@ -138,7 +138,7 @@ func (j *Journal) overflow() *Pending {
 			all.waiters = append(all.waiters, w)
 		}
 	}
-	all.waiters = append(all.waiters, own) // the last one, which later names share
+	all.waiters = append(all.waiters, own) // the last Pending, which later names share
 	for name, e := range j.entries {
 		j.drop(name, e)
 	}
@@ -166,11 +166,11 @@ func wake(c chan struct{}) {
 	}
 }
 
-// Confirm notes that Redis has carried out the invalidations of names that were entered up to a position, and remembers them. It returns
-// the counts of those who waited for them.
+// Confirm notes that Redis has confirmed the invalidations of names that were entered up to a position, and remembers them. It returns
+// the counts that wait for them.
 //
-// Where a connection was lost since that position, Confirm enters the names again instead, and returns what is closed when they are
-// confirmed: what a server answers last before it fails is what its successor is least likely to know.
+// If a connection was lost since that position, Confirm enters the names again instead, and returns their Pendings: the last replies of a
+// server before it fails are about the writes that its successor is least likely to have.
 func (j *Journal) Confirm(upTo Position, names ...string) (counts []*Count, again []*Pending) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -191,7 +191,7 @@ func (j *Journal) Confirm(upTo Position, names ...string) (counts []*Count, agai
 				e.waiters = e.waiters[1:]
 			}
 			if e.number > upTo.number {
-				continue // it is sent again, and remembered after that
+				continue // it is sent again, and remembered when that is confirmed
 			}
 			if caller == Resent {
 				caller = e.caller
@@ -205,7 +205,7 @@ func (j *Journal) Confirm(upTo Position, names ...string) (counts []*Count, agai
 	return counts, nil
 }
 
-// Now is the present position, for what is sent on behalf of a caller.
+// Now returns the current position, for invalidations of a caller.
 func (j *Journal) Now(caller string) Position {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -219,7 +219,7 @@ func (j *Journal) Epoch() uint64 {
 	return j.epoch
 }
 
-// ConnectionLost begins the next epoch: a connection is lost, and with it perhaps the server that knew what it has just confirmed.
+// ConnectionLost begins the next epoch: a connection is lost, and perhaps the server too, with its last confirmed writes.
 func (j *Journal) ConnectionLost() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -233,8 +233,8 @@ func (j *Journal) HasBatch() bool {
 	return len(j.entries) > len(j.patterns)
 }
 
-// Batch returns entries to send now, but for patterns, and the position. Tags are sorted; where one of them is named, the sequence is the
-// first. The keys have no order.
+// Batch returns keys and tags to send now, and the position. Tags are sorted; if one of them is named by the program, the sequence comes first.
+// The keys have no order.
 func (j *Journal) Batch() (tags, keys []string, upTo Position) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A Pattern is an entry that is a pattern, and those who wait for it.
+// A Pattern is an entry for a pattern.
 type Pattern struct {
 	Name string // of the entry
 	Text string
@@ -14,7 +14,7 @@ type Pattern struct {
 	waiters []*Pending
 }
 
-// newPattern makes the pattern of an entry. Whoever enters a pattern has read it before; one that cannot be read matches no key.
+// newPattern makes the pattern of an entry. The text was parsed before; a text that cannot be parsed matches no key.
 func newPattern(name, text string) Pattern {
 	g, _ := glob.Parse(text)
 	return Pattern{Name: name, Text: text, Glob: g}
@@ -33,7 +33,7 @@ func (p Pattern) Removed() {
 	}
 }
 
-// Failed releases those who wait for the first try.
+// Failed releases callers that wait for the first scan.
 func (p Pattern) Failed() {
 	for _, w := range p.waiters {
 		w.Fail()

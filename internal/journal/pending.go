@@ -8,15 +8,15 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// An unconfirmed entry stands for one or more invalidations of one key, tag or pattern.
+// An unconfirmed entry has one or more invalidations of one key, tag or pattern.
 type unconfirmed struct {
 	number   uint64     // of the last one
 	waiters  []*Pending // the oldest first
-	overflow bool       // it is everything, in place of names for which there was no room
+	overflow bool       // it is for everything, since there was no room for names
 	caller   string     // in whose share it is: see account
 }
 
-// A Pending is shared by those who wait until one name is confirmed, and have invalidated it between two tries to send it.
+// A Pending is shared by the invalidations of one name between two tries to send it. Their callers wait with it.
 type Pending struct {
 	number    uint64        // of the last of their invalidations
 	confirmed chan struct{} // closed when Redis has carried it out
@@ -41,10 +41,10 @@ func (p *Pending) Fail() {
 	}
 }
 
-// wait returns what is closed when the entry's last invalidation is confirmed. Up to the number sent, an invalidation may be confirmed
-// before the last one, so the last one does not share what waits for it.
+// wait returns a Pending for the entry's last invalidation. Invalidations up to the number sent may be confirmed before the last one, so the last
+// one does not share their Pending.
 func (e *unconfirmed) wait(name string, sent uint64) *Pending {
-	const most = 8 // where each try fails, and another invalidation comes after each
+	const most = 8 // bounds the list if each try fails and is followed by another invalidation
 	n := len(e.waiters)
 	if n > 0 && (e.waiters[n-1].number > sent || n >= most) {
 		e.waiters[n-1].number = e.number

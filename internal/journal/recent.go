@@ -8,7 +8,7 @@ import (
 	"github.com/gatewayz/aside/internal/quota"
 )
 
-// recent is what Redis has confirmed. The watermark says how far the confirmed invalidations go; it is recorded in Redis.
+// recent has the last confirmed invalidations. The watermark is the number of the last one; it is recorded in Redis.
 type recent struct {
 	list      []confirmation // the last ones, the oldest first
 	bytes     int            // of their names
@@ -18,14 +18,14 @@ type recent struct {
 }
 
 // A confirmation is an invalidation that Redis has confirmed. It stays in the share of its caller until a watermark that includes it is
-// recorded in Redis: a server that has forgotten more of them than are remembered has everything invalidated.
+// recorded in Redis: if a server has lost more of them than are remembered, everything is invalidated.
 type confirmation struct {
 	name, caller string
 	number       uint64 // among all that were ever confirmed
 }
 
 const (
-	mostRecent      = 2 * 32768      // confirmed ones that are remembered: what mostOutside says, and as many of the program's own
+	mostRecent      = 2 * 32768      // confirmed ones that are remembered: mostOutside, and as many of the program
 	mostRecentBytes = 2 * (16 << 20) // of their names
 )
 
@@ -65,12 +65,11 @@ func (r *recent) after(watermark uint64) int {
 	return i
 }
 
-// Recover takes the watermark of a server that is going to be used. A server that was replaced, or came back with what it had saved, may
-// have forgotten the invalidations after its watermark: they are entered again. Where they are not remembered any more, everything is
-// entered.
+// Recover takes the watermark of a server that is about to be used. A server that was replaced, or restarted from a saved state, may have lost
+// the invalidations after its watermark: they are entered again. If they are not remembered any more, everything is entered.
 //
-// A confirmation that is entered again is taken out of the list. It is remembered once it is confirmed again, under a later number than
-// any server knows. Otherwise a connection that breaks again and again would double what is remembered each time.
+// A confirmation that is entered again leaves the list. It is remembered when it is confirmed again, with a new number. Otherwise a connection
+// that breaks again and again would double the list each time.
 func (j *Journal) Recover(watermark uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -95,7 +94,7 @@ func (j *Journal) Watermark() uint64 {
 	return j.recent.watermark
 }
 
-// WakeWatermark wakes who records the watermark in Redis.
+// WakeWatermark wakes the goroutine that records the watermark in Redis.
 func (j *Journal) WakeWatermark() <-chan struct{} { return j.wakes.watermark }
 
 // Recorded notes that a watermark is recorded in Redis.
@@ -112,5 +111,5 @@ func (j *Journal) Recorded(watermark uint64) {
 	r.recorded = watermark
 }
 
-// NotRecorded wakes who records the watermark once more.
+// NotRecorded wakes that goroutine again, after a failure.
 func (j *Journal) NotRecorded() { wake(j.wakes.watermark) }

@@ -5,18 +5,17 @@ import (
 	"github.com/gatewayz/aside/internal/quota"
 )
 
-// The program itself may invalidate without end: where the journal has no room for more, everything is invalidated. A caller outside of
-// the program may not invalidate everything, so it must not be able to bring that about. What is invalidated on behalf of such a caller
-// has room of its own in the journal, and is refused, before anything is changed, where that room is taken.
+// Invalidations of the program itself are never refused: if the journal has no room, everything is invalidated. A caller outside of the program,
+// a key of the admin API without the scope "all", must not be able to cause that. Its invalidations have room of their own in the journal, and
+// are refused, before anything is changed, if that room is taken.
 
-// mostOutside is what all callers outside of the program have in the journal together: what is reserved, what waits, and what is
-// confirmed and not recorded in Redis yet. All of that may be confirmed before it is recorded, so it is no more than is remembered: see
-// mostRecent.
+// mostOutside bounds the invalidations of all callers outside of the program together: reserved, unconfirmed, and confirmed but not recorded in
+// Redis yet. All of them may be confirmed before they are recorded, so the bound is not above the number that is remembered: see mostRecent.
 var mostOutside = quota.Use{Entries: 32768, Patterns: 64, Bytes: 16 << 20}
 
-// Resent is in the place of the caller of what is sent again, which is in the share of the caller who has invalidated it first. What the
-// program has invalidated and a server has forgotten is in a share of its own, under this name: it may be as much as is remembered, and
-// the program's own share has no room for that.
+// Resent is the caller of invalidations that are sent again. They stay in the share of the caller that made them. Those of the program itself
+// that a server has lost have a share of their own, under this name: they may be as many as are remembered, and the program's own share has no
+// room for that.
 const Resent = "%resent"
 
 // account is called with the lock held.
@@ -30,17 +29,17 @@ func (j *Journal) account(caller, name string, sign int) {
 	}
 }
 
-// full reports whether there is no room for a name of the program's own. The lock is held.
+// full reports whether there is no room for a name of the program. The lock is held.
 func (j *Journal) full(name string) bool {
 	return !j.own.Plus(quota.Of(name)).Within(quota.Use{Entries: mostUnconfirmed, Patterns: mostPatterns, Bytes: mostUnconfirmedBytes})
 }
 
-// Reserve sets room aside for what a caller is going to invalidate, until end is called. What the caller has invalidated counts until it
-// is confirmed and that is recorded in Redis.
+// Reserve reserves room for an invalidation of a caller, until end is called. An invalidation of the caller counts until it is confirmed and
+// recorded in Redis.
 func (j *Journal) Reserve(caller string, names []string) (end func(), ok bool) {
 	j.mu.Lock()
 	all := j.entries[keyspace.All]
-	over := all != nil && all.overflow // a further name would have everything invalidated once more
+	over := all != nil && all.overflow // a further name would invalidate everything once more
 	j.mu.Unlock()
 	if over {
 		return nil, false

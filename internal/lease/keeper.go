@@ -1,4 +1,4 @@
-// Package lease renews the leases of loads until their values are stored, and gives leases back, also after trouble.
+// Package lease renews the leases of loads until their values are stored, and releases leases, also after an outage.
 package lease
 
 import (
@@ -8,7 +8,7 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// A Keeper renews the leases of a cache's loads, and gives them back.
+// A Keeper renews and releases the leases of a cache's loads.
 type Keeper struct {
 	store    *redisstore.Store
 	life     time.Duration   // of a lease
@@ -26,20 +26,20 @@ func NewKeeper(store *redisstore.Store, life time.Duration, maxValue int, run fu
 type Lease struct {
 	Key, Nonce  string
 	LoadTimeout time.Duration // bounds how long its value may take to encode
-	Lost        func()        // Redis says that it is not held any more, or it must not be used any more
-	Doubted     func()        // it may have ended, as far as Redis has said
+	Lost        func()        // the lease is no longer held, or must not be used any more
+	Doubted     func()        // the lease may have expired: Redis has not confirmed a renewal in time
 
-	until time.Time // when it ends, as far as Redis has said
+	until time.Time // when it expires by the last reply of Redis
 }
 
-// Held are the leases of one load. Loaded is closed when the loader has come back, and Stored when the values are stored.
+// Held are the leases of one load. The load closes Loaded when the loader has returned, and Stored when the values are stored.
 type Held struct{ Loaded, Stored chan struct{} }
 
 // Unheld is Held of a load that needs no lease.
 func Unheld() Held { return Held{make(chan struct{}), make(chan struct{})} }
 
-// Hold renews leases until their values are stored. When ctx ends before they are loaded, because the load's time is up or nobody waits for
-// it any more, it gives the leases back: a loader that hangs must not hold up the other processes.
+// Hold renews leases until their values are stored. If ctx ends before the values are loaded, because the load's time is up or no caller waits
+// any more, Hold releases the leases: a loader that hangs must not block other processes.
 func (k *Keeper) Hold(ctx context.Context, leases []*Lease) Held {
 	h := Unheld()
 	for _, l := range leases {
@@ -61,11 +61,11 @@ func (k *Keeper) renew(ctx context.Context, h Held, leases []*Lease) {
 		case <-h.Stored:
 			return
 		case <-loaded:
-			loaded, ended = nil, nil // from now on the end of the flight says nothing of its values
+			loaded, ended = nil, nil // the values are loaded, so the end of the flight no longer matters
 			storing, cancel := k.timeToStore(leases)
 			defer cancel()
 			late = storing.Done()
-		case <-late: // a codec hangs, which must not hold up other processes either
+		case <-late: // a codec hangs, which must not block other processes either
 			for _, l := range leases {
 				l.Lost()
 			}
@@ -99,14 +99,13 @@ func (k *Keeper) timeToStore(leases []*Lease) (context.Context, context.CancelFu
 	return context.WithDeadline(context.Background(), until.Add(encoding))
 }
 
-// renewOnce renews leases, and returns those that may still be held. Whoever removes a lease, by an invalidation, say, does not
-// know of the load, and Redis does not always tell of a lease that is gone: it tells of changes of the key, which was missing
-// before and still is. Without Lost and Doubted the next callers would join the load:
+// renewOnce renews leases, and returns those that may still be held. Redis does not always push the loss of a lease: it pushes changes of the
+// key, which was missing before and still is. Without Lost and Doubted later callers would join the load:
 //
 //  1. A load of K runs here under the lease L.
-//  2. Redis evicts L, or L ends while this process is stopped.
-//  3. Another process changes the source and invalidates K. There is nothing to remove, and nobody is told.
-//  4. A caller comes here. It must not get what was loaded before step 3.
+//  2. Redis evicts L, or L expires while this process is suspended.
+//  3. Another process changes the source and invalidates K. There is nothing to remove, and no process is notified.
+//  4. A caller comes here. It must not get the value that was loaded before step 3.
 func (k *Keeper) renewOnce(leases []*Lease) (left []*Lease) {
 	ctx, cancel := k.store.Budget(context.Background(), 0, len(leases))
 	defer cancel()
@@ -120,8 +119,8 @@ func (k *Keeper) renewOnce(leases []*Lease) (left []*Lease) {
 		case errs[i] == nil:
 			l.until = asked.Add(k.life)
 		case !time.Now().Before(l.until):
-			// A renewal that fails is no reason to stop: it may have been carried out, or the next one may come in time, and
-			// the fill finds out. But it may also be too late by now.
+			// A failed renewal does not end the lease: it may have been carried out, or the next one may be in time, and
+			// the fill finds out. But the lease may also have expired by now.
 			l.Doubted()
 		}
 		left = append(left, l)

@@ -9,14 +9,14 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// Release gives leases back in the background.
+// Release releases leases in the background.
 func (k *Keeper) Release(leases []redisstore.Request) {
 	if len(leases) > 0 {
 		k.run(func() { k.release(leases) })
 	}
 }
 
-// release gives leases back, now or when Redis answers again.
+// release releases leases, now or when Redis answers again.
 func (k *Keeper) release(reqs []redisstore.Request) {
 	ctx, cancel := k.store.Budget(context.Background(), 0, len(reqs))
 	defer cancel()
@@ -29,11 +29,11 @@ func (k *Keeper) release(reqs []redisstore.Request) {
 	}
 }
 
-// Waiting has a signal when there are leases that could not be given back: see ReleaseAgain.
+// Waiting has a signal when there are leases that could not be released: see ReleaseAgain.
 func (k *Keeper) Waiting() <-chan struct{} { return k.toReturn.wake }
 
-// ReleaseAgain sends the leases that could not be given back, in portions. It reports whether there were any, and whether they were given
-// back.
+// ReleaseAgain releases the leases that could not be released before, in portions. It reports whether there were any, and whether they were
+// released.
 func (k *Keeper) ReleaseAgain(ctx context.Context) (some, all bool) {
 	left := k.toReturn.count()
 	some, all = left > 0, true
@@ -50,7 +50,7 @@ func (k *Keeper) ReleaseAgain(ctx context.Context) (some, all bool) {
 		errs := k.store.Release(budget, reqs...)
 		cancel()
 		for i, err := range errs {
-			if !errors.Is(err, redisstore.ErrUnavailable) { // one node of a cluster may be away for longer
+			if !errors.Is(err, redisstore.ErrUnavailable) { // one node of a cluster may be unavailable for longer
 				leases[i].tries++
 			}
 		}
@@ -61,18 +61,18 @@ func (k *Keeper) ReleaseAgain(ctx context.Context) (some, all bool) {
 }
 
 const (
-	mostToReturn   = 65536 // leases; beyond that the oldest are left to end by themselves
-	mostTries      = 12    // to give one back to a server that is used; they take about 5 s
+	mostToReturn   = 65536 // leases; beyond that the oldest are left to expire
+	mostTries      = 12    // to release one at a server that is in use; they take about 5 s
 	releasedAtOnce = 1000
 )
 
-// leasesToReturn are leases that Redis may hold for loads that are over, because it did not say that it had them back: it has just
-// hung, say. Until they are given back, whoever asks for their keys waits in vain, here and elsewhere.
+// leasesToReturn are leases of loads that are over, whose release Redis did not confirm, because it hung, for example. Until they are released,
+// callers that ask for their keys wait for a load that does not run, in all processes.
 type leasesToReturn struct {
 	wake chan struct{}
 
 	mu     sync.Mutex
-	leases []leaseToReturn // the first one is the next to be given back; guarded by mu
+	leases []leaseToReturn // the first one is released next; guarded by mu
 }
 
 type leaseToReturn struct {

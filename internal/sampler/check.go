@@ -15,7 +15,7 @@ var (
 	errClosed    = errors.New("closed")
 )
 
-// check finds out whether what is cached is right, and counts it. It has a place among k.loads.
+// check checks a sample, and counts the result. It has a place among k.loads.
 func (k *Sampler) check(s *Sample) {
 	switch consistent, err := k.recheck(s); {
 	case err != nil:
@@ -28,11 +28,11 @@ func (k *Sampler) check(s *Sample) {
 	}
 }
 
-// recheck compares what is cached with what the loader returns, and where that differs once more after Within.
+// recheck compares the cached value with a fresh load, and if the two differ once more after Within.
 func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 	began := k.engine.Clock.Now()
 	ours := true
-	defer func() { // a codec may end the goroutine
+	defer func() { // also if a codec ends the goroutine
 		if ours {
 			<-k.loads
 		}
@@ -45,7 +45,7 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 	if err := k.compare(s, out.Value); err != errDiffers {
 		return err == nil, err
 	}
-	// An invalidation may be under way, and a source with replicas may have answered from an old one.
+	// An invalidation may be on its way, and the loader may have read a replica that lags behind.
 	if !k.wait(k.within) {
 		return false, errClosed
 	}
@@ -69,7 +69,7 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 	return false, nil
 }
 
-// peek finds what is cached for a sample. Without anything it returns errNotCached.
+// peek returns the cached value of a sample, or errNotCached.
 func (k *Sampler) peek(s *Sample) (engine.Outcome, error) {
 	if k.engine.Closed() {
 		return engine.Outcome{}, errClosed
@@ -84,8 +84,8 @@ func (k *Sampler) peek(s *Sample) (engine.Outcome, error) {
 	return engine.Outcome{}, errNotCached
 }
 
-// compare calls the loader, and returns nil if it returns what is cached, and errDiffers if it returns something else. It
-// leaves its place among k.loads when the loader has come back, which may be long after the load's time was up.
+// compare calls the loader, and compares its value with the cached one: it returns nil if they are equal, and errDiffers if not. It
+// leaves its place among k.loads when the loader has returned, which may be long after the load's time was up.
 func (k *Sampler) compare(s *Sample, cached any) error {
 	return k.engine.LoadAlone(s.Context, s.Request, s.Load, func(value any) error {
 		same, err := k.engine.Same(s.Request, cached, value, s.Equal)

@@ -1,4 +1,4 @@
-// Package sampler compares a small share of hits with what their loaders return, in the background, and counts how many were wrong.
+// Package sampler checks a sample of hits: it compares them with a fresh load, in the background, and counts how many are inconsistent.
 package sampler
 
 import (
@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// samplesQueued holds what is drawn in a burst. It is short: each one keeps the values of its caller's context alive.
+	// samplesQueued bounds the samples of a burst. It is small: a sample keeps the values of its caller's context alive.
 	samplesQueued = 16
-	// checksAtOnce bounds the checks that wait for Within to pass. Where they are that many, the next one waits, and what is
-	// drawn meanwhile is dropped before anybody knows how it would have ended: the ratio stays right.
+	// checksAtOnce bounds the checks that wait for Within to pass. If there are so many, the next check waits, and samples that are
+	// drawn in the meantime are dropped, before their result is known: so the ratio stays right.
 	checksAtOnce = 128
-	// loadsAtOnce bounds loader calls, and the encoding of what they return.
+	// loadsAtOnce bounds loader calls, and the encoding of their values.
 	loadsAtOnce = 2
 )
 
-// Options say what is checked.
+// Options says which hits are checked.
 type Options struct {
 	Share  float64       // of hits, more than 0 and at most 1
 	Within time.Duration // how long an invalidation may take
 	Rate   float64       // checks that begin in a second at most; 0 or less: no limit
 }
 
-// A Sampler draws hits, and checks them. The zero value draws none.
+// A Sampler draws samples of hits, and checks them. The zero value draws none.
 type Sampler struct {
 	below  uint64 // the share of hits, of 2^64
 	within time.Duration
@@ -44,7 +44,7 @@ type Sampler struct {
 	mismatches loglimit.Limiter
 }
 
-// A Sample is a hit to check. It does not hold the value, which would keep it in memory: what is cached by then does as well.
+// A Sample is a hit to check. It does not hold the value, which it would keep in memory: the check reads the cached value again.
 type Sample struct {
 	Context context.Context // of the call that was drawn
 	Request engine.Request
@@ -52,7 +52,7 @@ type Sample struct {
 	Equal   func(a, b any) bool // compares two pointers to values
 }
 
-// Start begins to draw, and to check until the engine is closed.
+// Start starts to draw and check samples, until the engine is closed.
 func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger) {
 	k.below, k.within = below(o.Share), o.Within
 	if o.Rate > 0 {
@@ -74,25 +74,25 @@ func below(share float64) uint64 {
 // golden is 2^64 divided by the golden ratio.
 const golden = 0x9e3779b97f4a7c15
 
-// Drawn reports whether the hit with the number n is one to check. It costs a multiplication, where a random number costs
-// several times as much. The multiples of the golden ratio are spread evenly over 2^64, and so is every second of them, every
-// third, and so on: whatever rhythm the calls have, each key gets its share.
+// Drawn reports whether hit number n is a sample. It costs a multiplication, and a random number costs several times as much. The multiples of
+// the golden ratio are spread evenly over 2^64, and so is every second of them, every third, and so on. So each key gets its share of samples,
+// whatever the rhythm of the calls.
 func (k *Sampler) Drawn(n uint64) bool { return n*golden < k.below }
 
 // Draws is Drawn for a hit that has no number.
 func (k *Sampler) Draws() bool { return k.below != 0 && rand.Uint64() < k.below }
 
-// HasRoom reports whether Offer would take what was drawn, before that is made.
+// HasRoom reports whether Offer would take a sample, before the sample is made.
 func (k *Sampler) HasRoom(ctx context.Context, counters *stats.Counters) bool {
 	if len(k.queue) == cap(k.queue) { // takes no lock
 		counters.Unchecked.Add()
 		return false
 	}
-	return ctx != nil && // only a hit in memory takes such a context
-		!engine.IsAlone(ctx) // checks could keep each other going for ever
+	return ctx != nil && // a hit in memory accepts a nil context
+		!engine.IsAlone(ctx) // a hit inside a check is not checked, or checks would cause checks without end
 }
 
-// Offer has a sample checked, or counted as unchecked where there is no room.
+// Offer queues a sample, or counts it as unchecked if there is no room.
 func (k *Sampler) Offer(s *Sample) {
 	select {
 	case k.queue <- s:
@@ -103,7 +103,7 @@ func (k *Sampler) Offer(s *Sample) {
 
 func (s *Sample) counters() *stats.Counters { return s.Request.Policy.Counters }
 
-// run begins checks until the engine is closed.
+// run starts checks until the engine is closed.
 func (k *Sampler) run() {
 	for {
 		var s *Sample
@@ -112,14 +112,14 @@ func (k *Sampler) run() {
 		case <-k.engine.Closing():
 			return
 		}
-		// What cannot be checked yet holds up the queue, so that only the callers' side drops.
+		// A sample that cannot be checked yet blocks the queue, so that samples are dropped only where they are offered.
 		if !k.enter(k.checks) || !k.enter(k.loads) {
 			return
 		}
 		k.engine.Calls.Go(func() {
 			defer func() {
 				<-k.checks
-				if recover() != nil { // a codec's Name, say
+				if recover() != nil { // a codec's Name may panic
 					s.counters().Unchecked.Add()
 				}
 			}()
@@ -131,7 +131,7 @@ func (k *Sampler) run() {
 	}
 }
 
-// enter takes one of the places that a channel stands for. It reports false if the engine is closed meanwhile.
+// enter takes a place in a channel. It reports false if the engine is closed first.
 func (k *Sampler) enter(places chan<- struct{}) bool {
 	select {
 	case places <- struct{}{}:
@@ -141,7 +141,7 @@ func (k *Sampler) enter(places chan<- struct{}) bool {
 	}
 }
 
-// wait reports false if the engine is closed meanwhile.
+// wait waits, and reports false if the engine is closed first.
 func (k *Sampler) wait(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

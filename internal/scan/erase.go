@@ -9,15 +9,15 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// Erase removes the values and the leases whose keys match one of the patterns, which are all of one category. It goes over the leases
-// first, and over the values in a second pass. In one pass:
+// Erase removes the values and the leases whose keys match one of the patterns, which are all of one category. It scans the leases first, and
+// the values in a second pass. One pass would miss a value:
 //
-//  1. the scan passes the place of a key, which has no value yet;
-//  2. a load stores its value there and releases its lease;
-//  3. the scan gets to the place of the lease, and finds nothing. The value stays.
+//  1. The scan passes the place of a key, which has no value yet.
+//  2. A load stores its value there and releases its lease.
+//  3. The scan gets to the place of the lease, and finds nothing. The value stays.
 //
-// In two passes, a lease that is there at the beginning is found by the first pass, or it was filled before that pass ends, and then the
-// second pass finds the value.
+// With two passes, a lease that exists at the beginning is either removed by the first pass, or it is released by a fill before that pass
+// ends. Then the second pass finds the value.
 //
 // Erase raises the sequence before both. Where Redis holds neither a value nor a lease, the scan finds nothing and no process is
 // notified; what a process has loaded and could not store depends on the sequence instead.

@@ -14,7 +14,7 @@ import (
 // An Info describes one value in Redis.
 type Info struct {
 	Key      string
-	TTL      time.Duration // for how long the value may still be served
+	TTL      time.Duration // how long the value may still be served
 	Age      time.Duration // since the start of the load that made it
 	Size     int64         // in bytes, as it is stored
 	Codec    uint32        // the ID of the codec that has encoded it; nothing for a negative one
@@ -29,11 +29,11 @@ type Selection struct {
 	Matches  func(key string) bool // reports whether a key belongs to the selection
 }
 
-// errEnough ends a walk whose consumer has enough.
+// errEnough ends a walk early.
 var errEnough = errors.New("the consumer has enough")
 
-// List calls yield with each value that may be served and that the selection names, until yield returns false. What is stored or removed
-// meanwhile may or may not be seen, and a key may be seen twice. The error is ctx's where ctx has ended, or the store's.
+// List calls yield with each value of the selection that may be served, until yield returns false. A value that is stored or removed during the
+// listing may or may not be listed, and a key may be listed twice. The error is ctx's if ctx has ended, otherwise the store's.
 func (s *Scanner) List(ctx context.Context, keys Selection, yield func(Info) bool) error {
 	l := listing{Scanner: s, generations: make(map[string]string)}
 	match, categories := keys.Match, make(map[string]bool)

@@ -1,5 +1,5 @@
-// Package scan goes over the values in Redis: to list them, to remove those that are out of date, and to erase those whose keys match a
-// pattern. Redis has no index of keys, so each of these goes through all of them, in small portions.
+// Package scan scans the values in Redis: to list them, to sweep invalidated ones, and to erase those whose keys match a pattern. Redis has no
+// index of keys, so each of these scans all keys, in small portions.
 package scan
 
 import (
@@ -32,7 +32,7 @@ type Scanner struct {
 // New makes a Scanner.
 func New(o Options) *Scanner { return &Scanner{o: o} }
 
-// Failed logs, now and then, that a scan has failed. What it was for is tried again.
+// Failed logs that a scan has failed and will be retried, at most once in ten seconds.
 func (s *Scanner) Failed(ctx context.Context, err error) {
 	if ctx.Err() == nil && s.o.Store.Up() && s.failed.Allow(s.o.Now()) {
 		s.o.Logger.Warn("aside: SCAN failed, will retry", "reason", redisstore.Describe(err))

@@ -10,7 +10,7 @@ import (
 )
 
 // sweep removes the values that carry an older generation of a tag than the current one, and calls removed with the number of values
-// that it has removed for a tag. It goes over all categories that the tags can be on.
+// that it has removed for a tag. It scans all categories whose values can carry the tags.
 func (s *Scanner) sweep(ctx context.Context, current map[string]uint64, removed func(tag string, n int64)) error {
 	categories, named := make(map[string]bool), false
 	for tag := range current {

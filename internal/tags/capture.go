@@ -82,7 +82,8 @@ func (c *Capture) Validities(own *near.Validity) (list []*near.Validity, ok bool
 //  3. A tag is invalidated, and its generation changes.
 //  4. The loader names the tag. The generation that is read now is the new one, with an old value.
 //
-// Whoever invalidates a tag in step 3 changes the sequence first. If that has not moved since step 1, no such invalidation has begun.
+// An invalidation of a tag changes the sequence before the tag. So if the sequence has not changed since step 1, no invalidation had begun by
+// step 3.
 func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, began Events, life time.Duration) (unmoved bool, err error) {
 	r := s.registry
 	var late []*State
@@ -119,12 +120,12 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 		c.Tags = append(c.Tags, t.carried())
 	}
 	last := generations[len(late)]
-	// Redis may not have been told of one that was made here.
+	// An invalidation by this process may not have reached Redis.
 	return last.Value == c.sequence && r.ownEvents.Load() == began.Own, last.Err
 }
 
-// Outlive has the named tags that c carries live for so long at least from now on. It reports false if one of them has another generation by
-// now. It is for a value whose loader has given it a longer TTL than it was asked for with.
+// Outlive makes the generations of the named tags in c live at least for life from now on. It reports false if one of them has another
+// generation by now. It is for a value whose loader has chosen a longer TTL than that of the request.
 func (r *Registry) Outlive(c *Capture, life time.Duration) (unmoved bool, err error) {
 	var asked []redisstore.Tag
 	var carried []uint64

@@ -6,10 +6,10 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// A Standing is what the generations of its tags say of a stored value.
+// A Standing says whether a stored value is current, by the generations of its tags.
 type Standing int
 
-// What they can say. Lapsed and Unknown are of a value with a tag whose server does not answer now.
+// The standings. Lapsed and Unknown are for a value with a tag whose server is unavailable.
 const (
 	Outdated Standing = iota // one of its tags was invalidated since it was loaded
 	Current                  // none was
@@ -19,8 +19,8 @@ const (
 
 // Judge finds out whether one of a stored value's tags was invalidated since it was loaded. A tag that has no generation
 // counts as invalidated, and so does a value without the required tags, which all values of its policy have. A generation that cannot be
-// read is that of a tag whose server is away: what memory knew of it counts for as long as degraded says, unless the read is a strong one.
-// Judge returns what an entry of the value carries, and why a generation could not be read.
+// read belongs to a tag whose server is unavailable: the generation that memory knew counts for as long as degraded says, unless the read is a
+// strong one. Judge returns what an entry of the value carries, and why a generation could not be read.
 func (s *Snapshot) Judge(stored []wire.Tag, required []string, strong bool, degraded time.Duration) (c Capture, is Standing, why error) {
 	var list []Carried
 	is = Current

@@ -63,8 +63,8 @@ func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.
 	}
 }
 
-// track has Redis notify this process of changes of tags that a script has read or made: Redis tracks only what a client has read itself.
-// Without that, nobody here would hear that a load under such a tag was overtaken, and callers would go on joining the load.
+// track reads tags that a script has read or made, so that Redis notifies this process of their changes: Redis tracks only what a client has read
+// itself. Without that, this process would not notice an invalidation of such a tag during a load, and callers would go on joining the load.
 func (r *Registry) track(ctx context.Context, made []*State) {
 	looks := make([]redisstore.Get, len(made))
 	for i, t := range made {

@@ -107,8 +107,8 @@ func (s *Snapshot) Renew(trust bool) {
 	}
 }
 
-// recall notes what memory knows of a tag. For a tag in quarantine that may be no better than what Redis says: a journal that
-// overflows, or doubts what was confirmed, retires nothing here.
+// recall takes the generation of a tag from memory. Not for a tag in quarantine: a journal that overflows, or that enters confirmed invalidations
+// again, does not remove generations from memory.
 func (s *Snapshot) recall(t *State) {
 	if t.quarantined {
 		return

@@ -46,8 +46,8 @@ func New(memory *near.Cache, clock *near.Clock) *Registry {
 	return &Registry{near: memory, clock: clock}
 }
 
-// Connect has the generations in Redis. It comes before any other use but Pushed and Gap. Of a name for which quarantined reports true,
-// Redis may still hold what was invalidated.
+// Connect makes the registry use the generations in Redis. It is called before any other method but Pushed and Gap. quarantined reports whether
+// Redis has yet to confirm an invalidation of a name.
 func (r *Registry) Connect(store *redisstore.Store, quarantined func(name string) bool) {
 	r.quarantined = quarantined
 	r.redis = &redis{
@@ -60,8 +60,8 @@ func (r *Registry) local() bool { return r.redis == nil }
 
 func (r *Registry) inQuarantine(name string) bool { return r.quarantined != nil && r.quarantined(name) }
 
-// Events are counts of tag events: how often a named tag may have been invalidated. A load whose loader names tags cannot tell which of
-// them were invalidated since it began. If a count is still the same, none was.
+// Events are counts of tag events: how often a named tag may have been invalidated. The tags that a loader names are known only after the load.
+// If a count has not changed since the load began, none of them was invalidated.
 type Events struct {
 	All uint64 // in any process, as far as this process was notified
 	Own uint64 // in this process
@@ -70,7 +70,7 @@ type Events struct {
 // Events returns the counts of now.
 func (r *Registry) Events() Events { return Events{r.events.Load(), r.ownEvents.Load()} }
 
-// Pushed counts an event if the name that somebody has changed in Redis is the sequence, which changes before any named tag does.
+// Pushed counts an event if the changed name is the sequence, which changes before any named tag does.
 func (r *Registry) Pushed(name string) {
 	if name == keyspace.Sequence {
 		r.events.Add(1)

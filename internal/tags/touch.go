@@ -10,13 +10,13 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A full server evicts what was not used for long, or not often. Entries in memory are served without a command to Redis, so
-// their generations would go first. But everything rests on them: with one generation, all that carries it is lost. So each process
-// uses, every few seconds, the generations that its calls have rested on since the last time: that of everything, those of the categories
-// that were asked for, and those of some of the named tags that memory knows, others each time. A process that is not asked sends nothing.
+// A full server evicts keys that were not used for long, or not often. Hits in memory send no command to Redis, so the generations of their tags
+// would be evicted first, and with a generation all entries that carry it are lost. So every few seconds each process reads the generations
+// that its calls have used since the last round: that of everything, those of the used categories, and some of the named tags that memory
+// knows, others in each round. A process without calls sends nothing.
 //
-// Where keys are evicted within seconds, that is not often enough. But then there are many loads, and those ask for the generations
-// along with their leases, each of them once a second at most.
+// Where keys are evicted within seconds, that is not often enough. But then there are many loads, and loads read the generations together
+// with their leases, each generation at most once a second.
 const (
 	touchEvery   = 3 * time.Second // from half as long to one and a half times
 	touchByLoads = time.Second
@@ -28,7 +28,7 @@ const (
 // ask for those.
 type touches struct{ last sync.Map }
 
-// due reports whether a load is to ask for the generation of a tag though it is known.
+// due reports whether a load is to read the generation of a tag although it is known.
 func (t *touches) due(tag string, now int64) bool {
 	last, ok := t.last.Load(tag)
 	if !ok {
@@ -46,7 +46,7 @@ func newTouch(now int64) *atomic.Int64 {
 	return at
 }
 
-// Touch goes on until ctx ends. At each round, used says which categories calls have asked for since the last one.
+// Touch runs rounds until ctx ends. used returns the categories that calls have used since the last round.
 func (r *Registry) Touch(ctx context.Context, used func() (categories []string)) {
 	for {
 		t := time.NewTimer(touchEvery/2 + rand.N(touchEvery))
@@ -64,7 +64,7 @@ func (r *Registry) Touch(ctx context.Context, used func() (categories []string))
 	}
 }
 
-// inUse are the tags that calls have rested on since the last time, as far as is known.
+// inUse returns the tags for one round.
 func (r *Registry) inUse(categories []string) (tags []string) {
 	if len(categories) == 0 {
 		return nil

@@ -2,7 +2,7 @@ package tags
 
 import "github.com/gatewayz/aside/internal/near"
 
-// What is loaded without a lease is not stored in Redis. Redis may all the same notify this process of changes of its tags.
+// A value that is loaded without a lease is not stored in Redis. Redis may still notify this process of changes of its tags.
 
 // Await makes the fences of tags notice changes in Redis though no reply has armed them. It is for a load without Redis, which may well
 // notify this process of a change while the load runs.
@@ -12,16 +12,16 @@ func (s *Snapshot) Await(names []string) {
 	}
 }
 
-// Tracked reports whether this process is notified of changes of all of tags; if not, whether Redis is away for all those that it is not
-// notified of.
-func (s *Snapshot) Tracked(names []string) (all, away bool) {
-	all, away = true, true
+// Tracked reports whether Redis notifies this process of changes of all tags; if not, whether Redis is unavailable for each tag that it does not
+// notify of.
+func (s *Snapshot) Tracked(names []string) (all, unavailable bool) {
+	all, unavailable = true, true
 	for _, name := range names {
 		t := s.State(name)
 		tracked := t.Tracked()
-		all, away = all && tracked, away && (tracked || s.registry.CutOff(name, &t.Notice))
+		all, unavailable = all && tracked, unavailable && (tracked || s.registry.CutOff(name, &t.Notice))
 	}
-	return all, away
+	return all, unavailable
 }
 
 // Validities appends to list the validities on which an entry with these tags rests. This process must be notified of changes of all the
