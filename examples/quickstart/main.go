@@ -1,4 +1,4 @@
-// Command quickstart caches the answers of a slow function in memory.
+// Command quickstart caches the results of a slow function in memory.
 package main
 
 import (
@@ -19,11 +19,11 @@ type product struct {
 // price is what a database far away would hold.
 var price = 24.50
 
-// products is how products are cached: under products:ID, for ten minutes.
+// products says how products are cached: under products:ID, for ten minutes.
 var products = aside.Policy{Name: "products", Category: "products", TTL: 10 * time.Minute}
 
 func main() {
-	cache, err := aside.New(aside.Options{}) // no server needed; Options.Redis names one
+	cache, err := aside.New(aside.Options{}) // in memory; Options.Redis adds a server
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func main() {
 	show(ctx, cache, 7)
 }
 
-// show asks the cache for a product. Lookup is GetOrLoad that tells how it went.
+// show looks up a product. Lookup is GetOrLoad with a Result, which says whether the call was a hit, and why.
 func show(ctx context.Context, cache *aside.Cache, id int) {
 	start := time.Now()
 	r, err := aside.Lookup(ctx, cache, products.Key(id), func(context.Context) (product, error) {
