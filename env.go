@@ -146,7 +146,7 @@ func isPlain(scheme, rest string) bool {
 // urlParameters are those that the client library knows.
 var urlParameters = []string{"addr", "client_cache", "client_name", "db", "dial_timeout", "master_set", "max_retries", "protocol", "skip_verify", "write_timeout"}
 
-// isUnescaped reports whether the credentials of a URL contain a character that must be escaped. It tells which error of the parser this is.
+// isUnescaped reports whether the credentials of a URL contain a character that must be escaped. It explains an error of the parser.
 func isUnescaped(text string) bool {
 	_, rest, _ := strings.Cut(text, "://")
 	credentials, _, found := cutLast(rest, "@")

@@ -102,7 +102,7 @@ func ExampleGetOrLoad() {
 	// 0.25 <nil>
 }
 
-// A loader says that something does not exist with ErrNotFound. That answer is cached too, for the policy's NegativeTTL.
+// A loader returns ErrNotFound for something that does not exist. That is cached too, for the policy's NegativeTTL.
 func ExampleGetOrLoad_notFound() {
 	ctx := context.Background()
 	c, err := aside.New(aside.Options{NegativeTTL: 10 * time.Second})
@@ -268,7 +268,7 @@ func ExampleLoader_GetMany() {
 		return fmt.Sprint("product ", id), nil
 	})
 	found, err := names.GetMany(ctx, []int{1, 2, 404})
-	fmt.Println(found, err) // what is not found is missing, without an error
+	fmt.Println(found, err) // an id that is not found is missing, without an error
 	// Output: map[1:product 1 2:product 2] <nil>
 }
 
@@ -411,7 +411,7 @@ func ExampleWithTTL() {
 	// Output: on sale true <nil>
 }
 
-// A batch loader fails some ids and not the others by returning a BatchError; GetMany returns one beside the values.
+// A batch loader returns a BatchError to fail some ids and not the others. GetMany returns one with the values of the others.
 func ExampleBatchError() {
 	ctx := context.Background()
 	c, err := aside.New(aside.Options{})
@@ -471,7 +471,7 @@ func ExampleTTL() {
 	// RankingsApps rankings  4h0m0s
 }
 
-// binaryCodec stores what can encode itself, such as times, addresses and URLs.
+// binaryCodec stores types that encode themselves, such as times, addresses and URLs.
 type binaryCodec struct{}
 
 func (binaryCodec) Name() string { return "binary-1" }
@@ -539,12 +539,12 @@ func ExampleLoad_Tag() {
 	products := aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
 	ctx := context.Background()
 	_, _ = aside.GetOrLoad(ctx, c, products.Key(7), func(ctx context.Context) (string, error) {
-		// Only the product itself says who supplies it.
+		// The supplier is known only once the product is loaded.
 		aside.Loading(ctx).Tag("supplier 3")
 		return "a lamp", nil
 	})
 	receipt, _ := c.InvalidateTags(ctx, "supplier 3")
-	fmt.Println(receipt.Swept(ctx)) // which waits for the memory to be given back, where somebody wants to know
+	fmt.Println(receipt.Swept(ctx)) // waits until the memory is freed
 	// Output: 1 <nil>
 }
 
@@ -574,7 +574,7 @@ func ExampleStrong() {
 	c, _ := aside.New(aside.Options{})
 	defer c.Close()
 	credits := aside.Policy{Name: "credits", Category: "credits", TTL: time.Minute}
-	// Before money is spent: what Redis holds now, not what this process remembers of it.
+	// Before money is spent: read Redis, not this process's memory.
 	left, err := aside.GetOrLoad(context.Background(), c, credits.Key("DEF456"), func(context.Context) (int, error) { return 250, nil }, aside.Strong())
 	fmt.Println(left, err)
 	// Output: 250 <nil>
@@ -586,7 +586,7 @@ func ExamplePolicy_private() {
 	limits := aside.Policy{Name: "limits", Category: "limits", TTL: time.Hour, Private: true}
 	load := func(context.Context) (map[string]int, error) { return map[string]int{"rpm": 60}, nil }
 	mine, _ := aside.GetOrLoad(context.Background(), c, limits.Key("all"), load)
-	mine["rpm"] = 1000 // changes nobody else's
+	mine["rpm"] = 1000 // does not change other callers' copies
 	others, _ := aside.GetOrLoad(context.Background(), c, limits.Key("all"), load)
 	fmt.Println(mine["rpm"], others["rpm"])
 	// Output: 1000 60
@@ -613,7 +613,7 @@ func ExampleError_backoff() {
 	// true true
 }
 
-// What is kept of one user's sessions goes, and nobody else's.
+// Invalidates the sessions of one user, and of no other.
 func ExampleCache_InvalidatePattern() {
 	c, err := aside.New(aside.Options{})
 	if err != nil {

@@ -27,10 +27,10 @@ func (c *countersByKey) count(key [sha256.Size]byte) (n int, due bool) {
 	return own.Count()
 }
 
-// noted limits the log lines about refused requests: whoever sends many must not fill the log. All handlers of a cache count together, so
-// that a client of two handlers gets no more lines. The zero value is ready.
+// noted limits the log lines about refused requests, so that many requests do not fill the log. All handlers of a cache count together. The zero
+// value is ready.
 type noted struct {
 	refused    loglimit.Counter // requests without a valid key
 	denied     countersByKey    // requests that their key's scopes do not allow
-	turnedAway countersByKey    // orders that were refused for want of room
+	turnedAway countersByKey    // orders that were refused because too many invalidations are pending
 }

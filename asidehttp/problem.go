@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A problem is an answer that refuses, in the form of RFC 9457.
+// A problem is a response that refuses a request, in the form of RFC 9457.
 type problem struct {
 	status   int
 	detail   string        // what to send instead
 	bodyRead bool          // to its end
-	after    time.Duration // in how long the same may be sent again; 0 where that would not help
+	after    time.Duration // the time until a retry; 0 if a retry would not help
 }
 
 func newProblem(status int, format string, args ...any) *problem {
@@ -24,7 +24,7 @@ func badRequest(format string, args ...any) *problem {
 	return newProblem(http.StatusBadRequest, format, args...)
 }
 
-// unacceptable refuses what is understood and cannot be done.
+// unacceptable is the problem of a well-formed request that cannot be carried out.
 func unacceptable(format string, args ...any) *problem {
 	return newProblem(http.StatusUnprocessableEntity, format, args...)
 }
@@ -51,26 +51,26 @@ func write(w http.ResponseWriter, status int, kind string, body any) {
 	w.WriteHeader(status)
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false) // it is not HTML, and says so
-	_ = e.Encode(body)     // the client has gone: nobody is left to tell
+	_ = e.Encode(body)     // an error means that the client has gone
 }
 
-// harden sets what every answer carries: it is for whoever asked, now, and nothing else than what it says it is.
+// harden sets the headers of every response: it must not be stored, and its type must not be guessed.
 func harden(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 }
 
-// goodbye is how long what a client goes on sending is thrown away for, when it has its answer already. A connection that is closed on
-// a client that still sends would take the answer with it.
+// goodbye is how long further bytes of a client are discarded after its response. If the connection were closed while the client still sends, the
+// response could be lost.
 const goodbye = 500 * time.Millisecond
 
-// leaveBody has an answer sent without waiting for the body of its request, which net/http would read first, to keep the connection:
-// whoever sends it slowly would get no answer until the server's ReadTimeout, and would hold a connection that nobody has
-// vouched for. The connection is closed afterwards. Over HTTP/2 the body is a stream of its own, which net/http ends by itself.
+// leaveBody makes net/http send a response without reading the body of the request first, which it does to keep the connection. A client that
+// sends the body slowly would otherwise get its response only at the server's ReadTimeout, and would hold a connection without a valid key.
+// The connection is closed afterwards. Over HTTP/2 the body is a stream of its own, which net/http ends by itself.
 func leaveBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor > 1 {
 		return
 	}
 	w.Header().Set("Connection", "close")
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(goodbye)) // a recorder, or a writer of somebody's, may have none
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(goodbye)) // a ResponseWriter of the program may have no deadline
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// quoted is a list of names as it stands in a log line: as a list of JSON in every form of log. slog's TextHandler would write [a b] for
-// one name and for two. Control characters are escaped in it, also those that encoding/json lets through.
+// quoted is a list of names in a log line: a JSON list with every handler. slog's TextHandler would write [a b] for one name and for two.
+// Control characters are escaped, also those that encoding/json does not escape.
 type quoted []string
 
 // String is the list in JSON.
@@ -22,5 +22,5 @@ func (q quoted) MarshalText() ([]byte, error) {
 	return []byte(logs.Escape(string(text))), err
 }
 
-// MarshalJSON has a JSONHandler write a list, not a text that holds one.
+// MarshalJSON makes a JSONHandler write a list, and not a string.
 func (q quoted) MarshalJSON() ([]byte, error) { return q.MarshalText() }

@@ -8,9 +8,9 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// shared is what all handlers of one cache have in common: a client, and those who look on, get no more for asking two of them. What a
-// client has taken counts for the handlers that allow as much: what comes back at the rate of a wide one would be more than a narrow one
-// allows, and what a wide one gives would be too much for it for a long time.
+// shared is the state that all handlers of one cache share, so that a client gets no larger allowance by using two of them. Handlers share
+// buckets only if they have the same rate and burst: a bucket that is refilled at a higher rate would allow too much at a handler with a lower
+// one.
 type shared struct {
 	turns *turns
 	noted *noted
@@ -19,7 +19,7 @@ type shared struct {
 	buckets map[allowance]*buckets // guarded by mu
 }
 
-// An allowance is what the options of a handler say of its limit.
+// An allowance is the rate and the burst of a handler's options.
 type allowance struct{ rate, burst float64 }
 
 func newShared() *shared {
@@ -37,7 +37,7 @@ func (s *shared) bucketsOf(a allowance) *buckets {
 	return b
 }
 
-// sharedBy finds what the handlers of a cache share. It keeps no cache alive.
+// sharedBy finds the shared state of a cache's handlers. It keeps no cache alive.
 var sharedBy = struct {
 	mu      sync.Mutex
 	byCache map[weak.Pointer[aside.Cache]]*shared // guarded by mu

@@ -11,14 +11,14 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// answer is what all reads come down to: the value under the key, loaded if it
+// answer serves all reads: the value under the key, loaded if it
 // is not cached, as JSON. A []byte is JSON already.
 func answer[T any](srv *server, w http.ResponseWriter, r *request, o op, key aside.Key, load func(context.Context) (T, error)) error {
 	r.sample.op, r.sample.key = o, key
 	value, err := lookup(srv, w, r, key, func(ctx context.Context) (T, error) {
 		value, err := load(ctx)
 		if errors.Is(err, errNoRow) {
-			// Worth remembering too: who asks for what is not there asks again.
+			// Cached too: a client that asks for something missing asks again.
 			err = aside.ErrNotFound
 		}
 		return value, err

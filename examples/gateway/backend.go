@@ -52,7 +52,7 @@ func startBackend(ctx context.Context, cfg config, log *slog.Logger) (_ *backend
 	return b, nil
 }
 
-// close ends what runs, and removes a temporary database.
+// close stops the upstreams, and removes a temporary database.
 func (b *backend) close() error {
 	var errs []error
 	if b.models != nil {

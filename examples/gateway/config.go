@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// config is what the flags say.
+// config has the values of the flags.
 type config struct {
 	addr        string
 	catalogue   string

@@ -115,7 +115,7 @@ func (srv *server) getSession(w http.ResponseWriter, r *request) error {
 	})
 }
 
-// postMessage adds a message to a session and invalidates what shows it.
+// postMessage adds a message to a session and invalidates the pages that show it.
 func (srv *server) postMessage(w http.ResponseWriter, r *request) error {
 	r.sample.op = opMessage
 	id, err := sessionID(r)
@@ -150,7 +150,7 @@ func (srv *server) postMessage(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// invalidateSession drops what shows the session: itself, all pages of the
+// invalidateSession invalidates the values that show the session: itself, all pages of the
 // user's list (it moves to the top of the first one), the counts and the
 // credits. Search results, activity and rankings may lag behind by their TTL,
 // which is what a TTL is for.

@@ -96,7 +96,7 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 
 // runServer serves until the context ends.
 func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Writer, log *slog.Logger) (err error) {
-	// First what fails fast: a taken port is not worth filling a database for.
+	// First the step that fails fast: a port in use must not cost the filling of a database.
 	listener, err := net.Listen("tcp", cfg.addr)
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cache.Close()) }() // before the front end's: it has the last ones told
+	defer func() { err = errors.Join(err, cache.Close()) }() // before the front end's: Close delivers the last invalidations
 	b, err := startBackend(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	return err
 }
 
-// adminOf is what operators may do with a cache: everything with CACHE_API_KEY,
+// adminOf has the keys of operators: all scopes with CACHE_API_KEY,
 // look with CACHE_READ_KEY. How it stands is for everyone.
 func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 	opts := asidehttp.Options{
@@ -146,7 +146,7 @@ func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 	}
 }
 
-// frontEndFromEnv makes the sender that tells a web front end what was
+// frontEndFromEnv makes the sender that notifies a web front end of what was
 // invalidated, where REVALIDATE_URL names one.
 func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
 	to := os.Getenv("REVALIDATE_URL")
@@ -156,7 +156,7 @@ func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
 	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(to), Secret: aside.NewSecret(os.Getenv("REVALIDATE_SECRET")), Logger: log})
 }
 
-// banner shows what there is to try.
+// banner prints commands to try.
 func banner(out io.Writer, base string, cfg config, b *backend, opts aside.Options) {
 	gateway := b.catalogue.gateways[0]
 	if slices.Contains(b.catalogue.gateways, "openrouter") {

@@ -12,7 +12,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// problem is an error that the client is told about, in the form of RFC 9457.
+// problem is an error for the client, in the form of RFC 9457.
 type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
@@ -81,5 +81,5 @@ func writeBody(w http.ResponseWriter, status int, kind string, body []byte) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that went away cannot be told so
+	_, _ = w.Write(body) // an error means that the client has gone
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // runReport drives the server with the cache off, then on, and prints the
-// table. It tells whether every target was met.
+// table. It reports whether every target was met.
 func runReport(ctx context.Context, cfg config, opts aside.Options, out, progress io.Writer, log *slog.Logger) (met bool, err error) {
 	b, err := startBackend(ctx, cfg, log)
 	if err != nil {
@@ -67,7 +67,7 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 }
 
 // connected waits until the cache is on Redis, where it is meant to be: a
-// report on a Redis that is away would be one on memory under another name.
+// report while Redis is unavailable would measure memory under another name.
 func connected(ctx context.Context, cache *aside.Cache) error {
 	deadline := time.Now().Add(5 * time.Second)
 	for {

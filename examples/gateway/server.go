@@ -94,7 +94,7 @@ func newServer(b *backend, cache *aside.Cache, admin map[string]http.Handler, lo
 	return srv
 }
 
-// noRoute tells a wrong method from a wrong path.
+// noRoute distinguishes a wrong method from a wrong path.
 func noRoute(mux *http.ServeMux, r *http.Request) *problem {
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		other := r.Clone(r.Context())
@@ -106,7 +106,7 @@ func noRoute(mux *http.ServeMux, r *http.Request) *problem {
 	return newProblem(http.StatusNotFound, "there is nothing here")
 }
 
-// handle tells the caller by the API key, measures, and turns an error into a
+// handle identifies the caller by the API key, measures, and turns an error into a
 // problem answer.
 func (srv *server) handle(private bool, next handlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {

@@ -122,7 +122,7 @@ func (l *line) saved() float64 {
 	return 1 - l.calls/l.without
 }
 
-// met tells whether the line reaches its target, in every column.
+// met reports whether the line reaches its target, in every column.
 func (l *line) met() bool {
 	if l.target == nil {
 		return true

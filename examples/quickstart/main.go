@@ -16,7 +16,7 @@ type product struct {
 	Price float64
 }
 
-// price is what a database far away would hold.
+// price stands for a row of a database.
 var price = 24.50
 
 // products says how products are cached: under products:ID, for ten minutes.

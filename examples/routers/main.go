@@ -21,7 +21,7 @@ import (
 	"github.com/gatewayz/aside/asidehttp"
 )
 
-// handlers are what the routers mount.
+// handlers are the handlers to mount.
 type handlers struct {
 	invalidate, metrics, health http.Handler
 }
@@ -30,7 +30,7 @@ func handlersOf(c *aside.Cache, o asidehttp.Options) handlers {
 	return handlers{asidehttp.Handler(c, o), asidehttp.Metrics(c, o), asidehttp.Health(c, asidehttp.HealthOptions{})}
 }
 
-// Each handler tells methods apart itself, and answers 405 in the form of its other problems: mount it for all of them.
+// Each handler checks the method itself, and answers 405 with a problem document: mount it for all methods.
 var routers = map[string]func(handlers) http.Handler{
 	"std": func(h handlers) http.Handler {
 		mux := http.NewServeMux()
@@ -82,7 +82,7 @@ func main() {
 	defer c.Close()
 	server := &http.Server{
 		Addr: *addr, Handler: build(handlersOf(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}})),
-		ReadTimeout: 30 * time.Second, // of a body too: it is read with care for its size, not for its time
+		ReadTimeout: 30 * time.Second, // bounds the time to read a body; the handlers bound its size
 	}
 	log.Printf("serving on http://%s", *addr)
 	log.Print(server.ListenAndServe())

@@ -94,8 +94,8 @@ func independent(tags []string) (groups [][]string) {
 	return groups
 }
 
-// refused logs an invalidation that Redis does not permit: it stays in the journal until that is mended, and meanwhile no other process is
-// notified of it.
+// refused logs an invalidation that Redis does not permit. It stays in the journal until it is permitted, and until then no other process is
+// notified.
 func (v *Invalidator) refused(err error) {
 	if redisstore.IsForbidden(err) && v.refusals.Allow(v.o.Clock.Now()) {
 		v.o.Logger.Warn("aside: redis refuses an invalidation: other processes are not notified; will retry until it is permitted",

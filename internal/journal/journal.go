@@ -180,7 +180,7 @@ func (j *Journal) Confirm(upTo Position, names ...string) (counts []*Count, agai
 	for _, name := range names {
 		caller, e := upTo.caller, j.entries[name]
 		if e == nil && caller == Resent {
-			continue // another invalidation of the name was confirmed meanwhile
+			continue // another invalidation of the name was confirmed in the meantime
 		}
 		if e != nil {
 			for len(e.waiters) > 0 && e.waiters[0].number <= upTo.number {

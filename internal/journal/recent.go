@@ -43,7 +43,7 @@ func (j *Journal) remember(caller, name string) {
 	}
 }
 
-// forget is called with the lock held, by whoever takes these out of the list.
+// forget ends the shares of confirmations that leave the list. It is called with the lock held.
 func (j *Journal) forget(list []confirmation) {
 	for _, c := range list {
 		j.recent.bytes -= len(c.name)

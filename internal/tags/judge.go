@@ -13,11 +13,11 @@ type Standing int
 const (
 	Outdated Standing = iota // one of its tags was invalidated since it was loaded
 	Current                  // none was
-	Lapsed                   // none was as far as this process was notified
-	Unknown                  // nothing
+	Lapsed                   // none was, as far as this process knows
+	Unknown                  // a generation is not known
 )
 
-// Judge finds out whether one of a stored value's tags was invalidated since it was loaded. A tag that has no generation
+// Judge reports whether one of a stored value's tags was invalidated since it was loaded. A tag that has no generation
 // counts as invalidated, and so does a value without the required tags, which all values of its policy have. A generation that cannot be
 // read belongs to a tag whose server is unavailable: the generation that memory knew counts for as long as degraded says, unless the read is a
 // strong one. Judge returns what an entry of the value carries, and why a generation could not be read.

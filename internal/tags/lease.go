@@ -14,9 +14,9 @@ type Asked struct {
 	states []*State
 }
 
-// Asks are those of a load's own tags whose generations are to be asked for together with its leases: those that are unknown, those
-// whose keys have to live as long as what will be stored, and those that were not used in Redis of late. How long each has to live is in
-// lives. Tags that only a stored entry has named are not among them: they may be read, but nothing is written for them.
+// Asks returns the tags of a load whose generations are asked for together with its leases: unknown ones, those whose keys have to live as long
+// as the value, and those that were not used in Redis recently. lives says how long each has to live. Tags that only a stored entry has named
+// are not among them: they are read, and nothing is written for them.
 func (s *Snapshot) Asks(lives map[string]time.Duration) Asked {
 	var list []redisstore.Tag
 	var states []*State

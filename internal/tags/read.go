@@ -15,8 +15,8 @@ func (s *Snapshot) Unread() (n int) {
 	return n
 }
 
-// Looks appends to a read those tags whose generations are not known. A tag in quarantine is read too, not for what Redis says, but so
-// that Redis notifies this process of its changes.
+// Looks appends to a read the tags whose generations are not known. A tag in quarantine is read too, so that Redis notifies this process of its
+// changes; its generation is not used.
 func (s *Snapshot) Looks(list []redisstore.Get) []redisstore.Get {
 	for _, t := range s.list {
 		if !t.known {
@@ -30,7 +30,7 @@ func (t *State) look() redisstore.Get {
 	return redisstore.Get{Key: t.tag, Fence: t.Fence, Head: redisstore.GenerationLen}
 }
 
-// Learn notes the answers to what Looks has appended, as many as Unread said. Nothing else is done with the snapshot in between.
+// Learn notes the replies for the tags of Looks, as many as Unread returned. The snapshot must not be used in between.
 func (s *Snapshot) Learn(reads []redisstore.Read) {
 	for _, t := range s.list {
 		if !t.known {
@@ -40,7 +40,7 @@ func (s *Snapshot) Learn(reads []redisstore.Read) {
 	}
 }
 
-// learn notes what Redis says of a tag's generation. A tag that has none stays unknown, and so does one that was in quarantine when Redis
+// learn notes a reply about a tag's generation. A tag that has none stays unknown, and so does one that was in quarantine when Redis
 // was asked: the invalidation may have been confirmed between that and the reply.
 func (r *Registry) learn(t *State, read redisstore.Read) {
 	t.unanswered, t.Notice.Validity, t.Notice.Untrackable = read.Err, read.Validity, read.Err != nil && redisstore.IsForbidden(read.Err)
@@ -54,7 +54,7 @@ func (r *Registry) learn(t *State, read redisstore.Read) {
 	}
 }
 
-// AddStored adds the tags that a stored value names. With trust, it takes from memory what is not known of them.
+// AddStored adds the tags that a stored value carries. With trust, it takes unknown generations from memory.
 func (s *Snapshot) AddStored(stored []wire.Tag, trust bool) {
 	for _, tag := range stored {
 		if t := s.State(tag.Name); !t.known && trust {
@@ -73,7 +73,7 @@ func (s *Snapshot) Lacks(stored []wire.Tag) bool {
 	return false
 }
 
-// Unanswered is why Redis did not say what the generation of one of the tags is, nil where it did.
+// Unanswered returns why the generation of one of the tags could not be read, nil if all were.
 func (s *Snapshot) Unanswered(names []string) error {
 	for _, name := range names {
 		if t := s.State(name); !t.known && t.unanswered != nil {
