@@ -33,7 +33,7 @@ func TestTwoReadersDoNotKeepAThirdFromItsListing(t *testing.T) {
 	}
 	both := []asidehttp.Scope{asidehttp.ScopeRead, asidehttp.ScopeInvalidate}
 	for i := range 200 {
-		require.NoError(t, aside.Set(t.Context(), c, aside.TTL.ModelsAll.Key("real", i), "v"))
+		stored(t, server, c, aside.TTL.ModelsAll.Key("real", i))
 	}
 	h := asidehttp.Handler(c, asidehttp.Options{
 		APIKeys: keysOf(keyAll), Logger: slog.New(slog.DiscardHandler),

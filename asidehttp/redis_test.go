@@ -178,6 +178,15 @@ func TestWhileRedisIsAway(t *testing.T) {
 	require.True(t, (<-done).Confirmed)
 }
 
+// stored sets a value until it is in Redis: a Set that Redis does not answer in time stores nothing.
+func stored(t *testing.T, server *redistest.Server, c *aside.Cache, key aside.Key) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		require.NoError(t, aside.Set(context.Background(), c, key, "v"))
+		return server.MustDo(t, "EXISTS", key.String()) == int64(1)
+	}, 20*time.Second, time.Millisecond)
+}
+
 func TestKeysOnRedisInTheDocumentedForm(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -185,11 +194,7 @@ func TestKeysOnRedisInTheDocumentedForm(t *testing.T) {
 	seed(t, c)
 	server.MustDo(t, "SET", "models:foreign", "somebody else's")
 	for i := range 200 {
-		key := aside.TTL.ActivityStats.Key(fmt.Sprint("user", i), "stats", "day")
-		require.Eventually(t, func() bool { // a Set that Redis does not answer in time stores nothing
-			require.NoError(t, aside.Set(context.Background(), c, key, i))
-			return server.MustDo(t, "EXISTS", key.String()) == int64(1)
-		}, 20*time.Second, time.Millisecond)
+		stored(t, server, c, aside.TTL.ActivityStats.Key(fmt.Sprint("user", i), "stats", "day"))
 	}
 	get := func(pattern string) (a struct {
 		Redis map[string]any

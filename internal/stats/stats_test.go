@@ -68,9 +68,8 @@ func TestAStripedCounterLosesNothing(t *testing.T) {
 	var goroutines sync.WaitGroup
 	for range 8 {
 		goroutines.Go(func() {
-			first := s.Add()
-			for range 999 {
-				require.Greater(t, s.Add(), first)
+			for range 1000 {
+				s.Add()
 			}
 		})
 	}
