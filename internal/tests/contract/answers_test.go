@@ -586,7 +586,7 @@ func TestPushesCountOwnChangesToo(t *testing.T) {
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
 	asidetest.InMemory(t, c, asidetest.Items.Key("a"), asidetest.Value("v"))
-	before := c.Metrics().Pushes
+	before := asidetest.Pushes(t, c)
 	_, err := c.Invalidate(t.Context(), asidetest.Items.Key("a"))
 	require.NoError(t, err)
 	asidetest.Eventually(t, "Redis tells of it", func() bool { return c.Metrics().Pushes > before })

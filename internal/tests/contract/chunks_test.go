@@ -241,7 +241,7 @@ func TestALargeValueThatIsInvalidatedWhileItIsReadIsNotKept(t *testing.T) {
 		got <- v
 	}()
 	gate.Wait(t)
-	pushes := w.Metrics().Pushes
+	pushes := asidetest.Pushes(t, w.Cache)
 	asidetest.Stored(t, writer, key, []byte("new"))
 	asidetest.Eventually(t, "the change is pushed", func() bool { return w.Metrics().Pushes > pushes })
 	gate.Release()

@@ -262,7 +262,7 @@ func TestALoadWithoutRedisIsNotKeptOverAPushThatCameDuringIt(t *testing.T) {
 			load := asidetest.NewHeld()
 			late := asidetest.Background(t, a, key, load.Load("old"), aside.Strong())
 			<-load.Began
-			pushes := a.Metrics().Pushes
+			pushes := asidetest.Pushes(t, a)
 			receipt, err := invalidate(b)
 			require.NoError(t, err)
 			require.True(t, receipt.Confirmed)
