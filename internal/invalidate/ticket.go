@@ -2,6 +2,7 @@ package invalidate
 
 import (
 	"context"
+	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/journal"
@@ -108,6 +109,10 @@ func (t *Ticket) Replicated(ctx context.Context, replicas int) error {
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	}
+	// The connection has the same deadline, and may notice its end first.
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
 	}
 	return &UnknownError{err}
 }
