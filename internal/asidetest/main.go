@@ -154,17 +154,9 @@ func getenv(name string) string {
 // ConnectionRefused is what Health says where nothing listens.
 const ConnectionRefused = "redis cannot be reached: nothing listens at its address (connection refused)"
 
-// Pushes is how many changes Redis has told a cache of, once those of its own last changes have come: for a while there are no more.
-func Pushes(t testing.TB, c *aside.Cache) (pushes uint64) {
+// Pushes is how many changes Redis has told a cache of, those of its own last changes included.
+func Pushes(t *testing.T, c *aside.Cache) uint64 {
 	t.Helper()
-	quiet := 0
-	Eventually(t, "no push is on its way", func() bool {
-		now := c.Metrics().Pushes
-		if now != pushes {
-			pushes, quiet = now, 0
-		}
-		quiet++
-		return quiet > 30
-	})
-	return pushes
+	AllTold(t, c)
+	return c.Metrics().Pushes
 }

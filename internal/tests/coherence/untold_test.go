@@ -239,7 +239,7 @@ func TestNobodyJoinsALoadWithoutALeaseThatAnotherProcessHasInvalidated(t *testin
 	doomed := asidetest.NewHeld()
 	first := asidetest.Background(t, b, asidetest.Items.Key("a"), doomed.Load("old"))
 	<-doomed.Began
-	also := asidetest.Background(t, b, asidetest.Items.Key("a"), asidetest.Value("a load of its own"))
+	also := asidetest.Waiting(t, b, asidetest.Items.Key("a"), asidetest.Value("a load of its own"))
 	receipt, err := a.Invalidate(t.Context(), asidetest.Items.Key("a"))
 	require.NoError(t, err)
 	require.True(t, receipt.Confirmed)
