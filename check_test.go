@@ -19,6 +19,9 @@ import (
 // of its category is. A value that is gone is consistent.
 func TestACheckOfAValueThatIsGoneCountsAsConsistent(t *testing.T) {
 	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("a connection to a cluster is given up where its user may not write the probe's key")
+	}
 	s := redistest.Start(t)
 	s.MayDeny()
 	p := aside.Policy{Category: "gone", TTL: time.Hour}

@@ -27,7 +27,6 @@ func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl
 }
 
 // keepTracked keeps in memory a value whose changes Redis pushes to this process.
-
 func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
 	list, ok := m.Validities([]*near.Validity{a.notice.Validity}, a.unstoredTags())
 	if !ok {
