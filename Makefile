@@ -9,7 +9,7 @@ SOAK      = 10m
 FLOOD     = 10m
 SCHEDULES = 100
 SUITES    = . ./internal/tests/... # the root module's tests of the public API
-PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 4 ]; then echo $$n; else echo 4; fi)# tests at once: most of them wait
+PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 2 ]; then echo $$n; else echo 2; fi)# tests at once
 
 # What make test leaves to make long: each keeps the processors busy, or waits, for more than ten seconds.
 LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught

@@ -192,7 +192,7 @@ func TestALoadThatDoesNotAskRedisIsNotJoinedWhileRedisIsThere(t *testing.T) {
 	require.Equal(t, "older", <-first)
 	<-others.Began
 	fills.Wait(t)
-	pushes := asidetest.Pushes(t, b)
+	pushes := b.Metrics().Pushes
 	invalidate()
 	asidetest.Eventually(t, "it is heard", func() bool { return b.Metrics().Pushes > pushes })
 	doomed, failed := asidetest.NewHeld(), b.Metrics().Labels["items"].RedisErrors
