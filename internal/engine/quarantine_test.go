@@ -104,7 +104,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 	e, engineAt, server, proxy := unableToWrite(t)
 	r, writer := requestOf(items(), "a"), engineAt(server.Addr())
 	key := r.Key
-	server.MustDo(t, "ACL", "SETUSER", "reader", "resetkeys", "%R~*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*", "~%watch:*", "~%v:*", "~%:*") // no tag of a value
+	server.MustDo(t, "ACL", "SETUSER", "reader", "resetkeys", "%R~*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*", "~%watch:*", "~%{*") // no tag of a value
 	_, err := answer(t, writer, requestOf(items(), "a"), func(ctx context.Context, indexes []int, found func(int, Loaded)) {
 		LoadOf(ctx).Tag("green")
 		found(indexes[0], given("old"))

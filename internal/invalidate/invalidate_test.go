@@ -221,3 +221,16 @@ func TestATagSaysWhatWasInvalidated(t *testing.T) {
 	require.Equal(t, Event{Category: "items"}, eventOf(keyspace.CategoryTag("items")))
 	require.Equal(t, Event{All: true}, eventOf(keyspace.All))
 }
+
+// A lateContext has a deadline that is over, and does not say so yet.
+type lateContext struct{ context.Context }
+
+func (lateContext) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+func TestTheEndOfAWaitIsTheContextsAlsoWhereTheConnectionNoticesItFirst(t *testing.T) {
+	t.Parallel()
+	ticket := &Ticket{copied: func(context.Context, int) error { return errors.New("i/o timeout") }, closed: make(chan struct{})}
+	require.Equal(t, context.DeadlineExceeded, ticket.Replicated(lateContext{t.Context()}, 1))
+	var unknown *UnknownError
+	require.ErrorAs(t, ticket.Replicated(t.Context(), 1), &unknown, "its deadline is not over: it has none")
+}
