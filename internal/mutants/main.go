@@ -88,6 +88,18 @@ type row struct {
 	took   time.Duration
 }
 
+// String tells what became of it in one line.
+func (r *row) String() string {
+	verdict := "caught"
+	switch {
+	case r.broken != "":
+		verdict = "BROKEN"
+	case len(r.caught) == 0:
+		verdict = "SURVIVED"
+	}
+	return fmt.Sprintf("%s: %s (%s)", r.name, verdict, seconds(r.took))
+}
+
 // run is the command; it returns the exit status. The table goes to stdout, all else to stderr.
 func run(ctx context.Context, root string, args []string, stdout, stderr io.Writer) int {
 	fail := func(status int, format string, a ...any) int {
@@ -134,6 +146,9 @@ func run(ctx context.Context, root string, args []string, stdout, stderr io.Writ
 	parallel(*jobs, len(rows), func(i int) {
 		if rows[i].broken == "" {
 			t.try(ctx, rows[i])
+		}
+		if ctx.Err() == nil {
+			fmt.Fprintln(stderr, rows[i]) // what is known already when a run of an hour is cut off
 		}
 	})
 	if ctx.Err() != nil {
