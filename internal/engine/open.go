@@ -16,6 +16,7 @@ type storedValue struct {
 	attempt *attempt
 	header  wire.Header
 	payload []byte
+	chunked bool
 }
 
 // openEnvelope opens the envelope of a value that Redis holds, or notes why that cannot be used.
@@ -35,10 +36,7 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		header, payload, err = wire.Decode(e.named(a.Key), stored, e.limits())
 	}
 	if err == nil {
-		err = a.otherOwner(header.Policy)
-	}
-	if err == nil && !keyspace.OnlyTags(header.Tags) {
-		err = errForeignTag
+		err = e.unusable(a, &header)
 	}
 	if errors.Is(err, wire.ErrNewer) {
 		// During a deployment two builds run side by side. They must not go on overwriting each other's values, so the older build
@@ -50,6 +48,13 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 	switch {
 	case errors.Is(err, errNoChunk):
 		a.reason = "a part of the stored value is gone"
+		a.noteUnfit(stored)
+		return nil, false
+	case errors.Is(err, errExpired):
+		a.reason = err.Error()
+		return nil, false
+	case errors.Is(err, errKnownUnfit):
+		a.reason = a.unfit.reason
 		return nil, false
 	case errors.Is(err, errOutdated):
 		a.reason = "invalidated by a tag or its category"
@@ -64,15 +69,50 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		return nil, false
 	case err != nil:
 		e.undecodable(a, err)
+		a.noteUnfit(stored)
 		return nil, false
 	}
-	return &storedValue{a, header, payload}, true
+	return &storedValue{a, header, payload, wire.IsChunked(stored)}, true
+}
+
+// unusable returns why a value cannot be used, as far as its header shows: of a large value, before its chunks are read.
+func (e *Engine) unusable(a *attempt, h *wire.Header) error {
+	if err := a.otherOwner(h.Policy); err != nil {
+		return err
+	}
+	if !keyspace.OnlyTags(h.Tags) {
+		return errForeignTag
+	}
+	if a.outdated {
+		return errOutdated
+	}
+	if now, within, ok := e.Store.Now(a.Key); !ok || now-within >= a.Policy.until(h) {
+		// Redis expires the key at that time too, unless the key's expiry was changed, or the policy had a longer TTL.
+		return errExpired
+	}
+	return nil
+}
+
+// An unfit value is one in chunks whose header shows nothing against it. Who waits for another process's load looks at the value again and
+// again, and does not read the chunks each time.
+type unfit struct {
+	nonce  wire.Nonce // zero if there is none
+	reason string
+}
+
+// noteUnfit notes that the chunks of a value were of no use, for a's reason.
+func (a *attempt) noteUnfit(stored []byte) {
+	if nonce, ok := wire.HeadNonce(stored); ok && wire.IsChunked(stored) {
+		a.unfit = unfit{nonce, a.reason}
+	}
 }
 
 var (
 	errTooWide      = errors.New("the decoded value would take far more memory than MaxValueBytes allows")
 	errForeignTag   = errors.New("the value names a key as a tag that is not a tag")
+	errExpired      = errors.New("expired")
 	errNoChunk      = errors.New("a chunk is missing")
+	errKnownUnfit   = errors.New("the chunks were read before, and were of no use")
 	errChunksUnread = errors.New("chunks could not be read from Redis") // redisFailed has noted why
 )
 
@@ -84,12 +124,15 @@ func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h w
 	if err != nil {
 		return h, nil, err
 	}
-	if a.outdated {
-		return h, nil, errOutdated
+	if err := e.unusable(a, &m.Header); err != nil {
+		return m.Header, nil, err
+	}
+	if m.Header.Nonce == a.unfit.nonce {
+		return m.Header, nil, errKnownUnfit
 	}
 	ctx, cancel := e.Store.More(ctx, int64(m.Size), m.Chunks)
 	defer cancel()
-	chunks, ok, err := e.Store.Chunks(ctx, a.Key, m.Nonce.String(), m.Lengths())
+	chunks, ok, err := e.Store.Chunks(ctx, a.Key, m.Header.Nonce.String(), m.Lengths())
 	switch {
 	case err != nil:
 		e.redisFailed(ctx, a, err)
@@ -115,9 +158,8 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	}
 	now, within, ok := e.Store.Now(a.Key)
 	until := a.Policy.until(&v.header)
-	if !ok || now-within >= until {
-		// Redis expires the key at that time too, unless the key's expiry was changed, or the policy had a longer TTL.
-		a.reason = "expired"
+	if !ok || now-within >= until { // since its header was looked at
+		a.reason = errExpired.Error()
 		return Outcome{}, false
 	}
 	now = max(now, v.header.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
@@ -137,6 +179,9 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	if v.header.Negative {
 		out.Absent = absentElsewhere(v.payload)
 	} else if out.Value, ok = e.decode(a, v); !ok {
+		if v.chunked {
+			a.unfit = unfit{v.header.Nonce, a.reason}
+		}
 		return Outcome{}, false
 	}
 	e.keepRead(a, out, carried)

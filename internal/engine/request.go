@@ -81,6 +81,7 @@ type seen struct {
 	began       int64               // when its fence was taken, on the cache's clock
 	captured    tags.Capture        // the generations of its tags, from before the load
 	rejected    redisstore.Rejected // the value in Redis that cannot be used
+	unfit       unfit               // its chunks were read, and were of no use
 	outdated    bool                // the manifest in Redis carries an older generation of a tag
 	quarantined bool                // Redis may still hold a value that this process has invalidated
 }

@@ -44,7 +44,7 @@ func Split(value []byte, size int) (manifest []byte, chunks [][]byte) {
 
 // A Manifest describes the chunks of a value.
 type Manifest struct {
-	Nonce  Nonce // part of the chunks' names
+	Header Header // its Nonce is part of the chunks' names
 	Chunks int   // the number of chunks
 	Size   int   // bytes of all chunks together
 	chunk  int
@@ -78,7 +78,7 @@ func ReadManifest(key string, value []byte, lim Limits) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%w: more chunks than the payload can fill", ErrCorrupt)
 	}
 	return Manifest{
-		Nonce: e.header.Nonce, Chunks: int((size + chunk - 1) / chunk), Size: int(size), chunk: int(chunk), crc: le.Uint32(e.payload[8:]),
+		Header: e.header, Chunks: int((size + chunk - 1) / chunk), Size: int(size), chunk: int(chunk), crc: le.Uint32(e.payload[8:]),
 	}, nil
 }
 

@@ -37,7 +37,7 @@ func TestAValueInChunksIsTheSameValue(t *testing.T) {
 
 			m, err := ReadManifest("k", stored, roomy)
 			require.NoError(t, err)
-			require.Equal(t, fixedHeader().Nonce, m.Nonce)
+			require.Equal(t, fixedHeader().Nonce, m.Header.Nonce)
 			require.Equal(t, len(chunks), m.Chunks)
 			h, got, err := m.Join("k", stored, chunks, roomy)
 			require.NoError(t, err)
