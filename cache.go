@@ -164,8 +164,8 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	if err != nil {
 		return err
 	}
-	if o.refresh || o.strong {
-		return invalidArgument("Set takes neither Refresh nor Strong: it always replaces what is cached")
+	if o.refresh || o.strong || o.limits != nil {
+		return invalidArgument("Set takes none of Refresh, Strong and MaxStale: it always replaces what is cached")
 	}
 	return callError(c.engine.Set(ctx, r, give(value, nil)), r.Key)
 }
@@ -196,9 +196,12 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
 	out, unanswered, ok := c.engine.Look(r)
-	if !ok {
+	switch {
+	case !ok:
 		out, err = c.engine.Answer(ctx, unanswered, loadsOne(load))
 		err = callError(err, r.Key)
+	case unanswered.RefreshDue():
+		c.engine.Refresh(ctx, unanswered, loadsOne(load))
 	}
 	if c.settle(ctx, r, out, err) {
 		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
@@ -310,7 +313,7 @@ func newRequest[T any](ctx context.Context, c *Cache, key Key, opts []CallOption
 	}
 	r := engine.Request{
 		Key: key.text, Policy: &p.Policy, Type: reflect.TypeFor[T](), TTL: cmp.Or(o.ttl, p.TTL), Tags: p.Tags,
-		Strong: o.strong, Replace: o.refresh,
+		Strong: o.strong, Replace: o.refresh, Limits: o.limits,
 	}
 	if len(o.tags) > 0 {
 		r.Tags = slices.Concat(p.Tags, o.tags)
@@ -324,7 +327,7 @@ type Status string
 // The statuses of a Result.
 const (
 	StatusHit      Status = "hit"      // from the cache
-	StatusStale    Status = "stale"    // from memory, while Redis cannot confirm that the value is current
+	StatusStale    Status = "stale"    // from the cache: the value is past its TTL, or Redis cannot confirm that it is current; see Reason
 	StatusMiss     Status = "miss"     // by a load, its own or a shared one
 	StatusFallback Status = "fallback" // by a load, because Redis was unavailable or failed
 )

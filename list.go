@@ -68,7 +68,7 @@ func (c *Cache) listMemory(ctx context.Context, pattern Pattern, yield func(KeyI
 func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
 	now := c.engine.Clock.Now()
 	return KeyInfo{
-		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.FreshUntil-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
+		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.Until-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
 		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: engine.IsAbsent(e.Value),
 	}
 }

@@ -36,12 +36,18 @@ type LabelMetrics struct {
 	MemoryHits   uint64        `json:"memoryHits"`   // hits in this process's memory
 	RedisHits    uint64        `json:"redisHits"`    // hits in Redis
 	NegativeHits uint64        `json:"negativeHits"` // of the hits, those on a cached "not found"; they are in MemoryHits or RedisHits too
-	StaleHits    uint64        `json:"staleHits"`    // of the hits, those with StatusStale: Redis could not confirm the value; they are in MemoryHits or RedisHits too
+	StaleHits    uint64        `json:"staleHits"`    // of the hits, those with StatusStale: past the TTL, or Redis could not confirm the value; they are in MemoryHits or RedisHits too
 	Fallbacks    uint64        `json:"fallbacks"`    // of the misses, those that loaded because Redis was unavailable or failed
 	Loads        uint64        `json:"loads"`        // loader calls
 	LoadTime     time.Duration `json:"-"`            // time spent in loaders, in sum
 	Overloads    uint64        `json:"overloads"`    // loads that were refused, since the queue was full
 	RefusedFills uint64        `json:"refusedFills"` // loaded values that were not stored, because they were invalidated during the load
+
+	Refreshes        uint64 `json:"refreshes"`        // of the loads, those in the background, of values that callers got from the cache
+	RefreshErrors    uint64 `json:"refreshErrors"`    // of these, those that failed
+	RefreshesSkipped uint64 `json:"refreshesSkipped"` // refreshes that were due, and not made: another process makes them, too many loads run, or Redis did not answer
+	StaleOnError     uint64 `json:"staleOnError"`     // of the stale hits, those in place of a load that failed or took longer than SoftTimeout
+	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
 
 	// Samples of Options.Check. The JSON has them only if there were any.
 	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
@@ -130,6 +136,13 @@ func snapshot(c *stats.Counters) LabelMetrics {
 		Loads:        c.Loads.Load(),
 		LoadTime:     time.Duration(c.LoadTime.Load()),
 		RefusedFills: c.RefusedFills.Load(),
+
+		Refreshes:        c.Refreshes.Load(),
+		RefreshErrors:    c.RefreshErrors.Load(),
+		RefreshesSkipped: c.RefreshesSkipped.Load(),
+		StaleOnError:     c.StaleOnError.Load(),
+		SoftTimeouts:     c.SoftTimeouts.Load(),
+
 		Checked:      c.Checked.Load(),
 		Inconsistent: c.Inconsistent.Load(),
 		Unchecked:    c.Unchecked.Load(),

@@ -121,6 +121,10 @@ type Options struct {
 	// Policy.DegradedTTL. Default: 30 s. Negative: they are not served.
 	DegradedTTL time.Duration
 
+	// Stale, StaleIfError, SoftTimeout and RefreshAhead are for policies that set none: see Policy. Default: off, but 1 s of SoftTimeout.
+	Stale, StaleIfError, SoftTimeout time.Duration
+	RefreshAhead                     float64
+
 	// LeaseTTL is how long other processes wait after the process that holds a key's lease crashes. Live holders renew their lease. Default:
 	// 5 s, at least 100 ms.
 	LeaseTTL time.Duration
@@ -216,6 +220,7 @@ func (o Options) withDefaults() (Options, []error) {
 	o.NegativeTTL = cmp.Or(o.NegativeTTL, 30*time.Second)
 	o.LeaseTTL = cmp.Or(o.LeaseTTL, 5*time.Second)
 	o.DegradedTTL = cmp.Or(o.DegradedTTL, 30*time.Second)
+	o.SoftTimeout = cmp.Or(o.SoftTimeout, time.Second)
 	o.MaxLoads = cmp.Or(o.MaxLoads, 256)
 	o.MaxQueuedLoads = cmp.Or(o.MaxQueuedLoads, 4*min(o.MaxLoads, math.MaxInt/4))
 	o.Backoff = cmp.Or(o.Backoff, 100*time.Millisecond)
@@ -245,6 +250,20 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	if o.LoadTimeout < 0 {
 		bad("LoadTimeout is %v: set a positive duration, or 0 for the default", o.LoadTimeout)
+	}
+	for _, d := range []struct {
+		name string
+		time.Duration
+	}{{"Stale", o.Stale}, {"StaleIfError", o.StaleIfError}, {"SoftTimeout", o.SoftTimeout}} {
+		if tooShort(d.Duration) {
+			bad("%s is %v: set at least 1ms, or 0 for the default", d.name, d.Duration)
+		}
+	}
+	if o.StaleIfError > 0 && o.StaleIfError < o.Stale {
+		bad("StaleIfError is %v, less than Stale, which is %v: set at least as much, or leave it unset", o.StaleIfError, o.Stale)
+	}
+	if !(o.RefreshAhead <= mostAhead) { // NaN too
+		bad("RefreshAhead is %v: set a fraction of at most %v, or 0 for off", o.RefreshAhead, mostAhead)
 	}
 	if o.LeaseTTL < 100*time.Millisecond {
 		bad("LeaseTTL is %v: set at least 100ms, or 0 for the default", o.LeaseTTL)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/stats"
@@ -121,10 +122,28 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	q.DegradedTTL = engine.Bounded(cmp.Or(p.DegradedTTL, t.opts.DegradedTTL))
 	q.LoadTimeout = engine.Bounded(cmp.Or(p.LoadTimeout, t.opts.LoadTimeout))
 	q.LoadGrace = engine.Bounded(cmp.Or(p.LoadGrace, t.opts.LoadGrace))
+	if err := r.setWindows(p, t.opts); err != nil {
+		return nil, err
+	}
 	q.Jitter, q.Codec, q.Private = p.Jitter, p.Codec, p.Private
 	q.Counters, q.Holder = t.metrics.Label(p.label(), listed), r
 	t.add(r, listed)
 	return r, nil
+}
+
+// setWindows fills in the strategies of a policy, and refuses those that contradict each other with the cache's defaults.
+func (r *resolved) setWindows(p *Policy, o *Options) error {
+	stale, onError := engine.Bounded(cmp.Or(p.Stale, o.Stale)), engine.Bounded(cmp.Or(p.StaleIfError, o.StaleIfError))
+	soft := engine.Bounded(cmp.Or(p.SoftTimeout, o.SoftTimeout))
+	switch {
+	case p.StaleIfError > 0 && onError < stale:
+		return invalidOption("policy %q: StaleIfError is %v, less than Stale, which is %v: set at least as much, or leave it unset", p.name(), onError, stale)
+	case p.SoftTimeout > 0 && soft >= r.LoadTimeout:
+		return invalidOption("policy %q: SoftTimeout is %v, and LoadTimeout %v: set less than LoadTimeout", p.name(), soft, r.LoadTimeout)
+	}
+	r.Windows = freshness.Windows{Ahead: max(0, cmp.Or(p.RefreshAhead, o.RefreshAhead)), Stale: stale, OnError: max(stale, onError)}
+	r.SoftTimeout = soft
+	return nil
 }
 
 // find is called with mu held.

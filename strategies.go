@@ -22,6 +22,7 @@ type callOptions struct {
 	err     error
 	refresh bool
 	strong  bool
+	limits  *engine.Limits
 }
 
 // WithTTL sets the TTL of the value that this call stores, instead of the policy's. It must be at least 1 ms. A load that is
@@ -51,6 +52,15 @@ func Refresh() CallOption { return CallOption{&callOptions{refresh: true}} }
 // shares the next one, as with Refresh.
 func Strong() CallOption { return CallOption{&callOptions{strong: true}} }
 
+// MaxStale limits how long after its TTL a value may be served to this call: with 0 only fresh values are. A call that needs a newer value waits
+// for a load. MaxStale does not extend Policy.Stale and Policy.StaleIfError. A negative duration is an error.
+func MaxStale(d time.Duration) CallOption {
+	if d < 0 {
+		return CallOption{&callOptions{err: invalidArgument("MaxStale(" + d.String() + "): set 0 or a positive duration")}}
+	}
+	return CallOption{&callOptions{limits: &engine.Limits{MaxStale: min(d, engine.Longest)}}}
+}
+
 // passive reports whether opts change nothing about a hit.
 func passive(opts []CallOption) bool {
 	for _, opt := range opts {
@@ -74,6 +84,9 @@ func gather(opts []CallOption) (callOptions, error) {
 		o.tags = append(o.tags, opt.set.tags...)
 		o.refresh = o.refresh || opt.set.refresh
 		o.strong = o.strong || opt.set.strong
+		if opt.set.limits != nil {
+			o.limits = opt.set.limits
+		}
 	}
 	slices.Sort(o.tags)
 	if o.tags = slices.Compact(o.tags); len(o.tags) > keyspace.MaxTags {

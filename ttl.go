@@ -48,6 +48,25 @@ type Policy struct {
 	// not served.
 	DegradedTTL time.Duration
 
+	// Stale is for how long after its TTL a value is served while one caller, in all processes, has it loaded anew in the background. Nothing
+	// is refreshed that nobody asks for. If the process that loads is killed, others try after Options.LeaseTTL. So that nobody waits even then,
+	// let Stale be longer than that and a load together. Default: Options.Stale. Negative: off.
+	Stale time.Duration
+
+	// StaleIfError is for how long after its TTL a value is served if it cannot be loaded anew, or not within SoftTimeout. Redis and memory
+	// keep values for so long. An invalidation ends a value at once, whatever fails. It is at least Stale. Default: Options.StaleIfError, or
+	// Stale where that is longer. Negative: Stale.
+	StaleIfError time.Duration
+
+	// SoftTimeout is how long after the beginning of a load the callers that wait for it get the older value, where StaleIfError allows one.
+	// The load goes on until LoadTimeout. It must be less than LoadTimeout. Default: Options.SoftTimeout. Negative: they wait for the load.
+	SoftTimeout time.Duration
+
+	// RefreshAhead is the last part of the TTL, as a fraction of up to 0.5, in which a hit has the value loaded anew in the background. It is
+	// extended to twice the time that a load takes, up to half of the TTL, and shortened at random by up to a half, so that not all processes ask
+	// at once. Of a value whose load takes a quarter of its TTL or more, this doubles the loads. Default: Options.RefreshAhead. Negative: off.
+	RefreshAhead float64
+
 	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:
 	// Options.LoadTimeout.
 	LoadTimeout time.Duration
@@ -141,6 +160,7 @@ func (p *Policy) codecName() (name string) {
 // equal compares fields, so that a policy that is built anew for each call equals the first one.
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
+		p.Stale == q.Stale && p.StaleIfError == q.StaleIfError && p.SoftTimeout == q.SoftTimeout && p.RefreshAhead == q.RefreshAhead &&
 		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.Private == q.Private
 }
 
@@ -164,6 +184,12 @@ func sameCodec(a, b Codec) (same bool) {
 	return a == b
 }
 
+// mostAhead bounds RefreshAhead: with more, values would be loaded anew most of the time.
+const mostAhead = 0.5
+
+// tooShort reports whether a duration that may be zero or negative is positive and less than the unit of Redis.
+func tooShort(d time.Duration) bool { return d > 0 && d < time.Millisecond }
+
 // reservedCategory stands for everything, in the admin API and for front ends.
 const reservedCategory = "all"
 
@@ -183,6 +209,14 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: TTL is %v: set at least 1ms, the unit of Redis", p.name(), p.TTL)
 	case p.LoadTimeout < 0:
 		return invalidOption("policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
+	case tooShort(p.Stale):
+		return invalidOption("policy %q: Stale is %v: set at least 1ms, 0 for the cache's default, or a negative duration for off", p.name(), p.Stale)
+	case tooShort(p.StaleIfError):
+		return invalidOption("policy %q: StaleIfError is %v: set at least 1ms, 0 for the cache's default, or a negative duration for off", p.name(), p.StaleIfError)
+	case tooShort(p.SoftTimeout):
+		return invalidOption("policy %q: SoftTimeout is %v: set at least 1ms, 0 for the cache's default, or a negative duration for none", p.name(), p.SoftTimeout)
+	case !(p.RefreshAhead <= mostAhead): // NaN too
+		return invalidOption("policy %q: RefreshAhead is %v: set a fraction of at most %v, 0 for the cache's default, or a negative number for off", p.name(), p.RefreshAhead, mostAhead)
 	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
 		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
 	case p.Version < 0 || p.Version >= 1<<engine.VersionBits:

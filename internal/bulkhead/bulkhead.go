@@ -15,6 +15,8 @@ import (
 //
 // Work in the background borrows places that are free, and is preempted.
 type Bulkhead struct {
+	places int
+
 	mu       sync.Mutex
 	free     int       // places; guarded by mu
 	queue    int       // how many loads may wait; guarded by mu
@@ -32,24 +34,24 @@ type borrowed struct {
 }
 
 // New makes a bulkhead in which places loads run at once, and queue loads wait.
-func New(places, queue int) *Bulkhead { return &Bulkhead{free: places, queue: queue} }
+func New(places, queue int) *Bulkhead { return &Bulkhead{places: places, free: places, queue: queue} }
 
 // TryEnter takes a place if one is free, and returns nil otherwise. For end see Place.
-func (b *Bulkhead) TryEnter(end func(*Place) bool) *Place {
-	if !b.enterAtOnce() {
-		return nil
-	}
-	return &Place{bulkhead: b, end: end}
-}
+func (b *Bulkhead) TryEnter(end func(*Place) bool) *Place { return b.tryEnter(0, end) }
 
-func (b *Bulkhead) enterAtOnce() (ok bool) {
+// TryEnterBehind is TryEnter for a load that nobody waits for. It takes a place only while more than half of all places are free, so that many
+// such loads at once leave places for the others.
+func (b *Bulkhead) TryEnterBehind(end func(*Place) bool) *Place { return b.tryEnter(b.places/2, end) }
+
+// tryEnter takes a place if more than spare are free.
+func (b *Bulkhead) tryEnter(spare int, end func(*Place) bool) *Place {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.free == 0 {
-		return false
+	if b.free <= spare {
+		return nil
 	}
 	b.free--
-	return true
+	return &Place{bulkhead: b, end: end}
 }
 
 // Enter waits for a place. It stops to wait when bypass is closed, or when ctx ends: the load then has a lent place, and none of its own. Enter

@@ -6,18 +6,26 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
-	"github.com/gatewayz/aside/internal/near"
 )
 
 // An Unanswered request is one that memory has no answer to.
 type Unanswered struct{ attempt *attempt }
 
-// Look answers one request from memory. Where it reports false, Answer goes on. They are two functions, so that a hit allocates nothing that
-// only a load needs.
+// Look answers one request from memory. Where it reports false, Answer goes on; where the value is to be loaded anew, Refresh does. They are
+// several functions, so that a hit allocates nothing that only a load needs.
 func (e *Engine) Look(r Request) (out Outcome, u Unanswered, ok bool) {
 	a := newAttempt(r)
 	out, ok = e.lookHere(a)
+	a.out.old = out.old
 	return out, Unanswered{a}, ok
+}
+
+// RefreshDue reports whether the request was answered by a value that is to be loaded anew: see Refresh.
+func (u Unanswered) RefreshDue() bool { return u.attempt.out.old != nil }
+
+// Refresh loads the value of a request anew in the background.
+func (e *Engine) Refresh(ctx context.Context, u Unanswered, load LoadFunc) {
+	e.refreshBehind(ctx, []*attempt{u.attempt}, load)
 }
 
 // Answer answers one request by a flight that it joins or leads.
@@ -30,7 +38,7 @@ func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out O
 	for left := []*attempt{a}; len(left) > 0; {
 		left = e.round(ctx, left, load, nil, done)
 	}
-	if err == nil && !a.leader && out.Status != StatusHit {
+	if err == nil && !a.leader && out.Status != StatusHit && out.Status != StatusStale {
 		out.Reason = "shared a load in flight: " + out.Reason
 	}
 	return out, err
@@ -47,15 +55,21 @@ type answered struct {
 // answered, with the request's index, one call at a time.
 func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFunc, done func(index int, out Outcome, err error)) {
 	var here []answered
-	var left []*attempt
+	var left, due []*attempt
 	for i, r := range requests {
 		a := newAttempt(r)
 		a.index = i
 		if out, ok := e.lookHere(a); ok {
 			here = append(here, answered{a, out, nil})
+			if a.out.old = out.old; out.old != nil {
+				due = append(due, a)
+			}
 		} else {
 			left = append(left, a)
 		}
+	}
+	if len(due) > 0 {
+		e.refreshBehind(ctx, due, load)
 	}
 	for len(left)+len(here) > 0 {
 		left, here = e.round(ctx, left, load, here, done), nil
@@ -65,6 +79,9 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFu
 // lookHere looks into memory, while Redis is unavailable also for a stale value.
 func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 	out, ok := e.readNear(a)
+	if !ok {
+		out, ok = e.readAgeing(a, true)
+	}
 	if !ok {
 		out, ok = e.readDegraded(a)
 	}
@@ -76,7 +93,8 @@ func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 // round: those that joined a load which turned out to be too old for them, and those that waited for the end of a load that they do not
 // share.
 func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, here []answered, done func(int, Outcome, error)) (again []*attempt) {
-	var leading, joined, busy []*attempt // busy: another flight runs that they do not share
+	var leading, joined, due []*attempt
+	var busy []*attempt // another flight runs that they do not share
 	var calls []*flight.Call[flightKey, Outcome]
 	var ends []<-chan struct{} // closed when those flights end
 	var timeout time.Duration  // the longest of all keys, hits included: a batch has one time limit
@@ -129,13 +147,25 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 		done(a.attempt.index, a.out, a.err)
 	}
 	for _, a := range joined {
-		out, err := a.wait(ctx, e.Clock)
+		out, err := e.wait(ctx, a)
 		waited++
 		if err == nil && a.joinedOutdated(out) {
 			again = append(again, a)
 			continue
 		}
+		if err == nil && a.tooOld(out, e.Clock.Now()) { // Redis had it: others may have it, and this caller needs a load
+			a.Strong = true
+			again = append(again, a)
+			continue
+		}
+		if err == nil && a.leader && out.old != nil && e.claim(a.Key, out.old) {
+			a.out.old = out.old
+			due = append(due, a)
+		}
 		done(a.index, out, err)
+	}
+	if len(due) > 0 {
+		e.refreshBehind(ctx, due, load) // Redis had values that are to be loaded anew
 	}
 	for i, a := range busy {
 		if err := e.awaitEnd(ctx, a, ends[i]); err != nil {
@@ -176,22 +206,32 @@ func (a *attempt) joinedOutdated(out Outcome) bool {
 }
 
 // wait waits for the result of a's flight. A joined flight may be a batch whose policies have a longer LoadTimeout, so the wait is bounded by
-// a's own.
-func (a *attempt) wait(ctx context.Context, clock *near.Clock) (out Outcome, err error) {
+// a's own. Where there is an older value, it ends with that when the load fails or takes too long.
+func (e *Engine) wait(ctx context.Context, a *attempt) (out Outcome, err error) {
 	defer a.stopWaiting()
 	defer func() {
 		if err != nil {
-			a.noteCallerLeft(clock)
+			a.noteCallerLeft(e.Clock)
 		}
 	}()
+	if out, ok := e.waitSoftly(ctx, a); ok {
+		return out, nil
+	}
 	if a.leader && a.waitingSince.IsZero() {
-		return a.call.Wait(ctx)
+		out, err = a.call.Wait(ctx)
+	} else {
+		left := a.Policy.LoadTimeout
+		if !a.waitingSince.IsZero() {
+			left -= time.Since(a.waitingSince)
+		}
+		t := time.NewTimer(left)
+		defer t.Stop()
+		out, err = a.call.WaitFor(ctx, t.C)
 	}
-	left := a.Policy.LoadTimeout
-	if !a.waitingSince.IsZero() {
-		left -= time.Since(a.waitingSince)
+	if err != nil && ctx.Err() == nil {
+		if old, ok := e.insteadOf(ctx, a, err); ok {
+			return old, nil
+		}
 	}
-	t := time.NewTimer(left)
-	defer t.Stop()
-	return a.call.WaitFor(ctx, t.C)
+	return out, err
 }

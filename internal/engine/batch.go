@@ -65,7 +65,7 @@ func (e *Engine) separateLarge(m *tags.Snapshot, attempts []*attempt, values []r
 	for i, a := range attempts {
 		value := values[i].Value
 		sizes[i], a.outdated = int64(len(value)), false
-		if chunked := !a.Replace && wire.IsChunked(value); chunked {
+		if chunked := !a.Replace && !a.headAlone() && wire.IsChunked(value); chunked {
 			if sizes[i], a.outdated = peekManifest(m, e.named(a.Key), value); !a.outdated && a.leadSeparately != nil && len(attempts) > 1 {
 				large = append(large, i)
 				continue

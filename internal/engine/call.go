@@ -12,7 +12,7 @@ import (
 
 // call calls the loader in its place of the bulkhead, and counts how the call ends. A panic becomes the error of the attempts, which other
 // keys of the flight do not share. runtime.Goexit is not stopped: it ends the flight.
-func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func()) (start int64, took time.Duration) {
+func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func()) (start int64) {
 	defer leave()
 	counts := l.attempts[0].Policy.Counters
 	counts.Loads.Add(1)
@@ -28,11 +28,16 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	start = e.Clock.Now()
 	defer func() {
 		l.end()
-		took = time.Duration(e.Clock.Now() - start)
+		took := time.Duration(e.Clock.Now() - start)
 		counts.LoadTime.Add(int64(took))
 		if p := recover(); p != nil {
 			for _, a := range l.attempts {
 				a.Loaded = Loaded{Err: safePanic(&flight.PanicError{Value: p, Stack: debug.Stack()})}
+			}
+		}
+		for _, a := range l.attempts {
+			if a.took = took; a.Err == nil {
+				a.Policy.observeLoad(took)
 			}
 		}
 		refuseTags(l)
@@ -52,7 +57,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			l.attempts[at].Loaded = g
 		})
 	})
-	return start, took
+	return start
 }
 
 // refuseTags fails the attempts whose loader has named tags that no entry takes.

@@ -68,6 +68,7 @@ type Engine struct {
 
 	flights  flight.Group[flightKey, Outcome]
 	storing  sync.Map // key -> *storing
+	unkept   unkept
 	failures *backoff.Table
 	loads    *bulkhead.Bulkhead
 	tags     *tags.Registry

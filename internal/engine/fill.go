@@ -12,13 +12,13 @@ import (
 )
 
 // fill stores loaded values in Redis under their leases. Their callers have them by then.
-func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt, took time.Duration) {
+func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
 	var fills []redisstore.Filling
 	var filling, stored, failed []*attempt
 	var size int64
 	keys := 0
 	for _, a := range attempts {
-		f, err := e.newFilling(m, a, took)
+		f, err := e.newFilling(m, a)
 		switch {
 		case errors.Is(err, errOutdated):
 			a.Policy.Counters.RefusedFills.Add(1)
@@ -99,7 +99,7 @@ type storing struct {
 var errOutdated = errors.New("invalidated during the load")
 
 // newFilling makes the stored form of a loaded value, unless the value was invalidated during the load.
-func (e *Engine) newFilling(m *tags.Snapshot, a *attempt, took time.Duration) (redisstore.Filling, error) {
+func (e *Engine) newFilling(m *tags.Snapshot, a *attempt) (redisstore.Filling, error) {
 	payload, codec, err := a.encode(e.limits())
 	if err == nil && len(a.lateNames) > 0 {
 		ctx, cancel := e.Store.Budget(context.Background(), 0, len(a.lateNames)+1)
@@ -123,7 +123,7 @@ func (e *Engine) newFilling(m *tags.Snapshot, a *attempt, took time.Duration) (r
 		} else if !unmoved {
 			return f, errOutdated
 		}
-		f, err = e.sealEnvelope(a, payload, codec, took)
+		f, err = e.sealEnvelope(a, payload, codec)
 	}
 	if err != nil {
 		a.call.Forget()
@@ -175,7 +175,7 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 			continue
 		}
 		list, ok := a.captured.Validities(r.Validity)
-		entry := a.asEntry(list)
+		entry := a.asEntry(list, a.nonce)
 		if !ok || !e.Near.Fits(a.Key, entry.Size) {
 			continue
 		}
@@ -185,8 +185,12 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 }
 
 // sealEnvelope puts a payload into its envelope, and splits a large one into chunks.
-func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took time.Duration) (redisstore.Filling, error) {
+func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisstore.Filling, error) {
 	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
+	dead := until
+	if a.out.Value != nil {
+		dead += a.Policy.Windows.Rest().Microseconds()
+	}
 	tags := make([]wire.Tag, len(a.captured.Tags))
 	for i, t := range a.captured.Tags {
 		tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
@@ -202,13 +206,13 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32, took tim
 		Policy:       a.Policy.Owner,
 		LoadStart:    a.granted,
 		FreshUntil:   until,
-		DeadUntil:    until,
+		DeadUntil:    dead,
 		OwnTTL:       a.ownTTL,
-		LoadDuration: took,
+		LoadDuration: a.took,
 		Nonce:        a.nonce,
 		Tags:         tags,
 	}, payload, e.limits())
-	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: until}
+	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: dead}
 	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
 		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
 	}

@@ -35,7 +35,7 @@ func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time
 	}
 	fresh := a.out.FreshUntil
 	a.out.FreshUntil = start + int64(ttl)
-	entry := a.asEntry(list)
+	entry := a.asEntry(list, wire.Nonce{})
 	a.out.FreshUntil = fresh
 	if e.roomFor(a, entry) && !e.Near.Insert(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
@@ -65,7 +65,7 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 		return // one of the tags above may have been invalidated before its fence was taken
 	}
 	a.out.FreshUntil = start + int64(ttl)
-	entry := a.asEntry(list)
+	entry := a.asEntry(list, wire.Nonce{})
 	a.out.FreshUntil = start
 	if e.roomFor(a, entry) && !e.Near.KeepUntracked(a.Key, entry, a.fence) {
 		a.Policy.Counters.RefusedFills.Add(1)
@@ -85,7 +85,7 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 		refused = !unmoved
 	}
 	list, ok := a.captured.Validities(nil)
-	entry := a.asEntry(list)
+	entry := a.asEntry(list, wire.Nonce{})
 	if !e.roomFor(a, entry) {
 		return e.uncached(a, e.noRoom(entry))
 	}
@@ -100,35 +100,34 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 }
 
 // keepRead keeps in memory a value that was read from Redis, if Redis notifies this process of its changes.
-func (e *Engine) keepRead(a *attempt, out Outcome, carried tags.Capture) {
+func (e *Engine) keepRead(a *attempt, entry *near.Entry, carried tags.Capture) {
 	own := a.notice.Validity
 	if own == nil {
 		return
 	}
 	list, ok := carried.Validities(own)
-	kept := out.inMemory()
-	size := near.Size(kept)
-	if !ok || !e.Near.Fits(a.Key, size) {
+	entry.Size = near.Size(entry.Value)
+	if !ok || !e.Near.Fits(a.Key, entry.Size) {
 		return
 	}
-	entry := &near.Entry{Value: kept, Scope: a.Policy.scope(list, a.Tags), LoadedAt: out.LoadedAt, FreshUntil: out.FreshUntil, Size: size}
+	entry.Scope = a.Policy.scope(list, a.Tags)
 	if !e.Near.Insert(a.Key, entry, a.fence) {
 		e.Near.KeepUntracked(a.Key, entry, a.fence) // as a stale value, where the server of a tag is unavailable
 	}
 }
 
-// asEntry makes the entry for memory of a loaded value.
-func (a *attempt) asEntry(list []*near.Validity) *near.Entry {
+// asEntry makes the entry for memory of a loaded value. nonce identifies the value in Redis, and is zero where Redis does not hold it.
+func (a *attempt) asEntry(list []*near.Validity, nonce wire.Nonce) *near.Entry {
 	entry := a.Entry
 	if entry == nil || a.out.Value != a.Value {
 		entry = new(near.Entry) // a.Entry would keep the value alive that was allocated with it
 	}
 	kept := a.out.inMemory()
 	*entry = near.Entry{
-		Value: kept, Scope: a.Policy.scope(list, a.Tags), LoadedAt: a.out.LoadedAt, FreshUntil: a.out.FreshUntil,
+		Value: kept, Scope: a.Policy.scope(list, a.Tags), LoadedAt: a.out.LoadedAt, Until: a.out.FreshUntil,
 		Size: near.Size(kept),
 	}
-	return entry
+	return withPlan(entry, a.planOf(&a.out, a.took, nonce))
 }
 
 // roomFor reports whether memory takes an entry that is not stored in Redis.

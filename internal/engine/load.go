@@ -24,7 +24,7 @@ func (e *Engine) lead(ctx context.Context, attempts []*attempt, load LoadFunc) {
 	pending := e.recheckNear(ctx, attempts, m, changed)
 	if e.Store == nil {
 		e.captureLocal(m, pending)
-		e.loadAndShare(ctx, m, e.refuseBackedOff(pending), load)
+		e.loadAndShare(ctx, m, e.refuseBackedOff(pending), load, e.admit)
 		return
 	}
 
@@ -35,7 +35,7 @@ func (e *Engine) lead(ctx context.Context, attempts []*attempt, load LoadFunc) {
 		mine = append(mine, late...)
 		// This flight loads and shares its own keys before it waits for keys that another process loads. Otherwise two
 		// batches that each hold a key of the other's would wait for each other.
-		e.loadAndShare(ctx, m, e.shareStale(mine), load)
+		e.loadAndShare(ctx, m, e.shareStale(mine), load, e.admit)
 		if len(held) == 0 || ctx.Err() != nil {
 			return
 		}

@@ -14,7 +14,8 @@ import (
 
 // loadAndShare calls the loader once for attempts, shares each result with all waiting callers, and stores it where that is allowed:
 // admit, call, decide, share, fill. However the loader ends, no lease outlives the load.
-func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []*attempt, load LoadFunc) {
+// admit takes the place in the bulkhead: see Engine.admit.
+func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []*attempt, load LoadFunc, admit func(context.Context, []*attempt) (leave func(), ok bool)) {
 	if len(attempts) == 0 {
 		return
 	}
@@ -34,7 +35,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	}()
 
 	parent := parentOf(ctx) // runs the program's code, so it comes before a place is taken: a Goexit there would keep the place
-	leave, ok := e.admit(ctx, attempts)
+	leave, ok := admit(ctx, attempts)
 	if !ok {
 		close(leases.Loaded)
 		e.release(attempts...)
@@ -43,7 +44,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	}
 	awaitPushes(m, attempts)
 	l := &Load{engine: e, attempts: attempts, parent: parent}
-	start, took := e.call(ctx, l, load, leave)
+	start := e.call(ctx, l, load, leave)
 	close(leases.Loaded)
 
 	var store, unstored []*attempt
@@ -63,7 +64,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	}
 	e.release(unstored...)
 	for _, part := range e.fillParts(store) {
-		e.fill(m, part, took)
+		e.fill(m, part)
 	}
 	done = true
 }
@@ -193,8 +194,8 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 			e.keepWithoutLease(m, a, start, ttl)
 		}
 	}
-	if !kept && a.Replace {
-		e.removeOld(ctx, a) // the value that the caller wanted replaced must not come back
+	if !kept && (a.Replace || a.old != nil && to == nowhere) {
+		e.removeOld(ctx, a) // the value that the caller wanted replaced, or that the loader has replaced by nothing, must not come back
 	}
 	if !a.leased() || !kept {
 		a.call.Forget() // callers that come later do not share it

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -106,7 +107,18 @@ func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 	if entry == nil || !a.sameOwner(entry) {
 		return Outcome{}, false
 	}
-	value, ok := entry.Value, fits(entry.Value, a.Type)
+	value, ok := e.inMemoryAs(a, entry)
+	if !ok {
+		return Outcome{}, false
+	}
+	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: "fresh", LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
+	out.setCached(value)
+	return out, true
+}
+
+// inMemoryAs returns the value of an entry as the type that a asks for, or notes why there is none.
+func (e *Engine) inMemoryAs(a *attempt, entry *near.Entry) (value any, ok bool) {
+	value, ok = entry.Value, fits(entry.Value, a.Type)
 	if !ok && e.Store == nil { // otherwise Redis is read, and its value is kept as this type
 		if !a.hasAllFields(entry.Value) {
 			a.reason = reasonNarrower
@@ -114,12 +126,7 @@ func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 			a.reason = "the stored value cannot be used"
 		}
 	}
-	if !ok {
-		return Outcome{}, false
-	}
-	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: "fresh", LoadedAt: entry.LoadedAt, FreshUntil: entry.FreshUntil}
-	out.setCached(value)
-	return out, true
+	return value, ok
 }
 
 // readDegraded looks into memory for a stale value while Redis is unavailable. A Strong call does not take one: it wants the value in Redis,
@@ -132,6 +139,9 @@ func (e *Engine) readDegraded(a *attempt) (Outcome, bool) {
 	a.reason = redisstore.ErrUnavailable.Error()
 	out, ok := e.readStale(a)
 	a.reason = before // Redis may be available again when the load begins
+	if entry := e.Near.Stale(a.Key); ok && entry != nil && e.Near.DueWithoutPushes(entry) && e.claim(a.Key, entry) {
+		out.old = entry
+	}
 	return out, ok
 }
 
@@ -149,7 +159,7 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	entry := e.Near.Stale(a.Key)
-	if entry == nil || !a.sameOwner(entry) || !a.hasAllFields(entry.Value) {
+	if entry == nil || !a.sameOwner(entry) || !a.hasAllFields(entry.Value) || a.latestPhase(entry, e.Clock.Now()) < freshness.OnError {
 		return Outcome{}, false
 	}
 	value, ok := e.convert(entry.Value, a)

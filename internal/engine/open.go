@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
@@ -86,11 +88,38 @@ func (e *Engine) unusable(a *attempt, h *wire.Header) error {
 	if a.outdated {
 		return errOutdated
 	}
-	if now, within, ok := e.Store.Now(a.Key); !ok || now-within >= a.Policy.until(h) {
-		// Redis expires the key at that time too, unless the key's expiry was changed, or the policy had a longer TTL.
+	if e.phaseOf(a, h) > a.lastPhase() {
 		return errExpired
 	}
 	return nil
+}
+
+// lastPhase is the last phase in which a value in Redis is an answer.
+func (a *attempt) lastPhase() freshness.Phase {
+	if a.tolerant {
+		return freshness.OnError
+	}
+	return freshness.Stale
+}
+
+// phaseOf is the phase of a value in Redis. Redis expires a key at the end of its value's life, unless the key's expiry was changed, or the policy
+// had longer times. Times after the TTL err on the early side of what is known of the server's clock.
+func (e *Engine) phaseOf(a *attempt, h *wire.Header) freshness.Phase {
+	now, within, ok := e.Store.Now(a.Key)
+	fresh := a.Policy.until(h)
+	switch {
+	case !ok:
+		return freshness.Dead
+	case now-within < fresh:
+		return freshness.Fresh
+	case h.Negative || a.Strong || a.Replace:
+		return freshness.Dead
+	case now+within < min(fresh+a.Policy.Windows.Stale.Microseconds(), h.DeadUntil):
+		return freshness.Stale
+	case now+within < min(fresh+a.Policy.Windows.Rest().Microseconds(), h.DeadUntil):
+		return freshness.OnError
+	}
+	return freshness.Dead
 }
 
 // An unfit value is one in chunks whose header shows nothing against it. Who waits for another process's load looks at the value again and
@@ -156,21 +185,11 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 		a.unanswered = a.status == StatusFallback
 		return Outcome{}, false
 	}
-	now, within, ok := e.Store.Now(a.Key)
-	until := a.Policy.until(&v.header)
-	if !ok || now-within >= until { // since its header was looked at
+	if e.phaseOf(a, &v.header) > a.lastPhase() { // since its header was looked at
 		a.reason = errExpired.Error()
 		return Outcome{}, false
 	}
-	now = max(now, v.header.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
-	local := e.Clock.Now()
-	out := Outcome{
-		Status:     StatusHit,
-		Tier:       TierRedis,
-		Reason:     "fresh",
-		LoadedAt:   local - (now-v.header.LoadStart)*int64(time.Microsecond),
-		FreshUntil: local + (until-now)*int64(time.Microsecond),
-	}
+	out, end := e.onThisClock(a, &v.header)
 	for _, t := range carried.Tags {
 		if !a.has(t.Tag) { // the value names it, its policy does not: see joinedOutdated
 			out.late, out.tagEvents = true, a.tagEvents.All
@@ -178,18 +197,40 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	}
 	if v.header.Negative {
 		out.Absent = absentElsewhere(v.payload)
-	} else if out.Value, ok = e.decode(a, v); !ok {
+	} else if value, ok := e.decode(a, v); ok {
+		out.Value = value
+	} else {
 		if v.chunked {
 			a.unfit = unfit{v.header.Nonce, a.reason}
 		}
 		return Outcome{}, false
 	}
-	e.keepRead(a, out, carried)
+	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil}
+	if plan := a.planOf(&out, v.header.LoadDuration, v.header.Nonce); plan != nil {
+		plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil, end))
+		plan.DeadUntil = max(plan.StaleUntil, min(plan.DeadUntil, end))
+		withPlan(entry, plan)
+	}
+	e.keepRead(a, entry, carried)
 	if is == tags.Lapsed {
 		a.Policy.Counters.RedisErrors.Add(1)
 		out.Status, out.Reason, out.FreshUntil = StatusStale, redisstore.Describe(why), out.LoadedAt
+		return out, true
 	}
+	e.markAgeing(a, &out, entry)
 	return out, true
+}
+
+// onThisClock begins the outcome of a value in Redis: with its times on the cache's clock. end is the end of its life, on the early side of what
+// is known of the server's clock.
+func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end int64) {
+	now, within, _ := e.Store.Now(a.Key)
+	now = max(now, h.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
+	local := e.Clock.Now()
+	at := func(t int64) int64 { return local + (t-now)*int64(time.Microsecond) }
+	return Outcome{
+		Status: StatusHit, Tier: TierRedis, Reason: "fresh", LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
+	}, at(h.DeadUntil - within)
 }
 
 // undecodable counts and logs a value in Redis that cannot be used.

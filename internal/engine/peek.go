@@ -20,7 +20,9 @@ func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 }
 
 func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, ok bool) {
-	out, ok = e.readNear(a)
+	if out, ok = e.readNear(a); !ok {
+		out, ok = e.readAgeing(a, false)
+	}
 	if !ok {
 		// A value that was just loaded may not be stored yet.
 		out, ok = e.flights.Peek(a.flightKey())

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/near"
@@ -27,10 +28,14 @@ type Policy struct {
 	Jitter      float64
 	Codec       wire.Codec // nil: the one that fits the type
 	Private     bool
+	Windows     freshness.Windows
+	SoftTimeout time.Duration // 0: none
 	Counters    *stats.Counters
 	Holder      Holder // holds the policy, and is the owner of its entries in memory
 
 	largestSeen atomic.Int64                  // the size of the largest stored value so far, in bytes: see Engine.budget
+	loadTime    atomic.Int64                  // how long its loads take: see observeLoad
+	refreshLog  loglimit.Limiter              // about values that could not be loaded anew
 	valueLog    loglimit.Limiter              // about values that cannot be used or stored
 	sharedLog   loglimit.Limiter              // about values of other policies under its keys
 	scopes      atomic.Pointer[[]*near.Scope] // the last ones used
@@ -70,6 +75,16 @@ func (pl *Policy) observeSize(size int64) {
 			return
 		}
 	}
+}
+
+// observeLoad notes how long a load took, as a moving mean.
+func (pl *Policy) observeLoad(took time.Duration) {
+	const weight = 8
+	mean := pl.loadTime.Load()
+	if mean == 0 {
+		mean = int64(took)
+	}
+	pl.loadTime.Store(mean + (int64(took)-mean)/weight)
 }
 
 // until is when a stored value expires: when its writer says, but no later than the policy's TTL allows now, which may have been shortened

@@ -39,6 +39,10 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			a.unanswered = a.status == StatusFallback
 		case e.journal.Contains(a.Key): // a confirmed invalidation was entered again: after a failover, another server may have replied
 			a.quarantine()
+		case r.Value != nil && a.headAlone():
+			if a.superseded = !a.stillHolds(r.Value); !a.superseded {
+				a.rejected, a.reason = redisstore.Reject(r.Value, len(r.Value), true), reasonStale
+			}
 		case r.Value != nil && !a.Replace:
 			if v, ok := e.openEnvelope(ctx, a, r); ok {
 				stored = append(stored, v)
@@ -102,8 +106,8 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	looks := make([]redisstore.Get, 0, len(attempts)+unread+len(quarantined))
 	for _, a := range attempts {
 		l := redisstore.Get{Key: a.Key, Fence: a.fence}
-		if a.Replace {
-			l.Head = wire.HeadLen // only so that Redis notifies of changes
+		if a.Replace || a.headAlone() {
+			l.Head = wire.HeadLen // so that Redis notifies of changes
 		}
 		looks = append(looks, l)
 	}

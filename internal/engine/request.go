@@ -43,6 +43,12 @@ type Request struct {
 	Tags    []string // that it can be invalidated by, beside its key
 	Strong  bool     // not answered from memory
 	Replace bool     // a Set or a Refresh: no load in flight may be stored over it
+	Limits  *Limits  // nil: none
+}
+
+// Limits are those of one caller. Callers with different limits share loads.
+type Limits struct {
+	MaxStale time.Duration // how long after its TTL a value may be served
 }
 
 // An attempt is a request on the load path, with the findings of each step.
@@ -54,6 +60,7 @@ type attempt struct {
 	grant
 	miss
 	kept
+	behind
 	out Outcome // the result of its callers
 }
 
@@ -98,6 +105,13 @@ type miss struct {
 // notCached is the miss that an attempt begins with.
 var notCached = miss{status: StatusMiss, reason: "not cached", storable: true}
 
+// A load behind the back of its callers refreshes a value that they have got from the cache.
+type behind struct {
+	old        *near.Entry // the entry that is to be replaced; nil of any other load
+	superseded bool        // Redis holds another value by now
+	tolerant   bool        // a value that is not dead will do
+}
+
 // A grant is the right to store a value.
 type grant struct {
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
@@ -118,8 +132,9 @@ type Loaded struct {
 // kept is the result of a load.
 type kept struct {
 	Loaded
-	lateNames []string // the tags that its loader has named
-	ownTTL    bool     // its TTL is not the policy's
+	lateNames []string      // the tags that its loader has named
+	ownTTL    bool          // its TTL is not the policy's
+	took      time.Duration // how long its loader took
 }
 
 // leased reports whether a lease was granted.
@@ -146,9 +161,10 @@ type Outcome struct {
 	Reason     string
 	LoadedAt   int64 // when the load began, on the cache's clock
 	FreshUntil int64
-	late       bool   // it has tags that its request does not name
-	tagEvents  uint64 // when the flight began
-	untracked  bool   // Redis would not have notified this process of a change of those tags
+	late       bool        // it has tags that its request does not name
+	tagEvents  uint64      // when the flight began
+	untracked  bool        // Redis would not have notified this process of a change of those tags
+	old        *near.Entry // the value is to be loaded anew behind its callers' back: what it is now; nil if it is not
 }
 
 // setCached sets the outcome to a value in memory.

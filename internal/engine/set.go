@@ -7,6 +7,7 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 // Set stores a value under a request's key, and replaces what is cached: see write and put.
@@ -65,7 +66,7 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 		m.Capture(&a.captured, a.Tags)
 		var list []*near.Validity
 		if list, ok = a.captured.Validities(nil); ok { // otherwise a tag was invalidated since Capture: take its new generation
-			entry := a.asEntry(list)
+			entry := a.asEntry(list, wire.Nonce{})
 			if !e.roomFor(a, entry) {
 				return e.uncached(a, e.noRoom(entry))
 			}
@@ -101,7 +102,7 @@ func (e *Engine) write(ctx context.Context, m *tags.Snapshot, a *attempt) error 
 	if mine, _, _ := e.takeLeases(ctx, m, []*attempt{a}); len(mine) == 0 || !a.leased() {
 		return errNotWritten
 	}
-	filling, err := e.sealEnvelope(a, payload, codec, 0)
+	filling, err := e.sealEnvelope(a, payload, codec)
 	if err != nil {
 		e.unstorable(a, err)
 		return err

@@ -14,12 +14,12 @@ import (
 // tagLife is how long the generations of a's tags have to live from now on: as long as the value that carries them, and at least until the
 // load is over.
 func (a *attempt) tagLife() time.Duration {
-	return tags.Life(max(a.TTL, a.Policy.NegativeTTL, a.Policy.LoadTimeout))
+	return tags.Life(max(a.TTL+a.Policy.Windows.Rest(), a.Policy.NegativeTTL, a.Policy.LoadTimeout))
 }
 
 // loadedLife is tagLife for a loaded value. Its loader may have chosen a longer TTL than that of the request.
 func (a *attempt) loadedLife() time.Duration {
-	return max(a.tagLife(), tags.Life(time.Duration(a.out.FreshUntil-a.out.LoadedAt)))
+	return max(a.tagLife(), tags.Life(time.Duration(a.out.FreshUntil-a.out.LoadedAt)+a.Policy.Windows.Rest()))
 }
 
 // tagNames turns the program's names of tags into tags.

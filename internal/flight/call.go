@@ -16,6 +16,7 @@ type Call[K comparable, V any] struct {
 	joinable func() bool   // see JoinWhile; guarded by group.mu
 	bypass   bool          // Bypass was called before Run; guarded by group.mu
 	linger   time.Duration // see Linger; guarded by group.mu
+	wanted   bool          // see LeaveBehind; guarded by group.mu
 
 	freshness
 	awaited

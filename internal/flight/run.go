@@ -10,6 +10,7 @@ import (
 // A run is the load of one or more calls, in a goroutine of its own.
 type run[K comparable, V any] struct {
 	calls    []*Call[K, V]
+	began    time.Time
 	waiting  int           // calls that are unresolved and have waiters; guarded by group.mu
 	bypass   chan struct{} // see Bypassed
 	bypassed bool          // bypass is closed; guarded by group.mu
@@ -34,7 +35,7 @@ type run[K comparable, V any] struct {
 func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(context.Context), calls ...*Call[K, V]) {
 	ctx, stopTimer := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, ErrTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
-	r := &run[K, V]{calls: calls, cancel: cancel, bypass: make(chan struct{}), working: 1}
+	r := &run[K, V]{calls: calls, began: time.Now(), cancel: cancel, bypass: make(chan struct{}), working: 1}
 	stopExpiry := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), ErrTimeout) {
 			g.end(r, ErrTimeout)
@@ -58,6 +59,9 @@ func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(co
 		// The lock is held, so the counter does not grow while Close waits for it.
 		g.running.Add(1)
 		g.flights[r] = func() { g.endLocked(r, g.closed); cancel(g.closed) }
+		if r.waiting == 0 {
+			g.deserted(r) // see Lead
+		}
 	} else {
 		g.endLocked(r, closed)
 	}

@@ -27,7 +27,7 @@ func (f *fixture) put(t *testing.T, key, tag string) {
 		generation = f.memory.LearnFirst(fence, 1)
 	}
 	require.NotNil(t, generation)
-	f.memory.Put(key, &near.Entry{Value: new(string), FreshUntil: f.clock.Now() + int64(time.Hour), Scope: &near.Scope{Validities: generation.Validities(nil)}})
+	f.memory.Put(key, &near.Entry{Value: new(string), Until: f.clock.Now() + int64(time.Hour), Scope: &near.Scope{Validities: generation.Validities(nil)}})
 	require.NotNil(t, f.memory.Get(key))
 }
 

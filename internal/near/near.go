@@ -15,16 +15,18 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/weakmap"
 )
 
 // An Entry is one value in memory. It is not changed after it is stored. All readers share its value.
 type Entry struct {
-	Value      any    // a pointer to the typed value; nil for a cached "not found"
-	Scope      *Scope // the owner of the entry and the validities that it rests on
-	FreshUntil int64  // the end of its TTL, on the cache's Clock
-	LoadedAt   int64  // the start of its load, on the cache's Clock
-	Size       int64  // its size in bytes, without the cache's own overhead
+	Value    any    // a pointer to the typed value; nil for a cached "not found"
+	Scope    *Scope // the owner of the entry and the validities that it rests on
+	Until    int64  // until when Get returns it, on the cache's Clock: the end of its TTL, or of its first phase
+	LoadedAt int64  // the start of its load, on the cache's Clock
+	Size     int64  // its size in bytes, without the cache's own overhead
+	Plan     *Plan  // of a value that is loaded anew in the background; nil for others, whose life ends at Until
 }
 
 // A Scope holds the properties that entries share. It is not changed after an entry has it.
@@ -35,8 +37,8 @@ type Scope struct {
 	Tags       []string      // for the user of the package
 }
 
-// valid reports whether all validities are valid.
-func (s *Scope) valid() bool {
+// Valid reports whether all validities are valid.
+func (s *Scope) Valid() bool {
 	for _, v := range s.Validities {
 		if !v.Valid() {
 			return false
@@ -101,10 +103,10 @@ func New(o Options, clock *Clock) *Cache {
 // Get returns the entry of key if it is fresh and valid, and nil otherwise. It makes no allocation and takes no lock.
 func (c *Cache) Get(key string) *Entry {
 	e, ok := c.store.GetIfPresent(key)
-	if !ok || !c.clock.Before(e.FreshUntil) {
+	if !ok || !c.clock.Before(e.Until) {
 		return nil
 	}
-	for _, v := range e.Scope.Validities { // Scope.valid, without the cost of a call
+	for _, v := range e.Scope.Validities { // Scope.Valid, without the cost of a call
 		if v.ended.Load() != 0 {
 			return nil
 		}
@@ -112,30 +114,38 @@ func (c *Cache) Get(key string) *Entry {
 	return e
 }
 
-// Stale returns the entry of key if it is within its TTL and not known to be out of date. The entry may have a lapsed validity. Stale then
-// returns it for up to its scope's StaleFor after that. For an entry that was never tracked, the time runs from the start of its load.
-func (c *Cache) Stale(key string) *Entry {
+// Old returns the entry of key and its phase, if it is not dead and not known to be out of date. The entry may have a lapsed validity. Old
+// then returns it for up to its scope's StaleFor after that. For an entry that was never tracked, the time runs from the start of its load.
+func (c *Cache) Old(key string) (*Entry, freshness.Phase) {
 	if e, ok := c.store.GetIfPresent(key); ok && c.presentable(e) {
+		return e, e.Times().At(c.clock.Now())
+	}
+	return nil, freshness.Dead
+}
+
+// Stale is Old of an entry that may be served at once.
+func (c *Cache) Stale(key string) *Entry {
+	if e, phase := c.Old(key); phase <= freshness.Stale {
 		return e
 	}
 	return nil
 }
 
-// presentable reports whether Stale may return the entry.
+// presentable reports whether Old may return the entry.
 func (c *Cache) presentable(e *Entry) bool {
-	if !c.clock.Before(e.FreshUntil) {
+	if !c.clock.Before(e.Times().DeadUntil) {
 		return false
 	}
 	since, outdated := e.lapsed()
 	return !outdated && (since == 0 || c.clock.Before(since+int64(e.Scope.StaleFor)))
 }
 
-// usable reports whether Get may return the entry.
-func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.FreshUntil) && e.Scope.valid() }
+// usable reports whether the entry may still be served.
+func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.Times().DeadUntil) && e.Scope.Valid() }
 
 // Insert stores an entry unless its fence f is broken. f must not be nil. Insert reports false if it refuses the entry: because of
 // the fence, because the entry is not valid, or because there is a usable entry whose load began later. It does not refuse an entry
-// whose TTL is over already, but does not store it.
+// whose life is over already, but does not store it.
 func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	c.makeRoom(key, e)
 	refused := false
@@ -146,8 +156,8 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	//  2. The check comes first. The change removes or replaces the inserted entry.
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
 		// A load may outlive its flight. It must not replace the entry of a load that began later.
-		refused = f.Broken() || !e.Scope.valid() || found && there.LoadedAt > e.LoadedAt && c.usable(there)
-		if refused || !c.clock.Before(e.FreshUntil) {
+		refused = f.Broken() || !e.Scope.Valid() || found && there.LoadedAt > e.LoadedAt && c.usable(there)
+		if refused || !c.clock.Before(e.Times().DeadUntil) {
 			return nil, otter.CancelOp
 		}
 		return e, otter.WriteOp
@@ -171,12 +181,12 @@ func (c *Cache) KeepUntracked(key string, e *Entry, f *Fence) bool {
 }
 
 // Put stores an entry that replaces the present entry and the result of every load in progress: it breaks all fences of the key. An entry
-// whose TTL is over already only removes the present entry.
+// whose life is over already only removes the present entry.
 func (c *Cache) Put(key string, e *Entry) {
 	c.makeRoom(key, e)
 	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
 		c.breakFences(key)
-		if !c.clock.Before(e.FreshUntil) {
+		if !c.clock.Before(e.Times().DeadUntil) {
 			return nil, otter.InvalidateOp
 		}
 		return e, otter.WriteOp

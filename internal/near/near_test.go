@@ -47,7 +47,7 @@ func inBubble(t *testing.T, o Options, test func(t *testing.T, c *Cache, clock *
 // entry is a fresh entry for as long as ttl, and the validities are good.
 func entry(clock *Clock, value any, ttl time.Duration, validities ...*Validity) *Entry {
 	now := clock.Now()
-	return &Entry{Value: value, LoadedAt: now, FreshUntil: now + int64(ttl), Scope: &Scope{Validities: validities}, Size: 8}
+	return &Entry{Value: value, LoadedAt: now, Until: now + int64(ttl), Scope: &Scope{Validities: validities}, Size: 8}
 }
 
 // insert is a load.

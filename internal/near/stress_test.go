@@ -100,7 +100,7 @@ func (s *stress) load(r *rand.Rand) {
 		s.broken.Add(1)
 	case fence.Broken():
 		s.pushed.Add(1)
-	case !e.Scope.valid():
+	case !e.Scope.Valid():
 		s.untracked.Add(1)
 	}
 }

@@ -18,10 +18,16 @@ type Counters struct {
 	Loads        atomic.Uint64
 	LoadTime     atomic.Int64 // nanoseconds
 	RefusedFills atomic.Uint64
-	LoadErrors   atomic.Uint64
-	RedisErrors  atomic.Uint64
-	DecodeErrors atomic.Uint64
-	EncodeErrors atomic.Uint64
+
+	Refreshes        atomic.Uint64 // loads in the background that were begun
+	RefreshErrors    atomic.Uint64 // of these, those that failed
+	RefreshesSkipped atomic.Uint64 // that were due, and not begun or not finished
+	SoftTimeouts     atomic.Uint64 // callers that got an older value, since the load took too long
+	StaleOnError     atomic.Uint64 // callers that got an older value in place of an error; SoftTimeouts included
+	LoadErrors       atomic.Uint64
+	RedisErrors      atomic.Uint64
+	DecodeErrors     atomic.Uint64
+	EncodeErrors     atomic.Uint64
 }
 
 // A Hit says how the cache answered a call.

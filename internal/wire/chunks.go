@@ -45,8 +45,8 @@ func Split(value []byte, size int) (manifest []byte, chunks [][]byte) {
 // A Manifest describes the chunks of a value.
 type Manifest struct {
 	Header Header // its Nonce is part of the chunks' names
-	Chunks int   // the number of chunks
-	Size   int   // bytes of all chunks together
+	Chunks int    // the number of chunks
+	Size   int    // bytes of all chunks together
 	chunk  int
 	crc    uint32
 }

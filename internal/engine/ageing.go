@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/gatewayz/aside/internal/freshness"
+	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// A policy may let its values be served for a while after their TTL, or have them loaded anew before it ends: see freshness.Windows. Callers
+// then get the value that is there. One of them, in all processes, has it loaded anew behind their backs: see refresh.go.
+
+// The Reasons of such hits.
+const (
+	reasonAgeing = "fresh, being refreshed"
+	reasonStale  = "past its TTL, being refreshed"
+)
+
+// claimLife is for how long a caller who begins a load in the background keeps the others of this process from trying that too. The load itself
+// keeps them from it for as long as it runs.
+const claimLife = time.Second
+
+// readAgeing looks into memory for a value whose refresh is due, or whose TTL is over. Where claims is true, the first one of the callers to whom
+// that refresh is due gets it with the outcome: see refreshBehind.
+func (e *Engine) readAgeing(a *attempt, claims bool) (Outcome, bool) {
+	if a.Policy.Windows.None() || a.Replace || a.Strong {
+		return Outcome{}, false
+	}
+	entry, phase, due := e.Near.Ageing(a.Key)
+	if entry == nil || !a.sameOwner(entry) || phase > a.latestPhase(entry, e.Clock.Now()) {
+		return Outcome{}, false
+	}
+	value, ok := e.inMemoryAs(a, entry)
+	if !ok {
+		return Outcome{}, false
+	}
+	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: reasonAgeing, LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil}
+	switch phase {
+	case freshness.Fresh: // since Get was called, the entry was replaced
+		out.Reason = "fresh"
+	case freshness.Stale:
+		out.Status, out.Reason = StatusStale, reasonStale
+	}
+	out.setCached(value)
+	if due && claims && e.claim(a.Key, entry) {
+		out.old = entry
+	}
+	return out, true
+}
+
+// markAgeing marks the outcome of a value that was read in Redis, if it is to be loaded anew.
+func (e *Engine) markAgeing(a *attempt, out *Outcome, entry *near.Entry) {
+	if entry.Plan == nil || a.Strong {
+		return
+	}
+	now := e.Clock.Now()
+	phase := entry.Plan.At(now)
+	switch phase {
+	case freshness.Fresh:
+		return
+	case freshness.Ageing:
+		out.Reason = reasonAgeing
+	default:
+		out.Status, out.Reason = StatusStale, reasonStale
+	}
+	if now >= entry.Plan.RetryAt {
+		out.old = entry
+	}
+}
+
+// claim reports whether the caller is the one to begin the load that is to replace an entry.
+func (e *Engine) claim(key string, old *near.Entry) bool {
+	now := e.Clock.Now()
+	next := now + int64(jittered(claimLife))
+	if e.Near.Postpone(key, old, next) {
+		return true
+	}
+	if entry, _ := e.Near.Old(key); entry != nil {
+		return false // another caller has claimed it, or it is a newer one
+	}
+	return e.unkept.claim(key, now, next)
+}
+
+// retryIn lets the next load in the background of a key begin after a pause at the earliest.
+func (e *Engine) retryIn(key string, old *near.Entry, pause time.Duration) {
+	now := e.Clock.Now()
+	next := now + int64(jittered(pause))
+	if there, phase := e.Near.Old(key); there == nil {
+		e.unkept.set(key, now, next)
+	} else if there.Plan != nil && there.LoadedAt == old.LoadedAt && phase < freshness.OnError {
+		e.Near.Postpone(key, there, next)
+	}
+}
+
+// unkept are the keys whose values memory does not keep, such as very large ones, with the times before which no load of them in the
+// background begins. Without it, each call for such a key would ask Redis for the lease.
+type unkept struct {
+	mu   sync.Mutex
+	next map[string]int64 // guarded by mu
+}
+
+const mostUnkept = 4096
+
+func (u *unkept) claim(key string, now, next int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.next[key] > now {
+		return false
+	}
+	u.note(key, next)
+	return true
+}
+
+func (u *unkept) set(key string, now, next int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.note(key, next)
+}
+
+// note requires mu.
+func (u *unkept) note(key string, next int64) {
+	if u.next == nil || len(u.next) >= mostUnkept {
+		u.next = make(map[string]int64)
+	}
+	u.next[key] = next
+}
+
+// planOf makes the plan of a value for memory; nil where its policy has no strategy. nonce identifies the value in Redis.
+func (a *attempt) planOf(out *Outcome, took time.Duration, nonce wire.Nonce) *near.Plan {
+	if a.Policy.Windows.None() || out.Value == nil {
+		return nil
+	}
+	if took == 0 {
+		took = time.Duration(a.Policy.loadTime.Load()) // of a value that was set
+	}
+	return &near.Plan{
+		Times:   a.Policy.Windows.Times(out.LoadedAt, out.FreshUntil, took, rand.Float64()),
+		RetryAt: out.LoadedAt + 2*int64(took), // a load that is slower than its TTL allows runs half of the time, and not all of it
+		Nonce:   nonce,
+	}
+}
+
+// withPlan gives an entry its plan.
+func withPlan(entry *near.Entry, plan *near.Plan) *near.Entry {
+	if plan != nil {
+		entry.Plan, entry.Until = plan, plan.RefreshAt
+	}
+	return entry
+}

@@ -1,0 +1,150 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatewayz/aside/internal/freshness"
+	"github.com/gatewayz/aside/internal/near"
+)
+
+// A policy may let a value be served for a while after its TTL where it cannot be loaded anew, or not soon enough. What then stands in for the
+// result of a load is looked up at that moment, and never remembered:
+//
+//  1. A value is past its TTL. A caller has it loaded anew.
+//  2. The key is invalidated.
+//  3. The load fails. The caller must not get the value from before the invalidation.
+
+// The Reasons of such hits.
+const (
+	reasonFailed     = "past its TTL, the load failed"
+	reasonSlow       = "past its TTL, the load takes longer than SoftTimeout"
+	reasonBackedOff  = "past its TTL, the last loads failed"
+	reasonOverloaded = "past its TTL, too many loads"
+)
+
+// insteadOf returns the older value in place of the error of a load.
+func (e *Engine) insteadOf(ctx context.Context, a *attempt, err error) (Outcome, bool) {
+	reason := reasonFailed
+	if own := (*Error)(nil); errors.As(err, &own) && own.Key == a.Key {
+		switch own.Code {
+		case CodeBackoff:
+			reason = reasonBackedOff
+		case CodeOverloaded:
+			reason = reasonOverloaded
+		case CodeReentrant:
+			return Outcome{}, false // a mistake in the program
+		}
+	}
+	if errors.Is(err, e.opts.ErrClosed) {
+		return Outcome{}, false
+	}
+	return e.readOld(ctx, a, reason)
+}
+
+// waitSoftly waits for a's flight until the load has taken the policy's SoftTimeout, and then looks for an older value. It reports whether there
+// is one; the load goes on.
+func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
+	if !a.mayBeOld() || a.Policy.SoftTimeout <= 0 {
+		return Outcome{}, false
+	}
+	t := time.NewTimer(max(0, a.Policy.SoftTimeout-a.call.Age()))
+	defer t.Stop()
+	select {
+	case <-a.call.Settled():
+		return Outcome{}, false
+	case <-ctx.Done():
+		return Outcome{}, false
+	case <-t.C:
+	}
+	select {
+	case <-a.call.Settled(): // at the same moment
+		return Outcome{}, false
+	default:
+	}
+	out, ok := e.readOld(ctx, a, reasonSlow)
+	if ok {
+		a.Policy.Counters.SoftTimeouts.Add(1)
+		a.call.LeaveBehind()
+	}
+	return out, ok
+}
+
+// mayBeOld reports whether a may be answered by a value past its TTL that cannot be loaded anew.
+func (a *attempt) mayBeOld() bool { return a.Policy.Windows.Rest() > 0 && !a.Strong && !a.Replace }
+
+// readOld looks for a value that is not dead yet: in memory, then in Redis.
+func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
+	if !a.mayBeOld() {
+		return Outcome{}, false
+	}
+	out, ok := e.oldInMemory(a, reason)
+	if !ok && e.Store != nil {
+		out, ok = e.fetchOld(ctx, a, reason)
+	}
+	if ok {
+		a.Policy.Counters.StaleOnError.Add(1)
+	}
+	return out, ok
+}
+
+func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
+	entry, phase := e.Near.Old(a.Key)
+	if entry == nil || phase > a.latestPhase(entry, e.Clock.Now()) || !a.sameOwner(entry) {
+		return Outcome{}, false
+	}
+	value, ok := e.inMemoryAs(a, entry)
+	if !ok {
+		return Outcome{}, false
+	}
+	out := Outcome{Status: StatusStale, Tier: TierMemory, Reason: reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
+	if phase < freshness.Stale && entry.Scope.Valid() { // another load has succeeded in the meantime
+		out.Status, out.Reason = StatusHit, "fresh"
+	}
+	out.setCached(value)
+	return out, true
+}
+
+// errNoOld is the error of a flight of fetchOld that finds nothing.
+var errNoOld = errors.New("no older value")
+
+// fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load.
+func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
+	call, leads := e.flights.Join(flightKey{oldKey(a.Key), a.Type, a.Policy})
+	if leads {
+		e.flights.Run(ctx, a.Policy.LoadTimeout, func(ctx context.Context) {
+			b := newAttempt(a.Request)
+			b.call, b.tolerant, b.storable, b.tagEvents = call, true, false, e.tags.Events()
+			out, ok := e.peekStore(ctx, b)
+			call.Forget()
+			if !ok {
+				call.Resolve(Outcome{}, errNoOld)
+				return
+			}
+			call.Resolve(out, nil)
+		}, call)
+	}
+	out, err := call.Wait(ctx)
+	if err != nil || a.tooOld(out, e.Clock.Now()) {
+		return Outcome{}, false
+	}
+	out.Status, out.Reason, out.old = StatusStale, reason, nil
+	return out, true
+}
+
+// oldKey is the flight key of such a read. No key of a policy looks like it, so no other caller joins.
+func oldKey(key string) string { return "%o:" + key }
+
+// tooOld reports whether an outcome is older than a's caller allows.
+func (a *attempt) tooOld(out Outcome, now int64) bool {
+	return a.Limits != nil && out.Status == StatusStale && now >= out.FreshUntil+int64(a.Limits.MaxStale)
+}
+
+// latestPhase is the last phase in which a may have an entry.
+func (a *attempt) latestPhase(entry *near.Entry, now int64) freshness.Phase {
+	if a.Limits != nil && now >= entry.Times().FreshUntil+int64(a.Limits.MaxStale) {
+		return freshness.Ageing
+	}
+	return freshness.OnError
+}

@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatewayz/aside/internal/bulkhead"
+	"github.com/gatewayz/aside/internal/causes"
+	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/tags"
+	"github.com/gatewayz/aside/internal/wire"
+)
+
+// How long a load in the background that was not begun, or that failed, is put off; all are jittered.
+const (
+	retryNoPlace   = 250 * time.Millisecond // too many loads run
+	retryElsewhere = time.Second            // another process loads the value, or Redis is slow
+	retryFailed    = time.Second
+)
+
+// refreshBehind loads values anew behind the backs of the callers of due, who have got the cached ones. It returns at once. A key that is being
+// loaded already is left out.
+func (e *Engine) refreshBehind(ctx context.Context, due []*attempt, load LoadFunc) {
+	var leading []*attempt
+	var calls []*flight.Call[flightKey, Outcome]
+	var timeout time.Duration
+	for _, d := range due {
+		a := newAttempt(d.Request)
+		a.index, a.old, a.tagEvents = d.index, d.out.old, e.tags.Events()
+		call, ok := e.flights.Lead(a.flightKey())
+		if !ok {
+			continue
+		}
+		a.call, a.leader = call, true
+		call.Linger(a.Policy.LoadTimeout)
+		timeout = max(timeout, a.Policy.LoadTimeout)
+		leading, calls = append(leading, a), append(calls, call)
+	}
+	if len(leading) > 0 {
+		e.flights.Run(ctx, timeout, func(ctx context.Context) { e.refresh(ctx, leading, load) }, calls...)
+	}
+}
+
+// refresh is lead for a load in the background. It never waits, neither for a place nor for another process's load:
+//
+//  1. place: a load that finds too few places free is put off.
+//  2. read: the heads of the values are read. So Redis notifies this process of changes, and shows whether another process has replaced a value.
+//  3. lease: the one process of the fleet that gets it loads.
+//  4. load, share and fill, as in lead.
+//
+// The place comes first: a lease must not be held by a load that cannot run. A key that is not loaded here is given up, unless a caller has
+// joined its flight in the meantime. Such a caller needs a new value, and its key goes along the load path from the beginning.
+func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc) {
+	var joined []*attempt
+	giveUp := func(a *attempt, retry time.Duration) {
+		a.Policy.Counters.RefreshesSkipped.Add(1)
+		e.retryIn(a.Key, a.old, retry)
+		if !a.call.GiveUp() {
+			again := a.restarted()
+			joined = append(joined, again)
+		}
+	}
+	defer func() {
+		if len(joined) > 0 {
+			e.lead(ctx, joined, load)
+		}
+	}()
+
+	var pending []*attempt
+	for _, a := range attempts {
+		if left, err := e.failures.HeldBack(a.Key, a.Policy.Owner); err != nil {
+			giveUp(a, left)
+			continue
+		}
+		pending = append(pending, a)
+	}
+	if len(pending) == 0 {
+		return
+	}
+	call := pending[0].call
+	place := e.loads.TryEnterBehind(func(p *bulkhead.Place) bool { return call.EndDeserted(p) })
+	if place == nil {
+		for _, a := range pending {
+			giveUp(a, retryNoPlace)
+		}
+		return
+	}
+	call.Watch(place)
+	entered := true
+	leave := func() {
+		if entered {
+			entered = false
+			call.Unwatch(place) // before another load can take the place
+			place.Leave()
+		}
+	}
+	defer leave()
+
+	m := e.tags.Snapshot()
+	defer endFences(m, pending)
+	changed := make(chan struct{}, 1)
+	for _, a := range pending {
+		e.takeFences(a, m, changed)
+	}
+	mine := pending
+	if e.Store == nil {
+		e.captureLocal(m, pending)
+	} else {
+		mine = e.askToRefresh(ctx, m, pending, giveUp)
+	}
+	for _, a := range mine {
+		a.Policy.Counters.Refreshes.Add(1)
+	}
+	e.loadAndShare(ctx, m, mine, load, func(context.Context, []*attempt) (func(), bool) { return leave, true })
+	cause := context.Cause(ctx)
+	for _, a := range mine {
+		switch {
+		case a.Err == nil || a.NotFound:
+		case cause != nil && !errors.Is(cause, flight.ErrTimeout): // a load with callers has taken its place, or the cache is closed
+			a.Policy.Counters.RefreshesSkipped.Add(1)
+			e.retryIn(a.Key, a.old, retryNoPlace)
+		default:
+			e.refreshFailed(a)
+		}
+	}
+}
+
+// refreshFailed counts and logs a load in the background that failed: no caller sees its error.
+func (e *Engine) refreshFailed(a *attempt) {
+	a.Policy.Counters.RefreshErrors.Add(1)
+	if a.Policy.refreshLog.Allow(e.Clock.Now()) {
+		e.opts.Logger.Warn("aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
+			"error", cut(causes.Text(a.Err), longestPanic))
+	}
+	left, _ := e.failures.HeldBack(a.Key, a.Policy.Owner)
+	e.retryIn(a.Key, a.old, max(retryFailed, left))
+}
+
+// askToRefresh reads the heads of values and takes leases. It returns the attempts to load here, and gives up the others.
+func (e *Engine) askToRefresh(ctx context.Context, m *tags.Snapshot, attempts []*attempt, giveUp func(*attempt, time.Duration)) (mine []*attempt) {
+	budget, cancel := e.budget(context.WithoutCancel(ctx), attempts...)
+	defer cancel()
+	var pending []*attempt
+	for _, a := range e.readStore(budget, m, attempts, shareHit) {
+		switch {
+		case a.superseded:
+			giveUp(a, retryElsewhere) // who asks next gets it
+		case a.quarantined || a.status == StatusFallback && !e.unavailable(a):
+			giveUp(a, retryElsewhere)
+		default:
+			pending = append(pending, a) // with Redis away it is loaded, and kept in memory
+		}
+	}
+	if len(pending) == 0 {
+		return nil
+	}
+	granted, held, _ := e.takeLeases(budget, m, pending)
+	for _, a := range held {
+		giveUp(a, retryElsewhere)
+	}
+	for _, a := range granted {
+		if a.storable && !a.leased() || a.status == StatusFallback && !e.unavailable(a) {
+			giveUp(a, retryElsewhere)
+			continue
+		}
+		mine = append(mine, a)
+	}
+	return mine
+}
+
+// headAlone reports whether a's value in Redis is not read, but only compared with the one that is to be replaced.
+func (a *attempt) headAlone() bool {
+	return a.old != nil && wire.Nonce(a.old.Plan.Nonce) != wire.Nonce{}
+}
+
+// stillHolds reports whether Redis holds the value that a is to replace.
+func (a *attempt) stillHolds(head []byte) bool {
+	nonce, ok := wire.HeadNonce(head)
+	return ok && nonce == wire.Nonce(a.old.Plan.Nonce)
+}
