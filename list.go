@@ -18,7 +18,9 @@ import (
 type KeyInfo struct {
 	Key      string
 	Tier     Tier          // where a call of this process would find the value now: memory or Redis
-	TTL      time.Duration // how long the value may still be served
+	TTL      time.Duration // until the end of its TTL; 0 after that
+	Stale    bool          // its TTL is over; it is kept for Policy.Stale and Policy.StaleIfError
+	KeptFor  time.Duration // until it is removed: after its TTL, and the times of Policy.Stale and Policy.StaleIfError
 	Age      time.Duration // since the start of the load that made it
 	Size     int64         // in Redis the stored bytes, in memory mode the estimated size of the value
 	Codec    string        // name of the codec that encoded the value: "json", "cbor", "raw", or a Codec's Name; "" in memory mode
@@ -66,9 +68,10 @@ func (c *Cache) listMemory(ctx context.Context, pattern Pattern, yield func(KeyI
 }
 
 func (c *Cache) infoOf(key string, e *near.Entry) KeyInfo {
-	now := c.engine.Clock.Now()
+	now, times := c.engine.Clock.Now(), e.Times()
 	return KeyInfo{
-		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, e.Until-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
+		Key: key, Tier: TierMemory, TTL: time.Duration(max(0, times.FreshUntil-now)), Age: time.Duration(max(0, now-e.LoadedAt)),
+		Stale: now >= times.FreshUntil, KeptFor: time.Duration(max(0, times.DeadUntil-now)),
 		Size: e.Size, Tags: slices.Clone(e.Scope.Tags), Negative: engine.IsAbsent(e.Value),
 	}
 }
@@ -90,12 +93,12 @@ func (c *Cache) listRedis(ctx context.Context, pattern Pattern, yield func(KeyIn
 
 func (c *Cache) infoOfStored(i scan.Info) KeyInfo {
 	info := KeyInfo{
-		Key: i.Key, Tier: TierRedis, TTL: i.TTL, Age: i.Age, Size: i.Size, Tags: i.Tags, Negative: i.Negative,
+		Key: i.Key, Tier: TierRedis, TTL: max(0, i.TTL), Age: i.Age, Stale: i.TTL <= 0, KeptFor: i.KeptFor, Size: i.Size, Tags: i.Tags, Negative: i.Negative,
 	}
 	if !i.Negative {
 		info.Codec = c.policies.codecName(i.Codec)
 	}
-	if c.near.Get(i.Key) != nil {
+	if e, _ := c.near.Old(i.Key); e != nil && e.Scope.Valid() {
 		info.Tier = TierMemory
 	}
 	return info

@@ -14,7 +14,8 @@ import (
 // An Info describes one value in Redis.
 type Info struct {
 	Key      string
-	TTL      time.Duration // how long the value may still be served
+	TTL      time.Duration // until the end of its TTL; negative after that
+	KeptFor  time.Duration // until the end of its life
 	Age      time.Duration // since the start of the load that made it
 	Size     int64         // in bytes, as it is stored
 	Codec    uint32        // the ID of the codec that has encoded it; nothing for a negative one
@@ -92,12 +93,12 @@ func (l *listing) read(ctx context.Context, keys []string) ([]Info, error) {
 			continue
 		}
 		now, _, _ := l.o.Store.Now(keys[i])
-		ttl := time.Duration(h.FreshUntil-now) * time.Microsecond
-		if ttl <= 0 {
+		ttl, kept := time.Duration(h.FreshUntil-now)*time.Microsecond, time.Duration(h.DeadUntil-now)*time.Microsecond
+		if kept <= 0 {
 			continue
 		}
 		infos = append(infos, Info{
-			Key: keys[i], TTL: ttl, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
+			Key: keys[i], TTL: ttl, KeptFor: kept, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
 			Size: sizes[i], Codec: h.Codec, Tags: keyspace.GivenNames(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
 		})
 	}

@@ -1,0 +1,302 @@
+package freshness_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// brief values are past their TTL soon after they are stored.
+func brief(change func(p *aside.Policy)) *aside.Policy {
+	p := aside.Policy{Name: "items", Category: "items", TTL: 300 * time.Millisecond}
+	change(&p)
+	return &p
+}
+
+func ageing(p *aside.Policy)  { p.Stale = time.Hour }
+func onError(p *aside.Policy) { p.StaleIfError = time.Hour }
+
+// pastTTL waits until the value of a key is past its TTL. It asks the server alone, so nothing is begun.
+func pastTTL(t *testing.T, c *aside.Cache, key aside.Key) {
+	t.Helper()
+	asidetest.Eventually(t, "the value is past its TTL", func() bool {
+		for info, err := range c.Keys(t.Context(), aside.Pattern{}) {
+			require.NoError(t, err)
+			if info.Key == key.String() && info.Stale {
+				require.Zero(t, info.TTL)
+				require.Positive(t, info.KeptFor)
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// never is the loader of a call that is to be answered from the cache. In the background it hangs.
+func never(ctx context.Context) (string, error) {
+	<-ctx.Done()
+	return "", ctx.Err()
+}
+
+func requireStale(t *testing.T, c *aside.Cache, key aside.Key, want string, load func(context.Context) (string, error), opts ...aside.CallOption) {
+	t.Helper()
+	r, err := aside.Lookup(t.Context(), c, key, load, opts...)
+	require.NoError(t, err)
+	require.Equal(t, want, r.Value)
+	require.Equal(t, aside.StatusStale, r.Status, r.Reason)
+}
+
+func TestAStaleValueIsLoadedOnceByAFleet(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	key := brief(ageing).Key("a")
+	var fleet []*aside.Cache
+	for range 4 {
+		fleet = append(fleet, asidetest.Connected(t, asidetest.At(server.Addr())))
+	}
+	var loads atomic.Int64
+	release := make(chan struct{})
+	load := func(context.Context) (string, error) {
+		if loads.Add(1) == 1 {
+			return "old", nil
+		}
+		<-release
+		return "new", nil
+	}
+	for _, c := range fleet[:3] { // the fourth one has not got it in memory
+		asidetest.InMemory(t, c, key, load)
+	}
+	left := server.MustDo(t, "PTTL", key.String()).(int64)
+	require.InDelta(t, time.Hour.Milliseconds(), left, 1000, "Redis keeps it for as long as it may be served")
+	pastTTL(t, fleet[0], key)
+	for range 3 {
+		for _, c := range fleet {
+			requireStale(t, c, key, "old", load)
+		}
+	}
+	asidetest.Eventually(t, "one of them loads it, and the others leave it at that", func() bool {
+		var refreshes, skipped uint64
+		for _, c := range fleet {
+			m := c.Metrics().Labels["items"]
+			refreshes, skipped = refreshes+m.Refreshes, skipped+m.RefreshesSkipped
+		}
+		return refreshes == 1 && skipped >= 3
+	})
+	close(release)
+	for _, c := range fleet {
+		asidetest.Eventually(t, "all get the new value", func() bool {
+			v, err := aside.GetOrLoad(t.Context(), c, key, never)
+			require.NoError(t, err)
+			return v == "new"
+		})
+	}
+	require.EqualValues(t, 2, loads.Load())
+}
+
+// Hazard 28: an invalidation beats a load in the background in each place where that can be, by key, tag and category, here and elsewhere.
+func TestAnInvalidationBeatsARefreshInEachPlace(t *testing.T) {
+	t.Parallel()
+	for _, place := range []string{"before its lease", "in the loader", "on its way to Redis"} {
+		for _, way := range []string{"key", "tag", "category"} {
+			for _, where := range []string{"here", "elsewhere"} {
+				t.Run(place+"/"+way+"/"+where, func(t *testing.T) {
+					t.Parallel()
+					server := redistest.Start(t)
+					w, other := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
+					key := brief(ageing).Key("a")
+					tagged := aside.WithTags("x")
+					asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"), tagged)
+					asidetest.InMemory(t, other, key, never, tagged)
+					pastTTL(t, other, key)
+
+					held := asidetest.NewHeld()
+					load := held.Load("from before")
+					var gate *redistest.Gate
+					switch place {
+					case "before its lease":
+						close(held.Release)
+						gate = w.Proxy.HoldRequests(func(args []string) bool { return asidetest.IsHead(args, key.String()) })
+					case "on its way to Redis":
+						close(held.Release)
+						gate = w.Proxy.HoldRequests(func(args []string) bool {
+							return asidetest.Evalsha(args, key.String()) && slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "from before") })
+						})
+					}
+					requireStale(t, w.Cache, key, "old", load, tagged)
+					if gate != nil {
+						gate.Wait(t)
+					} else {
+						<-held.Began
+					}
+					from := other
+					if where == "here" {
+						from = w.Cache
+					}
+					invalidated := make(chan struct{})
+					go func() {
+						defer close(invalidated)
+						var err error
+						switch way {
+						case "key":
+							_, err = from.Invalidate(t.Context(), key)
+						case "tag":
+							_, err = from.InvalidateTags(t.Context(), "x")
+						case "category":
+							_, err = from.InvalidateCategory(t.Context(), "items")
+						}
+						if err != nil {
+							t.Error(err)
+						}
+					}()
+					if gate != nil && where == "here" { // its command is held behind the other one
+						asidetest.Eventually(t, "it is out of this process's memory", func() bool {
+							_, err := aside.Get[string](canceled(t), w.Cache, key)
+							return err != nil
+						})
+						gate.Release()
+						<-invalidated
+					} else {
+						<-invalidated
+						if gate != nil {
+							gate.Release()
+						} else {
+							close(held.Release)
+						}
+					}
+					asidetest.AllTold(t, w.Cache)
+					asidetest.AllTold(t, other)
+					for range 50 {
+						for _, c := range []*aside.Cache{w.Cache, other} {
+							v, err := aside.GetOrLoad(t.Context(), c, key, asidetest.Value("new"), tagged, aside.Strong())
+							require.NoError(t, err)
+							require.Equal(t, "new", v)
+							v, err = aside.GetOrLoad(t.Context(), c, key, asidetest.Value("new"), tagged)
+							require.NoError(t, err)
+							require.Equal(t, "new", v)
+						}
+					}
+					require.EqualValues(t, 1, w.Metrics().Labels["items"].Refreshes+w.Metrics().Labels["items"].RefreshesSkipped, "the load in the background was there")
+				})
+			}
+		}
+	}
+}
+
+// canceled is a context with which no call waits for Redis.
+func canceled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestAnotherProcesssValueIsServedWhereTheSourceFails(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	writer, reader := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	key := brief(onError).Key("a")
+	asidetest.InMemory(t, writer, key, asidetest.Value("old"))
+	pastTTL(t, writer, key)
+	failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
+	_, err := aside.Get[string](t.Context(), reader, key)
+	require.ErrorIs(t, err, aside.ErrMiss)
+	for _, c := range []*aside.Cache{reader, writer} {
+		r, err := aside.Lookup(t.Context(), c, key, failing)
+		require.NoError(t, err)
+		require.Equal(t, "old", r.Value)
+		require.Equal(t, aside.StatusStale, r.Status)
+		require.Equal(t, "past its TTL, the load failed", r.Reason)
+	}
+	_, err = writer.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	for _, c := range []*aside.Cache{reader, writer} {
+		_, err := aside.Lookup(t.Context(), c, key, failing)
+		require.Error(t, err)
+	}
+}
+
+// Hazard 29: what stands in for an error is looked up when the load has failed.
+func TestAValueThatIsInvalidatedDuringAFailingLoadIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"here", "elsewhere"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := brief(onError).Key("a")
+			asidetest.InMemory(t, c, key, asidetest.Value("old"))
+			pastTTL(t, c, key)
+			began, release := make(chan struct{}), make(chan struct{})
+			failed := make(chan error, 1)
+			go func() {
+				_, err := aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) {
+					close(began)
+					<-release
+					return "", errors.New("the source is down")
+				})
+				failed <- err
+			}()
+			<-began
+			from := c
+			if where == "elsewhere" {
+				from = other
+			}
+			_, err := from.Invalidate(t.Context(), key)
+			require.NoError(t, err)
+			asidetest.AllTold(t, c)
+			close(release)
+			require.ErrorContains(t, <-failed, "the source is down")
+		})
+	}
+}
+
+// Hazard 39: the lease of a load in the background that hangs keeps nobody waiting who needs a new value.
+func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	p := brief(func(p *aside.Policy) { p.Stale, p.LoadTimeout = time.Hour, 500*time.Millisecond })
+	c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	key := p.Key("a")
+	asidetest.InMemory(t, c, key, asidetest.Value("old"))
+	pastTTL(t, c, key)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	requireStale(t, c, key, "old", func(context.Context) (string, error) { <-stuck; return "", nil })
+	asidetest.Eventually(t, "another process loads it", func() bool {
+		v, err := aside.GetOrLoad(t.Context(), other, key, asidetest.Value("new"))
+		require.NoError(t, err)
+		return v == "new"
+	})
+	require.EqualValues(t, 1, c.Metrics().Labels["items"].Refreshes)
+}
+
+// Without Redis the phases hold in memory: a value is loaded anew in the background before DegradedTTL ends, and nobody waits.
+func TestAnOutageOfRedisIsNoWaveOfLoads(t *testing.T) {
+	t.Parallel()
+	p := &aside.Policy{Name: "items", Category: "items", TTL: time.Hour, Stale: time.Hour, DegradedTTL: time.Second}
+	key := p.Key("a")
+	c := asidetest.Away(t, aside.Options{}, func(c *aside.Cache) { asidetest.InMemory(t, c, key, asidetest.Value("v")) })
+	var loads atomic.Int64
+	load := func(context.Context) (string, error) { loads.Add(1); return "v", nil }
+	for began := time.Now(); time.Since(began) < 3*time.Second; {
+		r, err := aside.Lookup(t.Context(), c, key, load)
+		require.NoError(t, err)
+		require.Equal(t, aside.StatusStale, r.Status, "nobody waits for a load; %s", r.Reason)
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-t.Context().Done():
+		}
+	}
+	require.GreaterOrEqual(t, loads.Load(), int64(2))
+	require.LessOrEqual(t, loads.Load(), int64(7))
+	require.EqualValues(t, loads.Load(), c.Metrics().Labels["items"].Refreshes)
+}
