@@ -331,7 +331,7 @@ func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	o.OpTimeout = 2 * time.Second // shorter than a connection may be silent
 	c := asidetest.Connected(t, o)
 	gate := proxy.HoldRequests(func(args []string) bool { return asidetest.IsHead(args, "items:a") }) // by which a fill ends
-	var pushes uint64 // of the lease, which is written before the load begins
+	var pushes uint64                                                                                 // of the lease, which is written before the load begins
 	_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("a"), func(context.Context) (string, error) {
 		pushes = asidetest.Pushes(t, c)
 		return "v", nil
