@@ -60,8 +60,8 @@ func New(opts Options) (*Cache, error) {
 	if c.engine.Store != nil {
 		c.health.Ask(c.engine.Store.State)
 	}
-	if opts.Check.Share > 0 {
-		c.sampler.Start(sampler.Options{Share: opts.Check.Share, Within: opts.Check.Within, Rate: opts.Check.Rate}, c.engine, opts.Logger)
+	if opts.ConsistencyCheck.SampleRate > 0 {
+		c.sampler.Start(sampler.Options(opts.ConsistencyCheck), c.engine, opts.Logger)
 	}
 	return c, nil
 }

@@ -35,7 +35,7 @@
 // are stored unchanged. Other types are stored as JSON, or by the policy's [Codec].
 //
 // Values are shared. All callers that hit a value in memory, or wait for the same load, get the same pointers, slices and
-// maps: do not change a value that you got from a cache or gave to it. With Policy.Private each caller gets a copy.
+// maps: do not change a value that you got from a cache or gave to it. With Policy.CloneOnRead each caller gets a copy.
 //
 // # The load path
 //
@@ -64,7 +64,7 @@
 // # Freshness
 //
 // A TTL runs from the start of the load, not from its end: a served value is never older than its TTL, however long it
-// took to load. [WithTTL] changes the TTL for one call. A loader can change the TTL of the value that it loads by [Loading], or
+// took to load. [WithTTL] changes the TTL for one call. A loader can change the TTL of the value that it loads by [CurrentLoad], or
 // prevent that the value is stored. If a loader returns [ErrNotFound], plain or wrapped, this answer is cached for the policy's NegativeTTL.
 // Policy.Jitter prevents that values stored together expire together. [TTL] is a table of policies that come with the package.
 //
@@ -74,7 +74,7 @@
 // ([WithTags], Load.Tag), every entry of a category, or everything, at the same cost for any number of entries: each tag, each category and the
 // whole cache has a version counter, and an entry with an older version is a miss. Cache.InvalidatePattern removes the keys that match a
 // [Pattern], made by Policy.Match or [ParsePattern], and Cache.Keys lists them. All return a [Receipt]. The memory of invalidated entries is
-// freed in the background; Receipt.Swept waits for that.
+// freed in the background; Receipt.WaitCleanup waits for that.
 //
 // The Receipt says whether Redis has confirmed the invalidation, and can wait for the confirmation. In memory mode it is always confirmed.
 // Until then the invalidation is retried, and this process does not read the invalidated keys in Redis. A value whose load began before
@@ -98,7 +98,7 @@
 //
 // [Lookup] says for one call whether it was a hit, where the value came from, how old it is, and why. Cache.Metrics counts
 // hits, misses, loads and errors under the label of each policy. Cache.Health says whether Redis is in use, since when, and
-// why not. Options.Check compares a small share of the hits with a fresh load, and counts those that stay wrong for longer than an invalidation
+// why not. Options.ConsistencyCheck compares a small share of the hits with a fresh load, and counts those that stay wrong for longer than an invalidation
 // may take. Package asidehttp serves metrics, health, keys and invalidation over HTTP, and notifies web front ends of invalidations.
 //
 // # Limits

@@ -144,8 +144,8 @@ type Options struct {
 	// Close waits up to 10 s until the pending ones are delivered, so OnInvalidated must return, and must not call Close. Default: none.
 	OnInvalidated func(Invalidation)
 
-	// Check compares a small share of hits with a fresh load, and counts inconsistent ones. Default: none.
-	Check Check
+	// ConsistencyCheck compares a small share of hits with a fresh load, and counts inconsistent ones. Default: none.
+	ConsistencyCheck ConsistencyCheck
 
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Its handler runs on
 	// a goroutine of its own, and delays nothing. Lines are lost while the handler panics or is too slow, and a later line says how many.
@@ -256,7 +256,7 @@ func (o Options) withDefaults() (Options, []error) {
 		bad("Secret has %d bytes: use at least 16 random ones, or none", n)
 	}
 	var wrong []error
-	o.Check, wrong = o.Check.withDefaults()
+	o.ConsistencyCheck, wrong = o.ConsistencyCheck.withDefaults()
 	errs = append(errs, wrong...)
 	return o, append(errs, checkRedis(o.Redis)...)
 }
@@ -360,7 +360,7 @@ func isHost(text string) bool {
 //	Marshal(v any) ([]byte, error)      // v is a pointer to the value
 //	Unmarshal(data []byte, v any) error // v is a pointer to a zero value; data must not be changed, but may be kept
 //
-// Memory keeps Go values, so in memory mode codecs run only for Policy.Private and Options.Check. A codec is used by many goroutines at once. A
+// Memory keeps Go values, so in memory mode codecs run only for Policy.CloneOnRead and Options.ConsistencyCheck. A codec is used by many goroutines at once. A
 // panic counts as a failure. Its Name is stored with every value: change it when the format changes, so that values in the old format
 // become misses. "json", "cbor" and "raw" are taken.
 type Codec = wire.Codec

@@ -91,14 +91,14 @@ func tagNames(names []string) ([]string, error) {
 	return tags, nil
 }
 
-// A Load is the load that a loader runs in: Loading returns it. A loader uses it to change how its value is cached. On a nil
+// A Load is the load that a loader runs in: CurrentLoad returns it. A loader uses it to change how its value is cached. On a nil
 // Load all methods do nothing, so a loader can also be called directly. In a batch a Load stands for all ids, and Of returns the Load of one.
 type Load struct {
 	load *engine.Load // nil in the zero Load, whose methods do nothing either
 }
 
-// Loading returns the load that ctx belongs to, or nil outside of one.
-func Loading(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
+// CurrentLoad returns the load that ctx belongs to, or nil outside of a load.
+func CurrentLoad(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
 
 // handleOf returns the same *Load for a load each time.
 func handleOf(l *engine.Load) *Load {

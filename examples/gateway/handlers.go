@@ -27,7 +27,7 @@ func (srv *server) getModels(w http.ResponseWriter, r *request) error {
 		return answer(srv, w, r, opModelsAll, modelsKey("all"), func(ctx context.Context) ([]byte, error) {
 			body, missing, err := srv.models.all(ctx)
 			if len(missing) > 0 {
-				aside.Loading(ctx).TTL(partialTTL)
+				aside.CurrentLoad(ctx).TTL(partialTTL)
 			}
 			return body, err
 		})
@@ -108,7 +108,7 @@ func (srv *server) getSession(w http.ResponseWriter, r *request) error {
 		// Messages are only added, so what is before one of them never changes. Before a made-up number there may be more tomorrow,
 		// and such numbers have no end.
 		known, err := srv.store.hasMessage(ctx, id, before)
-		if load := aside.Loading(ctx); load != nil && !known {
+		if load := aside.CurrentLoad(ctx); load != nil && !known {
 			load.NoStore()
 		}
 		return s, err

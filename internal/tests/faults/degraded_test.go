@@ -178,7 +178,7 @@ func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 			}
 			require.Positive(t, held)
 			require.NoError(t, receipt.Wait(ctx))
-			removed, err := receipt.Swept(ctx)
+			removed, err := receipt.WaitCleanup(ctx)
 			require.NoError(t, err)
 			if name == "pattern" {
 				require.EqualValues(t, 1, removed)
@@ -266,7 +266,7 @@ func TestALoadWithoutRedisIsNotKeptOverAPushThatCameDuringIt(t *testing.T) {
 			receipt, err := invalidate(b)
 			require.NoError(t, err)
 			require.True(t, receipt.Confirmed)
-			asidetest.Eventually(t, "it hears of the invalidation", func() bool { return a.Metrics().Pushes > pushes })
+			asidetest.Eventually(t, "it hears of the invalidation", func() bool { return a.Metrics().InvalidationMessages > pushes })
 			close(load.Release)
 			require.Equal(t, "old", <-late)
 			r, err := aside.Lookup(ctx, a, key, asidetest.Value("new"))
@@ -331,14 +331,14 @@ func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	o.OpTimeout = 2 * time.Second // shorter than a connection may be silent
 	c := asidetest.Connected(t, o)
 	gate := proxy.HoldRequests(func(args []string) bool { return asidetest.IsHead(args, "items:a") }) // by which a fill ends
-	var pushes uint64 // of the lease, which is written before the load begins
+	var pushes uint64                                                                                 // of the lease, which is written before the load begins
 	_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("a"), func(context.Context) (string, error) {
 		pushes = asidetest.Pushes(t, c)
 		return "v", nil
 	})
 	require.NoError(t, err)
 	gate.Wait(t)
-	asidetest.Eventually(t, "the fill is told of, so that nobody shares its flight any more", func() bool { return c.Metrics().Pushes > pushes })
+	asidetest.Eventually(t, "the fill is told of, so that nobody shares its flight any more", func() bool { return c.Metrics().InvalidationMessages > pushes })
 	proxy.ResetCounts()
 	r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), asidetest.Value("v"))
 	require.NoError(t, err)
