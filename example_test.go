@@ -580,7 +580,7 @@ func ExampleStrong() {
 	// Output: 250 <nil>
 }
 
-func ExamplePolicy_private() {
+func ExamplePolicy_cloneOnRead() {
 	c, _ := aside.New(aside.Options{})
 	defer c.Close()
 	limits := aside.Policy{Name: "limits", Category: "limits", TTL: time.Hour, CloneOnRead: true}
