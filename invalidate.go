@@ -16,7 +16,7 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// An Invalidation says what was invalidated. One of Keys, Category, Pattern, Tags and All is set.
+// An Invalidation describes a confirmed invalidation, for Options.OnInvalidated. One of Keys, Category, Pattern, Tags and All is set.
 type Invalidation struct {
 	Keys     []string  // as in Key.String
 	Category string    // a whole category
@@ -26,7 +26,7 @@ type Invalidation struct {
 	At       time.Time // when it was confirmed
 }
 
-// A Receipt says what an invalidation has done so far.
+// A Receipt is the result of an invalidation at its return, with methods that wait for the rest.
 type Receipt struct {
 	// Removed is how many values were removed before the call returned: from Redis, or in memory mode from memory. The values that
 	// InvalidateCategory, InvalidateTags and InvalidateAll invalidate are removed later: see WaitCleanup.

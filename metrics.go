@@ -7,7 +7,8 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// Metrics is a snapshot of a cache's counters since it was made, one set for each label. It marshals to
+// Metrics is a snapshot of a cache's counters since New, one set for each label. A policy's Label is its category by default. Metrics marshals
+// to
 //
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
 type Metrics struct {
@@ -17,7 +18,7 @@ type Metrics struct {
 	// TrackingLost counts how often this process could have missed invalidation messages: a connection broke, everything was flushed, or the
 	// cache was not used for a minute. L1 entries from before the loss are not fresh any more.
 	TrackingLost uint64 `json:"trackingLost"`
-	// RedisErrors counts invalidations by category, by tag, by pattern and of everything that Redis did not confirm. They have no label.
+	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
 }
 
@@ -39,7 +40,7 @@ type LabelMetrics struct {
 	StaleHits     uint64        `json:"staleHits"`     // of the hits, those with StatusStale: Redis could not confirm the value; they are in MemoryHits or RedisHits too
 	Fallbacks     uint64        `json:"fallbacks"`     // of the misses, those that loaded because Redis was unavailable or failed
 	Loads         uint64        `json:"loads"`         // loader calls
-	LoadTime      time.Duration `json:"-"`             // time spent in loaders, in sum
+	LoadTime      time.Duration `json:"-"`             // total time in loaders
 	Overloads     uint64        `json:"overloads"`     // loads that were refused, since the queue was full
 	FillsRejected uint64        `json:"fillsRejected"` // loaded values that were not stored, because they were invalidated during the load
 

@@ -46,17 +46,20 @@ type Options struct {
 	// character. Default: none.
 	Namespace string
 
-	// Policies are checked by New, so that a mistake in one fails there and not at its first use. Their categories are known from the start:
-	// list a policy, also a row of TTL, if its category is to be invalidated before this process has used the policy.
+	// Policies are checked by New. A policy that is not listed is checked at its first use. The cache knows the categories of listed policies
+	// from the start: list a policy, also one of the table TTL, if its category can be invalidated before this process has used the policy.
+	// Default: none.
 	Policies []Policy
 
-	// TTLs overrides the TTL of policies by name: of those in Policies and in the TTL table.
+	// TTLs overrides the TTL of policies by Policy.Name: of those in Policies, and of those in the TTL table. A TTL must be at least 1 ms, and
+	// an unknown name is an error. Default: none.
 	TTLs map[string]time.Duration
 
-	// Secret keys the hashes of HashID. Use at least 16 random bytes, the same in every process: NewSecret(os.Getenv("CACHE_SECRET")).
+	// Secret is the key of the hashes of HashID. It must have at least 16 bytes, which should be random, and be the same in every process:
+	// NewSecret(os.Getenv("CACHE_SECRET")). Default: none. HashID is then a plain hash, and logs a warning.
 	Secret Secret
 
-	// MaxEntries bounds the entries in memory. Default: 100,000.
+	// MaxEntries bounds the entries in memory. Beyond it, the entries that are used least are evicted. Default: 100,000.
 	MaxEntries int
 
 	// MaxBytes bounds the estimated size of the values in memory. The estimate uses reflection. It does not follow unexported
