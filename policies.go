@@ -121,7 +121,7 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	q.DegradedTTL = engine.Bounded(cmp.Or(p.DegradedTTL, t.opts.DegradedTTL))
 	q.LoadTimeout = engine.Bounded(cmp.Or(p.LoadTimeout, t.opts.LoadTimeout))
 	q.LoadGrace = engine.Bounded(cmp.Or(p.LoadGrace, t.opts.LoadGrace))
-	q.Jitter, q.Codec, q.Private = p.Jitter, p.Codec, p.Private
+	q.Jitter, q.Codec, q.CloneOnRead = p.Jitter, p.Codec, p.CloneOnRead
 	q.Counters, q.Holder = t.metrics.Label(p.label(), listed), r
 	t.add(r, listed)
 	return r, nil

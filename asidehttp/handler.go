@@ -350,7 +350,7 @@ func (h *handler) invalidated(ctx context.Context, s selection) (*count, *proble
 		return nil, problemOf(err)
 	}
 	confirmed := receipt.Confirmed || receipt.Wait(ctx) == nil
-	removed, err := receipt.Swept(ctx)
+	removed, err := receipt.WaitCleanup(ctx)
 	return h.counted(removed, err == nil && confirmed, &confirmed), nil
 }
 

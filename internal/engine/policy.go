@@ -26,7 +26,7 @@ type Policy struct {
 	LoadGrace   time.Duration // 0: none
 	Jitter      float64
 	Codec       wire.Codec // nil: the one that fits the type
-	Private     bool
+	CloneOnRead bool
 	Counters    *stats.Counters
 	Holder      Holder // holds the policy, and is the owner of its entries in memory
 
