@@ -15,11 +15,7 @@ type news struct {
 	failedAt time.Time // when the last lines were written
 }
 
-const (
-	newsPause  = 10 * time.Second // between two lines of a kind
-	mostNamed  = 10               // targets in a line
-	mostOfName = 128              // bytes of each
-)
+const newsPause = 10 * time.Second // between two lines of a kind
 
 func (n *news) lose(d *delivery, cause error) {
 	if n.lost++; n.lost == 1 {

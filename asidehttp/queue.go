@@ -45,11 +45,6 @@ func newQueue(most int) queue {
 	}
 }
 
-// what identifies a target: without its Within, which the front end does not see.
-func (t Target) what() Target { return Target{Tag: t.Tag, Path: t.Path} }
-
-func (t Target) size() int { return len(t.Tag) + len(t.Path) + len(t.Within) }
-
 func (q *queue) len() int { return len(q.byTarget) }
 
 // find returns the delivery of a waiting target, or nil.

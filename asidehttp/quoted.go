@@ -2,8 +2,14 @@ package asidehttp
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/gatewayz/aside/internal/logs"
+)
+
+const (
+	mostNamed  = 10  // names in a line
+	mostOfName = 128 // bytes of each
 )
 
 // quoted is a list of names in a log line: a JSON list with every handler. slog's TextHandler would write [a b] for one name and for two.
@@ -24,3 +30,11 @@ func (q quoted) MarshalText() ([]byte, error) {
 
 // MarshalJSON makes a JSONHandler write a list, and not a string.
 func (q quoted) MarshalJSON() ([]byte, error) { return q.MarshalText() }
+
+// shortened shortens a name for the log.
+func shortened(name string) string {
+	if len(name) > mostOfName {
+		return strings.ToValidUTF8(name[:mostOfName], "") + "…"
+	}
+	return name
+}

@@ -17,16 +17,6 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// A Target is a tag or a path that a web front end revalidates. One of Tag and Path is set.
-type Target struct {
-	Tag  string
-	Path string
-
-	// Within is a second tag of everything that the target covers, such as the tag of a category. If the queue has no room for the targets
-	// within it, this tag is sent instead of them. It may be empty: the target is then lost if the queue is full.
-	Within string
-}
-
 // RevalidatorOptions configures a Revalidator. URL and Secret are required. Every other zero field stands for its default.
 type RevalidatorOptions struct {
 	// URL is the front end's revalidation endpoint. It may have a token in its query. Redirects are not followed: set the final URL.

@@ -4,11 +4,41 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/logs"
 )
+
+// audit logs who has invalidated what. It logs no secret. Keys contain hashes of user ids.
+func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
+	if p != nil && p.after > 0 {
+		h.gate.turnAway(who)
+		return
+	}
+	if h.gate.audits.sumUp(who, o, c, p) {
+		return
+	}
+	names := make(quoted, 0, mostNamed)
+	for _, name := range o.names[:min(len(o.names), mostNamed)] {
+		names = append(names, shortened(name))
+	}
+	text := "asidehttp: invalidated"
+	attrs := []slog.Attr{
+		slog.String("key", who.name), slog.String("client", who.addr.String()),
+		slog.String("by", o.selector), slog.Any("names", names), slog.Int("count", len(o.names)),
+		slog.Duration("took", took),
+	}
+	if p != nil {
+		text = "asidehttp: not invalidated"
+		attrs = append(attrs, slog.Int("status", p.status), slog.String("error", p.detail))
+	} else {
+		attrs = append(attrs, slog.Int("status", http.StatusOK), slog.Int64("removed", c.removed()),
+			slog.Bool("complete", c.Complete), slog.Bool("confirmed", *c.Confirmed))
+	}
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
+}
 
 // Each order of a key has a line of its own in the log, up to one a second on average and so many at once. Further orders are summed up in one
 // line a second, so that many orders do not fill the log.
