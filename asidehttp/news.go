@@ -1,6 +1,9 @@
 package asidehttp
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // news collects what a Revalidator is to log. It is not logged under the lock, where a slow handler would block all callers, and not for each
 // target. Its fields are guarded by the lock.
@@ -32,31 +35,31 @@ func (n *news) lose(d *delivery, cause error) {
 	}
 }
 
-// report logs the collected news, each kind of line once in newsPause unless it is the last report. It returns the time until the next report, 0
-// if there is none.
-func (r *Revalidator) report(last bool) (later time.Duration) {
-	r.mu.Lock()
-	n, now := r.news, time.Now()
-	lost, failing := n.lost > 0, n.failing != ""
-	if wait := n.lostAt.Add(newsPause).Sub(now); lost && wait > 0 && !last {
-		lost, later = false, wait
+// take removes the news that are due: each kind of line once in newsPause, unless it is the last time. It returns the time until more are due, 0
+// if there are none.
+func (n *news) take(now time.Time, last bool) (due news, later time.Duration) {
+	wait := n.lostAt.Add(newsPause).Sub(now)
+	switch {
+	case n.lost > 0 && wait > 0 && !last:
+		later = wait
+	case n.lost > 0:
+		due = *n
+		*n = news{lostAt: now, failing: n.failing, failedAt: n.failedAt}
 	}
-	if lost {
-		r.news = news{lostAt: now, failing: n.failing, failedAt: n.failedAt}
+	due.failing = ""
+	if n.failing != "" && now.Sub(n.failedAt) >= newsPause {
+		due.failing, n.failedAt = n.failing, now
 	}
-	if failing {
-		r.news.failing = "" // a short failure some seconds ago is not logged later
-		if failing = now.Sub(n.failedAt) >= newsPause; failing {
-			r.news.failedAt = now
-		}
+	n.failing = "" // a short failure some seconds ago is not logged later
+	return due, later
+}
+
+func (n *news) log(logger *slog.Logger) {
+	if n.failing != "" {
+		logger.Warn("asidehttp: revalidation requests failing, will retry", "error", n.failing)
 	}
-	r.mu.Unlock()
-	if failing {
-		r.o.Logger.Warn("asidehttp: revalidation requests failing, will retry", "error", n.failing)
-	}
-	if lost {
-		r.o.Logger.Error("asidehttp: revalidations given up",
+	if n.lost > 0 {
+		logger.Error("asidehttp: revalidations given up",
 			"lost", n.lost, "tags", quoted(n.tags), "paths", quoted(n.paths), "attempts", n.attempts, "error", n.cause)
 	}
-	return later
 }

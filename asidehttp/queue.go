@@ -15,6 +15,15 @@ const (
 	failedAtMost = 4 // one request in so many is for a target that has failed, while there are others
 )
 
+// A delivery is a target that waits or is being sent.
+type delivery struct {
+	target   Target
+	asked    time.Time // its last invalidation
+	due      time.Time
+	failed   time.Time // the last time
+	attempts int
+}
+
 // A queue holds the waiting targets. New targets are kept apart from those that have failed, so that targets which the front end refuses do not
 // delay others. Each scope, the Within of its targets, has a lane of its own, and the lanes take turns: a scope may have thousands of refused
 // targets.
@@ -194,6 +203,13 @@ func (q *queue) takeWithin(tag string) (n int) {
 	})
 	heap.Init(&q.failed)
 	return n
+}
+
+// hurry makes all failed targets due now. The heap stays in order, since all are equal.
+func (q *queue) hurry() {
+	for _, d := range q.failed {
+		d.due = time.Time{}
+	}
 }
 
 func (q *queue) all() iter.Seq[*delivery] {
