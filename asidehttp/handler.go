@@ -6,7 +6,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// Handler returns the administration API of a cache:
+// AdminHandler returns the administration API of a cache:
 //
 //	POST                       {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} or {"tags":["supplier 3"]}
 //	GET  ?metrics=true         as Metrics does
@@ -43,7 +43,7 @@ import (
 // 415 (not JSON), 422 (an unknown category, an invalid pattern or key, or a name of more than 1,024 bytes), 429 (too many
 // requests, with Retry-After) and 503 (the cache is closed; Redis is unavailable and a dry run cannot count; or too many invalidations of keys
 // without ScopeAll are pending, with Retry-After). Responses have Cache-Control: no-store.
-func Handler(c *aside.Cache, o Options) http.Handler {
+func AdminHandler(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
 		switch r.Method {

@@ -15,7 +15,7 @@ import (
 // It needs a key with ScopeRead. "keys" has at most 100 keys. Counting scans Redis in small portions, for 4 s at most. Two requests to all
 // handlers of the cache count at a time, one of each key; others wait for their turn, 5 s at most. "complete" is false if that was not enough,
 // or if Redis failed, and "error" then says why. The server's WriteTimeout must be longer than both together. In memory mode "memory" replaces
-// "redis". Handler serves the same, with ?metrics=true.
+// "redis". AdminHandler serves the same, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {

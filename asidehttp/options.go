@@ -13,7 +13,7 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// Options configures Handler and Metrics.
+// Options configures AdminHandler and Metrics.
 type Options struct {
 	// APIKeys are bearer keys with all scopes. Set several during a rotation. White space around a key is ignored. Empty keys are
 	// skipped, so that a variable that is not set grants no access. Without any key, here or in Keys, every request is denied.
@@ -70,7 +70,7 @@ const (
 	ScopeAll        Scope = "all"        // both, and invalidate everything
 )
 
-// Validate returns an error for each invalid option. The error shows no secret. Handler and Metrics return no error: they log it, and ignore
+// Validate returns an error for each invalid option. The error shows no secret. AdminHandler and Metrics return no error: they log it, and ignore
 // an invalid key, proxy or limit, so that it grants no access. Call Validate to refuse to start instead.
 func (o Options) Validate() error {
 	_, err := o.keyring()
