@@ -6,7 +6,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// An answer to a POST.
+// An answer is the body of the response to a POST.
 type answer struct {
 	Success     bool   `json:"success"`
 	DryRun      bool   `json:"dry_run,omitempty"`
@@ -15,6 +15,7 @@ type answer struct {
 	Timestamp   int64  `json:"timestamp"` // milliseconds
 }
 
+// A count is how many entries were removed, or would be.
 type count struct {
 	RedisEntries  int64   `json:"redis_entries"`
 	MemoryEntries *int64  `json:"memory_entries,omitempty"` // in memory mode
@@ -32,6 +33,7 @@ func (h *handler) counted(n int64, complete bool, confirmed *bool) *count {
 	return c
 }
 
+// removed is the number of entries, in either mode.
 func (c *count) removed() int64 {
 	if c.MemoryEntries != nil {
 		return *c.MemoryEntries

@@ -10,15 +10,15 @@ import (
 // maxSending is how many requests run at once, while the front end answers.
 const maxSending = 4
 
-// A backlog is the state of a Revalidator: the targets to deliver, when the next one may be sent, and the counts of the others. It has no
-// goroutine and sends nothing. Its methods may be called by many goroutines at once.
+// A backlog is the state of a Revalidator: which targets wait, when the next one may be sent, and what became of the others. It has no goroutine
+// and sends nothing. Many goroutines may call its methods at once.
 type backlog struct {
 	giveUpAfter time.Duration
 
 	mu      sync.Mutex
 	closing bool // no new targets; guarded by mu, as all below
 	waiting queue
-	sending int
+	sending int // the number of requests that run now
 	pace    pace
 	stats   RevalidatorStats
 	news    news
@@ -41,7 +41,10 @@ func (b *backlog) add(targets []Target) {
 		case b.closing:
 			b.lose(d, errors.New("the revalidator is closed"))
 		case same != nil:
-			// A target that is being sent is not found here: the front end may have read its sources before this invalidation.
+			// A target that is being sent is not in the queue, and so is queued a second time. One request would not be enough:
+			//  1. The request arrives, and the front end reads its source.
+			//  2. The source changes, and its invalidation comes here.
+			//  3. The request ends. The front end caches the page of step 1.
 			same.asked = now
 			b.stats.Coalesced++
 		case b.waiting.full(target):
@@ -52,9 +55,10 @@ func (b *backlog) add(targets []Target) {
 	}
 }
 
-// crowd replaces all waiting targets within the tag of a new target by that tag. It is called with mu held.
+// crowd queues a target when the queue is full. The target's Within tag takes the place of the target, and of all waiting targets within that tag.
+// A target without Within takes one of the additional places. It is called with mu held.
 func (b *backlog) crowd(d *delivery) {
-	if d.target.Within == "" { // it may cover other targets itself, as a category does
+	if d.target.Within == "" { // other targets may be within this one, as keys are within a category
 		if b.waiting.fullBeyond(d.target) {
 			b.lose(d, errors.New("the queue is full"))
 			return
@@ -79,13 +83,14 @@ func (b *backlog) crowd(d *delivery) {
 	b.waiting.push(d)
 }
 
-// lose counts a lost target. It is logged later. It is called with mu held.
+// lose counts a lost target, for Stats and for the next log line. It is called with mu held.
 func (b *backlog) lose(d *delivery, cause error) {
 	b.stats.Lost++
 	b.news.lose(d, cause)
 }
 
-// next removes the target that is to be sent now. If there is none, it returns how long to wait, and whether the backlog is closed and empty.
+// next removes the next target from the queue. The caller sends it and then calls finish. If no target may be sent now, d is nil, and next returns
+// how long to wait. done reports whether the backlog is closed, and all targets are delivered or lost.
 func (b *backlog) next() (d *delivery, wait time.Duration, done bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +102,7 @@ func (b *backlog) next() (d *delivery, wait time.Duration, done bool) {
 		room = 1 // one request at a time to a front end that fails
 	}
 	if b.sending >= room || b.waiting.len() == 0 {
-		return nil, time.Hour, false // the end of a request wakes the loop, and so does Send
+		return nil, time.Hour, false // the loop is woken earlier: by the end of a request, and by Send
 	}
 	now := time.Now()
 	if wait := max(b.pace.pause.Sub(now), b.waiting.due().Sub(now)); wait > 0 {
@@ -130,14 +135,14 @@ func (b *backlog) finish(d *delivery, f *failure) {
 	}
 }
 
-// retry queues a target again whose request has failed. It is called with mu held.
+// retry puts a target back into the queue after its request has failed, or gives it up. It is called with mu held.
 func (b *backlog) retry(d *delivery, f *failure, now time.Time) {
 	patience := b.giveUpAfter
 	if f.brief {
 		patience = min(briefly, patience)
 	}
 	switch {
-	case b.waiting.find(d.target) != nil: // queued again in the meantime
+	case b.waiting.find(d.target) != nil: // invalidated again during the request: see add
 		b.stats.Coalesced++
 	case now.Sub(d.asked) >= patience:
 		b.lose(d, fmt.Errorf("given up after %v: %s", patience, f.text))
@@ -149,7 +154,7 @@ func (b *backlog) retry(d *delivery, f *failure, now time.Time) {
 // briefly is how long a target is retried after responses that another service may send during a deployment of the front end.
 const briefly = time.Minute
 
-// close refuses new targets. There may be little time: targets that wait after a failure are sent now.
+// close refuses new targets. The process may end soon, so targets that wait after a failure are due now.
 func (b *backlog) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -180,7 +185,7 @@ func (b *backlog) counts() RevalidatorStats {
 	return s
 }
 
-// takeNews returns what is to be logged now, and the time until there is more, 0 if there is nothing: see news.take.
+// takeNews is news.take, under the lock.
 func (b *backlog) takeNews(last bool) (due news, later time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -11,11 +11,11 @@ import (
 
 // matched counts what a selection would invalidate, until ctx ends.
 func (h *handler) matched(ctx context.Context, who visitor, s selection) (*count, *problem) {
-	patterns := []aside.Pattern{s.pattern} // the zero one, of everything, for tags and everything
+	patterns := []aside.Pattern{s.pattern} // for tags and for everything: the zero pattern matches all keys
 	counts := func(aside.KeyInfo) bool { return true }
 	switch s.kind {
 	case byCategory:
-		patterns = []aside.Pattern{s.category.Match(aside.Wildcard), s.category.Match()} // the latter of the key without parts
+		patterns = []aside.Pattern{s.category.Match(aside.Wildcard), s.category.Match()} // the second matches the key without parts
 	case byKeys:
 		patterns = patterns[:0]
 		var texts []string
@@ -32,7 +32,7 @@ func (h *handler) matched(ctx context.Context, who visitor, s selection) (*count
 		}
 		counts = func(info aside.KeyInfo) bool {
 			found := wanted[info.Key]
-			delete(wanted, info.Key) // Redis may show it again
+			delete(wanted, info.Key) // SCAN may return a key twice
 			return found
 		}
 	case byTags:

@@ -11,14 +11,14 @@ import (
 // A failure says why a request to a front end was not acknowledged.
 type failure struct {
 	text  string
-	final bool          // a retry would fail in the same way
-	brief bool          // another service may have answered during a deployment: retry for briefly
+	final bool          // a retry would fail in the same way: the target is lost
+	brief bool          // another service may have answered during a deployment: the target is retried for a minute
 	after time.Duration // the response's Retry-After
 }
 
-// failureOf returns nil for a response that acknowledges a target.
+// failureOf returns why a response does not acknowledge its target, or nil if it does. It uses the status alone, since the body may be anything.
 func failureOf(resp *http.Response) *failure {
-	answers := strings.TrimSpace("it answers " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)) // its own words may be anything
+	answers := strings.TrimSpace("it answers " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode))
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
 		return nil
@@ -31,7 +31,7 @@ func failureOf(resp *http.Response) *failure {
 	}
 }
 
-// unready are the statuses of proxies, and of front ends without their configuration.
+// unready are statuses that a proxy sends for a front end that is being deployed, or the front end without its configuration.
 var unready = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest}
 
 // retryAfter parses a Retry-After header, in seconds or as a date.

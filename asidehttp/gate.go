@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A gate checks keys and rates of requests.
+// A gate admits requests: it checks their keys, their rates and their scopes.
 type gate struct {
 	keys  *keyring
 	limit *limiter
@@ -17,7 +17,7 @@ type gate struct {
 
 	audits *audits
 
-	*noted // as in shared
+	*noted // all handlers of a cache share it
 }
 
 func newGate(o Options) *gate {
@@ -41,7 +41,8 @@ type visitor struct {
 	addr netip.Addr
 }
 
-// guard checks the key first, which takes one hash, and then the rate: requests without a valid key use up nothing of a key's allowance.
+// guard returns a handler that calls next for admitted requests. It checks the key first, which takes one hash, and then the rate. So requests
+// without a valid key use up nothing of a key's allowance.
 func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *problem) http.Handler {
 	serve := func(w http.ResponseWriter, r *http.Request) *problem {
 		addr := g.limit.client(r)
@@ -79,7 +80,7 @@ func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *pro
 	})
 }
 
-// allow returns a problem if a key lacks the wanted scopes.
+// allow returns a problem if a key lacks one of the wanted scopes, and logs it at most every ten seconds for each key.
 func (g *gate) allow(w http.ResponseWriter, who visitor, wanted scopes) *problem {
 	if who.may&wanted == wanted {
 		return nil
@@ -92,7 +93,7 @@ func (g *gate) allow(w http.ResponseWriter, who visitor, wanted scopes) *problem
 	return newProblem(http.StatusForbidden, "this key lacks the scope %q: send one that has it", scope)
 }
 
-// refuse logs a request without a valid key, at most every ten seconds: many requests must not fill the log.
+// refuse logs a request without a valid key. It logs at most every ten seconds, so that many requests do not fill the log.
 func (g *gate) refuse(client netip.Addr) {
 	if n, due := g.refused.Count(); due {
 		g.log.Warn("asidehttp: refused: no valid key", "client", client.String(), "requests", n)

@@ -32,8 +32,8 @@ import (
 // background. confirmed says whether Redis has acknowledged the invalidation; otherwise it is retried until it has.
 //
 // A dry run has "dry_run":true and "matched" instead of "invalidated", and needs ScopeRead too, since it shows what a listing shows. Two
-// requests count at a time, one of each key, for 4 s at most, for a category twice as long. A dry run that takes longer than that, or than
-// wait, is not complete.
+// requests count at a time, one for each bearer key. Counting stops after 4 s, for a category after 8 s, and at the end of wait. A dry run
+// that is stopped is not complete.
 //
 // The server's WriteTimeout must be longer than wait. Its ReadTimeout bounds the time to read the body of a request with a valid key. A request
 // that is refused before its body is read is answered at once, and its connection is closed.
@@ -56,10 +56,11 @@ func AdminHandler(c *aside.Cache, o Options) http.Handler {
 	})
 }
 
+// A handler is what AdminHandler and Metrics have in common.
 type handler struct {
 	cache *aside.Cache
 	gate  *gate
-	turns *turns // as in shared
+	turns *turns // all handlers of a cache share them
 }
 
 func newHandler(c *aside.Cache, o Options) *handler {

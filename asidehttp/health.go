@@ -28,7 +28,7 @@ func Health(c *aside.Cache, o HealthOptions) http.Handler {
 			return
 		}
 		health, status := c.Health(), http.StatusOK
-		_, closed := c.Invalidate(r.Context()) // of no key: it only says whether it could
+		_, closed := c.Invalidate(r.Context()) // without keys: reports only whether the cache is closed
 		if closed != nil || o.FailDegraded && health.State == aside.StateDegraded {
 			status = http.StatusServiceUnavailable
 		}

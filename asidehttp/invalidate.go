@@ -8,6 +8,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
+// post answers a POST.
 func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *problem {
 	if p := h.gate.allow(w, who, mayInvalidate); p != nil {
 		return p
@@ -24,6 +25,7 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 	return p
 }
 
+// carryOut checks the scopes that an order needs, and invalidates its selection, or counts it for a dry run.
 func (h *handler) carryOut(w http.ResponseWriter, r *http.Request, who visitor, o order) *problem {
 	if o.dryRun { // its response shows what a listing shows
 		if p := h.gate.allow(w, who, mayRead); p != nil {

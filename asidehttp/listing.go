@@ -7,7 +7,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// keys are the cached keys that match a pattern.
+// keys is the part of a response that lists the cached keys of a pattern.
 type keys struct {
 	TotalKeys int64    `json:"total_keys"`
 	Pattern   string   `json:"pattern"`
@@ -16,9 +16,10 @@ type keys struct {
 	Error     string   `json:"error,omitempty"`
 }
 
+// list lists the first keys of a pattern, and counts all of them.
 func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) *keys {
 	const most = 100
-	list := &keys{Pattern: pattern.String(), Keys: []string{}} // [] and not null
+	list := &keys{Pattern: pattern.String(), Keys: []string{}} // [] in JSON, and not null
 	waiting, cancel := context.WithTimeout(ctx, defaultWait)
 	defer cancel()
 	err := h.count(ctx, waiting, who, pattern, func(info aside.KeyInfo) bool {
@@ -34,7 +35,8 @@ func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) 
 	return list
 }
 
-// count counts the cached entries of a pattern until ctx or its turn ends. It waits for its turn until waiting ends.
+// count adds to n the cached entries of a pattern for which counts returns true, until ctx or its turn ends. It waits for its turn until waiting
+// ends.
 func (h *handler) count(ctx, waiting context.Context, who visitor, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
 	end, err := h.turns.take(waiting, who.sum)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 //	 "redis":{"total_keys":3,"pattern":"models:*","keys":["models:all:all",…],"complete":true}}
 //
 // It needs a key with ScopeRead. "keys" has at most 100 keys. Counting scans Redis in small portions, for 4 s at most. Two requests to all
-// handlers of the cache count at a time, one of each key; others wait for their turn, 5 s at most. "complete" is false if that was not enough,
-// or if Redis failed, and "error" then says why. The server's WriteTimeout must be longer than both together. In memory mode "memory" replaces
-// "redis". AdminHandler serves the same, with ?metrics=true.
+// handlers of the cache count at a time, one for each bearer key. Other requests wait for their turn, 5 s at most. "complete" is false if a
+// request got no turn or was stopped, or if Redis failed; "error" then says why. The server's WriteTimeout must be longer than 9 s. In memory
+// mode "memory" replaces "redis". AdminHandler serves the same, with ?metrics=true.
 func Metrics(c *aside.Cache, o Options) http.Handler {
 	h := newHandler(c, o)
 	return h.gate.guard(func(w http.ResponseWriter, r *http.Request, who visitor) *problem {
@@ -28,7 +28,7 @@ func Metrics(c *aside.Cache, o Options) http.Handler {
 
 func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// show answers with the metrics. If explicit is set, the query must have metrics=true.
+// show answers with the metrics. If explicit is set, the query must have metrics=true, as that of AdminHandler.
 func (h *handler) show(w http.ResponseWriter, r *http.Request, who visitor, explicit bool) *problem {
 	if p := h.gate.allow(w, who, mayRead); p != nil {
 		return p

@@ -5,21 +5,23 @@ import (
 	"time"
 )
 
-// news collects what a Revalidator is to log. It is not logged under the lock, where a slow handler would block all callers, and not for each
-// target. Its fields are guarded by the lock.
+// news collects what a Revalidator will log: not one line for each target, and no line under the lock of the backlog, where a slow handler would
+// block all callers. The lock guards it.
 type news struct {
-	lost     int // targets
-	tags     []string
-	paths    []string // the first of them
-	cause    error    // of the first
-	attempts int      // of the first
-	failing  string   // why the front end has begun to fail
-	lostAt   time.Time
-	failedAt time.Time // when the last lines were written
+	lost     int       // the number of targets lost since the last line about losses
+	tags     []string  // the first of these targets
+	paths    []string  // the first of these targets
+	cause    error     // why the first of these targets was lost
+	attempts int       // the requests for the first of these targets
+	lostAt   time.Time // of the last line about losses
+	failing  string    // why the front end has begun to fail; empty without news
+	failedAt time.Time // of the last line about a front end that fails
 }
 
-const newsPause = 10 * time.Second // between two lines of a kind
+// newsPause is the time between two lines of a kind.
+const newsPause = 10 * time.Second
 
+// lose adds a lost target to the next line.
 func (n *news) lose(d *delivery, cause error) {
 	if n.lost++; n.lost == 1 {
 		n.cause, n.attempts = cause, d.attempts
@@ -35,8 +37,8 @@ func (n *news) lose(d *delivery, cause error) {
 	}
 }
 
-// take removes the news that are due: each kind of line once in newsPause, unless it is the last time. It returns the time until more are due, 0
-// if there are none.
+// take returns the news to log now, and removes them. Each kind of line is due once in newsPause; the last call returns all losses at once. later is
+// the time until the remaining losses are due, or 0 if there are none.
 func (n *news) take(now time.Time, last bool) (due news, later time.Duration) {
 	wait := n.lostAt.Add(newsPause).Sub(now)
 	switch {
@@ -50,10 +52,11 @@ func (n *news) take(now time.Time, last bool) (due news, later time.Duration) {
 	if n.failing != "" && now.Sub(n.failedAt) >= newsPause {
 		due.failing, n.failedAt = n.failing, now
 	}
-	n.failing = "" // a short failure some seconds ago is not logged later
+	n.failing = "" // a failure that was not due is dropped: logged later, it would not be news
 	return due, later
 }
 
+// log writes a line for each kind of news.
 func (n *news) log(logger *slog.Logger) {
 	if n.failing != "" {
 		logger.Warn("asidehttp: revalidation requests failing, will retry", "error", n.failing)

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// A pace says when requests may be sent to a front end that fails: each failure in a row doubles the pause. A backlog has one, and its lock
-// guards it.
+// A pace says when requests may be sent to a front end that fails. Each failure in a row doubles the pause before the next request. The lock of
+// the backlog guards it.
 type pace struct {
 	least, most time.Duration // RevalidatorOptions.Backoff and MaxBackoff
 	failures    int           // in a row
-	pause       time.Time     // its end: nothing is sent before
+	pause       time.Time     // no request is sent before this time
 	succeeded   time.Time     // the last time that a target was delivered
 }
 
@@ -20,11 +20,15 @@ func (p *pace) failing() bool { return p.failures > 0 }
 // succeed notes that a target was delivered, which ends the pause.
 func (p *pace) succeed(now time.Time) { p.failures, p.pause, p.succeeded = 0, time.Time{}, now }
 
-// fail notes a failed request. It sets the end of the pause for all targets, and when this one is due again.
+// fail notes a failed request. It sets the pause before any request, and when the target of this one is due again.
 func (p *pace) fail(d *delivery, f *failure, now time.Time) {
-	// If a target fails again, and others were delivered in between, the front end refuses this target alone.
+	// The front end refuses this target alone if the target fails again, and others were delivered in between. Then the others need no pause.
 	alone := d.attempts > 1 && p.succeeded.After(d.failed) && f.after == 0
-	if !alone && !now.Before(p.pause) { // a request that began before the last failure is not a further failure
+	// Requests that ran at once fail at once, and count as one failure:
+	//  1. Several requests are sent.
+	//  2. The front end becomes unavailable. The first request fails, and starts the pause.
+	//  3. The others fail during that pause. They show nothing new, and do not double it.
+	if !alone && !now.Before(p.pause) {
 		p.failures++
 		p.pause = now.Add(min(max(p.backoff(p.failures), f.after), p.most))
 	}

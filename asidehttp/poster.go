@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A poster sends targets to a front end. A Revalidator holds only its method, so that neither fmt nor reflection finds the secret or the URL in a
-// Revalidator.
+// A poster sends targets to a front end, one request each. A Revalidator holds only its method, so that neither fmt nor reflection finds the
+// secret or the URL in a Revalidator.
 type poster struct {
 	url     *url.URL
 	query   bool
@@ -23,7 +23,7 @@ type poster struct {
 	redact  redactor
 }
 
-// newPoster returns a poster, and what closes its idle connections.
+// newPoster returns a poster, and a function that closes its idle connections.
 func newPoster(o RevalidatorOptions, to *url.URL) (p *poster, closeIdle func()) {
 	closeIdle = func() {}
 	client := http.Client{}
@@ -32,7 +32,7 @@ func newPoster(o RevalidatorOptions, to *url.URL) (p *poster, closeIdle func()) 
 	} else {
 		client.Transport, closeIdle = ownTransport()
 	}
-	// Go takes Authorization off a request that is redirected to another host, but no header of ours.
+	// net/http removes Authorization from a request that is redirected to another host, but not the header with the secret.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	secret := o.Secret.Reveal()
 	return &poster{
@@ -44,7 +44,8 @@ func newPoster(o RevalidatorOptions, to *url.URL) (p *poster, closeIdle func()) 
 // maxAnswerHead bounds the status line and the header of a response. Only the status is used.
 const maxAnswerHead = 64 << 10
 
-// ownTransport returns the transport of a Revalidator without a Client. If the program has replaced http.DefaultTransport, that is used.
+// ownTransport returns the transport of a Revalidator without a Client. If the program has replaced
+// http.DefaultTransport by a type of its own, it returns that one.
 func ownTransport() (transport http.RoundTripper, closeIdle func()) {
 	shared, ok := http.DefaultTransport.(*http.Transport)
 	if !ok || shared == nil {
@@ -60,7 +61,7 @@ func ownTransport() (transport http.RoundTripper, closeIdle func()) {
 // heedWait is how long a Client may take to return after the end of its request.
 const heedWait = 100 * time.Millisecond
 
-// send is post for a Client that may panic, end its goroutine, or ignore the end of its request.
+// send is post with a timeout, which holds for a Client that ignores it too. A Client may also panic, or end its goroutine.
 func (p *poster) send(ctx context.Context, target Target) *failure {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -99,12 +100,13 @@ func (p *poster) post(ctx context.Context, target Target) *failure {
 		return &failure{text: p.redact.cause(err)}
 	}
 	defer resp.Body.Close()
-	if _, err := io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) { // so that the connection can be used again
+	if _, err := io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) { // a connection can be used again once its response is read
 		return &failure{text: p.redact.cause(err)}
 	}
 	return failureOf(resp)
 }
 
+// request makes the request for a target.
 func (p *poster) request(ctx context.Context, target Target) (*http.Request, error) {
 	name, value := "tag", target.Tag
 	if target.Path != "" {
@@ -117,7 +119,7 @@ func (p *poster) request(ctx context.Context, target Target) (*http.Request, err
 		query.Set(name, value)
 		to.RawQuery = query.Encode()
 	} else {
-		body, _ = json.Marshal(map[string]string{name: value}) // texts always encode
+		body, _ = json.Marshal(map[string]string{name: value}) // a map of strings has no encoding error
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 // A problem is a response that refuses a request, in the form of RFC 9457.
 type problem struct {
 	status   int
-	detail   string        // what to send instead
-	bodyRead bool          // to its end
+	detail   string        // what is wrong, and what to send instead
+	bodyRead bool          // whether the body of the request was read to its end
 	after    time.Duration // the time until a retry; 0 if a retry would not help
 }
 
@@ -59,6 +59,7 @@ func problemOf(err error) *problem {
 	return newProblem(http.StatusServiceUnavailable, "the cache is closed: this server is stopping, ask another one")
 }
 
+// message returns the text of an error for a client.
 func message(err error) string {
 	if own := (*aside.Error)(nil); errors.As(err, &own) {
 		return own.Message

@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	mostNamed  = 10  // names in a line
-	mostOfName = 128 // bytes of each
+	mostNamed  = 10  // names in a log line
+	mostOfName = 128 // bytes of each name
 )
 
-// quoted is a list of names in a log line: a JSON list with every handler. slog's TextHandler would write [a b] for one name and for two.
-// Control characters are escaped, also those that encoding/json does not escape.
+// quoted is a list of names in a log line. Every slog handler writes it as a JSON list: the TextHandler would write [a b] for one name "a b" and
+// for two names. Control characters are escaped, also those that encoding/json does not escape.
 type quoted []string
 
 // String is the list in JSON.
@@ -28,7 +28,7 @@ func (q quoted) MarshalText() ([]byte, error) {
 	return []byte(logs.Escape(string(text))), err
 }
 
-// MarshalJSON makes a JSONHandler write a list, and not a string.
+// MarshalJSON is for slog's JSONHandler, which would otherwise write MarshalText as a string.
 func (q quoted) MarshalJSON() ([]byte, error) { return q.MarshalText() }
 
 // shortened shortens a name for the log.

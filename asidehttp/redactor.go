@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// A redactor takes secrets out of the errors of a client. It is the list of texts that no message may contain, the longest first.
+// A redactor removes secrets from the errors of a Client. It is the list of texts that no message may contain, the longest first.
 type redactor []string
 
-// newRedactor returns the redactor of a secret and of a URL, which may contain another one.
+// newRedactor returns the redactor of a secret and of a URL. The URL may contain a token.
 func newRedactor(secret string, u *url.URL) redactor {
 	private := redactor{secret, u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery}
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		_, value, _ := strings.Cut(pair, "=")
 		plain, _ := url.QueryUnescape(value)
-		private = append(private, value, plain, url.QueryEscape(plain)) // the last is how it is sent beside a target
+		private = append(private, value, plain, url.QueryEscape(plain)) // the last is the form in which a Revalidator with Query sends it
 	}
-	private = slices.DeleteFunc(private, func(text string) bool { return len(text) < 4 }) // those are in every message
+	private = slices.DeleteFunc(private, func(text string) bool { return len(text) < 4 }) // so short a text occurs in any message
 	slices.SortFunc(private, func(a, b string) int { return len(b) - len(a) })
 	return private
 }
@@ -27,8 +27,8 @@ func newRedactor(secret string, u *url.URL) redactor {
 // maxCause bounds the text of an error, in bytes.
 const maxCause = 256
 
-// cause returns the text of a client's error, without the URL, which may contain a secret, and without data of the front end: net/http quotes it
-// at any length, and it may contain the URL too.
+// cause returns the text of a Client's error. It leaves out the URL, which may contain a secret. It leaves out data of the front end too, which
+// net/http quotes at any length, and which may contain the URL.
 func (r redactor) cause(err error) string {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		err = wrapped.Err

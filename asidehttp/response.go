@@ -6,31 +6,32 @@ import (
 	"time"
 )
 
+// write sends a response with a JSON body.
 func write(w http.ResponseWriter, status int, kind string, body any) {
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(status)
 	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // it is not HTML, and says so
-	_ = e.Encode(body)     // an error means that the client has gone
+	e.SetEscapeHTML(false) // Content-Type and nosniff say that it is not HTML
+	_ = e.Encode(body)     // an error means that the client has closed the connection
 }
 
-// harden sets the headers of every response: it must not be stored, and its type must not be guessed.
+// harden sets the headers of every response. They forbid storing it, and guessing its type.
 func harden(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 }
 
-// goodbye is how long further bytes of a client are discarded after its response. If the connection were closed while the client still sends, the
-// response could be lost.
+// goodbye is how long further bytes of a client are discarded after its response. The response could be lost if the connection were closed while
+// the client still sends.
 const goodbye = 500 * time.Millisecond
 
-// leaveBody makes net/http send a response without reading the body of the request first, which it does to keep the connection. A client that
-// sends the body slowly would otherwise get its response only at the server's ReadTimeout, and would hold a connection without a valid key.
-// The connection is closed afterwards. Over HTTP/2 the body is a stream of its own, which net/http ends by itself.
+// leaveBody makes net/http send the response at once, and close the connection after it. By default net/http reads the body of the request before
+// the response, to keep the connection. A client without a valid key could then hold a connection until the server's ReadTimeout, by sending its
+// body slowly. Over HTTP/2 net/http ends the stream of the body by itself.
 func leaveBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor > 1 {
 		return
 	}
 	w.Header().Set("Connection", "close")
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(goodbye)) // a ResponseWriter of the program may have no deadline
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(goodbye)) // fails for a ResponseWriter of the program without deadlines
 }

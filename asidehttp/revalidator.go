@@ -10,7 +10,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// A Revalidator sends invalidations to a web front end that caches pages: by the convention of Next.js, whose route handler calls
+// A Revalidator sends invalidations to a web front end that caches pages. It follows the convention of Next.js, whose route handler calls
 // revalidateTag or revalidatePath.
 //
 //	r, err := asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret("https://www.example.com/api/revalidate"), Secret: secret})
@@ -21,12 +21,12 @@ import (
 // many goroutines at once.
 type Revalidator struct {
 	o         RevalidatorOptions
-	deliver   func(context.Context, Target) *failure
+	deliver   func(context.Context, Target) *failure // sends one request; nil once it is acknowledged
 	closeIdle func()
 	backlog   *backlog
-	wake      chan struct{}
-	ended     chan struct{} // closed when the loop has returned
-	stop      context.CancelFunc
+	wake      chan struct{}      // wakes the loop
+	ended     chan struct{}      // closed when the loop has returned
+	stop      context.CancelFunc // ends the loop and its requests
 }
 
 // Format does not write the secret, whatever the verb.
@@ -71,7 +71,7 @@ func (r *Revalidator) Notify(invalidation aside.Invalidation) { r.Send(r.o.Map(i
 func (r *Revalidator) Send(targets ...Target) {
 	r.backlog.add(targets)
 	select {
-	case <-r.ended: // the loop, which reports losses, has ended
+	case <-r.ended: // there is no loop to log losses
 		r.report(false)
 	default:
 		r.signal()
@@ -81,8 +81,8 @@ func (r *Revalidator) Send(targets ...Target) {
 // Stats returns the current counts.
 func (r *Revalidator) Stats() RevalidatorStats { return r.backlog.counts() }
 
-// Close refuses new targets, and waits until the waiting ones are delivered or lost, or until ctx ends. Targets that are left then are lost, and
-// Close returns an error. Close the cache first. Close may be called more than once.
+// Close refuses new targets, and waits until the waiting ones are delivered or lost, or until ctx ends. The remaining targets are
+// then lost, and Close returns an error. Close the cache first. Close may be called more than once.
 func (r *Revalidator) Close(ctx context.Context) error {
 	r.backlog.close()
 	r.signal()
@@ -131,14 +131,15 @@ func (r *Revalidator) run(ctx context.Context) {
 		case <-r.wake:
 		case <-timer.C:
 		case <-ctx.Done():
-			sends.Wait() // the sends end with ctx, and queue their targets again
+			// The requests end with ctx, and put their targets back into the queue. abandon comes after that, or it would miss these targets.
+			sends.Wait()
 			r.backlog.abandon(ctx.Err())
 			return
 		}
 	}
 }
 
-// begin starts to send the targets that are due, and returns how long to wait for the next one.
+// begin starts a request for each target that may be sent now. It returns how long to wait for the next one, and whether all targets are done.
 func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next time.Duration, done bool) {
 	for {
 		d, wait, done := r.backlog.next()
@@ -152,7 +153,7 @@ func (r *Revalidator) begin(ctx context.Context, sends *sync.WaitGroup) (next ti
 	}
 }
 
-// report logs what is to be logged now, and returns the time until the next report, 0 if there is none.
+// report logs the news that are due, and returns the time until more are due, or 0 if there are none.
 func (r *Revalidator) report(last bool) (later time.Duration) {
 	due, later := r.backlog.takeNews(last)
 	due.log(r.o.Logger)

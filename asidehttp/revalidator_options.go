@@ -37,13 +37,13 @@ type RevalidatorOptions struct {
 	// Timeout bounds one request, to the end of its response. Default: 5 s.
 	Timeout time.Duration
 
-	// Queue bounds the number of waiting targets, and their names to 1 KiB for each. If the queue is full, the Within tag of a new target
-	// replaces all waiting targets within it. There are 256 more places for such tags, and for targets without Within. A target that finds no
-	// place is lost, which is logged and counted. Default: 10,000.
+	// Queue bounds the number of waiting targets, and the length of their names to 1 KiB for each place. If the queue is full, the Within tag
+	// of a new target replaces all waiting targets within it. There are 256 more places for such tags, and for targets without Within. A target
+	// without a place is lost, which is logged and counted. Default: 10,000.
 	Queue int
 
-	// Backoff is the pause after a failed request. It doubles with each consecutive failure up to MaxBackoff, and is shortened by a random
-	// part of up to a half. A longer Retry-After of a response counts instead, up to MaxBackoff. Defaults: 500 ms and 30 s.
+	// Backoff is the pause after a failed request. It doubles with each consecutive failure, up to MaxBackoff. Each pause is shortened at
+	// random, by up to a half. If a response has a longer Retry-After, that is the pause, up to MaxBackoff. Defaults: 500 ms and 30 s.
 	Backoff, MaxBackoff time.Duration
 
 	// GiveUpAfter is how long a target is retried after its last invalidation. A front end that is unavailable for less than that misses
@@ -51,8 +51,8 @@ type RevalidatorOptions struct {
 	// target is retried for a minute. Other responses from 400 to 499 are final, except 408, 425 and 429.
 	GiveUpAfter time.Duration
 
-	// Logger gets a line at level Error when targets are lost, with their number and the first of them, and a line at level Warn when the
-	// front end begins to fail. Each is logged at most once in ten seconds. Default: slog.Default().
+	// Logger gets a line at level Error when targets are lost, with their number and the first of them. It gets a line at level Warn when
+	// requests to the front end begin to fail. Each is logged at most once in ten seconds. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -80,7 +80,7 @@ func (o RevalidatorOptions) complete() (RevalidatorOptions, *url.URL, error) {
 	setDefault(&o.MaxBackoff, max(30*time.Second, o.Backoff))
 	setDefault(&o.GiveUpAfter, 15*time.Minute)
 	setDefault(&o.Logger, slog.Default())
-	o.Logger = logs.Guard(o.Logger) // it is called on the goroutine that sends, and by Send
+	o.Logger = logs.Guard(o.Logger) // the loop and Send call it, and must not wait for its handler
 	if o.Map == nil {
 		o.Map = Tags
 	}
@@ -91,6 +91,7 @@ func (o RevalidatorOptions) complete() (RevalidatorOptions, *url.URL, error) {
 	return o, to, nil
 }
 
+// setDefault sets a field that is zero.
 func setDefault[T comparable](field *T, value T) {
 	if *field == *new(T) {
 		*field = value
@@ -108,7 +109,7 @@ func (o RevalidatorOptions) endpoint() (*url.URL, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		malformed = invalidOption("URL is malformed: write https://host/path, without a user")
 	}
-	if err == nil && o.Query { // invalid parts would be missing in the query that is sent
+	if err == nil && o.Query { // url.Query leaves out invalid parts, so that they would not be sent
 		if _, err := url.ParseQuery(u.RawQuery); err != nil {
 			query = invalidOption("URL has an invalid query: escape a semicolon as %%3B and a percent sign as %%25")
 		}
@@ -116,7 +117,7 @@ func (o RevalidatorOptions) endpoint() (*url.URL, error) {
 	return u, errors.Join(malformed, query)
 }
 
-// checkSecret returns an error if the secret, or the name of its header, would not arrive as it is.
+// checkSecret returns an error if HTTP would change or drop the secret or its header.
 func (o RevalidatorOptions) checkSecret() error {
 	var bad [3]error
 	if secret := o.Secret.Reveal(); secret != strings.TrimSpace(secret) {
@@ -133,6 +134,7 @@ func (o RevalidatorOptions) checkSecret() error {
 	return errors.Join(bad[:]...)
 }
 
+// checkLimits returns an error for each duration or number that is out of range.
 func (o RevalidatorOptions) checkLimits() error {
 	var bad [3]error
 	if o.Timeout < 0 || o.Backoff < 0 || o.GiveUpAfter < 0 {
@@ -147,19 +149,20 @@ func (o RevalidatorOptions) checkLimits() error {
 	return errors.Join(bad[:]...)
 }
 
-// notForSecrets are headers that HTTP, this package or intermediaries set: a secret in one of them would not arrive, or would be logged. A name
+// notForSecrets are headers that HTTP, this package or an intermediary sets. A secret in one of them would not arrive, or would be logged. A name
 // that ends with a hyphen is a prefix.
 var notForSecrets = []string{
 	"Accept-Encoding", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Date", "Expect", "Host", "Keep-Alive",
 	"Proxy-", "Range", "Referer", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
 	// of proxies
 	"Forwarded", "Forwarded-", "Via", "Client-Ip", "True-Client-Ip", "X-Forwarded-", "X-Original-", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
-	// of those who trace requests
+	// of tracing
 	"Baggage", "Traceparent", "Tracestate", "B3", "X-B3-", "X-Cloud-Trace-Context", "X-Correlation-Id", "X-Datadog-", "X-Request-Id", "X-Request-Start", "X-Trace-Id",
 	// of clouds and delivery networks
 	"Akamai-", "Cdn-Loop", "Cf-", "Fastly-", "Fly-", "X-Akamai-", "X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Arr-", "X-Azure-", "X-Envoy-", "X-Goog-Authenticated-", "X-Goog-Iap-", "X-Varnish",
 }
 
+// forSecrets reports whether a secret in such a header arrives.
 func forSecrets(header string) bool {
 	header = textproto.CanonicalMIMEHeaderKey(header)
 	return !slices.ContainsFunc(notForSecrets, func(name string) bool {

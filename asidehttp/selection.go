@@ -14,15 +14,15 @@ const everything = "all"
 
 // A selection is an order with the names resolved to the cache's types.
 type selection struct {
-	kind     string // everything, or a selector
+	kind     string // everything, or a selector: it says which of the other fields is set
 	category *aside.Policy
 	pattern  aside.Pattern
 	keys     []aside.Key
-	policies []*aside.Policy // of the keys
+	policies []*aside.Policy // one for each of keys
 	tags     []string
 }
 
-// resolve resolves the names of an order.
+// resolve looks up the names of an order. A name that is unknown or invalid is a problem.
 func (h *handler) resolve(o order) (s selection, p *problem) {
 	known := policies(h.cache.Policies())
 	_, unusable := h.cache.Invalidate(context.Background()) // without keys: reports only whether the cache is usable
@@ -63,9 +63,10 @@ func (h *handler) resolve(o order) (s selection, p *problem) {
 	return s, p
 }
 
+// policies are the policies that a cache knows.
 type policies []aside.Policy
 
-// of returns one of the policies of a category.
+// of returns a policy of a category. An unknown category is a problem that names the known ones.
 func (known policies) of(category string) (*aside.Policy, *problem) {
 	var names []string
 	for i := range known {
@@ -81,7 +82,7 @@ func (known policies) of(category string) (*aside.Policy, *problem) {
 		quote(category), nearby.Names(category, names), everything)
 }
 
-// pattern parses a pattern, which must begin with a known category: another one is probably misspelt.
+// pattern parses a pattern. It must begin with a known category, since an unknown one is probably misspelt.
 func (known policies) pattern(text string) (aside.Pattern, *problem) {
 	pattern, err := aside.ParsePattern(text)
 	if err != nil {
