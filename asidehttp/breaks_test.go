@@ -29,7 +29,7 @@ func TestAConnectionThatBreaksTwiceInvalidatesOnlyWhatWasNamed(t *testing.T) {
 	bystander := connectedTo(t, server.Addr(), nil)
 	keep := aside.TTL.ModelsAll.Key("kept")
 	require.NoError(t, aside.Set(t.Context(), bystander, keep, "v"))
-	h := asidehttp.Handler(c, asidehttp.Options{
+	h := asidehttp.AdminHandler(c, asidehttp.Options{
 		Keys: []asidehttp.Key{
 			{Name: "one", Secret: aside.NewSecret(keyChange), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 			{Name: "two", Secret: aside.NewSecret(keyOld), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},

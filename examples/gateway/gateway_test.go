@@ -63,7 +63,7 @@ func start(t *testing.T) *running {
 	require.NoError(t, err)
 
 	run := &running{t: t, backend: b}
-	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.Handler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
+	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.AdminHandler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
 	srv := newServer(b, cache, admin, quiet)
 	srv.observe = func(s sample) {
 		run.mu.Lock()

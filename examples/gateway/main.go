@@ -136,7 +136,7 @@ func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 		Logger:  log,
 	}
 	return map[string]http.Handler{
-		"/api/cache/invalidate": asidehttp.Handler(cache, opts),
+		"/api/cache/invalidate": asidehttp.AdminHandler(cache, opts),
 		"/api/cache/metrics":    asidehttp.Metrics(cache, opts),
 		"/api/cache/health":     asidehttp.Health(cache, asidehttp.HealthOptions{}),
 	}
