@@ -25,8 +25,8 @@ import (
 	"github.com/gatewayz/aside/internal/near"
 )
 
-// A Cache keeps values in this process's memory, or in Redis where Options names one. Make it with New. All its methods,
-// and the functions that take one, may be used by many goroutines at once; on a nil cache they fail with an *Error.
+// A Cache holds values in the memory of this process and, with Options.Redis, in Redis. New makes a Cache. All its methods, and the functions
+// that take a Cache, may be used by many goroutines at once. On a nil Cache they fail with an *Error.
 //
 // Values are shared: all callers that hit a value in memory, or wait for the same load, get the same pointers, slices and
 // maps, and the cache may still be encoding them. Do not change a value that you got from a cache or gave to it.
@@ -60,8 +60,8 @@ func New(opts Options) (*Cache, error) {
 	if c.engine.Store != nil {
 		c.health.Ask(c.engine.Store.State)
 	}
-	if opts.Check.Share > 0 {
-		c.sampler.Start(sampler.Options{Share: opts.Check.Share, Within: opts.Check.Within, Rate: opts.Check.Rate}, c.engine, opts.Logger)
+	if opts.ConsistencyCheck.SampleRate > 0 {
+		c.sampler.Start(sampler.Options(opts.ConsistencyCheck), c.engine, opts.Logger)
 	}
 	return c, nil
 }
@@ -98,7 +98,7 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// String says where the cache keeps its values, and nothing secret.
+// String returns a summary of the options, without secrets.
 func (c *Cache) String() string {
 	if c == nil {
 		return "aside.Cache(nil)"
@@ -106,7 +106,7 @@ func (c *Cache) String() string {
 	return "aside.Cache{" + c.opts.String() + "}"
 }
 
-// Format writes String for every verb that prints a value, so that none shows a secret.
+// Format writes String for every verb, so that no verb prints a secret.
 func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // GetOrLoad returns the cached value of key, or loads and caches it. Concurrent misses of a key, in all processes that share the Redis, cause
@@ -140,7 +140,7 @@ func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.
 	return r.Value, err
 }
 
-// Lookup is GetOrLoad with a Result, which says where the value came from, how old it is, and why.
+// Lookup is GetOrLoad with a Result: the value with its status, its origin, its age, its TTL, and the reason of a miss.
 func Lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (Result[T], error) {
 	return lookup(ctx, c, key, load, opts)
 }
@@ -321,32 +321,32 @@ func newRequest[T any](ctx context.Context, c *Cache, key Key, opts []CallOption
 	return r, o, nil
 }
 
-// A Status says how a call was answered.
+// A Status is the kind of answer of a call.
 type Status string
 
 // The statuses of a Result.
 const (
 	StatusHit      Status = "hit"      // from the cache
 	StatusStale    Status = "stale"    // from the cache: the value is past its TTL, or Redis cannot confirm that it is current; see Reason
-	StatusMiss     Status = "miss"     // by a load, its own or a shared one
+	StatusMiss     Status = "miss"     // by a load, started by this call or joined by it
 	StatusFallback Status = "fallback" // by a load, because Redis was unavailable or failed
 )
 
-// A Tier says where a value came from.
+// A Tier is the origin of a value.
 type Tier string
 
 // The tiers of a Result.
 const (
 	TierMemory Tier = "memory" // this process's memory
-	TierRedis  Tier = "redis"
-	TierOrigin Tier = "origin" // the loader
+	TierRedis  Tier = "redis"  // Redis
+	TierOrigin Tier = "origin" // the loader: of this call, or of a load that the call has joined
 )
 
-// A Result is a value, and how the call got it.
+// A Result is a value, with the way in which the call got it.
 type Result[T any] struct {
 	Value  T
-	Status Status
-	Tier   Tier
+	Status Status        // whether the call was a hit, and whether Redis has confirmed the value
+	Tier   Tier          // the origin of the value
 	Age    time.Duration // since the start of the load that made the value
 	TTL    time.Duration // how long the value may still be served; 0 if it is not stored
 	Reason string        // why the call was not an L1 hit, such as "expired" or "invalidated by a tag or its category"; for people, do not parse it

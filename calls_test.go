@@ -122,18 +122,18 @@ func TestALoadIsOneThing(t *testing.T) {
 	c := memoryCache(t)
 	p := &aside.Policy{Category: "identity", TTL: time.Hour}
 	_, err := aside.GetOrLoad(t.Context(), c, p.Key(1), func(ctx context.Context) (int, error) {
-		first, second := aside.Loading(ctx), aside.Loading(ctx)
+		first, second := aside.CurrentLoad(ctx), aside.CurrentLoad(ctx)
 		if first != second {
 			return 0, errors.New("two handles of one load")
 		}
-		if aside.Loading(ctx).Of(p.Key(1)) != aside.Loading(ctx) {
+		if aside.CurrentLoad(ctx).Of(p.Key(1)) != aside.CurrentLoad(ctx) {
 			return 0, errors.New("the share of one key is another handle")
 		}
 		return 1, nil
 	})
 	require.NoError(t, err)
 	_, err = aside.GetOrLoadMany(t.Context(), c, []int{2, 3}, func(id int) aside.Key { return p.Key(id) }, func(ctx context.Context, ids []int) (map[int]int, error) {
-		l := aside.Loading(ctx)
+		l := aside.CurrentLoad(ctx)
 		if first, second := l.Of(p.Key(2)), l.Of(p.Key(2)); first != second {
 			return nil, errors.New("two handles of one share")
 		}

@@ -11,11 +11,11 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// A Check is a consistency check: it compares a sample of hits with a fresh load, in the background. Metrics has its counters: Checked,
+// A ConsistencyCheck compares a sample of hits with a fresh load, in the background. Metrics has its counters: Checked,
 // Inconsistent, Unchecked and InconsistentPerMillion. It finds changes that were not invalidated, and invalidations that did not arrive. The
 // zero value checks nothing. The idea is that of Meta's Polaris.
 //
-// A value that differs is not inconsistent at once, since its invalidation may be on its way. It is inconsistent if after Within it is still
+// A value that differs is not inconsistent at once, since its invalidation may be on its way. It is inconsistent if after SettleTime it is still
 // served, was not replaced, and still differs from a fresh load. Then it is counted, and logged with its key at most once in ten seconds.
 // Nothing is invalidated, since the loader's source may lag behind. For a policy that relies on its TTL alone, the count shows how often it
 // serves old values.
@@ -27,31 +27,31 @@ import (
 // Callers are not delayed. Each check costs one loader call, on a context with the values of the sampled call, for the policy's LoadTimeout at
 // most; two checks run at once. A check runs only if MaxLoads leaves it a place, and is cancelled when a caller's load needs that place. Errors
 // and panics of the loader are not reported: the sample counts as unchecked. Loads and LoadErrors do not count checks.
-type Check struct {
-	// Share is the share of hits to sample, from 0 to 1: 0.01 is one in a hundred. Hits in memory and in Redis are sampled, if the call has a
-	// loader. Stale hits, and hits inside a check, are not. Default: 0, none.
-	Share float64
+type ConsistencyCheck struct {
+	// SampleRate is the share of hits to sample, from 0 to 1: 0.01 is one in a hundred. Hits in memory and in Redis are sampled, if the call has
+	// a loader. Stale hits, and hits inside a check, are not. Default: 0, none.
+	SampleRate float64
 
-	// Within is how long an invalidation may take. Default: 10 s.
-	Within time.Duration
+	// SettleTime is how long an invalidation may take to arrive. A difference that is gone by then is not counted. Default: 10 s.
+	SettleTime time.Duration
 
-	// Rate bounds how many checks begin in a second, and so the load on the source. Samples beyond it count as unchecked. Default: 10.
-	// Negative: no limit.
-	Rate float64
+	// MaxPerSecond bounds how many checks begin in a second in this process, and so how many loads they cost. Samples beyond it count as
+	// unchecked. Default: 10. Negative: no limit.
+	MaxPerSecond float64
 }
 
-func (k Check) withDefaults() (Check, []error) {
+func (k ConsistencyCheck) withDefaults() (ConsistencyCheck, []error) {
 	var errs []error
-	k.Within = min(cmp.Or(k.Within, 10*time.Second), engine.Longest)
-	k.Rate = cmp.Or(k.Rate, 10)
-	if !(k.Share >= 0 && k.Share <= 1) { // NaN too
-		errs = append(errs, invalidOption("Options.Check.Share is %v: set a share of the hits from 0, for none, to 1", k.Share))
+	k.SettleTime = min(cmp.Or(k.SettleTime, 10*time.Second), engine.Longest)
+	k.MaxPerSecond = cmp.Or(k.MaxPerSecond, 10)
+	if !(k.SampleRate >= 0 && k.SampleRate <= 1) { // NaN too
+		errs = append(errs, invalidOption("Options.ConsistencyCheck.SampleRate is %v: set a share of the hits from 0, for none, to 1", k.SampleRate))
 	}
-	if k.Within < 0 {
-		errs = append(errs, invalidOption("Options.Check.Within is %v: set a positive duration, or 0 for the default", k.Within))
+	if k.SettleTime < 0 {
+		errs = append(errs, invalidOption("Options.ConsistencyCheck.SettleTime is %v: set a positive duration, or 0 for the default", k.SettleTime))
 	}
-	if k.Rate != k.Rate {
-		errs = append(errs, invalidOption("Options.Check.Rate is %v: set checks a second, 0 for the default, or a negative number for no limit", k.Rate))
+	if k.MaxPerSecond != k.MaxPerSecond {
+		errs = append(errs, invalidOption("Options.ConsistencyCheck.MaxPerSecond is %v: set checks a second, 0 for the default, or a negative number for no limit", k.MaxPerSecond))
 	}
 	return k, errs
 }

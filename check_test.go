@@ -27,7 +27,7 @@ func TestACheckOfAValueThatIsGoneCountsAsConsistent(t *testing.T) {
 	p := aside.Policy{Category: "gone", TTL: time.Hour}
 	c, err := aside.New(aside.Options{
 		Redis: rueidis.ClientOption{InitAddress: []string{s.Addr()}}, Namespace: "ns", Logger: asidetest.Quiet(),
-		Check: aside.Check{Share: 1, Within: 1500 * time.Millisecond, Rate: -1}, Policies: []aside.Policy{p},
+		ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: 1500 * time.Millisecond, MaxPerSecond: -1}, Policies: []aside.Policy{p},
 	})
 	require.NoError(t, err)
 	defer c.Close()

@@ -33,7 +33,7 @@ func TestCloseWaitsForASetThatIsUnderWay(t *testing.T) {
 		c, err := aside.New(aside.Options{Logger: asidetest.Quiet()})
 		require.NoError(t, err)
 		codec := &slowCodec{make(chan struct{}), make(chan struct{})}
-		policy := aside.Policy{Name: "slow", Category: "slow", TTL: time.Hour, Codec: codec, Private: true}
+		policy := aside.Policy{Name: "slow", Category: "slow", TTL: time.Hour, Codec: codec, CloneOnRead: true}
 		set, closed := make(chan error, 1), make(chan struct{})
 		go func() { set <- aside.Set(t.Context(), c, policy.Key("a"), "v") }()
 		<-codec.began

@@ -22,7 +22,7 @@ var (
 	// to 1 KiB: other processes return ErrNotFound with that text, and without other wrapped errors. An error that wraps several errors, by
 	// errors.Join, two %w or a BatchError, is a failure even if ErrNotFound is among them, and so is a panic with ErrNotFound.
 	ErrNotFound = errors.New("aside: not found")
-	// ErrClosed is the error of every call on a closed cache.
+	// ErrClosed is the error of every call on a closed cache, and of calls that wait for a load while the cache is closed.
 	ErrClosed = errors.New("aside: cache is closed")
 )
 
@@ -34,7 +34,7 @@ func sound(err error) error {
 	})
 }
 
-// A Code says what kind of error an Error is.
+// A Code is the kind of an Error.
 type Code string
 
 // The codes of Error. Failures of Redis are errors of Keys and of Receipt.Replicated alone.

@@ -355,7 +355,7 @@ func ExampleCache_Health() {
 
 // A loader adapts how its own value is cached: here an answer that lacks something is kept for a minute, not for the hour of
 // a complete one.
-func ExampleLoading() {
+func ExampleCurrentLoad() {
 	ctx := context.Background()
 	c, err := aside.New(aside.Options{})
 	if err != nil {
@@ -366,7 +366,7 @@ func ExampleLoading() {
 	load := func(ctx context.Context) ([]string, error) {
 		models, missing := []string{"llama-3"}, []string{"an upstream that does not answer"}
 		if len(missing) > 0 {
-			aside.Loading(ctx).TTL(time.Minute)
+			aside.CurrentLoad(ctx).TTL(time.Minute)
 		}
 		return models, nil
 	}
@@ -540,11 +540,11 @@ func ExampleLoad_Tag() {
 	ctx := context.Background()
 	_, _ = aside.GetOrLoad(ctx, c, products.Key(7), func(ctx context.Context) (string, error) {
 		// The supplier is known only once the product is loaded.
-		aside.Loading(ctx).Tag("supplier 3")
+		aside.CurrentLoad(ctx).Tag("supplier 3")
 		return "a lamp", nil
 	})
 	receipt, _ := c.InvalidateTags(ctx, "supplier 3")
-	fmt.Println(receipt.Swept(ctx)) // waits until the memory is freed
+	fmt.Println(receipt.WaitCleanup(ctx)) // waits until the memory is freed
 	// Output: 1 <nil>
 }
 
@@ -561,9 +561,9 @@ func ExampleCache_InvalidateCategory() {
 	receipt, _ := c.InvalidateCategory(ctx, "products")
 	_, err := aside.Get[string](ctx, c, products.Key(7))
 	fmt.Println(err) // at once: the memory is given back in the background
-	fmt.Println(receipt.Swept(ctx))
+	fmt.Println(receipt.WaitCleanup(ctx))
 	receipt, _ = c.InvalidateAll(ctx)
-	fmt.Println(receipt.Swept(ctx))
+	fmt.Println(receipt.WaitCleanup(ctx))
 	// Output:
 	// aside: not cached
 	// 2 <nil>
@@ -580,10 +580,10 @@ func ExampleStrong() {
 	// Output: 250 <nil>
 }
 
-func ExamplePolicy_private() {
+func ExamplePolicy_cloneOnRead() {
 	c, _ := aside.New(aside.Options{})
 	defer c.Close()
-	limits := aside.Policy{Name: "limits", Category: "limits", TTL: time.Hour, Private: true}
+	limits := aside.Policy{Name: "limits", Category: "limits", TTL: time.Hour, CloneOnRead: true}
 	load := func(context.Context) (map[string]int, error) { return map[string]int{"rpm": 60}, nil }
 	mine, _ := aside.GetOrLoad(context.Background(), c, limits.Key("all"), load)
 	mine["rpm"] = 1000 // does not change other callers' copies
@@ -647,10 +647,10 @@ func ExampleCache_Keys() {
 	// Output: models:all:all 1h0m0s [catalogue]
 }
 
-func ExampleCheck() {
+func ExampleConsistencyCheck() {
 	c, err := aside.New(aside.Options{
-		Check:  aside.Check{Share: 1, Within: 10 * time.Millisecond}, // in production 0.01, and the default of 10 s
-		Logger: slog.New(slog.DiscardHandler),
+		ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: 10 * time.Millisecond}, // in production 0.01, and the default of 10 s
+		Logger:           slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		panic(err)

@@ -6,7 +6,7 @@ import (
 	"github.com/gatewayz/aside/internal/health"
 )
 
-// A State says whether a cache uses Redis.
+// A State is the state of a cache's use of Redis.
 type State string
 
 // The states of a cache.

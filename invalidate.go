@@ -16,7 +16,7 @@ import (
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// An Invalidation says what was invalidated. One of Keys, Category, Pattern, Tags and All is set.
+// An Invalidation describes a confirmed invalidation, for Options.OnInvalidated. One of Keys, Category, Pattern, Tags and All is set.
 type Invalidation struct {
 	Keys     []string  // as in Key.String
 	Category string    // a whole category
@@ -26,10 +26,10 @@ type Invalidation struct {
 	At       time.Time // when it was confirmed
 }
 
-// A Receipt says what an invalidation has done so far.
+// A Receipt is the result of an invalidation at its return, with methods that wait for the rest.
 type Receipt struct {
 	// Removed is how many values were removed before the call returned: from Redis, or in memory mode from memory. The values that
-	// InvalidateCategory, InvalidateTags and InvalidateAll invalidate are removed later: see Swept.
+	// InvalidateCategory, InvalidateTags and InvalidateAll invalidate are removed later: see WaitCleanup.
 	Removed int64
 	// Confirmed says whether Redis has acknowledged the invalidation for all keys. In memory mode it is always true. If it is false, the
 	// invalidation holds in this process, and is retried until Redis confirms it: see Wait.
@@ -75,20 +75,20 @@ func (r Receipt) Replicated(ctx context.Context, replicas int) error {
 	return err
 }
 
-// Swept waits until the memory of the invalidated values is freed, and returns how many values were removed. Invalidate and InvalidatePattern
-// remove values themselves, so after them Swept waits no longer than Wait. InvalidateCategory, InvalidateTags and InvalidateAll invalidate
+// WaitCleanup waits until the memory of the invalidated values is freed, and returns how many values were removed. Invalidate and InvalidatePattern
+// remove values themselves, so after them WaitCleanup waits no longer than Wait. InvalidateCategory, InvalidateTags and InvalidateAll invalidate
 // values at once, and a background cleanup removes them. Values that have expired or were replaced before are not counted, nor are values that
 // Invalidate could remove only after an outage. Concurrent invalidations of one tag, or of one pattern, can share one count; in memory
 // mode a value counts for the first of them.
 //
 // While 65,536 tags wait for the cleanup, the values of further tags are left to expire, and are not counted.
 //
-// If ctx ends first, Swept returns the number so far and ctx's error; if the cache is closed first, ErrClosed.
-func (r Receipt) Swept(ctx context.Context) (removed int64, err error) {
+// If ctx ends first, WaitCleanup returns the number so far and ctx's error; if the cache is closed first, ErrClosed.
+func (r Receipt) WaitCleanup(ctx context.Context) (removed int64, err error) {
 	if r.ticket == nil {
 		return r.Removed, nil
 	}
-	return r.ticket.Swept(ctx)
+	return r.ticket.WaitCleanup(ctx)
 }
 
 // Invalidate removes keys from the cache. When it returns, this process no longer serves older values. When the receipt is confirmed, no load

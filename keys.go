@@ -12,8 +12,8 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A Key names one cached value. Policy.Key makes it. Make a Key once to use it often: then a hit allocates nothing. The zero Key is invalid,
-// and so is a Key with a part that is neither a string nor an integer: every call refuses an invalid Key.
+// A Key names one cached value. Policy.Key makes it. If you use a Key often, make it once: a hit then allocates nothing. The zero Key is
+// invalid, and so is a Key with a part that is neither a string nor an integer. Every call with an invalid Key fails with CodeInvalidKey.
 type Key struct {
 	text   string
 	policy *Policy
@@ -38,9 +38,9 @@ func (k Key) Err() error {
 //
 //	aside.TTL.SessionsList.Key(c.HashID(user), "list", 50, 0)   // sessions:…:list:50:0
 //
-// A part is a string or an integer, or of a type based on one. Bytes with a meaning in Redis patterns, hash tags or keys, control characters,
-// and bytes that are not UTF-8 are percent-escaped, so that different strings never make the same key, and no string can pass for several
-// parts. An integer is written in decimal, and makes the same key as that text.
+// A part is a string or an integer, or of a type based on one. The bytes : * ? [ ] \ { } %, control characters, and bytes that are not UTF-8
+// are percent-escaped: a:b becomes a%3Ab. So different strings never make the same key, and no string can pass for several parts. An integer
+// is written in decimal: the integer 7 and the string "7" make the same key.
 //
 // The policy must not be changed afterwards: the key refers to it.
 func (p *Policy) Key(parts ...any) Key {
@@ -120,9 +120,9 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 	return key, nil
 }
 
-// HashID returns 16 characters for a user's id in keys: 96 bits of HMAC-SHA-256 under Options.Secret, in URL-safe base64. The same id and
-// secret give the same text in every process. Without a secret it is a plain hash: a reader of the keys can recover ids by hashing guesses.
-// The first use then logs one warning. On a nil cache HashID works without a secret.
+// HashID returns 16 characters that replace a user's id in keys: 96 bits of HMAC-SHA-256 with Options.Secret, in URL-safe base64. The same id
+// and secret give the same text in every process. Without a secret the text is a plain hash: somebody who can read the keys can find ids by
+// hashing guesses. The first call then logs a warning. On a nil cache HashID works without a secret.
 func (c *Cache) HashID(id string) string {
 	var sum []byte
 	if c == nil || c.opts.Secret.reveal == nil {

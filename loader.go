@@ -14,8 +14,8 @@ type ID interface {
 	~string | ~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64
 }
 
-// A Loader is a cache, a policy and a load function bound together. The key of an id is the policy's Key with the id as its
-// only part. Make it once, with NewLoader or NewBatchLoader; it may be used by many goroutines at once.
+// A Loader is a cache, a policy and a load function bound together. The key of an id is the policy's Key with the id as its only part:
+// products:7 for the id 7. Make a Loader once, with NewLoader or NewBatchLoader. It may be used by many goroutines at once.
 type Loader[K ID, T any] struct {
 	cache  *Cache
 	policy *Policy
@@ -23,8 +23,8 @@ type Loader[K ID, T any] struct {
 	many   func(context.Context, []K) (map[K]T, error)
 }
 
-// NewLoader binds a function that loads one value. GetMany calls it for several missing ids at the same time, up to 16.
-// Invalid arguments are reported by the first call.
+// NewLoader returns a Loader with a function that loads one value. GetMany calls the function for each missing id, up to 16 at the same time.
+// NewLoader does not fail: with an invalid argument, each call of the Loader returns an *Error.
 func NewLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, K) (T, error)) *Loader[K, T] {
 	l := &Loader[K, T]{cache: c, policy: &p}
 	if load != nil {
@@ -34,8 +34,8 @@ func NewLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, K) (T
 	return l
 }
 
-// NewBatchLoader binds a function that loads many values at once. Get calls it with one id. An id that is missing in
-// its map is not found. Invalid arguments are reported by the first call.
+// NewBatchLoader returns a Loader with a function that loads many values at once. Get calls the function with one id. An id that is missing in
+// the returned map is not found: see ErrNotFound. With an invalid argument, each call of the Loader returns an *Error.
 func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, []K) (map[K]T, error)) *Loader[K, T] {
 	l := &Loader[K, T]{cache: c, policy: &p}
 	if load != nil {
@@ -45,7 +45,7 @@ func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, 
 	return l
 }
 
-// Get is GetOrLoad for an id.
+// Get returns the cached value of an id, or loads it: see GetOrLoad.
 func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, error) {
 	key := l.Key(id)
 	if l != nil && passive(opts) && l.one != nil {
@@ -62,7 +62,7 @@ func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, er
 	return r.Value, err
 }
 
-// Lookup is Get with a Result, which says where the value came from, how old it is, and why.
+// Lookup is Get with a Result: see the function Lookup.
 func (l *Loader[K, T]) Lookup(ctx context.Context, id K, opts ...CallOption) (Result[T], error) {
 	return l.lookup(ctx, l.Key(id), id, opts)
 }
@@ -82,7 +82,7 @@ func (l *Loader[K, T]) loads(id K) func(context.Context) (T, error) {
 	return func(ctx context.Context) (T, error) { return l.one(ctx, id) }
 }
 
-// GetMany is GetOrLoadMany for ids.
+// GetMany returns the values of many ids, and loads the missing ones: see GetOrLoadMany.
 func (l *Loader[K, T]) GetMany(ctx context.Context, ids []K, opts ...CallOption) (map[K]T, error) {
 	if err := l.usable(); err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (l *Loader[K, T]) GetMany(ctx context.Context, ids []K, opts ...CallOption)
 	return GetOrLoadMany(ctx, l.cache, ids, l.Key, l.many, opts...)
 }
 
-// Invalidate is Cache.Invalidate for ids.
+// Invalidate removes the values of ids from the cache: see Cache.Invalidate.
 func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error) {
 	if err := l.usable(); err != nil {
 		return Receipt{}, err

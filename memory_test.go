@@ -44,7 +44,7 @@ func TestWhatIsInvalidatedAsAWholeInMemoryIsRemovedInTheBackground(t *testing.T)
 					_, err := aside.Get[int](ctx, c, asidetest.Items.Key(i))
 					require.ErrorIs(t, err, aside.ErrMiss)
 				}
-				removed, err := r.Swept(ctx)
+				removed, err := r.WaitCleanup(ctx)
 				require.NoError(t, err)
 				require.EqualValues(t, n, removed)
 
@@ -53,10 +53,10 @@ func TestWhatIsInvalidatedAsAWholeInMemoryIsRemovedInTheBackground(t *testing.T)
 				require.NoError(t, err)
 				second, err := invalidate(c)
 				require.NoError(t, err)
-				removed, err = second.Swept(ctx)
+				removed, err = second.WaitCleanup(ctx)
 				require.NoError(t, err)
 				require.Zero(t, removed, "it counts for the first")
-				removed, err = first.Swept(ctx)
+				removed, err = first.WaitCleanup(ctx)
 				require.NoError(t, err)
 				require.EqualValues(t, n, removed)
 			})
@@ -71,7 +71,7 @@ func TestNoSweepOfMemoryIsWaitedForBeyondClose(t *testing.T) {
 		r, err := c.InvalidateAll(ctx)
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
-		if _, err = r.Swept(ctx); err != nil { // it can be over already
+		if _, err = r.WaitCleanup(ctx); err != nil { // it can be over already
 			require.ErrorIs(t, err, aside.ErrClosed)
 		}
 	})

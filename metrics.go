@@ -7,17 +7,18 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// Metrics is a snapshot of a cache's counters since it was made, one set for each label. It marshals to
+// Metrics is a snapshot of a cache's counters since New, one set for each label. A policy's Label is its category by default. Metrics marshals
+// to
 //
 //	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
-	// Pushes counts the invalidation messages from Redis, those about this process's own changes included. Gaps counts how often pushes
-	// were lost: a connection broke, everything was flushed, or the cache was not used for a minute. L1 entries from before a gap are not
-	// fresh any more.
-	Pushes uint64 `json:"pushes"`
-	Gaps   uint64 `json:"gaps"`
-	// RedisErrors counts invalidations by category, by tag, by pattern and of everything that Redis did not confirm. They have no label.
+	// InvalidationMessages counts the invalidation messages from Redis, those about this process's own changes included.
+	InvalidationMessages uint64 `json:"invalidationMessages"`
+	// TrackingLost counts how often this process could have missed invalidation messages: a connection broke, everything was flushed, or the
+	// cache was not used for a minute. L1 entries from before the loss are not fresh any more.
+	TrackingLost uint64 `json:"trackingLost"`
+	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
 }
 
@@ -33,15 +34,15 @@ type LabelMetrics struct {
 	DecodeErrors uint64 `json:"decodeErrors"` // values in Redis that could not be used
 	EncodeErrors uint64 `json:"encodeErrors"` // loaded values that could not be stored: refused by the codec, or too large
 
-	MemoryHits   uint64        `json:"memoryHits"`   // hits in this process's memory
-	RedisHits    uint64        `json:"redisHits"`    // hits in Redis
-	NegativeHits uint64        `json:"negativeHits"` // of the hits, those on a cached "not found"; they are in MemoryHits or RedisHits too
-	StaleHits    uint64        `json:"staleHits"`    // of the hits, those with StatusStale: past the TTL, or Redis could not confirm the value; they are in MemoryHits or RedisHits too
-	Fallbacks    uint64        `json:"fallbacks"`    // of the misses, those that loaded because Redis was unavailable or failed
-	Loads        uint64        `json:"loads"`        // loader calls
-	LoadTime     time.Duration `json:"-"`            // time spent in loaders, in sum
-	Overloads    uint64        `json:"overloads"`    // loads that were refused, since the queue was full
-	RefusedFills uint64        `json:"refusedFills"` // loaded values that were not stored, because they were invalidated during the load
+	MemoryHits    uint64        `json:"memoryHits"`    // hits in this process's memory
+	RedisHits     uint64        `json:"redisHits"`     // hits in Redis
+	NegativeHits  uint64        `json:"negativeHits"`  // of the hits, those on a cached "not found"; they are in MemoryHits or RedisHits too
+	StaleHits     uint64        `json:"staleHits"`     // of the hits, those with StatusStale: past the TTL, or Redis could not confirm the value; they are in MemoryHits or RedisHits too
+	Fallbacks     uint64        `json:"fallbacks"`     // of the misses, those that loaded because Redis was unavailable or failed
+	Loads         uint64        `json:"loads"`         // loader calls
+	LoadTime      time.Duration `json:"-"`             // total time in loaders
+	Overloads     uint64        `json:"overloads"`     // loads that were refused, since the queue was full
+	FillsRejected uint64        `json:"fillsRejected"` // loaded values that were not stored, because they were invalidated during the load
 
 	Refreshes        uint64 `json:"refreshes"`        // of the loads, those in the background, of values that callers got from the cache
 	RefreshErrors    uint64 `json:"refreshErrors"`    // of these, those that failed
@@ -49,10 +50,10 @@ type LabelMetrics struct {
 	StaleOnError     uint64 `json:"staleOnError"`     // of the stale hits, those in place of a load that failed or took longer than SoftTimeout
 	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
 
-	// Samples of Options.Check. The JSON has them only if there were any.
+	// Samples of Options.ConsistencyCheck. The JSON has them only if there were any.
 	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
-	Inconsistent uint64 `json:"-"` // of these, values that were still served and still different after Check.Within
-	Unchecked    uint64 `json:"-"` // samples that were skipped: over Check.Rate, no longer cached, or the load failed or had no place
+	Inconsistent uint64 `json:"-"` // of these, values that were still served and still different after ConsistencyCheck.SettleTime
+	Unchecked    uint64 `json:"-"` // samples that were skipped: over ConsistencyCheck.MaxPerSecond, no longer cached, or the load failed or had no place
 }
 
 // Requests is the number of calls.
@@ -111,7 +112,7 @@ func (c *Cache) Metrics() Metrics {
 	if c == nil {
 		return m
 	}
-	m.Pushes, m.Gaps, m.RedisErrors = c.metrics.Pushes.Load(), c.metrics.Gaps.Load(), c.metrics.RedisErrors.Load()
+	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
 		if s := snapshot(counters); s != (LabelMetrics{}) {
 			m.Labels[label] = s
@@ -122,20 +123,20 @@ func (c *Cache) Metrics() Metrics {
 
 func snapshot(c *stats.Counters) LabelMetrics {
 	m := LabelMetrics{
-		Misses:       c.Misses.Load(),
-		LoadErrors:   c.LoadErrors.Load(),
-		RedisErrors:  c.RedisErrors.Load(),
-		DecodeErrors: c.DecodeErrors.Load(),
-		EncodeErrors: c.EncodeErrors.Load(),
-		MemoryHits:   c.MemoryHits.Load(),
-		RedisHits:    c.RedisHits.Load(),
-		NegativeHits: c.NegativeHits.Load(),
-		StaleHits:    c.StaleHits.Load(),
-		Overloads:    c.Overloads.Load(),
-		Fallbacks:    c.Fallbacks.Load(),
-		Loads:        c.Loads.Load(),
-		LoadTime:     time.Duration(c.LoadTime.Load()),
-		RefusedFills: c.RefusedFills.Load(),
+		Misses:        c.Misses.Load(),
+		LoadErrors:    c.LoadErrors.Load(),
+		RedisErrors:   c.RedisErrors.Load(),
+		DecodeErrors:  c.DecodeErrors.Load(),
+		EncodeErrors:  c.EncodeErrors.Load(),
+		MemoryHits:    c.MemoryHits.Load(),
+		RedisHits:     c.RedisHits.Load(),
+		NegativeHits:  c.NegativeHits.Load(),
+		StaleHits:     c.StaleHits.Load(),
+		Overloads:     c.Overloads.Load(),
+		Fallbacks:     c.Fallbacks.Load(),
+		Loads:         c.Loads.Load(),
+		LoadTime:      time.Duration(c.LoadTime.Load()),
+		FillsRejected: c.FillsRejected.Load(),
 
 		Refreshes:        c.Refreshes.Load(),
 		RefreshErrors:    c.RefreshErrors.Load(),

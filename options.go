@@ -46,17 +46,20 @@ type Options struct {
 	// character. Default: none.
 	Namespace string
 
-	// Policies are checked by New, so that a mistake in one fails there and not at its first use. Their categories are known from the start:
-	// list a policy, also a row of TTL, if its category is to be invalidated before this process has used the policy.
+	// Policies are checked by New. A policy that is not listed is checked at its first use. The cache knows the categories of listed policies
+	// from the start: list a policy, also one of the table TTL, if its category can be invalidated before this process has used the policy.
+	// Default: none.
 	Policies []Policy
 
-	// TTLs overrides the TTL of policies by name: of those in Policies and in the TTL table.
+	// TTLs overrides the TTL of policies by Policy.Name: of those in Policies, and of those in the TTL table. A TTL must be at least 1 ms, and
+	// an unknown name is an error. Default: none.
 	TTLs map[string]time.Duration
 
-	// Secret keys the hashes of HashID. Use at least 16 random bytes, the same in every process: NewSecret(os.Getenv("CACHE_SECRET")).
+	// Secret is the key of the hashes of HashID. It must have at least 16 bytes, which should be random, and be the same in every process:
+	// NewSecret(os.Getenv("CACHE_SECRET")). Default: none. HashID is then a plain hash, and logs a warning.
 	Secret Secret
 
-	// MaxEntries bounds the entries in memory. Default: 100,000.
+	// MaxEntries bounds the entries in memory. Beyond it, the entries that are used least are evicted. Default: 100,000.
 	MaxEntries int
 
 	// MaxBytes bounds the estimated size of the values in memory. The estimate uses reflection. It does not follow unexported
@@ -148,8 +151,8 @@ type Options struct {
 	// Close waits up to 10 s until the pending ones are delivered, so OnInvalidated must return, and must not call Close. Default: none.
 	OnInvalidated func(Invalidation)
 
-	// Check compares a small share of hits with a fresh load, and counts inconsistent ones. Default: none.
-	Check Check
+	// ConsistencyCheck compares a small share of hits with a fresh load, and counts inconsistent ones. Default: none.
+	ConsistencyCheck ConsistencyCheck
 
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Its handler runs on
 	// a goroutine of its own, and delays nothing. Lines are lost while the handler panics or is too slow, and a later line says how many.
@@ -275,7 +278,7 @@ func (o Options) withDefaults() (Options, []error) {
 		bad("Secret has %d bytes: use at least 16 random ones, or none", n)
 	}
 	var wrong []error
-	o.Check, wrong = o.Check.withDefaults()
+	o.ConsistencyCheck, wrong = o.ConsistencyCheck.withDefaults()
 	errs = append(errs, wrong...)
 	return o, append(errs, checkRedis(o.Redis)...)
 }
@@ -379,7 +382,7 @@ func isHost(text string) bool {
 //	Marshal(v any) ([]byte, error)      // v is a pointer to the value
 //	Unmarshal(data []byte, v any) error // v is a pointer to a zero value; data must not be changed, but may be kept
 //
-// Memory keeps Go values, so in memory mode codecs run only for Policy.Private and Options.Check. A codec is used by many goroutines at once. A
+// Memory keeps Go values, so in memory mode codecs run only for Policy.CloneOnRead and Options.ConsistencyCheck. A codec is used by many goroutines at once. A
 // panic counts as a failure. Its Name is stored with every value: change it when the format changes, so that values in the old format
 // become misses. "json", "cbor" and "raw" are taken.
 type Codec = wire.Codec

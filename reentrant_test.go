@@ -316,7 +316,7 @@ func (*exitingCodec) Unmarshal([]byte, any) error { runtime.Goexit(); return nil
 func TestAKeyIsLoadedHoweverItsBatchEnds(t *testing.T) {
 	t.Parallel()
 	asidetest.InBubble(t, aside.Options{Logger: asidetest.Quiet(), LoadGrace: -1}, func(t *testing.T, c *aside.Cache) {
-		private := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, Codec: &exitingCodec{}, Private: true}
+		private := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, Codec: &exitingCodec{}, CloneOnRead: true}
 		require.NoError(t, aside.Set(t.Context(), c, private.Key(1), "v"))
 		ended := make(chan struct{})
 		go func() {

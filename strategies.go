@@ -11,9 +11,11 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A CallOption changes one call. Make options that are used often once: a hit then allocates nothing for them. The zero CallOption changes
-// nothing.
-type CallOption struct{ set *callOptions } // a pointer, because hits copy it
+// A CallOption changes one call: WithTTL, WithTags, Refresh and Strong return one. Make an option that is used often once: a hit then
+// allocates nothing for it. The zero CallOption changes nothing.
+type CallOption struct {
+	set *callOptions // a pointer, because hits copy it
+}
 
 // callOptions are the options of a call together.
 type callOptions struct {
@@ -34,22 +36,22 @@ func WithTTL(d time.Duration) CallOption {
 	return CallOption{&callOptions{ttl: d}}
 }
 
-// WithTags gives the value that this call stores tags, for InvalidateTags. Use the same tags in every call for a key: a hit ignores
-// them. A tag is any text up to about 500 bytes. An entry takes up to 62 tags.
+// WithTags adds tags to the value that this call stores, for InvalidateTags. Use the same tags in every call for a key: a hit ignores them. A
+// tag is any text of up to about 500 bytes. An entry takes up to 62 tags. With more, a call that misses fails with CodeInvalidArgument.
 func WithTags(tags ...string) CallOption {
 	names, err := tagNames(tags)
 	return CallOption{&callOptions{tags: names, err: err}}
 }
 
-// Refresh loads even if the value is cached, and replaces it. It joins no load that began earlier, and prevents that such a load is
-// stored. While another Refresh of the key runs, it waits for the end of that, for a quarter of the LoadTimeout at most, and shares the next
-// load with all other calls that have come in the meantime.
+// Refresh loads even if the value is cached, and replaces the value. It joins no load that began before the call, and the result of such a
+// load is not stored. While another Refresh of the key runs, a Refresh waits for its end, for a quarter of the LoadTimeout at most. Then it
+// shares the next load with all calls that have arrived in the meantime.
 func Refresh() CallOption { return CallOption{&callOptions{refresh: true}} }
 
 // Strong reads Redis instead of memory, checks the versions of the value's tags there, and joins no load that began before the call. So the
-// call sees every invalidation that another process had confirmed before it began, even if Redis' push has not arrived yet. In memory mode
-// Strong only prevents joining a load that is already running. While another Strong call of the key runs, a call waits for its end and
-// shares the next one, as with Refresh.
+// call returns no value that was invalidated before it began, if Redis had confirmed the invalidation, even if Redis' push has not arrived in
+// this process yet. In memory mode Strong only prevents joining a load that is already running. While another Strong call of the key runs, a
+// Strong call waits for its end and shares the next one, as with Refresh.
 func Strong() CallOption { return CallOption{&callOptions{strong: true}} }
 
 // MaxStale limits how long after its TTL a value may be served to this call: with 0 only fresh values are. A call that needs a newer value waits
@@ -104,14 +106,14 @@ func tagNames(names []string) ([]string, error) {
 	return tags, nil
 }
 
-// A Load is the load that a loader runs in: Loading returns it. A loader uses it to change how its value is cached. On a nil
-// Load all methods do nothing, so a loader can also be called directly. In a batch a Load stands for all ids, and Of returns the Load of one.
+// A Load is the load that a loader runs in: CurrentLoad returns it. A loader uses it to change how the loaded value is cached. On a nil Load
+// all methods do nothing, so a loader can also be called directly. In a batch, a Load is that of all ids, and Of returns the Load of one id.
 type Load struct {
 	load *engine.Load // nil in the zero Load, whose methods do nothing either
 }
 
-// Loading returns the load that ctx belongs to, or nil outside of one.
-func Loading(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
+// CurrentLoad returns the load that ctx belongs to, or nil outside of a load.
+func CurrentLoad(ctx context.Context) *Load { return handleOf(engine.LoadOf(ctx)) }
 
 // handleOf returns the same *Load for a load each time.
 func handleOf(l *engine.Load) *Load {
@@ -123,35 +125,35 @@ func handleOf(l *engine.Load) *Load {
 
 func newHandle(l *engine.Load) any { return &Load{l} }
 
-// TTL sets the TTL of the loaded values, counted from the start of the load, instead of the policy's. With zero or less they are not stored.
-// It has no effect once the loader has returned.
+// TTL sets the TTL of the loaded value, or of all values of a batch, instead of the policy's. It is counted from the start of the load. With
+// zero or less, the values are not stored. TTL has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {
 	if l != nil && l.load != nil {
 		l.load.TTL(d)
 	}
 }
 
-// NoStore prevents that the loaded values are stored: waiting callers get them, and later callers load again. It has no
-// effect once the loader has returned.
+// NoStore prevents that the loaded values are stored. Waiting callers get the values, and later callers load again. NoStore has no effect once
+// the loader has returned.
 func (l *Load) NoStore() {
 	if l != nil && l.load != nil {
 		l.load.NoStore()
 	}
 }
 
-// Tag gives the loaded values further tags for InvalidateTags, which are not known before the load. Prefer WithTags for tags that are: while
-// a load runs whose tags are not known yet, an invalidation of any tag prevents that its values are stored. Tag costs one more round trip,
-// which no caller waits for. In a batch all values get the tags; Of(key).Tag gives them to one. An entry takes up to 62 tags, those of
-// WithTags included. With more, or with a tag that WithTags refuses, the load fails with an *Error with CodeInvalidArgument, and nothing is
-// stored. Tag has no effect once the loader has returned.
+// Tag adds tags to the loaded values, for InvalidateTags. It is for tags that are not known before the load. Prefer WithTags for tags that are
+// known: with Tag, the cache does not know the tags during the load, so an invalidation of any tag during the load prevents that the values
+// are stored. Tag costs one more round trip to Redis, for which no caller waits. In a batch, all values get the tags, and Of(key).Tag adds
+// tags to one value. An entry takes up to 62 tags, including those of WithTags. With more tags, or with a tag that WithTags refuses, the load
+// fails with an *Error with CodeInvalidArgument, and nothing is stored. Tag has no effect once the loader has returned.
 func (l *Load) Tag(tags ...string) {
 	if l != nil && l.load != nil {
 		l.load.Tag(tags...)
 	}
 }
 
-// Of returns the Load of one key in a batch, so that the loader can change how that value alone is cached. It is nil, and its methods do
-// nothing, if the batch does not load that key. For a load of one key it is that load.
+// Of returns the Load of one key in a batch, to change how that value alone is cached. If the batch does not load that key, Of returns nil.
+// For a load of one key, Of returns that load.
 func (l *Load) Of(key Key) *Load {
 	if l == nil || l.load == nil || key.policy == nil {
 		return nil

@@ -88,8 +88,8 @@ type Policy struct {
 	// is replaced. A build with a lower version does not replace values of a higher one: it keeps its own values in its memory.
 	Version int
 
-	// Private gives each caller a copy of the value, which it may change. Every hit then decodes the value, in memory mode too.
-	Private bool
+	// CloneOnRead gives each caller a copy of the value, which it may change. Every hit then decodes the value, in memory mode too.
+	CloneOnRead bool
 }
 
 // TTL is a table of ready policies for an AI gateway:
@@ -161,7 +161,7 @@ func (p *Policy) codecName() (name string) {
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
 		p.Stale == q.Stale && p.StaleIfError == q.StaleIfError && p.SoftTimeout == q.SoftTimeout && p.RefreshAhead == q.RefreshAhead &&
-		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.Private == q.Private
+		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.CloneOnRead == q.CloneOnRead
 }
 
 // sameCodec compares codecs, which may have the same name and different keys, for example: by == where Go can compare them, otherwise by their

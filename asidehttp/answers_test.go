@@ -35,7 +35,7 @@ func TestAnAnswerToAWrongCategoryIsShort(t *testing.T) {
 		o.Policies = append(o.Policies, aside.Policy{Name: fmt.Sprint("p", i), Category: fmt.Sprintf("tenant-%04d", i), TTL: time.Minute})
 	}
 	c := newCache(t, o)
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	for _, body := range []string{`{"category":"tenant-1234x"}`, `{"keys":["tenant-1234x:1"]}`, `{"pattern":"tenant-1234x:*"}`} {
 		w := ask(h, "POST", "/", body, "Bearer "+keyChange)
 		require.Equal(t, 422, w.Code)
@@ -51,7 +51,7 @@ func TestAnAnswerToAWrongCategoryIsShort(t *testing.T) {
 // What a request costs that nobody vouches for: docs/security.md says so many bytes.
 func TestTheAnswerToNobodyIsShort(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(asidehttp.Handler(newCache(t, aside.Options{}), options(io.Discard)))
+	s := httptest.NewServer(asidehttp.AdminHandler(newCache(t, aside.Options{}), options(io.Discard)))
 	defer s.Close()
 	resp, err := s.Client().Get(s.URL)
 	require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestAnswersComeWhileRedisHangs(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c := listing(t, server.Addr())
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	server.Pause()
 	t.Cleanup(server.Resume)
 	for _, body := range []string{
@@ -83,7 +83,7 @@ func TestAnswersComeWhileRedisHangs(t *testing.T) {
 func TestNothingIsLeftInRedisOfMadeUpNames(t *testing.T) {
 	server := redistest.Start(t)
 	c := listing(t, server.Addr())
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	size := func() int64 { return server.MustDo(t, "DBSIZE").(int64) }
 	ask(h, "POST", "/", `{"category":"user"}`, "Bearer "+keyChange)
 	ask(h, "POST", "/", `{"tags":["x"]}`, "Bearer "+keyChange)

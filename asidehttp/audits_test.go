@@ -31,7 +31,7 @@ func TestAKeyThatSendsManyOrdersIsSummedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log output
 		c := newCache(t, aside.Options{})
-		h := asidehttp.Handler(c, options(&log))
+		h := asidehttp.AdminHandler(c, options(&log))
 		seed(t, c)
 		ask(h, "POST", "/", `{"keys":["models:all:all"]}`, "Bearer "+keyAll)
 		require.Len(t, linesIn(t, &log), 1, "the first one has its line at once")
@@ -102,7 +102,7 @@ func TestWhatKeysMayNotDoIsWrittenDownNowAndThen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log output
-		h := asidehttp.Handler(newCache(t, aside.Options{}), options(&log))
+		h := asidehttp.AdminHandler(newCache(t, aside.Options{}), options(&log))
 		for i := range 305 {
 			ask(h, "POST", "/", `{"category":"all"}`, "Bearer "+keyChange)
 			if i == 50 {

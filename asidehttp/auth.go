@@ -40,6 +40,7 @@ type credential struct {
 	may  scopes
 }
 
+// A keyring is the keys of a handler's options.
 type keyring struct {
 	list  []credential
 	equal func(a, b []byte) int // in constant time
@@ -47,9 +48,9 @@ type keyring struct {
 
 func newKeyring() *keyring { return &keyring{equal: subtle.ConstantTimeCompare} }
 
-// find returns the credential of a request's key. It compares digests, which all have one length and no prefix that a client could choose, and
-// it compares all keys, even after a match. So the time shows neither which key is close nor how much of it is right. A request without a key
-// takes the same path. A key that is configured twice has the scopes of both.
+// find returns the credential of a request's key. Its duration shows neither which key is close nor how much of it is right: it compares
+// digests, which have one length and no prefix that a client could choose, and it compares all keys, even after a match. A request without a
+// key takes the same path. A key that is configured twice has the scopes of both entries.
 func (r *keyring) find(req *http.Request) (who credential, ok bool) {
 	scheme, secret := "", ""
 	if sent := req.Header.Values("Authorization"); len(sent) == 1 {

@@ -29,7 +29,7 @@ func TestAConnectionThatBreaksTwiceInvalidatesOnlyWhatWasNamed(t *testing.T) {
 	bystander := connectedTo(t, server.Addr(), nil)
 	keep := aside.TTL.ModelsAll.Key("kept")
 	require.NoError(t, aside.Set(t.Context(), bystander, keep, "v"))
-	h := asidehttp.Handler(c, asidehttp.Options{
+	h := asidehttp.AdminHandler(c, asidehttp.Options{
 		Keys: []asidehttp.Key{
 			{Name: "one", Secret: aside.NewSecret(keyChange), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 			{Name: "two", Secret: aside.NewSecret(keyOld), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
@@ -70,13 +70,17 @@ func TestAConnectionThatBreaksTwiceInvalidatesOnlyWhatWasNamed(t *testing.T) {
 		return len(args) > 3 && strings.HasPrefix(args[3], "%mark:")
 	})
 	proxy.Refuse(false)
-	for n := 0; n < accepted*1000; {
+	for n, since := 0, time.Now(); n < accepted*1000; {
 		select {
 		case i := <-told:
 			n += len(i.Keys)
 			require.False(t, i.All)
-		case <-time.After(20 * time.Second):
-			t.Fatal("not told of all", n)
+			since = time.Now()
+		case <-time.After(2 * time.Second):
+			require.Less(t, time.Since(since), 20*time.Second, "told of %d alone", n)
+			if gate.Held() > 0 { // on a slow machine the record comes earlier, and holds up what is behind it: so the connection breaks once more
+				proxy.CloseConnections()
+			}
 		}
 	}
 	t.Log("held:", gate.Held(), "mark:", mark())

@@ -14,7 +14,7 @@ import (
 	"github.com/gatewayz/aside/asidehttp"
 )
 
-func ExampleHandler() {
+func ExampleAdminHandler() {
 	os.Setenv("CACHE_API_KEY", "an example key, 16 bytes at least")
 	c, err := aside.New(aside.Options{})
 	if err != nil {
@@ -23,7 +23,7 @@ func ExampleHandler() {
 	defer c.Close()
 
 	mux := http.NewServeMux()
-	mux.Handle("/api/cache/invalidate", asidehttp.Handler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
+	mux.Handle("/api/cache/invalidate", asidehttp.AdminHandler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 
 	rankings := aside.TTL.RankingsModels.Key("models", "all")
 	for range 4 {

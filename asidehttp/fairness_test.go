@@ -40,7 +40,7 @@ func TestManyTagsOfOneKeyDoNotRefuseAnother(t *testing.T) {
 		}
 		require.NoError(t, aside.Set(t.Context(), c, aside.TTL.ModelsAll.Key("m", i), "v", aside.WithTags(tags...)))
 	}
-	h := asidehttp.Handler(c, twoKeys())
+	h := asidehttp.AdminHandler(c, twoKeys())
 	proxy.SetDelay(2 * time.Millisecond)
 	refused, own := 0, 0
 	began := time.Now()

@@ -80,7 +80,7 @@ func floodWith(t *testing.T, server *redistest.Server, rate float64, front http.
 	if o.OnInvalidated = nil; server != nil {
 		f.other = connect(o)
 	}
-	f.handler = asidehttp.Handler(f.cache, asidehttp.Options{
+	f.handler = asidehttp.AdminHandler(f.cache, asidehttp.Options{
 		Keys: []asidehttp.Key{
 			{Name: "flood", Secret: aside.NewSecret(keyChange), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
 			{Name: "deploy", Secret: aside.NewSecret(keyOld), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},
@@ -232,7 +232,7 @@ func TestKeysOfOneNameHaveRoomOfTheirOwn(t *testing.T) {
 	}}
 	server := redistest.Start(t)
 	c := listing(t, server.Addr())
-	h := asidehttp.Handler(c, o)
+	h := asidehttp.AdminHandler(c, o)
 	server.Kill()
 	eventually(t, "degraded", func() bool { return c.Health().State == aside.StateDegraded })
 	for i := range 40 {

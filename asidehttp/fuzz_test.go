@@ -47,13 +47,13 @@ func FuzzHandler(f *testing.F) {
 	o := options(io.Discard)
 	o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::ffff:10.0.0.0/104")}
 	handlers := []http.Handler{
-		asidehttp.Handler(c, o), asidehttp.Metrics(c, o), asidehttp.Health(c, asidehttp.HealthOptions{}),
-		asidehttp.Handler(absent, o), asidehttp.Metrics(absent, o), asidehttp.Health(absent, asidehttp.HealthOptions{}),
+		asidehttp.AdminHandler(c, o), asidehttp.Metrics(c, o), asidehttp.Health(c, asidehttp.HealthOptions{}),
+		asidehttp.AdminHandler(absent, o), asidehttp.Metrics(absent, o), asidehttp.Health(absent, asidehttp.HealthOptions{}),
 	}
 	onServer := c
 	if _, err := exec.LookPath("redis-server"); err == nil || os.Getenv("ASIDE_REQUIRE_REDIS") != "" {
 		onServer = onRedis(f, redistest.Start(f), c.Policies()...)
-		handlers = append(handlers, asidehttp.Handler(onServer, o), asidehttp.Metrics(onServer, o), asidehttp.Health(onServer, asidehttp.HealthOptions{}))
+		handlers = append(handlers, asidehttp.AdminHandler(onServer, o), asidehttp.Metrics(onServer, o), asidehttp.Health(onServer, asidehttp.HealthOptions{}))
 		left := seed(f, onServer)
 		lefts = append(lefts, func(t testing.TB) int {
 			n := left()

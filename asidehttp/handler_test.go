@@ -245,7 +245,7 @@ func TestMethodByCredentialByBody(t *testing.T) {
 	t.Parallel()
 	var log output
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(&log))
+	h := asidehttp.AdminHandler(c, options(&log))
 	left := seed(t, c)
 	counts := map[int]int{}
 	bodies := posts()
@@ -331,7 +331,7 @@ func problemOf(t testing.TB, w *httptest.ResponseRecorder) (p details) {
 func TestAnotherMediaTypeIsRefused(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	left := seed(t, c)
 	for kind, status := range map[string]int{
 		"application/json":                   200,
@@ -363,7 +363,7 @@ func TestQueriesOfAPOSTAndWrongOnesOfAGET(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
 	left := seed(t, c)
-	h, m := asidehttp.Handler(c, options(io.Discard)), asidehttp.Metrics(c, options(io.Discard))
+	h, m := asidehttp.AdminHandler(c, options(io.Discard)), asidehttp.Metrics(c, options(io.Discard))
 	for _, tt := range []struct {
 		handler http.Handler
 		method  string
@@ -421,7 +421,7 @@ func TestWithoutAConfiguredKeyEverythingIsDenied(t *testing.T) {
 	} {
 		var log output
 		o.Logger = log.logger()
-		h := asidehttp.Handler(c, o)
+		h := asidehttp.AdminHandler(c, o)
 		for _, authorization := range []string{"Bearer " + keyAll, "Bearer", "Bearer ", "Bearer  \n", ""} {
 			require.Equal(t, 401, ask(h, "POST", "/", `{"category":"all"}`, authorization).Code, name)
 			require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", authorization).Code, name)
@@ -455,7 +455,7 @@ func TestWrongOptionsAreNamedAndOpenNothing(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	require.NotContains(t, err.Error(), "canary")
-	h := asidehttp.Handler(c, o)
+	h := asidehttp.AdminHandler(c, o)
 	require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", "Bearer "+keyAll).Code)
 	require.Contains(t, log.String(), "Keys[3]")
 	require.NotContains(t, log.String(), "canary")
@@ -486,7 +486,7 @@ func TestEveryChangeIsWrittenDown(t *testing.T) {
 	t.Parallel()
 	var log output
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(&log))
+	h := asidehttp.AdminHandler(c, options(&log))
 	seed(t, c)
 	lines := func() (lines []map[string]any) {
 		t.Helper()
@@ -526,7 +526,7 @@ func TestEveryChangeIsWrittenDown(t *testing.T) {
 func TestRequestsWithoutAValidKeyAreWrittenDownNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log output
-		h := asidehttp.Handler(newCache(t, aside.Options{}), options(&log))
+		h := asidehttp.AdminHandler(newCache(t, aside.Options{}), options(&log))
 		tried := func() (requests []any) {
 			for line := range strings.Lines(log.String()) {
 				var fields map[string]any
@@ -548,7 +548,7 @@ func TestRequestsWithoutAValidKeyAreWrittenDownNowAndThen(t *testing.T) {
 func TestADryRunCountsAndChangesNothing(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	left := seed(t, c)
 	for _, p := range posts() {
 		if p.status != 200 || strings.Contains(p.body, "wait") {
@@ -577,7 +577,7 @@ func TestADryRunCountsAndChangesNothing(t *testing.T) {
 func TestAnAnswerInTheDocumentedForm(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	seed(t, c)
 	before := time.Now().UnixMilli()
 	w := ask(h, "POST", "/", `{"category":"sessions"}`, "Bearer "+keyAll)
@@ -605,7 +605,7 @@ func TestMetricsInTheDocumentedForm(t *testing.T) {
 		_, err := aside.GetOrLoad(context.Background(), c, models, func(context.Context) (string, error) { return "v", nil })
 		require.NoError(t, err)
 	}
-	for _, h := range []http.Handler{asidehttp.Handler(c, options(io.Discard)), asidehttp.Metrics(c, options(io.Discard))} {
+	for _, h := range []http.Handler{asidehttp.AdminHandler(c, options(io.Discard)), asidehttp.Metrics(c, options(io.Discard))} {
 		w := ask(h, "GET", "/?metrics=true&pattern=models:*", "", "Bearer "+keyRead)
 		require.Equal(t, http.StatusOK, w.Code)
 		var got struct {
@@ -642,7 +642,7 @@ func TestAClosedCacheIs503(t *testing.T) {
 	t.Parallel()
 	var log output
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(&log))
+	h := asidehttp.AdminHandler(c, options(&log))
 	require.NoError(t, c.Close())
 	for _, body := range []string{
 		`{"category":"models"}`, `{"category":"all"}`, `{"pattern":"models:*"}`, `{"keys":["models:all:all"]}`, `{"tags":["a"]}`,
@@ -654,7 +654,7 @@ func TestAClosedCacheIs503(t *testing.T) {
 	}
 	require.Equal(t, 503, ask(asidehttp.Health(c, asidehttp.HealthOptions{}), "GET", "/", "").Code)
 	require.Contains(t, log.String(), `"status":503`)
-	require.Equal(t, 503, ask(asidehttp.Handler(nil, options(io.Discard)), "POST", "/", `{"category":"models"}`, "Bearer "+keyAll).Code)
+	require.Equal(t, 503, ask(asidehttp.AdminHandler(nil, options(io.Discard)), "POST", "/", `{"category":"models"}`, "Bearer "+keyAll).Code)
 	require.Equal(t, 503, ask(asidehttp.Health(nil, asidehttp.HealthOptions{}), "GET", "/", "").Code)
 }
 
@@ -696,7 +696,7 @@ func TestHealth(t *testing.T) {
 func TestABodyThatBreaksOff(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	left := seed(t, c)
 	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader(`{"category":"all"}`), failing{}))
 	r.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + keyAll}}
@@ -719,7 +719,7 @@ func TestRequestsWithoutAValidKeyAreLimited(t *testing.T) {
 		defer c.Close()
 		o := options(io.Discard)
 		o.Rate, o.Burst = 0.5, 3
-		h := asidehttp.Handler(c, o)
+		h := asidehttp.AdminHandler(c, o)
 		for range 3 {
 			require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", "Bearer "+keyWrong).Code)
 		}
@@ -741,7 +741,7 @@ func TestRequestsWithoutAValidKeyAreLimited(t *testing.T) {
 func TestAnEndlessBodyIsNotReadToItsEnd(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	left := seed(t, c)
 	body := &counting{Reader: io.LimitReader(io.MultiReader(strings.NewReader(`{"category":"all"}`), spaces{}), 50<<20)}
 	r := httptest.NewRequest("POST", "/", body)

@@ -49,7 +49,7 @@ func TestOutsidersTakeNothingFromAKey(t *testing.T) {
 			defer c.Close()
 			o := options(io.Discard)
 			o.Rate, o.TrustedProxies = 0, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} // the default limits
-			h := asidehttp.Handler(c, o)
+			h := asidehttp.AdminHandler(c, o)
 			send := func(client, key string) int {
 				r := httptest.NewRequest("GET", "/?metrics=true", nil)
 				r.Header = http.Header{"Authorization": {"Bearer " + key}, "X-Forwarded-For": {client}}
@@ -106,7 +106,7 @@ func TestEachKeyHasAnAllowance(t *testing.T) {
 func TestADryRunNeedsTheScopeOfAListing(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	left := seed(t, c)
 	for _, selector := range []string{`"category":"models"`, `"pattern":"models:*"`, `"keys":["models:all:all"]`, `"tags":["supplier 3"]`} {
 		body := `{` + selector + `,"dry_run":true}`
@@ -157,10 +157,10 @@ func TestAnAnswerDoesNotWaitForABody(t *testing.T) {
 		key     string
 		status  int
 	}{
-		{"an unknown key", asidehttp.Handler(c, options(io.Discard)), "POST", keyWrong, 401},
+		{"an unknown key", asidehttp.AdminHandler(c, options(io.Discard)), "POST", keyWrong, 401},
 		{"an unknown key, metrics", asidehttp.Metrics(c, options(io.Discard)), "POST", keyWrong, 401},
-		{"a key that may not", asidehttp.Handler(c, options(io.Discard)), "POST", keyRead, 403},
-		{"another method", asidehttp.Handler(c, options(io.Discard)), "PUT", keyAll, 405},
+		{"a key that may not", asidehttp.AdminHandler(c, options(io.Discard)), "POST", keyRead, 403},
+		{"another method", asidehttp.AdminHandler(c, options(io.Discard)), "PUT", keyAll, 405},
 		{"metrics", asidehttp.Metrics(c, options(io.Discard)), "GET", keyAll, 200},
 		{"metrics by POST", asidehttp.Metrics(c, options(io.Discard)), "POST", keyAll, 405},
 		{"health", asidehttp.Health(c, asidehttp.HealthOptions{}), "GET", "", 200},
@@ -182,7 +182,7 @@ func TestAnAnswerDoesNotWaitForABody(t *testing.T) {
 func TestAnAnswerArrivesBesideALargeBody(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	server := httptest.NewServer(asidehttp.Handler(c, options(io.Discard)))
+	server := httptest.NewServer(asidehttp.AdminHandler(c, options(io.Discard)))
 	defer server.Close()
 	for range 20 {
 		for _, size := range []int{1000, 60_000, 200_000} {
@@ -199,7 +199,7 @@ func TestAnAnswerArrivesBesideALargeBody(t *testing.T) {
 // The body of a request without a valid key is not looked at.
 func TestABodyOfAnOutsiderIsNotRead(t *testing.T) {
 	t.Parallel()
-	h := asidehttp.Handler(newCache(t, aside.Options{}), options(io.Discard))
+	h := asidehttp.AdminHandler(newCache(t, aside.Options{}), options(io.Discard))
 	body := &counting{Reader: io.LimitReader(spaces{}, 1<<20)}
 	r := httptest.NewRequest("POST", "/", body)
 	r.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + keyWrong}}
@@ -231,7 +231,7 @@ func TestProxiesWrittenAsIPv4InIPv6(t *testing.T) {
 			continue
 		}
 		require.NoError(t, o.Validate(), text)
-		h := asidehttp.Handler(newCache(t, aside.Options{}), o)
+		h := asidehttp.AdminHandler(newCache(t, aside.Options{}), o)
 		r := httptest.NewRequest("GET", "/?metrics=true", nil) // from 192.0.2.1
 		r.Header = http.Header{"X-Forwarded-For": {"198.51.100.7"}}
 		h.ServeHTTP(httptest.NewRecorder(), r)
@@ -253,7 +253,7 @@ func TestShortKeysOpenNothing(t *testing.T) {
 		require.ErrorContains(t, o.Validate(), "at least 16", i)
 		require.ErrorContains(t, o.Validate(), "openssl rand -hex 32", i)
 		require.NotContains(t, o.Validate().Error(), "canary")
-		h := asidehttp.Handler(newCache(t, aside.Options{}), o)
+		h := asidehttp.AdminHandler(newCache(t, aside.Options{}), o)
 		require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", "Bearer "+short).Code, i)
 		require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", "Bearer x").Code, i)
 		require.Contains(t, log.String(), "at least 16", i)
@@ -264,7 +264,7 @@ func TestShortKeysOpenNothing(t *testing.T) {
 func TestADryRunCountsAKeyWithoutParts(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	for _, key := range []aside.Key{aside.TTL.ModelsAll.Key(), aside.TTL.ModelsAll.Key("all"), aside.TTL.RankingsModels.Key()} {
 		require.NoError(t, aside.Set(t.Context(), c, key, "v"))
 	}
@@ -317,7 +317,7 @@ func TestNamesAreToldApartInTheAuditLine(t *testing.T) {
 			var log output
 			o := options(io.Discard)
 			o.Logger = slog.New(handler(&log))
-			require.Equal(t, 200, ask(asidehttp.Handler(c, o), "POST", "/", body, "Bearer "+keyAll).Code)
+			require.Equal(t, 200, ask(asidehttp.AdminHandler(c, o), "POST", "/", body, "Bearer "+keyAll).Code)
 			_, rest, found := strings.Cut(log.String(), "names")
 			require.True(t, found)
 			rest, _, found = strings.Cut(rest, "count")
@@ -336,7 +336,7 @@ func TestNamesAreToldApartInTheAuditLine(t *testing.T) {
 // Over HTTP/2 a body that nobody asks for ends its own stream, and not the connection that others share.
 func TestAnAnswerDoesNotWaitForABodyOverHTTP2(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewUnstartedServer(asidehttp.Handler(newCache(t, aside.Options{}), options(io.Discard)))
+	server := httptest.NewUnstartedServer(asidehttp.AdminHandler(newCache(t, aside.Options{}), options(io.Discard)))
 	server.EnableHTTP2 = true
 	var connections atomic.Int64
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {

@@ -22,7 +22,7 @@ func TestWhyNobodyGetsInIsLogged(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
 			var log output
-			h := asidehttp.Handler(newCache(t, aside.Options{}), asidehttp.Options{Keys: keys, Logger: log.logger()})
+			h := asidehttp.AdminHandler(newCache(t, aside.Options{}), asidehttp.Options{Keys: keys, Logger: log.logger()})
 			r := httptest.NewRequest(http.MethodGet, "/?metrics=true", nil)
 			r.Header.Set("Authorization", "Bearer "+keyWrong)
 			w := httptest.NewRecorder()

@@ -27,7 +27,7 @@ func TestAKeyWithoutItsScopeDoesNotFillTheLog(t *testing.T) {
 		var log output
 		o := options(&log)
 		o.Rate = 0
-		handlers := []http.Handler{asidehttp.Handler(c, o), asidehttp.Handler(c, o)}
+		handlers := []http.Handler{asidehttp.AdminHandler(c, o), asidehttp.AdminHandler(c, o)}
 		for range 100 {
 			for i := range 10 {
 				ask(handlers[i%2], "POST", "/", `{"category":"models"}`, "Bearer "+keyRead)
@@ -56,7 +56,7 @@ func TestOneLineOfOutsidersForAllHandlers(t *testing.T) {
 		defer c.Close()
 		var log output
 		o := options(&log)
-		handlers := []http.Handler{asidehttp.Handler(c, o), asidehttp.Metrics(c, o)}
+		handlers := []http.Handler{asidehttp.AdminHandler(c, o), asidehttp.Metrics(c, o)}
 		for range 9 {
 			for _, h := range handlers {
 				ask(h, "GET", "/?metrics=true", "", "Bearer "+keyWrong)
@@ -81,7 +81,7 @@ func TestControlCharactersAreEscapedInTheLog(t *testing.T) {
 			o := options(io.Discard)
 			o.Keys[0].Name += control
 			o.Logger = slog.New(handler(&log))
-			h := asidehttp.Handler(newCache(t, aside.Options{Policies: []aside.Policy{aside.TTL.ModelsAll}}), o)
+			h := asidehttp.AdminHandler(newCache(t, aside.Options{Policies: []aside.Policy{aside.TTL.ModelsAll}}), o)
 			require.Equal(t, 200, ask(h, "POST", "/", `{"tags":["tag`+control+`"]}`, "Bearer "+keyAll).Code)
 			require.Equal(t, 422, ask(h, "POST", "/", `{"keys":["models:`+control+`"]}`, "Bearer "+keyAll).Code) // no line
 			require.Equal(t, 403, ask(h, "POST", "/", `{"category":"models"}`, "Bearer "+keyRead).Code)

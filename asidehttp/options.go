@@ -13,7 +13,7 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// Options configures Handler and Metrics.
+// Options configures AdminHandler and Metrics.
 type Options struct {
 	// APIKeys are bearer keys with all scopes. Set several during a rotation. White space around a key is ignored. Empty keys are
 	// skipped, so that a variable that is not set grants no access. Without any key, here or in Keys, every request is denied.
@@ -24,8 +24,8 @@ type Options struct {
 
 	// Rate is how many requests a second each key may make on average, and Burst how many at once. Requests without a valid key are limited
 	// in the same way for each client: an IPv4 address, or an IPv6 network of 64 bits. Requests over the limit get 429. The key is
-	// checked first, so that clients without a key use up nothing of a key's allowance. Up to 4,096 clients are counted by themselves; others
-	// are counted by their networks, of 8 bits in IPv4 and of 16 in IPv6. Handlers of one cache with the same Rate and Burst share their
+	// checked first, so that clients without a key use up nothing of a key's allowance. Up to 4,096 clients have a limit each. Further clients
+	// share the limit of their network, of 8 bits in IPv4 and of 16 in IPv6. Handlers of one cache with the same Rate and Burst share their
 	// counts. Defaults: 10 and 50. A negative Rate: no limit.
 	Rate  float64
 	Burst int
@@ -36,10 +36,10 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated, and the result. For a key
-	// that sends more than one a second, and more than ten at once, the others are summed up in one line a second. It also gets lines at
-	// level Warn, at most every ten seconds and with the number of requests: for each key, about requests that its scopes do not allow, and
-	// about invalidations that are refused because too many are pending; and about requests without a valid key. It gets the errors of
-	// Validate. Default: slog.Default().
+	// that sends more than one a second, and more than ten at once, the others are summed up in one line a second. It gets lines at
+	// level Warn about requests without a valid key, about requests whose key lacks a scope, and about invalidations that are refused because
+	// too many are pending: each at most every ten seconds, the last two for each key, and with the number of requests. It gets the errors
+	// of Validate. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -70,7 +70,7 @@ const (
 	ScopeAll        Scope = "all"        // both, and invalidate everything
 )
 
-// Validate returns an error for each invalid option. The error shows no secret. Handler and Metrics return no error: they log it, and ignore
+// Validate returns an error for each invalid option. The error shows no secret. AdminHandler and Metrics return no error: they log it, and ignore
 // an invalid key, proxy or limit, so that it grants no access. Call Validate to refuse to start instead.
 func (o Options) Validate() error {
 	_, err := o.keyring()
@@ -109,8 +109,8 @@ func (o Options) logger() *slog.Logger {
 }
 
 const (
-	minKey = 16   // bytes that cannot be guessed; guesses are not slowed down, so that an attacker cannot lock out others
-	maxKey = 1024 // bounds the hashing for a request without a valid key
+	minKey = 16   // bytes, so that the key cannot be guessed. Guesses are not slowed down: an attacker could lock out others
+	maxKey = 1024 // bytes, which bounds the hashing for a request without a valid key
 )
 
 // keyring returns the valid keys, and the errors of the others.
@@ -130,6 +130,7 @@ func (o Options) keyring() (*keyring, error) {
 	return ring, errors.Join(errs...)
 }
 
+// add adds a key, unless it is invalid or empty.
 func (r *keyring) add(key Key) error {
 	secret, digest := strings.TrimSpace(key.Secret.Reveal()), strings.TrimSpace(key.SHA256) // a text from a file often ends with a newline
 	if secret == "" && digest == "" {
@@ -169,7 +170,7 @@ func (r *keyring) add(key Key) error {
 	return nil
 }
 
-// limiter returns the limit on clients, with defaults for invalid options.
+// limiter returns the limiter of the options, with defaults for invalid ones, and an error for each of these.
 func (o Options) limiter() (*limiter, error) {
 	const rate, burst = 10, 50
 	var errs []error
@@ -200,7 +201,8 @@ func (o Options) limiter() (*limiter, error) {
 	return l, errors.Join(errs...)
 }
 
-// proxyNetwork returns a network in the form that addresses are compared with, IPv4 for an IPv4 address in IPv6, or what is wrong with it.
+// proxyNetwork returns a network in the form that client addresses have: an IPv4 network in IPv6 form becomes an IPv4 network. If the network is
+// invalid, bad says why.
 func proxyNetwork(p netip.Prefix) (network netip.Prefix, bad string) {
 	const bits = 96 // before an IPv4 address in IPv6
 	switch addr := p.Addr(); {

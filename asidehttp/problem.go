@@ -1,18 +1,20 @@
 package asidehttp
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/gatewayz/aside"
 )
 
 // A problem is a response that refuses a request, in the form of RFC 9457.
 type problem struct {
 	status   int
-	detail   string        // what to send instead
-	bodyRead bool          // to its end
+	detail   string        // what is wrong, and what to send instead
+	bodyRead bool          // whether the body of the request was read to its end
 	after    time.Duration // the time until a retry; 0 if a retry would not help
 }
 
@@ -46,31 +48,21 @@ func (p *problem) write(w http.ResponseWriter) {
 	}{"about:blank", http.StatusText(p.status), p.status, p.detail})
 }
 
-func write(w http.ResponseWriter, status int, kind string, body any) {
-	w.Header().Set("Content-Type", kind)
-	w.WriteHeader(status)
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // it is not HTML, and says so
-	_ = e.Encode(body)     // an error means that the client has gone
-}
-
-// harden sets the headers of every response: it must not be stored, and its type must not be guessed.
-func harden(h http.Header) {
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-}
-
-// goodbye is how long further bytes of a client are discarded after its response. If the connection were closed while the client still sends, the
-// response could be lost.
-const goodbye = 500 * time.Millisecond
-
-// leaveBody makes net/http send a response without reading the body of the request first, which it does to keep the connection. A client that
-// sends the body slowly would otherwise get its response only at the server's ReadTimeout, and would hold a connection without a valid key.
-// The connection is closed afterwards. Over HTTP/2 the body is a stream of its own, which net/http ends by itself.
-func leaveBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor > 1 {
-		return
+// problemOf turns an error of the cache into a problem for the client.
+func problemOf(err error) *problem {
+	if own := (*aside.Error)(nil); errors.As(err, &own) {
+		if own.Code == aside.CodeOverloaded {
+			return noRoom(own)
+		}
+		return unacceptable("%s", own.Message)
 	}
-	w.Header().Set("Connection", "close")
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(goodbye)) // a ResponseWriter of the program may have no deadline
+	return newProblem(http.StatusServiceUnavailable, "the cache is closed: this server is stopping, ask another one")
+}
+
+// message returns the text of an error for a client.
+func message(err error) string {
+	if own := (*aside.Error)(nil); errors.As(err, &own) {
+		return own.Message
+	}
+	return err.Error()
 }

@@ -9,33 +9,41 @@ import (
 )
 
 const (
-	mostWithin   = 256     // tags that stand for others and have room beyond the queue
+	mostWithin   = 256     // additional places, for tags that stand for many targets
 	nameBytes    = 1 << 10 // for each target that the queue has room for
-	leastBytes   = 1 << 20
-	failedAtMost = 4 // one request in so many is for a target that has failed, while there are others
+	leastBytes   = 1 << 20 // bytes that a small queue has room for
+	failedAtMost = 4       // while both kinds wait, one request in so many is for a target that has failed
 )
 
-// A queue holds the waiting targets. New targets are kept apart from those that have failed, so that targets which the front end refuses do not
-// delay others. Each scope, the Within of its targets, has a lane of its own, and the lanes take turns: a scope may have thousands of refused
-// targets.
+// A delivery is a target that waits or is being sent.
+type delivery struct {
+	target   Target
+	asked    time.Time // the time of its last invalidation
+	due      time.Time // the time of its next request; past for a new target
+	failed   time.Time // the time of its last failure
+	attempts int
+}
+
+// A queue holds the waiting targets, and chooses the next one. It separates new targets from failed ones, so that targets which the front end
+// refuses do not delay others. It has a lane for each scope, which is the Within of its targets. The lanes take turns, since a scope may have
+// thousands of refused targets.
 type queue struct {
 	most, mostBytes int
 	bytes           int
 	byTarget        map[Target]*delivery
-	lanes           map[string]*lane // of each scope of which something waits
-	fresh, ready    *list.List       // lanes with targets that were never tried, and that are due again, the one whose turn is next first
-	failed          byDue            // not due yet, or not known to be
-	turn            int
+	lanes           map[string]*lane // by scope, of the scopes with waiting targets
+	fresh, ready    *list.List       // the lanes with new targets, and with failed targets that are due; the next turn is first
+	failed          byDue            // the failed targets that awaken has not moved into their lanes
+	turn            int              // counts the calls of take
 }
 
-// A lane holds the targets of one scope that are to be sent now. Failed targets that are not due yet are in the queue's heap; the lane counts
-// them.
+// A lane holds the targets of one scope that may be sent now. Failed targets that are not due are in the heap of the queue.
 type lane struct {
 	within           string
-	waiting          int
-	turn             int
-	fresh, ready     *list.List    // the oldest first
-	atFresh, atReady *list.Element // the lane's places in the queue; nil without such targets
+	waiting          int           // the targets of the scope, those in the heap included
+	turn             int           // counts the calls of takeFresh
+	fresh, ready     *list.List    // new targets, and failed targets that are due; the oldest is first
+	atFresh, atReady *list.Element // the places of the lane in fresh and ready of the queue; nil if the lane has no such targets
 }
 
 func newQueue(most int) queue {
@@ -45,25 +53,22 @@ func newQueue(most int) queue {
 	}
 }
 
-// what identifies a target: without its Within, which the front end does not see.
-func (t Target) what() Target { return Target{Tag: t.Tag, Path: t.Path} }
-
-func (t Target) size() int { return len(t.Tag) + len(t.Path) + len(t.Within) }
-
 func (q *queue) len() int { return len(q.byTarget) }
 
 // find returns the delivery of a waiting target, or nil.
 func (q *queue) find(t Target) *delivery { return q.byTarget[t.what()] }
 
+// full reports whether there is no place for a target.
 func (q *queue) full(t Target) bool {
 	return len(q.byTarget) >= q.most || q.bytes+t.size() > q.mostBytes
 }
 
-// fullBeyond is full for targets that may use the additional places.
+// fullBeyond reports whether the additional places are full too.
 func (q *queue) fullBeyond(t Target) bool {
 	return len(q.byTarget) >= q.most+mostWithin || q.bytes+t.size() > q.mostBytes+mostWithin<<10
 }
 
+// push adds a target that does not wait yet: a new one to its lane, a failed one to the heap.
 func (q *queue) push(d *delivery) {
 	q.byTarget[d.target.what()] = d
 	q.bytes += d.target.size()
@@ -83,7 +88,7 @@ func (q *queue) push(d *delivery) {
 	}
 }
 
-// forget removes a target from everything but its lane or the heap.
+// forget removes a target from the counts and tables. The caller removes it from its lane or the heap.
 func (q *queue) forget(d *delivery) {
 	delete(q.byTarget, d.target.what())
 	q.bytes -= d.target.size()
@@ -93,7 +98,7 @@ func (q *queue) forget(d *delivery) {
 	}
 }
 
-// due is when the next target is due. The queue is not empty.
+// due is when the next target is due: in the past if one may be sent now. The queue must not be empty.
 func (q *queue) due() time.Time {
 	if q.fresh.Len() > 0 || q.ready.Len() > 0 {
 		return time.Time{}
@@ -113,8 +118,8 @@ func (q *queue) awaken(now time.Time) {
 	}
 }
 
-// take removes the next target, from the lane whose turn it is. One turn in a few is for a failed target that is due, even if there are new
-// ones; while the front end fails, only in lanes that have no new ones.
+// take removes the next target, from the lane whose turn it is. One turn in failedAtMost is for a failed target that is due, even if new targets
+// wait. While the front end fails, such a turn is only for lanes without new targets.
 func (q *queue) take(now time.Time, failing bool) *delivery {
 	q.awaken(now)
 	q.turn++
@@ -137,8 +142,8 @@ func (q *queue) take(now time.Time, failing bool) *delivery {
 	return d
 }
 
-// takeFresh removes a new target from a lane, whose next turn then comes after all others. While the front end fails, it takes the oldest and the
-// newest target by turns: if the front end refuses many targets, each refusal doubles the pause, and a target behind them would wait for all.
+// takeFresh removes a new target from a lane, and puts the lane behind all others. While the front end fails, it takes the oldest and the newest
+// target by turns. If the front end refuses many old targets, each refusal doubles the pause, and a new target would wait for all of them.
 func (q *queue) takeFresh(l *lane, failing bool) *delivery {
 	l.turn++
 	place := l.fresh.Front()
@@ -150,14 +155,14 @@ func (q *queue) takeFresh(l *lane, failing bool) *delivery {
 	return d
 }
 
-// takeReady removes a failed target that is due from a lane, whose next turn then comes after all others.
+// takeReady removes a failed target that is due from a lane, and puts the lane behind all others.
 func (q *queue) takeReady(l *lane) *delivery {
 	d := l.ready.Remove(l.ready.Front()).(*delivery)
 	l.atReady = rotate(q.ready, l.atReady, l.ready.Len() > 0)
 	return d
 }
 
-// rotate moves a lane behind all others, or removes an empty one, and returns its place.
+// rotate puts a lane behind all others if it stays, and else removes it. It returns the place of the lane.
 func rotate(lanes *list.List, at *list.Element, stays bool) *list.Element {
 	if stays {
 		lanes.MoveToBack(at)
@@ -167,6 +172,7 @@ func rotate(lanes *list.List, at *list.Element, stays bool) *list.Element {
 	return nil
 }
 
+// holdsWithin reports whether targets within a tag wait.
 func (q *queue) holdsWithin(tag string) bool { return tag != "" && q.lanes[tag] != nil }
 
 // takeWithin removes all waiting targets within a tag, and returns their number.
@@ -201,6 +207,14 @@ func (q *queue) takeWithin(tag string) (n int) {
 	return n
 }
 
+// hurry makes all targets in the heap due now. The heap stays in order, since all its targets are equal then.
+func (q *queue) hurry() {
+	for _, d := range q.failed {
+		d.due = time.Time{}
+	}
+}
+
+// all iterates over the waiting targets.
 func (q *queue) all() iter.Seq[*delivery] {
 	return func(yield func(*delivery) bool) {
 		for _, d := range q.byTarget {
@@ -211,7 +225,7 @@ func (q *queue) all() iter.Seq[*delivery] {
 	}
 }
 
-// byDue is a heap of deliveries.
+// byDue is a heap of deliveries. The one that is due first is on top.
 type byDue []*delivery
 
 func (q byDue) Len() int           { return len(q) }

@@ -2,12 +2,18 @@ package asidehttp
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// quoted is a list of names in a log line: a JSON list with every handler. slog's TextHandler would write [a b] for one name and for two.
-// Control characters are escaped, also those that encoding/json does not escape.
+const (
+	mostNamed  = 10  // names in a log line
+	mostOfName = 128 // bytes of each name
+)
+
+// quoted is a list of names in a log line. Every slog handler writes it as a JSON list: the TextHandler would write [a b] for one name "a b" and
+// for two names. Control characters are escaped, also those that encoding/json does not escape.
 type quoted []string
 
 // String is the list in JSON.
@@ -22,5 +28,13 @@ func (q quoted) MarshalText() ([]byte, error) {
 	return []byte(logs.Escape(string(text))), err
 }
 
-// MarshalJSON makes a JSONHandler write a list, and not a string.
+// MarshalJSON is for slog's JSONHandler, which would otherwise write MarshalText as a string.
 func (q quoted) MarshalJSON() ([]byte, error) { return q.MarshalText() }
+
+// shortened shortens a name for the log.
+func shortened(name string) string {
+	if len(name) > mostOfName {
+		return strings.ToValidUTF8(name[:mostOfName], "") + "…"
+	}
+	return name
+}

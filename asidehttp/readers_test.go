@@ -35,7 +35,7 @@ func TestTwoReadersDoNotKeepAThirdFromItsListing(t *testing.T) {
 	for i := range 200 {
 		stored(t, server, c, aside.TTL.ModelsAll.Key("real", i))
 	}
-	h := asidehttp.Handler(c, asidehttp.Options{
+	h := asidehttp.AdminHandler(c, asidehttp.Options{
 		APIKeys: keysOf(keyAll), Logger: slog.New(slog.DiscardHandler),
 		Keys: []asidehttp.Key{
 			{Name: "one", Secret: aside.NewSecret(keyRead), Scopes: both}, {Name: "two", Secret: aside.NewSecret(keyOld), Scopes: both},

@@ -62,7 +62,7 @@ func TestEachSelectorOnRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c, other := onRedis(t, server), onRedis(t, server)
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	server.MustDo(t, "SET", "models:foreign", "somebody else's")
 	for _, p := range posts() {
 		if p.status != 200 || p.name == "no wait" {
@@ -111,7 +111,7 @@ func TestAnAnswerComesAfterItsWaitAtTheLatest(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c := onRedis(t, server)
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	ctx := context.Background()
 	const n = 5000
 	for i := range n {
@@ -137,7 +137,7 @@ func TestWhileRedisIsAway(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c := onRedis(t, server)
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	seed(t, c)
 	server.Kill()
 	eventually(t, "degraded", func() bool { return c.Health().State == aside.StateDegraded })
@@ -199,7 +199,7 @@ func TestKeysOnRedisInTheDocumentedForm(t *testing.T) {
 	get := func(pattern string) (a struct {
 		Redis map[string]any
 	}) {
-		w := ask(asidehttp.Handler(c, options(io.Discard)), "GET", "/?metrics=true&pattern="+pattern, "", "Bearer "+keyRead)
+		w := ask(asidehttp.AdminHandler(c, options(io.Discard)), "GET", "/?metrics=true&pattern="+pattern, "", "Bearer "+keyRead)
 		require.Equal(t, 200, w.Code, w.Body)
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &a))
 		return a

@@ -17,7 +17,7 @@ import (
 const (
 	maxBody     = 64 << 10
 	maxNames    = 1000 // keys or tags of one request
-	maxName     = 1024 // bytes of each of them, or of a category or pattern
+	maxName     = 1024 // bytes of a key, tag, category or pattern
 	defaultWait = 5 * time.Second
 	maxWait     = 30 * time.Second
 )
@@ -26,13 +26,13 @@ const example = `send a JSON object with one of {"category":"models"}, {"pattern
 
 // An order is the request in the body of a POST.
 type order struct {
-	selector string   // the one field of selectors that it has
-	names    []string // one for a category and a pattern
+	selector string   // the field that says what is selected: one of the constants below
+	names    []string // the keys or tags, or the one category or pattern
 	wait     time.Duration
 	dryRun   bool
 }
 
-// The selectors.
+// The selectors, as the fields are named in the body.
 const (
 	byCategory = "category"
 	byPattern  = "pattern"
@@ -64,7 +64,8 @@ func readOrder(w http.ResponseWriter, r *http.Request) (order, *problem) {
 	return o, p
 }
 
-// parseOrder parses the object itself: encoding/json would accept two fields of one name, and names in other cases.
+// parseOrder parses a body. It reads the fields of the object one by one, since encoding/json would accept two fields of one name, and names in
+// other letter cases.
 func parseOrder(body []byte) (order, *problem) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return order{}, badRequest("the body is empty: %s", example)
@@ -91,7 +92,7 @@ func parseOrder(body []byte) (order, *problem) {
 		if err == nil && isText {
 			err = d.Decode(&value)
 		}
-		if err != nil || !isText { // such as nesting beyond what encoding/json takes
+		if err != nil || !isText { // such as an object that is nested too deeply for encoding/json
 			return order{}, badRequest("the body cannot be read: %s", example)
 		}
 		if seen[name] {
@@ -108,6 +109,7 @@ func parseOrder(body []byte) (order, *problem) {
 	return o, nil
 }
 
+// set sets one field of an order.
 func (o *order) set(name string, value json.RawMessage) *problem {
 	switch name {
 	case byCategory, byPattern, byKeys, byTags:
@@ -127,7 +129,7 @@ func (o *order) set(name string, value json.RawMessage) *problem {
 		}
 		o.names = []string{text}
 	case byKeys, byTags:
-		var texts []*string // a null is not an empty text
+		var texts []*string // pointers, since a null is not an empty text
 		if !decode(value, &texts) || len(texts) == 0 {
 			return badRequest("%s is not a list of texts: %s", name, example)
 		}
@@ -164,7 +166,7 @@ func decode(raw json.RawMessage, v any) bool {
 	return !bytes.Equal(raw, []byte("null")) && json.Unmarshal(raw, v) == nil
 }
 
-// quote quotes text that a client has sent, or its beginning.
+// quote quotes a text of a client, or the beginning of a long one.
 func quote(text string) string {
 	const most = 64
 	if len(text) > most {
@@ -173,8 +175,8 @@ func quote(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// brokenEscape reports whether a \u escape in valid JSON is half of a surrogate pair. encoding/json would replace it by another character, which
-// makes another name.
+// brokenEscape reports whether a \u escape in valid JSON is half of a surrogate pair. encoding/json would replace it by another character, and
+// so select another name.
 func brokenEscape(body []byte) bool {
 	high := func(i int) bool {
 		return i+5 < len(body) && string(body[i:i+2]) == `\u` && (body[i+2]|0x20) == 'd' && surrogate(body[i+3], "89aAbB")

@@ -8,8 +8,8 @@ import (
 	"github.com/gatewayz/aside/internal/outside"
 )
 
-// onBehalfOf marks the orders of a key without ScopeAll. While Redis is unavailable, invalidations are pending, and if there is no more room for
-// them, everything is invalidated instead. A marked order is refused before that happens.
+// onBehalfOf marks the orders of a key without ScopeAll. While Redis is unavailable, invalidations are pending. When there is no more room for
+// them, the cache invalidates everything instead. It refuses a marked order before that happens.
 func onBehalfOf(ctx context.Context, who visitor) context.Context {
 	if who.may&mayEmpty != 0 {
 		return ctx
@@ -17,16 +17,16 @@ func onBehalfOf(ctx context.Context, who visitor) context.Context {
 	return outside.With(ctx, string(who.sum[:])) // two keys may have one name
 }
 
-// noRoom is the problem for an order that is refused because too many invalidations are pending.
-func noRoom(err *aside.Error) *problem {
-	p := newProblem(http.StatusServiceUnavailable, "%s: wait as many seconds as Retry-After says", err.Message)
-	p.after = err.RetryAfter
-	return p
-}
-
-// turnAway logs such an order, at most every ten seconds for each key.
+// turnAway logs an order that is refused because too many invalidations are pending, at most every ten seconds for each key.
 func (g *gate) turnAway(who visitor) {
 	if n, due := g.turnedAway.count(who.sum); due {
 		g.log.Warn("asidehttp: not invalidated: too many pending invalidations", "key", who.name, "client", who.addr.String(), "requests", n)
 	}
+}
+
+// noRoom is the problem for such an order.
+func noRoom(err *aside.Error) *problem {
+	p := newProblem(http.StatusServiceUnavailable, "%s: wait as many seconds as Retry-After says", err.Message)
+	p.after = err.RetryAfter
+	return p
 }

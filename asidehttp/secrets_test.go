@@ -101,7 +101,7 @@ func TestReflectionFindsNoSecret(t *testing.T) {
 	requireHidden(t, withUser, "RevalidatorOptions with a user")
 	requireHidden(t, sender, "a Revalidator")
 	requireHidden(t, asidehttp.HealthOptions{}, "HealthOptions")
-	requireHidden(t, asidehttp.Handler(c, o), "a Handler")
+	requireHidden(t, asidehttp.AdminHandler(c, o), "an AdminHandler")
 	requireHidden(t, asidehttp.Metrics(c, o), "Metrics")
 }
 

@@ -8,9 +8,8 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// shared is the state that all handlers of one cache share, so that a client gets no larger allowance by using two of them. Handlers share
-// buckets only if they have the same rate and burst: a bucket that is refilled at a higher rate would allow too much at a handler with a lower
-// one.
+// shared is the state that all handlers of one cache share, so that a client gets no larger allowance by using two of them. Handlers share buckets
+// only if they have the same rate and burst. A bucket of a higher rate would allow too much at a handler with a lower rate.
 type shared struct {
 	turns *turns
 	noted *noted
@@ -26,6 +25,7 @@ func newShared() *shared {
 	return &shared{turns: newTurns(), noted: new(noted), buckets: make(map[allowance]*buckets)}
 }
 
+// bucketsOf returns the buckets of all handlers with one allowance.
 func (s *shared) bucketsOf(a allowance) *buckets {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,6 +43,7 @@ var sharedBy = struct {
 	byCache map[weak.Pointer[aside.Cache]]*shared // guarded by mu
 }{byCache: make(map[weak.Pointer[aside.Cache]]*shared)}
 
+// sharedOf returns the shared state of a cache's handlers. A nil cache has a new one each time.
 func sharedOf(c *aside.Cache) *shared {
 	if c == nil {
 		return newShared()

@@ -38,7 +38,7 @@ func TestAllHandlersOfACacheHaveOneLimit(t *testing.T) {
 			}
 			return n
 		}
-		handler, metrics := asidehttp.Handler(caches[0], o), asidehttp.Metrics(caches[0], o)
+		handler, metrics := asidehttp.AdminHandler(caches[0], o), asidehttp.Metrics(caches[0], o)
 		require.Equal(t, 50, served(handler, metrics))
 		require.Equal(t, 50, served(asidehttp.Metrics(caches[1], o)), "another cache has a limit of its own")
 		time.Sleep(10 * time.Second)
@@ -62,7 +62,7 @@ func TestACacheWithHandlersCanBeCollected(t *testing.T) {
 	func() {
 		c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
-		asidehttp.Handler(c, options(io.Discard))
+		asidehttp.AdminHandler(c, options(io.Discard))
 		c.Close()
 		runtime.AddCleanup(c, func(done chan struct{}) { close(done) }, collected)
 	}()
@@ -81,7 +81,7 @@ func TestACacheWithHandlersCanBeCollected(t *testing.T) {
 func TestACacheThatKnowsNoCategory(t *testing.T) {
 	t.Parallel()
 	c := newCache(t, aside.Options{})
-	h := asidehttp.Handler(c, options(io.Discard))
+	h := asidehttp.AdminHandler(c, options(io.Discard))
 	w := ask(h, "POST", "/", `{"category":"models"}`, "Bearer "+keyAll)
 	require.Equal(t, 422, w.Code)
 	require.Contains(t, problemOf(t, w).Detail, "Options.Policies")
@@ -104,7 +104,7 @@ func TestAWideHandlerDoesNotWidenANarrowOne(t *testing.T) {
 		defer c.Close()
 		o := options(io.Discard)
 		o.Rate, o.Burst = 1, 10
-		narrow := asidehttp.Handler(c, o)
+		narrow := asidehttp.AdminHandler(c, o)
 		o.Rate, o.Burst = 1000, 1000
 		wide := asidehttp.Metrics(c, o)
 		served := 0
@@ -134,7 +134,7 @@ func TestAWideHandlerDoesNotLockOutOfANarrowOne(t *testing.T) {
 		o.Rate, o.Burst = 1000, 1000
 		wide := asidehttp.Metrics(c, o)
 		o.Rate, o.Burst = 1, 10
-		narrow := asidehttp.Handler(c, o)
+		narrow := asidehttp.AdminHandler(c, o)
 		for range 500 {
 			require.Equal(t, 200, ask(wide, "GET", "/", "", "Bearer "+keyAll).Code)
 		}

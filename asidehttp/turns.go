@@ -9,33 +9,34 @@ import (
 	"time"
 )
 
-// mostCounting is how many requests to all handlers of a cache scan keys at once. Sweeps and patterns scan Redis too, and must not wait for many
-// requests that only read.
+// mostCounting is how many requests to all handlers of a cache scan keys at once. Requests that only read must not delay cleanups and pattern
+// invalidations, which scan Redis too.
 const mostCounting = 2
 
-// mostOfATurn is how long a request scans keys when it is its turn. It is less than a listing, or a dry run by default, waits for its turn, so
-// that a waiting request gets its turn in time.
+// mostOfATurn is how long a turn lasts. A listing, and by default a dry run, waits longer than that for its turn. So a waiting request gets its
+// turn in time.
 const mostOfATurn = 4 * time.Second
 
-// The errors of a listing that is not complete.
+// Why a count is not complete.
 var (
 	errNoTurn   = errors.New("too many listings and dry runs at once: no turn in time")
 	errTurnOver = fmt.Errorf("not done within %v", mostOfATurn)
 )
 
-// turns are the turns of requests that scan keys. Of each bearer key one request at most has or waits for one of the common places, which are
-// given in the order of asking. So a key that sends many requests delays only itself.
+// turns are the turns of requests that scan keys. mostCounting requests have a turn at once, and others get theirs in the order of asking. Each
+// bearer key has or waits for one turn at most. So a key that sends many requests delays only itself.
 type turns struct {
-	all chan struct{} // holds one for each request that goes over keys
+	all chan struct{} // one element for each request that has a turn
 
 	mu  sync.Mutex
-	own map[[sha256.Size]byte]chan struct{} // one for each bearer key that has ever counted; guarded by mu
+	own map[[sha256.Size]byte]chan struct{} // by bearer key: one element while a request of the key has or waits for a turn; guarded by mu
 }
 
 func newTurns() *turns {
 	return &turns{all: make(chan struct{}, mostCounting), own: make(map[[sha256.Size]byte]chan struct{})}
 }
 
+// of returns the channel of a bearer key.
 func (t *turns) of(key [sha256.Size]byte) chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -47,7 +48,7 @@ func (t *turns) of(key [sha256.Size]byte) chan struct{} {
 	return own
 }
 
-// take waits for a bearer key's turn, until ctx ends. The caller ends the turn by end.
+// take waits for a bearer key's turn until ctx ends. The caller calls end after its turn.
 func (t *turns) take(ctx context.Context, key [sha256.Size]byte) (end func(), err error) {
 	own := t.of(key)
 	select {

@@ -11,7 +11,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// BenchmarkSampledHit compares hits in memory with Options.Check at 1% with hits without it, by all processors at once. On a
+// BenchmarkSampledHit compares hits in memory with Options.ConsistencyCheck at 1% with hits without it, by all processors at once. On a
 // machine that has other work, whole runs cannot be compared: so each round lets the caches take turns within milliseconds,
 // and the medians of the rounds' ratios are reported, with that of two caches without checks beside it, which is the noise. The
 // loader takes no time; Rate is the default, and what is drawn beyond it is dropped.
@@ -24,8 +24,8 @@ func BenchmarkSampledHit(b *testing.B) {
 		keys[i], values[i] = products.Key(i), newProduct(i)
 		loaders[i] = func(context.Context) (*product, error) { return values[i], nil }
 	}
-	open := func(check aside.Check) *aside.Cache {
-		c, err := aside.New(aside.Options{Policies: []aside.Policy{products}, Check: check})
+	open := func(check aside.ConsistencyCheck) *aside.Cache {
+		c, err := aside.New(aside.Options{Policies: []aside.Policy{products}, ConsistencyCheck: check})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func BenchmarkSampledHit(b *testing.B) {
 		}
 		return c
 	}
-	off, again, on := open(aside.Check{}), open(aside.Check{}), open(aside.Check{Share: 0.01})
+	off, again, on := open(aside.ConsistencyCheck{}), open(aside.ConsistencyCheck{}), open(aside.ConsistencyCheck{SampleRate: 0.01})
 
 	const hits = 1 << 14 // about a millisecond
 	var alone []float64

@@ -11,14 +11,13 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// answer serves all reads: the value under the key, loaded if it
-// is not cached, as JSON. A []byte is JSON already.
+// answer serves all reads. It gets the value of the key from the cache, or loads it, and writes it as JSON. A []byte is encoded already.
 func answer[T any](srv *server, w http.ResponseWriter, r *request, o op, key aside.Key, load func(context.Context) (T, error)) error {
 	r.sample.op, r.sample.key = o, key
 	value, err := lookup(srv, w, r, key, func(ctx context.Context) (T, error) {
 		value, err := load(ctx)
 		if errors.Is(err, errNoRow) {
-			// Cached too: a client that asks for something missing asks again.
+			// ErrNotFound is cached, because clients repeat requests for missing rows.
 			err = aside.ErrNotFound
 		}
 		return value, err

@@ -9,15 +9,14 @@ import (
 	"path/filepath"
 )
 
-// backend is all that the cache stands in front of: the gateways' upstreams
-// and the database. It knows nothing of the cache.
+// backend is the source behind the cache: the upstreams and the database. Its code does not use the cache.
 type backend struct {
 	catalogue *catalogue
 	upstreams *upstreams
 	models    *modelSource
 	store     *store
 	calls     calls
-	scratch   string // a directory to remove at the end, if the database is a temporary one
+	scratch   string // the directory of a temporary database, which close removes; empty without one
 }
 
 func startBackend(ctx context.Context, cfg config, log *slog.Logger) (_ *backend, err error) {

@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// maxCatalogue bounds the file that -catalog names, so that a wrong path to
-// something huge is an error and not the end of the memory.
+// maxCatalogue bounds the size of the file that -catalog names. A wrong path to a huge file is then an error, and does not fill the memory.
 const maxCatalogue = 256 << 20
 
 // model is one entry of a catalogue, as an upstream sends it.
@@ -22,8 +21,7 @@ type model struct {
 	Info    json.RawMessage `json:"info"`
 }
 
-// catalogue is every model by its gateway. It is what the upstreams know; the
-// server itself keeps of it only which gateway carries which model.
+// catalogue has all models by gateway. It is the data of the upstreams. The server itself only keeps which gateway carries which model.
 type catalogue struct {
 	gateways []string // sorted
 	models   map[string][]model
@@ -80,7 +78,7 @@ func parseCatalogue(text []byte) (*catalogue, error) {
 	if len(models) == 0 {
 		return nil, errors.New("no entry has an id and a litellm_provider")
 	}
-	// A map has no order; the report's runs are to be alike.
+	// Maps have no order, and runs of the report should be comparable.
 	slices.SortFunc(models, func(a, b model) int { return strings.Compare(a.ID, b.ID) })
 	return newCatalogue(models), nil
 }
@@ -98,12 +96,12 @@ func newCatalogue(models []model) *catalogue {
 	return cat
 }
 
-// size is the length of the model's JSON, give or take the escapes of its id.
+// size is about the length of the model's JSON. It ignores escapes in the id.
 func (m model) size() int {
 	return len(`{"id":"","gateway":"","info":},`) + len(m.ID) + len(m.Gateway) + len(m.Info)
 }
 
-// repeat returns the catalogue n times over, each time under other ids.
+// repeat returns the catalogue with n copies of each model, under different ids.
 func (cat *catalogue) repeat(n int) *catalogue {
 	if n <= 1 {
 		return cat
@@ -122,7 +120,7 @@ func (cat *catalogue) repeat(n int) *catalogue {
 	return newCatalogue(models)
 }
 
-// reach returns the catalogue repeated until its JSON has at least size bytes.
+// reach repeats the catalogue until its JSON has at least size bytes.
 func (cat *catalogue) reach(size int) *catalogue {
 	n := (size + cat.size - 1) / cat.size
 	for {

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// The catalogue that the example serves unless -catalog names another one.
-// Gateways, families and prices are invented; the form is that of the file.
+// This is the default catalogue, without -catalog. Gateways, families and prices are invented. The format is that of a catalogue file.
 
 var (
 	ownGateways = strings.Fields(`
@@ -21,8 +20,7 @@ var (
 	ownTunes    = []string{"base", "chat", "coder"}
 )
 
-// ownCatalogue composes the same catalogue at every start: 24 gateways that
-// carry 60 to 140 models each.
+// ownCatalogue returns the same catalogue at every start: 24 gateways with 60 to 140 models each.
 func ownCatalogue() *catalogue {
 	rnd := rand.New(rand.NewPCG(24, 1))
 	var models []model
@@ -62,7 +60,7 @@ func ownModel(rnd *rand.Rand, gateway, family, tune string, size int, markup flo
 			strings.ToUpper(family[:1])+family[1:], size, tune, gateway),
 	})
 	if err != nil {
-		panic(err) // strings and finite numbers always encode
+		panic(err) // cannot happen: strings and finite numbers always encode
 	}
 	return model{ID: fmt.Sprintf("%s/%s-%db-%s", gateway, family, size, tune), Gateway: gateway, Info: info}
 }

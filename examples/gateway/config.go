@@ -25,37 +25,36 @@ type config struct {
 	seed        uint64
 }
 
-// Sizes that a report reaches by repeating the catalogue, unless -scale says
-// how often. The first is that of the design.
+// Sizes in bytes to which a report repeats the catalogue, without -scale: reportSize by default, quickSize with -quick.
 const (
 	reportSize = 20 << 20
 	quickSize  = 2 << 20
 )
 
-const usage = `gateway serves a model gateway's API through the cache, in memory or on the
-Redis that REDIS_URL or REDIS_HOST names. With -report it measures itself.
+const usage = `gateway serves the API of a model gateway through a cache. The cache is on the Redis
+of REDIS_URL or REDIS_HOST, or in memory without them. With -report, gateway measures the
+effect of the cache.
 
 Flags:
 `
 
-// parseFlags reads the command line. Its error is fit to be shown as it is;
-// flag.ErrHelp means that the help was asked for and printed.
+// parseFlags reads the command line. Its errors are messages for the user. With -help it prints the help, and returns flag.ErrHelp.
 func parseFlags(args []string, output io.Writer) (config, error) {
 	var cfg config
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are printed once, by main
-	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "address to serve on")
-	flags.StringVar(&cfg.catalogue, "catalog", "", "`file` with a catalogue: {\"model id\": {\"litellm_provider\": \"gateway\", ...}, ...} (default: an invented one of 24 gateways)")
-	flags.IntVar(&cfg.scale, "scale", 0, "times to repeat the catalogue under varied ids (default: once; with -report as often as 20 MB take, with -quick 2 MB)")
+	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "listen address")
+	flags.StringVar(&cfg.catalogue, "catalog", "", "`file` with a catalogue: {\"model id\": {\"litellm_provider\": \"gateway\", ...}, ...} (default: an invented catalogue with 24 gateways)")
+	flags.IntVar(&cfg.scale, "scale", 0, "copies of the catalogue, under different ids (default: 1; with -report, as many as make 20 MB, or 2 MB with -quick)")
 	flags.DurationVar(&cfg.upstreamMin, "upstream-min", 5*time.Second, "answer time of the fastest upstream, before -speedup")
 	flags.DurationVar(&cfg.upstreamMax, "upstream-max", 30*time.Second, "answer time of the slowest upstream, before -speedup")
 	flags.Float64Var(&cfg.speedup, "speedup", 100, "compress the upstreams' answer times by this factor; 1 waits the full time")
 	flags.StringVar(&cfg.db, "db", "", "`file` of the SQLite database, filled if it is new (default: a temporary one)")
 	flags.IntVar(&cfg.users, "users", 0, "users in a new database (default 2000, with -quick 100)")
-	flags.BoolVar(&cfg.report, "report", false, "drive the server with the cache off and on, print a table, exit 1 if a target is missed")
-	flags.BoolVar(&cfg.quick, "quick", false, "with -report: smaller numbers, some ten seconds in all")
+	flags.BoolVar(&cfg.report, "report", false, "send requests with the cache off and with the cache on, print a table, and exit with status 1 if a target is missed")
+	flags.BoolVar(&cfg.quick, "quick", false, "with -report: a smaller run of about ten seconds")
 	flags.IntVar(&cfg.requests, "requests", 0, "with -report: requests with the cache on (default 60000, with -quick 10000)")
-	flags.IntVar(&cfg.callers, "callers", 4, "with -report: callers at once")
+	flags.IntVar(&cfg.callers, "callers", 4, "with -report: concurrent callers")
 	flags.Uint64Var(&cfg.seed, "seed", 1, "seed of the database and of the report's traffic")
 
 	if err := flags.Parse(args); err != nil {
@@ -95,8 +94,7 @@ func (cfg *config) check(given map[string]bool) error {
 	case !(cfg.speedup >= 1 && cfg.speedup <= 1e6): // refuses NaN too
 		return fmt.Errorf("-speedup %v: want 1 to 1000000", cfg.speedup)
 	case cfg.compressed(cfg.upstreamMax) > 45*time.Second:
-		// The cache's loads end after 60 s; a catalogue needs some of them to be
-		// read and joined.
+		// A load of the cache ends after 60 s, and a catalogue needs part of that time to be read and joined.
 		return fmt.Errorf("-upstream-max %v at -speedup %v: want at most 45s of waiting", cfg.upstreamMax, cfg.speedup)
 	}
 	for _, name := range []string{"quick", "requests", "callers"} {
@@ -122,8 +120,7 @@ func (cfg *config) setDefaults() {
 	}
 }
 
-// uncached is the number of requests that a report makes with the cache off,
-// at least: enough for a p99, unless each of them takes long.
+// uncached is the minimum number of requests that a report sends with the cache off. It is enough for a p99, except if each request takes long.
 func (cfg *config) uncached() int {
 	n := 1000
 	if cfg.quick || cfg.speedup < 20 {
@@ -132,15 +129,15 @@ func (cfg *config) uncached() int {
 	return min(n, cfg.requests)
 }
 
-// events is the number of API calls that the rankings are made of.
+// events is the number of API calls in the database, which the rankings count.
 func (cfg *config) events() int { return 150 * cfg.users }
 
-// compressed is how long an upstream really waits.
+// compressed divides an answer time by -speedup.
 func (cfg *config) compressed(wait time.Duration) time.Duration {
 	return time.Duration(float64(wait) / cfg.speedup)
 }
 
-// openCatalogue reads or composes the catalogue, in the size that is wanted.
+// openCatalogue reads or composes the catalogue, and repeats it to the required size.
 func (cfg *config) openCatalogue() (*catalogue, error) {
 	cat := ownCatalogue()
 	if cfg.catalogue != "" {

@@ -21,14 +21,14 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// A step is a command of docs/admin-http.md and the answer that it gives there.
+// A step is a command of docs/admin-http.md with its documented answer.
 type step struct {
 	command string
 	answer  string
 	line    int
 }
 
-// documentedSteps are the commands of the page's section on the HTTP API.
+// documentedSteps returns the commands of the page's section on the HTTP API.
 func documentedSteps(t *testing.T) (steps []step) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/admin-http.md")
@@ -50,7 +50,7 @@ func documentedSteps(t *testing.T) (steps []step) {
 	return steps
 }
 
-// same reports whether an answer is what the page says, but for white space, for times, and for what the page leaves out with an ellipsis.
+// same reports whether an answer equals the documented one, except for white space, times, and text that the page replaces by an ellipsis.
 func same(documented, real string) bool {
 	documented = varying.ReplaceAllString(documented, "$1")
 	real = varying.ReplaceAllString(real, "$1")
@@ -61,10 +61,10 @@ func same(documented, real string) bool {
 
 var varying = regexp.MustCompile(`("timestamp":|"took_ms":|"since":)("[^"]*"|[0-9.]+)`)
 
-// A shell runs a command of the page, and returns what it prints.
+// A shell runs a command of the page, and returns its output.
 type shell func(ctx context.Context, command string) (string, error)
 
-// realShell is sh, with the curl that users have. Variables live from one command to the next.
+// realShell is sh with the installed curl. Variables keep their values between commands.
 func realShell(env []string) shell {
 	var before strings.Builder
 	return func(ctx context.Context, command string) (string, error) {
@@ -79,7 +79,7 @@ func realShell(env []string) shell {
 	}
 }
 
-// ownShell is as much of a shell, and of curl, as the page asks for.
+// ownShell implements the parts of a shell and of curl that the page uses.
 func ownShell(env []string) shell {
 	vars := map[string]string{}
 	for _, pair := range env {
@@ -141,7 +141,7 @@ func ownShell(env []string) shell {
 	}
 }
 
-// split makes words of a command, with its quotes and variables.
+// split splits a command into words, and expands quotes and variables.
 func split(command string, vars map[string]string) (words []string) {
 	var word strings.Builder
 	open, quote := false, byte(0)
@@ -175,8 +175,8 @@ func split(command string, vars map[string]string) (words []string) {
 
 var variable = regexp.MustCompile(`^[A-Za-z_]+`)
 
-// Every curl command of the section on the HTTP API in docs/admin-http.md, run one after the other against the example on a real Redis, gives
-// the answer that stands there.
+// The test runs every curl command of the section on the HTTP API in docs/admin-http.md, in order, against the example on a real Redis. Each command
+// must give the documented answer.
 func TestTheDocumentedCommandsGiveTheirAnswers(t *testing.T) {
 	steps := documentedSteps(t)
 	answered := 0
@@ -193,7 +193,7 @@ func TestTheDocumentedCommandsGiveTheirAnswers(t *testing.T) {
 	}
 	for name, newShell := range shells {
 		t.Run(name, func(t *testing.T) {
-			// On a machine that is busy, Redis may once not answer in time, and a value is then not stored.
+			// On a busy machine, Redis can exceed its time limit once, and a value is then not stored.
 			var failed string
 			for range 3 {
 				if failed = tell(t, steps, newShell); failed == "" {
@@ -206,7 +206,7 @@ func TestTheDocumentedCommandsGiveTheirAnswers(t *testing.T) {
 	}
 }
 
-// tell runs the story once, and returns where it differs.
+// tell runs all steps once, and returns the first difference.
 func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs string) {
 	memoryOnly(t)
 	server := redistest.Start(t)
@@ -249,7 +249,7 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 		if !same(s.answer, got) {
 			return fmt.Sprintf("docs/admin-http.md:%d: %s\nsays    %s\nanswers %s", s.line, s.command, s.answer, got)
 		}
-		// Values are stored after their callers have them: the lease goes then.
+		// Fills are asynchronous. The end of the lease shows that the value is stored.
 		require.Eventually(t, func() bool { return len(server.MustDo(t, "KEYS", "{*}!l").([]any)) == 0 }, time.Minute, time.Millisecond)
 	}
 	return ""

@@ -11,18 +11,17 @@ import (
 	"time"
 )
 
-// fillSize says how much the database holds after its first start.
+// fillSize is the size of a new database.
 type fillSize struct {
 	users  int
 	events int
 	seed   uint64
 }
 
-// demoKey is the API key of a user of the example: real ones are random and
-// shown once. User 1 is the most active, user 2 the next, and so on.
+// demoKey is the API key of an example user. Real API keys are random, and shown once. User 1 is the most active user, user 2 the next, and so on.
 func demoKey(user int) string { return fmt.Sprintf("gw-demo-%04d", user) }
 
-// vocabulary is what the messages are written in, and what a search looks for.
+// vocabulary has the words of messages and of searches.
 var vocabulary = strings.Fields(`
 	about above account answer apply array batch before better between bounded
 	branch budget buffer build cache call careful change channel check clear
@@ -51,7 +50,7 @@ var (
 	}
 )
 
-// filler writes rows in one transaction, the same ones for the same seed.
+// filler writes the rows of a new database in one transaction. The same seed makes the same rows.
 type filler struct {
 	ctx    context.Context
 	tx     *sql.Tx
@@ -66,7 +65,7 @@ func fill(ctx context.Context, db *sql.DB, size fillSize) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it has nothing to do
+	defer tx.Rollback() //nolint:errcheck // has no effect after a commit
 	f := &filler{ctx: ctx, tx: tx, rnd: rand.New(rand.NewPCG(size.seed, 3)), now: time.Now().Unix()}
 	f.write()
 	for _, family := range ownFamilies {
@@ -82,7 +81,7 @@ func fill(ctx context.Context, db *sql.DB, size fillSize) error {
 	return tx.Commit()
 }
 
-// write composes the text that all messages are cut from.
+// write composes the corpus, of which all messages are excerpts.
 func (f *filler) write() {
 	var text strings.Builder
 	for text.Len() < 1<<20 {
@@ -100,7 +99,7 @@ func (f *filler) write() {
 	f.corpus = text.String()
 }
 
-// text cuts about n bytes out of the corpus, at the ends of words.
+// text returns an excerpt of about n bytes from the corpus. It begins and ends at word boundaries.
 func (f *filler) text(n int) string {
 	from := f.rnd.IntN(len(f.corpus) - n - 32)
 	from += strings.IndexByte(f.corpus[from:], ' ') + 1
@@ -109,7 +108,7 @@ func (f *filler) text(n int) string {
 	return f.corpus[from:to]
 }
 
-// ago is a time in the last days, later ones more likely.
+// ago returns a random time in the last days. Later times are more likely.
 func (f *filler) ago(days float64) int64 {
 	part := f.rnd.Float64()
 	return f.now - int64(part*part*days*86400)
@@ -157,9 +156,8 @@ func (f *filler) users(size fillSize) error {
 	return nil
 }
 
-// sessions gives a tenth of the users, the active ones, about 20 sessions,
-// the very first ones 60, and everybody else one or two. A session has 5 to
-// 50 KB of messages.
+// sessions writes the chat sessions. The active tenth of the users has about 20 sessions each, the first few users have 60, and all other users have
+// one or two. A session has 5 to 50 KB of messages.
 func (f *filler) sessions(size fillSize) error {
 	session, err := f.prepare(`INSERT INTO sessions (id, user_id, title, model, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)`)
 	if err != nil {
@@ -217,7 +215,7 @@ func (f *filler) events(size fillSize) error {
 
 func (f *filler) prepare(query string) (*sql.Stmt, error) { return f.tx.PrepareContext(f.ctx, query) }
 
-// one picks from the list, the earlier the likelier.
+// one picks from the list. Earlier items are more likely.
 func (f *filler) one(list []string) string {
 	part := f.rnd.Float64()
 	return list[int(part*part*float64(len(list)))]

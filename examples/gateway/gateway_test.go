@@ -23,8 +23,7 @@ import (
 	"github.com/gatewayz/aside/asidehttp"
 )
 
-// Nothing may run on when a server, its upstreams and its cache have ended, but for
-// a timer of the Redis client that ends by itself within a second.
+// No goroutine may outlive a server, its upstreams and its cache, except a timer of the Redis client that ends by itself within a second.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
 }
@@ -39,7 +38,7 @@ const tinyCatalogue = `{
 
 const operatorKey = "key-of-the-operator"
 
-// running is a whole server, with everything behind it.
+// running is a server with its upstreams, database and cache.
 type running struct {
 	t       *testing.T
 	base    string
@@ -48,7 +47,7 @@ type running struct {
 	samples []sample // guarded by mu
 }
 
-// start runs a server with a tiny catalogue in memory mode until the test ends.
+// start runs a server with a small catalogue, in memory mode, until the test ends.
 func start(t *testing.T) *running {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
@@ -64,7 +63,7 @@ func start(t *testing.T) *running {
 	require.NoError(t, err)
 
 	run := &running{t: t, backend: b}
-	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.Handler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
+	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.AdminHandler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
 	srv := newServer(b, cache, admin, quiet)
 	srv.observe = func(s sample) {
 		run.mu.Lock()
@@ -87,7 +86,7 @@ func start(t *testing.T) *running {
 	return run
 }
 
-// reply is what came back.
+// reply is an answer of the server.
 type reply struct {
 	status int
 	header http.Header
@@ -96,7 +95,7 @@ type reply struct {
 
 func (r reply) hit() bool { return strings.HasPrefix(r.header.Get("Cache-Status"), "aside; hit") }
 
-// ask sends a request; an empty key sends no Authorization.
+// ask sends a request. With an empty key it sends no Authorization header.
 func (run *running) ask(method, path, key, body string) reply {
 	run.t.Helper()
 	request, err := http.NewRequestWithContext(run.t.Context(), method, run.base+path, strings.NewReader(body))
@@ -117,7 +116,7 @@ func (run *running) get(path, key string) reply {
 	return run.ask(http.MethodGet, path, key, "")
 }
 
-// decode gets an answer that must be a good one.
+// decode sends a GET request, which must succeed, and decodes the answer.
 func decode[T any](run *running, path, key string) (value T) {
 	run.t.Helper()
 	r := run.get(path, key)
@@ -223,7 +222,7 @@ func TestUsersSeeOnlyWhatIsTheirs(t *testing.T) {
 		require.NotEqual(t, one.body, other.body, path)
 	}
 	require.Equal(t, int64(2), decode[profile](run, "/api/user/me", demoKey(2)).ID)
-	for range 2 { // the second time from the cache, which must not mix up whose it is
+	for range 2 { // the second answer comes from the cache, and must belong to the same user
 		require.Equal(t, http.StatusOK, run.get("/api/chat/sessions/1", demoKey(1)).status)
 		require.Equal(t, http.StatusNotFound, run.get("/api/chat/sessions/1", demoKey(2)).status)
 	}

@@ -16,9 +16,8 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// partialTTL is how long a catalogue is kept that lacks some gateways: long
-// enough that one broken upstream does not send every caller to all the others,
-// and not the hour of a complete one.
+// partialTTL is the TTL of a catalogue without some gateways. It is shorter than the hour of a complete catalogue. It is long enough that one broken
+// upstream does not make every request load from all the others.
 const partialTTL = time.Minute
 
 func (srv *server) getModels(w http.ResponseWriter, r *request) error {
@@ -27,7 +26,7 @@ func (srv *server) getModels(w http.ResponseWriter, r *request) error {
 		return answer(srv, w, r, opModelsAll, modelsKey("all"), func(ctx context.Context) ([]byte, error) {
 			body, missing, err := srv.models.all(ctx)
 			if len(missing) > 0 {
-				aside.Loading(ctx).TTL(partialTTL)
+				aside.CurrentLoad(ctx).TTL(partialTTL)
 			}
 			return body, err
 		})
@@ -58,8 +57,8 @@ func (srv *server) getRankApps(w http.ResponseWriter, r *request) error {
 	return answer(srv, w, r, opRankApps, rankAppsKey(), srv.store.rankApps)
 }
 
-// pageSizes and whole pages keep the number of lists of one user small, so
-// that a new message can name and invalidate all of them.
+// pageSizes are the permitted limits. Offsets are multiples of the limit. So one user has few cached lists, and a new message can invalidate all of
+// them by key.
 var pageSizes = []int64{10, 20, 50}
 
 const maxOffset = 10_000
@@ -105,17 +104,17 @@ func (srv *server) getSession(w http.ResponseWriter, r *request) error {
 		if err != nil || before == 0 {
 			return s, err
 		}
-		// Messages are only added, so what is before one of them never changes. Before a made-up number there may be more tomorrow,
-		// and such numbers have no end.
+		// Messages are only added, so the page before an existing message never changes, and can be cached. The page before an id that does not exist
+		// yet can change. There are also endlessly many such ids, so these pages are not cached.
 		known, err := srv.store.hasMessage(ctx, id, before)
-		if load := aside.Loading(ctx); load != nil && !known {
+		if load := aside.CurrentLoad(ctx); load != nil && !known {
 			load.NoStore()
 		}
 		return s, err
 	})
 }
 
-// postMessage adds a message to a session and invalidates the pages that show it.
+// postMessage adds a message to a session, and invalidates the values that show it.
 func (srv *server) postMessage(w http.ResponseWriter, r *request) error {
 	r.sample.op = opMessage
 	id, err := sessionID(r)
@@ -150,10 +149,8 @@ func (srv *server) postMessage(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// invalidateSession invalidates the values that show the session: itself, all pages of the
-// user's list (it moves to the top of the first one), the counts and the
-// credits. Search results, activity and rankings may lag behind by their TTL,
-// which is what a TTL is for.
+// invalidateSession invalidates the values that a new message changes: the session, all pages of the user's list (the session moves to the top of the
+// first page), the chat statistics and the credits. Search results, activity and rankings are not invalidated: they may be as old as their TTL.
 func (srv *server) invalidateSession(r *request, id, sessions int64) error {
 	if srv.uncached {
 		return nil
@@ -168,8 +165,7 @@ func (srv *server) invalidateSession(r *request, id, sessions int64) error {
 			keys = append(keys, listKey(r.hash, limit, offset))
 		}
 	}
-	// The message is stored whether or not its sender still waits for the
-	// answer, so the old values have to go in any case.
+	// The message is in the database, even if its sender no longer waits for the answer. So the old values have to be invalidated in any case.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 	defer cancel()
 	_, err := srv.cache.Invalidate(ctx, keys...)
@@ -183,7 +179,7 @@ func (srv *server) getChatStats(w http.ResponseWriter, r *request) error {
 }
 
 func (srv *server) getSearch(w http.ResponseWriter, r *request) error {
-	// What SQLite takes for equal is one search, and so one key.
+	// Texts that SQLite treats as equal are one search, and so they have one key.
 	q := r.URL.Query().Get("q")
 	text := strings.ToLower(strings.Join(strings.Fields(q), " "))
 	if n := utf8.RuneCountInString(text); n < 2 || n > 100 || !utf8.ValidString(q) {
@@ -227,7 +223,7 @@ func sessionID(r *request) (int64, error) {
 	return id, nil
 }
 
-// number reads an integer from the query.
+// number reads an integer parameter of the query.
 func number(r *request, name string, fallback int64) (int64, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {

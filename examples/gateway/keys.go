@@ -2,13 +2,11 @@ package main
 
 import "github.com/gatewayz/aside"
 
-// Every key of the server, in one place: what is cached under which policy. A
-// hash stands for the caller's API key, so that two users never share a key
-// and no key tells one.
+// This file has every cache key of the server, with its policy. The keys of a user contain a hash of the user's API key: two users never share a
+// cache key, and no cache key shows an API key.
 
-// policies are all that the server caches under. They are listed so that the
-// cache knows their categories before their first use, for operators who
-// invalidate by them.
+// policies returns all policies of the server, for Options.Policies. The cache then knows their categories before their first use, and operators can
+// invalidate by category from the start.
 func policies() []aside.Policy {
 	return []aside.Policy{
 		aside.TTL.ModelsAll, aside.TTL.ModelsGateway, aside.TTL.ModelDetail, aside.TTL.SessionsList,
@@ -17,7 +15,7 @@ func policies() []aside.Policy {
 	}
 }
 
-// modelsKey is the catalogue of one gateway, or of "all".
+// modelsKey is the key of the catalogue of one gateway, or of "all".
 func modelsKey(gateway string) aside.Key {
 	if gateway == "all" {
 		return aside.TTL.ModelsAll.Key("all", "all")

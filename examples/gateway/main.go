@@ -1,13 +1,11 @@
-// Command gateway is the backend of an AI model gateway with a cache in front
-// of it: models that 21 and more upstreams have to be asked for, chat sessions,
-// profiles, activity and rankings from a database.
+// Command gateway is the backend of an AI model gateway, with a cache in front of it. The backend loads models from 24 upstreams over HTTP.
+// It reads chat sessions, profiles, activity and rankings from a database.
 //
 //	go run ./examples/gateway                                   serve, cached in memory
 //	REDIS_URL=redis://localhost:6379 go run ./examples/gateway  serve, cached in Redis
-//	go run ./examples/gateway -report                           measure what the cache is worth
+//	go run ./examples/gateway -report                           measure hit rates, latencies and saved backend calls
 //
-// It starts all that it needs itself: the upstreams listen on loopback, and the
-// database is a SQLite file.
+// The command needs no other service. It starts the upstreams itself, on loopback, and its database is a SQLite file.
 package main
 
 import (
@@ -33,14 +31,14 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
-// run is main without the process around it. 0 is success, 1 trouble or a
-// report that misses a target, 2 a wrong command line or environment.
+// run is main for tests, and returns the exit status: 0 for success, 1 for an error or a report that misses a target, 2 for a wrong command line or
+// environment.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	cfg, err := parseFlags(args, stdout)
@@ -72,8 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// optionsFromEnv reads where Redis is, and the secret that users' keys are
-// hashed with.
+// optionsFromEnv reads the address of Redis and the secret for the hashes of API keys from the environment.
 func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 	opts, err := aside.OptionsFromEnv()
 	if err != nil {
@@ -85,8 +82,8 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 	case len(secret) > 0:
 	case len(opts.Redis.InitAddress) > 0 && cfg.db != "":
 		return opts, errors.New("CACHE_SECRET is not set: without a secret, users' API keys can be guessed from their hashes in Redis, " +
-			"and without the same one in every process none sees what another one invalidates. Make one with: openssl rand -hex 32")
-	default: // a database of this process alone needs no secret that outlives it
+			"and processes with different secrets have different keys, so an invalidation in one process misses the others. Make one with: openssl rand -hex 32")
+	default: // the database belongs to this process alone, so a secret for this run is enough
 		secret = make([]byte, 32)
 		_, err = rand.Read(secret)
 	}
@@ -96,12 +93,12 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 
 // runServer serves until the context ends.
 func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Writer, log *slog.Logger) (err error) {
-	// First the step that fails fast: a port in use must not cost the filling of a database.
+	// The step that fails fast comes first: if the port is in use, no database has to be filled.
 	listener, err := net.Listen("tcp", cfg.addr)
 	if err != nil {
 		return err
 	}
-	defer listener.Close() // again, unless something fails before it is served on
+	defer listener.Close() // for the errors before serve, which closes the listener itself
 	front, err := frontEndFromEnv(log)
 	if err != nil {
 		return err
@@ -118,7 +115,7 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cache.Close()) }() // before the front end's: Close delivers the last invalidations
+	defer func() { err = errors.Join(err, cache.Close()) }() // runs before front.Close, because cache.Close delivers the last invalidations
 	b, err := startBackend(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -131,8 +128,7 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	return err
 }
 
-// adminOf has the keys of operators: all scopes with CACHE_API_KEY,
-// look with CACHE_READ_KEY. How it stands is for everyone.
+// adminOf returns the handlers for operators, by path. CACHE_API_KEY has all scopes, and CACHE_READ_KEY only reads. The health handler needs no key.
 func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 	opts := asidehttp.Options{
 		APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))},
@@ -140,14 +136,13 @@ func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
 		Logger:  log,
 	}
 	return map[string]http.Handler{
-		"/api/cache/invalidate": asidehttp.Handler(cache, opts),
+		"/api/cache/invalidate": asidehttp.AdminHandler(cache, opts),
 		"/api/cache/metrics":    asidehttp.Metrics(cache, opts),
 		"/api/cache/health":     asidehttp.Health(cache, asidehttp.HealthOptions{}),
 	}
 }
 
-// frontEndFromEnv makes the sender that notifies a web front end of what was
-// invalidated, where REVALIDATE_URL names one.
+// frontEndFromEnv returns a sender that notifies a web front end of invalidations, or nil if REVALIDATE_URL is not set.
 func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
 	to := os.Getenv("REVALIDATE_URL")
 	if to == "" {
@@ -166,20 +161,20 @@ func banner(out io.Writer, base string, cfg config, b *backend, opts aside.Optio
 The gateway serves on %[1]s; its cache is %[2]s.
 Upstreams answer in %[3]v to %[4]v (-speedup 1 for the full %[5]v to %[6]v).
 
-Ask twice, and see the time and the Cache-Status header:
+Send each request twice, and compare the time and the Cache-Status header:
 
   curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=all'
   curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=%[7]s'
   curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/ranking/models'
 
-As a user (keys of the example are %[8]s to %[9]s):
+As a user (the example has the API keys %[8]s to %[9]s):
 
   curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/user/me'
   curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/chat/sessions?limit=10&offset=0'
   curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/chat/search?q=cache'
   curl -i -H 'Authorization: Bearer %[8]s' -d '{"content":"Hello"}' '%[1]s/api/chat/sessions/1/messages'
 
-As an operator, with the CACHE_API_KEY that the server was started with:
+As an operator, with the CACHE_API_KEY of the server's environment:
 
   curl -H "Authorization: Bearer $CACHE_API_KEY" '%[1]s/api/cache/invalidate?metrics=true&pattern=models:*'
   curl -H "Authorization: Bearer $CACHE_API_KEY" -H 'Content-Type: application/json' -d '{"category":"models"}' %[1]s/api/cache/invalidate
@@ -188,7 +183,7 @@ As an operator, with the CACHE_API_KEY that the server was started with:
 		gateway, demoKey(1), demoKey(len(b.store.users)))
 }
 
-// place says where the cache keeps its values.
+// place describes where the cache stores its values.
 func place(opts aside.Options) string {
 	if len(opts.Redis.InitAddress) == 0 {
 		return "in memory"

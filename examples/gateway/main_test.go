@@ -20,7 +20,7 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-// memoryOnly keeps the machine's own Redis, if it names one, out of a test.
+// memoryOnly removes the variables of Redis from the environment of a test.
 func memoryOnly(t *testing.T) {
 	for _, name := range []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS", "CACHE_API_KEY", "CACHE_READ_KEY", "CACHE_SECRET", "REVALIDATE_URL", "REVALIDATE_SECRET"} {
 		t.Setenv(name, "")
@@ -28,7 +28,7 @@ func memoryOnly(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 }
 
-// output is a writer that can be read meanwhile.
+// output is a writer that can be read concurrently.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer // guarded by mu
@@ -109,7 +109,7 @@ func TestAReport(t *testing.T) {
 			on(t)
 			var stdout, stderr output
 			code := run(t.Context(), []string{"-report", "-quick", "-users", "20", "-requests", "600", "-speedup", "5000", "-scale", "1"}, &stdout, &stderr)
-			require.LessOrEqual(t, code, 1, "%s", &stderr) // so few requests need not meet every target
+			require.LessOrEqual(t, code, 1, "%s", &stderr) // so few requests do not always meet every target
 			text := stdout.String()
 			require.Contains(t, text, "The cache is "+name)
 			require.Contains(t, text, "compressed 5000 times")
@@ -136,7 +136,7 @@ func TestAReportNeedsTheRedisThatIsNamed(t *testing.T) {
 	require.Empty(t, stdout.String())
 }
 
-// Without a secret nobody may guess back from Redis whose values lie there, and two processes on one database must share their keys.
+// Without a secret, API keys could be guessed from the hashes in Redis. And two processes on one database must have the same keys.
 func TestASecretIsNeededWhereAPIKeysAreKeptInRedis(t *testing.T) {
 	memoryOnly(t)
 	t.Setenv("REDIS_URL", "redis://127.0.0.1:1")

@@ -14,28 +14,26 @@ import (
 	"sync"
 )
 
-// maxUpstreamAnswer bounds what one upstream may send.
+// maxUpstreamAnswer bounds the answer of one upstream, in bytes.
 const maxUpstreamAnswer = 64 << 20
 
-// errUpstream is wrapped by every error that a gateway's server caused.
+// errUpstream is wrapped by every error of an upstream.
 var errUpstream = errors.New("upstream")
 
-// modelSource loads models from the upstreams. Its results are encoded JSON:
-// what the cache keeps is what the handler serves, so that a hit on a
-// catalogue of 20 MB neither decodes nor encodes anything.
+// modelSource loads models from the upstreams. Its results are encoded JSON. The cache stores these bytes, and the handler serves them, so a hit on a
+// catalogue of 20 MB decodes and encodes nothing.
 type modelSource struct {
 	client   *http.Client
 	calls    *calls
 	log      *slog.Logger
-	gateways []string          // in the order of the answer
+	gateways []string          // in the order of the joined list
 	urls     map[string]string // of each gateway's server
 	carrier  map[string]string // model id -> the gateway that carries it
 }
 
 func newModelSource(ups *upstreams, cat *catalogue, counter *calls, log *slog.Logger) *modelSource {
 	src := &modelSource{
-		// One connection for each caller to each upstream stays open between
-		// rounds; compression would only cost time on loopback.
+		// Each caller keeps one open connection to each upstream between rounds. Compression would only cost time on loopback.
 		client:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
 		calls:    counter,
 		log:      log,
@@ -55,10 +53,8 @@ func newModelSource(ups *upstreams, cat *catalogue, counter *calls, log *slog.Lo
 // close ends the idle connections to the upstreams.
 func (src *modelSource) close() { src.client.CloseIdleConnections() }
 
-// all asks every gateway at once and joins their lists. It takes as long as
-// the slowest of them. A gateway that fails is logged, left out and named in
-// missing: one broken upstream of 21 is no reason to show no models at all.
-// Only when every gateway fails does all fail.
+// all requests the lists of all gateways concurrently, and joins them. It takes as long as the slowest gateway. A gateway that fails is logged, left
+// out of the result, and named in missing. all fails only if every gateway fails.
 func (src *modelSource) all(ctx context.Context) (body []byte, missing []string, err error) {
 	src.calls.add(opModelsAll)
 	lists := make([]json.RawMessage, len(src.gateways))
@@ -69,7 +65,7 @@ func (src *modelSource) all(ctx context.Context) (body []byte, missing []string,
 	}
 	asked.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, nil, err // the upstreams are not to blame
+		return nil, nil, err // the caller's context has ended: no upstream has failed
 	}
 	present := lists[:0]
 	for i, gateway := range src.gateways {
@@ -81,7 +77,7 @@ func (src *modelSource) all(ctx context.Context) (body []byte, missing []string,
 		present = append(present, lists[i])
 	}
 	if len(present) == 0 {
-		return nil, nil, fmt.Errorf("no gateway answers: %w", errors.Join(errs...))
+		return nil, nil, fmt.Errorf("all gateways failed: %w", errors.Join(errs...))
 	}
 	return joinLists("all", missing, present), missing, nil
 }
@@ -141,7 +137,7 @@ func (src *modelSource) fetch(ctx context.Context, address string) ([]byte, erro
 		return nil, fmt.Errorf("GET %s: %s", address, response.Status)
 	}
 	if response.ContentLength > maxUpstreamAnswer {
-		return nil, fmt.Errorf("an answer of %d bytes is too long", response.ContentLength)
+		return nil, fmt.Errorf("the answer is too long: %d bytes", response.ContentLength)
 	}
 	var body bytes.Buffer
 	body.Grow(int(max(0, response.ContentLength)) + bytes.MinRead)
@@ -155,8 +151,7 @@ func (src *modelSource) fetch(ctx context.Context, address string) ([]byte, erro
 	return body.Bytes(), nil
 }
 
-// joinLists writes the answer for the lists of one or more gateways. They are
-// valid JSON arrays already, so that joining them is a matter of brackets.
+// joinLists joins the lists of one or more gateways to one answer. The lists are valid JSON arrays, so only their brackets change.
 func joinLists(gateway string, missing []string, lists []json.RawMessage) []byte {
 	size := 128
 	for _, list := range lists {
@@ -190,7 +185,7 @@ func joinLists(gateway string, missing []string, lists []json.RawMessage) []byte
 	return body.Bytes()
 }
 
-// escapePath escapes a model's id for a URL's path and keeps its slashes.
+// escapePath escapes a model's id for a URL path. It keeps slashes.
 func escapePath(id string) string {
 	parts := strings.Split(id, "/")
 	for i, part := range parts {

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// op is one thing that a client of the server asks for. Every request, cache
-// outcome and backend call is counted under one.
+// op is a kind of request. Requests, cache outcomes and backend calls are counted for each op.
 type op int
 
 const (
@@ -22,7 +21,7 @@ const (
 	opActivity
 	opRankModels
 	opRankApps
-	opMessage // a write: it invalidates
+	opMessage // a write, followed by an invalidation
 	numOps
 )
 
@@ -39,10 +38,8 @@ const (
 	areaWrites   area = "writes"
 )
 
-// mix is the traffic of the report: of 1,000 requests, how many ask for what.
-// It is that of a chat front end: pages of models and sessions most of all,
-// the profile and the credits on every page's head, a ranking now and then,
-// and one new message for every hundred reads.
+// mix is the traffic of the report: the weight of each op in 1,000 requests. It is the traffic of a chat front end. Most requests are for models and
+// sessions, each page shows the profile and the credits, a few requests are for rankings, and one request in a hundred is a new message.
 var mix = [numOps]struct {
 	name   string
 	area   area
@@ -63,17 +60,17 @@ var mix = [numOps]struct {
 	opMessage:       {"new message", areaWrites, 10},
 }
 
-// target is what the design asks of an area.
+// target has the required figures of an area.
 type target struct {
 	area    area
-	hitRate float64       // at least
-	hitTime time.Duration // the median of a hit at the server stays under this
-	saved   float64       // at least this part of the backend's calls
-	savedTo float64       // the upper end of the range that the design gives
-	loads   string        // what an answer costs without a cache, where the design says
+	hitRate float64       // the minimum hit rate
+	hitTime time.Duration // the upper bound of the median time of a hit, at the server
+	saved   float64       // the minimum share of saved backend calls
+	savedTo float64       // the upper end of the expected range, for the table
+	loads   string        // the time of an answer without a cache, for the table; empty if unknown
 }
 
-// targets are the figures of section 8 of the design.
+// targets are the figures that the report checks. The report fails if one of them is missed.
 var targets = []target{
 	{areaModels, 0.95, 50 * time.Millisecond, 0.60, 0.80, "5-30 s"},
 	{areaSessions, 0.80, 100 * time.Millisecond, 0.70, 0.85, ""},
@@ -81,11 +78,10 @@ var targets = []target{
 	{areaRankings, 0.90, 200 * time.Millisecond, 0.85, 0.95, ""},
 }
 
-// overallSaved is the part of all backend calls that the cache has to save.
+// overallSaved is the share of all backend calls that the cache must save.
 const overallSaved = 0.60
 
-// calls counts the backend's work: every query of the database and every
-// round to the upstreams, whether it asks one of them or all at once.
+// calls counts backend calls: each database query, and each round of requests to the upstreams, to one of them or to all concurrently.
 type calls [numOps]atomic.Int64
 
 func (c *calls) add(o op) { c[o].Add(1) }

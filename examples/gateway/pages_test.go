@@ -8,11 +8,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A page of older messages never changes, unless it is asked for before a message that does not exist yet.
+// A page of older messages never changes, unless it ends before a message that does not exist yet:
 //
-//  1. A user asks for the messages before one with a high number: these are the latest.
-//  2. He posts another one.
-//  3. He asks for the same page, and his message is not in it.
+//  1. A user requests the messages before a message id that is too high. The answer has the latest messages.
+//  2. The user posts a message.
+//  3. The user requests the same page again. If the page is cached, the new message is missing.
 func TestAMessageShowsInEveryPage(t *testing.T) {
 	run, key := start(t), demoKey(1)
 	path := "/api/chat/sessions/3?before=99999999"
@@ -23,7 +23,7 @@ func TestAMessageShowsInEveryPage(t *testing.T) {
 	require.Equal(t, "the newest one", now.Messages[len(now.Messages)-1].Content, "%d and %d messages", len(old.Messages), len(now.Messages))
 }
 
-// What one user asks for takes no more room than what there is: made-up numbers of messages make no keys.
+// A user cannot fill the cache with invented message ids: their pages are not cached.
 func TestMadeUpPagesAreNotKept(t *testing.T) {
 	run, key := start(t), demoKey(1)
 	for i := range 50 {

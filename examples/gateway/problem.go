@@ -12,7 +12,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// problem is an error for the client, in the form of RFC 9457.
+// problem is an error for the client, as a problem document (RFC 9457).
 type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
@@ -29,8 +29,7 @@ func badRequest(format string, args ...any) error {
 	return newProblem(http.StatusBadRequest, format, args...)
 }
 
-// problemOf says what the client may know of an error. What went wrong inside
-// is for the log: the texts of drivers and upstreams are no client's business.
+// problemOf returns the problem document for an error. It contains no text of drivers or upstreams. The log has these texts.
 func problemOf(err error) *problem {
 	var told *problem
 	switch {
@@ -51,20 +50,20 @@ func problemOf(err error) *problem {
 	}
 }
 
-// leaveBody has a refusal sent without waiting for the body of its request, which net/http would read first. A client that sends it
-// slowly would hold the connection for the whole read limit.
+// leaveBody lets the server answer a refused request without reading its body. net/http would read the body first, and a client that sends slowly
+// would hold the connection for the whole read limit.
 func leaveBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 || r.ProtoMajor > 1 {
 		return
 	}
 	w.Header().Set("Connection", "close")
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // best effort: the read limit is there too
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // best effort: the read limit also ends the connection
 }
 
 func writeProblem(w http.ResponseWriter, p *problem) {
 	body, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // strings and a number always encode
+		panic(err) // cannot happen: strings and a number always encode
 	}
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="gateway"`)
@@ -72,7 +71,7 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	writeBody(w, p.Status, "application/problem+json", body)
 }
 
-// writeJSON answers with JSON that is encoded already.
+// writeJSON answers with encoded JSON.
 func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	writeBody(w, status, "application/json", body)
 }
@@ -81,5 +80,5 @@ func writeBody(w http.ResponseWriter, status int, kind string, body []byte) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // an error means that the client has gone
+	_, _ = w.Write(body) // an error means that the client has left
 }

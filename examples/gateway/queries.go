@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// The loaders of everything that is not a model: honest SQL, no sleeping.
-// Each query counts as one backend call.
+// This file has the loaders of all values except models. They run real SQL queries, without artificial delays. Each query counts as one backend call.
 
 type sessionSummary struct {
 	ID        int64  `json:"id"`
@@ -67,15 +66,13 @@ type session struct {
 	Model     string    `json:"model"`
 	CreatedAt int64     `json:"created_at"`
 	UpdatedAt int64     `json:"updated_at"`
-	Messages  []message `json:"messages"` // the latest, or the latest before one; the oldest of them first
+	Messages  []message `json:"messages"` // a page of messages, oldest first
 }
 
-// messagesPage is how many messages an answer has at most. Whoever writes a
-// session must not make an answer of any size.
+// messagesPage is the maximum number of messages in an answer. It bounds the size of the answer for a long session.
 const messagesPage = 50
 
-// session has the latest messages of a session that come before one of them,
-// or before none if that is 0.
+// session returns a session with its latest messages, or with the messages before the message id before, if before is not 0.
 func (st *store) session(ctx context.Context, user, id, before int64) (session, error) {
 	s, err := one(ctx, st, opSession, func(rows *sql.Rows, s *session) error {
 		return rows.Scan(&s.ID, &s.Title, &s.Model, &s.CreatedAt, &s.UpdatedAt)
@@ -90,7 +87,7 @@ func (st *store) session(ctx context.Context, user, id, before int64) (session, 
 	return s, err
 }
 
-// hasMessage reports whether a message is one of a session.
+// hasMessage reports whether a message belongs to a session.
 func (st *store) hasMessage(ctx context.Context, id, message int64) (bool, error) {
 	return one(ctx, st, opSession, func(rows *sql.Rows, found *bool) error { return rows.Scan(found) },
 		`SELECT EXISTS (SELECT 1 FROM messages WHERE id = ? AND session_id = ?)`, message, id)
@@ -109,7 +106,7 @@ type searchResult struct {
 	Hits  []searchHit `json:"hits"`
 }
 
-// search finds the user's latest messages that contain the text.
+// search returns the user's latest messages that contain the text.
 func (st *store) search(ctx context.Context, user int64, text string) (searchResult, error) {
 	like := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
 	hits, err := collect(ctx, st, opSearch, func(rows *sql.Rows, h *searchHit) error {
@@ -165,7 +162,7 @@ func (st *store) profile(ctx context.Context, user int64) (profile, error) {
 	}, `SELECT id, name, email, plan, bio, preferences, created_at FROM users WHERE id = ?`, user)
 }
 
-// credits are sums of the ledger, in millionths of a credit.
+// credits has sums of the ledger, in millionths of a credit.
 type credits struct {
 	Balance int64 `json:"balance"`
 	Bought  int64 `json:"bought"`
@@ -181,7 +178,7 @@ func (st *store) credits(ctx context.Context, user int64) (credits, error) {
 		FROM ledger WHERE user_id = ?`, user)
 }
 
-// period is what an activity answer covers, and the steps that it counts in.
+// period is the time that an activity answer covers, and the length of its steps.
 type period struct {
 	span, step time.Duration
 }
@@ -232,7 +229,7 @@ type ranking struct {
 	Ranks []rank `json:"ranks"`
 }
 
-// rankings reads every event: the heaviest query of the example.
+// rankings reads every event. It is the slowest query of the example.
 func (st *store) ranking(ctx context.Context, o op, of, column string) (ranking, error) {
 	ranks, err := collect(ctx, st, o, func(rows *sql.Rows, r *rank) error {
 		return rows.Scan(&r.Name, &r.Requests, &r.Users, &r.Tokens, &r.Cost)
@@ -250,13 +247,13 @@ func (st *store) rankApps(ctx context.Context) (ranking, error) {
 	return st.ranking(ctx, opRankApps, "apps", "app")
 }
 
-// userSessions are the ids of a user's sessions, the latest first.
+// userSessions has the ids of a user's sessions, latest first.
 type userSessions struct {
 	user int64
 	ids  []int64
 }
 
-// sessionIDs tells the report who can ask for what. It counts as no call.
+// sessionIDs returns the sessions of all users, for the traffic of the report. It is not counted as a backend call.
 func (st *store) sessionIDs(ctx context.Context) ([]userSessions, error) {
 	rows, err := st.db.QueryContext(ctx, `SELECT user_id, id FROM sessions ORDER BY user_id, updated_at DESC, id DESC`)
 	if err != nil {
@@ -278,8 +275,7 @@ func (st *store) sessionIDs(ctx context.Context) ([]userSessions, error) {
 	return list, rows.Err()
 }
 
-// addMessage stores a message of the user, what it cost and that it happened,
-// and returns it with the number of the user's sessions.
+// addMessage stores a message with its cost and its event. It returns the message and the number of the user's sessions.
 func (st *store) addMessage(ctx context.Context, user, sessionID int64, content string) (m message, sessions int64, err error) {
 	m = message{Role: "user", Content: content, Tokens: int64(1 + len(content)/4), CreatedAt: time.Now().Unix()}
 	st.calls.add(opMessage)
@@ -287,9 +283,9 @@ func (st *store) addMessage(ctx context.Context, user, sessionID int64, content 
 	if err != nil {
 		return m, 0, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it has nothing to do
-	// The update comes first: a transaction that begins with a write waits for
-	// another one, while one that began with a read would have to start over.
+	defer tx.Rollback() //nolint:errcheck // has no effect after a commit
+	// The update comes first. A transaction that begins with a write waits for other transactions. A transaction that begins with a read could fail
+	// at its first write, and would have to start again.
 	changed, err := tx.ExecContext(ctx, `UPDATE sessions SET updated_at = ? WHERE id = ? AND user_id = ?`, m.CreatedAt, sessionID, user)
 	if err != nil {
 		return m, 0, err

@@ -15,7 +15,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// A request without a key, or to nowhere, is answered without waiting for its body.
+// A request without an API key, or for an unknown path, is answered before its body is read.
 func TestARefusalDoesNotWaitForItsBody(t *testing.T) {
 	run := start(t)
 	for _, line := range []string{"POST /api/chat/sessions/1/messages", "POST /nowhere", "POST /api/models", "GET /api/chat/stats"} {
@@ -34,7 +34,7 @@ func TestARefusalDoesNotWaitForItsBody(t *testing.T) {
 	}
 }
 
-// Too many loads at once are no failure of the server.
+// Too many concurrent loads are answered with 503, and not with 500.
 func TestOverloadSaysSo(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, problemOf(fmt.Errorf("search: %w", &aside.Error{Code: aside.CodeOverloaded})).Status)
 }

@@ -16,8 +16,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// runReport drives the server with the cache off, then on, and prints the
-// table. It reports whether every target was met.
+// runReport sends requests to the server with the cache off, then with the cache on, and prints the table. It reports whether every target was met.
 func runReport(ctx context.Context, cfg config, opts aside.Options, out, progress io.Writer, log *slog.Logger) (met bool, err error) {
 	b, err := startBackend(ctx, cfg, log)
 	if err != nil {
@@ -25,7 +24,7 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 
-	// A secret of this run's own: no user of an earlier one is in Redis already.
+	// Each run has its own secret, so Redis has no values of this run's users yet.
 	secret := make([]byte, 32)
 	if _, err := rand.Read(secret); err != nil {
 		return false, err
@@ -52,13 +51,13 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 		return false, fmt.Errorf("with the cache off: %w", err)
 	}
 
-	// What is public has the same key in every run, and this one begins cold.
+	// Public values have the same keys in every run. The run must begin with a cold cache, so they are invalidated.
 	if err := invalidate(ctx, cache, publicKeys(plan)); err != nil {
 		return false, err
 	}
 	srv.uncached = false
 	on, err := run.phase(ctx, "cache on", plan)
-	// Whatever happened, a Redis that others use keeps nothing of it.
+	// The report leaves no values in a shared Redis, even after an error.
 	if err := errors.Join(err, invalidate(context.WithoutCancel(ctx), cache, on.keys())); err != nil {
 		return false, fmt.Errorf("with the cache on: %w", err)
 	}
@@ -66,8 +65,7 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 	return table.met(), table.print(out, cfg, b, opts)
 }
 
-// connected waits until the cache is on Redis, where it is meant to be: a
-// report while Redis is unavailable would measure memory under another name.
+// connected waits until the cache uses Redis, if Redis is configured. While Redis is unavailable, the report would measure memory.
 func connected(ctx context.Context, cache *aside.Cache) error {
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -76,7 +74,7 @@ func connected(ctx context.Context, cache *aside.Cache) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the Redis that the environment names is not to be had: %s", health.Reason)
+			return fmt.Errorf("redis is unavailable: %s", health.Reason)
 		}
 		select {
 		case <-ctx.Done():
@@ -86,7 +84,7 @@ func connected(ctx context.Context, cache *aside.Cache) error {
 	}
 }
 
-// publicKeys are the keys of the plan that belong to no user.
+// publicKeys returns the keys of the plan that belong to no user.
 func publicKeys(plan []visit) []aside.Key {
 	keys := []aside.Key{modelsKey("all"), rankModelsKey(), rankAppsKey()}
 	for _, v := range plan {
@@ -112,7 +110,7 @@ func unique(keys []aside.Key) []aside.Key {
 	})
 }
 
-// firstVisits are those that the first n requests belong to.
+// firstVisits returns the visits with the first n requests.
 func firstVisits(plan []visit, n int) []visit {
 	for i, v := range plan {
 		if n -= len(v); n <= 0 {
@@ -122,7 +120,7 @@ func firstVisits(plan []visit, n int) []visit {
 	return plan
 }
 
-// invalidate goes in steps, so that no step keeps Redis for long.
+// invalidate invalidates keys in portions, so that no portion occupies Redis for long.
 func invalidate(ctx context.Context, cache *aside.Cache, keys []aside.Key) error {
 	for len(keys) > 0 {
 		n := min(len(keys), 200)
@@ -134,14 +132,14 @@ func invalidate(ctx context.Context, cache *aside.Cache, keys []aside.Key) error
 	return nil
 }
 
-// reportRun is what the two phases of a report have in common.
+// reportRun has the settings that both phases of a report share.
 type reportRun struct {
 	server   *server
 	callers  int
 	progress io.Writer
 }
 
-// measured is what a phase was like.
+// measured has the measurements of a phase.
 type measured struct {
 	mu      sync.Mutex
 	samples [numOps][]sample
@@ -155,7 +153,7 @@ func (m *measured) observe(s sample) {
 	m.samples[s.op] = append(m.samples[s.op], s)
 }
 
-// keys are all keys that the phase asked the cache for, each once.
+// keys returns all keys that the phase has used, without duplicates.
 func (m *measured) keys() (keys []aside.Key) {
 	for _, samples := range m.samples {
 		for _, s := range samples {
@@ -165,7 +163,7 @@ func (m *measured) keys() (keys []aside.Key) {
 	return unique(keys)
 }
 
-// phase serves on a port of its own, sends the calls there and measures.
+// phase starts the server on a separate port, sends the calls, and measures.
 func (run reportRun) phase(ctx context.Context, name string, plan []visit) (*measured, error) {
 	m := &measured{}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -184,14 +182,14 @@ func (run reportRun) phase(ctx context.Context, name string, plan []visit) (*mea
 	m.took = time.Since(start)
 	told()
 	stop()
-	err = errors.Join(err, <-served) // nothing is measured after this
+	err = errors.Join(err, <-served) // after this, no measurement changes
 	for o, n := range run.server.calls.snapshot() {
 		m.calls[o] = n - before[o]
 	}
 	return m, err
 }
 
-// tell shows how far a phase is, until the function that it returns is called.
+// tell prints the progress of a phase, until the returned function is called.
 func (run reportRun) tell(name string, done *atomic.Int64, total int) (end func()) {
 	start := time.Now()
 	line := func() {

@@ -12,7 +12,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// server answers the API from the cache, and the cache from the backend.
+// server answers API requests from the cache. On a miss, the cache loads from the backend.
 type server struct {
 	*backend
 	cache *aside.Cache
@@ -21,24 +21,22 @@ type server struct {
 	// uncached sends every request to the backend, for comparison.
 	uncached bool
 
-	// observe, unless nil, gets what the server measured of each request. It is
-	// called from many goroutines.
+	// observe, unless nil, is called with the measurements of each request, from many goroutines.
 	observe func(sample)
 
 	handler http.Handler
 }
 
-// sample is what the server measured of one request, from the first line of
-// the handler to the last byte handed to the connection.
+// sample has the measurements of one request, from the start of the handler to the last byte of the answer.
 type sample struct {
 	op      op
 	outcome outcome
 	status  int
 	took    time.Duration
-	key     aside.Key // the zero Key for a write and for a request that was refused
+	key     aside.Key // zero for a write, and for a refused request
 }
 
-// outcome says where an answer came from.
+// outcome is the origin of an answer.
 type outcome string
 
 // The outcomes. A write has none.
@@ -48,24 +46,23 @@ const (
 	fromBackend outcome = "uncached"
 )
 
-// request is an HTTP request with what the server knows about it.
+// request is an HTTP request with its user and its measurements.
 type request struct {
 	*http.Request
 	user   int64  // 0 on public routes
-	hash   string // stands for the caller's API key wherever something is stored
+	hash   string // a hash of the caller's API key, for cache keys
 	sample sample
 }
 
 type handlerFunc func(w http.ResponseWriter, r *request) error
 
-// newServer builds the routes. Those of admin, by their paths, have keys of
-// their own.
+// newServer builds the routes. The handlers of admin, by path, check keys of their own.
 func newServer(b *backend, cache *aside.Cache, admin map[string]http.Handler, log *slog.Logger) *server {
 	srv := &server{backend: b, cache: cache, log: log}
 	mux := http.NewServeMux()
 	for _, route := range []struct {
 		pattern string
-		private bool // wants an API key
+		private bool // requires an API key
 		handler handlerFunc
 	}{
 		{"GET /api/models", false, srv.getModels},
@@ -106,8 +103,7 @@ func noRoute(mux *http.ServeMux, r *http.Request) *problem {
 	return newProblem(http.StatusNotFound, "there is nothing here")
 }
 
-// handle identifies the caller by the API key, measures, and turns an error into a
-// problem answer.
+// handle identifies the caller by the API key, measures the request, and answers an error with a problem document.
 func (srv *server) handle(private bool, next handlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 		start := time.Now()
@@ -123,7 +119,7 @@ func (srv *server) handle(private bool, next handlerFunc) http.Handler {
 		switch {
 		case err == nil:
 		case hr.Context().Err() != nil:
-			r.sample.status = 0 // the client left: nobody reads an answer
+			r.sample.status = 0 // the client has left, so no answer is written
 		default:
 			p := problemOf(err)
 			if p.Status >= http.StatusInternalServerError {
@@ -140,8 +136,7 @@ func (srv *server) handle(private bool, next handlerFunc) http.Handler {
 	})
 }
 
-// authenticate finds the user of the bearer API key. Only the hash goes on to
-// the cache: keys are for everyone to read who may look into Redis.
+// authenticate finds the user of the bearer API key. Only the hash of the API key becomes part of cache keys, since cache keys are visible in Redis.
 func (srv *server) authenticate(r *request) error {
 	const scheme = "Bearer "
 	header := r.Header.Get("Authorization")
@@ -157,9 +152,8 @@ func (srv *server) authenticate(r *request) error {
 	return nil
 }
 
-// webServer has a limit for everything that a client may take its time for. A
-// write limit has to be longer than the slowest load and the largest answer
-// take: without one, clients that do not read keep their answers in memory.
+// webServer limits the time of each step of a request. The write limit must be longer than the slowest load and the transfer of the largest answer.
+// Without a write limit, clients that do not read their answers would keep these answers in memory.
 func webServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
@@ -172,8 +166,7 @@ func webServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// serve answers on the listener until the context ends, and lets the requests
-// that are under way finish then, for at most ten seconds.
+// serve answers on the listener until the context ends. Requests in progress then have ten seconds to finish.
 func (srv *server) serve(ctx context.Context, listener net.Listener) error {
 	web := webServer(srv.handler, srv.log)
 	done := make(chan error, 1)

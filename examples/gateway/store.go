@@ -14,9 +14,8 @@ import (
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
-// schema is what a chat front end keeps. The indexes are those that the
-// queries of queries.go want; the rankings read all events, as they would in
-// any backend without a table of sums.
+// schema is the schema of a chat front end. The indexes serve the queries of queries.go. The rankings read all events, as in any backend without
+// precomputed sums.
 const schema = `
 CREATE TABLE IF NOT EXISTS users (
 	id          INTEGER PRIMARY KEY,
@@ -64,20 +63,19 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_user ON events (user_id, created_at);`
 
-// store is the backend's database: SQLite in a file, through database/sql.
+// store is the database of the backend: a SQLite file, through database/sql.
 type store struct {
 	db    *sql.DB
 	calls *calls
 
-	// users is the directory of API keys, by their hash. It is read once, when
-	// the store opens: nobody signs up here. Whether a key is valid is the one
-	// thing that no cache answers, since a revoked key must stop at once.
+	// users has the user ids by the hash of the API key. It is read once, when the store opens, because the example has no sign-up. The cache is
+	// never asked whether an API key is valid, since a revoked key must fail at once.
 	users map[[sha256.Size]byte]int64
 }
 
-// openStore opens the database in the file, and fills it if it is new.
+// openStore opens the database file, and fills a new database.
 func openStore(ctx context.Context, file string, size fillSize, counter *calls, log *slog.Logger) (_ *store, err error) {
-	// WAL lets the readers go on while a message is written.
+	// With WAL, readers do not wait while a message is written.
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath(), RawQuery: url.Values{"_pragma": {
 		"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)", "temp_store(MEMORY)",
 	}}.Encode()}
@@ -88,7 +86,7 @@ func openStore(ctx context.Context, file string, size fillSize, counter *calls, 
 	st := &store{db: db, calls: counter}
 	defer func() {
 		if err != nil {
-			_ = db.Close() // the first error is the one to tell
+			_ = db.Close() // the first error is returned
 		}
 	}()
 	conns := max(4, 2*runtime.GOMAXPROCS(0))
@@ -138,17 +136,16 @@ func (st *store) readUsers(ctx context.Context) error {
 	return rows.Err()
 }
 
-// user returns the id of the user whose API key this is.
+// user returns the id of the user with an API key.
 func (st *store) user(apiKey string) (id int64, ok bool) {
 	id, ok = st.users[sha256.Sum256([]byte(apiKey))]
 	return id, ok
 }
 
-// errNoRow reports that what was asked for is not in the database, or is
-// somebody else's: the two look alike on purpose.
+// errNoRow means that the row does not exist or belongs to another user. The error does not distinguish the two on purpose.
 var errNoRow = errors.New("no such row")
 
-// collect runs one query, counted under the op, and scans its rows.
+// collect runs one query, counts it for the op, and scans its rows.
 func collect[T any](ctx context.Context, st *store, o op, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
 	st.calls.add(o)
 	rows, err := st.db.QueryContext(ctx, query, args...)

@@ -13,8 +13,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// table is the report's result: a line for each area, and one below it for
-// each kind of request that it is made of.
+// table is the result of the report. It has a line for each area, and below it a line for each op of the area.
 type table struct {
 	lines   []line
 	off, on *measured
@@ -22,14 +21,14 @@ type table struct {
 
 type line struct {
 	name     string
-	part     bool // of the area above
+	part     bool // the line is an op of the area above
 	requests int
-	reads    int             // of the requests
-	hits     int             // of the reads
+	reads    int             // requests that are reads
+	hits     int             // reads that were hits
 	uncached []time.Duration // sorted
 	onHit    []time.Duration // sorted
-	calls    float64         // of the backend, with the cache on
-	without  float64         // what the same requests would have cost without it
+	calls    float64         // backend calls with the cache on
+	without  float64         // estimated backend calls of the same requests with the cache off
 	target   *target
 }
 
@@ -42,13 +41,13 @@ func newTable(off, on *measured) *table {
 		}
 		overall.add(t.kind(op(i)))
 	}
-	overall.uncached, overall.onHit = nil, nil // a mean of catalogues and profiles says nothing
+	overall.uncached, overall.onHit = nil, nil // a mean over catalogues and profiles has no meaning
 	overall.target = &target{saved: overallSaved}
 	t.lines = append(t.lines, overall)
 	return t
 }
 
-// area returns the line of an area and those of its parts.
+// area returns the line of an area, and the lines of its ops.
 func (t *table) area(name area) []line {
 	lines := []line{{name: string(name)}}
 	for i, kind := range mix {
@@ -66,7 +65,7 @@ func (t *table) area(name area) []line {
 	slices.Sort(lines[0].uncached)
 	slices.Sort(lines[0].onHit)
 	if len(lines) == 2 {
-		return lines[:1] // the only part is the area
+		return lines[:1] // the only op is the area itself
 	}
 	return lines
 }
@@ -122,7 +121,7 @@ func (l *line) saved() float64 {
 	return 1 - l.calls/l.without
 }
 
-// met reports whether the line reaches its target, in every column.
+// met reports whether the line meets its target in every column.
 func (l *line) met() bool {
 	if l.target == nil {
 		return true
@@ -185,7 +184,7 @@ func (l *line) cells() []string {
 	return cells
 }
 
-// header says what was measured.
+// header describes the run.
 func (t *table) header(cfg config, b *backend, opts aside.Options) string {
 	waiting := "not compressed"
 	if cfg.speedup > 1 {
@@ -197,8 +196,8 @@ func (t *table) header(cfg config, b *backend, opts aside.Options) string {
 	}
 	return fmt.Sprintf(`
 The cache is %s.
-%d models of %d gateways, %.1f MB; upstreams that answer in %v-%v, %s.
-%d requests of %d users, %d at once, without a pause; before them %d with the cache off.
+%d models of %d gateways, %.1f MB. Upstreams answer in %v-%v, %s.
+%d requests of %d users with the cache on, %d concurrent, without pauses. Before that, %d requests with the cache off.
 Times are in milliseconds at the server, from the request to the last byte of the answer.
 
 `, place(opts), b.catalogue.count, len(b.catalogue.gateways), float64(b.catalogue.size)/1e6, cfg.upstreamMin, cfg.upstreamMax, waiting,
@@ -209,17 +208,16 @@ func (t *table) overall() *line { return &t.lines[len(t.lines)-1] }
 
 func (t *table) notes() string {
 	all := t.overall()
-	expiry := "nothing expires during"
+	expiry := "no entry expires in"
 	if t.on.took >= aside.TTL.SessionsList.TTL {
-		expiry = "its entries expire by their TTLs in"
+		expiry = "entries expire by their TTLs in"
 	}
 	return fmt.Sprintf(`
-The cache begins cold, and %s the run of %v: a miss is a first visit, or follows
-one of the %d new messages beside the %d reads, each of which invalidates its session, the user's
-lists, chat stats and credits. A backend call is one query of the database, or one round to the upstreams,
-of one gateway or of all in parallel. Saved is measured against what the same requests cost with the cache
-off. SQLite runs in this process, with no network between: where a query reads a few rows, a hit saves a
-call and no time.
+The cache begins cold, and %s the run of %v. A miss is a first visit, or follows
+one of the %d new messages among %d reads. Each message invalidates its session and the user's lists, chat
+stats and credits. A backend call is one database query, or one round of requests to one upstream or to all of
+them concurrently. "Saved" compares with the backend calls of the same requests with the cache off. SQLite runs
+in this process, without a network. If a query reads a few rows, a hit saves a call but no time.
 `, expiry, t.on.took.Round(time.Second), all.requests-all.reads, all.reads)
 }
 
@@ -236,12 +234,12 @@ func (t *table) verdict() string {
 	return "\nEvery target is met.\n"
 }
 
-// percentile is by nearest rank; the list is sorted.
+// percentile returns a percentile of a sorted list, by nearest rank.
 func percentile(sorted []time.Duration, p float64) time.Duration {
 	return sorted[max(0, int(math.Ceil(p/100*float64(len(sorted))))-1)]
 }
 
-// milliseconds shows a percentile with three significant digits or so.
+// milliseconds formats a percentile with about three significant digits.
 func milliseconds(sorted []time.Duration, p float64) string {
 	if len(sorted) == 0 {
 		return ""

@@ -13,45 +13,43 @@ import (
 	"time"
 )
 
-// call is one request of the report's traffic.
+// call is one request of the report.
 type call struct {
 	op     op
 	path   string
-	apiKey string // "" for what is public
+	apiKey string // empty for public requests
 	body   string // of a POST
-	name   string // the gateway or the model that a public call asks for
+	name   string // the gateway or the model of a public request
 }
 
-// visit is what one user asks for in a row.
+// visit is a sequence of calls of one user.
 type visit []call
 
-// The shape of the traffic. A few users, sessions and models get most of the
-// requests, as anywhere: the k-th most popular is asked for in proportion to
-// 1/k^skew (Zipf).
+// The distribution of the traffic. A few users, sessions and models get most of the requests: the k-th most popular item is requested in proportion
+// to 1/k^skew (Zipf).
 const (
 	userSkew    = 1.1
-	sessionSkew = 1.6 // among the user's own, the latest first
+	sessionSkew = 1.6 // over the user's own sessions, latest first
 	gatewaySkew = 1.2
 	modelSkew   = 1.5
-	wordSkew    = 1.8 // that is searched for
-	visitLength = 30  // requests, in the mean
-	staying     = 0.6 // of the requests for a session, how many are for the last one again
+	wordSkew    = 1.8 // over the words of searches
+	visitLength = 30  // mean number of requests
+	staying     = 0.6 // share of session requests that repeat the last session
 )
 
-// planner draws visits.
+// planner draws random visits.
 type planner struct {
 	rnd      *rand.Rand
 	gateways []string
 	models   []model
 	users    []userSessions
 
-	nextUser, nextGateway, nextModel, nextWord func() int   // draw an index, low ones most often
+	nextUser, nextGateway, nextModel, nextWord func() int   // draw an index; low indexes are more likely
 	nextSession                                []func() int // of each user's sessions
 }
 
-// planTraffic draws visits of n requests in all, the same ones for the same
-// seed. The first visit has one request of each kind, so that no line of the
-// table is empty.
+// planTraffic draws visits with n requests in total. The same seed makes the same visits. The first visit has one request of each op, so that no line
+// of the table is empty.
 func planTraffic(ctx context.Context, b *backend, n int, seed uint64) ([]visit, error) {
 	users, err := b.store.sessionIDs(ctx)
 	if err != nil {
@@ -61,7 +59,7 @@ func planTraffic(ctx context.Context, b *backend, n int, seed uint64) ([]visit, 
 	for _, gateway := range p.gateways {
 		p.models = append(p.models, b.catalogue.models[gateway]...)
 	}
-	// Popularity has nothing to do with the alphabet.
+	// Popularity is independent of the alphabetical order.
 	p.rnd.Shuffle(len(p.models), func(i, j int) { p.models[i], p.models[j] = p.models[j], p.models[i] })
 	p.nextUser = p.zipf(userSkew, len(p.users))
 	p.nextGateway = p.zipf(gatewaySkew, len(p.gateways))
@@ -87,7 +85,7 @@ func planTraffic(ctx context.Context, b *backend, n int, seed uint64) ([]visit, 
 	return plan, nil
 }
 
-// requests counts those of all visits.
+// requests counts the requests of all visits.
 func requests(plan []visit) (n int) {
 	for _, v := range plan {
 		n += len(v)
@@ -100,7 +98,7 @@ func (p *planner) zipf(skew float64, n int) func() int {
 	return func() int { return int(z.Uint64()) }
 }
 
-// op draws from the mix.
+// op draws an op from the mix.
 func (p *planner) op() op {
 	total := 0
 	for _, kind := range mix {
@@ -114,7 +112,7 @@ func (p *planner) op() op {
 	return o
 }
 
-// visit makes one user ask for these things.
+// visit draws a user, and returns that user's calls for the given ops.
 func (p *planner) visit(kinds []op) visit {
 	i := p.nextUser()
 	user, session := p.users[i], p.nextSession[i]
@@ -129,7 +127,7 @@ func (p *planner) visit(kinds []op) visit {
 	return v
 }
 
-// call fills in one request: public ones need neither the key nor the session.
+// call returns one request. Public requests use neither the API key nor the session.
 func (p *planner) call(o op, apiKey string, session int64) call {
 	c := call{op: o}
 	switch o {
@@ -169,9 +167,8 @@ func (p *planner) call(o op, apiKey string, session int64) call {
 	return c
 }
 
-// drive lets so many callers at once make the visits, in their order and
-// without a pause to think. It returns with the first answer that is not a good
-// one.
+// drive sends the visits with the given number of concurrent callers, in order and without pauses. It returns after the first answer that is not a
+// success.
 func drive(ctx context.Context, base string, plan []visit, callers int, done *atomic.Int64) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -182,7 +179,7 @@ func drive(ctx context.Context, base string, plan []visit, callers int, done *at
 	var running sync.WaitGroup
 	for range callers {
 		running.Go(func() {
-			buffer := make([]byte, 256<<10) // a catalogue in few reads: the server waits for them
+			buffer := make([]byte, 256<<10) // large, so that a catalogue takes few reads, for which the server waits
 			for i := next.Add(1) - 1; i < int64(len(plan)); i = next.Add(1) - 1 {
 				for _, c := range plan[i] {
 					if err := c.send(ctx, client, base, buffer); err != nil {
@@ -216,7 +213,7 @@ func (c call) send(ctx context.Context, client *http.Client, base string, buffer
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= http.StatusMultipleChoices {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 300)) // best effort: the status says enough
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 300)) // best effort: the status is in the error anyway
 		return fmt.Errorf("%s %s: %s %s", method, c.path, response.Status, text)
 	}
 	for {

@@ -13,15 +13,13 @@ import (
 	"time"
 )
 
-// upstreams are the gateways' own servers, one on a loopback port for each:
-// what a backend like this one has to ask, over HTTP, for its models.
+// upstreams has the servers of the gateways, one for each gateway, on loopback ports. The backend loads its models from them over HTTP.
 type upstreams struct {
 	servers []*upstream
 	running sync.WaitGroup
 }
 
-// upstream answers GET /models with all its models and GET /models/{id} with
-// one of them, both after its answer time.
+// upstream is the server of one gateway. It answers GET /models with all its models, and GET /models/{id} with one model, each after its answer time.
 type upstream struct {
 	gateway string
 	url     string
@@ -31,9 +29,8 @@ type upstream struct {
 	http    *http.Server
 }
 
-// startUpstreams starts one server for each gateway of the catalogue. Their
-// answer times spread evenly over fastest..slowest, in an order that has
-// nothing to do with their names and is the same at every start.
+// startUpstreams starts one server for each gateway of the catalogue. The answer times are evenly spread from fastest to slowest. Their order is
+// independent of the names, and the same at every start.
 func startUpstreams(cat *catalogue, fastest, slowest time.Duration, log *slog.Logger) (_ *upstreams, err error) {
 	ups := &upstreams{}
 	defer func() {
@@ -102,8 +99,7 @@ func newUpstream(gateway string, models []model, wait time.Duration) (*upstream,
 	return up, nil
 }
 
-// work takes the upstream's answer time, and reports false if the client did
-// not wait for it.
+// work waits for the upstream's answer time. It returns false if the client leaves earlier.
 func (up *upstream) work(ctx context.Context) bool {
 	timer := time.NewTimer(up.wait)
 	defer timer.Stop()
@@ -115,10 +111,10 @@ func (up *upstream) work(ctx context.Context) bool {
 	}
 }
 
-// close ends all upstreams and returns when the last has ended.
+// close stops all upstreams, and waits until the last one has stopped.
 func (ups *upstreams) close() {
 	for _, up := range ups.servers {
-		_ = up.http.Close() // closes a listener: nothing to save, nothing to lose
+		_ = up.http.Close() // an error of closing a listener has no consequence
 	}
 	ups.running.Wait()
 }

@@ -1,4 +1,5 @@
-// Command quickstart caches the results of a slow function in memory.
+// Command quickstart caches the results of a slow function in memory. It looks up one product three times: a miss of about 300 ms, and two
+// hits of some microseconds. Then the price changes, the product is invalidated, and the next lookup is a miss with the new price.
 package main
 
 import (
@@ -16,14 +17,14 @@ type product struct {
 	Price float64
 }
 
-// price stands for a row of a database.
+// price stands for a column of a database.
 var price = 24.50
 
-// products says how products are cached: under products:ID, for ten minutes.
+// products is the policy of products: their keys are products:ID, and their values are cached for ten minutes.
 var products = aside.Policy{Name: "products", Category: "products", TTL: 10 * time.Minute}
 
 func main() {
-	cache, err := aside.New(aside.Options{}) // in memory; Options.Redis adds a server
+	cache, err := aside.New(aside.Options{}) // in memory; with Options.Redis, processes share values on a server
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func main() {
 	show(ctx, cache, 7)
 }
 
-// show looks up a product. Lookup is GetOrLoad with a Result, which says whether the call was a hit, and why.
+// show looks up a product, and prints its status, its origin, and the time of the call. Lookup is like GetOrLoad, and also returns whether
+// the call was a hit, and why.
 func show(ctx context.Context, cache *aside.Cache, id int) {
 	start := time.Now()
 	r, err := aside.Lookup(ctx, cache, products.Key(id), func(context.Context) (product, error) {

@@ -27,7 +27,7 @@ type handlers struct {
 }
 
 func handlersOf(c *aside.Cache, o asidehttp.Options) handlers {
-	return handlers{asidehttp.Handler(c, o), asidehttp.Metrics(c, o), asidehttp.Health(c, asidehttp.HealthOptions{})}
+	return handlers{asidehttp.AdminHandler(c, o), asidehttp.Metrics(c, o), asidehttp.Health(c, asidehttp.HealthOptions{})}
 }
 
 // Each handler checks the method itself, and answers 405 with a problem document: mount it for all methods.

@@ -45,4 +45,4 @@ func Value(v string) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return v, nil }
 }
 
-func Refused(c *aside.Cache) uint64 { return c.Metrics().Labels["items"].RefusedFills }
+func Refused(c *aside.Cache) uint64 { return c.Metrics().Labels["items"].FillsRejected }

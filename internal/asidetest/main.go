@@ -158,5 +158,5 @@ const ConnectionRefused = "redis cannot be reached: nothing listens at its addre
 func Pushes(t *testing.T, c *aside.Cache) uint64 {
 	t.Helper()
 	AllTold(t, c)
-	return c.Metrics().Pushes
+	return c.Metrics().InvalidationMessages
 }

@@ -130,7 +130,7 @@ func summaryOf(h *history, counted tally, v *verdict) string {
 		text += fmt.Sprintf(" (%d near a failover)", h.excused)
 	}
 	if counted.Loads > 0 { // a saved history has none of these
-		text += fmt.Sprintf(", %d loads, %d refused fills, %d gaps", counted.Loads, counted.RefusedFills, counted.Gaps)
+		text += fmt.Sprintf(", %d loads, %d rejected fills, %d losses of tracking", counted.Loads, counted.FillsRejected, counted.TrackingLost)
 	}
 	if h.restored > 0 {
 		text += fmt.Sprintf(", %d invalidations undone with their server", h.restored)

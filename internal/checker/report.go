@@ -13,7 +13,7 @@ import (
 // A tally counts what happened.
 type tally struct {
 	// What workers count.
-	Loads, RefusedFills, MemoryHits, RedisHits, StaleHits, Fallbacks, Gaps, Pushes uint64
+	Loads, FillsRejected, MemoryHits, RedisHits, StaleHits, Fallbacks, TrackingLost, InvalidationMessages uint64
 
 	Hasty, Left                   uint64 // calls with a deadline of some milliseconds; calls that ended at their deadline
 	Batches, Ids                  uint64 // batches of more than a thousand ids, and those
@@ -31,13 +31,13 @@ type tally struct {
 
 func (a *tally) add(b tally) {
 	a.Loads += b.Loads
-	a.RefusedFills += b.RefusedFills
+	a.FillsRejected += b.FillsRejected
 	a.MemoryHits += b.MemoryHits
 	a.RedisHits += b.RedisHits
 	a.StaleHits += b.StaleHits
 	a.Fallbacks += b.Fallbacks
-	a.Gaps += b.Gaps
-	a.Pushes += b.Pushes
+	a.TrackingLost += b.TrackingLost
+	a.InvalidationMessages += b.InvalidationMessages
 	a.reads += b.reads
 	a.updates += b.updates
 	a.invalidations += b.invalidations
@@ -97,8 +97,8 @@ func countHistory(h *history) tally {
 // than it seems.
 func (a *tally) missing() (list []string) {
 	for name, n := range map[string]uint64{
-		"refused fills": a.RefusedFills, "loads": a.Loads, "hits in memory": a.MemoryHits, "hits in Redis": a.RedisHits,
-		"fallbacks": a.Fallbacks, "gaps": a.Gaps, "pushes": a.Pushes, "unconfirmed invalidations": a.unconfirmed,
+		"rejected fills": a.FillsRejected, "loads": a.Loads, "hits in memory": a.MemoryHits, "hits in Redis": a.RedisHits,
+		"fallbacks": a.Fallbacks, "tracking lost": a.TrackingLost, "invalidation messages": a.InvalidationMessages, "unconfirmed invalidations": a.unconfirmed,
 		"calls in a hurry": a.Hasty, "calls that ended at their deadline": a.Left, "batches of more than a thousand": a.Batches,
 		"pauses in a codec": a.Pauses,
 	} {
@@ -123,8 +123,8 @@ func (a *tally) missing() (list []string) {
 func (a *tally) print(w io.Writer) {
 	fmt.Fprintf(w, "operations %d: %d reads, %d updates, %d invalidations (%d not confirmed at once, %d of them lost with their process)\n",
 		a.operations(), a.reads, a.updates, a.invalidations, a.unconfirmed, a.lost)
-	fmt.Fprintf(w, "loads %d, refused fills %d, hits in memory %d, in Redis %d, stale %d, fallbacks %d, pushes %d, gaps %d, processes %d, keys exempt at the end %d\n",
-		a.Loads, a.RefusedFills, a.MemoryHits, a.RedisHits, a.StaleHits, a.Fallbacks, a.Pushes, a.Gaps, a.processes, a.exempt)
+	fmt.Fprintf(w, "loads %d, rejected fills %d, hits in memory %d, in Redis %d, stale %d, fallbacks %d, invalidation messages %d, losses of tracking %d, processes %d, keys exempt at the end %d\n",
+		a.Loads, a.FillsRejected, a.MemoryHits, a.RedisHits, a.StaleHits, a.Fallbacks, a.InvalidationMessages, a.TrackingLost, a.processes, a.exempt)
 	var doors []string
 	for d, n := range a.doors {
 		doors = append(doors, fmt.Sprintf("%s %d", door(d), n))

@@ -270,7 +270,7 @@ func (w *worker) loadKeys(ctx context.Context, g *group, keys keySet) (map[int]v
 		return nil, err
 	}
 	pause(4)
-	aside.Loading(ctx).Tag(g.late...)
+	aside.CurrentLoad(ctx).Tag(g.late...)
 	values := make(map[int]value, len(versions))
 	keys.each(func(k int) {
 		values[k] = value{Key: k, Version: versions[0], Padding: padding[:g.padding]}
@@ -320,12 +320,12 @@ func (s *session) fail(format string, args ...any) {
 func (w *worker) metrics() {
 	m := w.cache.Metrics()
 	sum := tally{
-		Gaps: m.Gaps, Pushes: m.Pushes, Hasty: w.hasty.Load(), Left: w.left.Load(), Batches: w.batches.Load(), Ids: w.ids.Load(),
+		TrackingLost: m.TrackingLost, InvalidationMessages: m.InvalidationMessages, Hasty: w.hasty.Load(), Left: w.left.Load(), Batches: w.batches.Load(), Ids: w.ids.Load(),
 		Pauses: pauses.count.Load(),
 	}
 	for _, l := range m.Labels {
 		sum.Loads += l.Loads
-		sum.RefusedFills += l.RefusedFills
+		sum.FillsRejected += l.FillsRejected
 		sum.MemoryHits += l.MemoryHits
 		sum.RedisHits += l.RedisHits
 		sum.StaleHits += l.StaleHits

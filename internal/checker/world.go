@@ -31,7 +31,7 @@ const (
 
 var (
 	items  = aside.Policy{Name: "items", Category: "items", TTL: time.Hour, Codec: pauses}
-	things = aside.Policy{Name: "things", Category: "things", TTL: time.Hour, Private: true, Codec: pauses}
+	things = aside.Policy{Name: "things", Category: "things", TTL: time.Hour, CloneOnRead: true, Codec: pauses}
 	large  = aside.Policy{Name: "large", Category: "things", TTL: time.Hour, Codec: pauses}
 
 	groups = [keyCount / groupSize]group{

@@ -21,7 +21,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
 		f, err := e.newFilling(m, a)
 		switch {
 		case errors.Is(err, errOutdated):
-			a.Policy.Counters.RefusedFills.Add(1)
+			a.Policy.Counters.FillsRejected.Add(1)
 			e.release(a)
 			if a.Replace && e.discard(a) != nil {
 				failed = append(failed, a)
@@ -64,7 +64,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
 					e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
 				}
 			case outcomes[i] == redisstore.Refused:
-				a.Policy.Counters.RefusedFills.Add(1)
+				a.Policy.Counters.FillsRejected.Add(1)
 				if a.Replace && e.discard(a) != nil {
 					failed = append(failed, a)
 				}

@@ -30,7 +30,7 @@ func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl
 func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
 	list, ok := m.Validities([]*near.Validity{a.notice.Validity}, a.unstoredTags())
 	if !ok {
-		a.Policy.Counters.RefusedFills.Add(1)
+		a.Policy.Counters.FillsRejected.Add(1)
 		return
 	}
 	fresh := a.out.FreshUntil
@@ -38,7 +38,7 @@ func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time
 	entry := a.asEntry(list, wire.Nonce{})
 	a.out.FreshUntil = fresh
 	if e.roomFor(a, entry) && !e.Near.Insert(a.Key, entry, a.fence) {
-		a.Policy.Counters.RefusedFills.Add(1)
+		a.Policy.Counters.FillsRejected.Add(1)
 	}
 	e.deleteIfClosed(a)
 }
@@ -58,7 +58,7 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 	}
 	list, ok := m.Hold([]*near.Validity{near.Untracked}, a.Tags)
 	if !ok {
-		a.Policy.Counters.RefusedFills.Add(1)
+		a.Policy.Counters.FillsRejected.Add(1)
 		return
 	}
 	if e.tags.Events().All != a.tagEvents.All && len(a.lateNames) > 0 {
@@ -68,7 +68,7 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 	entry := a.asEntry(list, wire.Nonce{})
 	a.out.FreshUntil = start
 	if e.roomFor(a, entry) && !e.Near.KeepUntracked(a.Key, entry, a.fence) {
-		a.Policy.Counters.RefusedFills.Add(1)
+		a.Policy.Counters.FillsRejected.Add(1)
 	}
 	e.deleteIfClosed(a)
 }
@@ -90,7 +90,7 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 		return e.uncached(a, e.noRoom(entry))
 	}
 	if refused || !ok || !e.Near.Insert(a.Key, entry, a.fence) {
-		a.Policy.Counters.RefusedFills.Add(1)
+		a.Policy.Counters.FillsRejected.Add(1)
 	}
 	if a.Replace {
 		e.Near.Discard(a.Key, a.out.LoadedAt) // the old value, if the new one was not stored

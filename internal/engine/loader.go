@@ -149,7 +149,7 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 	case a.NotFound:
 		a.out.Value, a.out.Absent = nil, a.Err
 		a.Err, ttl, a.ownTTL = nil, a.Policy.NegativeTTL, false
-	case a.Err == nil && a.Policy.Private:
+	case a.Err == nil && a.Policy.CloneOnRead:
 		a.Err = a.encodeOwn(e.limits())
 	}
 	if a.Err != nil {

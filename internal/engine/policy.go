@@ -27,7 +27,7 @@ type Policy struct {
 	LoadGrace   time.Duration // 0: none
 	Jitter      float64
 	Codec       wire.Codec // nil: the one that fits the type
-	Private     bool
+	CloneOnRead bool
 	Windows     freshness.Windows
 	SoftTimeout time.Duration // 0: none
 	Counters    *stats.Counters

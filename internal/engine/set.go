@@ -24,7 +24,7 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	a.out = Outcome{Value: a.Value, LoadedAt: start, FreshUntil: start + int64(shortened(a.TTL, a.Policy.Jitter))}
 	a.Replace = true
 	var err error
-	if a.Policy.Private {
+	if a.Policy.CloneOnRead {
 		err = a.encodeOwn(e.limits())
 	}
 	m := e.tags.Snapshot()
@@ -117,7 +117,7 @@ func (e *Engine) write(ctx context.Context, m *tags.Snapshot, a *attempt) error 
 	if outcomes[0] == redisstore.Refused {
 		// Another Set, whose value must stay, or an invalidation came later. Or the lease has expired, and Redis holds an older value:
 		// discard removes that.
-		a.Policy.Counters.RefusedFills.Add(1)
+		a.Policy.Counters.FillsRejected.Add(1)
 		if e.discard(a) != nil {
 			return errNotWritten
 		}

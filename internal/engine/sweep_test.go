@@ -41,7 +41,7 @@ func TestWhatIsConfirmedAgainIsSweptAndCounted(t *testing.T) {
 		r := <-tickets
 		require.False(t, r.Confirmed, tt.bumped)
 		require.NoError(t, r.Wait(t.Context()))
-		removed, err := r.Swept(t.Context())
+		removed, err := r.WaitCleanup(t.Context())
 		require.NoError(t, err)
 		require.EqualValues(t, 1, removed, tt.bumped)
 	}

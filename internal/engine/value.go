@@ -8,7 +8,7 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// encoded is a value of a policy with Private. Each caller decodes a copy of its own.
+// encoded is a value of a policy with CloneOnRead. Each caller decodes a copy of its own.
 type encoded struct {
 	payload []byte
 	codec   wire.Codec
@@ -20,7 +20,7 @@ func (a *attempt) encodeOwn(lim wire.Limits) error {
 	codec := a.codec()
 	payload, err := lim.Marshal(codec, a.out.Value)
 	if err != nil {
-		return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Policy.Private: the codec refuses the value", Err: err}
+		return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Policy.CloneOnRead: the codec refuses the value", Err: err}
 	}
 	a.out.Value = &encoded{slices.Clone(payload), codec, a.Type}
 	return nil
@@ -78,14 +78,14 @@ func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 		a.reason = reasonNarrower
 		return nil, false
 	}
-	if a.Policy.Private {
+	if a.Policy.CloneOnRead {
 		return &encoded{v.payload, codec, a.Type}, true
 	}
 	return value, true
 }
 
 // convert converts a value in memory to the type that a asks for, as a read in Redis would: by the codec. It fails if the value cannot be decoded
-// into that type. A value of a policy with Private stays encoded.
+// into that type. A value of a policy with CloneOnRead stays encoded.
 func (e *Engine) convert(value any, a *attempt) (any, bool) {
 	switch v := value.(type) {
 	case nil, *absence:
@@ -114,5 +114,5 @@ func (e *Engine) decodes(a *attempt, codec wire.Codec, payload []byte, into any)
 	return wire.Unmarshal(codec, append([]byte(nil), payload...), into) == nil
 }
 
-// Copy decodes a value of a policy with Private for one caller.
+// Copy decodes a value of a policy with CloneOnRead for one caller.
 func Copy(value, into any) error { return value.(*encoded).copyTo(into) }

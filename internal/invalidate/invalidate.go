@@ -231,14 +231,14 @@ func (v *Invalidator) awaitServers(ctx context.Context, tags ...string) {
 
 // Pushed handles a push from Redis: a key, or the generation of a tag, has changed.
 func (v *Invalidator) Pushed(name string) {
-	v.o.Metrics.Pushes.Add(1)
+	v.o.Metrics.InvalidationMessages.Add(1)
 	v.o.Tags.Pushed(name)
 	v.o.Near.Push(name)
 }
 
 // Gap notes that Redis may not have pushed a change.
 func (v *Invalidator) Gap() {
-	v.o.Metrics.Gaps.Add(1)
+	v.o.Metrics.TrackingLost.Add(1)
 	v.o.Tags.Gap()
 	v.o.Journal.ConnectionLost()
 }

@@ -83,7 +83,7 @@ func TestInMemoryAnInvalidationIsConfirmedAtOnce(t *testing.T) {
 	f.put(t, "items:b", "a tag")
 	ticket = f.Retire(t.Context(), "", Event{Tags: []string{"tag"}}, "a tag")
 	require.True(t, ticket.Confirmed)
-	removed, err := ticket.Swept(t.Context())
+	removed, err := ticket.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 2, removed)
 	require.Equal(t, Event{Tags: []string{"tag"}}, next(t, events))
@@ -92,7 +92,7 @@ func TestInMemoryAnInvalidationIsConfirmedAtOnce(t *testing.T) {
 	f.put(t, "other:b", "a tag")
 	ticket = f.Match(t.Context(), "", "items:*", parsed(t, "items:*"), func() {})
 	require.True(t, ticket.Confirmed)
-	removed, err = ticket.Swept(t.Context())
+	removed, err = ticket.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 1, removed)
 	require.NotNil(t, f.memory.Get("other:b"))
@@ -157,7 +157,7 @@ func TestWhatIsInDoubtIsSentAgain(t *testing.T) {
 	require.NoError(t, ticket.Wait(t.Context()))
 	require.Equal(t, Event{Keys: []string{"items:a"}}, next(t, events))
 	require.Equal(t, Event{Keys: []string{"items:a"}}, again(t, f, events))
-	require.EqualValues(t, 1, f.metrics.Gaps.Load())
+	require.EqualValues(t, 1, f.metrics.TrackingLost.Load())
 }
 
 // again has the journal recover from a server that knows of nothing.
@@ -180,7 +180,7 @@ func TestAWaitEndsWhenTheCacheIsClosed(t *testing.T) {
 	close(closed)
 	waiting := &Ticket{pending: journal.New().Enter("", "items:b"), copied: ticket.copied, closed: closed, errClosed: errClosed}
 	require.ErrorIs(t, waiting.Wait(t.Context()), errClosed)
-	_, err := waiting.Swept(t.Context())
+	_, err := waiting.WaitCleanup(t.Context())
 	require.ErrorIs(t, err, errClosed)
 	require.ErrorIs(t, waiting.Replicated(t.Context(), 1), errClosed)
 }

@@ -117,9 +117,9 @@ func (t *Ticket) Replicated(ctx context.Context, replicas int) error {
 	return &UnknownError{err}
 }
 
-// Swept waits until the memory is freed of all that was invalidated, and returns how many values were removed for it. If ctx ends first, or
+// WaitCleanup waits until the memory is freed of all that was invalidated, and returns how many values were removed for it. If ctx ends first, or
 // the cache is closed, it returns how many there were so far, and the error.
-func (t *Ticket) Swept(ctx context.Context) (removed int64, err error) {
+func (t *Ticket) WaitCleanup(ctx context.Context) (removed int64, err error) {
 	err = t.Wait(ctx)
 	for _, c := range t.counts {
 		if err == nil {

@@ -28,7 +28,7 @@ func (k *Sampler) check(s *Sample) {
 	}
 }
 
-// recheck compares the cached value with a fresh load, and if the two differ once more after Within.
+// recheck compares the cached value with a fresh load, and if the two differ once more after SettleTime.
 func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 	began := k.engine.Clock.Now()
 	ours := true
@@ -46,7 +46,7 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 		return err == nil, err
 	}
 	// An invalidation may be on its way, and the loader may have read a replica that lags behind.
-	if !k.wait(k.within) {
+	if !k.wait(k.settle) {
 		return false, errClosed
 	}
 	out, err = k.peek(s)

@@ -16,7 +16,7 @@ import (
 const (
 	// samplesQueued bounds the samples of a burst. It is small: a sample keeps the values of its caller's context alive.
 	samplesQueued = 16
-	// checksAtOnce bounds the checks that wait for Within to pass. If there are so many, the next check waits, and samples that are
+	// checksAtOnce bounds the checks that wait for SettleTime to pass. If there are so many, the next check waits, and samples that are
 	// drawn in the meantime are dropped, before their result is known: so the ratio stays right.
 	checksAtOnce = 128
 	// loadsAtOnce bounds loader calls, and the encoding of their values.
@@ -25,15 +25,15 @@ const (
 
 // Options says which hits are checked.
 type Options struct {
-	Share  float64       // of hits, more than 0 and at most 1
-	Within time.Duration // how long an invalidation may take
-	Rate   float64       // checks that begin in a second at most; 0 or less: no limit
+	SampleRate   float64       // the share of hits that are checked, more than 0 and at most 1
+	SettleTime   time.Duration // how long an invalidation may take
+	MaxPerSecond float64       // bounds the checks that begin in a second; 0 or less: no limit
 }
 
 // A Sampler draws samples of hits, and checks them. The zero value draws none.
 type Sampler struct {
 	below  uint64 // the share of hits, of 2^64
-	within time.Duration
+	settle time.Duration
 	pause  time.Duration
 	queue  chan *Sample
 	checks chan struct{} // one for each check
@@ -54,9 +54,9 @@ type Sample struct {
 
 // Start starts to draw and check samples, until the engine is closed.
 func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger) {
-	k.below, k.within = below(o.Share), o.Within
-	if o.Rate > 0 {
-		k.pause = time.Duration(min(float64(time.Second)/o.Rate, float64(engine.Longest)))
+	k.below, k.settle = below(o.SampleRate), o.SettleTime
+	if o.MaxPerSecond > 0 {
+		k.pause = time.Duration(min(float64(time.Second)/o.MaxPerSecond, float64(engine.Longest)))
 	}
 	k.queue = make(chan *Sample, samplesQueued)
 	k.checks, k.loads = make(chan struct{}, checksAtOnce), make(chan struct{}, loadsAtOnce)

@@ -5,29 +5,29 @@ import "sync/atomic"
 // Counters are those of one label. Hits in memory, and those of them that are drawn for a check, are so frequent that cores would
 // fight over the cache line of one number.
 type Counters struct {
-	MemoryHits   Striped
-	Unchecked    Striped
-	Checked      atomic.Uint64
-	Inconsistent atomic.Uint64
-	RedisHits    atomic.Uint64
-	NegativeHits atomic.Uint64
-	StaleHits    atomic.Uint64
-	Overloads    atomic.Uint64
-	Misses       atomic.Uint64
-	Fallbacks    atomic.Uint64
-	Loads        atomic.Uint64
-	LoadTime     atomic.Int64 // nanoseconds
-	RefusedFills atomic.Uint64
+	MemoryHits    Striped
+	Unchecked     Striped
+	Checked       atomic.Uint64
+	Inconsistent  atomic.Uint64
+	RedisHits     atomic.Uint64
+	NegativeHits  atomic.Uint64
+	StaleHits     atomic.Uint64
+	Overloads     atomic.Uint64
+	Misses        atomic.Uint64
+	Fallbacks     atomic.Uint64
+	Loads         atomic.Uint64
+	LoadTime      atomic.Int64 // nanoseconds
+	FillsRejected atomic.Uint64
+	LoadErrors    atomic.Uint64
+	RedisErrors   atomic.Uint64
+	DecodeErrors  atomic.Uint64
+	EncodeErrors  atomic.Uint64
 
 	Refreshes        atomic.Uint64 // loads in the background that were begun
 	RefreshErrors    atomic.Uint64 // of these, those that failed
 	RefreshesSkipped atomic.Uint64 // that were due, and not begun or not finished
 	SoftTimeouts     atomic.Uint64 // callers that got an older value, since the load took too long
 	StaleOnError     atomic.Uint64 // callers that got an older value in place of an error; SoftTimeouts included
-	LoadErrors       atomic.Uint64
-	RedisErrors      atomic.Uint64
-	DecodeErrors     atomic.Uint64
-	EncodeErrors     atomic.Uint64
 }
 
 // A Hit says how the cache answered a call.

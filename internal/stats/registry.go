@@ -9,9 +9,9 @@ import (
 
 // A Registry has the counters of one cache: those of each label, and those without a label. The zero value is ready.
 type Registry struct {
-	Pushes      atomic.Uint64 // changes that Redis has told this process of
-	Gaps        atomic.Uint64 // how often Redis stopped telling
-	RedisErrors atomic.Uint64 // invalidations without a label that Redis did not confirm
+	InvalidationMessages atomic.Uint64 // from Redis, those about own changes included
+	TrackingLost         atomic.Uint64 // how often messages could have been missed
+	RedisErrors          atomic.Uint64 // invalidations without a label that Redis did not confirm
 
 	labels   sync.Map     // label -> *Counters
 	unlisted atomic.Int64 // labels that were met in calls

@@ -52,7 +52,7 @@ func TestAClusterIsCoherentAsOneServerIs(t *testing.T) {
 		old, next := "before "+what, "after "+what
 		for _, key := range keys {
 			load := func(ctx context.Context) (string, error) {
-				aside.Loading(ctx).Tag("late")
+				aside.CurrentLoad(ctx).Tag("late")
 				return old, nil
 			}
 			require.Equal(t, old, asidetest.InMemory(t, a, key, load, aside.WithTags("x")), what)
@@ -72,7 +72,7 @@ func TestAClusterIsCoherentAsOneServerIs(t *testing.T) {
 			})
 		}
 		if what != "keys" && what != "pattern" { // what has been loaded since is in their place
-			removed, err := receipt.Swept(ctx)
+			removed, err := receipt.WaitCleanup(ctx)
 			require.NoError(t, err)
 			require.LessOrEqual(t, removed, int64(len(keys)))
 		}
@@ -85,7 +85,7 @@ func TestAClusterIsCoherentAsOneServerIs(t *testing.T) {
 	require.Len(t, asidetest.Infos(t, b, asidetest.Items.Match(aside.Wildcard)), len(keys))
 	receipt, err := b.InvalidateCategory(ctx, "items")
 	require.NoError(t, err)
-	removed, err := receipt.Swept(ctx)
+	removed, err := receipt.WaitCleanup(ctx)
 	require.NoError(t, err)
 	require.EqualValues(t, len(keys), removed)
 	require.Empty(t, asidetest.Infos(t, b, asidetest.Items.Match(aside.Wildcard)))

@@ -170,8 +170,8 @@ func TestATagThatTheLoaderNamesIsOneOfTheEntrys(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{}), t.Context()
 		load := func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).Tag("owner 7", "x")
-			aside.Loading(ctx).Tag("x")
+			aside.CurrentLoad(ctx).Tag("owner 7", "x")
+			aside.CurrentLoad(ctx).Tag("x")
 			return "v", nil
 		}
 		for range 3 {
@@ -190,7 +190,7 @@ func TestEachIdOfABatchHasItsOwnTags(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{}), t.Context()
 		l := aside.NewLoader(c, asidetest.Items, func(ctx context.Context, id string) (string, error) {
-			aside.Loading(ctx).Tag("of " + id)
+			aside.CurrentLoad(ctx).Tag("of " + id)
 			return id, nil
 		})
 		_, err := l.GetMany(ctx, []string{"a", "b"})
@@ -226,7 +226,7 @@ func TestTagsOutOfBoundsAreRefused(t *testing.T) {
 		}
 		for i, tags := range [][]string{{""}, {long}, many} {
 			_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key(i), func(ctx context.Context) (string, error) {
-				aside.Loading(ctx).Tag(tags...)
+				aside.CurrentLoad(ctx).Tag(tags...)
 				return "v", nil
 			})
 			require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidArgument})
@@ -248,7 +248,7 @@ func TestAPrivateValueIsEachCallersOwn(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{}), t.Context()
 		for name, codec := range map[string]aside.Codec{"json": aside.JSON, "cbor": aside.CBOR} {
-			p := aside.Policy{Name: name, Category: name, TTL: time.Hour, Private: true, Codec: codec}
+			p := aside.Policy{Name: name, Category: name, TTL: time.Hour, CloneOnRead: true, Codec: codec}
 			spoil := func(m map[string][]byte) { m["b"][0], m["new"] = 'X', nil }
 			load := func(context.Context) (map[string][]byte, error) { return map[string][]byte{"b": []byte("bytes")}, nil }
 			for range 20 {
@@ -267,7 +267,7 @@ func TestAPrivateValueIsEachCallersOwn(t *testing.T) {
 				spoil(m)
 			}
 		}
-		p := aside.Policy{Name: "f", Category: "f", TTL: time.Hour, Private: true}
+		p := aside.Policy{Name: "f", Category: "f", TTL: time.Hour, CloneOnRead: true}
 		_, err := aside.GetOrLoad(ctx, c, p.Key("a"), func(context.Context) (func(), error) { return func() {}, nil })
 		require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidArgument}, "what cannot be copied is not shared")
 	})

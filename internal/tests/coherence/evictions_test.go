@@ -71,7 +71,7 @@ func TestGenerationsThatLoadsRestOnAreUsedInRedis(t *testing.T) {
 		})
 		require.Less(t, asked(tag), n, "and not by each of them")
 	}
-	require.Zero(t, w.Metrics().Labels["items"].RefusedFills)
+	require.Zero(t, w.Metrics().Labels["items"].FillsRejected)
 }
 
 // An evicting server is one without room for all that is asked for.

@@ -189,7 +189,7 @@ func (touchy) Equal(touchy) bool { panic("oops") }
 
 func TestACheckWhoseComparisonPanicsSaysNothing(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Logger: asidetest.Quiet(), Check: aside.Check{Share: 1, Within: time.Second}}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{Logger: asidetest.Quiet(), ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Second}}, func(t *testing.T, c *aside.Cache) {
 		var n atomic.Int64
 		for range 3 {
 			_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("a"), func(context.Context) (touchy, error) { return touchy{n.Add(1)}, nil })

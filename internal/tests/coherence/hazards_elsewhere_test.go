@@ -347,12 +347,12 @@ func TestHazard56WhatTheOtherDatabaseHasConfirmedIsSentAgain(t *testing.T) {
 		require.True(t, receipt.Confirmed)
 	}
 	noticed := func(gaps uint64) {
-		asidetest.Eventually(t, "it is noticed", func() bool { return a.Metrics().Gaps > gaps && a.Health().State == aside.StateConnected })
+		asidetest.Eventually(t, "it is noticed", func() bool { return a.Metrics().TrackingLost > gaps && a.Health().State == aside.StateConnected })
 	}
 	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), "old"))
 	confirmed("x")
 	asidetest.Eventually(t, "there is a mark", func() bool { return only("%mark:*", "GET") == "1" })
-	gaps := a.Metrics().Gaps
+	gaps := a.Metrics().TrackingLost
 	server.MustDo(t, "SWAPDB", "0", "1")
 	noticed(gaps)
 	confirmed("a")
@@ -365,7 +365,7 @@ func TestHazard56WhatTheOtherDatabaseHasConfirmedIsSentAgain(t *testing.T) {
 			return tried
 		})
 	}
-	gaps = a.Metrics().Gaps
+	gaps = a.Metrics().TrackingLost
 	server.MustDo(t, "SWAPDB", "0", "1")
 	require.Equal(t, "1", only("%mark:*", "GET"))
 	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "items:a"))
@@ -398,18 +398,18 @@ func TestHazard56AnEarlierMarkIsNoticed(t *testing.T) {
 		return server.MustDo(t, "GET", mark) == "2"
 	})
 	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("y"), "old"))
-	gaps := a.Metrics().Gaps
+	gaps := a.Metrics().TrackingLost
 	server.MustDo(t, "SET", mark, "1")
-	asidetest.Eventually(t, "it is noticed", func() bool { return a.Metrics().Gaps > gaps })
+	asidetest.Eventually(t, "it is noticed", func() bool { return a.Metrics().TrackingLost > gaps })
 	asidetest.Eventually(t, "the second one is sent again", func() bool { return server.MustDo(t, "EXISTS", "items:y") == int64(0) })
 
 	// By a connection that is made anew, it is found too, and the connection is used.
 	for range 3 {
 		asidetest.Eventually(t, "there is a later mark", func() bool { return server.MustDo(t, "GET", mark) != "1" })
-		gaps := a.Metrics().Gaps
+		gaps := a.Metrics().TrackingLost
 		server.MustDo(t, "SET", mark, "1")
 		proxy.CloseConnections()
-		asidetest.Eventually(t, "it is connected again", func() bool { return a.Metrics().Gaps > gaps && a.Health().State == aside.StateConnected })
+		asidetest.Eventually(t, "it is connected again", func() bool { return a.Metrics().TrackingLost > gaps && a.Health().State == aside.StateConnected })
 		receipt, err := a.Invalidate(t.Context(), asidetest.Items.Key("y"))
 		require.NoError(t, err)
 		require.NoError(t, receipt.Wait(t.Context()))

@@ -20,7 +20,7 @@ import (
 func naming(tag string, load func(context.Context) (string, error)) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		v, err := load(ctx)
-		aside.Loading(ctx).Tag(tag)
+		aside.CurrentLoad(ctx).Tag(tag)
 		return v, err
 	}
 }
@@ -118,7 +118,7 @@ func TestWhoComesAfterThePushJoinsNoLoadThatItIsAbout(t *testing.T) {
 				require.NoError(t, err)
 				require.True(t, receipt.Confirmed)
 				asidetest.AllTold(t, a)
-				require.NotZero(t, a.Metrics().Pushes)
+				require.NotZero(t, a.Metrics().InvalidationMessages)
 				second := asidetest.Waiting(t, a, asidetest.Items.Key("a"), loader(fresh, "new"), tags)
 				close(old.Release)
 				require.Equal(t, "old", <-first, "who was waiting gets it")

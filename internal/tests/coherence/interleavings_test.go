@@ -43,7 +43,7 @@ func TestNobodyJoinsALoadThatAnotherProcessHasInvalidated(t *testing.T) {
 			var got []<-chan string
 			asidetest.Eventually(t, "somebody loads anew, or waits for the lease to", func() bool {
 				got = append(got, asidetest.Background(t, a, asidetest.Items.Key("a"), fresh.Load("new"), aside.WithTags("x")))
-				return fresh.Loads.Load() > 0 || name != "key" && a.Metrics().Pushes > own
+				return fresh.Loads.Load() > 0 || name != "key" && a.Metrics().InvalidationMessages > own
 			})
 			if name != "key" { // the lease of the old load stands, but what it fills is out of date
 				close(doomed.Release)
@@ -77,10 +77,10 @@ func TestRenewingALeasePushesNothing(t *testing.T) {
 	<-load.Began
 	waiting := asidetest.Background(t, w.Cache, asidetest.Items.Key("a"), asidetest.Value("not this one"))
 	asidetest.Eventually(t, "the other process waits", func() bool { return len(w.Asked("EVALSHA")) > 0 })
-	pushes := w.Metrics().Pushes
+	pushes := w.Metrics().InvalidationMessages
 	renewed := asidetest.Commands(t, server, "pexpire")
 	asidetest.Eventually(t, "the lease is renewed", func() bool { return asidetest.Commands(t, server, "pexpire") > renewed+5 })
-	require.Equal(t, pushes, w.Metrics().Pushes)
+	require.Equal(t, pushes, w.Metrics().InvalidationMessages)
 	close(load.Release)
 	require.Equal(t, "v", <-first)
 	require.Equal(t, "v", <-waiting)
@@ -113,7 +113,7 @@ func TestAnInvalidationBeatsALoadThatNamesItsTagTooLate(t *testing.T) {
 		late := func(h *asidetest.HeldLoad, v string) func(context.Context) (string, error) {
 			return func(ctx context.Context) (string, error) {
 				v, err := h.Load(v)(ctx)
-				aside.Loading(ctx).Tag("x")
+				aside.CurrentLoad(ctx).Tag("x")
 				return v, err
 			}
 		}
@@ -145,7 +145,7 @@ func TestWhoCameAfterATagWasInvalidatedTakesNoLoadThatNamesItTooLate(t *testing.
 		load := func(ctx context.Context) (int, error) {
 			v := int(loads.Add(1))
 			time.Sleep(time.Second)
-			aside.Loading(ctx).Tag("x")
+			aside.CurrentLoad(ctx).Tag("x")
 			return v, nil
 		}
 		got := make(chan int, 3)
@@ -185,7 +185,7 @@ func TestTheSequenceOfAllTagsChangesBeforeAnyTag(t *testing.T) {
 	old := asidetest.NewHeld()
 	first := asidetest.Background(t, b, asidetest.Items.Key("a"), func(ctx context.Context) (string, error) {
 		v, err := old.Load("old")(ctx)
-		aside.Loading(ctx).Tag("x")
+		aside.CurrentLoad(ctx).Tag("x")
 		return v, err
 	})
 	<-old.Began
@@ -274,7 +274,7 @@ func TestStrongNeedsNoPush(t *testing.T) {
 			w, b := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
 			ask := func(v string, opts ...aside.CallOption) string {
 				got, err := aside.GetOrLoad(t.Context(), w.Cache, asidetest.Items.Key("a"), func(ctx context.Context) (string, error) {
-					aside.Loading(ctx).Tag("late")
+					aside.CurrentLoad(ctx).Tag("late")
 					return v, nil
 				}, append(opts, aside.WithTags("x"))...)
 				require.NoError(t, err)
@@ -396,7 +396,7 @@ func TestAFlushDropsWhatIsInMemory(t *testing.T) {
 				require.NoError(t, err)
 				return v == "new"
 			})
-			require.NotZero(t, c.Metrics().Gaps)
+			require.NotZero(t, c.Metrics().TrackingLost)
 		}
 	}
 }
@@ -410,7 +410,7 @@ func TestATrackingTableThatOverflowsCostsHitsAndNothingElse(t *testing.T) {
 		_, err := aside.GetOrLoad(t.Context(), a, asidetest.Items.Key(i), asidetest.Value("old"))
 		require.NoError(t, err)
 	}
-	pushes := a.Metrics().Pushes
+	pushes := a.Metrics().InvalidationMessages
 	require.NotZero(t, pushes)
 	for i := range 100 {
 		_, err := b.Invalidate(t.Context(), asidetest.Items.Key(i))
@@ -489,13 +489,13 @@ func TestABrokenConnectionVouchesForNothing(t *testing.T) {
 	for i := range 10 {
 		key := asidetest.Items.Key(i)
 		asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"))
-		gaps := w.Metrics().Gaps
+		gaps := w.Metrics().TrackingLost
 		w.Proxy.Refuse(true)
 		w.Proxy.CloseConnections()
 		_, err := b.Invalidate(t.Context(), key)
 		require.NoError(t, err)
 		asidetest.Stored(t, b, key, "new")
-		asidetest.Eventually(t, "the break is noticed", func() bool { return w.Metrics().Gaps > gaps })
+		asidetest.Eventually(t, "the break is noticed", func() bool { return w.Metrics().TrackingLost > gaps })
 		v, err := aside.GetOrLoad(t.Context(), w.Cache, key, asidetest.Value("new"))
 		require.NoError(t, err)
 		require.Equal(t, "new", v)

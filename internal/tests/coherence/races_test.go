@@ -74,7 +74,7 @@ func TestNoStaleValueIsStored(t *testing.T) {
 			refused, loads := uint64(0), uint64(0)
 			for _, c := range []*aside.Cache{a, b} {
 				m := c.Metrics().Labels["lanes"]
-				refused, loads = refused+m.RefusedFills, loads+m.Loads
+				refused, loads = refused+m.FillsRejected, loads+m.Loads
 				require.Zero(t, m.RedisErrors)
 			}
 			t.Logf("%d rounds, %d loads, %d of them overtaken by an invalidation, %d fills refused, %d stale reads",
@@ -112,7 +112,7 @@ func (r race) run(t *testing.T, a, b *aside.Cache, lane, rounds int, stale, over
 				}
 			}
 			if r.late {
-				aside.Loading(ctx).Tag("common", laneTag(lane))
+				aside.CurrentLoad(ctx).Tag("common", laneTag(lane))
 			}
 			return v, nil
 		}, opts...)
@@ -200,7 +200,7 @@ func TestNoStaleReadInTheProcessThatHasChangedTheValue(t *testing.T) {
 						src.sealed.Store(v)
 						src.mu.Unlock()
 						if changes.Add(1)%100 == 0 {
-							raced.Store(c.Metrics().Labels["items"].RefusedFills >= 5)
+							raced.Store(c.Metrics().Labels["items"].FillsRejected >= 5)
 						}
 						if err != nil {
 							t.Error(err)
@@ -232,10 +232,10 @@ func TestNoStaleReadInTheProcessThatHasChangedTheValue(t *testing.T) {
 			}
 			wg.Wait()
 			m := c.Metrics().Labels["items"]
-			t.Logf("%d reads, %d of them from memory, %d changes, %d loads, %d refused fills, %d stale", tries.Load(), m.MemoryHits, changes.Load(), m.Loads, m.RefusedFills, stale.Load())
+			t.Logf("%d reads, %d of them from memory, %d changes, %d loads, %d refused fills, %d stale", tries.Load(), m.MemoryHits, changes.Load(), m.Loads, m.FillsRejected, stale.Load())
 			require.Zero(t, stale.Load())
 			require.NotZero(t, m.MemoryHits)
-			require.NotZero(t, m.RefusedFills, "the race really happened")
+			require.NotZero(t, m.FillsRejected, "the race really happened")
 		})
 	}
 }

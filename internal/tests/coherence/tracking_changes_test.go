@@ -173,7 +173,7 @@ func TestTheEvictionOfAKeyThatAConnectionIsTriedWithIsNoExchangeOfTheData(t *tes
 			b := asidetest.Connected(t, asidetest.At(proxy.Addr()))
 			asidetest.InMemory(t, b, asidetest.Items.Key("a"), asidetest.Value("v"))
 			tried(t, proxy, 1)
-			gaps := b.Metrics().Gaps
+			gaps := b.Metrics().TrackingLost
 			gate := proxy.HoldRequests(isTouch)
 			gate.Wait(t)
 			if again {
@@ -187,7 +187,7 @@ func TestTheEvictionOfAKeyThatAConnectionIsTriedWithIsNoExchangeOfTheData(t *tes
 			}
 			gate.Release()
 			tried(t, proxy, 3)
-			require.Equal(t, gaps, b.Metrics().Gaps)
+			require.Equal(t, gaps, b.Metrics().TrackingLost)
 			r, err := aside.Lookup(t.Context(), b, asidetest.Items.Key("a"), asidetest.Value("loaded again"))
 			require.NoError(t, err)
 			require.Equal(t, aside.TierMemory, r.Tier)
@@ -211,13 +211,13 @@ func TestReplicatedIsNoExchangeOfTheData(t *testing.T) {
 	require.True(t, receipt.Confirmed)
 	require.NoError(t, receipt.Replicated(t.Context(), 1), "the replica is there")
 	tried(t, proxy, 1)
-	gaps := b.Metrics().Gaps
+	gaps := b.Metrics().TrackingLost
 	gate := proxy.HoldRequests(isTouch)
 	gate.Wait(t)
 	require.NoError(t, receipt.Replicated(t.Context(), 1))
 	gate.Release()
 	tried(t, proxy, 3)
-	require.Equal(t, gaps, b.Metrics().Gaps)
+	require.Equal(t, gaps, b.Metrics().TrackingLost)
 }
 
 // With several connections, what is written to try one of them may be told by another one too: the one by which the script was
@@ -283,11 +283,11 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 	read := proxy.HoldReplies(isTouchRead)
 	gate.Release()
 	read.Wait(t) // so what is told of the flush comes behind the reply
-	gaps, rounds := b.Metrics().Gaps, touches(proxy)
+	gaps, rounds := b.Metrics().TrackingLost, touches(proxy)
 	do("FLUSHDB")
 	read.Release()
 	do("SET", "something", "else")
-	asidetest.Eventually(t, "the flush is told", func() bool { return b.Metrics().Gaps > gaps })
+	asidetest.Eventually(t, "the flush is told", func() bool { return b.Metrics().TrackingLost > gaps })
 	asidetest.InMemory(t, b, key, asidetest.Value("loaded again"))
 	do("SWAPDB", "0", "1")
 	require.Equal(t, rounds, touches(proxy), "within one round")

@@ -179,7 +179,7 @@ func TestAnExchangeOfTheDatabasesIsNoticed(t *testing.T) {
 		require.NoError(t, err)
 		return v == "new"
 	})
-	require.NotZero(t, b.Metrics().Gaps)
+	require.NotZero(t, b.Metrics().TrackingLost)
 }
 
 // Hazard 53: a server without memory for a value, or for a lease, has been asked, and tells of changes.

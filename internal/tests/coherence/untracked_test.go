@@ -47,7 +47,7 @@ func TestWithoutTrackingEveryChangeIsAnnounced(t *testing.T) {
 		}, "items:a"},
 		"refresh without a value": {func(ctx context.Context, _ *redistest.Server, c *aside.Cache) error {
 			_, err := aside.GetOrLoad(ctx, c, key, func(ctx context.Context) (string, error) {
-				aside.Loading(ctx).NoStore()
+				aside.CurrentLoad(ctx).NoStore()
 				return "new", nil
 			}, aside.Refresh())
 			return err

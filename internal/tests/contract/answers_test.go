@@ -447,7 +447,7 @@ func TestALoaderOfABatchTagsOneIdByItsKey(t *testing.T) {
 		l := aside.NewBatchLoader(c, asidetest.Items, func(ctx context.Context, ids []int) (map[int]string, error) {
 			loads++
 			for _, id := range ids {
-				own := aside.Loading(ctx).Of(asidetest.Items.Key(id))
+				own := aside.CurrentLoad(ctx).Of(asidetest.Items.Key(id))
 				if own == nil {
 					t.Errorf("%d has no share", id)
 				}
@@ -459,11 +459,11 @@ func TestALoaderOfABatchTagsOneIdByItsKey(t *testing.T) {
 					own.TTL(time.Minute)
 				}
 			}
-			aside.Loading(ctx).Tag("every")
-			if aside.Loading(ctx).Of(asidetest.Items.Key("another")) != nil || aside.Loading(ctx).Of(aside.Key{}) != nil || aside.Loading(context.Background()).Of(asidetest.Items.Key(1)) != nil {
+			aside.CurrentLoad(ctx).Tag("every")
+			if aside.CurrentLoad(ctx).Of(asidetest.Items.Key("another")) != nil || aside.CurrentLoad(ctx).Of(aside.Key{}) != nil || aside.CurrentLoad(context.Background()).Of(asidetest.Items.Key(1)) != nil {
 				t.Error("a share of a key that is not loaded")
 			}
-			aside.Loading(ctx).Of(asidetest.Items.Key("another")).Tag("nobody's")
+			aside.CurrentLoad(ctx).Of(asidetest.Items.Key("another")).Tag("nobody's")
 			return usersNamed(ids), nil
 		})
 		_, err := l.GetMany(ctx, []int{1, 2, 3})
@@ -501,9 +501,9 @@ func TestTooManyTagsOfALoaderAreAnErrorOfTheLoad(t *testing.T) {
 		}
 		load := func(tags ...string) func(context.Context) (string, error) {
 			return func(ctx context.Context) (string, error) {
-				aside.Loading(ctx).Tag(many...)
-				aside.Loading(ctx).Tag(many...) // twice is once
-				aside.Loading(ctx).Tag(tags...)
+				aside.CurrentLoad(ctx).Tag(many...)
+				aside.CurrentLoad(ctx).Tag(many...) // twice is once
+				aside.CurrentLoad(ctx).Tag(tags...)
 				return "v", nil
 			}
 		}
@@ -526,7 +526,7 @@ func TestTooManyTagsOfALoaderAreAnErrorOfTheLoad(t *testing.T) {
 				got, err := aside.GetOrLoadMany(ctx, c, []string{"63", "62"}, func(id string) aside.Key { return asidetest.Items.Key(key.String(), id) },
 					func(ctx context.Context, ids []string) (map[string]string, error) {
 						_, _ = load("one")(ctx)
-						aside.Loading(ctx).Of(asidetest.Items.Key(key.String(), "63")).Tag("two")
+						aside.CurrentLoad(ctx).Of(asidetest.Items.Key(key.String(), "63")).Tag("two")
 						return map[string]string{"63": "v", "62": "v"}, nil
 					})
 				require.Equal(t, map[string]string{"62": "v"}, got)
@@ -548,7 +548,7 @@ func TestSetHasTheTagsOfItsCallAlone(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx, key := newCache(aside.Options{}), t.Context(), asidetest.Items.Key("a")
 		_, err := aside.GetOrLoad(ctx, c, key, func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).Tag("loader's")
+			aside.CurrentLoad(ctx).Tag("loader's")
 			return "v", nil
 		})
 		require.NoError(t, err)
@@ -589,7 +589,7 @@ func TestPushesCountOwnChangesToo(t *testing.T) {
 	before := asidetest.Pushes(t, c)
 	_, err := c.Invalidate(t.Context(), asidetest.Items.Key("a"))
 	require.NoError(t, err)
-	asidetest.Eventually(t, "Redis tells of it", func() bool { return c.Metrics().Pushes > before })
+	asidetest.Eventually(t, "Redis tells of it", func() bool { return c.Metrics().InvalidationMessages > before })
 }
 
 // Hazard 103: in another process a load of it may be under way that Redis knows nothing of.
@@ -678,7 +678,7 @@ func (*sealedValue) UnmarshalJSON([]byte) error { return nil }
 // A value that cannot be encoded is there all the same. Neither its callers nor a loader around them may take that for "not found".
 func TestAValueThatCannotBeEncodedIsNotNotFound(t *testing.T) {
 	t.Parallel()
-	private := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, Private: true}
+	private := aside.Policy{Name: "private", Category: "private", TTL: time.Hour, CloneOnRead: true}
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
 		inner := func(ctx context.Context) (sealedValue, error) {

@@ -24,7 +24,7 @@ type wide struct {
 func TestAStoredValueThatWouldTakeTooMuchMemoryIsAMiss(t *testing.T) {
 	t.Parallel()
 	plain := asidetest.Items
-	private := aside.Policy{Name: "items", Category: "items", TTL: time.Hour, Private: true}
+	private := aside.Policy{Name: "items", Category: "items", TTL: time.Hour, CloneOnRead: true}
 	for name, policy := range map[string]aside.Policy{"shared": plain, "private": private} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -173,7 +173,7 @@ func TestAShortenedTTLCountsForWhatIsStoredAlready(t *testing.T) {
 	require.NoError(t, aside.Set(t.Context(), before, keyOf("own"), "set", aside.WithTTL(2*time.Hour)))
 	own := keyOf("own of a loader")
 	_, err := aside.GetOrLoad(t.Context(), before, own, func(ctx context.Context) (string, error) {
-		aside.Loading(ctx).TTL(2 * time.Hour)
+		aside.CurrentLoad(ctx).TTL(2 * time.Hour)
 		return "loaded", nil
 	})
 	require.NoError(t, err)

@@ -452,7 +452,7 @@ func TestACallerAfterAnInvalidationNeverJoinsAnOlderLoad(t *testing.T) {
 				require.Equal(t, "new", v)
 				close(goOn)
 				require.Equal(t, "old", <-waiting, "who was already waiting gets it")
-				asidetest.Eventually(t, "the old fill is refused", func() bool { return c.Metrics().Labels["items"].RefusedFills == 1 })
+				asidetest.Eventually(t, "the old fill is refused", func() bool { return c.Metrics().Labels["items"].FillsRejected == 1 })
 				v, err = aside.Get[string](t.Context(), c, key)
 				require.NoError(t, err)
 				require.Equal(t, "new", v)
@@ -534,7 +534,7 @@ func TestNoStaleReadAfterAnInvalidationThatRacesWithLoads(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, now, got, "round %d, after the old load has ended", round)
 		}
-		refused := c.Metrics().Labels["items"].RefusedFills
+		refused := c.Metrics().Labels["items"].FillsRejected
 		t.Logf("%d of %d old loads were refused", refused, rounds)
 		require.Positive(t, refused, "the race really happened")
 		require.Less(t, refused, uint64(rounds), "and was won by the load at times")
@@ -625,7 +625,7 @@ func TestOptionsOfACall(t *testing.T) {
 		within := float64(time.Millisecond)
 		require.InDelta(t, 5*time.Minute, ttl(aside.Lookup(ctx, c, asidetest.Items.Key("with ttl"), load("v"), aside.WithTTL(5*time.Minute))), within)
 		require.InDelta(t, 7*time.Minute, ttl(aside.Lookup(ctx, c, asidetest.Items.Key("loading"), func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).TTL(7 * time.Minute)
+			aside.CurrentLoad(ctx).TTL(7 * time.Minute)
 			return "v", nil
 		})), within)
 		require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key("set"), "v", aside.WithTTL(9*time.Minute)))
@@ -645,7 +645,7 @@ func TestOptionsOfACall(t *testing.T) {
 
 		for _, keep := range []func(*aside.Load){(*aside.Load).NoStore, func(l *aside.Load) { l.TTL(0) }} {
 			_, err = aside.GetOrLoad(ctx, c, asidetest.Items.Key("not stored"), func(ctx context.Context) (string, error) {
-				keep(aside.Loading(ctx))
+				keep(aside.CurrentLoad(ctx))
 				return "v", nil
 			})
 			require.NoError(t, err)
@@ -655,15 +655,15 @@ func TestOptionsOfACall(t *testing.T) {
 		// Not even in the moment in which its load ends.
 		for n := range 200 {
 			r, err := aside.Lookup(ctx, c, asidetest.Items.Key("not stored"), func(ctx context.Context) (int, error) {
-				aside.Loading(ctx).NoStore()
+				aside.CurrentLoad(ctx).NoStore()
 				return n, nil
 			})
 			require.NoError(t, err)
 			require.Equal(t, n, r.Value)
 			require.Zero(t, r.TTL)
 		}
-		require.Nil(t, aside.Loading(ctx))
-		aside.Loading(ctx).NoStore() // and does no harm
+		require.Nil(t, aside.CurrentLoad(ctx))
+		aside.CurrentLoad(ctx).NoStore() // and does no harm
 	})
 }
 

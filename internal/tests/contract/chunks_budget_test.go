@@ -20,7 +20,7 @@ func TestWhatIsAskedAfterChunksHasTime(t *testing.T) {
 			server := redistest.Start(t)
 			writer, key := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Items.Key("large")
 			load := func(ctx context.Context) ([]byte, error) {
-				aside.Loading(ctx).Tag("late")
+				aside.CurrentLoad(ctx).Tag("late")
 				return asidetest.Large(80 * asidetest.Chunk), nil
 			}
 			_, err := aside.GetOrLoad(t.Context(), writer, key, load)

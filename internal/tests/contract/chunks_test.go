@@ -101,7 +101,7 @@ func TestChunksGoWithTheirValue(t *testing.T) {
 			return err
 		},
 		"refreshed, and gone": func(c *aside.Cache) error {
-			_, err := aside.GetOrLoad(ctx, c, key, func(ctx context.Context) ([]byte, error) { aside.Loading(ctx).NoStore(); return nil, nil }, aside.Refresh())
+			_, err := aside.GetOrLoad(ctx, c, key, func(ctx context.Context) ([]byte, error) { aside.CurrentLoad(ctx).NoStore(); return nil, nil }, aside.Refresh())
 			return err
 		},
 		"rejected": func(c *aside.Cache) error {
@@ -241,9 +241,9 @@ func TestALargeValueThatIsInvalidatedWhileItIsReadIsNotKept(t *testing.T) {
 		got <- v
 	}()
 	gate.Wait(t)
-	pushes := w.Metrics().Pushes
+	pushes := w.Metrics().InvalidationMessages
 	asidetest.Stored(t, writer, key, []byte("new"))
-	asidetest.Eventually(t, "the change is pushed", func() bool { return w.Metrics().Pushes > pushes })
+	asidetest.Eventually(t, "the change is pushed", func() bool { return w.Metrics().InvalidationMessages > pushes })
 	gate.Release()
 	require.Len(t, <-got, 2*asidetest.Chunk, "who has asked before may have the old one")
 	v, err := aside.GetOrLoad(t.Context(), w.Cache, key, func(context.Context) ([]byte, error) { return nil, nil })

@@ -143,10 +143,10 @@ func TestEachIdOfALoaderDecidesForItself(t *testing.T) {
 		loader := aside.NewLoader(c, asidetest.Items, func(ctx context.Context, id string) (string, error) {
 			switch id {
 			case "private":
-				aside.Loading(ctx).NoStore()
-				aside.Loading(ctx).TTL(time.Minute) // which does not take it back
+				aside.CurrentLoad(ctx).NoStore()
+				aside.CurrentLoad(ctx).TTL(time.Minute) // which does not take it back
 			case "short":
-				aside.Loading(ctx).TTL(time.Minute)
+				aside.CurrentLoad(ctx).TTL(time.Minute)
 			}
 			return id, nil
 		})
@@ -174,7 +174,7 @@ func TestARefreshThatLearnsBetterLeavesNoOldValue(t *testing.T) {
 		c := newCache(aside.Options{NegativeTTL: -1, MaxValueBytes: 1000})
 		for name, load := range map[string]func(context.Context) (string, error){
 			"gone":       func(context.Context) (string, error) { return "", aside.ErrNotFound },
-			"not stored": func(ctx context.Context) (string, error) { aside.Loading(ctx).NoStore(); return "new", nil },
+			"not stored": func(ctx context.Context) (string, error) { aside.CurrentLoad(ctx).NoStore(); return "new", nil },
 			"too large":  func(context.Context) (string, error) { return strings.Repeat("x", 2000), nil },
 		} {
 			asidetest.Stored(t, c, byName(name), "old")
@@ -235,7 +235,7 @@ func TestOfSetsAtTheSameTimeOneIsStored(t *testing.T) {
 			wg.Wait()
 			_, err := aside.Get[string](t.Context(), c, asidetest.Items.Key(n))
 			require.NoError(t, err, "key %d", n)
-			refused = c.Metrics().Labels["items"].RefusedFills > 0
+			refused = c.Metrics().Labels["items"].FillsRejected > 0
 		}
 	})
 }
@@ -256,9 +256,9 @@ func TestNeitherSetNorRefreshReplacesTheValueOfANewerBuild(t *testing.T) {
 		newer := []byte(server.MustDo(t, "GET", key.String()).(string))
 		newer[2]++ // the version
 		server.MustDo(t, "SET", key.String(), string(newer))
-		before := c.Metrics().Labels["items"].RefusedFills
+		before := c.Metrics().Labels["items"].FillsRejected
 		require.NoError(t, write(key))
-		asidetest.Eventually(t, "the fill is refused", func() bool { return c.Metrics().Labels["items"].RefusedFills == before+1 })
+		asidetest.Eventually(t, "the fill is refused", func() bool { return c.Metrics().Labels["items"].FillsRejected == before+1 })
 		require.EqualValues(t, 0, server.MustDo(t, "EXISTS", key.String()), "%s: what was there is out of date, and ours must not take its place", name)
 	}
 }
@@ -360,7 +360,7 @@ func TestAfterAnUnconfirmedInvalidationThisProcessStoresNothingOlder(t *testing.
 	require.False(t, receipt.Confirmed)
 	server.MustDo(t, "ACL", "SETUSER", user, "~items:*", "~{items:*")
 	end()
-	asidetest.Eventually(t, "the fill is refused", func() bool { return c.Metrics().Labels["items"].RefusedFills == 1 })
+	asidetest.Eventually(t, "the fill is refused", func() bool { return c.Metrics().Labels["items"].FillsRejected == 1 })
 	_, err = aside.Get[string](t.Context(), c, byName("a"))
 	require.ErrorIs(t, err, aside.ErrMiss)
 }

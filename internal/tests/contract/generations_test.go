@@ -63,7 +63,7 @@ func TestTooManyLateTagsAreRefusedBeforeAnyOfThemIsWritten(t *testing.T) {
 	load := func(tags int) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
 			for i := range tags {
-				aside.Loading(ctx).Tag("tag" + strconv.Itoa(i))
+				aside.CurrentLoad(ctx).Tag("tag" + strconv.Itoa(i))
 			}
 			return "v", nil
 		}
@@ -88,7 +88,7 @@ func TestTheKeyOfATagLivesALittleLongerThanWhatCarriesIt(t *testing.T) {
 	}
 	load := func(ttl time.Duration, tags ...string) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
-			if l := aside.Loading(ctx); l != nil {
+			if l := aside.CurrentLoad(ctx); l != nil {
 				l.Tag(tags...)
 				if ttl > 0 {
 					l.TTL(ttl)
@@ -180,7 +180,7 @@ func TestWhatAnEntryNamesAsATagIsNeverWrittenAndReadOnlyIfItIsOne(t *testing.T) 
 		"sweep": func(c *aside.Cache) (string, error) {
 			receipt, err := c.InvalidateTags(t.Context(), "x")
 			if err == nil {
-				_, err = receipt.Swept(t.Context())
+				_, err = receipt.WaitCleanup(t.Context())
 			}
 			return "loaded", err
 		},

@@ -41,7 +41,7 @@ func TestWhoCameAfterATagWasInvalidatedTakesNoValueReadEarlierThatHasIt(t *testi
 			slow := aside.Policy{Category: "slow", TTL: time.Hour, Codec: codec}
 			loaded := func(v string) func(context.Context) (string, error) {
 				return func(ctx context.Context) (string, error) {
-					aside.Loading(ctx).Tag("late")
+					aside.CurrentLoad(ctx).Tag("late")
 					return v, nil
 				}
 			}

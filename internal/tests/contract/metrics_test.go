@@ -42,7 +42,7 @@ func TestCountersAreExact(t *testing.T) {
 			sum.MemoryHits += change.MemoryHits
 			sum.NegativeHits += change.NegativeHits
 			sum.Loads += change.Loads
-			sum.RefusedFills += change.RefusedFills
+			sum.FillsRejected += change.FillsRejected
 			sum.LoadTime += change.LoadTime
 			got := c.Metrics().Labels
 			require.Len(t, got, 1, what)
@@ -84,7 +84,7 @@ func TestCountersAreExact(t *testing.T) {
 		step("a value too large", aside.LabelMetrics{Misses: 1, Loads: 1, EncodeErrors: 1, Errors: 1, LoadTime: took}, func() {
 			get(large, load(strings.Repeat("x", 2000), nil))
 		})
-		step("an invalidation during the load", aside.LabelMetrics{Misses: 1, Loads: 1, RefusedFills: 1}, func() {
+		step("an invalidation during the load", aside.LabelMetrics{Misses: 1, Loads: 1, FillsRejected: 1}, func() {
 			get(moved, func(context.Context) (string, error) {
 				_, err := c.Invalidate(ctx, moved)
 				return "old", err
@@ -155,19 +155,19 @@ func TestMetricsMarshalToTheDocumentedForm(t *testing.T) {
 	t.Parallel()
 	text, err := json.Marshal(aside.Metrics{Labels: map[string]aside.LabelMetrics{"models": {
 		Hits: 1200, Misses: 50, Errors: 10, LoadErrors: 4, RedisErrors: 3, DecodeErrors: 2, EncodeErrors: 1, MemoryHits: 1100,
-		RedisHits: 100, NegativeHits: 7, Fallbacks: 5, Loads: 40, LoadTime: 60 * time.Millisecond, RefusedFills: 6,
+		RedisHits: 100, NegativeHits: 7, Fallbacks: 5, Loads: 40, LoadTime: 60 * time.Millisecond, FillsRejected: 6,
 	}}})
 	require.NoError(t, err)
 	require.JSONEq(t, `{"metrics":{"models":{
 		"hits":1200,"misses":50,"errors":10,"hitRate":0.96,"missRate":0.04,"errorRate":0.008,
 		"loadErrors":4,"redisErrors":3,"decodeErrors":2,"encodeErrors":1,
-		"memoryHits":1100,"redisHits":100,"negativeHits":7,"staleHits":0,"overloads":0,"fallbacks":5,"loads":40,"refusedFills":6,"meanLoadMs":1.5
-	}},"pushes":0,"gaps":0,"redisErrors":0}`, string(text))
+		"memoryHits":1100,"redisHits":100,"negativeHits":7,"staleHits":0,"overloads":0,"fallbacks":5,"loads":40,"fillsRejected":6,"meanLoadMs":1.5
+	}},"invalidationMessages":0,"trackingLost":0,"redisErrors":0}`, string(text))
 
 	for _, c := range []*aside.Cache{nil, asidetest.NewCache(t, aside.Options{})} {
 		text, err := json.Marshal(c.Metrics())
 		require.NoError(t, err)
-		require.JSONEq(t, `{"metrics":{},"pushes":0,"gaps":0,"redisErrors":0}`, string(text), "before the first call")
+		require.JSONEq(t, `{"metrics":{},"invalidationMessages":0,"trackingLost":0,"redisErrors":0}`, string(text), "before the first call")
 	}
 }
 

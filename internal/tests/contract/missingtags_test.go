@@ -60,7 +60,7 @@ func TestAMissingTagThatIsInvalidatedBeatsALoadThatNamesItTooLate(t *testing.T) 
 		late := func(h *asidetest.HeldLoad, v string) func(context.Context) (string, error) {
 			return func(ctx context.Context) (string, error) {
 				v, err := h.Load(v)(ctx)
-				aside.Loading(ctx).Tag(tag)
+				aside.CurrentLoad(ctx).Tag(tag)
 				return v, err
 			}
 		}
@@ -98,7 +98,7 @@ func TestAMissingTagThatIsInvalidatedBeatsALoadThatCarriesItsEvictedGeneration(t
 		receipt, err := b.InvalidateTags(t.Context(), tag)
 		require.NoError(t, err)
 		require.True(t, receipt.Confirmed)
-		removed, err := receipt.Swept(t.Context())
+		removed, err := receipt.WaitCleanup(t.Context())
 		require.NoError(t, err)
 		require.Zero(t, removed)
 		close(old.Release)
@@ -134,7 +134,7 @@ func TestTagsThatNothingCarriesLeaveNothingBehind(t *testing.T) {
 			receipt, err := b.InvalidateTags(t.Context(), tags...)
 			require.NoError(t, err)
 			require.True(t, receipt.Confirmed)
-			removed, err := receipt.Swept(t.Context())
+			removed, err := receipt.WaitCleanup(t.Context())
 			require.NoError(t, err)
 			require.Zero(t, removed)
 		}

@@ -79,7 +79,7 @@ func TestNamespacesOnOneServerDoNotMeet(t *testing.T) {
 		if what == "tag" || what == "one" {
 			gone = 1
 		}
-		removed, err := receipt.Swept(ctx)
+		removed, err := receipt.WaitCleanup(ctx)
 		require.NoError(t, err)
 		require.EqualValues(t, gone, removed, what)
 		require.False(t, have("shop", tagged), what)
@@ -153,7 +153,7 @@ func TestAChangeReachesTheOthersOfANamespaceAlone(t *testing.T) {
 			asidetest.Eventually(t, "b is told, and does not only find out", func() bool {
 				_, err := a.Invalidate(t.Context(), key)
 				require.NoError(t, err)
-				return b.Metrics().Pushes > own
+				return b.Metrics().InvalidationMessages > own
 			})
 		})
 	}
@@ -172,7 +172,7 @@ func TestALoadInFlightIsNotStoredInANamespaceEither(t *testing.T) {
 	require.NoError(t, err)
 	close(held.Release)
 	<-load
-	asidetest.Eventually(t, "the fill is refused", func() bool { return b.Metrics().Labels["items"].RefusedFills == 1 })
+	asidetest.Eventually(t, "the fill is refused", func() bool { return b.Metrics().Labels["items"].FillsRejected == 1 })
 	require.Empty(t, server.MustDo(t, "KEYS", "*items:a*"))
 }
 

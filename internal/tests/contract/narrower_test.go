@@ -24,7 +24,7 @@ func TestWhatWasLoadedAsATypeWithFewerFieldsIsNoHitForOneWithMore(t *testing.T) 
 	policies := map[string]aside.Policy{
 		"JSON":    {Name: "widths", Category: "widths", TTL: time.Hour},
 		"CBOR":    {Name: "widths", Category: "widths", TTL: time.Hour, Codec: aside.CBOR},
-		"private": {Name: "widths", Category: "widths", TTL: time.Hour, Private: true},
+		"private": {Name: "widths", Category: "widths", TTL: time.Hour, CloneOnRead: true},
 	}
 	for name, policy := range policies {
 		t.Run(name, func(t *testing.T) {

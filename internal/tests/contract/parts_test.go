@@ -100,7 +100,7 @@ func TestLargeValuesOfABatchThatCannotBeUsedAreLoaded(t *testing.T) {
 	manifest := server.MustDo(t, "GET", key.String()).(string)
 	receipt, err := writer.InvalidateCategory(t.Context(), "items")
 	require.NoError(t, err)
-	_, err = receipt.Swept(t.Context())
+	_, err = receipt.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	server.MustDo(t, "SET", key.String(), manifest, "PX", "3600000") // as if it had not been swept yet
 	asidetest.Eventually(t, "the others follow", func() bool {
@@ -135,14 +135,14 @@ func TestASmallValueIsKeptWhileALargeOneOfItsBatchIsStored(t *testing.T) {
 	gate := w.Proxy.HoldRequests(func(args []string) bool {
 		return strings.EqualFold(args[0], "SET") && strings.HasPrefix(args[1], asidetest.LargeKey)
 	})
-	pushes := w.Metrics().Pushes
+	pushes := w.Metrics().InvalidationMessages
 	_, err = aside.GetOrLoadMany(t.Context(), w.Cache, []string{"large", "small"}, func(id string) aside.Key { return asidetest.Items.Key(id) }, func(context.Context, []string) (map[string][]byte, error) {
 		return map[string][]byte{"large": asidetest.Large(4 * asidetest.Chunk), "small": []byte("small")}, nil
 	})
 	require.NoError(t, err)
 	gate.Wait(t)
 	asidetest.Eventually(t, "the small one is stored, and Redis has told of that", func() bool {
-		return server.MustDo(t, "EXISTS", "items:small") == int64(1) && w.Metrics().Pushes >= pushes+1
+		return server.MustDo(t, "EXISTS", "items:small") == int64(1) && w.Metrics().InvalidationMessages >= pushes+1
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), asidetest.Bound)
 	defer cancel()

@@ -158,7 +158,7 @@ func TestWhatAPatternIsAboutIsNotReadInRedisUntilItIsGone(t *testing.T) {
 	require.Zero(t, r.Removed)
 	short, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := r.Swept(short)
+	_, err := r.WaitCleanup(short)
 	require.ErrorIs(t, err, context.Canceled)
 	// The connection is held as a whole, so what asks Redis would wait.
 	got, err := aside.Lookup(t.Context(), c.Cache, asidetest.Items.Key("a", 1), asidetest.Value("new"))
@@ -168,7 +168,7 @@ func TestWhatAPatternIsAboutIsNotReadInRedisUntilItIsGone(t *testing.T) {
 	require.Equal(t, "redis has not confirmed an invalidation yet", got.Reason)
 	gate.Release()
 	require.NoError(t, r.Wait(t.Context()))
-	removed, err := r.Swept(t.Context())
+	removed, err := r.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 1, removed)
 	for _, key := range []aside.Key{asidetest.Items.Key("b"), others.Key("a")} {
@@ -237,7 +237,7 @@ func TestManyPatternsAtOnceShareTheirPasses(t *testing.T) {
 	}
 	gate.Release()
 	for _, r := range receipts {
-		removed, err := r.Swept(t.Context())
+		removed, err := r.WaitCleanup(t.Context())
 		require.NoError(t, err)
 		require.EqualValues(t, 2, removed)
 	}

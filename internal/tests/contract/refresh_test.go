@@ -50,7 +50,7 @@ func TestARefreshThatLosesItsLeaseLeavesNoOlderValueBehind(t *testing.T) {
 		return "v2", nil
 	}, aside.Refresh())
 	require.NoError(t, err)
-	asidetest.Eventually(t, "the fill is refused", func() bool { return c.Metrics().Labels["items"].RefusedFills == 1 })
+	asidetest.Eventually(t, "the fill is refused", func() bool { return c.Metrics().Labels["items"].FillsRejected == 1 })
 	asidetest.Gone(t, c, key)
 }
 

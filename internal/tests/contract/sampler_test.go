@@ -22,7 +22,7 @@ import (
 )
 
 // everyHit checks all hits, as fast as they come.
-var everyHit = aside.Check{Share: 1, Within: 10 * time.Second, Rate: -1}
+var everyHit = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 10 * time.Second, MaxPerSecond: -1}
 
 // A mutable is a source whose value changes without the cache being told.
 type mutable[T any] struct {
@@ -67,7 +67,7 @@ func get[T any](t *testing.T, c *aside.Cache, key aside.Key, load func(context.C
 func TestAValueThatChangedBehindTheCachesBackIsFound(t *testing.T) {
 	t.Parallel()
 	var log asidetest.Logbook
-	asidetest.InBubble(t, aside.Options{Check: everyHit, Logger: log.Logger()}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit, Logger: log.Logger()}, func(t *testing.T, c *aside.Cache) {
 		src := &mutable[string]{value: "secret-1"}
 		key := asidetest.Items.Key("a")
 		for range 3 {
@@ -78,7 +78,7 @@ func TestAValueThatChangedBehindTheCachesBackIsFound(t *testing.T) {
 
 		src.set("secret-2", nil)
 		require.Equal(t, "secret-1", get(t, c, key, src.load))
-		time.Sleep(everyHit.Within - time.Nanosecond)
+		time.Sleep(everyHit.SettleTime - time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, [3]uint64{2, 0, 0}, checked(c), "an invalidation may still be under way")
 		time.Sleep(time.Nanosecond)
@@ -89,7 +89,7 @@ func TestAValueThatChangedBehindTheCachesBackIsFound(t *testing.T) {
 		for range 3 {
 			require.Equal(t, "secret-1", get(t, c, key, src.load), "it only tells")
 		}
-		time.Sleep(everyHit.Within)
+		time.Sleep(everyHit.SettleTime)
 		synctest.Wait()
 		require.Equal(t, [3]uint64{6, 4, 0}, checked(c))
 		require.InDelta(t, 4e6/6, c.Metrics().Labels["items"].InconsistentPerMillion(), 1e-6)
@@ -130,27 +130,27 @@ func TestAnInvalidationThatArrivesInTimeIsNoInconsistency(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			asidetest.InBubble(t, aside.Options{Check: everyHit}, func(t *testing.T, c *aside.Cache) {
+			asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit}, func(t *testing.T, c *aside.Cache) {
 				src, key := &mutable[string]{value: "old"}, asidetest.Items.Key("a")
 				get(t, c, key, src.load)
 				src.set("new", nil)
 				require.Equal(t, "old", get(t, c, key, src.load))
-				time.Sleep(everyHit.Within / 2)
+				time.Sleep(everyHit.SettleTime / 2)
 				late(t, c, key, src)
-				time.Sleep(everyHit.Within / 2)
+				time.Sleep(everyHit.SettleTime / 2)
 				synctest.Wait()
 				require.Equal(t, [3]uint64{1, 0, 0}, checked(c))
 			})
 		})
 	}
-	asidetest.InBubble(t, aside.Options{Check: everyHit}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit}, func(t *testing.T, c *aside.Cache) {
 		src := &mutable[string]{value: "old"}
-		short := aside.Policy{Category: "items", TTL: everyHit.Within}
+		short := aside.Policy{Category: "items", TTL: everyHit.SettleTime}
 		key := short.Key("a")
 		get(t, c, key, src.load)
 		src.set("new", nil)
 		require.Equal(t, "old", get(t, c, key, src.load))
-		time.Sleep(everyHit.Within)
+		time.Sleep(everyHit.SettleTime)
 		synctest.Wait()
 		require.Equal(t, [3]uint64{1, 0, 0}, checked(c), "its time is over")
 	})
@@ -161,7 +161,7 @@ func TestAValueThatChangedBehindTheBackOfAFleetIsFound(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	o := asidetest.At(server.Addr())
-	o.Check = aside.Check{Share: 1, Within: 50 * time.Millisecond, Rate: -1}
+	o.ConsistencyCheck = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 50 * time.Millisecond, MaxPerSecond: -1}
 	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, o)
 	src, key := &mutable[string]{value: "old"}, asidetest.Items.Key("a")
 	asidetest.InMemory(t, a, key, src.load)
@@ -180,7 +180,7 @@ func TestAnInvalidationByAnotherProcessThatArrivesInTimeIsNoInconsistency(t *tes
 	t.Parallel()
 	server := redistest.Start(t)
 	o := asidetest.At(server.Addr())
-	o.Check = aside.Check{Share: 1, Within: 500 * time.Millisecond, Rate: -1}
+	o.ConsistencyCheck = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 500 * time.Millisecond, MaxPerSecond: -1}
 	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, o)
 	src, key := &mutable[string]{value: "old"}, asidetest.Items.Key("a")
 	asidetest.InMemory(t, a, key, src.load)
@@ -202,7 +202,7 @@ func TestAHitIsNotJudgedWhileRedisIsAway(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	o := asidetest.At(server.Addr())
-	o.Check, o.DegradedTTL = aside.Check{Share: 1, Within: time.Second, Rate: -1}, time.Hour
+	o.ConsistencyCheck, o.DegradedTTL = aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Second, MaxPerSecond: -1}, time.Hour
 	c := asidetest.Connected(t, o)
 	src, key := &mutable[string]{value: "old"}, asidetest.Items.Key("a")
 	_, err := aside.GetOrLoad(t.Context(), c, key, src.load)
@@ -246,13 +246,13 @@ func TestWhatALoaderMayReturnToACheck(t *testing.T) {
 			return "", ctx.Err()
 		}, [3]uint64{0, 0, 1}},
 		"what is not to be cached": {nil, func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).NoStore()
+			aside.CurrentLoad(ctx).NoStore()
 			return "partial", nil
 		}, [3]uint64{0, 0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := aside.Options{Check: everyHit, LoadTimeout: time.Second, NegativeTTL: time.Hour, Logger: asidetest.Quiet()}
+			o := aside.Options{ConsistencyCheck: everyHit, LoadTimeout: time.Second, NegativeTTL: time.Hour, Logger: asidetest.Quiet()}
 			asidetest.InBubble(t, o, func(t *testing.T, c *aside.Cache) {
 				key := asidetest.Items.Key("a")
 				_, err := aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) { return "v", test.cached })
@@ -294,14 +294,14 @@ func (s *pointed) Equal(o *pointed) bool { return s.Value == o.Value }
 func TestValuesAreComparedByWhatTheirCodecMakesOfThem(t *testing.T) {
 	t.Parallel()
 	packed := aside.Policy{Name: "packed", Category: "items", TTL: time.Hour, Codec: aside.CBOR}
-	private := aside.Policy{Name: "private", Category: "items", TTL: time.Hour, Private: true}
+	private := aside.Policy{Name: "private", Category: "items", TTL: time.Hour, CloneOnRead: true}
 	many := map[string]int{}
 	for i := range 50 {
 		many[fmt.Sprint(i)] = i
 	}
 	less := map[string]int{"1": 1}
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
-		c := newCache(aside.Options{Check: aside.Check{Share: 1, Within: time.Millisecond, Rate: -1}})
+		c := newCache(aside.Options{ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Millisecond, MaxPerSecond: -1}})
 		var sum [3]uint64
 		n := 0
 		check := func(what string, hit func(key func(aside.Policy) aside.Key), inconsistent uint64) {
@@ -328,7 +328,7 @@ func TestValuesAreComparedByWhatTheirCodecMakesOfThem(t *testing.T) {
 		check("by their pointers' method, differing", twice(t, c, asidetest.Items, &pointed{"v", 1}, &pointed{"w", 1}), 1)
 		check("without a method", twice(t, c, asidetest.Items, struct{ A, B int }{1, 2}, struct{ A, B int }{1, 3}), 1)
 	})
-	asidetest.InBubble(t, aside.Options{Check: everyHit, Logger: asidetest.Quiet()}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit, Logger: asidetest.Quiet()}, func(t *testing.T, c *aside.Cache) {
 		twice(t, c, asidetest.Items, func() {}, func() {})(func(p aside.Policy) aside.Key { return p.Key("a") })
 		twice(t, c, asidetest.Items, &pointed{"v", 1}, nil)(func(p aside.Policy) aside.Key { return p.Key("b") }) // its Equal panics
 		synctest.Wait()
@@ -348,7 +348,7 @@ func twice[T any](t *testing.T, c *aside.Cache, p aside.Policy, cached, fresh T)
 
 func TestEveryCallWithALoaderHasItsHitsChecked(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Check: everyHit}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit}, func(t *testing.T, c *aside.Cache) {
 		ctx := t.Context()
 		var loads atomic.Int64
 		one := func(_ context.Context, id int) (int, error) { loads.Add(1); return id, nil }
@@ -390,7 +390,7 @@ func TestEveryCallWithALoaderHasItsHitsChecked(t *testing.T) {
 
 func TestHitsInsideACheckAreNotChecked(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Check: everyHit}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit}, func(t *testing.T, c *aside.Cache) {
 		var a, b func(context.Context) (int, error)
 		a = func(ctx context.Context) (int, error) { return aside.GetOrLoad(ctx, c, asidetest.Items.Key("b"), b) }
 		b = func(ctx context.Context) (int, error) { return aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), a) }
@@ -404,7 +404,7 @@ func TestHitsInsideACheckAreNotChecked(t *testing.T) {
 
 func TestChecksAreBoundedAndHoldUpNobody(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Check: everyHit, LoadTimeout: time.Hour}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit, LoadTimeout: time.Hour}, func(t *testing.T, c *aside.Cache) {
 		var running, most atomic.Int64
 		release := make(chan struct{})
 		load := func(context.Context) (int, error) {
@@ -432,13 +432,13 @@ func TestChecksAreBoundedAndHoldUpNobody(t *testing.T) {
 
 func TestChecksThatWaitAreBounded(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Check: everyHit, Logger: asidetest.Quiet()}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit, Logger: asidetest.Quiet()}, func(t *testing.T, c *aside.Cache) {
 		require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("a"), 1))
 		for range 1000 {
 			get(t, c, asidetest.Items.Key("a"), func(context.Context) (int, error) { return 2, nil })
 			synctest.Wait()
 		}
-		time.Sleep(everyHit.Within)
+		time.Sleep(everyHit.SettleTime)
 		synctest.Wait()
 		require.Equal(t, [3]uint64{128, 128, 1000 - 128 - 1 - 16}, checked(c))
 	})
@@ -446,7 +446,7 @@ func TestChecksThatWaitAreBounded(t *testing.T) {
 
 func TestChecksAskTheSourceNoMoreOftenThanTheirRate(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Check: aside.Check{Share: 1, Rate: 4}}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, MaxPerSecond: 4}}, func(t *testing.T, c *aside.Cache) {
 		src := &mutable[int]{}
 		for range 1000 {
 			get(t, c, asidetest.Items.Key("a"), src.load)
@@ -458,7 +458,7 @@ func TestChecksAskTheSourceNoMoreOftenThanTheirRate(t *testing.T) {
 
 func TestAChecksLoadNeverKeepsACallersOut(t *testing.T) {
 	t.Parallel()
-	asidetest.InBubble(t, aside.Options{Check: everyHit, MaxLoads: 1, MaxQueuedLoads: -1}, func(t *testing.T, c *aside.Cache) {
+	asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit, MaxLoads: 1, MaxQueuedLoads: -1}, func(t *testing.T, c *aside.Cache) {
 		ended := 0
 		slow := func(ctx context.Context) (int, error) {
 			<-ctx.Done()
@@ -510,7 +510,7 @@ func TestCloseEndsChecks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			asidetest.InBubble(t, aside.Options{Check: everyHit}, func(t *testing.T, c *aside.Cache) {
+			asidetest.InBubble(t, aside.Options{ConsistencyCheck: everyHit}, func(t *testing.T, c *aside.Cache) {
 				require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("a"), 1))
 				for range 100 {
 					get(t, c, asidetest.Items.Key("a"), load)
@@ -527,7 +527,7 @@ func TestCloseEndsChecks(t *testing.T) {
 
 // Not parallel: it looks at the goroutines of the whole process.
 func TestNothingIsCheckedUnlessAskedFor(t *testing.T) {
-	c := asidetest.NewCache(t, aside.Options{Check: aside.Check{Within: time.Second, Rate: -1}})
+	c := asidetest.NewCache(t, aside.Options{ConsistencyCheck: aside.ConsistencyCheck{SettleTime: time.Second, MaxPerSecond: -1}})
 	src := &mutable[int]{}
 	for range 1000 {
 		get(t, c, asidetest.Items.Key("a"), src.load)
@@ -542,19 +542,19 @@ func TestNothingIsCheckedUnlessAskedFor(t *testing.T) {
 	require.Equal(t, 1, src.calls())
 	require.Equal(t, [3]uint64{}, checked(c))
 
-	asidetest.NewCache(t, aside.Options{Check: aside.Check{Share: 1}})
+	asidetest.NewCache(t, aside.Options{ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1}})
 	asidetest.Eventually(t, "one goroutine, where it was asked for", sampling)
 }
 
 func TestAHitAllocatesNothingWhileOthersAreChecked(t *testing.T) {
 	hold := make(chan struct{})
 	load := func(context.Context) (int, error) { <-hold; return 1, nil }
-	for name, check := range map[string]aside.Check{
-		"not drawn":             {Share: 1e-12},
-		"drawn, but no room":    {Share: 1, Rate: -1},
-		"one in a hundred, too": {Share: 0.01, Rate: -1},
+	for name, check := range map[string]aside.ConsistencyCheck{
+		"not drawn":             {SampleRate: 1e-12},
+		"drawn, but no room":    {SampleRate: 1, MaxPerSecond: -1},
+		"one in a hundred, too": {SampleRate: 0.01, MaxPerSecond: -1},
 	} {
-		c := asidetest.NewCache(t, aside.Options{Check: check})
+		c := asidetest.NewCache(t, aside.Options{ConsistencyCheck: check})
 		key, ctx := asidetest.Items.Key("a"), t.Context()
 		require.NoError(t, aside.Set(ctx, c, key, 1))
 		for range 20_000 { // until the queue is full
@@ -567,14 +567,14 @@ func TestAHitAllocatesNothingWhileOthersAreChecked(t *testing.T) {
 
 func TestAWrongCheckIsRefused(t *testing.T) {
 	t.Parallel()
-	for want, check := range map[string]aside.Check{
-		"Options.Check.Share is -0.1: set a share of the hits from 0, for none, to 1":  {Share: -0.1},
-		"Options.Check.Share is 1.5: set a share of the hits from 0, for none, to 1":   {Share: 1.5},
-		"Options.Check.Share is NaN: set a share of the hits from 0, for none, to 1":   {Share: math.NaN()},
-		"Options.Check.Within is -1s: set a positive duration, or 0 for the default":   {Within: -time.Second},
-		"Options.Check.Rate is NaN: set checks a second, 0 for the default, or a nega": {Rate: math.NaN()},
+	for want, check := range map[string]aside.ConsistencyCheck{
+		"Options.ConsistencyCheck.SampleRate is -0.1: set a share of the hits from 0, for none, to 1":     {SampleRate: -0.1},
+		"Options.ConsistencyCheck.SampleRate is 1.5: set a share of the hits from 0, for none, to 1":      {SampleRate: 1.5},
+		"Options.ConsistencyCheck.SampleRate is NaN: set a share of the hits from 0, for none, to 1":      {SampleRate: math.NaN()},
+		"Options.ConsistencyCheck.SettleTime is -1s: set a positive duration, or 0 for the default":       {SettleTime: -time.Second},
+		"Options.ConsistencyCheck.MaxPerSecond is NaN: set checks a second, 0 for the default, or a nega": {MaxPerSecond: math.NaN()},
 	} {
-		_, err := aside.New(aside.Options{Check: check})
+		_, err := aside.New(aside.Options{ConsistencyCheck: check})
 		require.ErrorContains(t, err, want)
 		require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidOption})
 	}

@@ -160,7 +160,7 @@ func TestAnInvalidationReachesWhicheverPolicyTheKeyIsOf(t *testing.T) {
 			require.NoError(t, err, name)
 			require.NoError(t, receipt.Wait(ctx), name)
 			if name != "its own key" && name != "the other's key" && name != "the other's parse" && name != "pattern" {
-				n, err := receipt.Swept(ctx)
+				n, err := receipt.WaitCleanup(ctx)
 				require.NoError(t, err, name)
 				require.EqualValues(t, 1, n, name)
 			}
@@ -269,7 +269,7 @@ func TestAPrivateCopyIsNeverShared(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		ctx := t.Context()
 		plain := aside.Policy{Name: "plain", Category: "mixed", TTL: time.Hour}
-		private := aside.Policy{Name: "private", Category: "mixed", TTL: time.Hour, Private: true}
+		private := aside.Policy{Name: "private", Category: "mixed", TTL: time.Hour, CloneOnRead: true}
 
 		// A load of the one is not shared with the other.
 		c := newCache(aside.Options{})
@@ -322,7 +322,7 @@ func TestTwoPoliciesOfOneNameAndCategoryAreNamed(t *testing.T) {
 	c := asidetest.NewCache(t, aside.Options{})
 	plain := aside.Policy{Name: "mixed", Category: "mixture", TTL: time.Hour}
 	private := plain
-	private.Private = true
+	private.CloneOnRead = true
 	require.NoError(t, aside.Set(t.Context(), c, plain.Key(1), "v"))
 	err := aside.Set(t.Context(), c, private.Key(1), "v")
 	asidetest.RequireCode(t, err, aside.CodeInvalidOption)

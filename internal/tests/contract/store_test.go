@@ -324,10 +324,10 @@ func TestAFillIsRefusedOnceItsLeaseIsGone(t *testing.T) {
 		"flushed":                func() { server.FlushAll(t) },
 		"evicted":                func() { server.MustDo(t, "DEL", "{items:a}!l") },
 	} {
-		before := a.Metrics().Labels["items"].RefusedFills
+		before := a.Metrics().Labels["items"].FillsRejected
 		_, err := aside.GetOrLoad(t.Context(), a, key, func(context.Context) (string, error) { between(); return "old", nil })
 		require.NoError(t, err)
-		asidetest.Eventually(t, name+": the fill is refused", func() bool { return a.Metrics().Labels["items"].RefusedFills == before+1 })
+		asidetest.Eventually(t, name+": the fill is refused", func() bool { return a.Metrics().Labels["items"].FillsRejected == before+1 })
 		require.EqualValues(t, 0, server.MustDo(t, "EXISTS", "items:a"), name)
 	}
 	// Set by another: what it set stays.

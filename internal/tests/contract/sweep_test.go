@@ -99,7 +99,7 @@ func ofAnySize(t *testing.T, o aside.Options, other rueidis.Client) {
 
 	over := make(chan int64, 1)
 	go func() {
-		removed, err := receipt.Swept(t.Context())
+		removed, err := receipt.WaitCleanup(t.Context())
 		if err != nil {
 			t.Error(err)
 		}
@@ -179,7 +179,7 @@ func TestASweepLeavesWhatIsNewer(t *testing.T) {
 			}
 			server.MustDo(t, "SET", "{items:15}!l", "a lease")
 			gate.Release()
-			removed, err := receipt.Swept(t.Context())
+			removed, err := receipt.WaitCleanup(t.Context())
 			require.NoError(t, err)
 			want := int64(n / 2)
 			if name == "category" {
@@ -219,9 +219,9 @@ func TestASweepGoesOnWhenTheServerIsBack(t *testing.T) {
 	require.NoError(t, err)
 	gate.Wait(t)
 	w.Proxy.CloseConnections()
-	asidetest.Eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded || w.Metrics().Gaps > 0 })
+	asidetest.Eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded || w.Metrics().TrackingLost > 0 })
 	gate.Release()
-	removed, err := receipt.Swept(t.Context())
+	removed, err := receipt.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 3000, removed)
 }
@@ -237,7 +237,7 @@ func TestCloseEndsASweep(t *testing.T) {
 	gate.Wait(t)
 	closed := make(chan struct{})
 	go func() { w.Close(); close(closed) }()
-	removed, err := receipt.Swept(t.Context())
+	removed, err := receipt.WaitCleanup(t.Context())
 	require.ErrorIs(t, err, aside.ErrClosed)
 	require.Positive(t, removed, "so far")
 	require.Less(t, removed, int64(3000))
@@ -263,12 +263,12 @@ func TestInvalidationsDuringASweepAreSweptTogether(t *testing.T) {
 		if i == 0 {
 			gate.Wait(t)
 			gate.Release()
-			_, err := receipts[0].Swept(t.Context())
+			_, err := receipts[0].WaitCleanup(t.Context())
 			require.NoError(t, err)
 		}
 	}
 	for _, r := range receipts {
-		_, err := r.Swept(t.Context())
+		_, err := r.WaitCleanup(t.Context())
 		require.NoError(t, err)
 	}
 	require.Less(t, len(w.Asked("scan")), 10)
@@ -290,7 +290,7 @@ func TestASweepPassesOverWhatItsUserMayNotTouch(t *testing.T) {
 		require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("a"), "v", aside.WithTags("x")))
 		receipt, err := invalidate()
 		require.NoError(t, err)
-		removed, err := receipt.Swept(t.Context())
+		removed, err := receipt.WaitCleanup(t.Context())
 		require.NoError(t, err)
 		require.EqualValues(t, 1, removed)
 	}
@@ -355,7 +355,7 @@ func TestOnInvalidatedIsToldAfterAReplayAndHoldsNothingUp(t *testing.T) {
 	require.Empty(t, told)
 	proxy.Refuse(false)
 	require.NoError(t, r.Wait(ctx))
-	_, err = r.Swept(ctx)
+	_, err = r.WaitCleanup(ctx)
 	require.NoError(t, err)
 	close(release)
 	var seen []string
@@ -380,7 +380,7 @@ func TestATagThatIsGivenTwiceIsCountedOnce(t *testing.T) {
 	require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("a"), "v", aside.WithTags("x", "y")))
 	receipt, err := c.InvalidateTags(t.Context(), "x", "y", "x")
 	require.NoError(t, err)
-	removed, err := receipt.Swept(t.Context())
+	removed, err := receipt.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 1, removed)
 	require.Equal(t, []string{"x", "y", "x"}, (<-told).Tags, "as they were given")

@@ -192,9 +192,9 @@ func TestALoadThatDoesNotAskRedisIsNotJoinedWhileRedisIsThere(t *testing.T) {
 	require.Equal(t, "older", <-first)
 	<-others.Began
 	fills.Wait(t)
-	pushes := b.Metrics().Pushes
+	pushes := b.Metrics().InvalidationMessages
 	invalidate()
-	asidetest.Eventually(t, "it is heard", func() bool { return b.Metrics().Pushes > pushes })
+	asidetest.Eventually(t, "it is heard", func() bool { return b.Metrics().InvalidationMessages > pushes })
 	doomed, failed := asidetest.NewHeld(), b.Metrics().Labels["items"].RedisErrors
 	second := asidetest.Waiting(t, b, asidetest.Items.Key("a"), doomed.Load("old"))
 	asidetest.Eventually(t, "it does not wait for Redis any more", func() bool { return b.Metrics().Labels["items"].RedisErrors > failed })
@@ -230,7 +230,7 @@ func TestWhatALoaderTagsIsNotKeptWithoutALeaseWhileRedisIsThere(t *testing.T) {
 	server.MustDo(t, "CONFIG", "SET", "maxmemory", "1")
 	load := func(v string) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).Tag("late")
+			aside.CurrentLoad(ctx).Tag("late")
 			return v, nil
 		}
 	}
@@ -373,7 +373,7 @@ func TestALoadIsNotJoinedForLongWhereNobodyTellsOfTagsThatLoadersName(t *testing
 	asidetest.Eventually(t, "the node is away, for b", func() bool { return b.Health().State == aside.StateDegraded })
 	late := func(load func(context.Context) (string, error)) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).Tag("late")
+			aside.CurrentLoad(ctx).Tag("late")
 			return load(ctx)
 		}
 	}

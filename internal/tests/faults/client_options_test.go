@@ -113,7 +113,7 @@ func TestAConnectionThatEndsOfItselfIsReplaced(t *testing.T) {
 			require.NoError(t, err)
 			return v
 		}
-		asidetest.Eventually(t, "the connection ends", func() bool { get(); return c.Metrics().Gaps >= gaps })
+		asidetest.Eventually(t, "the connection ends", func() bool { get(); return c.Metrics().TrackingLost >= gaps })
 		want = fmt.Sprint("new ", gaps)
 		receipt, err := other.Invalidate(t.Context(), key)
 		require.NoError(t, err)

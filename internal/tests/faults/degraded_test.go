@@ -178,7 +178,7 @@ func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 			}
 			require.Positive(t, held)
 			require.NoError(t, receipt.Wait(ctx))
-			removed, err := receipt.Swept(ctx)
+			removed, err := receipt.WaitCleanup(ctx)
 			require.NoError(t, err)
 			if name == "pattern" {
 				require.EqualValues(t, 1, removed)
@@ -266,7 +266,7 @@ func TestALoadWithoutRedisIsNotKeptOverAPushThatCameDuringIt(t *testing.T) {
 			receipt, err := invalidate(b)
 			require.NoError(t, err)
 			require.True(t, receipt.Confirmed)
-			asidetest.Eventually(t, "it hears of the invalidation", func() bool { return a.Metrics().Pushes > pushes })
+			asidetest.Eventually(t, "it hears of the invalidation", func() bool { return a.Metrics().InvalidationMessages > pushes })
 			close(load.Release)
 			require.Equal(t, "old", <-late)
 			r, err := aside.Lookup(ctx, a, key, asidetest.Value("new"))
@@ -338,7 +338,7 @@ func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	})
 	require.NoError(t, err)
 	gate.Wait(t)
-	asidetest.Eventually(t, "the fill is told of, so that nobody shares its flight any more", func() bool { return c.Metrics().Pushes > pushes })
+	asidetest.Eventually(t, "the fill is told of, so that nobody shares its flight any more", func() bool { return c.Metrics().InvalidationMessages > pushes })
 	proxy.ResetCounts()
 	r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), asidetest.Value("v"))
 	require.NoError(t, err)

@@ -298,7 +298,7 @@ func TestFault16TheTrackingTableOverflows(t *testing.T) {
 			})
 		}
 		l := after.Labels["items"]
-		return float64(l.Hits-before.Hits) / keys, float64(l.MemoryHits-before.MemoryHits) / keys, after.Pushes
+		return float64(l.Hits-before.Hits) / keys, float64(l.MemoryHits-before.MemoryHits) / keys, after.InvalidationMessages
 	}
 	_, roomy, few := measure("1000000")
 	hits, full, pushes := measure("20")

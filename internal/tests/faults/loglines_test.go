@@ -36,7 +36,9 @@ func TestWhatAProgramDoesWrongIsLogged(t *testing.T) {
 			},
 		},
 		"aside: inconsistent cached value: its loader returns a different value, and no invalidation was received": {
-			options: func(o *aside.Options) { o.Check = aside.Check{Share: 1, Within: time.Second, Rate: -1} },
+			options: func(o *aside.Options) {
+				o.ConsistencyCheck = aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Second, MaxPerSecond: -1}
+			},
 			cause: func(t *testing.T, c *aside.Cache) {
 				for _, v := range []string{"old", "new"} {
 					_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), asidetest.Value(v))

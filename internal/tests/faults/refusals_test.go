@@ -101,7 +101,7 @@ func TestAPlannedReconnectIsNotLogged(t *testing.T) {
 	o := asidetest.At(redistest.Start(t).Addr())
 	o.Logger, o.Redis.ConnLifetime = log.Logger(), time.Second
 	c := asidetest.Connected(t, o)
-	asidetest.Eventually(t, "several connections have come to their end", func() bool { return c.Metrics().Gaps > 1 })
+	asidetest.Eventually(t, "several connections have come to their end", func() bool { return c.Metrics().TrackingLost > 1 })
 	require.Len(t, log.Lines(t), 1)
 	require.Equal(t, aside.StateConnected, c.Health().State)
 }

@@ -541,7 +541,7 @@ func TestChecksGoOnHoweverACodecEndsOne(t *testing.T) {
 		}
 	}})
 	o := asidetest.At(redistest.Start(t).Addr())
-	o.MaxBytes, o.Check = 1, aside.Check{Share: 1, Within: time.Millisecond, Rate: -1}
+	o.MaxBytes, o.ConsistencyCheck = 1, aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Millisecond, MaxPerSecond: -1}
 	c := asidetest.Connected(t, o)
 	_, err := aside.GetOrLoad(t.Context(), c, policy.Key("k"), asidetest.Value("v"))
 	require.NoError(t, err)
@@ -632,8 +632,8 @@ func (s sorted) Equal(other sorted) bool {
 func TestACheckChangesNoValue(t *testing.T) {
 	t.Parallel()
 	for _, private := range []bool{false, true} {
-		asidetest.InBubble(t, aside.Options{Logger: asidetest.Quiet(), Check: aside.Check{Share: 1, Within: time.Second}}, func(t *testing.T, c *aside.Cache) {
-			policy := aside.Policy{Name: "sorted", Category: "sorted", TTL: time.Hour, Codec: aside.Raw, Private: private}
+		asidetest.InBubble(t, aside.Options{Logger: asidetest.Quiet(), ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Second}}, func(t *testing.T, c *aside.Cache) {
+			policy := aside.Policy{Name: "sorted", Category: "sorted", TTL: time.Hour, Codec: aside.Raw, CloneOnRead: private}
 			texts := []string{"cba", "bca", "bca", "bca"}
 			var n atomic.Int64
 			for range 2 {
@@ -758,7 +758,7 @@ func TestACheckWhoseCodecPanicsEndsNoProcess(t *testing.T) {
 			}
 		}})
 		o := asidetest.At(redistest.Start(t).Addr())
-		o.MaxBytes, o.Check = 1, aside.Check{Share: 1, Within: time.Millisecond, Rate: -1}
+		o.MaxBytes, o.ConsistencyCheck = 1, aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Millisecond, MaxPerSecond: -1}
 		c := asidetest.Connected(t, o)
 		asidetest.Eventually(t, "a check has panicked", func() bool {
 			_, err := aside.GetOrLoad(t.Context(), c, policy.Key("k"), asidetest.Value("v"))
@@ -773,7 +773,7 @@ func TestAnErrorOfACodecThatIsItsOwnCauseEndsNoProcess(t *testing.T) {
 	inItsOwnProcess(t, func(t *testing.T) {
 		c := asidetest.NewCache(t, aside.Options{Logger: asidetest.Quiet()})
 		policy := hanging(&refusingCodec{circular{many: true}.error()})
-		policy.Private = true
+		policy.CloneOnRead = true
 		require.Error(t, aside.Set(t.Context(), c, policy.Key("k"), "v"))
 		_, err := aside.GetOrLoad(t.Context(), c, policy.Key("k"), asidetest.Value("v"))
 		require.Error(t, err)

@@ -143,7 +143,9 @@ func TestWhereTheSourceFailsTheOldValueIsServedWithinItsBudget(t *testing.T) {
 func TestWhereTheSourceHangsTheOldValueIsServedAfterTheSoftTimeout(t *testing.T) {
 	t.Parallel()
 	asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-		key := items(func(p *aside.Policy) { p.StaleIfError, p.SoftTimeout, p.LoadTimeout = time.Hour, time.Second, 30*time.Second }).Key("a")
+		key := items(func(p *aside.Policy) {
+			p.StaleIfError, p.SoftTimeout, p.LoadTimeout = time.Hour, time.Second, 30*time.Second
+		}).Key("a")
 		s := &source{}
 		requireLook(t, c, key, s, "v1", aside.StatusMiss, "not cached")
 		s.takes = 5 * time.Second
@@ -162,7 +164,9 @@ func TestWhereTheSourceHangsTheOldValueIsServedAfterTheSoftTimeout(t *testing.T)
 		require.EqualValues(t, 2, c.Metrics().Labels["items"].SoftTimeouts)
 
 		other := &source{takes: time.Hour}
-		_, waited, err := look(t, c, items(func(p *aside.Policy) { p.StaleIfError, p.SoftTimeout, p.LoadTimeout = time.Hour, time.Second, 30*time.Second }).Key("b"), other)
+		_, waited, err := look(t, c, items(func(p *aside.Policy) {
+			p.StaleIfError, p.SoftTimeout, p.LoadTimeout = time.Hour, time.Second, 30*time.Second
+		}).Key("b"), other)
 		asidetest.RequireCode(t, err, aside.CodeLoadTimeout)
 		require.Equal(t, 30*time.Second, waited, "without an older value only LoadTimeout counts")
 	})
@@ -260,7 +264,7 @@ func TestARefreshThatFindsNothingEndsTheOldValue(t *testing.T) {
 	for name, load := range map[string]func(ctx context.Context) (string, error){
 		"not found": func(context.Context) (string, error) { return "", aside.ErrNotFound },
 		"no store": func(ctx context.Context) (string, error) {
-			aside.Loading(ctx).NoStore()
+			aside.CurrentLoad(ctx).NoStore()
 			return "new", nil
 		},
 	} {

@@ -4,26 +4,56 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// Each order of a key has a line of its own in the log, up to one a second on average and so many at once. Further orders are summed up in one
-// line a second, so that many orders do not fill the log.
+// audit logs who has invalidated what. It logs no secret: keys of the cache contain hashes of user ids.
+func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *problem, took time.Duration) {
+	if p != nil && p.after > 0 {
+		h.gate.turnAway(who)
+		return
+	}
+	if h.gate.audits.sumUp(who, o, c, p) {
+		return
+	}
+	names := make(quoted, 0, mostNamed)
+	for _, name := range o.names[:min(len(o.names), mostNamed)] {
+		names = append(names, shortened(name))
+	}
+	text := "asidehttp: invalidated"
+	attrs := []slog.Attr{
+		slog.String("key", who.name), slog.String("client", who.addr.String()),
+		slog.String("by", o.selector), slog.Any("names", names), slog.Int("count", len(o.names)),
+		slog.Duration("took", took),
+	}
+	if p != nil {
+		text = "asidehttp: not invalidated"
+		attrs = append(attrs, slog.Int("status", p.status), slog.String("error", p.detail))
+	} else {
+		attrs = append(attrs, slog.Int("status", http.StatusOK), slog.Int64("removed", c.removed()),
+			slog.Bool("complete", c.Complete), slog.Bool("confirmed", *c.Confirmed))
+	}
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
+}
+
+// An order has a log line of its own while its key sends no more than auditRate orders a second on average, and auditBurst at once. Further orders
+// are summed up in one line a second, so that many orders do not fill the log.
 const (
 	auditRate  = 1
 	auditBurst = 10
 )
 
-// audits sums up the orders of keys that send many.
+// audits sums up the orders of a key that sends many.
 type audits struct {
-	log   *slog.Logger // its handler may block: it is called by a timer
+	log   *slog.Logger // guarded: a timer calls it, and its handler may block
 	limit *limiter
 
 	mu   sync.Mutex
-	sums map[[sha256.Size]byte]*sum // of the keys with orders that have had no line yet; guarded by mu
+	sums map[[sha256.Size]byte]*sum // by key, of orders without a line so far; guarded by mu
 }
 
 func newAudits(log *slog.Logger) *audits {
@@ -35,13 +65,13 @@ func newAudits(log *slog.Logger) *audits {
 
 // A sum is the orders of one key since its last line.
 type sum struct {
-	who                                            visitor // of the first
+	who                                            visitor // the sender of the first order
 	since                                          time.Time
 	orders, names, failed, incomplete, unconfirmed int
 	removed                                        int64
-	by                                             map[string]int // orders by selector, and those that are about everything
-	first                                          quoted         // names
-	problem                                        string         // of the last one that has failed
+	by                                             map[string]int // the number of orders by selector, and of those for everything
+	first                                          quoted         // the first names
+	problem                                        string         // the error of the last order that failed
 }
 
 // sumUp adds an order to the next line of its key. It returns false if the order gets a line of its own now.
@@ -92,7 +122,7 @@ func (a *audits) write(key [sha256.Size]byte) {
 	a.mu.Lock()
 	s := a.sums[key]
 	delete(a.sums, key)
-	a.limit.takeKey(key)
+	a.limit.takeKey(key) // a summary counts as one line
 	a.mu.Unlock()
 	by := make([]any, 0, len(s.by))
 	for _, kind := range []string{"everything", byCategory, byPattern, byKeys, byTags} {

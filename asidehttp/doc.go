@@ -1,0 +1,35 @@
+// Package asidehttp serves the administration of an aside cache over HTTP, and notifies web front ends of its invalidations.
+//
+//	mux.Handle("/api/cache/invalidate", asidehttp.AdminHandler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
+//
+// [AdminHandler], [Metrics] and [Health] return http.Handlers, for the standard library's mux and for other routers: chi takes them
+// directly, gin through gin.WrapH, echo through echo.WrapHandler. A [Revalidator] sends invalidations to a web front end.
+//
+// These handlers have a package of their own, so that a backend without them does not import net/http.
+package asidehttp
+
+// The files, in the order in which to read them. The admin handlers:
+//
+//	handler, shared      AdminHandler; what all handlers of a cache share
+//	gate                 admits requests: by key, rate and scope
+//	options, auth, limit keys, scopes, rates
+//	request, selection   the body of a POST; its names resolved to keys, categories and tags
+//	invalidate, room     carries an order out; refuses it if too many are pending
+//	dryrun               counts what an order would invalidate
+//	metrics, listing     Metrics; the keys of a pattern
+//	turns                which requests may scan keys now
+//	health               Health
+//	answer, response     the body of a response; its headers
+//	problem              a response that refuses a request
+//	audit, noted, quoted the log lines
+//
+// The Revalidator:
+//
+//	revalidator          the loop that sends targets
+//	revalidator_options  its options, and their checks
+//	target               what a front end revalidates
+//	backlog, queue       the targets that wait; their order
+//	pace                 the pauses after failures
+//	poster, failure      one request; why it was not acknowledged
+//	redactor             errors without secrets
+//	news                 the log lines
