@@ -46,6 +46,7 @@ func TestEqualKnowsEveryFieldOfAPolicy(t *testing.T) {
 	require.True(t, base.equal(&Policy{Name: "p", Category: "c", TTL: time.Hour}))
 	other := map[string]any{
 		"Name": "q", "Category": "d", "Label": "l", "TTL": time.Minute, "NegativeTTL": time.Minute, "DegradedTTL": time.Minute,
+		"Stale": time.Minute, "StaleIfError": time.Minute, "SoftTimeout": time.Minute, "RefreshAhead": 0.2,
 		"LoadTimeout": time.Minute, "LoadGrace": time.Minute, "Version": 2, "Jitter": 0.5, "Codec": CBOR, "CloneOnRead": true,
 	}
 	fields := reflect.TypeFor[Policy]()

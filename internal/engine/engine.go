@@ -66,9 +66,7 @@ type Engine struct {
 	Near  *near.Cache
 	redis
 
-	flights  flight.Group[flightKey, Outcome]
-	storing  sync.Map // key -> *storing
-	unkept   unkept
+	underWay
 	failures *backoff.Table
 	loads    *bulkhead.Bulkhead
 	tags     *tags.Registry
@@ -76,6 +74,13 @@ type Engine struct {
 	Invalidator *invalidate.Invalidator
 	ending
 	logging
+}
+
+// underWay are loads and stores that run, or that are put off.
+type underWay struct {
+	flights flight.Group[flightKey, Outcome]
+	storing sync.Map // key -> *storing
+	unkept  unkept
 }
 
 // redis holds what an Engine needs for Redis. In memory mode all of it is nil.

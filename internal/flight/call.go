@@ -10,18 +10,24 @@ type Call[K comparable, V any] struct {
 	group *Group[K, V]
 	key   K
 
-	waiters  int           // callers that have joined and not left; guarded by group.mu
-	run      *run[K, V]    // nil until Run; guarded by group.mu
-	resolved bool          // guarded by group.mu
-	joinable func() bool   // see JoinWhile; guarded by group.mu
-	bypass   bool          // Bypass was called before Run; guarded by group.mu
-	linger   time.Duration // see Linger; guarded by group.mu
-	wanted   bool          // see LeaveBehind; guarded by group.mu
+	waiters  int         // callers that have joined and not left; guarded by group.mu
+	run      *run[K, V]  // nil until Run; guarded by group.mu
+	resolved bool        // guarded by group.mu
+	joinable func() bool // see JoinWhile; guarded by group.mu
+	bypass   bool        // Bypass was called before Run; guarded by group.mu
+
+	afterwards
 
 	freshness
 	awaited
 	val V     // written once, before done is closed
 	err error // likewise
+}
+
+// afterwards is what becomes of a load whose callers leave.
+type afterwards struct {
+	linger time.Duration // see Linger; guarded by group.mu
+	wanted bool          // see LeaveBehind; guarded by group.mu
 }
 
 // JoinWhile lets later callers join the call only while joinable reports true. joinable runs under the group's lock at every Join

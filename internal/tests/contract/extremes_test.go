@@ -41,6 +41,8 @@ func TestNumbersOfEverySizeAreHeededOrRefused(t *testing.T) {
 		"Options.OpTimeout = -1": true, "Options.LoadTimeout = -1": true, "Options.LeaseTTL = -1": true, "Options.LeaseTTL = 1": true,
 		"Options.MaxBackoff = 1": true, "Options.MaxBackoff = -1": true,
 		"Options.MaxValueBytes = 9223372036854775807": true, "Options.OpTimeout = 9223372036854775807": true,
+		"Options.Stale = 1": true, "Options.StaleIfError = 1": true, "Options.SoftTimeout = 1": true, "Options.SoftTimeout = 9223372036854775807": true,
+		"Policy.Stale = 1": true, "Policy.StaleIfError = 1": true, "Policy.SoftTimeout = 1": true, "Policy.SoftTimeout = 9223372036854775807": true,
 		"Policy.TTL = -1": true, "Policy.TTL = 1": true, "Policy.LoadTimeout = -1": true, "Policy.Version = -1": true, "Policy.Version = 9223372036854775807": true,
 	}
 	// With so little time Redis is not in use; whatever is answered comes from the loader.

@@ -359,3 +359,29 @@ func TestASetBeginsAllTimesAnew(t *testing.T) {
 		requireLook(t, c, key, s, "set", aside.StatusStale, "past its TTL, being refreshed")
 	})
 }
+
+func TestAFailedRefreshIsLoggedAndCounted(t *testing.T) {
+	t.Parallel()
+	var log asidetest.Logbook
+	asidetest.InBubble(t, aside.Options{Logger: log.Logger(), Backoff: -1}, func(t *testing.T, c *aside.Cache) {
+		key, s := items(func(p *aside.Policy) { p.Stale = time.Hour }).Key("a"), &source{}
+		requireLook(t, c, key, s, "v1", aside.StatusMiss, "not cached")
+		s.err = errors.New("the source is down")
+		time.Sleep(ttl)
+		for range 5 { // within ten seconds
+			requireLook(t, c, key, s, "v1", aside.StatusStale, "past its TTL, being refreshed")
+			synctest.Wait()
+			time.Sleep(1900 * time.Millisecond)
+		}
+		m := c.Metrics().Labels["items"]
+		require.EqualValues(t, 5, m.Refreshes)
+		require.EqualValues(t, 5, m.RefreshErrors)
+		require.EqualValues(t, 5, m.LoadErrors)
+		require.NoError(t, c.Close())
+	})
+	lines := log.Lines(t)
+	require.Len(t, lines, 1)
+	require.Equal(t, "aside: value could not be loaded anew, its callers get the older one", lines[0].Msg)
+	require.Contains(t, log.String(), "the source is down")
+	require.Contains(t, log.String(), "items:a")
+}
