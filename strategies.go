@@ -141,6 +141,16 @@ func (l *Load) NoStore() {
 	}
 }
 
+// RetryAfter says when the source may be asked again, if this load fails: the next load of its keys begins after d at the earliest, 10 minutes at
+// most. Until then calls get the older value, where the policy allows one, and otherwise fail with CodeBackoff. It takes the place of
+// Options.Backoff for this failure, and counts for a first failure too. Use it for an HTTP response with Retry-After. It has no effect if
+// the load succeeds, or once the loader has returned.
+func (l *Load) RetryAfter(d time.Duration) {
+	if l != nil && l.load != nil {
+		l.load.RetryAfter(d)
+	}
+}
+
 // Tag adds tags to the loaded values, for InvalidateTags. It is for tags that are not known before the load. Prefer WithTags for tags that are
 // known: with Tag, the cache does not know the tags during the load, so an invalidation of any tag during the load prevents that the values
 // are stored. Tag costs one more round trip to Redis, for which no caller waits. In a batch, all values get the tags, and Of(key).Tag adds

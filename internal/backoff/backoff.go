@@ -65,6 +65,12 @@ func (t *Table) Last() uint64 { return t.last.Load() }
 //
 // reason makes the error for callers during backoff. It is not called for a first failure, of which no error is kept.
 func (t *Table) Note(key string, owner, before uint64, reason func() error) {
+	t.NoteUntil(key, owner, before, 0, reason)
+}
+
+// NoteUntil is Note of a failure whose source says when it may be asked again: after a pause, if that is not zero. It then counts though it is the
+// first one.
+func (t *Table) NoteUntil(key string, owner, before uint64, pause time.Duration, reason func() error) {
 	f := &failure{key: key, owner: owner, until: t.clock.Now()}
 	if last := t.find(key, owner); last != nil {
 		if before < last.number {
@@ -73,6 +79,12 @@ func (t *Table) Note(key string, owner, before uint64, reason func() error) {
 		f.err = reason()
 		f.pause = min(max(2*last.pause, t.first), t.longest)
 		f.until += int64(varied(f.pause, t.longest))
+	}
+	if pause > 0 {
+		f.until = t.clock.Now() + int64(pause)
+		if f.err == nil {
+			f.err = reason()
+		}
 	}
 	f.expires = f.until + int64(t.longest)
 	t.add(f)

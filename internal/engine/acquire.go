@@ -23,7 +23,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 		}
 		a.nonce = wire.NewNonce()
 		asking = append(asking, a)
-		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Rejected: a.rejected})
+		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Rejected: a.rejected, Behind: a.old != nil})
 	}
 	if len(asking) == 0 {
 		return mine, nil, false
@@ -93,7 +93,7 @@ func (e *Engine) release(attempts ...*attempt) {
 	var reqs []redisstore.Request
 	for _, a := range attempts {
 		if a.asked() {
-			reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Quiet: a.quiet})
+			reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Quiet: a.quiet, Pause: a.pause})
 		}
 	}
 	if len(reqs) > 0 {

@@ -21,7 +21,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	inTime := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
 			for _, a := range l.attempts {
-				e.loadFailed(a, flight.ErrTimeout, before)
+				e.loadFailed(a, flight.ErrTimeout, before, 0)
 			}
 		}
 	})
@@ -44,7 +44,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		e.logPanics(l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
 		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
-			e.countResults(l.attempts, before)
+			e.countResults(l, before)
 		}
 	}()
 	indexes := make([]int, len(l.attempts))
@@ -73,10 +73,10 @@ func refuseTags(l *Load) {
 }
 
 // countResults counts the failed loads, and ends the backoff of the keys whose load succeeded.
-func (e *Engine) countResults(attempts []*attempt, before uint64) {
-	for _, a := range attempts {
+func (e *Engine) countResults(l *Load, before uint64) {
+	for i, a := range l.attempts {
 		if a.Err != nil && !a.NotFound {
-			e.loadFailed(a, a.Err, before)
+			e.loadFailed(a, a.Err, before, l.decision(i).retryAfter)
 		} else {
 			e.failures.ForgetOwn(a.Key, a.Policy.Owner)
 		}

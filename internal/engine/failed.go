@@ -14,12 +14,15 @@ import (
 //
 // A loader that uses the context of the call around it instead of its own fails when that caller leaves. The source has not failed then: see
 // endedWithCaller.
-func (e *Engine) loadFailed(a *attempt, err error, before uint64) {
+//
+// pause is what the loader has said of the next load, 0 if nothing. It holds even where there is no backoff.
+func (e *Engine) loadFailed(a *attempt, err error, before uint64, pause time.Duration) {
 	a.Policy.Counters.LoadErrors.Add(1)
-	if e.opts.Backoff < 0 || a.endedWithCaller(err, e.Clock.Now()) {
+	a.retryAfter = pause
+	if e.opts.Backoff < 0 && pause == 0 || a.endedWithCaller(err, e.Clock.Now()) {
 		return
 	}
-	e.failures.Note(a.Key, a.Policy.Owner, before, func() error { return e.opts.ErrorOf(err, a.Key) })
+	e.failures.NoteUntil(a.Key, a.Policy.Owner, before, pause, func() error { return e.opts.ErrorOf(err, a.Key) })
 }
 
 // refuseBackedOff fails the attempts whose key is in backoff, and returns the others. A Refresh bypasses backoff.

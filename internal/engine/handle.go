@@ -21,6 +21,7 @@ type Load struct {
 
 	mu      sync.Mutex
 	ttl     time.Duration // guarded by mu
+	retry   time.Duration // guarded by mu
 	noStore bool          // guarded by mu
 	tags    []string      // guarded by mu
 	ended   bool          // guarded by mu
@@ -75,6 +76,12 @@ func (l *Load) TTL(d time.Duration) {
 	}
 	l.set(func() { l.ttl = d })
 }
+
+// longestRetry bounds RetryAfter.
+const longestRetry = 10 * time.Minute
+
+// RetryAfter sets when the next load begins at the earliest, if this one fails, unless it has ended.
+func (l *Load) RetryAfter(d time.Duration) { l.set(func() { l.retry = min(max(d, 0), longestRetry) }) }
 
 // NoStore keeps the loaded values from being stored, unless the load has ended.
 func (l *Load) NoStore() { l.set(func() { l.noStore = true }) }
@@ -161,19 +168,21 @@ func (l *Load) end() {
 
 // A decision is what a loader has decided about a value by its Load.
 type decision struct {
-	ttl   time.Duration // 0: the policy's
-	store bool
-	tags  []string
+	ttl        time.Duration // 0: the policy's
+	store      bool
+	tags       []string
+	retryAfter time.Duration // 0: as after any failure
 }
 
 // decision returns the decision about the value of attempt i, once the load has ended.
 func (l *Load) decision(i int) decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := decision{l.ttl, !l.noStore, l.tags}
+	d := decision{l.ttl, !l.noStore, l.tags, l.retry}
 	if l.each != nil {
 		own := l.each[i].decision(0)
 		d.ttl, d.store, d.tags = cmp.Or(own.ttl, d.ttl), d.store && own.store, slices.Concat(d.tags, own.tags)
+		d.retryAfter = cmp.Or(own.retryAfter, d.retryAfter)
 	}
 	return d
 }

@@ -54,6 +54,9 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		kept := e.share(ctx, m, a, to, ttl)
 		switch {
 		case !kept:
+			if a.pause = 0; a.old != nil && a.Err != nil && ctx.Err() == nil {
+				a.pause = e.pauseAfterFailure(a)
+			}
 			unstored = append(unstored, a)
 		case to == underLease:
 			store = append(store, a)

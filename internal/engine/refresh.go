@@ -133,8 +133,31 @@ func (e *Engine) refreshFailed(a *attempt) {
 		e.opts.Logger.Warn("aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
 			"error", cut(causes.Text(a.Err), longestPanic))
 	}
+	if a.pause == 0 {
+		a.pause = e.pauseAfterFailure(a)
+	}
+	e.retryIn(a.Key, a.old, a.pause)
+}
+
+// A value whose load has failed is served, so there is time. The next load begins after ten times the backoff that callers would have, and so soon
+// that there are some more before anybody waits.
+const (
+	timesBackoff = 10
+	moreTries    = 3
+)
+
+func (e *Engine) pauseAfterFailure(a *attempt) time.Duration {
+	if a.retryAfter > 0 {
+		return a.retryAfter
+	}
 	left, _ := e.failures.HeldBack(a.Key, a.Policy.Owner)
-	e.retryIn(a.Key, a.old, max(retryFailed, left))
+	pause := max(retryFailed, timesBackoff*min(left, Longest/timesBackoff))
+	times, now := a.old.Times(), e.Clock.Now()
+	rest := times.StaleUntil - now
+	if rest <= 0 {
+		rest = times.DeadUntil - now
+	}
+	return max(min(pause, time.Duration(rest)/moreTries), time.Millisecond)
 }
 
 // askToRefresh reads the heads of values and takes leases. It returns the attempts to load here, and gives up the others.

@@ -107,9 +107,11 @@ var notCached = miss{status: StatusMiss, reason: "not cached", storable: true}
 
 // A load behind the back of its callers refreshes a value that they have got from the cache.
 type behind struct {
-	old        *near.Entry // the entry that is to be replaced; nil of any other load
-	superseded bool        // Redis holds another value by now
-	tolerant   bool        // a value that is not dead will do
+	old        *near.Entry   // the entry that is to be replaced; nil of any other load
+	superseded bool          // Redis holds another value by now
+	retryAfter time.Duration // after a failure: what its loader has said of the next load, 0 if nothing
+	pause      time.Duration // after a failure: no load of this kind begins before, in any process
+	tolerant   bool          // a value that is not dead will do
 }
 
 // A grant is the right to store a value.

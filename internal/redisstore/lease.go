@@ -32,6 +32,17 @@ type Request struct {
 	Nonce    string
 	Rejected Rejected
 	Quiet    bool // of a release: clients that have read the key are not notified, since this process has the current value in memory
+	// Behind is a load for which no caller waits: Acquire does not grant it a lease while the key is marked.
+	Behind bool
+	// Pause is how long Release marks a key that has a value: loads behind their callers' backs leave it alone for that time, in all processes.
+	Pause time.Duration
+}
+
+func (r Request) behind() string {
+	if r.Behind {
+		return "behind"
+	}
+	return ""
 }
 
 // A Grant answers a Request. Neither Granted nor Present nor an error: another process holds the lease.
@@ -57,7 +68,7 @@ func newLeaseLife(life time.Duration) leaseLife {
 //
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms, head of a value of K that the caller has rejected, its length ("" for none, else "=" or, where it was
-//	      cut, ">" and the bytes that were read), the longest life in ms that a lease can have
+//	      cut, ">" and the bytes that were read), the longest life in ms that a lease can have, "behind" for a load that no caller waits for
 //
 // The reply is {0, now} where K has a value to be read, {1, now} where the lease is granted, or {2, now} where another process
 // holds it. now is the server's time in µs. A rejected value, an empty one and a key that is no string count as absent: otherwise
@@ -66,6 +77,8 @@ func newLeaseLife(life time.Duration) leaseLife {
 // A lease without a time limit, or with a longer one than any process sets, was written by another program, or the server's clock
 // was set back. No fill would come, and everybody would wait. So the lease is taken over. If it has a holder, that holder's fill
 // is refused.
+//
+// A mark is in the place of a lease after a load has failed for which no caller waited: see release. Only loads of that kind heed it.
 var acquire = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -85,7 +98,8 @@ if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
 	return {1, now}
 end
 local left = redis.call('PTTL', KEYS[2])
-if left < 0 or left > tonumber(ARGV[5]) then
+local marked = ARGV[6] ~= 'behind' and redis.pcall('GETRANGE', KEYS[2], 0, 0) == '-'
+if left < 0 or left > tonumber(ARGV[5]) or marked then
 	redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 	return {1, now}
 end
@@ -118,10 +132,16 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 // release gives up the caller's lease without a value, and notifies the processes that wait for one.
 //
 //	KEYS  K, L
-//	ARGV  nonce, "quiet" to notify nobody: waiting processes poll, a little later
+//	ARGV  nonce, "quiet" to notify nobody: waiting processes poll, a little later; for how many ms K is marked, if it has a value, or 0
+//
+// A mark begins with "-", as no nonce does.
 var release = newScript(`
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
+end
+if tonumber(ARGV[3]) > 0 and redis.call('EXISTS', KEYS[1]) == 1 then
+	redis.call('SET', KEYS[2], '-' .. ARGV[1], 'PX', ARGV[3])
+	return 1
 end
 if ARGV[2] == 'quiet' then
 	return redis.call('DEL', KEYS[2])
@@ -132,7 +152,7 @@ return 1
 // Acquire asks for leases and, before them, for the generations of tags, in one round trip. A tag without a generation gets one.
 func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
 	return s.lease(ctx, tags, reqs, func(r Request) call {
-		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms, r.Rejected.head, r.Rejected.length, s.leaseLife.longest}}
+		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms, r.Rejected.head, r.Rejected.length, s.leaseLife.longest, r.behind()}}
 	})
 }
 
@@ -219,7 +239,7 @@ func (s *Store) Release(ctx context.Context, reqs ...Request) (errs []error) {
 		if r.Quiet {
 			how = "quiet"
 		}
-		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce, how}}
+		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce, how, strconv.FormatInt(r.Pause.Milliseconds(), 10)}}
 	}
 	return errorsOf(s.run(ctx, calls))
 }

@@ -385,3 +385,51 @@ func TestAFailedRefreshIsLoggedAndCounted(t *testing.T) {
 	require.Contains(t, log.String(), "the source is down")
 	require.Contains(t, log.String(), "items:a")
 }
+
+func TestALoaderSaysWhenItsSourceMayBeAskedAgain(t *testing.T) {
+	t.Parallel()
+	asidetest.InBubble(t, aside.Options{Backoff: -1}, func(t *testing.T, c *aside.Cache) {
+		p := items(func(p *aside.Policy) { p.Stale, p.StaleIfError = time.Hour, 2*time.Hour })
+		var loads int
+		limited := func(ctx context.Context) (string, error) {
+			loads++
+			aside.CurrentLoad(ctx).RetryAfter(5 * time.Minute)
+			return "", errors.New("429")
+		}
+		for range 3 {
+			_, err := aside.GetOrLoad(t.Context(), c, p.Key("none"), limited)
+			require.ErrorContains(t, err, "429")
+		}
+		require.Equal(t, 1, loads, "callers without an older value")
+		_, err := aside.GetOrLoad(t.Context(), c, p.Key("none"), limited)
+		e := asidetest.RequireCode(t, err, aside.CodeBackoff)
+		require.Equal(t, 5*time.Minute, e.RetryAfter)
+		time.Sleep(5 * time.Minute)
+		v, err := aside.GetOrLoad(t.Context(), c, p.Key("none"), func(context.Context) (string, error) { return "v", nil })
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+
+		requireLook(t, c, p.Key("a"), &source{}, "v1", aside.StatusMiss, "not cached")
+		time.Sleep(ttl)
+		loads = 0
+		for range 290 { // seconds
+			r, err := aside.Lookup(t.Context(), c, p.Key("a"), limited)
+			require.NoError(t, err)
+			require.Equal(t, aside.StatusStale, r.Status)
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		require.LessOrEqual(t, loads, 2, "hits that have it loaded in the background")
+		require.GreaterOrEqual(t, loads, 1)
+
+		// A load that succeeds forgets it, and more than ten minutes are not heeded.
+		loads = 0
+		_, err = aside.GetOrLoad(t.Context(), c, p.Key("b"), func(ctx context.Context) (string, error) {
+			aside.CurrentLoad(ctx).RetryAfter(24 * time.Hour)
+			return "", errors.New("429")
+		})
+		require.Error(t, err)
+		time.Sleep(10 * time.Minute)
+		requireLook(t, c, p.Key("b"), &source{}, "v1", aside.StatusMiss, "not cached")
+	})
+}

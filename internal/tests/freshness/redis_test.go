@@ -304,3 +304,44 @@ func TestAnOutageOfRedisIsNoWaveOfLoads(t *testing.T) {
 	require.LessOrEqual(t, loads.Load(), int64(7))
 	require.EqualValues(t, loads.Load(), c.Metrics().Labels["items"].Refreshes)
 }
+
+// Hazard 40: after a load in the background has failed, no process tries again for a while. Hazard 39: who needs a new value does not wait for that.
+func TestAFailedRefreshHoldsBackTheFleetAndNobodyWhoNeedsANewValue(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	key := brief(ageing).Key("a")
+	asidetest.InMemory(t, a, key, asidetest.Value("old"))
+	asidetest.InMemory(t, b, key, never)
+	pastTTL(t, a, key)
+	var loads atomic.Int64
+	failing := func(context.Context) (string, error) { loads.Add(1); return "", errors.New("the source is down") }
+	requireStale(t, a, key, "old", failing)
+	mark := func() string {
+		text, _ := server.MustDo(t, "GET", "{"+key.String()+"}!l").(string)
+		return text
+	}
+	asidetest.Eventually(t, "the key is marked", func() bool { return strings.HasPrefix(mark(), "-") })
+	require.Positive(t, server.MustDo(t, "PTTL", "{"+key.String()+"}!l"))
+	server.MustDo(t, "PEXPIRE", "{"+key.String()+"}!l", "60000") // so that the rest of the test is not in a hurry
+
+	requireStale(t, b, key, "old", failing)
+	asidetest.Eventually(t, "the other process leaves it alone", func() bool { return b.Metrics().Labels["items"].RefreshesSkipped == 1 })
+	require.EqualValues(t, 1, loads.Load())
+	require.EqualValues(t, 1, a.Metrics().Labels["items"].RefreshErrors)
+
+	v, err := aside.GetOrLoad(t.Context(), b, key, asidetest.Value("new"), aside.Strong())
+	require.NoError(t, err)
+	require.Equal(t, "new", v)
+	asidetest.Eventually(t, "it is stored, and the mark is gone", func() bool { return mark() == "" })
+	asidetest.AllTold(t, a)
+	require.Equal(t, "new", asidetest.InMemory(t, a, key, failing))
+
+	// An invalidation removes the mark too.
+	pastTTL(t, a, key)
+	requireStale(t, a, key, "new", failing)
+	asidetest.Eventually(t, "the key is marked", func() bool { return strings.HasPrefix(mark(), "-") })
+	_, err = b.Invalidate(t.Context(), key)
+	require.NoError(t, err)
+	require.Empty(t, mark())
+}
