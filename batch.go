@@ -1,12 +1,17 @@
 package aside
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/warm"
 )
 
 // A BatchError has the errors of the failed ids of a batch. The values of the other ids are returned with it. A batch loader may return a
@@ -181,3 +186,157 @@ func within[K comparable, V any](ids map[K]V, asked map[K]struct{}) bool {
 	}
 	return true
 }
+
+// A Warming says how Warm works. The zero value warms in this process, with the defaults.
+type Warming struct {
+	// Name lets one process of the fleet warm: while it does, the others return at once, with Warmed.Elsewhere. If that process dies, another one
+	// can begin after Options.LeaseTTL. At most 200 bytes, without the characters that keys escape. Default: none, each call warms.
+	Name string
+
+	// Every is how long after a warming has succeeded no other one of its Name begins. It needs a Name. Default: 0, the next call warms.
+	Every time.Duration
+
+	// Batch is how many ids one call of the loader gets. Default: 100.
+	Batch int
+
+	// AtOnce is how many batches run at the same time. Each takes a place of Options.MaxLoads. Default: 4.
+	AtOnce int
+
+	// Progress is called after each batch, in the order of the batches, one call at a time. It must return soon, and not panic. Default: none.
+	Progress func(Warmed)
+}
+
+// Warmed says what became of the ids of a Warm.
+type Warmed struct {
+	Seen      int           // ids
+	Fresh     int           // of them, those whose value was cached and within its TTL
+	Loaded    int           // those that were loaded and stored
+	NotFound  int           // those that were loaded, and that there are not
+	Failed    int           // those that could not be loaded or stored; the metrics count why
+	Elsewhere bool          // another process warms under this Name, or has done so less than Every ago
+	Took      time.Duration // the time so far
+}
+
+// Warm loads the values of ids that are not cached. It reads ids as it goes, so there may be any number of them. Of each batch it first reads
+// the beginnings of the values in Redis. Those that are within their TTL cost nothing more. The others are loaded by GetOrLoadMany's rules: one
+// load of a key in the fleet, and nothing from before an invalidation is stored. So a Warm that was interrupted is resumed by another one, which
+// loads what is missing.
+//
+// In Redis mode Warm fills Redis, not the memories of the other processes: those fill with calls. While Redis is unavailable, Warm waits. An id
+// that fails is counted, and the others go on. Warm ends early with ctx's error if ctx ends, with ErrClosed if the cache is closed, and with an
+// *Error for invalid arguments, or for an id whose key is invalid.
+func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], key func(K) Key, load func(context.Context, []K) (map[K]T, error), w Warming) (Warmed, error) {
+	if err := c.usableWith(ctx); err != nil {
+		return Warmed{}, err
+	}
+	if load == nil || key == nil || ids == nil {
+		return Warmed{}, invalidArgument("the ids, the loader or the key function is nil: give all three")
+	}
+	if err := w.validate(); err != nil {
+		return Warmed{}, err
+	}
+	began := c.engine.Clock.Now()
+	report := func(n warm.Counts) Warmed {
+		return Warmed{n.Seen, n.Fresh, n.Loaded, n.NotFound, n.Failed, false, time.Duration(c.engine.Clock.Now() - began)}
+	}
+	var progress func(warm.Counts)
+	if w.Progress != nil {
+		progress = func(n warm.Counts) { w.Progress(report(n)) }
+	}
+	var counts warm.Counts
+	run := func(ctx context.Context) (err error) {
+		ctx, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		counts, err = warm.Run(ctx, ids, cmp.Or(w.Batch, 100), cmp.Or(w.AtOnce, 4), func(ctx context.Context, ids []K) warm.Counts {
+			n, err := warmBatch(ctx, c, ids, key, load)
+			if err != nil {
+				end(err)
+			}
+			return n
+		}, progress)
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return err
+	}
+	var elsewhere bool
+	var err error
+	if w.Name == "" {
+		err = run(ctx)
+	} else {
+		elsewhere, err = c.engine.WarmOnce(ctx, w.Name, w.Every, run)
+	}
+	done := report(counts)
+	done.Elsewhere = elsewhere
+	return done, callError(err, "")
+}
+
+// longestWarmingName bounds Warming.Name, which is part of a key in Redis.
+const longestWarmingName = 200
+
+func (w Warming) validate() error {
+	switch {
+	case len(w.Name) > longestWarmingName || !keyspace.Plain(w.Name):
+		return invalidArgument(fmt.Sprintf("Warming.Name is %q: use at most %d bytes, and none of : * ? [ ] \\ { } %% or a control character", w.Name[:min(len(w.Name), longestWarmingName)], longestWarmingName))
+	case w.Every < 0 || w.Every > 0 && w.Every < time.Millisecond:
+		return invalidArgument("Warming.Every is " + w.Every.String() + ": set at least 1ms, or 0")
+	case w.Every > 0 && w.Name == "":
+		return invalidArgument("Warming.Every is set, and Name is not: give the warming a Name, by which other processes know it")
+	case w.Batch < 0 || w.AtOnce < 0:
+		return invalidArgument(fmt.Sprintf("Warming.Batch is %d and AtOnce %d: set positive numbers, or 0 for the defaults", w.Batch, w.AtOnce))
+	}
+	return nil
+}
+
+// warmBatch is Warm for one batch. Its error ends the warming.
+func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error)) (n warm.Counts, err error) {
+	n.Seen = len(ids)
+	b := batch[K, T]{load: load}
+	for _, id := range ids {
+		r, _, err := newRequest[T](ctx, c, key(id), []CallOption{Strong()})
+		if err != nil {
+			n.Failed = n.Seen
+			return n, err
+		}
+		b.ids, b.requests = append(b.ids, id), append(b.requests, r)
+	}
+	for tries := 0; len(b.ids) > 0; tries++ {
+		if err := c.engine.AwaitUp(ctx); err != nil {
+			n.Failed += len(b.ids)
+			return n, err
+		}
+		fresh, err := c.engine.Warm(ctx, b.requests)
+		if err != nil { // Redis did not answer
+			fresh = make([]bool, len(b.ids))
+		}
+		cold := batch[K, T]{load: load}
+		for i, is := range fresh {
+			if is {
+				n.Fresh++
+			} else {
+				cold.ids, cold.requests = append(cold.ids, b.ids[i]), append(cold.requests, b.requests[i])
+			}
+		}
+		b = batch[K, T]{load: load}
+		c.engine.AnswerMany(ctx, cold.requests, cold.run, func(i int, out engine.Outcome, err error) {
+			switch {
+			case err != nil:
+				n.Failed++
+			case out.Status == engine.StatusFallback && tries < warmTries: // loaded, and not stored
+				b.ids, b.requests = append(b.ids, cold.ids[i]), append(b.requests, cold.requests[i])
+			case out.Status == engine.StatusFallback:
+				n.Failed++
+			case out.Value == nil:
+				n.NotFound++
+			case out.Status == engine.StatusMiss:
+				n.Loaded++
+			default:
+				n.Fresh++
+			}
+		})
+	}
+	return n, nil
+}
+
+// warmTries is how often a batch is tried again that Redis has not taken.
+const warmTries = 3

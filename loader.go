@@ -2,6 +2,7 @@ package aside
 
 import (
 	"context"
+	"iter"
 	"runtime/debug"
 	"sync"
 
@@ -88,6 +89,14 @@ func (l *Loader[K, T]) GetMany(ctx context.Context, ids []K, opts ...CallOption)
 		return nil, err
 	}
 	return GetOrLoadMany(ctx, l.cache, ids, l.Key, l.many, opts...)
+}
+
+// Warm is Warm for ids, with the Loader's keys and load function.
+func (l *Loader[K, T]) Warm(ctx context.Context, ids iter.Seq[K], w Warming) (Warmed, error) {
+	if err := l.usable(); err != nil {
+		return Warmed{}, err
+	}
+	return Warm(ctx, l.cache, ids, l.Key, l.many, w)
 }
 
 // Invalidate removes the values of ids from the cache: see Cache.Invalidate.

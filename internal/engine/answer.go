@@ -159,8 +159,9 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 			continue
 		}
 		if err == nil && a.leader && out.old != nil && e.claim(a.Key, out.old) {
-			a.out.old = out.old
-			due = append(due, a)
+			again := newAttempt(a.Request) // the flight may still use a
+			again.index, again.out.old = a.index, out.old
+			due = append(due, again)
 		}
 		done(a.index, out, err)
 	}

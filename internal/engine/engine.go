@@ -81,6 +81,9 @@ type underWay struct {
 	flights flight.Group[flightKey, Outcome]
 	storing sync.Map // key -> *storing
 	unkept  unkept
+
+	warming sync.Mutex
+	warmed  warmings // guarded by warming
 }
 
 // redis holds what an Engine needs for Redis. In memory mode all of it is nil.

@@ -14,6 +14,7 @@ import (
 // An Info describes one value in Redis.
 type Info struct {
 	Key      string
+	Owner    uint64        // identifies its policy
 	TTL      time.Duration // until the end of its TTL; negative after that
 	KeptFor  time.Duration // until the end of its life
 	Age      time.Duration // since the start of the load that made it
@@ -78,6 +79,21 @@ type listing struct {
 // mostGenerations is how many generations a listing remembers. Then it forgets them all.
 const mostGenerations = 10_000
 
+// Infos returns the infos of those keys that have a value which may be served.
+func (s *Scanner) Infos(ctx context.Context, keys []string) (map[string]Info, error) {
+	l := listing{Scanner: s, generations: make(map[string]string)}
+	keys = slices.DeleteFunc(slices.Clone(keys), s.o.Unconfirmed)
+	infos, err := l.read(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	byKey := make(map[string]Info, len(infos))
+	for _, info := range infos {
+		byKey[info.Key] = info
+	}
+	return byKey, nil
+}
+
 // read returns the infos of those keys that have a value which may be served.
 func (l *listing) read(ctx context.Context, keys []string) ([]Info, error) {
 	headers, sizes, err := l.headers(ctx, keys)
@@ -98,7 +114,7 @@ func (l *listing) read(ctx context.Context, keys []string) ([]Info, error) {
 			continue
 		}
 		infos = append(infos, Info{
-			Key: keys[i], TTL: ttl, KeptFor: kept, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
+			Key: keys[i], Owner: h.Policy, TTL: ttl, KeptFor: kept, Age: time.Duration(max(0, now-h.LoadStart)) * time.Microsecond,
 			Size: sizes[i], Codec: h.Codec, Tags: keyspace.GivenNames(h.Tags, func(t wire.Tag) string { return t.Name }), Negative: h.Negative,
 		})
 	}

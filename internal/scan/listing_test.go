@@ -38,7 +38,7 @@ func TestAListingShowsWhatMayBeServed(t *testing.T) {
 	f.put(t, "others:c", nil)
 	f.put(t, "items:old", nil, wire.Tag{Name: tag, Generation: now - 1})
 	f.put(t, "items:lost", nil, wire.Tag{Name: keyspace.NamedPrefix + "lost", Generation: now})
-	f.put(t, "items:expired", func(h *wire.Header) { h.FreshUntil = h.LoadStart })
+	f.put(t, "items:expired", func(h *wire.Header) { h.FreshUntil, h.DeadUntil = h.LoadStart, h.LoadStart })
 	f.put(t, "items:unconfirmed", nil)
 	f.put(t, "items:by-tag", nil, wire.Tag{Name: keyspace.NamedPrefix + "unconfirmed", Generation: now})
 	f.put(t, "items:forged", nil, wire.Tag{Name: "items:number", Generation: now})
