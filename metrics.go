@@ -47,6 +47,7 @@ type LabelMetrics struct {
 	Refreshes        uint64 `json:"refreshes"`        // of the loads, those in the background, of values that callers got from the cache
 	RefreshErrors    uint64 `json:"refreshErrors"`    // of these, those that failed
 	RefreshesSkipped uint64 `json:"refreshesSkipped"` // refreshes that were due, and not made: another process makes them, too many loads run, or Redis did not answer
+	Unreturned       int64  `json:"unreturned"`       // loaders that have not returned after their LoadTimeout, at present
 	StaleOnError     uint64 `json:"staleOnError"`     // of the stale hits, those in place of a load that failed or took longer than SoftTimeout
 	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
 
@@ -141,6 +142,7 @@ func snapshot(c *stats.Counters) LabelMetrics {
 		Refreshes:        c.Refreshes.Load(),
 		RefreshErrors:    c.RefreshErrors.Load(),
 		RefreshesSkipped: c.RefreshesSkipped.Load(),
+		Unreturned:       c.Unreturned.Load(),
 		StaleOnError:     c.StaleOnError.Load(),
 		SoftTimeouts:     c.SoftTimeouts.Load(),
 

@@ -17,12 +17,18 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	counts := l.attempts[0].Policy.Counters
 	counts.Loads.Add(1)
 	before := e.failures.Last()
-	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then.
+	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
+	late := &lateReturn{engine: e, attempts: l.attempts}
+	defer late.returned()
 	inTime := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), flight.ErrTimeout) {
-			for _, a := range l.attempts {
-				e.loadFailed(a, flight.ErrTimeout, before, 0)
-			}
+		if !errors.Is(context.Cause(ctx), flight.ErrTimeout) {
+			return
+		}
+		for _, a := range l.attempts {
+			e.loadFailed(a, flight.ErrTimeout, before, 0)
+		}
+		if late.timeIsUp() {
+			leave()
 		}
 	})
 	start = e.Clock.Now()

@@ -81,6 +81,7 @@ type underWay struct {
 	flights flight.Group[flightKey, Outcome]
 	storing sync.Map // key -> *storing
 	unkept  unkept
+	stuck   unreturned
 
 	warming sync.Mutex
 	warmed  warmings // guarded by warming

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/bulkhead"
@@ -75,10 +76,14 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 // admit takes a place in the bulkhead for the loader of attempts, and returns the function that leaves it. It reports false if there is no
 // room, for which attempts get an error, or if nobody waits for the load any more.
 func (e *Engine) admit(ctx context.Context, attempts []*attempt) (leave func(), ok bool) {
+	if why := e.stuck.tooMany(attempts, e.opts.MaxLoads); why != "" {
+		e.overloaded(attempts, why)
+		return nil, false
+	}
 	leave, ok = e.enter(ctx, attempts[0].call)
 	switch {
 	case !ok:
-		e.overloaded(attempts)
+		e.overloaded(attempts, fmt.Sprintf("load queue full (MaxLoads=%d, MaxQueuedLoads=%d)", e.opts.MaxLoads, e.opts.MaxQueuedLoads))
 	case ctx.Err() != nil: // the callers left while the load was queued
 		leave()
 		ok = false
@@ -101,20 +106,25 @@ func (e *Engine) enter(ctx context.Context, call *flight.Call[flightKey, Outcome
 		}
 	}
 	call.Watch(p)
-	return func() {
-		call.Unwatch(p) // before another load can take the place
-		p.Leave()
-	}, true
+	return leaveOnce(call, p), true
 }
 
-// overloaded refuses attempts: all places are taken, and the queue is full.
-func (e *Engine) overloaded(attempts []*attempt) {
+// leaveOnce returns a function that gives a place back the first time it is called: when the loader returns, or when its time is up.
+func leaveOnce(call *flight.Call[flightKey, Outcome], p *bulkhead.Place) func() {
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			call.Unwatch(p) // before another load can take the place
+			p.Leave()
+		})
+	}
+}
+
+// overloaded refuses attempts: there are no places for them.
+func (e *Engine) overloaded(attempts []*attempt, why string) {
 	for _, a := range attempts {
 		a.Policy.Counters.Overloads.Add(1)
-		a.call.Resolve(Outcome{}, &Error{
-			Code: CodeOverloaded, Key: a.Key,
-			Message: fmt.Sprintf("load queue full (MaxLoads=%d, MaxQueuedLoads=%d)", e.opts.MaxLoads, e.opts.MaxQueuedLoads),
-		})
+		a.call.Resolve(Outcome{}, &Error{Code: CodeOverloaded, Key: a.Key, Message: why})
 	}
 }
 

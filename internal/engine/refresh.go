@@ -79,6 +79,12 @@ func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc
 		return
 	}
 	call := pending[0].call
+	if e.stuck.tooMany(pending, e.opts.MaxLoads) != "" {
+		for _, a := range pending {
+			giveUp(a, retryFailed)
+		}
+		return
+	}
 	place := e.loads.TryEnterBehind(func(p *bulkhead.Place) bool { return call.EndDeserted(p) })
 	if place == nil {
 		for _, a := range pending {
@@ -87,14 +93,7 @@ func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc
 		return
 	}
 	call.Watch(place)
-	entered := true
-	leave := func() {
-		if entered {
-			entered = false
-			call.Unwatch(place) // before another load can take the place
-			place.Leave()
-		}
-	}
+	leave := leaveOnce(call, place)
 	defer leave()
 
 	m := e.tags.Snapshot()
