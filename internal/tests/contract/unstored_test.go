@@ -28,7 +28,7 @@ func isDiscard(args []string) bool {
 
 // givesBack reports whether a request gives the lease of a key back.
 func givesBack(args []string, key string) bool {
-	return args[0] == "EVALSHA" && len(args) == 7 && args[3] == key && (args[6] == "" || args[6] == "quiet")
+	return args[0] == "EVALSHA" && len(args) == 8 && args[3] == key && (args[6] == "" || args[6] == "quiet")
 }
 
 // A pattern goes by what Redis holds. What a process keeps that Redis could not take has no place there:
