@@ -65,7 +65,11 @@
 // # Freshness
 //
 // A TTL runs from the start of the load, not from its end: a served value is never older than its TTL, however long it
-// took to load. An expired value is not served. [WithTTL] changes the TTL of the value that one call stores. A loader can change the TTL of the value
+// took to load. A policy can allow more: with Stale, a value is served for a while after its TTL, and one call loads it anew in the background.
+// With StaleIfError, it is served if that load fails, or takes longer than SoftTimeout. With RefreshAhead, it is loaded anew before its TTL ends. No
+// value is older than its TTL and the longer one of Stale and StaleIfError, and an invalidation ends it at once. A call can ask for a newer value
+// ([MaxStale]). In the background, a loader runs after the call that gave it has returned: it must not hold what ends with a request, such as a
+// transaction. docs/freshness.md has the details. [WithTTL] changes the TTL of the value that one call stores. A loader can change the TTL of the value
 // that it loads, or prevent that the value is stored, by the methods of [CurrentLoad]. If a loader returns [ErrNotFound], plain or wrapped, this
 // answer is cached for the policy's NegativeTTL (30 s by default). Policy.Jitter prevents that values stored together expire together. [TTL] is a
 // table of ready policies for an AI gateway.

@@ -125,6 +125,19 @@ func TestDocsTheReadmeIsAFrontPage(t *testing.T) {
 	require.Contains(t, strings.Replace(example, "func Example()", "func main()", 1), strings.TrimSuffix(program[1], "}\n"))
 }
 
+func TestDocsOfFreshnessShowWhatIsRun(t *testing.T) {
+	t.Parallel()
+	page, examples := document(t, "docs/freshness.md"), document(t, "example_test.go")
+	programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(page, -1)
+	require.NotEmpty(t, programs)
+	for _, program := range programs {
+		require.Contains(t, examples, program[1])
+	}
+	for _, reason := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:hit|stale) \\|").FindAllStringSubmatch(page, -1) {
+		require.Contains(t, document(t, "internal/engine/ageing.go")+document(t, "internal/engine/onerror.go"), strconv.Quote(reason[1]))
+	}
+}
+
 // Each field of the options and of a policy, each counter and each code has its row.
 func TestDocsListEveryOptionCounterAndCode(t *testing.T) {
 	t.Parallel()

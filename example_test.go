@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatewayz/aside"
@@ -409,6 +410,96 @@ func ExampleWithTTL() {
 	}, aside.WithTTL(30*time.Second))
 	fmt.Println(r.Value, r.TTL <= 30*time.Second, err)
 	// Output: on sale true <nil>
+}
+
+// After its TTL, a value is served at once, and loaded anew behind the call. If the source fails, it is served until StaleIfError ends.
+func ExamplePolicy_stale() {
+	models := aside.Policy{
+		Category: "models", TTL: time.Hour,
+		Stale:        time.Hour,      // after the TTL, a call gets the old catalogue at once, and it is loaded behind the call
+		StaleIfError: 24 * time.Hour, // if the upstreams fail, a catalogue of yesterday is better than none
+	}
+	ctx, key, other := context.Background(), models.Key("all"), models.Key("other")
+	c, err := aside.New(aside.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	var version atomic.Int64
+	load := func(context.Context) (string, error) { return fmt.Sprint("catalogue ", version.Add(1)), nil }
+	down := func(context.Context) (string, error) { return "", errors.New("the upstreams are down") }
+	show := func(r aside.Result[string], err error) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s: %s, %s\n", r.Value, r.Status, r.Reason)
+	}
+
+	brief := aside.WithTTL(time.Millisecond) // in place of the hour
+	show(aside.Lookup(ctx, c, key, load, brief))
+	show(aside.Lookup(ctx, c, other, load, brief))
+	time.Sleep(5 * time.Millisecond)
+
+	// Past the TTL: nobody waits, and the new value is there soon.
+	show(aside.Lookup(ctx, c, key, load))
+	for old := "catalogue 1"; ; time.Sleep(time.Millisecond) {
+		if v, err := aside.Get[string](ctx, c, key); err != nil || v != old {
+			break
+		}
+	}
+	show(aside.Lookup(ctx, c, key, load))
+
+	// The source is down. An invalidation counts all the same.
+	show(aside.Lookup(ctx, c, other, down))
+	if _, err := c.Invalidate(ctx, other); err != nil {
+		panic(err)
+	}
+	show(aside.Lookup(ctx, c, other, down))
+	// Output:
+	// catalogue 1: miss, not cached
+	// catalogue 2: miss, not cached
+	// catalogue 1: stale, past its TTL, being refreshed
+	// catalogue 3: hit, fresh
+	// catalogue 2: stale, past its TTL, being refreshed
+	// the upstreams are down
+}
+
+// Without Stale, callers wait for a load after the TTL, and get the old value only if that load fails.
+func ExamplePolicy_staleIfError() {
+	profiles := aside.Policy{Category: "profiles", TTL: time.Hour, StaleIfError: 24 * time.Hour}
+	ctx, key := context.Background(), profiles.Key(7)
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	_ = aside.Set(ctx, c, key, "Ada", aside.WithTTL(time.Millisecond)) // in place of the hour
+	time.Sleep(5 * time.Millisecond)
+	r, err := aside.Lookup(ctx, c, key, func(context.Context) (string, error) { return "", errors.New("the database is down") })
+	fmt.Println(r.Value, r.Status, r.Reason, err)
+	// Output: Ada stale past its TTL, the load failed <nil>
+}
+
+// One call can ask for a value that is newer than those which the policy allows.
+func ExampleMaxStale() {
+	prices := aside.Policy{Category: "prices", TTL: time.Hour, Stale: time.Hour}
+	ctx, key := context.Background(), prices.Key(7)
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	_ = aside.Set(ctx, c, key, 100, aside.WithTTL(time.Millisecond)) // in place of the hour
+	time.Sleep(5 * time.Millisecond)
+	load := func(context.Context) (int, error) { return 120, nil }
+	cached, _ := aside.Get[int](ctx, c, key)                              // for a page
+	current, err := aside.GetOrLoad(ctx, c, key, load, aside.MaxStale(0)) // for the bill
+	fmt.Println(cached, current, err)
+	// Output: 100 120 <nil>
 }
 
 // A batch loader returns a BatchError to fail some ids and not the others. GetMany returns one with the values of the others.

@@ -46,6 +46,9 @@ func lookup[T any](srv *server, w http.ResponseWriter, r *request, key aside.Key
 	if result.Tier == aside.TierMemory || result.Tier == aside.TierRedis {
 		r.sample.outcome = fromCache
 		status = fmt.Sprintf("aside; hit; ttl=%d; detail=%s", int64(result.TTL/time.Second), result.Tier)
+		if result.Status == aside.StatusStale {
+			status = fmt.Sprintf("aside; hit; ttl=0; detail=%q", result.Reason)
+		}
 	}
 	w.Header().Set("Cache-Status", status) // RFC 9211
 	return result.Value, err

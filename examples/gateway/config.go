@@ -23,6 +23,7 @@ type config struct {
 	requests    int
 	callers     int
 	seed        uint64
+	ttlScale    float64
 }
 
 // Sizes in bytes to which a report repeats the catalogue, without -scale: reportSize by default, quickSize with -quick.
@@ -51,10 +52,11 @@ func parseFlags(args []string, output io.Writer) (config, error) {
 	flags.Float64Var(&cfg.speedup, "speedup", 100, "compress the upstreams' answer times by this factor; 1 waits the full time")
 	flags.StringVar(&cfg.db, "db", "", "`file` of the SQLite database, filled if it is new (default: a temporary one)")
 	flags.IntVar(&cfg.users, "users", 0, "users in a new database (default 2000, with -quick 100)")
-	flags.BoolVar(&cfg.report, "report", false, "send requests with the cache off and with the cache on, print a table, and exit with status 1 if a target is missed")
-	flags.BoolVar(&cfg.quick, "quick", false, "with -report: a smaller run of about ten seconds")
+	flags.BoolVar(&cfg.report, "report", false, "send requests with the cache off, with the cache on, and while values expire; print a table of each; exit with status 1 if a target is missed")
+	flags.BoolVar(&cfg.quick, "quick", false, "with -report: a smaller run of about fifteen seconds")
 	flags.IntVar(&cfg.requests, "requests", 0, "with -report: requests with the cache on (default 60000, with -quick 10000)")
 	flags.IntVar(&cfg.callers, "callers", 4, "with -report: concurrent callers")
+	flags.Float64Var(&cfg.ttlScale, "ttl-scale", 3600, "with -report: compress the TTLs by this factor in the last part, in which values expire; 3600 makes an hour a second")
 	flags.Uint64Var(&cfg.seed, "seed", 1, "seed of the database and of the report's traffic")
 
 	if err := flags.Parse(args); err != nil {
@@ -93,11 +95,13 @@ func (cfg *config) check(given map[string]bool) error {
 		return fmt.Errorf("-upstream-max %v: want at least -upstream-min, %v", cfg.upstreamMax, cfg.upstreamMin)
 	case !(cfg.speedup >= 1 && cfg.speedup <= 1e6): // refuses NaN too
 		return fmt.Errorf("-speedup %v: want 1 to 1000000", cfg.speedup)
+	case !(cfg.ttlScale >= 60 && cfg.ttlScale <= 100_000): // refuses NaN too
+		return fmt.Errorf("-ttl-scale %v: want 60 to 100000", cfg.ttlScale)
 	case cfg.compressed(cfg.upstreamMax) > 45*time.Second:
 		// A load of the cache ends after 60 s, and a catalogue needs part of that time to be read and joined.
 		return fmt.Errorf("-upstream-max %v at -speedup %v: want at most 45s of waiting", cfg.upstreamMax, cfg.speedup)
 	}
-	for _, name := range []string{"quick", "requests", "callers"} {
+	for _, name := range []string{"quick", "requests", "callers", "ttl-scale"} {
 		if given[name] && !cfg.report {
 			return fmt.Errorf("-%s belongs to -report", name)
 		}
@@ -124,7 +128,7 @@ func (cfg *config) setDefaults() {
 func (cfg *config) uncached() int {
 	n := 1000
 	if cfg.quick || cfg.speedup < 20 {
-		n = 200
+		n = 120
 	}
 	return min(n, cfg.requests)
 }

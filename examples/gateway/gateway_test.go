@@ -50,6 +50,12 @@ type running struct {
 // start runs a server with a small catalogue, in memory mode, until the test ends.
 func start(t *testing.T) *running {
 	t.Helper()
+	return startWith(t, newPolicies())
+}
+
+// startWith is start with other policies.
+func startWith(t *testing.T, keys *policySet) *running {
+	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	cat, err := parseCatalogue([]byte(tinyCatalogue))
 	require.NoError(t, err)
@@ -59,12 +65,12 @@ func start(t *testing.T) *running {
 	b.models = newModelSource(b.upstreams, cat, &b.calls, quiet)
 	b.store, err = openStore(t.Context(), filepath.Join(t.TempDir(), "gateway.db"), fillSize{users: 10, events: 500}, &b.calls, quiet)
 	require.NoError(t, err)
-	cache, err := aside.New(aside.Options{Secret: aside.NewSecret("a secret of sixteen bytes or more"), Policies: policies(), Logger: quiet})
+	cache, err := aside.New(aside.Options{Secret: aside.NewSecret("a secret of sixteen bytes or more"), Policies: keys.list(), Logger: quiet})
 	require.NoError(t, err)
 
 	run := &running{t: t, backend: b}
 	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.AdminHandler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
-	srv := newServer(b, cache, admin, quiet)
+	srv := newServer(b, cache, keys, admin, quiet)
 	srv.observe = func(s sample) {
 		run.mu.Lock()
 		defer run.mu.Unlock()
@@ -325,17 +331,18 @@ func TestKeysTellNoAPIKey(t *testing.T) {
 }
 
 func TestKeysAreThoseOfTheDesign(t *testing.T) {
+	keys := newPolicies()
 	for want, key := range map[string]aside.Key{
-		"models:all:all":            modelsKey("all"),
-		"models:openrouter:all":     modelsKey("openrouter"),
-		"sessions:ABC123:list:50:0": listKey("ABC123", 50, 0),
-		"sessions:ABC123:456:full":  sessionKey("ABC123", 456),
-		"user:DEF456:profile":       profileKey("DEF456"),
-		"user:DEF456:credits":       creditsKey("DEF456"),
-		"stats:ABC123":              chatStatsKey("ABC123"),
-		"activity:ABC123:stats:day": activityKey("ABC123", "day"),
-		"rankings:models:all":       rankModelsKey(),
-		"rankings:apps:all":         rankAppsKey(),
+		"models:all:all":            keys.modelsKey("all"),
+		"models:openrouter:all":     keys.modelsKey("openrouter"),
+		"sessions:ABC123:list:50:0": keys.listKey("ABC123", 50, 0),
+		"sessions:ABC123:456:full":  keys.sessionKey("ABC123", 456),
+		"user:DEF456:profile":       keys.profileKey("DEF456"),
+		"user:DEF456:credits":       keys.creditsKey("DEF456"),
+		"stats:ABC123":              keys.chatStatsKey("ABC123"),
+		"activity:ABC123:stats:day": keys.activityKey("ABC123", "day"),
+		"rankings:models:all":       keys.rankModelsKey(),
+		"rankings:apps:all":         keys.rankAppsKey(),
 	} {
 		require.NoError(t, key.Err())
 		require.Equal(t, want, key.String())

@@ -23,7 +23,7 @@ const partialTTL = time.Minute
 func (srv *server) getModels(w http.ResponseWriter, r *request) error {
 	name := r.URL.Query().Get("gateway")
 	if name == "" || name == "all" {
-		return answer(srv, w, r, opModelsAll, modelsKey("all"), func(ctx context.Context) ([]byte, error) {
+		return answer(srv, w, r, opModelsAll, srv.keys.modelsKey("all"), func(ctx context.Context) ([]byte, error) {
 			body, missing, err := srv.models.all(ctx)
 			if len(missing) > 0 {
 				aside.CurrentLoad(ctx).TTL(partialTTL)
@@ -34,7 +34,7 @@ func (srv *server) getModels(w http.ResponseWriter, r *request) error {
 	if _, ok := srv.models.urls[name]; !ok {
 		return newProblem(http.StatusNotFound, "there is no gateway %q", name)
 	}
-	return answer(srv, w, r, opModelsGateway, modelsKey(name), func(ctx context.Context) ([]byte, error) {
+	return answer(srv, w, r, opModelsGateway, srv.keys.modelsKey(name), func(ctx context.Context) ([]byte, error) {
 		return srv.models.gateway(ctx, name)
 	})
 }
@@ -44,17 +44,17 @@ func (srv *server) getModel(w http.ResponseWriter, r *request) error {
 	if _, ok := srv.models.carrier[id]; !ok {
 		return newProblem(http.StatusNotFound, "no gateway carries a model %q", id)
 	}
-	return answer(srv, w, r, opModelDetail, modelKey(id), func(ctx context.Context) ([]byte, error) {
+	return answer(srv, w, r, opModelDetail, srv.keys.modelKey(id), func(ctx context.Context) ([]byte, error) {
 		return srv.models.model(ctx, id)
 	})
 }
 
 func (srv *server) getRankModels(w http.ResponseWriter, r *request) error {
-	return answer(srv, w, r, opRankModels, rankModelsKey(), srv.store.rankModels)
+	return answer(srv, w, r, opRankModels, srv.keys.rankModelsKey(), srv.store.rankModels)
 }
 
 func (srv *server) getRankApps(w http.ResponseWriter, r *request) error {
-	return answer(srv, w, r, opRankApps, rankAppsKey(), srv.store.rankApps)
+	return answer(srv, w, r, opRankApps, srv.keys.rankAppsKey(), srv.store.rankApps)
 }
 
 // pageSizes are the permitted limits. Offsets are multiples of the limit. So one user has few cached lists, and a new message can invalidate all of
@@ -78,7 +78,7 @@ func (srv *server) getSessions(w http.ResponseWriter, r *request) error {
 	if offset < 0 || offset > maxOffset || offset%limit != 0 {
 		return badRequest("offset %d: want a multiple of the limit up to %d", offset, maxOffset)
 	}
-	return answer(srv, w, r, opSessionList, listKey(r.hash, limit, offset), func(ctx context.Context) (sessionPage, error) {
+	return answer(srv, w, r, opSessionList, srv.keys.listKey(r.hash, limit, offset), func(ctx context.Context) (sessionPage, error) {
 		return srv.store.sessionPage(ctx, r.user, limit, offset)
 	})
 }
@@ -92,12 +92,12 @@ func (srv *server) getSession(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	key := sessionKey(r.hash, id)
+	key := srv.keys.sessionKey(r.hash, id)
 	switch {
 	case before < 0:
 		return badRequest("before %d: want the id of a message", before)
 	case before > 0:
-		key = olderKey(r.hash, id, before)
+		key = srv.keys.olderKey(r.hash, id, before)
 	}
 	return answer(srv, w, r, opSession, key, func(ctx context.Context) (session, error) {
 		s, err := srv.store.session(ctx, r.user, id, before)
@@ -156,13 +156,13 @@ func (srv *server) invalidateSession(r *request, id, sessions int64) error {
 		return nil
 	}
 	keys := []aside.Key{
-		sessionKey(r.hash, id),
-		chatStatsKey(r.hash),
-		creditsKey(r.hash),
+		srv.keys.sessionKey(r.hash, id),
+		srv.keys.chatStatsKey(r.hash),
+		srv.keys.creditsKey(r.hash),
 	}
 	for _, limit := range pageSizes {
 		for offset := int64(0); offset < max(sessions, 1) && offset <= maxOffset; offset += limit {
-			keys = append(keys, listKey(r.hash, limit, offset))
+			keys = append(keys, srv.keys.listKey(r.hash, limit, offset))
 		}
 	}
 	// The message is in the database, even if its sender no longer waits for the answer. So the old values have to be invalidated in any case.
@@ -173,7 +173,7 @@ func (srv *server) invalidateSession(r *request, id, sessions int64) error {
 }
 
 func (srv *server) getChatStats(w http.ResponseWriter, r *request) error {
-	return answer(srv, w, r, opChatStats, chatStatsKey(r.hash), func(ctx context.Context) (chatStats, error) {
+	return answer(srv, w, r, opChatStats, srv.keys.chatStatsKey(r.hash), func(ctx context.Context) (chatStats, error) {
 		return srv.store.chatStats(ctx, r.user)
 	})
 }
@@ -185,19 +185,19 @@ func (srv *server) getSearch(w http.ResponseWriter, r *request) error {
 	if n := utf8.RuneCountInString(text); n < 2 || n > 100 || !utf8.ValidString(q) {
 		return badRequest("q: want 2 to 100 characters to search for")
 	}
-	return answer(srv, w, r, opSearch, searchKey(r.hash, text), func(ctx context.Context) (searchResult, error) {
+	return answer(srv, w, r, opSearch, srv.keys.searchKey(r.hash, text), func(ctx context.Context) (searchResult, error) {
 		return srv.store.search(ctx, r.user, text)
 	})
 }
 
 func (srv *server) getProfile(w http.ResponseWriter, r *request) error {
-	return answer(srv, w, r, opProfile, profileKey(r.hash), func(ctx context.Context) (profile, error) {
+	return answer(srv, w, r, opProfile, srv.keys.profileKey(r.hash), func(ctx context.Context) (profile, error) {
 		return srv.store.profile(ctx, r.user)
 	})
 }
 
 func (srv *server) getCredits(w http.ResponseWriter, r *request) error {
-	return answer(srv, w, r, opCredits, creditsKey(r.hash), func(ctx context.Context) (credits, error) {
+	return answer(srv, w, r, opCredits, srv.keys.creditsKey(r.hash), func(ctx context.Context) (credits, error) {
 		return srv.store.credits(ctx, r.user)
 	})
 }
@@ -210,7 +210,7 @@ func (srv *server) getActivity(w http.ResponseWriter, r *request) error {
 	if _, ok := periods[name]; !ok {
 		return badRequest("period %q: want day, week or month", name)
 	}
-	return answer(srv, w, r, opActivity, activityKey(r.hash, name), func(ctx context.Context) (activity, error) {
+	return answer(srv, w, r, opActivity, srv.keys.activityKey(r.hash, name), func(ctx context.Context) (activity, error) {
 		return srv.store.activity(ctx, r.user, name)
 	})
 }

@@ -3,7 +3,7 @@
 //
 //	go run ./examples/gateway                                   serve, cached in memory
 //	REDIS_URL=redis://localhost:6379 go run ./examples/gateway  serve, cached in Redis
-//	go run ./examples/gateway -report                           measure hit rates, latencies and saved backend calls
+//	go run ./examples/gateway -report                           measure hit rates, latencies and saved backend calls, and what callers wait for when values expire
 //
 // The command needs no other service. It starts the upstreams itself, on loopback, and its database is a SQLite file.
 package main
@@ -76,7 +76,7 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 	if err != nil {
 		return opts, err
 	}
-	opts.Logger, opts.Policies = log, policies()
+	opts.Logger, opts.Policies = log, newPolicies().list()
 	secret := []byte(os.Getenv("CACHE_SECRET"))
 	switch {
 	case len(secret) > 0:
@@ -123,7 +123,7 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	defer func() { err = errors.Join(err, b.close()) }()
 
 	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts)
-	err = newServer(b, cache, adminOf(cache, log), log).serve(ctx, listener)
+	err = newServer(b, cache, newPolicies(), adminOf(cache, log), log).serve(ctx, listener)
 	log.Info("stopped", "cache", cache.Health().State)
 	return err
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// runReport sends requests to the server with the cache off, then with the cache on, and prints the table. It reports whether every target was met.
+// runReport sends requests to the server with the cache off, then with the cache on, and prints the table. Then it sends requests while values expire:
+// see expiring.go. It reports whether every target was met.
 func runReport(ctx context.Context, cfg config, opts aside.Options, out, progress io.Writer, log *slog.Logger) (met bool, err error) {
 	b, err := startBackend(ctx, cfg, log)
 	if err != nil {
@@ -43,7 +44,8 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 	if err != nil {
 		return false, err
 	}
-	srv := newServer(b, cache, nil, log)
+	keys := newPolicies()
+	srv := newServer(b, cache, keys, nil, log)
 	run := reportRun{server: srv, callers: cfg.callers, progress: progress}
 	srv.uncached = true
 	off, err := run.phase(ctx, "cache off", firstVisits(plan, cfg.uncached()))
@@ -52,7 +54,7 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 	}
 
 	// Public values have the same keys in every run. The run must begin with a cold cache, so they are invalidated.
-	if err := invalidate(ctx, cache, publicKeys(plan)); err != nil {
+	if err := invalidate(ctx, cache, publicKeys(keys, plan)); err != nil {
 		return false, err
 	}
 	srv.uncached = false
@@ -62,7 +64,14 @@ func runReport(ctx context.Context, cfg config, opts aside.Options, out, progres
 		return false, fmt.Errorf("with the cache on: %w", err)
 	}
 	table := newTable(off, on)
-	return table.met(), table.print(out, cfg, b, opts)
+	if err := table.print(out, cfg, b, opts); err != nil {
+		return false, err
+	}
+	expiring, err := runExpiring(ctx, cfg, b, opts, progress, log)
+	if err != nil {
+		return false, fmt.Errorf("while values expire: %w", err)
+	}
+	return table.met(), expiring.print(out)
 }
 
 // connected waits until the cache uses Redis, if Redis is configured. While Redis is unavailable, the report would measure memory.
@@ -85,15 +94,15 @@ func connected(ctx context.Context, cache *aside.Cache) error {
 }
 
 // publicKeys returns the keys of the plan that belong to no user.
-func publicKeys(plan []visit) []aside.Key {
-	keys := []aside.Key{modelsKey("all"), rankModelsKey(), rankAppsKey()}
+func publicKeys(of *policySet, plan []visit) []aside.Key {
+	keys := []aside.Key{of.modelsKey("all"), of.rankModelsKey(), of.rankAppsKey()}
 	for _, v := range plan {
 		for _, c := range v {
 			switch c.op {
 			case opModelsGateway:
-				keys = append(keys, modelsKey(c.name))
+				keys = append(keys, of.modelsKey(c.name))
 			case opModelDetail:
-				keys = append(keys, modelKey(c.name))
+				keys = append(keys, of.modelKey(c.name))
 			}
 		}
 	}
@@ -151,6 +160,17 @@ func (m *measured) observe(s sample) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.samples[s.op] = append(m.samples[s.op], s)
+}
+
+// reset drops what was measured so far, except the keys.
+func (m *measured) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for o, samples := range m.samples {
+		for i := range samples {
+			samples[i] = sample{op: op(o), key: samples[i].key}
+		}
+	}
 }
 
 // keys returns all keys that the phase has used, without duplicates.

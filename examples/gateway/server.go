@@ -16,6 +16,7 @@ import (
 type server struct {
 	*backend
 	cache *aside.Cache
+	keys  *policySet
 	log   *slog.Logger
 
 	// uncached sends every request to the backend, for comparison.
@@ -56,9 +57,9 @@ type request struct {
 
 type handlerFunc func(w http.ResponseWriter, r *request) error
 
-// newServer builds the routes. The handlers of admin, by path, check keys of their own.
-func newServer(b *backend, cache *aside.Cache, admin map[string]http.Handler, log *slog.Logger) *server {
-	srv := &server{backend: b, cache: cache, log: log}
+// newServer builds the routes. The handlers of admin, by path, check API keys of their own.
+func newServer(b *backend, cache *aside.Cache, keys *policySet, admin map[string]http.Handler, log *slog.Logger) *server {
+	srv := &server{backend: b, cache: cache, keys: keys, log: log}
 	mux := http.NewServeMux()
 	for _, route := range []struct {
 		pattern string

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+)
+
+// Each policy is valid, and those of one set have names of their own.
+func TestThePoliciesAreThoseThatACacheTakes(t *testing.T) {
+	for _, keys := range []*policySet{newPolicies(), newPolicies().compressed(3600), newPolicies().compressed(100_000).ttlAlone()} {
+		c, err := aside.New(aside.Options{Policies: keys.list()})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+	keys, plain := newPolicies().compressed(3600), newPolicies().compressed(3600).ttlAlone()
+	require.Equal(t, time.Second, keys.modelsAll.TTL)
+	require.Equal(t, time.Second, keys.modelsAll.Stale)
+	require.Equal(t, 24*time.Second, keys.modelsAll.StaleIfError)
+	require.Equal(t, time.Second, plain.modelsAll.TTL)
+	require.Zero(t, plain.modelsAll.Stale)
+	require.Zero(t, plain.rankingsApps.RefreshAhead)
+	require.Equal(t, aside.TTL.ModelsAll.TTL, newPolicies().modelsAll.TTL, "the table is not changed")
+}
+
+// What a caller gets of each kind of value when its TTL is over, and the source is down.
+func TestWhatIsServedPastItsTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := newPolicies()
+		c, err := aside.New(aside.Options{Policies: keys.list(), Stale: time.Hour}) // a default that credits do not take
+		require.NoError(t, err)
+		defer func() { require.NoError(t, c.Close()) }()
+		down := errors.New("the source is down")
+		ask := func(key aside.Key, err error) (string, error) {
+			return aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) { return "a value", err })
+		}
+		for _, test := range []struct {
+			key    aside.Key
+			after  time.Duration
+			served bool
+		}{
+			{keys.modelsKey("all"), 90 * time.Minute, true},
+			{keys.modelsKey("maple"), 24 * time.Hour, true},
+			{keys.modelKey("maple/small"), 26 * time.Hour, false},
+			{keys.creditsKey("ABC"), 5*time.Minute - 1, true},
+			{keys.creditsKey("ABC"), 5 * time.Minute, false},
+		} {
+			_, err := ask(test.key, nil)
+			require.NoError(t, err)
+			time.Sleep(test.after)
+			_, err = ask(test.key, down)
+			if test.served {
+				require.NoError(t, err, test.key.String())
+			} else {
+				require.ErrorIs(t, err, down, test.key.String())
+			}
+			synctest.Wait()
+			_, err = c.Invalidate(t.Context(), test.key)
+			require.NoError(t, err)
+		}
+	})
+}
+
+// A hit on a value past its TTL says so in its header.
+func TestAStaleAnswerSaysSo(t *testing.T) {
+	keys := newPolicies()
+	keys.modelsGateway.TTL = 50 * time.Millisecond // and an hour of Stale
+	run := startWith(t, keys)
+	path := "/api/models?gateway=oak"
+	require.Contains(t, run.get(path, "").header.Get("Cache-Status"), "fwd=miss")
+	require.NoError(t, run.backend.upstreams.servers[1].http.Close()) // so it is not refreshed
+	require.Eventually(t, func() bool {
+		return run.get(path, "").header.Get("Cache-Status") == `aside; hit; ttl=0; detail="past its TTL, being refreshed"`
+	}, time.Minute, time.Millisecond)
+}
