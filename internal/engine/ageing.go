@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -69,6 +70,17 @@ func (e *Engine) markAgeing(a *attempt, out *Outcome, entry *near.Entry) {
 	if now >= entry.Plan.RetryAt {
 		out.old = entry
 	}
+}
+
+// readBeside reads the value in Redis for a caller that has joined a load which others have begun although there may be a value: memory may not
+// hold it, because it is very large or was evicted. The caller does not wait for the load if that value may be served at once.
+func (e *Engine) readBeside(ctx context.Context, a *attempt) (Outcome, bool) {
+	stale := int64(a.Policy.Windows.Stale)
+	if stale == 0 || e.Store == nil || a.leader || !a.mayBeOld() || !a.call.Optional() {
+		return Outcome{}, false
+	}
+	out, ok := e.fetchOld(ctx, a, reasonStale)
+	return out, ok && (out.Status == StatusHit || e.Clock.Before(out.FreshUntil+stale))
 }
 
 // claim reports whether the caller is the one to begin the load that is to replace an entry.
@@ -146,7 +158,7 @@ func (a *attempt) planOf(out *Outcome, took time.Duration, nonce wire.Nonce) *ne
 // withPlan gives an entry its plan.
 func withPlan(entry *near.Entry, plan *near.Plan) *near.Entry {
 	if plan != nil {
-		entry.Plan, entry.Until = plan, plan.RefreshAt
+		entry.Plan, entry.Until = plan, plan.Until()
 	}
 	return entry
 }

@@ -215,17 +215,21 @@ func (e *Engine) wait(ctx context.Context, a *attempt) (out Outcome, err error) 
 			a.noteCallerLeft(e.Clock)
 		}
 	}()
+	since := a.waitingSince
+	if since.IsZero() {
+		since = time.Now()
+	}
+	if out, ok := e.readBeside(ctx, a); ok {
+		a.call.Leave()
+		return out, nil
+	}
 	if out, ok := e.waitSoftly(ctx, a); ok {
 		return out, nil
 	}
 	if a.leader && a.waitingSince.IsZero() {
 		out, err = a.call.Wait(ctx)
 	} else {
-		left := a.Policy.LoadTimeout
-		if !a.waitingSince.IsZero() {
-			left -= time.Since(a.waitingSince)
-		}
-		t := time.NewTimer(left)
+		t := time.NewTimer(a.Policy.LoadTimeout - time.Since(since))
 		defer t.Stop()
 		out, err = a.call.WaitFor(ctx, t.C)
 	}

@@ -16,6 +16,9 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	defer leave()
 	counts := l.attempts[0].Policy.Counters
 	counts.Loads.Add(1)
+	if l.attempts[0].old != nil {
+		counts.Refreshes.Add(1)
+	}
 	before := e.failures.Last()
 	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
 	late := &lateReturn{engine: e, attempts: l.attempts}

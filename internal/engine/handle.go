@@ -47,6 +47,11 @@ func LoadOf(ctx context.Context) *Load {
 	return l
 }
 
+// outsideLoads returns ctx as that of a load which no other load waits for.
+func outsideLoads(ctx context.Context) context.Context {
+	return context.WithValue(ctx, loadKey{}, (*Load)(nil))
+}
+
 // parentOf is LoadOf for a context whose caller may have left. Such a context may panic, and then is in no load.
 func parentOf(ctx context.Context) (l *Load) {
 	defer func() { _ = recover() }()

@@ -159,6 +159,9 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	entry := e.Near.Stale(a.Key)
+	if a.tolerant {
+		entry, _ = e.Near.Old(a.Key)
+	}
 	if entry == nil || !a.sameOwner(entry) || !a.hasAllFields(entry.Value) || a.latestPhase(entry, e.Clock.Now()) < freshness.OnError {
 		return Outcome{}, false
 	}

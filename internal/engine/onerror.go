@@ -5,8 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // A policy may let a value be served for a while after its TTL where it cannot be loaded anew, or not soon enough. What then stands in for the
@@ -49,7 +51,7 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 	if !a.mayBeOld() || a.Policy.SoftTimeout <= 0 {
 		return Outcome{}, false
 	}
-	t := time.NewTimer(max(0, a.Policy.SoftTimeout-a.call.Age()))
+	t := time.NewTimer(max(0, min(a.Policy.SoftTimeout-a.call.Age(), a.Policy.LoadTimeout)))
 	defer t.Stop()
 	select {
 	case <-a.call.Settled():
@@ -65,7 +67,9 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 	}
 	out, ok := e.readOld(ctx, a, reasonSlow)
 	if ok {
-		a.Policy.Counters.SoftTimeouts.Add(1)
+		if out.Status == StatusStale {
+			a.Policy.Counters.SoftTimeouts.Add(1)
+		}
 		a.call.LeaveBehind()
 	}
 	return out, ok
@@ -83,15 +87,25 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 	if !ok && e.Store != nil {
 		out, ok = e.fetchOld(ctx, a, reason)
 	}
-	if ok {
+	if ok && out.Status == StatusStale { // otherwise there is a new value by now
 		a.Policy.Counters.StaleOnError.Add(1)
 	}
 	return out, ok
 }
 
+// oldInMemory looks into memory. A value whose changes Redis has stopped to push is no answer while Redis is available:
+//
+//  1. The connection breaks. Another process invalidates the key, and Redis confirms that.
+//  2. The connection is there again. A caller finds no value in Redis, and loads.
+//  3. The load fails. Memory still holds the value from before the invalidation.
+//
+// Redis is then asked: see fetchOld.
 func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
 	entry, phase := e.Near.Old(a.Key)
 	if entry == nil || phase > a.latestPhase(entry, e.Clock.Now()) || !a.sameOwner(entry) {
+		return Outcome{}, false
+	}
+	if e.Store != nil && !entry.Scope.Valid() && !e.unavailable(a) {
 		return Outcome{}, false
 	}
 	value, ok := e.inMemoryAs(a, entry)
@@ -106,16 +120,57 @@ func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
 	return out, true
 }
 
+// endOld ends the older value of a key whose loader has succeeded, and lets nothing be stored. Otherwise it would come back: at once in its phase
+// Stale, or in place of the next error. What is newer than the load stays.
+func (e *Engine) endOld(ctx context.Context, a *attempt) {
+	if a.Policy.Windows.Rest() == 0 {
+		return
+	}
+	if a.old == nil && a.rejected == (redisstore.Rejected{}) {
+		if there, _ := e.Near.Old(a.Key); there == nil {
+			return
+		}
+	}
+	switch {
+	case e.Store != nil && a.leased():
+		if e.discard(a) != nil {
+			e.removeOld(ctx, a)
+		}
+	case e.Store != nil && a.status == StatusFallback:
+		e.removeOld(ctx, a)
+	default: // in Redis there may be a value of a newer build
+		e.Near.Discard(a.Key, a.out.LoadedAt)
+	}
+}
+
 // errNoOld is the error of a flight of fetchOld that finds nothing.
 var errNoOld = errors.New("no older value")
 
-// fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load.
+// fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load. One that has joined a
+// read whose value may have been invalidated before reads once more: see joinedOutdated.
 func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
-	call, leads := e.flights.Join(flightKey{oldKey(a.Key), a.Type, a.Policy})
+	key, began := flightKey{oldKey(a.Key), a.Type, a.Policy}, e.tags.Events().All
+	call, leads := e.flights.Join(key)
+	out, err := e.waitForOld(ctx, a, call, leads)
+	if err == nil && !leads && out.late && out.tagEvents != began {
+		call, leads = e.flights.JoinNew(key)
+		out, err = e.waitForOld(ctx, a, call, leads)
+	}
+	if err != nil || a.tooOld(out, e.Clock.Now()) {
+		return Outcome{}, false
+	}
+	if out.old = nil; out.Status == StatusStale {
+		out.Reason = reason
+	}
+	return out, true
+}
+
+// waitForOld waits for the read of fetchOld, which begins it where it leads it.
+func (e *Engine) waitForOld(ctx context.Context, a *attempt, call *flight.Call[flightKey, Outcome], leads bool) (Outcome, error) {
 	if leads {
 		e.flights.Run(ctx, a.Policy.LoadTimeout, func(ctx context.Context) {
 			b := newAttempt(a.Request)
-			b.call, b.tolerant, b.storable, b.tagEvents = call, true, false, e.tags.Events()
+			b.call, b.tolerant, b.storable, b.tagEvents, b.Limits = call, true, false, e.tags.Events(), nil
 			out, ok := e.peekStore(ctx, b)
 			call.Forget()
 			if !ok {
@@ -125,12 +180,7 @@ func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outco
 			call.Resolve(out, nil)
 		}, call)
 	}
-	out, err := call.Wait(ctx)
-	if err != nil || a.tooOld(out, e.Clock.Now()) {
-		return Outcome{}, false
-	}
-	out.Status, out.Reason, out.old = StatusStale, reason, nil
-	return out, true
+	return call.Wait(ctx)
 }
 
 // oldKey is the flight key of such a read. No key of a policy looks like it, so no other caller joins.

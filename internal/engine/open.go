@@ -94,10 +94,14 @@ func (e *Engine) unusable(a *attempt, h *wire.Header) error {
 	return nil
 }
 
-// lastPhase is the last phase in which a value in Redis is an answer.
+// lastPhase is the last phase in which a value in Redis is an answer. To a load in the background that is to replace a value which only memory
+// has, an older one in Redis is none.
 func (a *attempt) lastPhase() freshness.Phase {
-	if a.tolerant {
+	switch {
+	case a.tolerant:
 		return freshness.OnError
+	case a.old != nil:
+		return freshness.Ageing
 	}
 	return freshness.Stale
 }
@@ -189,7 +193,7 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 		a.reason = errExpired.Error()
 		return Outcome{}, false
 	}
-	out, end := e.onThisClock(a, &v.header)
+	out, end, within := e.onThisClock(a, &v.header)
 	for _, t := range carried.Tags {
 		if !a.has(t.Tag) { // the value names it, its policy does not: see joinedOutdated
 			out.late, out.tagEvents = true, a.tagEvents.All
@@ -207,8 +211,8 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	}
 	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil}
 	if plan := a.planOf(&out, v.header.LoadDuration, v.header.Nonce); plan != nil {
-		plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil, end))
-		plan.DeadUntil = max(plan.StaleUntil, min(plan.DeadUntil, end))
+		plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil-within, end))
+		plan.DeadUntil = max(plan.StaleUntil, min(plan.DeadUntil-within, end))
 		withPlan(entry, plan)
 	}
 	e.keepRead(a, entry, carried)
@@ -221,16 +225,16 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	return out, true
 }
 
-// onThisClock begins the outcome of a value in Redis: with its times on the cache's clock. end is the end of its life, on the early side of what
-// is known of the server's clock.
-func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end int64) {
+// onThisClock begins the outcome of a value in Redis: with its times on the cache's clock, which are off by within at most. end is the end of its
+// life, on the early side of that.
+func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end, within int64) {
 	now, within, _ := e.Store.Now(a.Key)
 	now = max(now, h.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
 	local := e.Clock.Now()
 	at := func(t int64) int64 { return local + (t-now)*int64(time.Microsecond) }
 	return Outcome{
 		Status: StatusHit, Tier: TierRedis, Reason: "fresh", LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
-	}, at(h.DeadUntil - within)
+	}, at(h.DeadUntil - within), within * int64(time.Microsecond)
 }
 
 // undecodable counts and logs a value in Redis that cannot be used.

@@ -26,6 +26,7 @@ func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, ok bool) {
 	if !ok {
 		// A value that was just loaded may not be stored yet.
 		out, ok = e.flights.Peek(a.flightKey())
+		ok = ok && e.Clock.Before(out.FreshUntil) // the load may have taken longer than its TTL
 		out.Status, out.Tier = StatusHit, TierMemory
 	}
 	if !ok && e.Store != nil && e.Calls.Enter() {

@@ -20,7 +20,7 @@ const (
 )
 
 // refreshBehind loads values anew behind the backs of the callers of due, who have got the cached ones. It returns at once. A key that is being
-// loaded already is left out.
+// loaded already is left out. A loader that is such a caller does not wait for it, so it is not made inside that loader's load.
 func (e *Engine) refreshBehind(ctx context.Context, due []*attempt, load LoadFunc) {
 	var leading []*attempt
 	var calls []*flight.Call[flightKey, Outcome]
@@ -38,7 +38,7 @@ func (e *Engine) refreshBehind(ctx context.Context, due []*attempt, load LoadFun
 		leading, calls = append(leading, a), append(calls, call)
 	}
 	if len(leading) > 0 {
-		e.flights.Run(ctx, timeout, func(ctx context.Context) { e.refresh(ctx, leading, load) }, calls...)
+		e.flights.Run(outsideLoads(ctx), timeout, func(ctx context.Context) { e.refresh(ctx, leading, load) }, calls...)
 	}
 }
 
@@ -108,26 +108,31 @@ func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc
 	} else {
 		mine = e.askToRefresh(ctx, m, pending, giveUp)
 	}
-	for _, a := range mine {
-		a.Policy.Counters.Refreshes.Add(1)
-	}
+	defer func() { e.refreshed(ctx, mine) }() // also where the loader ends the goroutine
 	e.loadAndShare(ctx, m, mine, load, func(context.Context, []*attempt) (func(), bool) { return leave, true })
-	cause := context.Cause(ctx)
-	for _, a := range mine {
+}
+
+// refreshed looks at the results of a load in the background. Like Loads, RefreshErrors counts calls of the loader.
+func (e *Engine) refreshed(ctx context.Context, attempts []*attempt) {
+	cause, counted := context.Cause(ctx), false
+	for _, a := range attempts {
 		switch {
 		case a.Err == nil || a.NotFound:
 		case cause != nil && !errors.Is(cause, flight.ErrTimeout): // a load with callers has taken its place, or the cache is closed
 			a.Policy.Counters.RefreshesSkipped.Add(1)
 			e.retryIn(a.Key, a.old, retryNoPlace)
 		default:
+			if !counted {
+				attempts[0].Policy.Counters.RefreshErrors.Add(1)
+				counted = true
+			}
 			e.refreshFailed(a)
 		}
 	}
 }
 
-// refreshFailed counts and logs a load in the background that failed: no caller sees its error.
+// refreshFailed logs a load in the background that failed: no caller sees its error.
 func (e *Engine) refreshFailed(a *attempt) {
-	a.Policy.Counters.RefreshErrors.Add(1)
 	if a.Policy.refreshLog.Allow(e.Clock.Now()) {
 		e.opts.Logger.Warn("aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
 			"error", cut(causes.Text(a.Err), longestPanic))

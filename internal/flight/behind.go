@@ -15,7 +15,16 @@ func (g *Group[K, V]) Lead(key K) (call *Call[K, V], ok bool) {
 	}
 	call, ok = g.join(key)
 	call.waiters--
+	call.behind = true
 	return call, ok
+}
+
+// Optional reports whether the load may have begun although there is a value that most callers are content with: in the background, or by
+// JoinFresh.
+func (c *Call[K, V]) Optional() bool {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	return c.behind || c.grade > 0
 }
 
 // LeaveBehind ends the part of a caller that has got an older value. The load goes on as if the caller still waited: callers that come later get

@@ -110,3 +110,30 @@ func TestALoadIsGivenUpOnlyWhileNobodyWaitsForIt(t *testing.T) {
 		require.True(t, lead)
 	})
 }
+
+// Hazard 31: the last callers leave with an older value.
+func TestALoadGoesOnWhoseCallersHaveAnOlderValue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var g Group[string, int]
+		call, _ := g.Join("k")
+		second, _ := g.Join("k")
+		end := make(chan struct{})
+		g.Run(t.Context(), time.Hour, func(ctx context.Context) {
+			<-end
+			call.Resolve(1, ctx.Err())
+		}, call)
+		call.LeaveBehind()
+		second.LeaveBehind()
+		synctest.Wait()
+		late, lead := g.Join("k")
+		require.False(t, lead, "it may be joined")
+		late.Leave()
+		last, lead := g.Join("k")
+		require.False(t, lead, "it goes on after that")
+		close(end)
+		v, err := last.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+	})
+}

@@ -28,6 +28,7 @@ type Call[K comparable, V any] struct {
 type afterwards struct {
 	linger time.Duration // see Linger; guarded by group.mu
 	wanted bool          // see LeaveBehind; guarded by group.mu
+	behind bool          // Lead has led it
 }
 
 // JoinWhile lets later callers join the call only while joinable reports true. joinable runs under the group's lock at every Join

