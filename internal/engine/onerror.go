@@ -79,9 +79,10 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 	if !a.mayBeOld() {
 		return Outcome{}, false
 	}
-	out, ok := e.oldInMemory(a, reason)
+	b := a.asCalled()
+	out, ok := e.oldInMemory(b, reason)
 	if !ok && e.Store != nil {
-		out, ok = e.fetchOld(ctx, a, reason)
+		out, ok = e.fetchOld(ctx, b, reason)
 	}
 	if ok {
 		a.Policy.Counters.StaleOnError.Add(1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -303,4 +304,37 @@ func TestAnOutageOfRedisIsNoWaveOfLoads(t *testing.T) {
 	require.GreaterOrEqual(t, loads.Load(), int64(2))
 	require.LessOrEqual(t, loads.Load(), int64(7))
 	require.EqualValues(t, loads.Load(), c.Metrics().Labels["items"].Refreshes)
+}
+
+// The loads end at the moment at which their callers leave with the older value, and name tags: what the callers look for is their own request,
+// which the load does not change. This is for the race detector.
+func TestALoadThatEndsAtTheSoftTimeoutLeavesItsCallersRequestAlone(t *testing.T) {
+	t.Parallel()
+	const soft, keys = 20 * time.Millisecond, 500
+	server := redistest.Start(t)
+	p := brief(func(p *aside.Policy) { p.StaleIfError, p.SoftTimeout = time.Hour, soft })
+	writer := asidetest.Connected(t, asidetest.At(server.Addr()))
+	for i := range keys {
+		_, err := aside.GetOrLoad(t.Context(), writer, p.Key(i), asidetest.Value("old"))
+		require.NoError(t, err)
+	}
+	pastTTL(t, writer, p.Key(keys-1))
+	for range 2 {
+		reader := asidetest.Connected(t, asidetest.At(server.Addr())) // that has nothing in memory
+		var callers sync.WaitGroup
+		for i := range keys {
+			callers.Go(func() {
+				r, err := aside.Lookup(t.Context(), reader, p.Key(i), func(ctx context.Context) (string, error) {
+					aside.CurrentLoad(ctx).Tag("late")
+					time.Sleep(soft - time.Duration(i%10)*300*time.Microsecond)
+					return "new", nil
+				})
+				if err != nil || r.Value == "" {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		}
+		callers.Wait()
+		pastTTL(t, writer, p.Key(keys-1))
+	}
 }
