@@ -190,7 +190,7 @@ func TestAnInvalidationBeatsARefreshInEachPlace(t *testing.T) {
 							require.Contains(t, allowed, v)
 						}
 					}
-					require.EqualValues(t, 1, w.Metrics().Labels["items"].Refreshes+w.Metrics().Labels["items"].RefreshesSkipped, "the load in the background was there")
+					require.Positive(t, w.Metrics().Labels["items"].Refreshes+w.Metrics().Labels["items"].RefreshesSkipped, "the load in the background was there")
 				})
 			}
 		}
@@ -273,9 +273,10 @@ func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
 	key := p.Key("a")
 	asidetest.InMemory(t, c, key, asidetest.Value("old"))
 	pastTTL(t, c, key)
-	stuck := make(chan struct{})
+	began, stuck := make(chan struct{}), make(chan struct{})
 	defer close(stuck)
-	requireStale(t, c, key, "old", func(context.Context) (string, error) { <-stuck; return "", nil })
+	requireStale(t, c, key, "old", func(context.Context) (string, error) { close(began); <-stuck; return "", nil })
+	<-began // with the lease
 	asidetest.Eventually(t, "another process loads it", func() bool {
 		v, err := aside.GetOrLoad(t.Context(), other, key, asidetest.Value("new"))
 		require.NoError(t, err)
