@@ -142,9 +142,9 @@ func (a *attempt) tooOld(out Outcome, now int64) bool {
 	return a.Limits != nil && out.Status == StatusStale && now >= out.FreshUntil+int64(a.Limits.MaxStale)
 }
 
-// latestPhase is the last phase in which a may have an entry.
-func (a *attempt) latestPhase(entry *near.Entry, now int64) freshness.Phase {
-	if a.Limits != nil && now >= entry.Times().FreshUntil+int64(a.Limits.MaxStale) {
+// latestPhase is the last phase in which r may have an entry.
+func (r *Request) latestPhase(entry *near.Entry, now int64) freshness.Phase {
+	if r.Limits != nil && now >= entry.Times().FreshUntil+int64(r.Limits.MaxStale) {
 		return freshness.Ageing
 	}
 	return freshness.OnError
