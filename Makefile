@@ -8,16 +8,17 @@ RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoC
 SOAK      = 10m
 FLOOD     = 10m
 SCHEDULES = 100
+FRESHNESS = 60s
 SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 2 ]; then echo $$n; else echo 2; fi)# tests at once
 
 # What make test leaves to make long: each keeps the processors busy, or waits, for more than ten seconds.
-LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught
+LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught|TestAnExpiryIsOneLoad
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency mutants lint fuzz bench gateway report cover tools
+.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency freshness mutants lint fuzz bench gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +56,10 @@ flood: tools ## one admin key sends orders at the rate limit for FLOOD (10m), wi
 consistency: tools ## check histories of processes under SCHEDULES (100) schedules of faults, on one Redis and on a cluster
 	go run ./internal/checker -topology single -schedules $(SCHEDULES) -out histories
 	go run ./internal/checker -topology cluster -schedules $(SCHEDULES) -out histories
+
+freshness: tools ## show what Stale and RefreshAhead do at each expiry: 8 processes for FRESHNESS (60s) a strategy, the same with processes killed, and a model
+	go run ./bench/freshness -for $(FRESHNESS)
+	go run ./bench/freshness -for $(FRESHNESS) -kill -model 0
 
 mutants: tools ## take each guard out of the code, one at a time, and show the test that then fails
 	go run ./internal/mutants -j 2

@@ -388,8 +388,10 @@ func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error)
 		r.Value = *v
 		return r, nil
 	}
-	if err := engine.Copy(out.Value, &r.Value); err != nil {
+	var v T // of its own, so that a value that is not copied allocates nothing
+	if err := engine.Copy(out.Value, &v); err != nil {
 		return r, &Error{Code: CodeInvalidArgument, Message: "the value cannot be decoded into this type", Err: concealed(err)}
 	}
+	r.Value = v
 	return r, nil
 }

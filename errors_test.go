@@ -153,7 +153,7 @@ func TestALoadThatOutlivesItsTimeBecomesAnError(t *testing.T) {
 					require.Equal(t, 3*time.Second, time.Since(began), call)
 					require.Equal(t, "slow:7", e.Key, call)
 					require.Contains(t, e.Error(), "LoadTimeout", call)
-					time.Sleep(time.Minute) // the late one returns: of a key no more than two are left running
+					time.Sleep(time.Minute)                          // the late one returns: of a key no more than two are left running
 					_, err := c.Invalidate(t.Context(), slow.Key(7)) // what it may have stored
 					require.NoError(t, err)
 				}

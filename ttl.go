@@ -49,8 +49,8 @@ type Policy struct {
 	DegradedTTL time.Duration
 
 	// Stale is for how long after its TTL a value is served while one caller, in all processes, has it loaded anew in the background. Nothing
-	// is refreshed that nobody asks for. If the process that loads is killed, others try after Options.LeaseTTL. So that nobody waits even then,
-	// let Stale be longer than that and a load together. Default: Options.Stale. Negative: off.
+	// is refreshed that nobody asks for. If the process that loads is killed, others try after Options.LeaseTTL, each about once in a second. So
+	// that nobody waits even then, let Stale be longer than LeaseTTL, a load and 1.5 s together. Default: Options.Stale. Negative: off.
 	Stale time.Duration
 
 	// StaleIfError is for how long after its TTL a value is served if it cannot be loaded anew, or not within SoftTimeout. Redis and memory

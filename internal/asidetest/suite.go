@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/gatewayz/aside/internal/fleet"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -25,6 +26,7 @@ func Main(m *testing.M) {
 		"servant":  servantProcess,
 		"plain":    plainProcess,
 		"brief":    briefProcess,
+		"fleet":    fleet.Member,
 		"herd":     herdProcess,
 		"stranger": strangerProcess,
 	})

@@ -24,10 +24,11 @@ func short(o options) options {
 	return o
 }
 
-// The short form of what `go run ./internal/checker` does at length.
+// The short form of what `go run ./internal/checker` does at length. Two of these schedules have windows, and the third has keys that are changed by one
+// process each.
 func TestProcessesUnderFaultsReadWhatTheyMay(t *testing.T) {
 	var out bytes.Buffer
-	ok := repeat(&out, short(options{schedules: fewSchedules, seed: 21, out: t.TempDir()}))
+	ok := repeat(&out, short(options{schedules: fewSchedules, seed: 29, out: t.TempDir()}))
 	t.Log(out.String())
 	require.True(t, ok)
 }

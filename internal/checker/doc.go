@@ -47,10 +47,16 @@
 // healed, and each worker reads each key through each door until it has the last version: where that is too late, the rule below
 // says so.
 //
+// Half of the schedules, those with an odd seed, have windows: TTLs of 50 to 500 ms, RefreshAhead, Stale and StaleIfError of up to 2 s together and a
+// SoftTimeout, for all policies. Values are loaded anew in the background then, before their TTL ends and after it, and one load in 25 fails, so
+// that older values stand in. In the other half TTLs are long: what an invalidation has missed is not mended by the next load.
+//
 // Every operation is noted with when it was called and when it returned, on CLOCK_MONOTONIC, which all processes of a host share.
 // What a killed process had not sent by then is not judged. A run of several schedules also fails where an interleaving that
 // it is about has never occurred: a refused fill, an invalidation that was not confirmed at once, a gap, each door, a call that ended at
-// its deadline, a large batch. Faults are counted with what shows that they had an effect (errors that the server has counted, packets
+// its deadline, a large batch, a load in the background; and with several schedules that have windows, one that was left to another process, one
+// that failed, a value that stood in for a failed load, and loads in the background that an invalidation overtook, before they read the source and after
+// it. A loader tells whether it runs in the background by its context: the call that it is of has got its value already. Faults are counted with what shows that they had an effect (errors that the server has counted, packets
 // that were cut, leases that were there, answers that were kept back): one that had none is named, and a run in which one was tried several times and never had any fails.
 //
 // # The rule
@@ -73,6 +79,9 @@
 //     and Redis answering, and for those near another one. Near is from its beginning to 3 s after its end, and so is what a process
 //     itself calls an outage (Cache.Health). A delta above 3 s is a violation, and near a fault that is not gentle, one above 3 s and
 //     DegradedTTL: those are the bounds that the cache declares. Where Redis answers, DegradedTTL is no excuse.
+//
+// Nothing in this is about windows. That a value may be served past its TTL, or in place of one that cannot be loaded, excuses nothing: an
+// invalidation ends each window of what was loaded before.
 //
 // What is not promised is left out, and counted:
 //

@@ -17,6 +17,7 @@ type tape struct {
 	records []byte
 	sent    int64            // when records were sent last
 	ctx     context.Context  // of the reads, for now
+	failed  bool             // whether the last read failed as the source did
 	again   keySet           // what is to be changed once more
 	hoard   [keyCount]uint32 // what a broken worker has seen once, plus one
 	loads   [keyCount]func(context.Context) (value, error)
@@ -130,7 +131,7 @@ func (w *worker) rest(d time.Duration) bool {
 // sees reports whether a door gives a version.
 func (t *tape) sees(d door, key int, version uint32) bool {
 	got, ok := t.read(d, key)
-	return !ok || got == version
+	return got == version || !ok && !t.failed
 }
 
 // read takes a door to a key, and records what it gives: of a door to many, for some of the group's keys.
@@ -138,7 +139,8 @@ func (t *tape) read(d door, key int) (version uint32, ok bool) {
 	if d == doorMany || d == doorLoaderMany || d == doorStrongMany {
 		return t.readMany(d, key)
 	}
-	w, ctx, g := t.w, t.ctx, key/groupSize
+	w, g := t.w, key/groupSize
+	ctx, caller := t.calling()
 	r := read{key: uint8(key), door: d, call: now()}
 	var v value
 	var err error
@@ -166,13 +168,20 @@ func (t *tape) read(d door, key int) (version uint32, ok bool) {
 		}
 	}
 	r.ret = now()
+	if err == nil {
+		caller.answered.Store(r.ret)
+	}
 	return t.note(r, v, err)
 }
 
 // note records a read, and complains of what must not be: an error, or another key's value.
 func (t *tape) note(r read, v value, err error) (version uint32, ok bool) {
 	key := int(r.key)
+	t.failed = err != nil && t.w.Windows != nil && errors.Is(err, errSource)
 	switch {
+	case t.failed:
+		t.w.failed.Add(1)
+		return 0, false
 	case err != nil && t.ctx.Err() != nil && errors.Is(err, t.ctx.Err()):
 		t.w.left.Add(1)
 		return 0, false
@@ -198,7 +207,8 @@ func (t *tape) note(r read, v value, err error) (version uint32, ok bool) {
 
 // readMany reads some keys of the group together, the one that was asked for among them.
 func (t *tape) readMany(d door, key int) (version uint32, ok bool) {
-	w, ctx, g := t.w, t.ctx, key/groupSize
+	w, g := t.w, key/groupSize
+	ctx, caller := t.calling()
 	keys := one(key)
 	for range 1 + t.random.IntN(3) {
 		keys |= one(g*groupSize + t.random.IntN(groupSize))
@@ -228,13 +238,29 @@ func (t *tape) readMany(d door, key int) (version uint32, ok bool) {
 		values, err = w.loaders[g].GetMany(ctx, ids, t.tags[g]...)
 	}
 	ret := now()
+	if err == nil {
+		caller.answered.Store(ret)
+	}
 	keys.each(func(k int) {
-		got, noted := t.note(read{key: uint8(k), door: d, call: call, ret: ret}, values[idOf(k)], err)
+		v, err := ofBatch(values, err, idOf(k))
+		got, noted := t.note(read{key: uint8(k), door: d, call: call, ret: ret}, v, err)
 		if k == key {
 			version, ok = got, noted
 		}
 	})
 	return version, ok
+}
+
+// ofBatch is what a batch comes to for one id.
+func ofBatch(values map[string]value, err error, id string) (value, error) {
+	v, ok := values[id]
+	if ok {
+		return v, nil
+	}
+	if batch := (*aside.BatchError[string])(nil); errors.As(err, &batch) && batch.Errors[id] != nil {
+		return v, batch.Errors[id]
+	}
+	return v, err
 }
 
 // flush sends the records to the judge.
@@ -319,7 +345,7 @@ func (t *tape) write() {
 		category := categories[t.random.IntN(len(categories))]
 		i.door, i.keys = doorCategory, inCategory(category)
 		invalidate = func() (aside.Receipt, error) { return w.cache.InvalidateCategory(ctx, category) }
-	case n < 990:
+	case n < 980:
 		text := patterns[t.random.IntN(len(patterns))]
 		i.door, i.keys = doorPattern, matching(text)
 		invalidate = func() (aside.Receipt, error) {

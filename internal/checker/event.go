@@ -83,13 +83,14 @@ type invalidation struct {
 // here is when it is complete in its own process.
 func (i *invalidation) here() int64 { return max(i.ret, i.restored) }
 
-// What a worker sends is a sequence of records of one size: reads, invalidations, and confirmations of those that were not
-// confirmed when they returned.
+// What a worker sends is a sequence of records of one size: reads, invalidations, confirmations of those that were not
+// confirmed when they returned, what Health has said, and loads in the background.
 const (
 	recordRead = iota
 	recordInvalidation
 	recordConfirmation
 	recordHealth
+	recordRefresh
 	recordSize = 40
 )
 
@@ -129,6 +130,14 @@ func appendHealth(b []byte, inUse bool, since int64) []byte {
 	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(since))
 	return append(b, make([]byte, 24)...)
+}
+
+func appendRefresh(b []byte, r *refresh) []byte {
+	b = append(b, recordRefresh, r.key, 0, 0, 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.asked))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.read))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.done))
+	return append(b, make([]byte, 8)...)
 }
 
 // forGood is when an outage ends whose end nobody has told of.
@@ -171,6 +180,8 @@ func (h *history) addRecords(proc uint16, b []byte) error {
 			} else if !inUse {
 				h.outages[proc] = append(list, stoppage{int64(word(1)), forGood})
 			}
+		case recordRefresh:
+			h.refreshes = append(h.refreshes, refresh{asked: int64(word(1)), read: int64(word(2)), done: int64(word(3)), key: b[1], proc: proc})
 		default:
 			return fmt.Errorf("process %d has sent a record of kind %d", proc, b[0])
 		}

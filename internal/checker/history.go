@@ -19,6 +19,7 @@ type history struct {
 	faults        []fault
 	processes     []process
 	outages       map[uint16][]stoppage // when a process has said that Redis was not in use
+	refreshes     []refresh             // counted, and not judged: they are not saved
 
 	excused     int             // invalidations that a failover may have lost: see excuse
 	restored    int             // invalidations that were undone with their server: likewise
@@ -38,6 +39,7 @@ type scheduleInfo struct {
 	DegradedTTL time.Duration `json:"degradedTTL"`
 	Persistent  bool          `json:"persistent"` // whether a restarted server had what it was told before
 	Apart       bool          `json:"apart"`      // see workerConfig
+	Windows     *windows      `json:"windows,omitempty"`
 }
 
 // A fault is something that was done to servers, to the way there, or to a process.

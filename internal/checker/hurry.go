@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -150,14 +151,19 @@ func (w *worker) largeBatch(t *tape) {
 	defer close(over)
 	keys.each(func(k int) { w.alone(k, over) })
 	policy := &groups[g].policy
+	ctx, caller := t.calling()
 	call := now()
-	values, err := aside.GetOrLoadMany(t.ctx, w.cache, ids, func(id string) aside.Key { return policy.Key(id) },
+	values, err := aside.GetOrLoadMany(ctx, w.cache, ids, func(id string) aside.Key { return policy.Key(id) },
 		func(ctx context.Context, ids []string) (map[string]value, error) {
 			return w.loadMany(ctx, &groups[g], ids)
 		}, opts...)
 	ret := now()
+	if err == nil {
+		caller.answered.Store(ret)
+	}
 	keys.each(func(k int) {
-		if v, ok := values[idOf(k)]; ok || err != nil { // one that another one has taken the place of is not in it
+		if slices.Contains(ids, idOf(k)) { // another one may have taken its place
+			v, err := ofBatch(values, err, idOf(k))
 			t.note(read{key: uint8(k), door: d, call: call, ret: ret}, v, err)
 		}
 	})

@@ -90,7 +90,7 @@ func once(w io.Writer, o options, sum *total) (ok bool) {
 	var counted tally
 	var failed error
 	start := time.Now()
-	if err := during(func(t testing.TB) { h, counted, failed = perform(t, p) }); err != nil && failed == nil {
+	if err := redistest.During(func(t testing.TB) { h, counted, failed = perform(t, p) }); err != nil && failed == nil {
 		failed = err
 	}
 	ran := time.Since(start)
@@ -137,6 +137,10 @@ func summaryOf(h *history, counted tally, v *verdict) string {
 	}
 	if counted.Batches > 0 {
 		text += fmt.Sprintf(", %d large batches, %d calls in a hurry, %d ended at their deadline", counted.Batches, counted.Hasty, counted.Left)
+	}
+	if w := h.Windows; w != nil {
+		text += fmt.Sprintf(", TTL %v, Stale %v, StaleIfError %v, %d refreshes, %d of them overtaken", w.TTL.Round(time.Millisecond), w.Stale.Round(time.Millisecond),
+			w.StaleIfError.Round(time.Millisecond), counted.Refreshes, counted.overtaken[beforeSource]+counted.overtaken[afterSource])
 	}
 	if h.Apart {
 		text += ", keys changed by one process each"

@@ -15,6 +15,13 @@ type tally struct {
 	// What workers count.
 	Loads, FillsRejected, MemoryHits, RedisHits, StaleHits, Fallbacks, TrackingLost, InvalidationMessages uint64
 
+	// Likewise, in schedules with windows.
+	Refreshes, RefreshesSkipped, RefreshErrors, StaleOnError, SoftTimeouts uint64
+	Failed                                                                 uint64 // calls that failed as the source did
+
+	windowed                      uint64 // schedules with windows
+	behind                        uint64 // loads in the background, as loaders see them
+	overtaken                     [places]uint64
 	Hasty, Left                   uint64 // calls with a deadline of some milliseconds; calls that ended at their deadline
 	Batches, Ids                  uint64 // batches of more than a thousand ids, and those
 	Pauses                        uint64 // in a codec, between the reply and what becomes of it
@@ -60,6 +67,17 @@ func (a *tally) add(b tally) {
 	for name, n := range b.unseen {
 		a.unseen[name] += n
 	}
+	a.Refreshes += b.Refreshes
+	a.RefreshesSkipped += b.RefreshesSkipped
+	a.RefreshErrors += b.RefreshErrors
+	a.StaleOnError += b.StaleOnError
+	a.SoftTimeouts += b.SoftTimeouts
+	a.Failed += b.Failed
+	a.windowed += b.windowed
+	a.behind += b.behind
+	for i := range a.overtaken {
+		a.overtaken[i] += b.overtaken[i]
+	}
 	a.Hasty += b.Hasty
 	a.Left += b.Left
 	a.Batches += b.Batches
@@ -74,6 +92,10 @@ func countHistory(h *history) tally {
 	sum := tally{
 		reads: uint64(len(h.reads)), invalidations: uint64(len(h.invalidations)), unconfirmed: uint64(h.unconfirmed),
 		lost: uint64(h.lost()), exempt: uint64(h.uncovered().count()), processes: uint64(len(h.processes)), faults: map[string]uint64{}, unseen: map[string]uint64{}, restored: uint64(h.restored),
+		behind: uint64(len(h.refreshes)), overtaken: h.overtaken(),
+	}
+	if h.Windows != nil {
+		sum.windowed = 1
 	}
 	for _, u := range h.updates {
 		sum.updates += uint64(len(u))
@@ -100,9 +122,17 @@ func (a *tally) missing() (list []string) {
 		"rejected fills": a.FillsRejected, "loads": a.Loads, "hits in memory": a.MemoryHits, "hits in Redis": a.RedisHits,
 		"fallbacks": a.Fallbacks, "tracking lost": a.TrackingLost, "invalidation messages": a.InvalidationMessages, "unconfirmed invalidations": a.unconfirmed,
 		"calls in a hurry": a.Hasty, "calls that ended at their deadline": a.Left, "batches of more than a thousand": a.Batches,
-		"pauses in a codec": a.Pauses,
+		"pauses in a codec": a.Pauses, "refreshes": min(a.Refreshes, a.behind), "stale hits": a.StaleHits, "calls that failed as the source did": a.Failed,
 	} {
 		if n == 0 {
+			list = append(list, name)
+		}
+	}
+	for name, n := range map[string]uint64{
+		"refreshes left to others": a.RefreshesSkipped, "failed refreshes": a.RefreshErrors, "stale hits in place of a failed load": a.StaleOnError,
+		placeNames[beforeSource]: a.overtaken[beforeSource], placeNames[afterSource]: a.overtaken[afterSource],
+	} {
+		if n == 0 && a.windowed >= fewSchedules {
 			list = append(list, name)
 		}
 	}
@@ -132,6 +162,9 @@ func (a *tally) print(w io.Writer) {
 	fmt.Fprintf(w, "doors: %s\n", strings.Join(doors, ", "))
 	fmt.Fprintf(w, "calls in a hurry %d, calls that ended at their deadline %d, batches of more than a thousand %d with %d ids, pauses in a codec %d\n",
 		a.Hasty, a.Left, a.Batches, a.Ids, a.Pauses)
+	fmt.Fprintf(w, "windows, in %d schedules: refreshes %d, left to others %d, failed %d; %s %d, %s %d; stale hits in place of a failed load %d, of a slow one %d; calls that failed as the source did %d\n",
+		a.windowed, a.Refreshes, a.RefreshesSkipped, a.RefreshErrors, placeNames[beforeSource], a.overtaken[beforeSource], placeNames[afterSource], a.overtaken[afterSource],
+		a.StaleOnError-a.SoftTimeouts, a.SoftTimeouts, a.Failed)
 	fmt.Fprintf(w, "faults: %s\n", countsOf(a.faults))
 	if len(a.unseen) > 0 {
 		fmt.Fprintf(w, "of these, without an effect that was seen: %s\n", countsOf(a.unseen))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -57,11 +56,12 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 		info.DegradedTTL = 5*time.Second + time.Duration(random.Int64N(int64(2*time.Second)))
 	}
 	info.Apart = random.IntN(2) == 0
+	info.Windows = windowsOf(p.seed)
 	connections := 1 << (2 * random.IntN(2))
 	r := &run{plan: p, t: t, judge: newJudge(t, info), topology: make(t, info.Persistent)}
 	r.config = workerConfig{
 		Seed: p.seed, Single: r.topology.single(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
-		Apart: info.Apart, User: r.topology.login(), Connections: connections,
+		Apart: info.Apart, Windows: info.Windows, User: r.topology.login(), Connections: connections,
 	}
 	r.config.Connected = true
 	for role := range roles {
@@ -295,68 +295,4 @@ func (r *run) sum() tally {
 		sum.add(t)
 	}
 	return sum
-}
-
-// A harness is what redistest needs where there is no test.
-type harness struct {
-	testing.TB
-	mu       sync.Mutex
-	cleanups []func()
-	errs     []string
-}
-
-// A failed harness panics with it.
-type harnessFailure string
-
-func (*harness) Helper() {}
-
-func (h *harness) Cleanup(f func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.cleanups = append(h.cleanups, f)
-}
-
-func (h *harness) Errorf(format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.errs = append(h.errs, fmt.Sprintf(format, args...))
-}
-
-func (h *harness) Fatal(args ...any) { panic(harnessFailure(fmt.Sprint(args...))) }
-func (h *harness) Fatalf(format string, args ...any) {
-	panic(harnessFailure(fmt.Sprintf(format, args...)))
-}
-func (h *harness) Skip(args ...any) { h.Fatal(args...) }
-
-func (h *harness) TempDir() string {
-	dir, err := os.MkdirTemp("", "checker")
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
-// during runs do with a harness, and returns what has failed in it.
-func during(do func(t testing.TB)) (err error) {
-	h := new(harness)
-	defer func() {
-		if p := recover(); p != nil {
-			failure, ok := p.(harnessFailure)
-			if !ok {
-				panic(p)
-			}
-			err = fmt.Errorf("%s", failure)
-		}
-		for len(h.cleanups) > 0 {
-			last := h.cleanups[len(h.cleanups)-1]
-			h.cleanups = h.cleanups[:len(h.cleanups)-1]
-			last()
-		}
-		if err == nil && len(h.errs) > 0 {
-			err = fmt.Errorf("%s", h.errs[0])
-		}
-	}()
-	do(h)
-	return nil
 }

@@ -37,6 +37,7 @@ type workerConfig struct {
 	Connections int               // to each server
 	Apart       bool              // each key is changed by one process only, by itself and seldom; and half of them are read only through doors that join loads
 	DegradedTTL time.Duration     //
+	Windows     *windows          // of all policies; nil for none
 	Readers     int               // goroutines
 	Writers     int               //
 	Connected   bool              // whether it begins when Redis is in use, and not before
@@ -60,6 +61,7 @@ type worker struct {
 
 	left         atomic.Uint64 // calls that ended at their deadline
 	hasty        atomic.Uint64 // calls with a short one
+	failed       atomic.Uint64 // calls that failed as the source did
 	batches, ids atomic.Uint64 // large ones
 	passing      chan *tape    // of those who come by: see visits
 	looking      atomic.Bool   // nothing changes just now, and all keys are to be read
@@ -94,9 +96,14 @@ func workerProcess() {
 			return d.DialContext(ctx, "tcp", cmp.Or(w.Detours[addr], addr))
 		}
 	}
+	if w.Windows != nil {
+		for i := range groups {
+			w.Windows.open(&groups[i].policy)
+		}
+	}
 	w.cache, err = aside.New(aside.Options{
 		Redis:       redis,
-		Policies:    []aside.Policy{items, things, large},
+		Policies:    policies(),
 		DegradedTTL: w.DegradedTTL,
 		OpTimeout:   250 * time.Millisecond, // all workers share a few processors: one that waits for its turn is not a fault
 		LoadTimeout: 25 * time.Second,       // no load takes nearly that long
@@ -265,17 +272,29 @@ func (w *worker) loadMany(ctx context.Context, g *group, ids []string) (map[stri
 // grow old.
 func (w *worker) loadKeys(ctx context.Context, g *group, keys keySet) (map[int]value, error) {
 	pause(10)
+	read := now()
 	versions, err := w.source.ask(askRead, keys)
 	if err != nil {
 		return nil, err
 	}
 	pause(4)
+	if w.fails() {
+		return nil, errSource
+	}
 	aside.CurrentLoad(ctx).Tag(g.late...)
 	values := make(map[int]value, len(versions))
 	keys.each(func(k int) {
 		values[k] = value{Key: k, Version: versions[0], Padding: padding[:g.padding]}
 		versions = versions[1:]
 	})
+	if asked, ok := w.behind(ctx); ok {
+		done := now()
+		var records []byte
+		keys.each(func(k int) {
+			records = appendRefresh(records, &refresh{asked: asked, read: read, done: done, key: uint8(k)})
+		})
+		w.session.send(frameRecords, records)
+	}
 	return values, nil
 }
 
@@ -321,7 +340,7 @@ func (w *worker) metrics() {
 	m := w.cache.Metrics()
 	sum := tally{
 		TrackingLost: m.TrackingLost, InvalidationMessages: m.InvalidationMessages, Hasty: w.hasty.Load(), Left: w.left.Load(), Batches: w.batches.Load(), Ids: w.ids.Load(),
-		Pauses: pauses.count.Load(),
+		Pauses: pauses.count.Load(), Failed: w.failed.Load(),
 	}
 	for _, l := range m.Labels {
 		sum.Loads += l.Loads
@@ -330,6 +349,7 @@ func (w *worker) metrics() {
 		sum.RedisHits += l.RedisHits
 		sum.StaleHits += l.StaleHits
 		sum.Fallbacks += l.Fallbacks
+		sum.addStrategies(l)
 	}
 	text, err := json.Marshal(sum)
 	if err != nil {

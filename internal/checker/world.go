@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/gatewayz/aside"
@@ -66,6 +67,16 @@ func (s keySet) each(do func(key int)) {
 }
 
 const everyKey keySet = 1<<keyCount - 1
+
+// policies are those of the groups, each once.
+func policies() (list []aside.Policy) {
+	for _, g := range groups {
+		if !slices.ContainsFunc(list, func(p aside.Policy) bool { return p.Name == g.policy.Name }) {
+			list = append(list, g.policy)
+		}
+	}
+	return list
+}
 
 func groupOf(key int) *group { return &groups[key/groupSize] }
 func idOf(key int) string    { return fmt.Sprintf("%s%d", groupOf(key).letter, key%groupSize) }

@@ -27,17 +27,44 @@ const claimLife = time.Second
 // readAgeing looks into memory for a value whose refresh is due, or whose TTL is over. Where claims is true, the first one of the callers to whom
 // that refresh is due gets it with the outcome: see refreshBehind.
 func (e *Engine) readAgeing(a *attempt, claims bool) (Outcome, bool) {
-	if a.Policy.Windows.None() || a.Replace || a.Strong {
-		return Outcome{}, false
-	}
-	entry, phase, due := e.Near.Ageing(a.Key)
-	if entry == nil || !a.sameOwner(entry) || phase > a.latestPhase(entry, e.Clock.Now()) {
+	entry, phase, due := e.ageing(&a.Request)
+	if entry == nil {
 		return Outcome{}, false
 	}
 	value, ok := e.inMemoryAs(a, entry)
 	if !ok {
 		return Outcome{}, false
 	}
+	out := ageingHit(entry, phase, value)
+	if due && claims && e.claim(a.Key, entry) {
+		out.old = entry
+	}
+	return out, true
+}
+
+// lookAgeing is readAgeing for a value that is of the right type, and whose refresh is not due: in most cases it runs already. It makes no
+// allocation.
+func (e *Engine) lookAgeing(r *Request) (Outcome, bool) {
+	entry, phase, due := e.ageing(r)
+	if entry == nil || due || !fits(entry.Value, r.Type) {
+		return Outcome{}, false
+	}
+	return ageingHit(entry, phase, entry.Value), true
+}
+
+// ageing returns the entry that a request may have at once, or nil: see near.Cache.Ageing.
+func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, due bool) {
+	if r.Policy.Windows.None() || r.Replace || r.Strong {
+		return nil, freshness.Dead, false
+	}
+	entry, phase, due = e.Near.Ageing(r.Key)
+	if entry == nil || !r.sameOwner(entry) || phase > r.latestPhase(entry, e.Clock.Now()) {
+		return nil, freshness.Dead, false
+	}
+	return entry, phase, due
+}
+
+func ageingHit(entry *near.Entry, phase freshness.Phase, value any) Outcome {
 	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: reasonAgeing, LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil}
 	switch phase {
 	case freshness.Fresh: // since Get was called, the entry was replaced
@@ -46,10 +73,7 @@ func (e *Engine) readAgeing(a *attempt, claims bool) (Outcome, bool) {
 		out.Status, out.Reason = StatusStale, reasonStale
 	}
 	out.setCached(value)
-	if due && claims && e.claim(a.Key, entry) {
-		out.old = entry
-	}
-	return out, true
+	return out
 }
 
 // markAgeing marks the outcome of a value that was read in Redis, if it is to be loaded anew.

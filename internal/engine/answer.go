@@ -14,6 +14,9 @@ type Unanswered struct{ attempt *attempt }
 // Look answers one request from memory. Where it reports false, Answer goes on; where the value is to be loaded anew, Refresh does. They are
 // several functions, so that a hit allocates nothing that only a load needs.
 func (e *Engine) Look(r Request) (out Outcome, u Unanswered, ok bool) {
+	if out, ok = e.lookAgeing(&r); ok {
+		return out, Unanswered{}, true
+	}
 	a := newAttempt(r)
 	out, ok = e.lookHere(a)
 	a.out.old = out.old
@@ -21,7 +24,7 @@ func (e *Engine) Look(r Request) (out Outcome, u Unanswered, ok bool) {
 }
 
 // RefreshDue reports whether the request was answered by a value that is to be loaded anew: see Refresh.
-func (u Unanswered) RefreshDue() bool { return u.attempt.out.old != nil }
+func (u Unanswered) RefreshDue() bool { return u.attempt != nil && u.attempt.out.old != nil }
 
 // Refresh loads the value of a request anew in the background.
 func (e *Engine) Refresh(ctx context.Context, u Unanswered, load LoadFunc) {

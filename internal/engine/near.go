@@ -200,5 +200,5 @@ func fits(value any, typ reflect.Type) bool {
 	return reflect.TypeOf(value).Elem() == typ
 }
 
-// sameOwner reports whether an entry in memory belongs to a's policy.
-func (a *attempt) sameOwner(entry *near.Entry) bool { return entry.Scope.Owner == any(a.Policy.Holder) }
+// sameOwner reports whether an entry in memory belongs to r's policy.
+func (r *Request) sameOwner(entry *near.Entry) bool { return entry.Scope.Owner == any(r.Policy.Holder) }

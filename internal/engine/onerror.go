@@ -83,9 +83,10 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 	if !a.mayBeOld() {
 		return Outcome{}, false
 	}
-	out, ok := e.oldInMemory(a, reason)
+	b := a.asCalled()
+	out, ok := e.oldInMemory(b, reason)
 	if !ok && e.Store != nil {
-		out, ok = e.fetchOld(ctx, a, reason)
+		out, ok = e.fetchOld(ctx, b, reason)
 	}
 	if ok && out.Status == StatusStale { // otherwise there is a new value by now
 		a.Policy.Counters.StaleOnError.Add(1)
@@ -191,9 +192,9 @@ func (a *attempt) tooOld(out Outcome, now int64) bool {
 	return a.Limits != nil && out.Status == StatusStale && now >= out.FreshUntil+int64(a.Limits.MaxStale)
 }
 
-// latestPhase is the last phase in which a may have an entry.
-func (a *attempt) latestPhase(entry *near.Entry, now int64) freshness.Phase {
-	if a.Limits != nil && now >= entry.Times().FreshUntil+int64(a.Limits.MaxStale) {
+// latestPhase is the last phase in which r may have an entry.
+func (r *Request) latestPhase(entry *near.Entry, now int64) freshness.Phase {
+	if r.Limits != nil && now >= entry.Times().FreshUntil+int64(r.Limits.MaxStale) {
 		return freshness.Ageing
 	}
 	return freshness.OnError

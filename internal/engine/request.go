@@ -64,7 +64,18 @@ type attempt struct {
 	out Outcome // the result of its callers
 }
 
-func newAttempt(r Request) *attempt { return &attempt{Request: r, miss: notCached} }
+func newAttempt(r Request) *attempt {
+	return &attempt{Request: r, miss: notCached, behind: behind{tags: r.Tags}}
+}
+
+// asCalled is an attempt with the request that a's caller has made, for that caller to look for an older value:
+//
+//  1. The caller leaves its load, which is slow, and looks.
+//  2. The load ends, and goes on with a: it adds the tags that its loader has named.
+//  3. The caller must not read what the load changes.
+func (a *attempt) asCalled() *attempt {
+	return newAttempt(Request{Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.behind.tags, Limits: a.Limits})
+}
 
 // flying is the flight of an attempt.
 type flying struct {
@@ -112,6 +123,7 @@ type behind struct {
 	retryAfter time.Duration // after a failure: what its loader has said of the next load, 0 if nothing
 	pause      time.Duration // after a failure: no load of this kind begins before, in any process
 	tolerant   bool          // a value that is not dead will do
+	tags       []string      // those of the request, before a load adds its own: see asCalled
 }
 
 // A grant is the right to store a value.

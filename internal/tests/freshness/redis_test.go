@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -272,9 +273,10 @@ func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
 	key := p.Key("a")
 	asidetest.InMemory(t, c, key, asidetest.Value("old"))
 	pastTTL(t, c, key)
-	stuck := make(chan struct{})
+	began, stuck := make(chan struct{}), make(chan struct{})
 	defer close(stuck)
-	requireStale(t, c, key, "old", func(context.Context) (string, error) { <-stuck; return "", nil })
+	requireStale(t, c, key, "old", func(context.Context) (string, error) { close(began); <-stuck; return "", nil })
+	<-began // with the lease
 	asidetest.Eventually(t, "another process loads it", func() bool {
 		v, err := aside.GetOrLoad(t.Context(), other, key, asidetest.Value("new"))
 		require.NoError(t, err)
@@ -344,4 +346,37 @@ func TestAFailedRefreshHoldsBackTheFleetAndNobodyWhoNeedsANewValue(t *testing.T)
 	_, err = b.Invalidate(t.Context(), key)
 	require.NoError(t, err)
 	require.Empty(t, mark())
+}
+
+// The loads end at the moment at which their callers leave with the older value, and name tags: what the callers look for is their own request,
+// which the load does not change. This is for the race detector.
+func TestALoadThatEndsAtTheSoftTimeoutLeavesItsCallersRequestAlone(t *testing.T) {
+	t.Parallel()
+	const soft, keys = 20 * time.Millisecond, 500
+	server := redistest.Start(t)
+	p := brief(func(p *aside.Policy) { p.StaleIfError, p.SoftTimeout = time.Hour, soft })
+	writer := asidetest.Connected(t, asidetest.At(server.Addr()))
+	for i := range keys {
+		_, err := aside.GetOrLoad(t.Context(), writer, p.Key(i), asidetest.Value("old"))
+		require.NoError(t, err)
+	}
+	pastTTL(t, writer, p.Key(keys-1))
+	for range 2 {
+		reader := asidetest.Connected(t, asidetest.At(server.Addr())) // that has nothing in memory
+		var callers sync.WaitGroup
+		for i := range keys {
+			callers.Go(func() {
+				r, err := aside.Lookup(t.Context(), reader, p.Key(i), func(ctx context.Context) (string, error) {
+					aside.CurrentLoad(ctx).Tag("late")
+					time.Sleep(soft - time.Duration(i%10)*300*time.Microsecond)
+					return "new", nil
+				})
+				if err != nil || r.Value == "" {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		}
+		callers.Wait()
+		pastTTL(t, writer, p.Key(keys-1))
+	}
 }
