@@ -222,6 +222,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 
 // unstorable counts and logs a value that cannot be stored. Its callers still get it.
 func (e *Engine) unstorable(a *attempt, err error) {
+	a.refused = err
 	a.Policy.Counters.EncodeErrors.Add(1)
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
 		e.opts.Logger.Warn("aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)

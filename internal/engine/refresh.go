@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -116,9 +117,10 @@ func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc
 func (e *Engine) refreshed(ctx context.Context, attempts []*attempt) {
 	cause, counted := context.Cause(ctx), false
 	for _, a := range attempts {
+		err := cmp.Or(a.refused, a.Err) // a value that cannot be stored is no better than none: the older one lives on
 		switch {
-		case a.Err == nil || a.NotFound:
-		case cause != nil && !errors.Is(cause, flight.ErrTimeout): // a load with callers has taken its place, or the cache is closed
+		case err == nil || a.refused == nil && a.NotFound:
+		case a.refused == nil && cause != nil && !errors.Is(cause, flight.ErrTimeout): // a load with callers has taken its place, or the cache is closed
 			a.Policy.Counters.RefreshesSkipped.Add(1)
 			e.retryIn(a.Key, a.old, retryNoPlace)
 		default:
@@ -126,16 +128,16 @@ func (e *Engine) refreshed(ctx context.Context, attempts []*attempt) {
 				attempts[0].Policy.Counters.RefreshErrors.Add(1)
 				counted = true
 			}
-			e.refreshFailed(a)
+			e.refreshFailed(a, err)
 		}
 	}
 }
 
 // refreshFailed logs a load in the background that failed: no caller sees its error.
-func (e *Engine) refreshFailed(a *attempt) {
+func (e *Engine) refreshFailed(a *attempt, err error) {
 	if a.Policy.refreshLog.Allow(e.Clock.Now()) {
 		e.opts.Logger.Warn("aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
-			"error", cut(causes.Text(a.Err), longestPanic))
+			"error", cut(causes.Text(err), longestPanic))
 	}
 	if a.pause == 0 {
 		a.pause = e.pauseAfterFailure(a)
@@ -155,6 +157,9 @@ func (e *Engine) pauseAfterFailure(a *attempt) time.Duration {
 		return a.retryAfter
 	}
 	left, _ := e.failures.HeldBack(a.Key, a.Policy.Owner)
+	if a.refused != nil {
+		left = e.opts.MaxBackoff // the next value is likely to be refused too
+	}
 	pause := max(retryFailed, timesBackoff*min(left, Longest/timesBackoff))
 	times, now := a.old.Times(), e.Clock.Now()
 	rest := times.StaleUntil - now

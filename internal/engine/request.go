@@ -121,6 +121,7 @@ type behind struct {
 	old        *near.Entry   // the entry that is to be replaced; nil of any other load
 	superseded bool          // Redis holds another value by now
 	retryAfter time.Duration // after a failure: what its loader has said of the next load, 0 if nothing
+	refused    error         // why the loaded value cannot be stored; nil if it can
 	pause      time.Duration // after a failure: no load of this kind begins before, in any process
 	tolerant   bool          // a value that is not dead will do
 	tags       []string      // those of the request, before a load adds its own: see asCalled

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -482,4 +483,29 @@ func TestAStaleHitAllocatesNothing(t *testing.T) {
 		}
 		close(over)
 	}
+}
+
+// A new value that cannot be stored is no better than none: the older one lives on, and the source is not asked each second.
+func TestARefreshWhoseValueIsTooLargeCountsAsFailed(t *testing.T) {
+	t.Parallel()
+	asidetest.InBubble(t, aside.Options{MaxValueBytes: 1000}, func(t *testing.T, c *aside.Cache) {
+		key := items(func(p *aside.Policy) { p.Stale = time.Hour }).Key("a")
+		requireLook(t, c, key, &source{}, "v1", aside.StatusMiss, "not cached")
+		time.Sleep(ttl)
+		loads := 0
+		for range 600 { // seconds
+			r, err := aside.Lookup(t.Context(), c, key, func(context.Context) (string, error) {
+				loads++
+				return strings.Repeat("x", 2000), nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, "v1", r.Value)
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		m := c.Metrics().Labels["items"]
+		require.EqualValues(t, loads, m.RefreshErrors)
+		require.EqualValues(t, loads, m.EncodeErrors)
+		require.Less(t, loads, 60)
+	})
 }
