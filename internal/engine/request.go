@@ -64,11 +64,23 @@ type attempt struct {
 	out Outcome // the result of its callers
 }
 
-func newAttempt(r Request) *attempt { return &attempt{Request: r, miss: notCached} }
+func newAttempt(r Request) *attempt {
+	return &attempt{Request: r, flying: flying{ownTags: r.Tags}, miss: notCached}
+}
+
+// again returns an attempt with the same request. The flight that a leads may still run, and add tags to a.
+func (a *attempt) again() *attempt {
+	next := newAttempt(Request{
+		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits,
+	})
+	next.index = a.index
+	return next
+}
 
 // flying is the flight of an attempt.
 type flying struct {
 	call           *flight.Call[flightKey, Outcome]
+	ownTags        []string                         // the tags of the request
 	leader         bool                             // this attempt leads the flight, and has not joined it
 	caller         context.Context                  // of the leader's caller; nil if the attempt has joined
 	callerLeft     atomic.Int64                     // when the leader's caller found its context ended, on the cache's clock; 0 until then
@@ -161,6 +173,7 @@ type Outcome struct {
 	Reason     string
 	LoadedAt   int64 // when the load began, on the cache's clock
 	FreshUntil int64
+	deadUntil  int64       // of a value past its TTL, or one that Redis does not confirm: until when it may be served; 0 for others
 	late       bool        // it has tags that its request does not name
 	tagEvents  uint64      // when the flight began
 	untracked  bool        // Redis would not have notified this process of a change of those tags
