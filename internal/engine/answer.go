@@ -157,8 +157,9 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 			continue
 		}
 		if err == nil && a.tooOld(out, e.Clock.Now()) { // Redis had it: others may have it, and this caller needs a load
-			a.Strong = true
-			again = append(again, a)
+			next := a.again()
+			next.Strong, next.waitingSince = true, a.waitingSince
+			again = append(again, next)
 			continue
 		}
 		if err == nil && a.leader && out.old != nil && e.claim(a.Key, out.old) {

@@ -169,7 +169,10 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 	if !ok {
 		return Outcome{}, false
 	}
-	out := Outcome{Status: StatusStale, Tier: TierMemory, Reason: a.reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt}
+	out := Outcome{
+		Status: StatusStale, Tier: TierMemory, Reason: a.reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt,
+		deadUntil: entry.Times().DeadUntil,
+	}
 	out.setCached(value)
 	return out, true
 }

@@ -83,10 +83,10 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 	if !a.mayBeOld() {
 		return Outcome{}, false
 	}
-	b := a.asCalled()
-	out, ok := e.oldInMemory(b, reason)
+	own := a.again() // the load may still run
+	out, ok := e.oldInMemory(own, reason)
 	if !ok && e.Store != nil {
-		out, ok = e.fetchOld(ctx, b, reason)
+		out, ok = e.fetchOld(ctx, own, reason)
 	}
 	if ok && out.Status == StatusStale { // otherwise there is a new value by now
 		a.Policy.Counters.StaleOnError.Add(1)
@@ -187,9 +187,16 @@ func (e *Engine) waitForOld(ctx context.Context, a *attempt, call *flight.Call[f
 // oldKey is the flight key of such a read. No key of a policy looks like it, so no other caller joins.
 func oldKey(key string) string { return "%o:" + key }
 
-// tooOld reports whether an outcome is older than a's caller allows.
+// tooOld reports whether an outcome is older than a's caller allows, or may not be served any more: the caller may have joined a read that had
+// looked at the time before the value's life ended.
 func (a *attempt) tooOld(out Outcome, now int64) bool {
-	return a.Limits != nil && out.Status == StatusStale && now >= out.FreshUntil+int64(a.Limits.MaxStale)
+	switch {
+	case out.Status != StatusStale:
+		return false
+	case out.deadUntil != 0 && now >= out.deadUntil:
+		return true
+	}
+	return a.Limits != nil && now >= out.FreshUntil+int64(a.Limits.MaxStale)
 }
 
 // latestPhase is the last phase in which r may have an entry.

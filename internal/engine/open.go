@@ -222,15 +222,18 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 		return out, true
 	}
 	e.markAgeing(a, &out, entry)
+	if out.Status == StatusStale {
+		out.deadUntil = entry.Times().DeadUntil
+	}
 	return out, true
 }
 
 // onThisClock begins the outcome of a value in Redis: with its times on the cache's clock, which are off by within at most. end is the end of its
 // life, on the early side of that.
 func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end, within int64) {
+	local := e.Clock.Now() // first: a pause between the two lines then shortens the value's life, and does not extend it
 	now, within, _ := e.Store.Now(a.Key)
 	now = max(now, h.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
-	local := e.Clock.Now()
 	at := func(t int64) int64 { return local + (t-now)*int64(time.Microsecond) }
 	return Outcome{
 		Status: StatusHit, Tier: TierRedis, Reason: "fresh", LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),

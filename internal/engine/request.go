@@ -65,21 +65,22 @@ type attempt struct {
 }
 
 func newAttempt(r Request) *attempt {
-	return &attempt{Request: r, miss: notCached, behind: behind{tags: r.Tags}}
+	return &attempt{Request: r, flying: flying{ownTags: r.Tags}, miss: notCached}
 }
 
-// asCalled is an attempt with the request that a's caller has made, for that caller to look for an older value:
-//
-//  1. The caller leaves its load, which is slow, and looks.
-//  2. The load ends, and goes on with a: it adds the tags that its loader has named.
-//  3. The caller must not read what the load changes.
-func (a *attempt) asCalled() *attempt {
-	return newAttempt(Request{Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.behind.tags, Limits: a.Limits})
+// again returns an attempt with the same request. The flight that a leads may still run, and add tags to a.
+func (a *attempt) again() *attempt {
+	next := newAttempt(Request{
+		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits,
+	})
+	next.index = a.index
+	return next
 }
 
 // flying is the flight of an attempt.
 type flying struct {
 	call           *flight.Call[flightKey, Outcome]
+	ownTags        []string                         // the tags of the request
 	leader         bool                             // this attempt leads the flight, and has not joined it
 	caller         context.Context                  // of the leader's caller; nil if the attempt has joined
 	callerLeft     atomic.Int64                     // when the leader's caller found its context ended, on the cache's clock; 0 until then
@@ -124,7 +125,6 @@ type behind struct {
 	refused    error         // why the loaded value cannot be stored; nil if it can
 	pause      time.Duration // after a failure: no load of this kind begins before, in any process
 	tolerant   bool          // a value that is not dead will do
-	tags       []string      // those of the request, before a load adds its own: see asCalled
 }
 
 // A grant is the right to store a value.
@@ -176,6 +176,7 @@ type Outcome struct {
 	Reason     string
 	LoadedAt   int64 // when the load began, on the cache's clock
 	FreshUntil int64
+	deadUntil  int64       // of a value past its TTL, or one that Redis does not confirm: until when it may be served; 0 for others
 	late       bool        // it has tags that its request does not name
 	tagEvents  uint64      // when the flight began
 	untracked  bool        // Redis would not have notified this process of a change of those tags

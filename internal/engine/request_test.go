@@ -17,10 +17,10 @@ func TestACallersRequestIsNotChangedByItsLoad(t *testing.T) {
 		a.Tags = slices.Concat(a.Tags, []string{"late"})
 		a.reason = "stored"
 	}()
-	b := a.asCalled()
+	b := a.again()
 	<-stored
 	require.Equal(t, Request{Key: "k", Tags: []string{"x"}, Limits: a.Limits}, b.Request)
 	require.Equal(t, notCached, b.miss)
 	require.Equal(t, []string{"x", "late"}, a.Tags)
-	require.Equal(t, b.Request, a.asCalled().Request, "afterwards too")
+	require.Equal(t, b.Request, a.again().Request, "afterwards too")
 }
