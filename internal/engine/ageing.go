@@ -26,7 +26,7 @@ const claimLife = time.Second
 // readAgeing looks into memory for a value whose refresh is due, or whose TTL is over. Where claims is true, the first one of the callers to whom
 // that refresh is due gets it with the outcome: see refreshBehind.
 func (e *Engine) readAgeing(a *attempt, claims bool) (Outcome, bool) {
-	if a.Policy.Windows.None() || a.Replace || a.Strong {
+	if a.Policy.Windows.None() || a.Replace || a.Strong && e.Store != nil {
 		return Outcome{}, false
 	}
 	entry, phase, due := e.Near.Ageing(a.Key)

@@ -194,8 +194,12 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 			e.keepWithoutLease(m, a, start, ttl)
 		}
 	}
-	if !kept && (a.Replace || a.old != nil && to == nowhere) {
-		e.removeOld(ctx, a) // the value that the caller wanted replaced, or that the loader has replaced by nothing, must not come back
+	switch {
+	case kept:
+	case a.Replace:
+		e.removeOld(ctx, a) // the value that the caller wanted replaced must not come back
+	case to == nowhere:
+		e.supersede(ctx, a)
 	}
 	if !a.leased() || !kept {
 		a.call.Forget() // callers that come later do not share it

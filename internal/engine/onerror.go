@@ -7,6 +7,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // A policy may let a value be served for a while after its TTL where it cannot be loaded anew, or not soon enough. What then stands in for the
@@ -141,9 +142,28 @@ func (a *attempt) tooOld(out Outcome, now int64) bool {
 	return a.Limits != nil && out.Status == StatusStale && now >= out.FreshUntil+int64(a.Limits.MaxStale)
 }
 
+// supersede removes the older value of a key whose loader has just found nothing that is to be cached. That load has succeeded. Otherwise, where
+// the next one fails, its callers would get the value from before. A value that was set or loaded since a's load began stays.
+func (e *Engine) supersede(ctx context.Context, a *attempt) {
+	if a.Policy.Windows.Rest() == 0 && a.old == nil {
+		return
+	}
+	if e.Store == nil {
+		e.Near.Discard(a.Key, a.out.LoadedAt)
+		return
+	}
+	entry, _ := e.Near.Old(a.Key)
+	if entry == nil && a.old == nil && a.rejected == (redisstore.Rejected{}) {
+		return // there is none
+	}
+	if !a.leased() || e.discard(a) != nil {
+		e.removeOld(ctx, a)
+	}
+}
+
 // latestPhase is the last phase in which a may have an entry.
 func (a *attempt) latestPhase(entry *near.Entry, now int64) freshness.Phase {
-	if a.Limits != nil && now >= entry.Times().FreshUntil+int64(a.Limits.MaxStale) {
+	if a.Strong || a.Limits != nil && now >= entry.Times().FreshUntil+int64(a.Limits.MaxStale) {
 		return freshness.Ageing
 	}
 	return freshness.OnError

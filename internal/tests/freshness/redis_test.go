@@ -304,3 +304,38 @@ func TestAnOutageOfRedisIsNoWaveOfLoads(t *testing.T) {
 	require.LessOrEqual(t, loads.Load(), int64(7))
 	require.EqualValues(t, loads.Load(), c.Metrics().Labels["items"].Refreshes)
 }
+
+// A load that finds nothing that is to be cached has succeeded: where the next one fails, nobody gets the value from before.
+func TestALoadThatFindsNothingEndsTheOldValueInAllProcesses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	for name, load := range map[string]func(ctx context.Context) (string, error){
+		"not found": func(context.Context) (string, error) { return "", aside.ErrNotFound },
+		"no store": func(ctx context.Context) (string, error) {
+			aside.CurrentLoad(ctx).NoStore()
+			return "new", nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := brief(func(p *aside.Policy) { p.StaleIfError, p.NegativeTTL = time.Hour, -1 }).Key(name)
+			asidetest.InMemory(t, c, key, asidetest.Value("old"))
+			asidetest.InMemory(t, other, key, never)
+			pastTTL(t, c, key)
+			failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
+			requireStale(t, other, key, "old", failing)
+			_, err := aside.GetOrLoad(t.Context(), c, key, load)
+			if name == "not found" {
+				require.ErrorIs(t, err, aside.ErrNotFound)
+			} else {
+				require.NoError(t, err)
+			}
+			asidetest.AllTold(t, other)
+			for _, c := range []*aside.Cache{c, other} {
+				_, err := aside.GetOrLoad(t.Context(), c, key, failing)
+				require.ErrorContains(t, err, "the source is down")
+			}
+		})
+	}
+}
