@@ -66,7 +66,9 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 	}
 	out, ok := e.readOld(ctx, a, reasonSlow)
 	if ok {
-		a.Policy.Counters.SoftTimeouts.Add(1)
+		if out.Status == StatusStale {
+			a.Policy.Counters.SoftTimeouts.Add(1)
+		}
 		a.call.LeaveBehind()
 	}
 	return out, ok
@@ -80,19 +82,24 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 	if !a.mayBeOld() {
 		return Outcome{}, false
 	}
-	out, ok := e.oldInMemory(a, reason)
+	out, ok := e.oldInMemory(a, reason, e.Store == nil || e.unavailable(a))
 	if !ok && e.Store != nil {
-		out, ok = e.fetchOld(ctx, a, reason)
+		answered := false
+		if out, ok, answered = e.fetchOld(ctx, a, reason); !answered {
+			out, ok = e.oldInMemory(a, reason, true)
+		}
 	}
-	if ok {
+	if ok && out.Status == StatusStale { // and not a fresh one of another load, which has ended in the meantime
 		a.Policy.Counters.StaleOnError.Add(1)
 	}
 	return out, ok
 }
 
-func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
+// oldInMemory looks for such a value in memory. A value with a lapsed validity may have been invalidated by another process. It is an answer only
+// where Redis cannot say: unvouched.
+func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome, bool) {
 	entry, phase := e.Near.Old(a.Key)
-	if entry == nil || phase > a.latestPhase(entry, e.Clock.Now()) || !a.sameOwner(entry) {
+	if entry == nil || !unvouched && !entry.Scope.Valid() || phase > a.latestPhase(entry, e.Clock.Now()) || !a.sameOwner(entry) {
 		return Outcome{}, false
 	}
 	value, ok := e.inMemoryAs(a, entry)
@@ -107,11 +114,15 @@ func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
 	return out, true
 }
 
-// errNoOld is the error of a flight of fetchOld that finds nothing.
-var errNoOld = errors.New("no older value")
+// The errors of a flight of fetchOld that finds nothing.
+var (
+	errNoOld      = errors.New("no older value")
+	errUnanswered = errors.New("redis has not answered")
+)
 
-// fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load.
-func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
+// fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load. answered reports
+// whether Redis has said what it holds.
+func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (out Outcome, ok, answered bool) {
 	call, leads := e.flights.Join(flightKey{oldKey(a.Key), a.Type, a.Policy})
 	if leads {
 		e.flights.Run(ctx, a.Policy.LoadTimeout, func(ctx context.Context) {
@@ -119,19 +130,22 @@ func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outco
 			b.call, b.tolerant, b.storable, b.tagEvents = call, true, false, e.tags.Events()
 			out, ok := e.peekStore(ctx, b)
 			call.Forget()
-			if !ok {
+			switch {
+			case ok:
+				call.Resolve(out, nil)
+			case b.unanswered:
+				call.Resolve(Outcome{}, errUnanswered)
+			default:
 				call.Resolve(Outcome{}, errNoOld)
-				return
 			}
-			call.Resolve(out, nil)
 		}, call)
 	}
 	out, err := call.Wait(ctx)
 	if err != nil || a.tooOld(out, e.Clock.Now()) {
-		return Outcome{}, false
+		return Outcome{}, false, err != errUnanswered
 	}
 	out.Status, out.Reason, out.old = StatusStale, reason, nil
-	return out, true
+	return out, true, true
 }
 
 // oldKey is the flight key of such a read. No key of a policy looks like it, so no other caller joins.
@@ -145,11 +159,11 @@ func (a *attempt) tooOld(out Outcome, now int64) bool {
 // supersede removes the older value of a key whose loader has just found nothing that is to be cached. That load has succeeded. Otherwise, where
 // the next one fails, its callers would get the value from before. A value that was set or loaded since a's load began stays.
 func (e *Engine) supersede(ctx context.Context, a *attempt) {
-	if a.Policy.Windows.Rest() == 0 && a.old == nil {
-		return
-	}
 	if e.Store == nil {
 		e.Near.Discard(a.Key, a.out.LoadedAt)
+		return
+	}
+	if a.Policy.Windows.Rest() == 0 && a.old == nil {
 		return
 	}
 	entry, _ := e.Near.Old(a.Key)

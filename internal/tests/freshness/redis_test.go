@@ -339,3 +339,39 @@ func TestALoadThatFindsNothingEndsTheOldValueInAllProcesses(t *testing.T) {
 		})
 	}
 }
+
+// A value in memory that Redis no longer vouches for stands in for an error only while Redis cannot be asked:
+//
+//  1. The connection is lost. Another process invalidates the value.
+//  2. The connection is back. The push of the invalidation is lost.
+//  3. A load fails. The caller must not get the value from before the invalidation.
+func TestAfterAnOutageRedisIsAskedForTheOldValue(t *testing.T) {
+	t.Parallel()
+	for _, invalidated := range []bool{true, false} {
+		t.Run(map[bool]string{true: "invalidated", false: "still there"}[invalidated], func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			w, other := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := brief(func(p *aside.Policy) { p.StaleIfError, p.DegradedTTL = time.Hour, time.Hour }).Key("a")
+			asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"))
+			pastTTL(t, w.Cache, key)
+			w.Proxy.Refuse(true)
+			w.Proxy.CloseConnections()
+			asidetest.Eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded })
+			failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
+			requireStale(t, w.Cache, key, "old", failing)
+			if invalidated {
+				_, err := other.Invalidate(t.Context(), key)
+				require.NoError(t, err)
+			}
+			w.Proxy.Refuse(false)
+			asidetest.Eventually(t, "the cache connects", func() bool { return w.Health().State == aside.StateConnected })
+			if !invalidated {
+				requireStale(t, w.Cache, key, "old", failing)
+				return
+			}
+			_, err := aside.GetOrLoad(t.Context(), w.Cache, key, failing)
+			require.ErrorContains(t, err, "the source is down")
+		})
+	}
+}
