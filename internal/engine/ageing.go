@@ -54,7 +54,7 @@ func (e *Engine) lookAgeing(r *Request) (Outcome, bool) {
 
 // ageing returns the entry that a request may have at once, or nil: see near.Cache.Ageing.
 func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, due bool) {
-	if r.Policy.Windows.None() || r.Replace || r.Strong {
+	if r.Policy.Windows.None() || r.Replace || r.Strong && e.Store != nil {
 		return nil, freshness.Dead, false
 	}
 	entry, phase, due = e.Near.Ageing(r.Key)
@@ -103,8 +103,8 @@ func (e *Engine) readBeside(ctx context.Context, a *attempt) (Outcome, bool) {
 	if stale == 0 || e.Store == nil || a.leader || !a.mayBeOld() || !a.call.Optional() {
 		return Outcome{}, false
 	}
-	out, ok := e.fetchOld(ctx, a, reasonStale)
-	return out, ok && (out.Status == StatusHit || e.Clock.Before(out.FreshUntil+stale))
+	out, err := e.fetchOld(ctx, a, reasonStale)
+	return out, err == nil && (out.Status == StatusHit || e.Clock.Before(out.FreshUntil+stale))
 }
 
 // claim reports whether the caller is the one to begin the load that is to replace an entry.

@@ -192,6 +192,9 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 		return false
 	}
 	start := a.out.LoadedAt
+	if !a.leased() {
+		a.fence.Overtake() // loads that have outlived their time; where there is a lease, they have lost theirs
+	}
 	switch to {
 	case inMemory:
 		a.out.FreshUntil += int64(ttl)

@@ -84,9 +84,14 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 		return Outcome{}, false
 	}
 	own := a.again() // the load may still run
-	out, ok := e.oldInMemory(own, reason)
+	out, ok := e.oldInMemory(own, reason, e.Store == nil || e.unavailable(own))
 	if !ok && e.Store != nil {
-		out, ok = e.fetchOld(ctx, own, reason)
+		var err error
+		if out, err = e.fetchOld(ctx, own, reason); errors.Is(err, errUnanswered) {
+			out, ok = e.oldInMemory(own, reason, true)
+		} else {
+			ok = err == nil
+		}
 	}
 	if ok && out.Status == StatusStale { // otherwise there is a new value by now
 		a.Policy.Counters.StaleOnError.Add(1)
@@ -100,13 +105,10 @@ func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcom
 //  2. The connection is there again. A caller finds no value in Redis, and loads.
 //  3. The load fails. Memory still holds the value from before the invalidation.
 //
-// Redis is then asked: see fetchOld.
-func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
+// Redis is then asked: see fetchOld. Where it does not answer, unvouched is true.
+func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome, bool) {
 	entry, phase := e.Near.Old(a.Key)
-	if entry == nil || phase > a.latestPhase(entry, e.Clock.Now()) || !a.sameOwner(entry) {
-		return Outcome{}, false
-	}
-	if e.Store != nil && !entry.Scope.Valid() && !e.unavailable(a) {
+	if entry == nil || !unvouched && !entry.Scope.Valid() || phase > a.latestPhase(entry, e.Clock.Now()) || !a.sameOwner(entry) {
 		return Outcome{}, false
 	}
 	value, ok := e.inMemoryAs(a, entry)
@@ -124,7 +126,7 @@ func (e *Engine) oldInMemory(a *attempt, reason string) (Outcome, bool) {
 // endOld ends the older value of a key whose loader has succeeded, and lets nothing be stored. Otherwise it would come back: at once in its phase
 // Stale, or in place of the next error. What is newer than the load stays.
 func (e *Engine) endOld(ctx context.Context, a *attempt) {
-	if a.Policy.Windows.Rest() == 0 {
+	if a.Policy.Windows.Rest() == 0 && a.old == nil {
 		return
 	}
 	if a.old == nil && a.rejected == (redisstore.Rejected{}) {
@@ -144,12 +146,15 @@ func (e *Engine) endOld(ctx context.Context, a *attempt) {
 	}
 }
 
-// errNoOld is the error of a flight of fetchOld that finds nothing.
-var errNoOld = errors.New("no older value")
+// The errors of fetchOld where it finds nothing.
+var (
+	errNoOld      = errors.New("no older value")
+	errUnanswered = errors.New("redis has not answered")
+)
 
 // fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load. One that has joined a
 // read whose value may have been invalidated before reads once more: see joinedOutdated.
-func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
+func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outcome, error) {
 	key, began := flightKey{oldKey(a.Key), a.Type, a.Policy}, e.tags.Events().All
 	call, leads := e.flights.Join(key)
 	out, err := e.waitForOld(ctx, a, call, leads)
@@ -157,13 +162,13 @@ func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outco
 		call, leads = e.flights.JoinNew(key)
 		out, err = e.waitForOld(ctx, a, call, leads)
 	}
-	if err != nil || a.tooOld(out, e.Clock.Now()) {
-		return Outcome{}, false
+	if err == nil && a.tooOld(out, e.Clock.Now()) {
+		err = errNoOld
 	}
 	if out.old = nil; out.Status == StatusStale {
 		out.Reason = reason
 	}
-	return out, true
+	return out, err
 }
 
 // waitForOld waits for the read of fetchOld, which begins it where it leads it.
@@ -174,11 +179,14 @@ func (e *Engine) waitForOld(ctx context.Context, a *attempt, call *flight.Call[f
 			b.call, b.tolerant, b.storable, b.tagEvents, b.Limits = call, true, false, e.tags.Events(), nil
 			out, ok := e.peekStore(ctx, b)
 			call.Forget()
-			if !ok {
+			switch {
+			case ok:
+				call.Resolve(out, nil)
+			case b.unanswered:
+				call.Resolve(Outcome{}, errUnanswered)
+			default:
 				call.Resolve(Outcome{}, errNoOld)
-				return
 			}
-			call.Resolve(out, nil)
 		}, call)
 	}
 	return call.Wait(ctx)
@@ -201,7 +209,7 @@ func (a *attempt) tooOld(out Outcome, now int64) bool {
 
 // latestPhase is the last phase in which r may have an entry.
 func (r *Request) latestPhase(entry *near.Entry, now int64) freshness.Phase {
-	if r.Limits != nil && now >= entry.Times().FreshUntil+int64(r.Limits.MaxStale) {
+	if r.Strong || r.Limits != nil && now >= entry.Times().FreshUntil+int64(r.Limits.MaxStale) {
 		return freshness.Ageing
 	}
 	return freshness.OnError

@@ -25,6 +25,7 @@ type watch struct {
 	broken atomic.Bool   // read without the shard's lock
 	pushes atomic.Uint64 // how often another process has changed the key; read without the shard's lock
 	fences []*Fence      // the fences that have not ended; under the shard's lock
+	turns  int           // how many fences there were; under the shard's lock
 }
 
 // A Fence marks a point in a key's history. The first change of the key in this process after that point breaks it. A fence that is armed is
@@ -45,6 +46,7 @@ type Fence struct {
 	armed atomic.Uint64 // the watch's pushes at the time of Arm, plus one; 0 before that
 	ended atomic.Bool
 	place int // its index among the watch's fences; under the shard's lock
+	turn  int // its number among the fences that the watch has had
 }
 
 // Fence takes a fence of key. Take it before a load or a read begins, and End it afterwards. It takes memory until then. The wake channel
@@ -62,7 +64,8 @@ func (c *Cache) Fence(key string, wake chan<- struct{}) *Fence {
 		w = &watch{}
 		s.watches[key] = w
 	}
-	f.watch, f.place = w, len(w.fences)
+	w.turns++
+	f.watch, f.place, f.turn = w, len(w.fences), w.turns
 	w.fences = append(w.fences, f)
 	return f
 }
@@ -89,6 +92,22 @@ func (f *Fence) End() {
 	// A broken watch has left the map. The map may hold its successor.
 	if len(w.fences) == 0 && f.shard.watches[f.key] == w {
 		delete(f.shard.watches, f.key)
+	}
+}
+
+// Overtake ends the fences of the key that were taken before f: a load that began later has succeeded. Its value may not be stored, or be evicted
+// or dead before an older load ends. Without Overtake the older value would then be served after the newer one.
+func (f *Fence) Overtake() {
+	var older []*Fence
+	f.shard.mu.Lock()
+	for _, other := range f.watch.fences {
+		if other.turn < f.turn {
+			older = append(older, other)
+		}
+	}
+	f.shard.mu.Unlock()
+	for _, other := range older {
+		other.End()
 	}
 }
 

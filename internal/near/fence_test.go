@@ -656,3 +656,19 @@ func TestNobodyReadsAnOlderVersionOnceAChangeHasReturned(t *testing.T) {
 		})
 	}
 }
+
+// An older load must not be stored after a newer one has succeeded, whatever has become of the newer value.
+func TestALoadThatIsOvertakenIsNotStored(t *testing.T) {
+	t.Parallel()
+	c, _ := newCache(t, Options{MaxEntries: 10, MaxBytes: 1 << 20})
+	older, newer, newest := c.Fence("a", nil), c.Fence("a", nil), c.Fence("a", nil)
+	other := c.Fence("b", nil)
+	newer.Overtake()
+	require.True(t, older.Broken())
+	for _, f := range []*Fence{newer, newest, other} {
+		require.False(t, f.Broken())
+		f.End()
+	}
+	older.End() // again
+	require.Empty(t, c.shard("a").watches)
+}

@@ -380,3 +380,74 @@ func TestALoadThatEndsAtTheSoftTimeoutLeavesItsCallersRequestAlone(t *testing.T)
 		pastTTL(t, writer, p.Key(keys-1))
 	}
 }
+
+// A load that finds nothing that is to be cached has succeeded: where the next one fails, nobody gets the value from before.
+func TestALoadThatFindsNothingEndsTheOldValueInAllProcesses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	for name, load := range map[string]func(ctx context.Context) (string, error){
+		"not found": func(context.Context) (string, error) { return "", aside.ErrNotFound },
+		"no store": func(ctx context.Context) (string, error) {
+			aside.CurrentLoad(ctx).NoStore()
+			return "new", nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := brief(func(p *aside.Policy) { p.StaleIfError, p.NegativeTTL = time.Hour, -1 }).Key(name)
+			asidetest.InMemory(t, c, key, asidetest.Value("old"))
+			asidetest.InMemory(t, other, key, never)
+			pastTTL(t, c, key)
+			failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
+			requireStale(t, other, key, "old", failing)
+			_, err := aside.GetOrLoad(t.Context(), c, key, load)
+			if name == "not found" {
+				require.ErrorIs(t, err, aside.ErrNotFound)
+			} else {
+				require.NoError(t, err)
+			}
+			asidetest.AllTold(t, other)
+			for _, c := range []*aside.Cache{c, other} {
+				_, err := aside.GetOrLoad(t.Context(), c, key, failing)
+				require.ErrorContains(t, err, "the source is down")
+			}
+		})
+	}
+}
+
+// A value in memory that Redis no longer vouches for stands in for an error only while Redis cannot be asked:
+//
+//  1. The connection is lost. Another process invalidates the value.
+//  2. The connection is back. The push of the invalidation is lost.
+//  3. A load fails. The caller must not get the value from before the invalidation.
+func TestAfterAnOutageRedisIsAskedForTheOldValue(t *testing.T) {
+	t.Parallel()
+	for _, invalidated := range []bool{true, false} {
+		t.Run(map[bool]string{true: "invalidated", false: "still there"}[invalidated], func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			w, other := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := brief(func(p *aside.Policy) { p.StaleIfError, p.DegradedTTL = time.Hour, time.Hour }).Key("a")
+			asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"))
+			pastTTL(t, w.Cache, key)
+			w.Proxy.Refuse(true)
+			w.Proxy.CloseConnections()
+			asidetest.Eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded })
+			failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
+			requireStale(t, w.Cache, key, "old", failing)
+			if invalidated {
+				_, err := other.Invalidate(t.Context(), key)
+				require.NoError(t, err)
+			}
+			w.Proxy.Refuse(false)
+			asidetest.Eventually(t, "the cache connects", func() bool { return w.Health().State == aside.StateConnected })
+			if !invalidated {
+				requireStale(t, w.Cache, key, "old", failing)
+				return
+			}
+			_, err := aside.GetOrLoad(t.Context(), w.Cache, key, failing)
+			require.ErrorContains(t, err, "the source is down")
+		})
+	}
+}

@@ -1,0 +1,448 @@
+package freshness_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// The machine is two caches on one server, each behind a proxy that cuts, holds and refuses, and a source that fails, hangs and is slow. Values
+// live for a fraction of a second. Nobody may get a value that was dead when the call began, nor one from before an invalidation: in the process
+// that made it from its return on, in another process once Redis has confirmed it and has told that process.
+
+const (
+	briefTTL  = 150 * time.Millisecond
+	briefRest = 250 * time.Millisecond // beyond the TTL
+	machines  = 2
+	pieces    = 6 // keys
+)
+
+var lasting = aside.Policy{
+	Name: "items", Category: "items", TTL: briefTTL, Stale: 80 * time.Millisecond, StaleIfError: briefRest, SoftTimeout: 50 * time.Millisecond,
+	RefreshAhead: 0.3, LoadTimeout: 400 * time.Millisecond, DegradedTTL: 200 * time.Millisecond, NegativeTTL: -1,
+}
+
+// A piece is a value in the caches: which version of the source it is, and by which load.
+type piece struct {
+	Version int64
+	Load    int
+}
+
+// An origin is where a piece came from.
+type origin struct {
+	key          int
+	began, ended time.Time // of a Set, its return; ended is zero while the load runs
+}
+
+type machine struct {
+	t      *testing.T
+	caches [machines]*aside.Cache
+	proxy  [machines]*redistest.Proxy
+
+	versions  [pieces]atomic.Int64           // of the source
+	writing   [pieces]sync.Mutex             // a key has one writer at a time
+	modes     [pieces]atomic.Int64           // of the source
+	own       [machines][pieces]atomic.Int64 // the version that a process has invalidated or set last
+	confirmed [pieces]atomic.Int64           // the version that Redis has confirmed an invalidation of
+
+	mu      sync.Mutex
+	origins []origin
+	counts  map[string]int
+	wrong   []string
+}
+
+func (m *machine) count(what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[what]++
+}
+
+func (m *machine) complain(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wrong = append(m.wrong, fmt.Sprintf(format, args...))
+}
+
+const (
+	works = iota
+	fails
+	hangs
+	isSlow
+	modesOfSource
+)
+
+func (m *machine) load(ctx context.Context, key int) (piece, error) {
+	p := piece{Version: m.versions[key].Load()}
+	m.mu.Lock()
+	p.Load = len(m.origins)
+	m.origins = append(m.origins, origin{key: key, began: time.Now()})
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.origins[p.Load].ended = time.Now()
+	}()
+	switch m.modes[key].Load() {
+	case fails:
+		return p, errSource
+	case hangs:
+		<-ctx.Done()
+		return p, ctx.Err()
+	case isSlow:
+		select {
+		case <-time.After(90 * time.Millisecond):
+		case <-ctx.Done():
+			return p, ctx.Err()
+		}
+	}
+	return p, nil
+}
+
+func pieceTag(key int) string { return "tag" + strconv.Itoa(key%2) }
+
+// raise sets v to at least to.
+func raise(v *atomic.Int64, to int64) {
+	for old := v.Load(); old < to && !v.CompareAndSwap(old, to); old = v.Load() {
+	}
+}
+
+// write changes the source of a key, and invalidates the key or sets it.
+func (m *machine) write(rng *rand.Rand, process, key int) (version int64, confirmed bool) {
+	m.writing[key].Lock()
+	defer m.writing[key].Unlock()
+	c, ctx := m.caches[process], m.t.Context()
+	version = m.versions[key].Add(1)
+	var all [pieces]int64 // what an invalidation of everything is about
+	for i := range all {
+		all[i] = m.versions[i].Load()
+	}
+	keys := []int{key}
+	every := func() {
+		keys = nil
+		for i := range all {
+			keys = append(keys, i)
+		}
+	}
+	var receipt aside.Receipt
+	var err error
+	way := []string{"key", "key", "key", "key", "tag", "category", "pattern", "all", "Set", "Set"}[rng.IntN(10)]
+	switch way {
+	case "key":
+		receipt, err = c.Invalidate(ctx, lasting.Key(key))
+	case "tag":
+		receipt, err = c.InvalidateTags(ctx, pieceTag(key))
+	case "category":
+		every()
+		receipt, err = c.InvalidateCategory(ctx, "items")
+	case "all":
+		every()
+		receipt, err = c.InvalidateAll(ctx)
+	case "pattern":
+		short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		receipt, err = c.InvalidatePattern(short, lasting.Match(key))
+		cancel()
+	case "Set":
+		m.mu.Lock()
+		p := piece{version, len(m.origins)}
+		m.origins = append(m.origins, origin{key: key})
+		m.mu.Unlock()
+		err = aside.Set(ctx, c, lasting.Key(key), p, aside.WithTags(pieceTag(key)))
+		now := time.Now()
+		m.mu.Lock()
+		m.origins[p.Load].began, m.origins[p.Load].ended = now, now
+		m.mu.Unlock()
+	}
+	if err != nil {
+		m.complain("%s: %v", way, err)
+	}
+	m.count("write by " + way)
+	for _, k := range keys {
+		raise(&m.own[process][k], all[k])
+		if receipt.Confirmed && way != "Set" {
+			raise(&m.confirmed[k], all[k])
+		}
+	}
+	return version, receipt.Confirmed && way != "Set"
+}
+
+// read makes a call and judges it.
+func (m *machine) read(rng *rand.Rand, process int) {
+	c, ctx := m.caches[process], m.t.Context()
+	key := rng.IntN(pieces)
+	call := []string{"GetOrLoad", "GetOrLoad", "Lookup", "Lookup", "Lookup", "GetOrLoadMany", "Get", "Strong", "Refresh", "MaxStale"}[rng.IntN(10)]
+	var least [pieces]int64
+	for k := range least {
+		if least[k] = m.own[process][k].Load(); call == "Strong" || call == "Refresh" {
+			least[k] = max(least[k], m.confirmed[k].Load())
+		}
+	}
+	m.count("call " + call)
+	began := time.Now()
+	load := func(ctx context.Context) (piece, error) { return m.load(ctx, key) }
+	tag := aside.WithTags(pieceTag(key))
+	lookup := func(opts ...aside.CallOption) {
+		r, err := aside.Lookup(ctx, c, lasting.Key(key), load, append(opts, tag)...)
+		if err == nil {
+			m.count("answer " + string(r.Status) + ", " + strings.TrimPrefix(r.Reason, "shared a load in flight: "))
+		}
+		m.judge(process, call, key, r.Value, err, least[key], began)
+	}
+	switch call {
+	case "GetOrLoad":
+		p, err := aside.GetOrLoad(ctx, c, lasting.Key(key), load, tag)
+		m.judge(process, call, key, p, err, least[key], began)
+	case "Get":
+		p, err := aside.Get[piece](ctx, c, lasting.Key(key))
+		m.judge(process, call, key, p, err, least[key], began)
+	case "Strong":
+		lookup(aside.Strong())
+	case "Refresh":
+		lookup(aside.Refresh())
+	case "MaxStale":
+		lookup(aside.MaxStale(time.Duration(rng.IntN(int(briefRest)))))
+	case "Lookup":
+		lookup()
+	case "GetOrLoadMany":
+		keys := []int{key, (key + 2) % pieces, (key + 4) % pieces} // of one tag
+		got, err := aside.GetOrLoadMany(ctx, c, keys, func(k int) aside.Key { return lasting.Key(k) }, func(ctx context.Context, keys []int) (map[int]piece, error) {
+			values, failed := make(map[int]piece), make(map[int]error)
+			for _, k := range keys {
+				if p, err := m.load(ctx, k); err != nil {
+					failed[k] = err
+				} else {
+					values[k] = p
+				}
+			}
+			if len(failed) > 0 {
+				return values, &aside.BatchError[int]{Errors: failed}
+			}
+			return values, nil
+		}, tag)
+		for k, p := range got {
+			m.judge(process, call, k, p, nil, least[k], began)
+		}
+		if err != nil {
+			m.count("answer error")
+		}
+	}
+}
+
+func (m *machine) judge(process int, call string, key int, p piece, err error, least int64, began time.Time) {
+	if err != nil {
+		what := "answer error"
+		switch {
+		case errors.Is(err, aside.ErrMiss):
+			what = "answer not cached"
+		case errors.Is(err, &aside.Error{Code: aside.CodeBackoff}):
+			what = "answer error, in backoff"
+		case !errors.Is(err, errSource) && !errors.Is(err, &aside.Error{Code: aside.CodeLoadTimeout}):
+			m.complain("%s: %v", call, err)
+		}
+		m.count(what)
+		return
+	}
+	m.mu.Lock()
+	from := m.origins[p.Load]
+	m.mu.Unlock()
+	if from.key != key {
+		m.complain("%s of key %d got a value of key %d", call, key, from.key)
+	}
+	if p.Version < least {
+		m.complain("process %d, %s of key %d: version %d, from before the invalidation of version %d", process, call, key, p.Version, least)
+	}
+	if from.ended.IsZero() || !from.ended.Before(began) {
+		return // it may come from the load itself
+	}
+	age := began.Sub(from.began)
+	switch {
+	case age >= briefTTL+briefRest:
+		m.complain("process %d, %s of key %d: a value that was %v old when the call began", process, call, key, age)
+	case age >= briefTTL:
+		m.count("age past the TTL")
+	case age >= 0:
+		m.count("age within the TTL")
+	}
+	if (call == "Strong" || call == "Refresh") && age >= briefTTL+25*time.Millisecond { // fresh by an estimate of the server's clock
+		m.complain("process %d, %s of key %d: a value past its TTL, %v old", process, call, key, age)
+	}
+}
+
+// fault breaks something for a while.
+func (m *machine) fault(rng *rand.Rand, server *redistest.Server) {
+	p := m.proxy[rng.IntN(machines)]
+	lasts := time.Duration(50+rng.IntN(350)) * time.Millisecond
+	some := func([]string) bool { return true }
+	kind := []string{"cut", "hold requests", "hold replies", "hold pushes", "black hole", "replies lost", "refuse", "slow", "kill"}[rng.IntN(9)]
+	m.count("fault: " + kind)
+	switch kind {
+	case "cut":
+		p.CloseConnections()
+		lasts = 20 * time.Millisecond
+	case "hold requests":
+		defer p.HoldRequests(some).Release()
+	case "hold replies":
+		defer p.HoldReplies(some).Release()
+	case "hold pushes":
+		defer p.HoldPushes(some).Release()
+	case "black hole":
+		p.Blackhole(true)
+		defer func() { p.CloseConnections(); p.Blackhole(false) }()
+	case "replies lost":
+		p.BlackholeReplies(true)
+		defer func() { p.CloseConnections(); p.BlackholeReplies(false) }()
+	case "refuse":
+		p.Refuse(true)
+		p.CloseConnections()
+		defer p.Refuse(false)
+	case "slow":
+		p.SetJitter(20*time.Millisecond, 20*time.Millisecond)
+		defer p.SetJitter(0, 0)
+	case "kill":
+		server.Kill()
+		defer server.Restart()
+	}
+	m.pause(lasts)
+}
+
+func (m *machine) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-m.t.Context().Done():
+	}
+}
+
+// elsewhere checks, while nothing is broken, that a confirmed invalidation holds in the other process once that was told.
+func (m *machine) elsewhere(rng *rand.Rand) {
+	for _, c := range m.caches {
+		asidetest.Eventually(m.t, "it is connected", func() bool { return c.Health().State == aside.StateConnected })
+	}
+	from := rng.IntN(machines)
+	other, key := m.caches[1-from], rng.IntN(pieces-1)
+	lost, failed := other.Metrics().TrackingLost, other.Metrics().Labels["others"].RedisErrors
+	version, confirmed := m.write(rng, from, key)
+	if !confirmed {
+		return
+	}
+	asidetest.AllTold(m.t, other)
+	told := other.Metrics().Labels["others"].RedisErrors == failed
+	r, err := aside.Lookup(m.t.Context(), other, lasting.Key(key), func(ctx context.Context) (piece, error) { return m.load(ctx, key) }, aside.WithTags(pieceTag(key)))
+	if err != nil || !told || other.Metrics().TrackingLost != lost || other.Health().State != aside.StateConnected {
+		m.count("not known elsewhere")
+		return
+	}
+	m.count("checked elsewhere")
+	if r.Value.Version < version {
+		m.complain("the other process got version %d (%s, %s) after version %d of key %d was invalidated and it was told", r.Value.Version, r.Status, r.Reason, version, key)
+	}
+}
+
+// machineNeeds must all have happened. A run goes on until they have.
+var machineNeeds = []string{
+	"call GetOrLoad", "call Lookup", "call GetOrLoadMany", "call Get", "call Strong", "call Refresh", "call MaxStale",
+	"write by key", "write by tag", "write by category", "write by pattern", "write by all", "write by Set", "checked elsewhere",
+	"answer hit, fresh", "answer hit, fresh, being refreshed", "answer stale, past its TTL, being refreshed", "answer stale, past its TTL, the load failed",
+	"answer stale, past its TTL, the load takes longer than SoftTimeout", "age past the TTL", "age within the TTL",
+}
+
+func (m *machine) lacks() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(machineNeeds, func(name string) bool { return m.counts[name] == 0 })
+}
+
+func TestStrategiesInRealTimeUnderFaults(t *testing.T) {
+	t.Parallel()
+	lasts, seed := 5*time.Second, rand.Uint64()
+	if asidetest.AtLength() {
+		lasts = 2 * time.Minute
+	}
+	if d, err := time.ParseDuration(os.Getenv("ASIDE_SOAK")); err == nil {
+		lasts = d
+	}
+	if s, err := strconv.ParseUint(os.Getenv("ASIDE_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("ASIDE_SEED=%d", seed)
+	server := redistest.Start(t)
+	m := &machine{t: t, counts: make(map[string]int), origins: make([]origin, 1)}
+	for i := range m.caches {
+		m.proxy[i] = redistest.StartProxy(t, server.Addr())
+		o := asidetest.At(m.proxy[i].Addr())
+		o.OpTimeout, o.LeaseTTL, o.Backoff, o.Logger = 150*time.Millisecond, 300*time.Millisecond, 20*time.Millisecond, asidetest.Quiet()
+		o.Policies = []aside.Policy{lasting}
+		m.caches[i] = asidetest.Connected(t, o)
+	}
+	random := func(of uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, of)) }
+	var all sync.WaitGroup
+	var over atomic.Bool
+	for process := range machines {
+		for n := range 4 {
+			rng := random(uint64(10*process + n))
+			all.Go(func() {
+				for !over.Load() {
+					m.read(rng, process)
+					m.pause(time.Duration(rng.IntN(6)) * time.Millisecond)
+				}
+			})
+		}
+		rng := random(uint64(100 + process))
+		all.Go(func() {
+			for !over.Load() {
+				m.write(rng, process, rng.IntN(pieces-1))
+				m.pause(time.Duration(20+rng.IntN(400)) * time.Millisecond) // values also come of age
+			}
+		})
+	}
+	moods := random(200)
+	all.Go(func() {
+		for !over.Load() {
+			m.modes[moods.IntN(pieces-1)].Store(int64(moods.IntN(modesOfSource)))
+			m.modes[moods.IntN(pieces-1)].Store(works)
+			m.pause(time.Duration(moods.IntN(150)) * time.Millisecond)
+		}
+	})
+	all.Go(func() { // the last key is seldom written, and fails for long
+		for failing := false; !over.Load(); failing = !failing {
+			if failing {
+				m.modes[pieces-1].Store(fails)
+				m.pause(500 * time.Millisecond)
+			} else {
+				m.modes[pieces-1].Store(works)
+				m.pause(50 * time.Millisecond)
+			}
+		}
+	})
+	rng := random(300)
+	for began := time.Now(); time.Since(began) < lasts || m.lacks() && time.Since(began) < 6*lasts; {
+		m.fault(rng, server)
+		for range 4 {
+			m.elsewhere(rng)
+		}
+	}
+	over.Store(true)
+	all.Wait()
+	for _, text := range m.wrong[:min(len(m.wrong), 20)] {
+		t.Error(text)
+	}
+	for _, name := range sortedNames(m.counts) {
+		t.Log(m.counts[name], name)
+	}
+	for _, name := range machineNeeds {
+		require.NotZero(t, m.counts[name], name)
+	}
+}
