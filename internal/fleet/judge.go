@@ -41,6 +41,9 @@ const (
 	retry           = 1500 * time.Millisecond
 )
 
+// margin is for how long a call that does not wait may take to look: meanwhile a load may end.
+const margin = int64(50 * time.Millisecond)
+
 // long is what nobody is to wait.
 const long = int64(100 * time.Millisecond)
 
@@ -57,7 +60,7 @@ type Result struct {
 	// Of the calls that began after the first load.
 	Waited  int           // took over 100 ms
 	Stalled int           // of these, those whose process did not run meanwhile: all but 100 ms of their time
-	Missed  int           // got a value whose load had not ended when they began: they waited, for however long
+	Missed  int           // got a value whose load ended when they had waited for over 50 ms, in which their process ran
 	Slowest time.Duration // of those that were not stalled
 	Oldest  time.Duration // the age of the oldest value that was served, when its call began
 	Stall   time.Duration // the longest time for which a process did not run
@@ -127,7 +130,7 @@ func (e *events) judge(c Config) (r Result) {
 			continue
 		}
 		r.Oldest = max(r.Oldest, time.Duration(call.began-call.load))
-		if ended[call.load] > call.began {
+		if wait := ended[call.load] - call.began; wait > margin && wait-e.stood(call) > margin {
 			r.Missed++
 		}
 		stalled := false
