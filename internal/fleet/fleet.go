@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -147,8 +148,8 @@ func (r *run) take(p *redistest.Subprocess, line string) (kill bool) {
 				e.ended++
 			}
 		}
-	case what == "call" && len(words) == 4:
-		e.calls = append(e.calls, call{pid: p.Pid(), began: number(1), took: number(2), load: number(3)})
+	case what == "call" && len(words) == 5:
+		e.calls = append(e.calls, call{pid: p.Pid(), began: number(1), took: number(2), load: number(3), fallback: words[4] == string(aside.StatusFallback)})
 	case what == "stall":
 		e.stalls = append(e.stalls, stall{pid: p.Pid(), began: number(1), took: number(2)})
 	case !e.killed(p.Pid()): // of one that was killed, the last line may be half of one

@@ -25,6 +25,7 @@ type call struct {
 	pid         int
 	began, took int64
 	load        int64 // of its value: when it began
+	fallback    bool
 }
 
 type stall struct {
@@ -41,6 +42,9 @@ const (
 	retry           = 1500 * time.Millisecond
 )
 
+// margin is for how long a call that does not wait may take to look: meanwhile a load may end.
+const margin = int64(50 * time.Millisecond)
+
 // long is what nobody is to wait.
 const long = int64(100 * time.Millisecond)
 
@@ -55,12 +59,13 @@ type Result struct {
 	Early    int // loads whose time had not come yet
 
 	// Of the calls that began after the first load.
-	Waited  int           // took over 100 ms
-	Stalled int           // of these, those whose process did not run meanwhile: all but 100 ms of their time
-	Missed  int           // got a value whose load had not ended when they began: they waited, for however long
-	Slowest time.Duration // of those that were not stalled
-	Oldest  time.Duration // the age of the oldest value that was served, when its call began
-	Stall   time.Duration // the longest time for which a process did not run
+	Waited   int           // took over 100 ms
+	Stalled  int           // of these, those whose process did not run meanwhile: all but 100 ms of their time
+	Missed   int           // got a value whose load ended when they had waited for over 50 ms, in which their process ran
+	Slowest  time.Duration // of those that were not stalled
+	Oldest   time.Duration // the age of the oldest value that was served, when its call began
+	Fallback int           // loaded, or waited for a load, because Redis did not answer within OpTimeout
+	Stall    time.Duration // the longest time for which a process did not run
 }
 
 // PerExpiry is the mean of loads per expiry.
@@ -126,8 +131,11 @@ func (e *events) judge(c Config) (r Result) {
 		if call.began <= values[0].ended {
 			continue
 		}
+		if call.fallback {
+			r.Fallback++
+		}
 		r.Oldest = max(r.Oldest, time.Duration(call.began-call.load))
-		if ended[call.load] > call.began {
+		if wait := ended[call.load] - call.began; wait > margin && wait-e.stood(call) > margin {
 			r.Missed++
 		}
 		stalled := false

@@ -34,7 +34,7 @@ func TestWhatAFleetHasToldIsJudged(t *testing.T) {
 		},
 		"a call that waits": {
 			change: func(_ *Config, e *events) {
-				e.calls = append(e.calls, call{pid: 1, began: 1090 * ms, took: 20 * ms, load: 1000 * ms})
+				e.calls = append(e.calls, call{pid: 1, began: 1040 * ms, took: 61 * ms, load: 1000 * ms})
 			},
 			broken: "1 calls waited for a load",
 			slow:   "1 calls waited for a load",
@@ -42,9 +42,20 @@ func TestWhatAFleetHasToldIsJudged(t *testing.T) {
 		"a call that waits, without Stale": {
 			change: func(c *Config, e *events) {
 				c.Strategy = Strategy{RefreshAhead: 0.1}
-				e.calls = []call{{pid: 1, began: 1090 * ms, took: 20 * ms, load: 1000 * ms}}
+				e.calls = []call{{pid: 1, began: 1040 * ms, took: 61 * ms, load: 1000 * ms}}
 			},
 			slow: "1 calls waited for a load",
+		},
+		"a call that looks when the load has just ended": {
+			change: func(_ *Config, e *events) {
+				e.calls = append(e.calls, call{pid: 1, began: 1055 * ms, took: 47 * ms, load: 1000 * ms})
+			},
+		},
+		"a call of a process that does not run until the load has ended": {
+			change: func(_ *Config, e *events) {
+				e.calls = append(e.calls, call{pid: 1, began: 1010 * ms, took: 92 * ms, load: 1000 * ms})
+				e.stalls = append(e.stalls, stall{pid: 1, began: 1005 * ms, took: 60 * ms})
+			},
 		},
 		"a value that is too old": {
 			change: func(_ *Config, e *events) { e.calls = append(e.calls, call{pid: 1, began: 2001 * ms, took: ms}) },

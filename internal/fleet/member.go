@@ -52,7 +52,7 @@ const stallFrom = 20 * time.Millisecond
 //	ready
 //	load BEGAN                       a load begins
 //	loaded BEGAN ENDED
-//	call BEGAN TOOK LOAD             the call has got the value of the load that began then
+//	call BEGAN TOOK LOAD STATUS      the call has got the value of the load that began then
 //	failed BEGAN ERROR
 //	stall BEGAN TOOK                 the process did not run
 func Member() {
@@ -93,12 +93,12 @@ func Member() {
 	key := policy.Key("one")
 	ask := func() {
 		began := now()
-		v, err := aside.GetOrLoad(context.Background(), c, key, load)
+		r, err := aside.Lookup(context.Background(), c, key, load)
 		if err != nil {
 			tell("failed", began, err)
 			return
 		}
-		tell("call", began, now()-began, v.Began)
+		tell("call", began, now()-began, r.Value.Began, r.Status)
 	}
 
 	tell("ready")
