@@ -143,12 +143,13 @@ func run(ctx context.Context, root string, args []string, stdout, stderr io.Writ
 	began := time.Now()
 	commands := t.baseline(ctx, rows, *jobs)
 	fmt.Fprintf(stderr, "test commands on the code as it is: %d (%s)\n", commands, seconds(time.Since(began)))
+	known := log.New(stderr, "", 0) // which several may use at once
 	parallel(*jobs, len(rows), func(i int) {
 		if rows[i].broken == "" {
 			t.try(ctx, rows[i])
 		}
 		if ctx.Err() == nil {
-			fmt.Fprintln(stderr, rows[i]) // what is known already when a run of an hour is cut off
+			known.Println(rows[i]) // what is known already when a run of an hour is cut off
 		}
 	})
 	if ctx.Err() != nil {
