@@ -3,12 +3,10 @@ package engine
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/tags"
-	"github.com/gatewayz/aside/internal/wire"
 )
 
 // tagLife is how long the generations of a's tags have to live from now on: as long as the value that carries them, and at least until the
@@ -31,8 +29,8 @@ func tagNames(names []string) ([]string, error) {
 	return tags, nil
 }
 
-// addLateTags adds the tags that the loader of a has named, with their generations. It reports false if one of them may have been
-// invalidated during the load: tags.Snapshot.AddLate says how it knows.
+// addLateTags adds the tags that the loader of a has named, with their generations. They are not too many: refuseTags has counted them. It
+// reports false if one of them may have been invalidated during the load: tags.Snapshot.AddLate says how it knows.
 func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) (unmoved bool, err error) {
 	names, err := tagNames(a.lateNames)
 	if err != nil {
@@ -43,9 +41,6 @@ func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) 
 		if !slices.Contains(all, tag) {
 			all = append(all, tag)
 		}
-	}
-	if len(all) > wire.MaxTags { // checked before a generation of one of them is written
-		return false, invalidArgument(strconv.Itoa(len(all)-2) + " tags, at most " + strconv.Itoa(keyspace.MaxTags) + " allowed")
 	}
 	late := all[len(a.Tags):]
 	a.Tags = all

@@ -82,6 +82,26 @@ func TestSeizeSupersedesWhoeverHoldsTheLease(t *testing.T) {
 }
 
 // renewOne reports whether the lease of key is still held.
+// A process that dies renews nothing. However it has come by its lease, the lease ends by itself.
+func TestALeaseEndsByItself(t *testing.T) {
+	t.Parallel()
+	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
+		ends := func(how string) {
+			t.Helper()
+			require.Positive(t, do("PTTL", lease), how)
+			require.LessOrEqual(t, do("PTTL", lease), int64(5000), how)
+		}
+		require.True(t, acquireOne(t, s, "first", Rejected{}).Granted)
+		ends("acquired")
+		do("PERSIST", lease)
+		require.True(t, acquireOne(t, s, "second", Rejected{}).Granted)
+		ends("taken over")
+		do("PERSIST", lease)
+		require.True(t, grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: "third"}))[0].Granted)
+		ends("seized")
+	})
+}
+
 func renewOne(t *testing.T, s *Store, nonce string) bool {
 	t.Helper()
 	held, errs := s.Renew(t.Context(), Request{Key: key, Nonce: nonce})
