@@ -85,7 +85,8 @@ func refuseTags(l *Load) {
 func (e *Engine) countResults(l *Load, before uint64) {
 	for i, a := range l.attempts {
 		if a.Err != nil && !a.NotFound {
-			e.loadFailed(a, a.Err, before, l.decision(i).retryAfter)
+			a.retryAfter = l.decision(i).retryAfter
+			e.loadFailed(a, a.Err, before, a.retryAfter)
 		} else {
 			e.failures.ForgetOwn(a.Key, a.Policy.Owner)
 		}

@@ -18,7 +18,6 @@ import (
 // pause is what the loader has said of the next load, 0 if nothing. It holds even where there is no backoff.
 func (e *Engine) loadFailed(a *attempt, err error, before uint64, pause time.Duration) {
 	a.Policy.Counters.LoadErrors.Add(1)
-	a.retryAfter = pause
 	if e.opts.Backoff < 0 && pause == 0 || a.endedWithCaller(err, e.Clock.Now()) {
 		return
 	}

@@ -97,8 +97,8 @@ func (e *Engine) enter(ctx context.Context, call *flight.Call[flightKey, Outcome
 	p := e.loads.TryEnter(end)
 	if p == nil {
 		p, ok = func() (*bulkhead.Place, bool) {
-			call.Rest()
-			defer call.Work()
+			call.Queue()
+			defer call.Dequeue()
 			return e.loads.Enter(ctx, call.Bypassed(), end)
 		}()
 		if !ok {

@@ -36,12 +36,44 @@ func (c *Call[K, V]) Optional() bool {
 func (c *Call[K, V]) LeaveBehind() {
 	g := c.group
 	g.mu.Lock()
+	if c.run != nil && c.run.queued {
+		g.mu.Unlock()
+		c.Leave()
+		return
+	}
 	defer g.mu.Unlock()
 	if !c.wanted {
 		c.wanted = true // and its part does not end
 		return
 	}
 	c.waiters--
+}
+
+// Queue is Rest of a load that waits for a place. It ends the part of LeaveBehind: loads that only wait, and that nobody waits for, must not take the
+// room of others in the queue. Dequeue ends it, as Work ends a Rest.
+func (c *Call[K, V]) Queue() {
+	g := c.group
+	g.mu.Lock()
+	c.run.queued = true
+	for _, of := range c.run.calls {
+		if !of.wanted {
+			continue
+		}
+		of.wanted = false
+		if of.waiters--; of.waiters == 0 && !of.resolved {
+			c.run.waiting--
+		}
+	}
+	g.mu.Unlock()
+	c.Rest()
+}
+
+// Dequeue undoes Queue.
+func (c *Call[K, V]) Dequeue() {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	c.run.queued = false
+	c.run.working++
 }
 
 // Settled returns a channel that is closed when the call has its result.

@@ -18,6 +18,7 @@ type run[K comparable, V any] struct {
 	linger    time.Duration // see Linger
 	lingering *time.Timer   // ends the linger time, while no caller waits for the run; guarded by group.mu
 	working   int           // goroutines that do not Rest; guarded by group.mu
+	queued    bool          // see Queue; guarded by group.mu
 	watchers  []Watcher     // guarded by group.mu
 
 	cancel context.CancelCauseFunc

@@ -24,14 +24,17 @@ func (e *Entry) Times() freshness.Times {
 	return e.Plan.Times
 }
 
-// Ageing returns the valid entry of key if it may be served at once, but Get does not return it: a new load of it is due, or its TTL is over. due
-// reports whether a load in the background may begin now: see Postpone. Ageing makes no allocation and takes no lock.
+// Ageing returns the valid entry of key if it may be served at once, and has a plan. In most cases Get does not return it: a new load of it is
+// due, or its TTL is over. due reports whether a load in the background may begin now: see Postpone. Ageing makes no allocation and takes no lock.
 func (c *Cache) Ageing(key string) (e *Entry, phase freshness.Phase, due bool) {
 	e, ok := c.store.GetIfPresent(key)
 	if !ok || e.Plan == nil || !e.Scope.Valid() {
 		return nil, freshness.Dead, false
 	}
 	now := c.clock.Now()
+	if now < e.Until { // Get would return it
+		return e, freshness.Fresh, false
+	}
 	if phase = e.Plan.At(now); phase > freshness.Stale {
 		return nil, phase, false
 	}
