@@ -15,7 +15,9 @@ import (
 func TestLoadsInTheQueueThatNobodyWaitsForRefuseNobody(t *testing.T) {
 	t.Parallel()
 	asidetest.InBubble(t, aside.Options{MaxLoads: 1, MaxQueuedLoads: 2, Backoff: -1}, func(t *testing.T, c *aside.Cache) {
-		p := items(func(p *aside.Policy) { p.StaleIfError, p.SoftTimeout, p.LoadTimeout = time.Hour, time.Second, 30*time.Second })
+		p := items(func(p *aside.Policy) {
+			p.StaleIfError, p.SoftTimeout, p.LoadTimeout = time.Hour, time.Second, 30*time.Second
+		})
 		for _, id := range []string{"a", "b"} {
 			requireLook(t, c, p.Key(id), &source{}, "v1", aside.StatusMiss, "not cached")
 		}
@@ -31,4 +33,3 @@ func TestLoadsInTheQueueThatNobodyWaitsForRefuseNobody(t *testing.T) {
 		require.Zero(t, c.Metrics().Labels["items"].Overloads)
 	})
 }
-
