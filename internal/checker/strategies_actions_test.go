@@ -357,6 +357,9 @@ var strategiesNeeded = []string{
 // ASIDE_RACES=long makes a million steps; ASIDE_STEPS says how many else.
 func TestTheModelOfStrategies(t *testing.T) {
 	steps := 50_000
+	if raceDetector {
+		steps = 10_000
+	}
 	if os.Getenv("ASIDE_RACES") == "long" {
 		steps = 1_000_000
 	}

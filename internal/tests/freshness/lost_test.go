@@ -210,6 +210,10 @@ func TestTheTableOfPhasesAndCallsWithoutRedis(t *testing.T) {
 			return true
 		})
 	})
+	asidetest.Eventually(t, "a DegradedTTL of a millisecond is over", func() bool {
+		_, err := aside.Get[string](t.Context(), c, key(lostRow{"fresh", "over", "Get", "ok"}))
+		return errors.Is(err, aside.ErrMiss)
+	})
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	counts := make(map[string]int)

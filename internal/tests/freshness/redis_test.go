@@ -273,10 +273,14 @@ func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
 	key := p.Key("a")
 	asidetest.InMemory(t, c, key, asidetest.Value("old"))
 	pastTTL(t, c, key)
-	began, stuck := make(chan struct{}), make(chan struct{})
+	stuck, began := make(chan struct{}), make(chan struct{})
 	defer close(stuck)
-	requireStale(t, c, key, "old", func(context.Context) (string, error) { close(began); <-stuck; return "", nil })
-	<-began // with the lease
+	requireStale(t, c, key, "old", func(context.Context) (string, error) {
+		close(began)
+		<-stuck
+		return "", nil
+	})
+	<-began // otherwise the other process may get the lease first
 	asidetest.Eventually(t, "another process loads it", func() bool {
 		v, err := aside.GetOrLoad(t.Context(), other, key, asidetest.Value("new"))
 		require.NoError(t, err)
