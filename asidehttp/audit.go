@@ -45,7 +45,8 @@ func (h *handler) auditWarm(ctx context.Context, who visitor, o order, running b
 	if h.gate.audits.sumUp(who, o, nil, nil) {
 		return
 	}
-	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, "asidehttp: warming ordered",
+	text := "asidehttp: warming ordered"
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text,
 		slog.String("key", who.name), slog.String("client", who.addr.String()), slog.String("name", shortened(o.names[0])),
 		slog.Bool("already_running", running))
 }

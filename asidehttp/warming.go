@@ -104,9 +104,11 @@ func logWarmed(log *slog.Logger, name string, last warmRun, err error, stack []b
 		slog.Int("not_found", last.NotFound), slog.Int("failed", last.Failed), slog.Bool("elsewhere", last.Elsewhere),
 		slog.Duration("took", last.Ended.Sub(last.Started)), slog.Int("runs", runs),
 	}
-	level, line := slog.LevelInfo, "asidehttp: warmed"
+	level := slog.LevelInfo
+	line := "asidehttp: warmed"
 	if err != nil {
-		level, line = slog.LevelError, "asidehttp: a warmer failed"
+		level = slog.LevelError
+		line = "asidehttp: a warmer failed"
 		attrs = append(attrs, slog.String("error", shortened(text(err))))
 	}
 	if stack != nil {

@@ -446,3 +446,60 @@ func TestNamesOfWarmingsAreApartInNamespaces(t *testing.T) {
 	}
 	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "shop%:%w:items"))
 }
+
+// docs/warming.md has these figures.
+func TestTheCommandsOfAWarming(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
+	load := func(_ context.Context, ids []int) (map[int]string, error) {
+		values := make(map[int]string)
+		for _, id := range ids {
+			values[id] = "value"
+		}
+		return values, nil
+	}
+	commands := func(first, last int) (n int) {
+		before := len(proxy.Log())
+		_, err := aside.Warm(t.Context(), c, func(yield func(int) bool) {
+			for id := first; id < last && yield(id); id++ {
+			}
+		}, itemKey, load, aside.Warming{AtOnce: 1})
+		require.NoError(t, err)
+		counts := map[string]int{}
+		for _, args := range proxy.Log()[before:] {
+			if args[0] != "PING" {
+				n++
+				counts[args[0]]++
+			}
+		}
+		t.Log(first, last, counts)
+		return n
+	}
+	commands(0, 100) // the first one loads the scripts
+	require.InDelta(t, 810, commands(100, 200), 20, "a batch that is not cached")
+	require.InDelta(t, 100, commands(0, 100), 20, "a batch that is cached")
+}
+
+// Every is about time alone: an operator who empties the cache and warms it gives no Every.
+func TestEveryDoesNotHeedInvalidations(t *testing.T) {
+	t.Parallel()
+	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		w := aside.Warming{Name: "items", Every: time.Hour}
+		_, err := aside.Warm(t.Context(), c, upTo(10), itemKey, new(table).load, w)
+		require.NoError(t, err)
+		receipt, err := c.InvalidateAll(t.Context())
+		require.NoError(t, err)
+		_, err = receipt.WaitCleanup(t.Context())
+		require.NoError(t, err)
+		warmed, err := aside.Warm(t.Context(), c, upTo(10), itemKey, new(table).load, w)
+		require.NoError(t, err)
+		require.True(t, warmed.Elsewhere)
+		for info, err := range c.Keys(t.Context(), aside.Pattern{}) {
+			require.NoError(t, err)
+			require.NotContains(t, info.Key, "%w")
+		}
+	})
+}
