@@ -343,3 +343,36 @@ func TestWrongWarmersAreNamed(t *testing.T) {
 	o.Warmers = warmers{"fine": fine}
 	require.NoError(t, o.Validate())
 }
+
+// An error whose methods hang holds up its own run alone.
+func TestAWarmerWhoseErrorHangsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	c := newCache(t, aside.Options{})
+	hangs := hangingError{make(chan struct{}), make(chan struct{})}
+	h := asidehttp.AdminHandler(c, warmOptions(io.Discard, warmers{
+		"models":   func(context.Context) (aside.Warmed, error) { return aside.Warmed{}, hangs },
+		"rankings": func(context.Context) (aside.Warmed, error) { return aside.Warmed{}, nil },
+	}))
+	started(t, h, "models", keyWarm)
+	<-hangs.asked
+	require.True(t, reportOf(t, h, "models").Running)
+	require.True(t, started(t, h, "models", keyWarm))
+	started(t, h, "rankings", keyWarm)
+	ended(t, h, "rankings", 1)
+	close(hangs.release)
+	ended(t, h, "models", 1)
+}
+
+type hangingError struct{ asked, release chan struct{} }
+
+func (e hangingError) Error() string { return "hangs" }
+
+func (e hangingError) Is(error) bool {
+	select {
+	case <-e.asked:
+	default:
+		close(e.asked)
+	}
+	<-e.release
+	return false
+}

@@ -76,16 +76,16 @@ func (all *warmings) run(name string, w *warming, run warmer, over <-chan struct
 			err, stack = fmt.Errorf("%w: %s", errPanic, text(p)), debug.Stack()
 		}
 		end(nil)
+		last := newWarmRun(w.started, time.Now(), warmed, err) // without the lock: the error's methods are the program's
 		all.mu.Lock()
 		w.running, w.runs = false, w.runs+1
 		if err != nil {
 			w.errors++
 		}
-		w.last = newWarmRun(w.started, time.Now(), warmed, err)
-		last := *w.last
+		w.last = last
 		all.mu.Unlock()
 		if n, due := w.ended.Count(); due {
-			logWarmed(log, name, last, err, stack, n)
+			logWarmed(log, name, *last, err, stack, n)
 		}
 	}()
 	warmed, err = run(ctx)

@@ -396,6 +396,16 @@ func TestCloseEndsAWarm(t *testing.T) {
 			})
 		})
 	}
+	t.Run("from Progress", func(t *testing.T) {
+		t.Parallel()
+		asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+			var log asidetest.Logbook
+			c := newCache(aside.Options{Logger: log.Logger()})
+			_, err := aside.Warm(t.Context(), c, endless, itemKey, new(table).load, aside.Warming{Name: "items", Progress: func(aside.Warmed) { _ = c.Close() }})
+			require.ErrorIs(t, err, aside.ErrClosed)
+			require.NotContains(t, log.String(), "gave up")
+		})
+	})
 	t.Run("in the last batch", func(t *testing.T) {
 		t.Parallel()
 		c := asidetest.NewCache(t, aside.Options{})
