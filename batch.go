@@ -193,7 +193,8 @@ type Warming struct {
 	// can begin after Options.LeaseTTL. At most 200 bytes, without the characters that keys escape. Default: none, each call warms.
 	Name string
 
-	// Every is how long after a warming has succeeded no other one of its Name begins. It needs a Name. Default: 0, the next call warms.
+	// Every is how long after a warming without an error and without failed ids no other one of its Name begins. It needs a Name. Default: 0,
+	// the next call warms.
 	Every time.Duration
 
 	// Batch is how many ids one call of the loader gets. Default: 100.
@@ -210,7 +211,7 @@ type Warming struct {
 type Warmed struct {
 	Seen      int           // ids
 	Fresh     int           // of them, those whose value was cached and within its TTL
-	Loaded    int           // those that were loaded and stored
+	Loaded    int           // those that were loaded and stored; where the loader or the policy keeps a value from being stored, loaded
 	NotFound  int           // those that were loaded, and that there are not
 	Failed    int           // those that could not be loaded or stored; the metrics count why
 	Elsewhere bool          // another process warms under this Name, or has done so less than Every ago
@@ -223,8 +224,10 @@ type Warmed struct {
 // loads what is missing.
 //
 // In Redis mode Warm fills Redis, not the memories of the other processes: those fill with calls. While Redis is unavailable, Warm waits. An id
-// that fails is counted, and the others go on. Warm ends early with ctx's error if ctx ends, with ErrClosed if the cache is closed, and with an
-// *Error for invalid arguments, or for an id whose key is invalid.
+// that fails is counted, and the others go on. A value that is not stored, since it was invalidated during its load or Redis has not taken it, is
+// loaded again, twice at most. Warm ends early with ctx's error if ctx ends, with ErrClosed if the cache is closed, and with an *Error for invalid
+// arguments, for an id whose key is invalid, and, with CodeUnavailable, if another process may have begun the warming of this Name. A panic of ids,
+// key or Progress ends it too, in the caller's goroutine.
 func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], key func(K) Key, load func(context.Context, []K) (map[K]T, error), w Warming) (Warmed, error) {
 	if err := c.usableWith(ctx); err != nil {
 		return Warmed{}, err
@@ -235,6 +238,8 @@ func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], k
 	if err := w.validate(); err != nil {
 		return Warmed{}, err
 	}
+	until, end := c.engine.UntilClosed(ctx)
+	defer end(nil)
 	began := c.engine.Clock.Now()
 	report := func(n warm.Counts) Warmed {
 		return Warmed{n.Seen, n.Fresh, n.Loaded, n.NotFound, n.Failed, false, time.Duration(c.engine.Clock.Now() - began)}
@@ -244,9 +249,7 @@ func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], k
 		progress = func(n warm.Counts) { w.Progress(report(n)) }
 	}
 	var counts warm.Counts
-	run := func(ctx context.Context) (err error) {
-		ctx, end := context.WithCancelCause(ctx)
-		defer end(nil)
+	run := func(ctx context.Context) (complete bool, err error) {
 		counts, err = warm.Run(ctx, ids, cmp.Or(w.Batch, 100), cmp.Or(w.AtOnce, 4), func(ctx context.Context, ids []K) warm.Counts {
 			n, err := warmBatch(ctx, c, ids, key, load)
 			if err != nil {
@@ -254,17 +257,17 @@ func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], k
 			}
 			return n
 		}, progress)
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return err
+		return counts.Failed == 0, err
 	}
 	var elsewhere bool
 	var err error
 	if w.Name == "" {
-		err = run(ctx)
+		_, err = run(until)
 	} else {
-		elsewhere, err = c.engine.WarmOnce(ctx, w.Name, w.Every, run)
+		elsewhere, err = c.engine.WarmOnce(until, w.Name, w.Every, run)
+	}
+	if cause := context.Cause(until); err != nil && err == until.Err() && ctx.Err() == nil {
+		err = cause // a batch has failed, or the cache was closed
 	}
 	done := report(counts)
 	done.Elsewhere = elsewhere
@@ -291,52 +294,78 @@ func (w Warming) validate() error {
 // warmBatch is Warm for one batch. Its error ends the warming.
 func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error)) (n warm.Counts, err error) {
 	n.Seen = len(ids)
-	b := batch[K, T]{load: load}
+	left := batch[K, T]{load: load}
 	for _, id := range ids {
 		r, _, err := newRequest[T](ctx, c, key(id), []CallOption{Strong()})
+		if err == nil {
+			err = c.engine.Check(ctx, r.Key)
+		}
 		if err != nil {
 			n.Failed = n.Seen
 			return n, err
 		}
-		b.ids, b.requests = append(b.ids, id), append(b.requests, r)
+		left.ids, left.requests = append(left.ids, id), append(left.requests, r)
 	}
-	for tries := 0; len(b.ids) > 0; tries++ {
+	for tries := 0; len(left.ids) > 0; tries++ {
 		if err := c.engine.AwaitUp(ctx); err != nil {
-			n.Failed += len(b.ids)
+			n.Failed += len(left.ids)
 			return n, err
 		}
-		fresh, err := c.engine.Warm(ctx, b.requests)
-		if err != nil { // Redis did not answer
-			fresh = make([]bool, len(b.ids))
-		}
-		cold := batch[K, T]{load: load}
-		for i, is := range fresh {
-			if is {
+		var cold, loaded, again batch[K, T]
+		for i, fresh := range c.engine.Fresh(ctx, left.requests) {
+			if fresh {
 				n.Fresh++
 			} else {
-				cold.ids, cold.requests = append(cold.ids, b.ids[i]), append(cold.requests, b.requests[i])
+				cold.add(left, i)
 			}
 		}
-		b = batch[K, T]{load: load}
+		var absent []bool // of loaded
+		var closed error
+		cold.load = load
 		c.engine.AnswerMany(ctx, cold.requests, cold.run, func(i int, out engine.Outcome, err error) {
 			switch {
 			case err != nil:
 				n.Failed++
-			case out.Status == engine.StatusFallback && tries < warmTries: // loaded, and not stored
-				b.ids, b.requests = append(b.ids, cold.ids[i]), append(b.requests, cold.requests[i])
-			case out.Status == engine.StatusFallback:
-				n.Failed++
-			case out.Value == nil:
-				n.NotFound++
-			case out.Status == engine.StatusMiss:
-				n.Loaded++
-			default:
+				if err == ErrClosed {
+					closed = err
+				}
+			case out.Status == engine.StatusFallback: // loaded without Redis
+				again.add(cold, i)
+			case out.Status != engine.StatusMiss:
 				n.Fresh++
+			case out.FreshUntil > out.LoadedAt:
+				loaded.add(cold, i)
+				absent = append(absent, out.Value == nil)
+			default: // not to be stored, by its loader or its policy
+				n.Count(out.Value == nil)
 			}
 		})
+		if closed != nil {
+			return n, closed
+		}
+		c.engine.AwaitStored(ctx, loaded.requests)
+		for i, stored := range c.engine.Fresh(ctx, loaded.requests) {
+			if stored {
+				n.Count(absent[i])
+			} else if tries < warmTries { // invalidated during the load, or Redis has not taken it
+				again.add(loaded, i)
+			} else {
+				n.Failed++
+			}
+		}
+		if tries == warmTries {
+			n.Failed += len(again.ids)
+			break
+		}
+		left = again
 	}
 	return n, nil
 }
 
-// warmTries is how often a batch is tried again that Redis has not taken.
-const warmTries = 3
+// add adds the id with an index in another batch.
+func (b *batch[K, T]) add(from batch[K, T], index int) {
+	b.ids, b.requests = append(b.ids, from.ids[index]), append(b.requests, from.requests[index])
+}
+
+// warmTries is how often the load of an id whose value is not stored is tried again.
+const warmTries = 2

@@ -738,6 +738,43 @@ func ExampleCache_Keys() {
 	// Output: models:all:all 1h0m0s [catalogue]
 }
 
+// A warming loads what is not cached. The second one finds all of it.
+func ExampleLoader_Warm() {
+	c, err := aside.New(aside.Options{}) // with Redis, one process of the fleet warms under the Name
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	ctx := context.Background()
+	products := aside.NewBatchLoader(c, aside.Policy{Category: "products", TTL: time.Hour}, func(_ context.Context, ids []int) (map[int]string, error) {
+		names := make(map[int]string)
+		for _, id := range ids {
+			if id != 13 { // there is no product 13
+				names[id] = fmt.Sprintf("product %d", id)
+			}
+		}
+		return names, nil
+	})
+	ids := func(yield func(int) bool) { // of any number, such as the rows of a query
+		for id := 1; id <= 250 && yield(id); id++ {
+		}
+	}
+	w := aside.Warming{Name: "products", Progress: func(w aside.Warmed) { fmt.Println(w.Seen, "seen") }}
+	for range 2 {
+		warmed, err := products.Warm(ctx, ids, w)
+		fmt.Println(warmed.Fresh, warmed.Loaded, warmed.NotFound, warmed.Failed, err)
+	}
+	// Output:
+	// 100 seen
+	// 200 seen
+	// 250 seen
+	// 0 249 1 0 <nil>
+	// 100 seen
+	// 200 seen
+	// 250 seen
+	// 250 0 0 0 <nil>
+}
+
 func ExampleConsistencyCheck() {
 	c, err := aside.New(aside.Options{
 		ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: 10 * time.Millisecond}, // in production 0.01, and the default of 10 s

@@ -3,8 +3,21 @@ package aside
 import (
 	"time"
 
+	"github.com/gatewayz/aside/internal/closing"
 	"github.com/gatewayz/aside/internal/health"
 )
+
+func init() { closing.Of = func(c any) <-chan struct{} { return c.(*Cache).closes() } }
+
+// closes returns a channel that is closed by Close, at once for a zero cache.
+func (c *Cache) closes() <-chan struct{} {
+	if c.engine != nil {
+		return c.engine.Closing()
+	}
+	closed := make(chan struct{})
+	close(closed)
+	return closed
+}
 
 // A State is the state of a cache's use of Redis.
 type State string

@@ -8,11 +8,12 @@ import (
 
 // An answer is the body of the response to a POST.
 type answer struct {
-	Success     bool   `json:"success"`
-	DryRun      bool   `json:"dry_run,omitempty"`
-	Invalidated *count `json:"invalidated,omitempty"`
-	Matched     *count `json:"matched,omitempty"`
-	Timestamp   int64  `json:"timestamp"` // milliseconds
+	Success     bool       `json:"success"`
+	DryRun      bool       `json:"dry_run,omitempty"`
+	Invalidated *count     `json:"invalidated,omitempty"`
+	Matched     *count     `json:"matched,omitempty"`
+	Warm        *warmOrder `json:"warm,omitempty"`
+	Timestamp   int64      `json:"timestamp"` // milliseconds
 }
 
 // A count is how many entries were removed, or would be.

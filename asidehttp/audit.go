@@ -40,6 +40,17 @@ func (h *handler) audit(ctx context.Context, who visitor, o order, c *count, p *
 	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
 }
 
+// auditWarm logs who has started a warmer.
+func (h *handler) auditWarm(ctx context.Context, who visitor, o order, running bool) {
+	if h.gate.audits.sumUp(who, o, nil, nil) {
+		return
+	}
+	text := "asidehttp: warming ordered"
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text,
+		slog.String("key", who.name), slog.String("client", who.addr.String()), slog.String("name", shortened(o.names[0])),
+		slog.Bool("already_running", running))
+}
+
 // An order has a log line of its own while its key sends no more than auditRate orders a second on average, and auditBurst at once. Further orders
 // are summed up in one line a second, so that many orders do not fill the log.
 const (
@@ -108,6 +119,9 @@ func (s *sum) add(o order, c *count, p *problem) {
 		s.problem = p.detail
 		return
 	}
+	if c == nil { // an order to warm removes nothing
+		return
+	}
 	s.removed += c.removed()
 	if !c.Complete {
 		s.incomplete++
@@ -125,7 +139,7 @@ func (a *audits) write(key [sha256.Size]byte) {
 	a.limit.takeKey(key) // a summary counts as one line
 	a.mu.Unlock()
 	by := make([]any, 0, len(s.by))
-	for _, kind := range []string{"everything", byCategory, byPattern, byKeys, byTags} {
+	for _, kind := range []string{"everything", byCategory, byPattern, byKeys, byTags, byWarm} {
 		if n := s.by[kind]; n > 0 {
 			by = append(by, slog.Int(kind, n))
 		}

@@ -14,12 +14,14 @@ const (
 	mayRead scopes = 1 << iota
 	mayInvalidate
 	mayEmpty // invalidate everything
+	mayWarm
 )
 
 var scopeBits = map[Scope]scopes{
 	ScopeRead:       mayRead,
 	ScopeInvalidate: mayInvalidate,
-	ScopeAll:        mayRead | mayInvalidate | mayEmpty,
+	ScopeWarm:       mayWarm,
+	ScopeAll:        mayRead | mayInvalidate | mayEmpty | mayWarm,
 }
 
 // wanted names the scope that a key lacks.
@@ -29,6 +31,8 @@ func (s scopes) wanted() Scope {
 		return ScopeRead
 	case mayInvalidate:
 		return ScopeInvalidate
+	case mayWarm:
+		return ScopeWarm
 	}
 	return ScopeAll
 }

@@ -16,6 +16,7 @@ package asidehttp
 //	request, selection   the body of a POST; its names resolved to keys, categories and tags
 //	invalidate, room     carries an order out; refuses it if too many are pending
 //	dryrun               counts what an order would invalidate
+//	warm, warming        starts and shows warmers; their runs
 //	metrics, listing     Metrics; the keys of a pattern
 //	turns                which requests may scan keys now
 //	health               Health

@@ -23,9 +23,10 @@ type gate struct {
 func newGate(o Options) *gate {
 	g := &gate{log: o.logger(), noted: new(noted)}
 	g.audits = newAudits(g.log)
-	var errs [2]error
+	var errs [3]error
 	g.keys, errs[0] = o.keyring()
 	g.limit, errs[1] = o.limiter()
+	_, errs[2] = o.warmers()
 	if err := errors.Join(errs[:]...); err != nil {
 		g.log.Error("asidehttp: invalid options ignored, they grant no access", "error", err)
 	}

@@ -10,22 +10,40 @@ import (
 
 // post answers a POST.
 func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *problem {
-	if p := h.gate.allow(w, who, mayInvalidate); p != nil {
-		return p
+	if who.may&mayWarm == 0 { // checked before the body is read
+		if p := h.gate.allow(w, who, mayInvalidate); p != nil {
+			return p
+		}
 	}
 	if r.URL.RawQuery != "" {
 		return badRequest("a POST has no query: %s", example)
 	}
 	o, p := readOrder(w, r)
 	if p == nil {
-		if p = h.carryOut(w, r, who, o); p != nil {
+		if p = h.gate.allow(w, who, o.needs()); p != nil {
+			p.bodyRead = true
+			return p
+		}
+		carryOut := h.carryOut
+		if o.selector == byWarm {
+			carryOut = h.warm
+		}
+		if p = carryOut(w, r, who, o); p != nil {
 			p.bodyRead = true
 		}
 	}
 	return p
 }
 
-// carryOut checks the scopes that an order needs, and invalidates its selection, or counts it for a dry run.
+// needs is the first scope that an order needs.
+func (o order) needs() scopes {
+	if o.selector == byWarm {
+		return mayWarm
+	}
+	return mayInvalidate
+}
+
+// carryOut checks the further scopes that an order needs, and invalidates its selection, or counts it for a dry run.
 func (h *handler) carryOut(w http.ResponseWriter, r *http.Request, who visitor, o order) *problem {
 	if o.dryRun { // its response shows what a listing shows
 		if p := h.gate.allow(w, who, mayRead); p != nil {

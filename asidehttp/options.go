@@ -1,13 +1,17 @@
 package asidehttp
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/internal/logs"
@@ -35,11 +39,17 @@ type Options struct {
 	// is ignored. An IPv4 network in IPv6 form, such as ::ffff:10.0.0.0/104, is read as 10.0.0.0/8.
 	TrustedProxies []netip.Prefix
 
+	// Warmers are functions that fill the cache, by the names under which AdminHandler starts them: see aside.Warm. A function runs in a
+	// goroutine of its own, one run of a name at a time for all handlers of the cache. Its context ends when the cache is closed. A panic ends
+	// the run with an error, and is logged. Names have at most 1,024 bytes.
+	Warmers map[string]func(context.Context) (aside.Warmed, error)
+
 	// Logger gets a line at level Info for each invalidation: the name of the key, the client, what was invalidated, and the result. For a key
 	// that sends more than one a second, and more than ten at once, the others are summed up in one line a second. It gets lines at
 	// level Warn about requests without a valid key, about requests whose key lacks a scope, and about invalidations that are refused because
-	// too many are pending: each at most every ten seconds, the last two for each key, and with the number of requests. It gets the errors
-	// of Validate. Default: slog.Default().
+	// too many are pending: each at most every ten seconds, the last two for each key, and with the number of requests. It gets a line for each
+	// order to warm, and one about the end of a warmer's run, at most every ten seconds for each warmer. It gets the errors of Validate.
+	// Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -67,15 +77,17 @@ type Scope string
 const (
 	ScopeRead       Scope = "read"       // read metrics and list keys
 	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags, but not everything. A dry run needs ScopeRead too
-	ScopeAll        Scope = "all"        // both, and invalidate everything
+	ScopeWarm       Scope = "warm"       // start the functions of Options.Warmers, and see how they went
+	ScopeAll        Scope = "all"        // all of these, and invalidate everything
 )
 
 // Validate returns an error for each invalid option. The error shows no secret. AdminHandler and Metrics return no error: they log it, and ignore
-// an invalid key, proxy or limit, so that it grants no access. Call Validate to refuse to start instead.
+// an invalid key, proxy, limit or warmer, so that it grants no access. Call Validate to refuse to start instead.
 func (o Options) Validate() error {
 	_, err := o.keyring()
 	_, limitErr := o.limiter()
-	return errors.Join(err, limitErr)
+	_, warmErr := o.warmers()
+	return errors.Join(err, limitErr, warmErr)
 }
 
 // Format writes no key, whatever the verb.
@@ -155,12 +167,12 @@ func (r *keyring) add(key Key) error {
 	for _, s := range key.Scopes {
 		bits, ok := scopeBits[s]
 		if !ok {
-			return fmt.Errorf("has an unknown scope %q: the scopes are %q, %q and %q", s, ScopeRead, ScopeInvalidate, ScopeAll)
+			return fmt.Errorf("has an unknown scope %q: the scopes are %q, %q, %q and %q", s, ScopeRead, ScopeInvalidate, ScopeWarm, ScopeAll)
 		}
 		may |= bits
 	}
 	if may == 0 {
-		return fmt.Errorf("has no scope: give it %q, %q or %q", ScopeRead, ScopeInvalidate, ScopeAll)
+		return fmt.Errorf("has no scope: give it %q, %q, %q or %q", ScopeRead, ScopeInvalidate, ScopeWarm, ScopeAll)
 	}
 	name := key.Name
 	if name == "" {
@@ -168,6 +180,25 @@ func (r *keyring) add(key Key) error {
 	}
 	r.list = append(r.list, credential{sum: sum, name: name, may: may})
 	return nil
+}
+
+// warmers returns the valid warmers, and the errors of the others.
+func (o Options) warmers() (warmers, error) {
+	all := make(warmers, len(o.Warmers))
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(o.Warmers)) {
+		switch {
+		case name == "":
+			errs = append(errs, errors.New("asidehttp: Options.Warmers has an empty name: give the warmer a name"))
+		case len(name) > maxName || !utf8.ValidString(name):
+			errs = append(errs, fmt.Errorf("asidehttp: Options.Warmers has the name %s: use UTF-8, at most %d bytes", quote(name), maxName))
+		case o.Warmers[name] == nil:
+			errs = append(errs, fmt.Errorf("asidehttp: Options.Warmers[%s] is nil: give it a function", quote(name)))
+		default:
+			all[name] = o.Warmers[name]
+		}
+	}
+	return all, errors.Join(errs...)
 }
 
 // limiter returns the limiter of the options, with defaults for invalid ones, and an error for each of these.

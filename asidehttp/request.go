@@ -22,12 +22,12 @@ const (
 	maxWait     = 30 * time.Second
 )
 
-const example = `send a JSON object with one of {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} and {"tags":["supplier 3"]}; "wait" (seconds) and "dry_run" may go with it`
+const example = `send a JSON object with one of {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} and {"tags":["supplier 3"]}; "wait" (seconds) and "dry_run" may go with it; or {"warm":"models"} alone`
 
 // An order is the request in the body of a POST.
 type order struct {
 	selector string   // the field that says what is selected: one of the constants below
-	names    []string // the keys or tags, or the one category or pattern
+	names    []string // the keys or tags, or the one category, pattern or warmer
 	wait     time.Duration
 	dryRun   bool
 }
@@ -38,6 +38,7 @@ const (
 	byPattern  = "pattern"
 	byKeys     = "keys"
 	byTags     = "tags"
+	byWarm     = "warm" // selects nothing: it starts a warmer
 )
 
 // readOrder reads and parses the body of a POST.
@@ -106,20 +107,23 @@ func parseOrder(body []byte) (order, *problem) {
 	if o.selector == "" {
 		return order{}, badRequest("the body does not say what to invalidate: %s", example)
 	}
+	if o.selector == byWarm && len(seen) > 1 {
+		return order{}, badRequest("warm takes no other field: send it alone, and see how it went with GET ?warm=")
+	}
 	return o, nil
 }
 
 // set sets one field of an order.
 func (o *order) set(name string, value json.RawMessage) *problem {
 	switch name {
-	case byCategory, byPattern, byKeys, byTags:
+	case byCategory, byPattern, byKeys, byTags, byWarm:
 		if o.selector != "" {
 			return badRequest("the body has both %s and %s: send one of them, and a second request for the other", o.selector, name)
 		}
 		o.selector = name
 	}
 	switch name {
-	case byCategory, byPattern:
+	case byCategory, byPattern, byWarm:
 		var text string
 		if !decode(value, &text) || text == "" {
 			return badRequest("%s is not a text: %s", name, example)

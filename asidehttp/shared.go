@@ -14,6 +14,8 @@ type shared struct {
 	turns *turns
 	noted *noted
 
+	warmings warmings
+
 	mu      sync.Mutex
 	buckets map[allowance]*buckets // guarded by mu
 }

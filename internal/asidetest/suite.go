@@ -29,6 +29,7 @@ func Main(m *testing.M) {
 		"fleet":    fleet.Member,
 		"herd":     herdProcess,
 		"stranger": strangerProcess,
+		"warmer":   warmerProcess,
 	})
 	if AsUser {
 		redistest.User = append(append([]string{"aside"}, ACLRules(Canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas

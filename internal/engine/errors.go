@@ -16,6 +16,7 @@ const (
 	CodeBackoff         Code = "backoff"
 	CodeOverloaded      Code = "overloaded"
 	CodeReentrant       Code = "reentrant_load"
+	CodeUnavailable     Code = "unavailable"
 )
 
 // An Error is an error that is not the loader's own. The root package turns it into the error for a caller.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"time"
 
@@ -14,8 +13,10 @@ import (
 // A named warming is done by one process of a fleet. It holds a lease of a key of its own, which is renewed like that of a load. A warming that has
 // succeeded leaves a value under that key, for as long as no other one is to begin.
 
-// ErrWarmingLost ends a warming whose lease is no longer held: another process may have begun it.
-var ErrWarmingLost = errors.New("the lease of the warming was lost")
+// warmingLost is the cause of a warming's end whose lease is no longer held: another process may have begun it.
+func warmingLost(name string) error {
+	return &Error{Code: CodeUnavailable, Message: "the lease of the warming " + strconv.Quote(name) + " was lost, and another process may have begun it: call Warm again, it goes on where it was"}
+}
 
 // warmingKey is the key of a named warming. No key of a policy begins with a percent sign.
 func warmingKey(name string) string { return "%w:" + name }
@@ -25,48 +26,66 @@ type warmings map[string]int64
 
 const forever = 1<<63 - 1
 
-// WarmOnce calls run, unless another process is warming under the same name, or has done so less than every ago. It reports whether it did not call
-// run. The context of run ends if the lease is lost.
-func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration, run func(context.Context) error) (elsewhere bool, err error) {
+// WarmOnce calls run, unless another process is warming under the same name, or has completed that less than every ago. It reports whether it did not
+// call run. The context of run ends if the lease is lost.
+func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration, run func(context.Context) (complete bool, err error)) (elsewhere bool, err error) {
 	if e.Store == nil {
 		return e.warmOnceHere(ctx, name, every, run)
 	}
-	nonce, granted := wire.NewNonce().String(), false
-	for !granted {
-		if err := e.AwaitUp(ctx, warmingKey(name)); err != nil {
+	nonce := wire.NewNonce().String()
+	request := redisstore.Request{Key: warmingKey(name), Nonce: nonce}
+	if granted, err := e.acquireName(ctx, request); err != nil || !granted {
+		return err == nil, err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	lost := warmingLost(name)
+	held := e.leases.Hold(ctx, []*lease.Lease{{
+		Key: request.Key, Nonce: nonce, LoadTimeout: time.Minute, Lost: func() { end(lost) }, Doubted: func() {},
+	}})
+	marked := false
+	defer func() { // also after a panic in run
+		if cause := context.Cause(ctx); !marked && cause != lost {
+			e.leases.Release([]redisstore.Request{request}) // before the end of held, for which Close waits
+		}
+		close(held.Stored)
+	}()
+	complete, err := run(ctx)
+	close(held.Loaded)
+	if context.Cause(ctx) == lost {
+		return false, lost
+	}
+	marked = complete && err == nil && every > 0 && e.markWarmed(name, nonce, every)
+	return false, err
+}
+
+// acquireName asks for the lease of a named warming until Redis answers. It reports whether the lease was granted.
+func (e *Engine) acquireName(ctx context.Context, request redisstore.Request) (granted bool, err error) {
+	asked := false // and not answered: Redis may have granted the lease
+	defer func() {
+		if err != nil && asked {
+			e.leases.Release([]redisstore.Request{request})
+		}
+	}()
+	for {
+		if err := e.AwaitUp(ctx, request.Key); err != nil {
 			return false, err
 		}
 		budget, cancel := e.Store.Budget(context.WithoutCancel(ctx), 0, 1)
-		grants, _ := e.Store.Acquire(budget, nil, redisstore.Request{Key: warmingKey(name), Nonce: nonce})
+		grants, _ := e.Store.Acquire(budget, nil, request)
+		held, errs := []bool{false}, []error{nil}
+		if grants[0].Err == nil && !grants[0].Granted && asked { // it may be ours that is held
+			held, errs = e.Store.Renew(budget, request)
+		}
 		cancel()
-		switch {
-		case grants[0].Err != nil:
-			if err := pauseFor(ctx, slowestPoll); err != nil { // Redis may have granted it: the nonce is the same
-				return false, err
-			}
-		case !grants[0].Granted:
-			return true, nil
-		default:
-			granted = true
+		if grants[0].Err == nil && errs[0] == nil {
+			return grants[0].Granted || held[0], nil
+		}
+		asked = true
+		if err := pauseFor(ctx, slowestPoll); err != nil {
+			return false, err
 		}
 	}
-	ctx, lost := context.WithCancelCause(ctx)
-	defer lost(nil)
-	held := e.leases.Hold(ctx, []*lease.Lease{{
-		Key: warmingKey(name), Nonce: nonce, LoadTimeout: time.Minute,
-		Lost: func() { lost(ErrWarmingLost) }, Doubted: func() {},
-	}})
-	defer close(held.Stored)
-	err = run(ctx)
-	close(held.Loaded)
-	if cause := context.Cause(ctx); errors.Is(cause, ErrWarmingLost) {
-		return false, cause
-	}
-	if err == nil && every > 0 && e.markWarmed(name, nonce, every) {
-		return false, nil
-	}
-	e.leases.Release([]redisstore.Request{{Key: warmingKey(name), Nonce: nonce}})
-	return false, err
 }
 
 // markWarmed leaves a value for later starters. It reports whether Redis has taken it, and the lease with it.
@@ -83,7 +102,7 @@ func (e *Engine) markWarmed(name, nonce string, every time.Duration) bool {
 	return errs[0] == nil
 }
 
-func (e *Engine) warmOnceHere(ctx context.Context, name string, every time.Duration, run func(context.Context) error) (elsewhere bool, err error) {
+func (e *Engine) warmOnceHere(ctx context.Context, name string, every time.Duration, run func(context.Context) (complete bool, err error)) (elsewhere bool, err error) {
 	e.warming.Lock()
 	if e.warmed[name] > e.Clock.Now() {
 		e.warming.Unlock()
@@ -100,7 +119,8 @@ func (e *Engine) warmOnceHere(ctx context.Context, name string, every time.Durat
 		defer e.warming.Unlock()
 		e.warmed[name] = next
 	}()
-	if err = run(ctx); err == nil {
+	complete, err := run(ctx)
+	if complete && err == nil {
 		next = e.Clock.Now() + int64(every)
 	}
 	return false, err
@@ -127,6 +147,34 @@ func (e *Engine) AwaitUp(ctx context.Context, keys ...string) error {
 	return ctx.Err()
 }
 
+// UntilClosed returns a context that ends when the cache is closed, with Options.ErrClosed as its cause.
+func (e *Engine) UntilClosed(ctx context.Context) (until context.Context, end context.CancelCauseFunc) {
+	until, end = context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-e.closes:
+			end(e.opts.ErrClosed)
+		case <-until.Done():
+		}
+	}()
+	return until, end
+}
+
+// AwaitStored waits until the loads of requests have stored their values, or given up. It ends with ctx.
+func (e *Engine) AwaitStored(ctx context.Context, requests []Request) {
+	for _, r := range requests {
+		left := e.flights.Left(newAttempt(r).flightKey())
+		if left == nil {
+			continue
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // pauseFor waits for about as long as d. It fails if ctx ends.
 func pauseFor(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(jittered(d))
@@ -139,15 +187,15 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Warm reports which requests have a fresh value: in Redis, or in memory in memory mode.
-func (e *Engine) Warm(ctx context.Context, requests []Request) ([]bool, error) {
-	warm := make([]bool, len(requests))
+// Fresh reports which requests have a value within its TTL: in Redis, or in memory in memory mode. If Redis does not answer, none has.
+func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
+	fresh := make([]bool, len(requests))
 	if e.Store == nil {
 		for i, r := range requests {
 			entry := e.Near.Get(r.Key)
-			warm[i] = entry != nil && newAttempt(r).sameOwner(entry)
+			fresh[i] = entry != nil && newAttempt(r).sameOwner(entry)
 		}
-		return warm, nil
+		return fresh
 	}
 	keys := make([]string, len(requests))
 	for i, r := range requests {
@@ -155,11 +203,11 @@ func (e *Engine) Warm(ctx context.Context, requests []Request) ([]bool, error) {
 	}
 	infos, err := e.Scanner.Infos(ctx, keys)
 	if err != nil {
-		return nil, err
+		return fresh
 	}
 	for i, r := range requests {
 		info, there := infos[r.Key]
-		warm[i] = there && info.TTL > 0 && info.Owner == r.Policy.Owner
+		fresh[i] = there && info.TTL > 0 && info.Owner == r.Policy.Owner
 	}
-	return warm, nil
+	return fresh
 }

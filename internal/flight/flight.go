@@ -83,6 +83,7 @@ func (g *Group[K, V]) forget(c *Call[K, V]) {
 		delete(g.calls, c.key)
 	}
 	c.notifyEnded()
+	c.notifyLeft()
 }
 
 // Close resolves every call with err, cancels every load, and makes later calls fail with err. It waits until all loads have

@@ -8,6 +8,7 @@ type freshness struct {
 	began Ticket        // the call's number among the group's calls
 	grade int           // see JoinFresh; guarded by group.mu
 	ended chan struct{} // see JoinFresh; nil while no caller waits for it; guarded by group.mu
+	left  chan struct{} // see Left; nil while no caller waits for it; guarded by group.mu
 }
 
 // Ticket returns the ticket of a caller that comes now. It is never zero.
@@ -43,6 +44,29 @@ func (g *Group[K, V]) JoinFresh(key K, since Ticket, grade int, patient bool) (c
 		call.grade = grade
 	}
 	return call, lead, nil
+}
+
+// Left returns a channel that is closed when the call that runs for key cannot be joined any more: it may have had its result before. The channel is
+// nil if no call runs. After Close it may stay open.
+func (g *Group[K, V]) Left(key K) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c, ok := g.calls[key]
+	if !ok {
+		return nil
+	}
+	if c.left == nil {
+		c.left = make(chan struct{})
+	}
+	return c.left
+}
+
+// notifyLeft closes the channel that Left returned. It requires group.mu.
+func (f *freshness) notifyLeft() {
+	if f.left != nil {
+		close(f.left)
+		f.left = nil
+	}
 }
 
 // notifyEnded closes the channel that JoinFresh returned. It requires group.mu.
