@@ -98,7 +98,7 @@ func drawKey(t *rapid.T) int { return rapid.IntRange(0, modelKeys-1).Draw(t, "ke
 
 // aMomentLater lets a moment pass, so that no two things happen at one time, and waits until all others rest.
 func aMomentLater() {
-	time.Sleep(1)
+	time.Sleep(time.Nanosecond)
 	synctest.Wait()
 }
 
