@@ -50,7 +50,7 @@ func (e *Engine) peekStore(ctx context.Context, a *attempt) (out Outcome, ok boo
 	defer func() { a.fence.End() }()
 	e.takeFences(a, m, nil)
 	ok = len(e.readStore(budget, m, []*attempt{a}, func(_ *attempt, o Outcome) { out = o })) == 0
-	if !ok && a.status == StatusFallback {
+	if !ok && a.status == StatusFallback && (a.unanswered || e.unavailable(a)) { // see shareStale
 		out, ok = e.readStale(a)
 	}
 	return out, ok
