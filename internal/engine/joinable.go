@@ -77,11 +77,16 @@ func (g *joinable) joinable() bool {
 		switch {
 		case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
 			return false
-		case !g.read:
 		case t.gen != nil: // checked even if another tag's generation is unknown, and the load has captured none
+			// Also before the reply is processed. A known generation is not read, so no reply arms its fence:
+			//
+			//  1. The reply with the value arrives. The flight's goroutine does not run yet.
+			//  2. The push arrives that the tag was invalidated. It breaks no fence, and revokes the generation.
+			//  3. A caller comes. It must not join.
 			if !t.gen.Valid() {
 				return false
 			}
+		case !g.read:
 		case t.notice.Validity == nil:
 			if g.untracked(t.tag, &t.notice) {
 				return false

@@ -26,6 +26,9 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	}
 	if len(attempts) > 0 {
 		m.Renew(!attempts[0].Strong)
+		for _, a := range attempts {
+			a.setJoinable(e, m) // now that the known generations are
+		}
 	}
 	values := e.readKeys(ctx, m, attempts, pending)
 	attempts, values = e.separateLarge(m, attempts, values)
