@@ -100,8 +100,21 @@ func (r *row) String() string {
 	return fmt.Sprintf("%s: %s (%s)", r.name, verdict, seconds(r.took))
 }
 
+// shared is a writer for several at once.
+type shared struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to.Write(p)
+}
+
 // run is the command; it returns the exit status. The table goes to stdout, all else to stderr.
 func run(ctx context.Context, root string, args []string, stdout, stderr io.Writer) int {
+	stderr = &shared{to: stderr}
 	fail := func(status int, format string, a ...any) int {
 		fmt.Fprintf(stderr, "mutants: "+format+"\n", a...)
 		return status
@@ -143,13 +156,12 @@ func run(ctx context.Context, root string, args []string, stdout, stderr io.Writ
 	began := time.Now()
 	commands := t.baseline(ctx, rows, *jobs)
 	fmt.Fprintf(stderr, "test commands on the code as it is: %d (%s)\n", commands, seconds(time.Since(began)))
-	known := log.New(stderr, "", 0) // which several may use at once
 	parallel(*jobs, len(rows), func(i int) {
 		if rows[i].broken == "" {
 			t.try(ctx, rows[i])
 		}
 		if ctx.Err() == nil {
-			known.Println(rows[i]) // what is known already when a run of an hour is cut off
+			fmt.Fprintln(stderr, rows[i]) // what is known already when a run of an hour is cut off
 		}
 	})
 	if ctx.Err() != nil {
