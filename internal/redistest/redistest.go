@@ -11,11 +11,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -446,7 +448,7 @@ const (
 
 var ports struct {
 	mu    sync.Mutex
-	taken []int
+	taken map[int]io.Closer // by port, what keeps it from other test binaries
 }
 
 // FreePort returns a port of 127.0.0.1 on which nobody listens, and which no server
@@ -464,19 +466,26 @@ func reservePort(t testing.TB) int {
 	defer ports.mu.Unlock()
 	for range 1000 {
 		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
-		if slices.Contains(ports.taken, port) {
+		if ports.taken[port] != nil {
+			continue
+		}
+		claim, err := claimPort(port)
+		if err != nil {
 			continue
 		}
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		l, err := net.Listen("tcp", addr)
-		if err != nil {
+		if err == nil {
+			l.Close()
+		}
+		if err != nil || !refuses(addr) {
+			claim.Close()
 			continue
 		}
-		l.Close()
-		if !refuses(addr) {
-			continue
+		if ports.taken == nil {
+			ports.taken = make(map[int]io.Closer)
 		}
-		ports.taken = append(ports.taken, port)
+		ports.taken[port] = claim
 		return port
 	}
 	t.Fatal("redistest: no free port")
@@ -501,5 +510,17 @@ func refuses(addr string) bool {
 func releasePort(port int) {
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
-	ports.taken = slices.DeleteFunc(ports.taken, func(p int) bool { return p == port })
+	if claim := ports.taken[port]; claim != nil {
+		claim.Close()
+		delete(ports.taken, port)
+	}
+}
+
+// claimPort keeps other test binaries, which run at the same time, from a port whose server is killed: a client that dials the dead port would get
+// another test's server. On Linux the claim is an abstract socket, which ends with the process. Elsewhere there is none.
+func claimPort(port int) (io.Closer, error) {
+	if runtime.GOOS != "linux" {
+		return io.NopCloser(nil), nil
+	}
+	return net.Listen("unix", "@aside-redistest-"+strconv.Itoa(port))
 }

@@ -288,3 +288,19 @@ func must(v any, err error) any {
 	}
 	return v
 }
+
+func TestAPortIsKeptFromOtherTestBinaries(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("by an abstract socket, which Linux alone has")
+	}
+	port := FreePort(t)
+	if _, err := claimPort(port); err == nil {
+		t.Fatal("claimed twice") // the system knows the name, so another process finds the same
+	}
+	releasePort(port)
+	claim, err := claimPort(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.Close()
+}
