@@ -13,7 +13,7 @@ SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 2 ]; then echo $$n; else echo 2; fi)# tests at once
 
 # What make test leaves to make long: each keeps the processors busy, or waits, for more than ten seconds.
-LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught|TestAnExpiryIsOneLoad
+LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught|TestAnExpiryIsOneLoad|TestAConnectionThatBreaks|TestTheTableOf|InRealTimeUnderFaults|TestTheSameMark|TestAnInvalidationWakes|TestCredentialsThatNeverCome|TestTheLogNames|TestTheLogHas|TestGenerationsThatMemory|TestNothingThatWasInvalidated|TestFailuresPush|TestCallersAreServedSoon|TestTwoReaders
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
