@@ -37,6 +37,7 @@ func TestLoadersThatNeverReturnTakeNobodysPlace(t *testing.T) {
 		for range 40 {
 			require.Error(t, <-failed)
 		}
+		synctest.Wait()
 		m := c.Metrics().Labels["stuck"]
 		require.GreaterOrEqual(t, m.Unreturned, int64(32))
 		require.EqualValues(t, m.Loads, m.Unreturned)
@@ -62,6 +63,7 @@ func TestOfAKeyNoMoreThanTwoLoadersAreLeftRunning(t *testing.T) {
 		for range 2 {
 			_, err := aside.GetOrLoad(t.Context(), c, p.Key("a"), hang)
 			asidetest.RequireCode(t, err, aside.CodeLoadTimeout)
+			synctest.Wait() // callers get the error at the moment at which the loader is counted
 		}
 		_, err := aside.GetOrLoad(t.Context(), c, p.Key("a"), hang)
 		asidetest.RequireCode(t, err, aside.CodeOverloaded, "2 loaders of this key have not returned after their LoadTimeout")
