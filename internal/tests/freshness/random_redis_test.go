@@ -46,6 +46,9 @@ func TestWhateverIsCalledNoValueFromRedisIsTooOld(t *testing.T) {
 			}
 			options := func(addr string) aside.Options {
 				o := asidetest.At(addr)
+				if name == "untracked" {
+					o = asidetest.Anonymously(addr) // the rules of a user are for a server that tracks
+				}
 				o.MaxLoads, o.OpTimeout = 4, 200*time.Millisecond
 				return o
 			}
