@@ -12,6 +12,8 @@ FRESHNESS = 60s
 SUITES    = . ./internal/tests/... # the root module's tests of the public API
 PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 2 ]; then echo $$n; else echo 2; fi)# tests at once
 
+WAITING  := $(shell echo $$((2 * $(PARALLEL))))# tests at once where most wait for servers to start, without the race detector
+
 # What make test leaves to make long: each keeps the processors busy, or waits, for more than ten seconds.
 LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught|TestAnExpiryIsOneLoad|TestAConnectionThatBreaks|TestTheTableOf|InRealTimeUnderFaults|TestTheSameMark|TestAnInvalidationWakes|TestCredentialsThatNeverCome|TestTheLogNames|TestTheLogHas|TestGenerationsThatMemory|TestNothingThatWasInvalidated|TestFailuresPush|TestCallersAreServedSoon|TestTwoReaders
 
@@ -36,10 +38,10 @@ races: tools ## run the races at length, a million rounds and more, and show wha
 	ASIDE_RACES=long ASIDE_REQUIRE_REDIS=1 go test -count=1 -v -p 1 -timeout 60m -run '$(RACES)' $(SUITES)
 
 acl: tools ## run the root module's tests as a Redis user with the ACL rules of docs/redis.md alone; its password is a canary
-	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(PARALLEL) $(TESTFLAGS) $(SUITES)
+	ASIDE_ACL=1 ASIDE_REQUIRE_REDIS=1 go test -p 1 -parallel $(WAITING) $(TESTFLAGS) $(SUITES)
 
 cluster: tools ## run the root module's tests on Redis Clusters, those that are about one server on clusters of one node
-	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -p 2 -parallel $(PARALLEL) -skip '$(SLOW)' $(TESTFLAGS) $(SUITES)
+	ASIDE_CLUSTER=1 ASIDE_REQUIRE_REDIS=1 go test -p 2 -parallel $(WAITING) -skip '$(SLOW)' $(TESTFLAGS) $(SUITES)
 
 faults: tools ## cause each fault, and print the table of them: what is expected, and what was seen
 	scripts/faults.sh
