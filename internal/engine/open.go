@@ -193,21 +193,36 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 		a.reason = errExpired.Error()
 		return Outcome{}, false
 	}
+	value, ok := e.valueOf(v)
+	if !ok {
+		return Outcome{}, false
+	}
+	return e.outcomeOf(v, value, carried, is, why), true
+}
+
+// valueOf decodes a value, nil for "not found". Codecs go deep: what is decoded with little on the stack needs no larger one.
+func (e *Engine) valueOf(v *storedValue) (value any, ok bool) {
+	if v.header.Negative {
+		return nil, true
+	}
+	a := v.attempt
+	if value, ok = e.decode(a, v); !ok && v.chunked {
+		a.unfit = unfit{v.header.Nonce, a.reason}
+	}
+	return value, ok
+}
+
+// outcomeOf makes the outcome of a decoded value, and keeps the value in memory.
+func (e *Engine) outcomeOf(v *storedValue, value any, carried tags.Capture, is tags.Standing, why error) Outcome {
+	a := v.attempt
 	out, end, within := e.onThisClock(a, &v.header)
 	for _, t := range carried.Tags {
 		if !a.has(t.Tag) { // the value names it, its policy does not: see joinedOutdated
 			out.late, out.tagEvents = true, a.tagEvents.All
 		}
 	}
-	if v.header.Negative {
+	if out.Value = value; v.header.Negative {
 		out.Absent = absentElsewhere(v.payload)
-	} else if value, ok := e.decode(a, v); ok {
-		out.Value = value
-	} else {
-		if v.chunked {
-			a.unfit = unfit{v.header.Nonce, a.reason}
-		}
-		return Outcome{}, false
 	}
 	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil}
 	if plan := a.planOf(&out, v.header.LoadDuration, v.header.Nonce); plan != nil {
@@ -219,13 +234,13 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	if is == tags.Lapsed {
 		a.Policy.Counters.RedisErrors.Add(1)
 		out.Status, out.Reason, out.FreshUntil = StatusStale, redisstore.Describe(why), out.LoadedAt
-		return out, true
+		return out
 	}
 	e.markAgeing(a, &out, entry)
 	if out.Status == StatusStale {
 		out.deadUntil = entry.Times().DeadUntil
 	}
-	return out, true
+	return out
 }
 
 // onThisClock begins the outcome of a value in Redis: with its times on the cache's clock, which are off by within at most. end is the end of its
