@@ -48,7 +48,7 @@ const (
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit
 	CodeBackoff         Code = "backoff"          // the key is in backoff after failed loads; Err is the last error, RetryAfter the time until the next load
-	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads are queued; or, in the admin API, too many invalidations are pending: see RetryAfter
+	CodeOverloaded      Code = "overloaded"       // MaxLoads loads run and MaxQueuedLoads are queued, or too many loaders have not returned after their LoadTimeout; or, in the admin API, too many invalidations are pending: see RetryAfter
 	CodeReentrant       Code = "reentrant_load"   // a loader called the cache, with its own context, for the key it is loading, or for a key whose load waits for that
 )
 

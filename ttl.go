@@ -64,7 +64,8 @@ type Policy struct {
 
 	// RefreshAhead is the last part of the TTL, as a fraction of up to 0.5, in which a hit has the value loaded anew in the background. It is
 	// extended to twice the time that a load takes, up to half of the TTL, and shortened at random by up to a half, so that not all processes ask
-	// at once. Of a value whose load takes a quarter of its TTL or more, this doubles the loads. Default: Options.RefreshAhead. Negative: off.
+	// at once. The more of its TTL a load takes, the more loads this makes: half as many again for a load of a quarter of the TTL. A value whose
+	// load takes half of its TTL is not refreshed ahead. Default: Options.RefreshAhead. Negative: off.
 	RefreshAhead float64
 
 	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:

@@ -113,7 +113,7 @@ func (e *Engine) logPanics(attempts []*attempt) {
 	for _, a := range attempts {
 		if p, ok := a.Err.(*flight.PanicError); ok {
 			if e.panicLog.Allow(e.Clock.Now()) {
-				e.opts.Logger.Error("aside: loader panicked, its callers get an error", "policy", a.Policy.Name, "key", a.Key,
+				e.opts.Logger.Error("aside: loader panicked, its callers get an error or an older value", "policy", a.Policy.Name, "key", a.Key,
 					"panic", cut(p.Error(), longestPanic), "stack", cut(string(p.Stack), longestStack))
 			}
 			return

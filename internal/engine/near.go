@@ -139,10 +139,13 @@ func (e *Engine) readDegraded(a *attempt) (Outcome, bool) {
 	a.reason = redisstore.ErrUnavailable.Error()
 	out, ok := e.readStale(a)
 	a.reason = before // Redis may be available again when the load begins
-	if entry := e.Near.Stale(a.Key); ok && entry != nil && e.Near.DueWithoutPushes(entry) && e.claim(a.Key, entry) {
+	if !ok {
+		return Outcome{}, false
+	}
+	if entry := e.Near.Stale(a.Key); entry != nil && e.Near.DueWithoutPushes(entry) && e.claim(a.Key, entry) {
 		out.old = entry
 	}
-	return out, ok
+	return out, true
 }
 
 // unavailable reports whether the server of a's key, or of one of its tags, is unavailable.
