@@ -689,6 +689,6 @@ func TestAFrontEndThatIsNotThereIsLoggedWithoutItsURL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.Error(t, r.Close(ctx))
-	require.Contains(t, log.String(), "connection refused")
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "connection refused") }, 10*time.Second, time.Millisecond)
 	require.NotContains(t, log.String(), "canary")
 }
