@@ -260,7 +260,7 @@ func give[T any](value T, err error) engine.Loaded {
 // failed is give without a value.
 func failed(err error) engine.Loaded {
 	err = sound(err)
-	l := engine.Loaded{Err: err, NotFound: isNotFound(err)}
+	l := engine.Loaded{Err: err, NotFound: isPlainly(err, ErrNotFound), NotModified: isPlainly(err, ErrNotModified)}
 	if err == ErrNotFound {
 		l.Err = nil // NotFound says it all
 	}
@@ -351,8 +351,9 @@ type Result[T any] struct {
 	Value  T
 	Status Status        // whether the call was a hit, and whether Redis has confirmed the value
 	Tier   Tier          // the origin of the value
-	Age    time.Duration // since the start of the load that made the value
+	Age    time.Duration // since the start of the load that made the value, or has found it to be not modified
 	TTL    time.Duration // how long the value may still be served; 0 if it is not stored
+	ETag   string        // what the loader has given to Load.ETag
 	Reason string        // why the call was not an L1 hit, such as "expired" or "invalidated by a tag or its category"; for people, do not parse it
 }
 
@@ -379,6 +380,7 @@ func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error)
 		Tier:   Tier(out.Tier),
 		Age:    time.Duration(max(0, now-out.LoadedAt)),
 		TTL:    time.Duration(max(0, out.FreshUntil-now)),
+		ETag:   out.ETag,
 		Reason: out.Reason,
 	}
 	if out.Value == nil {

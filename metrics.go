@@ -50,6 +50,7 @@ type LabelMetrics struct {
 	Unreturned       int64  `json:"unreturned"`       // loaders that have not returned after their LoadTimeout, at present
 	StaleOnError     uint64 `json:"staleOnError"`     // of the stale hits, those in place of a load that failed or took longer than SoftTimeout
 	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
+	NotModified      uint64 `json:"notModified"`      // loaded values of which the source said that they are not modified
 
 	// Samples of Options.ConsistencyCheck. The JSON has them only if there were any.
 	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
@@ -145,6 +146,7 @@ func snapshot(c *stats.Counters) LabelMetrics {
 		Unreturned:       c.Unreturned.Load(),
 		StaleOnError:     c.StaleOnError.Load(),
 		SoftTimeouts:     c.SoftTimeouts.Load(),
+		NotModified:      c.NotModified.Load(),
 
 		Checked:      c.Checked.Load(),
 		Inconsistent: c.Inconsistent.Load(),

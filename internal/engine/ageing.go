@@ -65,7 +65,7 @@ func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, d
 }
 
 func ageingHit(entry *near.Entry, phase freshness.Phase, value any) Outcome {
-	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: reasonAgeing, LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil}
+	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: reasonAgeing, ETag: entry.Plan.ETag, LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil}
 	switch phase {
 	case freshness.Fresh: // since Get was called, the entry was replaced
 		out.Reason = "fresh"
@@ -166,7 +166,7 @@ func (u *unkept) note(key string, next int64) {
 
 // planOf makes the plan of a value for memory; nil where its policy has no strategy. nonce identifies the value in Redis.
 func (a *attempt) planOf(out *Outcome, took time.Duration, nonce wire.Nonce) *near.Plan {
-	if a.Policy.Windows.None() || out.Value == nil {
+	if a.Policy.Windows.None() && out.ETag == "" || out.Value == nil {
 		return nil
 	}
 	if took == 0 {
@@ -176,6 +176,8 @@ func (a *attempt) planOf(out *Outcome, took time.Duration, nonce wire.Nonce) *ne
 		Times:   a.Policy.Windows.Times(out.LoadedAt, out.FreshUntil, took, rand.Float64()),
 		RetryAt: out.LoadedAt + 2*int64(took), // a load that is slower than its TTL allows runs half of the time, and not all of it
 		Nonce:   nonce,
+		ETag:    out.ETag,
+		Took:    took,
 	}
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/debug"
@@ -45,11 +46,11 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			}
 		}
 		for _, a := range l.attempts {
-			if a.took = took; a.Err == nil {
+			if a.took = took; a.Err == nil && !a.NotModified {
 				a.Policy.observeLoad(took)
 			}
 		}
-		refuseTags(l)
+		refuseWords(l)
 		e.logPanics(l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
 		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
@@ -65,18 +66,22 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			at, _ := slices.BinarySearchFunc(l.attempts, index, func(a *attempt, index int) int { return a.index - index })
 			l.attempts[at].Loaded = g
 		})
+		for _, a := range l.attempts {
+			e.keepPrior(ctx, a)
+		}
 	})
 	return start
 }
 
-// refuseTags fails the attempts whose loader has named tags that no entry takes.
-func refuseTags(l *Load) {
+// refuseWords fails the attempts whose loader has named tags, or an ETag, that no entry takes.
+func refuseWords(l *Load) {
 	for i, a := range l.attempts {
 		if a.Err != nil && !a.NotFound {
 			continue
 		}
-		if err := a.refusedTags(l.decision(i).tags); err != nil {
-			a.Err, a.NotFound = err, false
+		d := l.decision(i)
+		if err := cmp.Or(a.refusedTags(d.tags), a.refusedETag(d.etag)); err != nil {
+			a.Loaded = Loaded{Err: err}
 		}
 	}
 }

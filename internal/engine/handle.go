@@ -3,12 +3,16 @@ package engine
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A Load is the load that a loader runs in. The loader uses it to change how its value is cached. In a batch a Load stands for all ids, and Of
@@ -22,6 +26,7 @@ type Load struct {
 	mu      sync.Mutex
 	ttl     time.Duration // guarded by mu
 	retry   time.Duration // guarded by mu
+	etag    string        // guarded by mu
 	noStore bool          // guarded by mu
 	tags    []string      // guarded by mu
 	ended   bool          // guarded by mu
@@ -88,6 +93,9 @@ const longestRetry = 10 * time.Minute
 // RetryAfter sets when the next load begins at the earliest, if this one fails, unless it has ended.
 func (l *Load) RetryAfter(d time.Duration) { l.set(func() { l.retry = min(max(d, 0), longestRetry) }) }
 
+// ETag sets what the source calls the loaded values, unless the load has ended.
+func (l *Load) ETag(tag string) { l.set(func() { l.etag = tag }) }
+
 // NoStore keeps the loaded values from being stored, unless the load has ended.
 func (l *Load) NoStore() { l.set(func() { l.noStore = true }) }
 
@@ -149,6 +157,17 @@ func (a *attempt) refusedTags(names []string) error {
 	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Load.Tag: tags refused", Err: err}
 }
 
+// refusedETag returns an error if an ETag cannot be stored.
+func (a *attempt) refusedETag(etag string) error {
+	if len(etag) <= wire.MaxETag && !strings.ContainsFunc(etag, unicode.IsControl) {
+		return nil
+	}
+	return &Error{
+		Code: CodeInvalidArgument, Key: a.Key,
+		Message: fmt.Sprintf("Load.ETag: %.50q… has %d bytes: use at most %d, and no control characters", etag, len(etag), wire.MaxETag),
+	}
+}
+
 // PerID returns contexts in which each id of a batch has a Load of its own.
 func (l *Load) PerID(ctx context.Context, n int) func(i int) context.Context {
 	if l == nil || n != len(l.attempts) {
@@ -177,17 +196,18 @@ type decision struct {
 	store      bool
 	tags       []string
 	retryAfter time.Duration // 0: as after any failure
+	etag       string
 }
 
 // decision returns the decision about the value of attempt i, once the load has ended.
 func (l *Load) decision(i int) decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := decision{l.ttl, !l.noStore, l.tags, l.retry}
+	d := decision{l.ttl, !l.noStore, l.tags, l.retry, l.etag}
 	if l.each != nil {
 		own := l.each[i].decision(0)
 		d.ttl, d.store, d.tags = cmp.Or(own.ttl, d.ttl), d.store && own.store, slices.Concat(d.tags, own.tags)
-		d.retryAfter = cmp.Or(own.retryAfter, d.retryAfter)
+		d.retryAfter, d.etag = cmp.Or(own.retryAfter, d.retryAfter), cmp.Or(own.etag, d.etag)
 	}
 	return d
 }

@@ -95,6 +95,7 @@ func (e *Engine) captureLocal(m *tags.Snapshot, attempts []*attempt) {
 	for _, a := range attempts {
 		m.Capture(&a.captured, a.Tags)
 		a.setJoinable(e, m)
+		e.notePriorHere(a)
 	}
 }
 
@@ -111,7 +112,7 @@ func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 	if !ok {
 		return Outcome{}, false
 	}
-	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: "fresh", LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
+	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: "fresh", ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
 	out.setCached(value)
 	return out, true
 }
@@ -173,7 +174,7 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	out := Outcome{
-		Status: StatusStale, Tier: TierMemory, Reason: a.reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt,
+		Status: StatusStale, Tier: TierMemory, Reason: a.reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt,
 		deadUntil: entry.Times().DeadUntil,
 	}
 	out.setCached(value)

@@ -115,7 +115,7 @@ func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome
 	if !ok {
 		return Outcome{}, false
 	}
-	out := Outcome{Status: StatusStale, Tier: TierMemory, Reason: reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
+	out := Outcome{Status: StatusStale, Tier: TierMemory, Reason: reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
 	if phase < freshness.Stale && entry.Scope.Valid() { // another load has succeeded in the meantime
 		out.Status, out.Reason = StatusHit, "fresh"
 	}

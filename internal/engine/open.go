@@ -54,6 +54,7 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		return nil, false
 	case errors.Is(err, errExpired):
 		a.reason = err.Error()
+		e.notePrior(ctx, a, r)
 		return nil, false
 	case errors.Is(err, errKnownUnfit):
 		a.reason = a.unfit.reason
@@ -109,6 +110,16 @@ func (a *attempt) lastPhase() freshness.Phase {
 // phaseOf is the phase of a value in Redis. Redis expires a key at the end of its value's life, unless the key's expiry was changed, or the policy
 // had longer times. Times after the TTL err on the early side of what is known of the server's clock.
 func (e *Engine) phaseOf(a *attempt, h *wire.Header) freshness.Phase {
+	return e.phaseAt(a, h, !a.Strong && !a.Replace)
+}
+
+// servable reports whether a value in Redis is not dead, whatever a's caller may have.
+func (e *Engine) servable(a *attempt, h *wire.Header) bool {
+	return e.phaseAt(a, h, true) < freshness.Dead
+}
+
+// phaseAt is phaseOf for a caller that may have a value past its TTL, or not.
+func (e *Engine) phaseAt(a *attempt, h *wire.Header, past bool) freshness.Phase {
 	now, within, ok := e.Store.Now(a.Key)
 	fresh := a.Policy.until(h)
 	switch {
@@ -116,7 +127,7 @@ func (e *Engine) phaseOf(a *attempt, h *wire.Header) freshness.Phase {
 		return freshness.Dead
 	case now-within < fresh:
 		return freshness.Fresh
-	case h.Negative || a.Strong || a.Replace:
+	case h.Negative || !past:
 		return freshness.Dead
 	case now+within < min(fresh+a.Policy.Windows.Stale.Microseconds(), h.DeadUntil):
 		return freshness.Stale
@@ -251,7 +262,7 @@ func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end, with
 	now = max(now, h.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
 	at := func(t int64) int64 { return local + (t-now)*int64(time.Microsecond) }
 	return Outcome{
-		Status: StatusHit, Tier: TierRedis, Reason: "fresh", LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
+		Status: StatusHit, Tier: TierRedis, Reason: "fresh", ETag: h.ETag, LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
 	}, at(h.DeadUntil - within), within * int64(time.Microsecond)
 }
 

@@ -103,6 +103,7 @@ type seen struct {
 	unfit       unfit               // its chunks were read, and were of no use
 	outdated    bool                // the manifest in Redis carries an older generation of a tag
 	quarantined bool                // Redis may still hold a value that this process has invalidated
+	prior       *prior              // the cached value, from before the load; nil if there is none that could be kept
 }
 
 // A miss says why there is no hit, and what that means for the load.
@@ -142,6 +143,8 @@ type Loaded struct {
 	Entry    *near.Entry // for the value, in the same allocation
 	Err      error
 	NotFound bool // there is no such thing; Err is then the loader's error, nil if that says no more than "not found"
+
+	NotModified bool // the cached value is still right; Err is then the loader's error
 }
 
 // kept is the result of a load.
@@ -149,6 +152,7 @@ type kept struct {
 	Loaded
 	lateNames []string      // the tags that its loader has named
 	ownTTL    bool          // its TTL is not the policy's
+	etag      string        // what its source calls the value
 	took      time.Duration // how long its loader took
 }
 
@@ -174,7 +178,8 @@ type Outcome struct {
 	Status     Status
 	Tier       Tier
 	Reason     string
-	LoadedAt   int64 // when the load began, on the cache's clock
+	ETag       string // what the source calls the value
+	LoadedAt   int64  // when the load began, on the cache's clock
 	FreshUntil int64
 	deadUntil  int64       // of a value past its TTL, or one that Redis does not confirm: until when it may be served; 0 for others
 	late       bool        // it has tags that its request does not name

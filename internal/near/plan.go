@@ -1,6 +1,8 @@
 package near
 
 import (
+	"time"
+
 	"github.com/maypok86/otter/v2"
 
 	"github.com/gatewayz/aside/internal/freshness"
@@ -11,6 +13,16 @@ type Plan struct {
 	freshness.Times
 	RetryAt int64    // no load in the background begins before, on the cache's Clock
 	Nonce   [12]byte // identifies the value in Redis; zero if that is not known
+	ETag    string   // what the source calls the value
+	Took    time.Duration
+}
+
+// ETag is what the source calls the entry's value, empty if that is not known.
+func (e *Entry) ETag() string {
+	if e.Plan == nil {
+		return ""
+	}
+	return e.Plan.ETag
 }
 
 // Until is until when Get returns an entry with the plan: until a load in the background may begin, and no longer than its TTL.
