@@ -176,7 +176,7 @@ func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h w
 	}
 	ctx, cancel := e.Store.More(ctx, int64(m.Size), m.Chunks)
 	defer cancel()
-	chunks, ok, err := e.Store.Chunks(ctx, a.Key, m.Header.Nonce.String(), m.Lengths())
+	chunks, ok, err := e.Store.Chunks(ctx, a.Key, m.Header.Payload.String(), m.Lengths())
 	switch {
 	case err != nil:
 		e.redisFailed(ctx, a, err)

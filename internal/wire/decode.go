@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -13,7 +14,7 @@ import (
 // it copies. The payload of a compressed entry is newly allocated.
 //
 // The errors are ErrForeign, ErrNewer, ErrCorrupt, ErrWrongKey and ErrTooLarge. Decode checks all lengths against their bounds first.
-// Until then it allocates only the tags section, 33 KB at most.
+// Until then it allocates only the tags section, 36 KB at most.
 func Decode(key string, value []byte, lim Limits) (Header, []byte, error) {
 	e, err := open(key, value)
 	if err != nil {
@@ -44,7 +45,9 @@ type envelope struct {
 	header  Header
 	flags   byte
 	raw     uint64 // length of the payload before compression
-	payload []byte // as stored
+	payload []byte // as stored; of a chunked value the manifest
+
+	payloadCRC uint32 // of the payload as stored, in one piece; only of an extended entry
 }
 
 // open checks a value except for the content of its payload.
@@ -59,84 +62,112 @@ func open(key string, value []byte) (e envelope, err error) {
 	le := binary.LittleEndian
 	stored := uint64(le.Uint32(value[storedLenOffset:]))
 	tagsLen := uint64(le.Uint32(value[TagsLenOffset:]))
-	if HeaderLen+tagsLen+stored != uint64(len(value)) {
+	if tagsLen > maxTagsLen || HeaderLen+tagsLen+stored != uint64(len(value)) {
 		return e, fmt.Errorf("%w: length", ErrCorrupt)
 	}
-	if le.Uint32(value[crcOffset:]) != checksum(value) {
-		return e, fmt.Errorf("%w: checksum", ErrCorrupt)
-	}
-	// The checksum comes first: a damaged hash must not pass for the hash of another key.
-	if hashKey(key) != [keyHashLen]byte(value[keyHashOffset:]) {
-		return e, ErrWrongKey
-	}
-
-	head := HeaderLen + tagsLen
-	e.flags = value[flagsOffset]
-	tags, policy, err := parseTags(e.flags, value[HeaderLen:head])
-	if err != nil {
+	if err := e.openHead(key, value); err != nil {
 		return e, err
 	}
-	e.raw = uint64(le.Uint32(value[rawLenOffset:]))
-	e.payload = value[head:len(value):len(value)]
-	e.header = Header{
-		Codec:        le.Uint32(value[codecOffset:]),
-		Negative:     e.flags&flagNegative != 0,
-		OwnTTL:       e.flags&flagOwnTTL != 0,
-		Policy:       policy,
-		LoadStart:    int64(le.Uint64(value[loadStartOffset:])),
-		FreshUntil:   int64(le.Uint64(value[freshUntilOffset:])),
-		DeadUntil:    int64(le.Uint64(value[deadUntilOffset:])),
-		LoadDuration: time.Duration(le.Uint32(value[loadDurationOffset:])) * time.Millisecond,
-		Nonce:        Nonce(value[NonceOffset:]),
-		Tags:         tags,
-	}
-	if text := e.flags&flagText != 0; e.header.Negative && (e.header.Codec != 0 || text != (stored != 0)) || text && !e.header.Negative {
-		return e, fmt.Errorf("%w: negative entry with a payload", ErrCorrupt)
+	e.payload = value[HeaderLen+tagsLen : len(value) : len(value)]
+	if e.header.Extended && e.flags&flagChunked == 0 && crc32.Checksum(e.payload, castagnoli) != e.payloadCRC {
+		return e, fmt.Errorf("%w: checksum of the payload", ErrCorrupt)
 	}
 	return e, nil
 }
 
-func parseTags(flags byte, section []byte) (tags []Tag, policy uint64, err error) {
+// openHead checks a value but for its payload, which need not be there if the entry is extended and not in chunks. The length of the tags is
+// within value.
+func (e *envelope) openHead(key string, value []byte) (err error) {
 	le := binary.LittleEndian
+	if le.Uint32(value[crcOffset:]) != checksum(value) {
+		return fmt.Errorf("%w: checksum", ErrCorrupt)
+	}
+	// The checksum comes first: a damaged hash must not pass for the hash of another key.
+	if hashKey(key) != [keyHashLen]byte(value[keyHashOffset:]) {
+		return ErrWrongKey
+	}
+	e.flags = value[flagsOffset]
+	e.raw = uint64(le.Uint32(value[rawLenOffset:]))
+	e.header = fixedFields(value)
+	if e.payloadCRC, err = e.header.parseSection(e.flags, value[HeaderLen:HeaderLen+int(le.Uint32(value[TagsLenOffset:]))]); err != nil {
+		return err
+	}
+	stored := le.Uint32(value[storedLenOffset:])
+	if text := e.flags&flagText != 0; e.header.Negative && (e.header.Codec != 0 || text != (stored != 0)) || text && !e.header.Negative {
+		return fmt.Errorf("%w: negative entry with a payload", ErrCorrupt)
+	}
+	return nil
+}
+
+// fixedFields returns the header without what the tags section and the manifest say.
+func fixedFields(head []byte) Header {
+	le, flags := binary.LittleEndian, head[flagsOffset]
+	return Header{
+		Codec:        le.Uint32(head[codecOffset:]),
+		Negative:     flags&flagNegative != 0,
+		OwnTTL:       flags&flagOwnTTL != 0,
+		Extended:     flags&flagExtended != 0,
+		LoadStart:    int64(le.Uint64(head[loadStartOffset:])),
+		FreshUntil:   int64(le.Uint64(head[freshUntilOffset:])),
+		DeadUntil:    int64(le.Uint64(head[deadUntilOffset:])),
+		LoadDuration: time.Duration(le.Uint32(head[loadDurationOffset:])) * time.Millisecond,
+		Nonce:        Nonce(head[NonceOffset:]),
+		Payload:      Nonce(head[NonceOffset:]),
+	}
+}
+
+// parseSection reads a tags section: the tags, the policy and, in an extended entry, the records. It returns the checksum of the payload of an
+// extended entry.
+func (h *Header) parseSection(flags byte, section []byte) (crc uint32, err error) {
+	var rest []byte
+	if h.Tags, rest, err = parseTags(section); err != nil {
+		return 0, err
+	}
 	if flags&flagPolicy != 0 {
-		at := len(section) - policyLen
-		if at < 0 {
-			return nil, 0, fmt.Errorf("%w: no policy", ErrCorrupt)
+		if len(rest) < policyLen {
+			return 0, fmt.Errorf("%w: no policy", ErrCorrupt)
 		}
-		policy, section = le.Uint64(section[at:]), section[:at]
-		if policy == 0 {
-			return nil, 0, fmt.Errorf("%w: the policy that is never written", ErrCorrupt)
+		if h.Policy, rest = binary.LittleEndian.Uint64(rest), rest[policyLen:]; h.Policy == 0 {
+			return 0, fmt.Errorf("%w: the policy that is never written", ErrCorrupt)
 		}
 	}
+	if flags&flagExtended != 0 {
+		return h.parseRecords(rest)
+	}
+	if len(rest) > 0 {
+		return 0, fmt.Errorf("%w: bytes after the tags", ErrCorrupt)
+	}
+	return 0, nil
+}
+
+func parseTags(section []byte) (tags []Tag, rest []byte, err error) {
+	le := binary.LittleEndian
 	if len(section) < 2 {
-		return nil, 0, fmt.Errorf("%w: no tags section", ErrCorrupt)
+		return nil, nil, fmt.Errorf("%w: no tags section", ErrCorrupt)
 	}
 	count := int(le.Uint16(section))
 	if count > MaxTags {
-		return nil, 0, fmt.Errorf("%w: too many tags", ErrCorrupt)
+		return nil, nil, fmt.Errorf("%w: too many tags", ErrCorrupt)
 	}
-	rest := section[2:]
+	rest = section[2:]
 	if count > 0 {
 		tags = make([]Tag, 0, count)
 	}
 	for range count {
 		if len(rest) < 2 {
-			return nil, 0, fmt.Errorf("%w: tags cut short", ErrCorrupt)
+			return nil, nil, fmt.Errorf("%w: tags cut short", ErrCorrupt)
 		}
 		n := int(le.Uint16(rest))
 		if n > MaxTagName {
-			return nil, 0, fmt.Errorf("%w: tag name too long", ErrCorrupt)
+			return nil, nil, fmt.Errorf("%w: tag name too long", ErrCorrupt)
 		}
 		if len(rest) < 2+n+8 {
-			return nil, 0, fmt.Errorf("%w: tags cut short", ErrCorrupt)
+			return nil, nil, fmt.Errorf("%w: tags cut short", ErrCorrupt)
 		}
 		tags = append(tags, Tag{Name: string(rest[2 : 2+n]), Generation: le.Uint64(rest[2+n:])})
 		rest = rest[2+n+8:]
 	}
-	if len(rest) > 0 {
-		return nil, 0, fmt.Errorf("%w: bytes after the tags", ErrCorrupt)
-	}
-	return tags, policy, nil
+	return tags, rest, nil
 }
 
 // decompress compares the length in the block with the admitted length before it allocates. A block of a hundred bytes can claim

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"time"
 
@@ -10,20 +11,17 @@ import (
 )
 
 // Encode returns the value to store under key, in a buffer of its own. It returns ErrTooLarge for a payload above
-// lim.MaxValue, and ErrTags for tags out of bounds.
+// lim.MaxValue, ErrTags for tags out of bounds, and ErrETag for an ETag out of bounds.
 func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	if !lim.admits(uint64(len(payload))) {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(payload), lim.MaxValue)
 	}
-	tagsLen, err := tagsSize(h.Tags)
+	h.Extended = h.Extended || h.ETag != "" || h.StaleUntil != 0
+	section, err := sectionSize(&h)
 	if err != nil {
 		return nil, err
 	}
-
-	if h.Policy != 0 {
-		tagsLen += policyLen
-	}
-	head := HeaderLen + tagsLen
+	head := HeaderLen + section
 	compress := lim.CompressFrom >= 0 && len(payload) >= lim.CompressFrom
 	room := len(payload)
 	if compress {
@@ -32,51 +30,91 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	}
 	value := make([]byte, head+room)
 
-	var flags byte
+	b := body{codec: h.Codec, raw: uint32(len(payload))}
 	stored := 0
 	if compress {
 		stored = len(s2.Encode(value[head:], payload))
 	}
 	if compress && stored < len(payload) && plausible(uint64(len(payload)), uint64(stored)) {
-		flags |= flagCompressed
+		b.flags |= flagCompressed
 	} else {
 		stored = copy(value[head:], payload)
 	}
-	codec := h.Codec
 	if h.Negative {
-		flags |= flagNegative
-		codec = 0
+		b.flags |= flagNegative
+		b.codec = 0
 		if len(payload) > 0 {
-			flags |= flagText
+			b.flags |= flagText
 		}
 	}
+	value = value[:head+stored]
+	b.stored = uint32(stored)
+	if h.Extended {
+		b.crc = crc32.Checksum(value[head:], castagnoli)
+	}
+	putHead(key, value[:head], &h, b)
+	binary.LittleEndian.PutUint32(value[crcOffset:], checksum(value))
+	return value, nil
+}
+
+// A body is what a header says of the payload. Restamp keeps it.
+type body struct {
+	flags       byte // flagCompressed, flagNegative, flagText and flagChunked
+	codec       uint32
+	raw, stored uint32
+	crc         uint32 // of the payload as it is stored, in one piece; only of an extended entry
+}
+
+// putHead writes header and tags section, without the checksum. The length of head is right.
+func putHead(key string, head []byte, h *Header, b body) {
+	flags := b.flags
 	if h.Policy != 0 {
 		flags |= flagPolicy
 	}
 	if h.OwnTTL {
 		flags |= flagOwnTTL
 	}
-	value = value[:head+stored]
-
-	le := binary.LittleEndian
-	value[0], value[1], value[versionOffset], value[flagsOffset] = magic0, magic1, version, flags
-	le.PutUint32(value[codecOffset:], codec)
-	le.PutUint64(value[loadStartOffset:], uint64(h.LoadStart))
-	le.PutUint64(value[freshUntilOffset:], uint64(h.FreshUntil))
-	le.PutUint64(value[deadUntilOffset:], uint64(h.DeadUntil))
-	le.PutUint32(value[loadDurationOffset:], saturate(h.LoadDuration))
-	le.PutUint32(value[rawLenOffset:], uint32(len(payload)))
-	le.PutUint32(value[storedLenOffset:], uint32(stored))
-	le.PutUint32(value[TagsLenOffset:], uint32(tagsLen))
-	copy(value[NonceOffset:], h.Nonce[:])
-	hash := hashKey(key)
-	copy(value[keyHashOffset:], hash[:])
-	putTags(value[HeaderLen:head], h.Tags)
-	if h.Policy != 0 {
-		le.PutUint64(value[head-policyLen:], h.Policy)
+	if h.Extended {
+		flags |= flagExtended
 	}
-	le.PutUint32(value[crcOffset:], checksum(value))
-	return value, nil
+	le := binary.LittleEndian
+	head[0], head[1], head[versionOffset], head[flagsOffset] = magic0, magic1, version, flags
+	le.PutUint32(head[codecOffset:], b.codec)
+	le.PutUint64(head[loadStartOffset:], uint64(h.LoadStart))
+	le.PutUint64(head[freshUntilOffset:], uint64(h.FreshUntil))
+	le.PutUint64(head[deadUntilOffset:], uint64(h.DeadUntil))
+	le.PutUint32(head[loadDurationOffset:], saturate(h.LoadDuration))
+	le.PutUint32(head[rawLenOffset:], b.raw)
+	le.PutUint32(head[storedLenOffset:], b.stored)
+	le.PutUint32(head[TagsLenOffset:], uint32(len(head)-HeaderLen))
+	copy(head[NonceOffset:], h.Nonce[:])
+	hash := hashKey(key)
+	copy(head[keyHashOffset:], hash[:])
+	section := putTags(head[HeaderLen:HeaderLen], h.Tags)
+	if h.Policy != 0 {
+		section = le.AppendUint64(section, h.Policy)
+	}
+	if h.Extended {
+		putRecords(section, h, b.crc)
+	}
+}
+
+// sectionSize is the length of the tags section. The error is ErrTags or ErrETag.
+func sectionSize(h *Header) (int, error) {
+	size, err := tagsSize(h.Tags)
+	if err != nil {
+		return 0, err
+	}
+	if len(h.ETag) > MaxETag {
+		return 0, ErrETag
+	}
+	if h.Policy != 0 {
+		size += policyLen
+	}
+	if h.Extended {
+		size += recordsSize(h)
+	}
+	return size, nil
 }
 
 func tagsSize(tags []Tag) (int, error) {
@@ -93,14 +131,15 @@ func tagsSize(tags []Tag) (int, error) {
 	return size, nil
 }
 
-func putTags(section []byte, tags []Tag) {
+func putTags(b []byte, tags []Tag) []byte {
 	le := binary.LittleEndian
-	b := le.AppendUint16(section[:0], uint16(len(tags)))
+	b = le.AppendUint16(b, uint16(len(tags)))
 	for _, t := range tags {
 		b = le.AppendUint16(b, uint16(len(t.Name)))
 		b = append(b, t.Name...)
 		b = le.AppendUint64(b, t.Generation)
 	}
+	return b
 }
 
 func saturate(d time.Duration) uint32 {

@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ const (
 
 	// MaxTagName is the longest name of a tag, in bytes.
 	MaxTagName = 512
+
+	// MaxETag is the longest ETag, in bytes.
+	MaxETag = 1024
 )
 
 // The first byte occurs neither in UTF-8 nor as the start of a MessagePack object. So no text, JSON or bare MessagePack value passes
@@ -47,7 +51,8 @@ const (
 	Version         = version
 	KnownFlags      = knownFlags
 	LoadStartOffset = loadStartOffset
-	ChunkedFlag     = flagChunked // the flag of a value that has chunks, and a manifest at its end
+	ChunkedFlag     = flagChunked  // the flag of a value that has chunks, and a manifest at its end
+	ExtendedFlag    = flagExtended // the flag of a value that Restamp can rewrite: its manifest begins with the nonce of its chunks
 )
 
 const (
@@ -62,8 +67,11 @@ const (
 	flagText
 	// flagOwnTTL marks an entry whose TTL is not the TTL of its policy.
 	flagOwnTTL
+	// flagExtended marks an entry with records behind its tags, whose checksum does not cover its payload. A build that does not know the
+	// flag would take both for damage.
+	flagExtended
 
-	knownFlags = flagCompressed | flagNegative | flagChunked | flagPolicy | flagText | flagOwnTTL
+	knownFlags = flagCompressed | flagNegative | flagChunked | flagPolicy | flagText | flagOwnTTL | flagExtended
 )
 
 const (
@@ -100,6 +108,10 @@ var (
 	ErrTooLarge = errors.New("value larger than MaxValueBytes")
 	// ErrTags means more than MaxTags tags, or a name above MaxTagName bytes.
 	ErrTags = fmt.Errorf("too many tags or too long a tag: at most %d tags of %d bytes", MaxTags-2, MaxTagName)
+	// ErrETag means an ETag above MaxETag bytes.
+	ErrETag = fmt.Errorf("too long an ETag: at most %d bytes", MaxETag)
+	// ErrNotExtended means an entry whose first part cannot be rewritten without its payload.
+	ErrNotExtended = errors.New("not an extended entry")
 )
 
 // A Nonce identifies one fill of a key among the fills of all processes.
@@ -141,8 +153,18 @@ type Header struct {
 	// 2^32-1 (49 days).
 	LoadDuration time.Duration
 	Nonce        Nonce
+	// Payload names the chunks of a chunked value: it is the nonce of the fill that has stored them. It differs from Nonce after a
+	// Restamp. Of a value in one piece it is Nonce. Encode does not look at it: a new payload has the name of its own fill.
+	Payload Nonce
 	// Tags is nil if there are no tags.
 	Tags []Tag
+	// Extended is true for an entry that Restamp can rewrite. Encode also writes one where ETag or StaleUntil are given.
+	Extended bool
+	// ETag is what the source calls this version of the value, "" for nothing.
+	ETag string
+	// StaleUntil is the end of the time after FreshUntil in which the value may be served at once. 0: the reader's policy says so. In
+	// microseconds, as FreshUntil.
+	StaleUntil int64
 }
 
 // Limits bounds the entries that are written and accepted.
@@ -179,6 +201,12 @@ func hashKey(key string) [keyHashLen]byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// checksum is the checksum of a value. Of an extended entry it does not cover the payload, which has a checksum of its own, but it does
+// cover a manifest: the first part of the value can be checked and rewritten by itself.
 func checksum(value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(value[:crcOffset], castagnoli), castagnoli, value[HeaderLen:])
+	covered := value[HeaderLen:]
+	if value[flagsOffset]&(flagExtended|flagChunked) == flagExtended {
+		covered = covered[:min(int64(len(covered)), int64(binary.LittleEndian.Uint32(value[TagsLenOffset:])))]
+	}
+	return crc32.Update(crc32.Checksum(value[:crcOffset], castagnoli), castagnoli, covered)
 }

@@ -27,6 +27,7 @@ func fixedHeader() Header {
 		DeadUntil:    1_763_701_200_000_000,
 		LoadDuration: 1500 * time.Millisecond,
 		Nonce:        fixedNonce,
+		Payload:      fixedNonce,
 		Tags:         []Tag{{Name: "models", Generation: 7}, {Name: "gateway:é", Generation: math.MaxUint64}},
 	}
 }

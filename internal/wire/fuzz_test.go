@@ -65,6 +65,7 @@ func FuzzEnvelopeRoundTrip(f *testing.F) {
 	) {
 		h := Header{Codec: codec, Negative: negative, LoadStart: start, FreshUntil: fresh, DeadUntil: dead, LoadDuration: time.Duration(took), Policy: uint64(dead), OwnTTL: took&1 != 0}
 		copy(h.Nonce[:], nonce)
+		h.Payload = h.Nonce
 		if tag != "" {
 			h.Tags = []Tag{{Name: tag, Generation: generation}, {Name: "second", Generation: 1}}
 		}
