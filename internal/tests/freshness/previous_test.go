@@ -17,8 +17,8 @@ import (
 	"github.com/gatewayz/aside/internal/asidetest"
 )
 
-// An origin answers like a source with ETags: that a value is not modified, unless its version has changed.
-type origin struct {
+// An etagged source answers like a source with ETags: that a value is not modified, unless its version has changed.
+type etagged struct {
 	version atomic.Int64
 	full    atomic.Int64 // answers with a value
 	same    atomic.Int64 // answers without one
@@ -26,15 +26,15 @@ type origin struct {
 	word    func(l *aside.Load)
 }
 
-func newOrigin() *origin {
-	o := &origin{}
+func newETagged() *etagged {
+	o := &etagged{}
 	o.version.Store(1)
 	return o
 }
 
-func (o *origin) etag() string { return strconv.FormatInt(o.version.Load(), 10) }
+func (o *etagged) etag() string { return strconv.FormatInt(o.version.Load(), 10) }
 
-func (o *origin) load(ctx context.Context) (string, error) {
+func (o *etagged) load(ctx context.Context) (string, error) {
 	etag := o.etag()
 	prior, ok := aside.Previous[string](ctx)
 	if o.during != nil {
@@ -52,7 +52,7 @@ func (o *origin) load(ctx context.Context) (string, error) {
 	return "v" + etag, nil
 }
 
-func (o *origin) requireLook(t *testing.T, c *aside.Cache, key aside.Key, value string, status aside.Status, opts ...aside.CallOption) aside.Result[string] {
+func (o *etagged) requireLook(t *testing.T, c *aside.Cache, key aside.Key, value string, status aside.Status, opts ...aside.CallOption) aside.Result[string] {
 	t.Helper()
 	r, err := aside.Lookup(t.Context(), c, key, o.load, opts...)
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func (o *origin) requireLook(t *testing.T, c *aside.Cache, key aside.Key, value 
 	return r
 }
 
-func (o *origin) requireLoads(t *testing.T, full, same int) {
+func (o *etagged) requireLoads(t *testing.T, full, same int) {
 	t.Helper()
 	require.Equal(t, []int64{int64(full), int64(same)}, []int64{o.full.Load(), o.same.Load()})
 }
@@ -78,7 +78,7 @@ func TestAValueThatIsNotModifiedCountsAsLoadedAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-				key, o := items(change).Key("a"), newOrigin()
+				key, o := items(change).Key("a"), newETagged()
 				o.requireLook(t, c, key, "v1", aside.StatusMiss)
 				for n := range 5 {
 					last := time.Now()
@@ -119,7 +119,7 @@ func TestAValueThatIsNotModifiedCountsAsLoadedAnew(t *testing.T) {
 func TestPreviousIsWhatIsCached(t *testing.T) {
 	t.Parallel()
 	asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-		policy := items(func(p *aside.Policy) { p.StaleIfError, p.Tags = ttl, nil })
+		policy := items(func(p *aside.Policy) { p.StaleIfError = ttl })
 		key := policy.Key("a")
 		var seen []aside.Prior[string]
 		load := func(ctx context.Context) (string, error) {
@@ -258,7 +258,7 @@ func TestWhatWasInvalidatedIsNotKeptAsNotModified(t *testing.T) {
 			t.Run(fmt.Sprint(door, " during the load ", during), func(t *testing.T) {
 				t.Parallel()
 				asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-					o := newOrigin()
+					o := newETagged()
 					o.word = func(l *aside.Load) { l.Tag("of the loader") }
 					o.requireLook(t, c, key, "v1", aside.StatusMiss, aside.WithTags("of the call"))
 					o.word = nil // the tag is inherited
@@ -296,7 +296,7 @@ func TestAValueThatIsNotModifiedKeepsItsTags(t *testing.T) {
 		t.Run(tag, func(t *testing.T) {
 			t.Parallel()
 			asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-				key, o := items(func(p *aside.Policy) { p.StaleIfError = ttl }).Key("a"), newOrigin()
+				key, o := items(func(p *aside.Policy) { p.StaleIfError = ttl }).Key("a"), newETagged()
 				for _, tag := range []string{"first", "second", "third"} {
 					o.word = func(l *aside.Load) { l.Tag(tag) }
 					o.requireLook(t, c, key, "v1", aside.StatusMiss)
@@ -323,7 +323,7 @@ func TestAValueThatIsNotModifiedKeepsItsTags(t *testing.T) {
 func TestALoaderSaysHowLongAValueThatIsNotModifiedIsKept(t *testing.T) {
 	t.Parallel()
 	asidetest.InBubble(t, aside.Options{}, func(t *testing.T, c *aside.Cache) {
-		key, o := items(func(p *aside.Policy) { p.StaleIfError = ttl }).Key("a"), newOrigin()
+		key, o := items(func(p *aside.Policy) { p.StaleIfError = ttl }).Key("a"), newETagged()
 		o.requireLook(t, c, key, "v1", aside.StatusMiss)
 		time.Sleep(ttl)
 		o.word = func(l *aside.Load) { l.TTL(time.Minute) }
