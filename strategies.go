@@ -211,7 +211,9 @@ func (p Prior[T]) Value() (value T, ok bool) {
 // always in use. Previous reports false if the value was invalidated, if Redis does not answer, in a Refresh, outside of a load, in a loader of
 // several ids, and if T is not the type of the call that loads. Most loads hold the previous value in memory. Where memory does not hold it, as
 // in a process that has just started, Previous reads it in Redis.
-func Previous[T any](ctx context.Context) (Prior[T], bool) { return priorOf[T](ctx, engine.LoadOf(ctx)) }
+func Previous[T any](ctx context.Context) (Prior[T], bool) {
+	return priorOf[T](ctx, engine.LoadOf(ctx))
+}
 
 // PreviousOf is Previous for one id of a batch loader, by the id's key. It reports false if the batch does not load that key.
 func PreviousOf[T any](ctx context.Context, key Key) (Prior[T], bool) {

@@ -247,9 +247,15 @@ func TestWhatWasInvalidatedIsNotKeptAsNotModified(t *testing.T) {
 	policy := items(func(p *aside.Policy) { p.StaleIfError = ttl })
 	key := policy.Key("a")
 	invalidate := map[string]func(c *aside.Cache) error{
-		"key":       func(c *aside.Cache) error { _, err := c.Invalidate(context.Background(), key); return err },
-		"tag":       func(c *aside.Cache) error { _, err := c.InvalidateTags(context.Background(), "of the call"); return err },
-		"late tag":  func(c *aside.Cache) error { _, err := c.InvalidateTags(context.Background(), "of the loader"); return err },
+		"key": func(c *aside.Cache) error { _, err := c.Invalidate(context.Background(), key); return err },
+		"tag": func(c *aside.Cache) error {
+			_, err := c.InvalidateTags(context.Background(), "of the call")
+			return err
+		},
+		"late tag": func(c *aside.Cache) error {
+			_, err := c.InvalidateTags(context.Background(), "of the loader")
+			return err
+		},
 		"category":  func(c *aside.Cache) error { _, err := c.InvalidateCategory(context.Background(), "items"); return err },
 		"other tag": func(c *aside.Cache) error { _, err := c.InvalidateTags(context.Background(), "of nothing"); return err },
 	}
