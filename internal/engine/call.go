@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/debug"
@@ -49,7 +50,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 				a.Policy.observeLoad(took)
 			}
 		}
-		refuseTags(l)
+		applyDecisions(l)
 		e.logPanics(l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
 		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
@@ -69,13 +70,14 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	return start
 }
 
-// refuseTags fails the attempts whose loader has named tags that no entry takes.
-func refuseTags(l *Load) {
+// applyDecisions sets the windows of the loaded values, and fails the attempts whose loader has chosen some, or named tags, that no entry takes.
+func applyDecisions(l *Load) {
 	for i, a := range l.attempts {
 		if a.Err != nil && !a.NotFound {
 			continue
 		}
-		if err := a.refusedTags(l.decision(i).tags); err != nil {
+		d := l.decision(i)
+		if err := cmp.Or(a.refusedTags(d.tags), a.chooseWindows(d)); err != nil {
 			a.Err, a.NotFound = err, false
 		}
 	}

@@ -187,9 +187,12 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 // sealEnvelope puts a payload into its envelope, and splits a large one into chunks.
 func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisstore.Filling, error) {
 	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
-	dead := until
+	dead, stale := until, int64(0)
 	if a.out.Value != nil {
-		dead += a.Policy.Windows.Rest().Microseconds()
+		dead += a.windows.Rest().Microseconds()
+		if a.ownWindows {
+			stale = until + a.windows.Stale.Microseconds()
+		}
 	}
 	tags := make([]wire.Tag, len(a.captured.Tags))
 	for i, t := range a.captured.Tags {
@@ -207,6 +210,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 		LoadStart:    a.granted,
 		FreshUntil:   until,
 		DeadUntil:    dead,
+		StaleUntil:   stale,
 		OwnTTL:       a.ownTTL,
 		LoadDuration: a.took,
 		Nonce:        a.nonce,

@@ -44,7 +44,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			a.quarantine()
 		case r.Value != nil && a.headAlone():
 			if a.superseded = !a.stillHolds(r.Value); !a.superseded {
-				a.rejected, a.reason = redisstore.Reject(r.Value, len(r.Value), true), reasonStale
+				a.rejected, a.reason = redisstore.Reject(r.Value, len(r.Value), true), ReasonStale
 			}
 		case r.Value != nil && !a.Replace:
 			if v, ok := e.openEnvelope(ctx, a, r); ok {
