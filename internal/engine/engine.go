@@ -139,7 +139,7 @@ func (e *Engine) connect() {
 		Lease:     opts.LeaseTTL,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
-			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Extended: wire.ExtendedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
 		Clock:       e.Clock,
 		OnState:     opts.OnState,

@@ -79,7 +79,7 @@ func onRedis(t *testing.T, hook func(Event)) (f *fixture, server *redistest.Serv
 		OpTimeout: bound, Lease: bound, Pushed: f.Pushed, Gap: f.Gap, OnWatermark: f.journal.Recover, Clock: f.clock,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
-			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Extended: wire.ExtendedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
 	})
 	f.tags.Connect(store, f.journal.Contains)

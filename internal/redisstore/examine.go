@@ -145,6 +145,7 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 	const nonce, life = "none", probeLife
 	ms := strconv.FormatInt(life.Milliseconds(), 10)
 	now, _, _ := l.clock.Now()
+	value := s.format.least
 	until := strconv.FormatInt(now+life.Microseconds(), 10)
 	seizes := call{seize, pair, []string{nonce, ms}}
 	list := []trial{
@@ -155,7 +156,9 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 	for _, run := range []call{
 		seizes,
 		{renew, pair, []string{nonce, ms}},
-		{fill, pair, append([]string{nonce, "", until, "0"}, s.format.args...)},
+		{fill, pair, append([]string{nonce, value, until, "0"}, s.format.args...)},
+		seizes,
+		{restamp, pair, append([]string{nonce, value[max(0, len(value)-12):], value, strconv.Itoa(len(value)), until, "0", ""}, s.format.args...)},
 		{discard, pair[:1], append([]string{"9007199254740991"}, s.format.args...)},
 		{bump, pair[:1], []string{ms}},
 		{ensure, pair[:1], []string{ms, ms}},

@@ -30,7 +30,7 @@ func TestEveryScriptIsTried(t *testing.T) {
 }
 
 // needed are the commands without which a server is of no use.
-var needed = []string{"DEL", "EVALSHA", "EXISTS", "GETRANGE", "PEXPIRE", "PTTL", "SET", "STRLEN", "TIME", "UNLINK"}
+var needed = []string{"DEL", "EVALSHA", "EXISTS", "GETRANGE", "PEXPIRE", "PTTL", "SET", "SETRANGE", "STRLEN", "TIME", "UNLINK"}
 
 // away waits until a store is not up for a reason that says all of words.
 func away(t *testing.T, s *Store, words ...string) {

@@ -25,7 +25,7 @@ func (f Filling) Size() int64 {
 	return n
 }
 
-// An Outcome is the result of a Filling.
+// An Outcome is the result of a Filling or of a Restamping.
 type Outcome int
 
 // The outcomes.
@@ -35,6 +35,7 @@ const (
 	Refused Outcome = iota
 	Stored
 	Expired // its life had ended before it arrived
+	Gone    // only of a Restamping: the value, or a chunk of it, is not there any more; the caller still has the lease
 )
 
 // fill stores a value under the caller's lease and releases the lease.

@@ -30,7 +30,7 @@ const longestTags = 1 << 16
 // The reply is the number of the tag for which the value was removed, 0 where it stays. A value that this build cannot read stays.
 // A carried number that is no generation is older than any.
 var sweep = newScript(formatFrom(1) + `
-local tags = tonumber(ARGV[8])
+local tags = tonumber(ARGV[9])
 local head = redis.pcall('GETRANGE', KEYS[1], 0, tags - 1)
 if type(head) ~= 'string' or #head < tags or string.sub(head, 1, #magic) ~= magic then
 	return 0
@@ -46,7 +46,7 @@ local function number(text, at, bytes)
 	end
 	return n
 end
-local length = number(head, tonumber(ARGV[7]) + 1, 4)
+local length = number(head, tonumber(ARGV[8]) + 1, 4)
 if length > ` + strconv.Itoa(longestTags) + ` then
 	return 0
 end
@@ -65,12 +65,12 @@ for _ = 1, number(section, 1, 2) do
 		return 0
 	end
 	local name = string.sub(section, from, to)
-	for i = 9, #ARGV, 2 do
+	for i = 10, #ARGV, 2 do
 		if ARGV[i] == name then
 			local carried = number(section, to + 1, 8)
 			if carried < tonumber(ARGV[i + 1]) or carried >= 9007199254740992 then
 				drop(KEYS[1])
-				return (i - 7) / 2
+				return (i - 8) / 2
 			end
 		end
 	end

@@ -44,7 +44,7 @@ func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 		OpTimeout: bound, Lease: bound,
 		Format: redisstore.Format{
 			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
-			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Extended: wire.ExtendedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
 	})
 	t.Cleanup(store.Close)
