@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -249,8 +248,8 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 // touches one cache line and not two.
 func give[T any](value T, err error) engine.Loaded {
 	both := &struct {
+		value T // first: a small one and what a hit reads of the entry lie in one line
 		entry near.Entry
-		value T
 	}{value: value}
 	l := failed(err)
 	l.Value, l.Entry = &both.value, &both.entry
@@ -317,83 +316,13 @@ func newRequest[T any](ctx context.Context, c *Cache, key Key, opts []CallOption
 	}
 	r := engine.Request{
 		Key: key.text, Policy: &p.Policy, Type: reflect.TypeFor[T](), TTL: cmp.Or(o.ttl, p.TTL), Tags: p.Tags,
-		Strong: o.strong, Replace: o.refresh, Limits: o.limits,
+		Strong: o.strong, Replace: o.refresh, Limits: o.limits, Windows: o.windows,
+	}
+	if err := o.windowsFit(r.TTL); err != nil {
+		return engine.Request{}, callOptions{}, err
 	}
 	if len(o.tags) > 0 {
 		r.Tags = slices.Concat(p.Tags, o.tags)
 	}
 	return r, o, nil
-}
-
-// A Status is the kind of answer of a call.
-type Status string
-
-// The statuses of a Result.
-const (
-	StatusHit      Status = "hit"      // from the cache
-	StatusStale    Status = "stale"    // from the cache: the value is past its TTL, or Redis cannot confirm that it is current; see Reason
-	StatusMiss     Status = "miss"     // by a load, started by this call or joined by it
-	StatusFallback Status = "fallback" // by a load, because Redis was unavailable or failed
-)
-
-// A Tier is the origin of a value.
-type Tier string
-
-// The tiers of a Result.
-const (
-	TierMemory Tier = "memory" // this process's memory
-	TierRedis  Tier = "redis"  // Redis
-	TierOrigin Tier = "origin" // the loader: of this call, or of a load that the call has joined
-)
-
-// A Result is a value, with the way in which the call got it.
-type Result[T any] struct {
-	Value  T
-	Status Status        // whether the call was a hit, and whether Redis has confirmed the value
-	Tier   Tier          // the origin of the value
-	Age    time.Duration // since the start of the load that made the value, or has found it to be not modified
-	TTL    time.Duration // how long the value may still be served; 0 if it is not stored
-	ETag   string        // what the loader has given to Load.ETag
-	Reason string        // why the call was not an L1 hit, such as "expired" or "invalidated by a tag or its category"; for people, do not parse it
-}
-
-// count counts a call by its outcome, or by err.
-func count(in *stats.Counters, out engine.Outcome, err error) {
-	switch {
-	case err != nil || out.Status == engine.StatusMiss:
-		in.CountMiss()
-	case out.Status == engine.StatusFallback:
-		in.CountFallback()
-	default:
-		in.CountHit(stats.Hit{InMemory: out.Tier == engine.TierMemory, Stale: out.Status == engine.StatusStale, NotFound: out.Value == nil})
-	}
-}
-
-// resultOf makes the Result of one caller.
-func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error) {
-	if err != nil {
-		return Result[T]{}, err
-	}
-	now := c.engine.Clock.Now()
-	r := Result[T]{
-		Status: Status(out.Status),
-		Tier:   Tier(out.Tier),
-		Age:    time.Duration(max(0, now-out.LoadedAt)),
-		TTL:    time.Duration(max(0, out.FreshUntil-now)),
-		ETag:   out.ETag,
-		Reason: out.Reason,
-	}
-	if out.Value == nil {
-		return r, absenceOf(out)
-	}
-	if v, ok := out.Value.(*T); ok {
-		r.Value = *v
-		return r, nil
-	}
-	var v T // of its own, so that a value that is not copied allocates nothing
-	if err := engine.Copy(out.Value, &v); err != nil {
-		return r, &Error{Code: CodeInvalidArgument, Message: "the value cannot be decoded into this type", Err: concealed(err)}
-	}
-	r.Value = v
-	return r, nil
 }

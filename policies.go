@@ -141,7 +141,7 @@ func (r *resolved) setWindows(p *Policy, o *Options) error {
 	case p.SoftTimeout > 0 && soft >= r.LoadTimeout:
 		return invalidOption("policy %q: SoftTimeout is %v, and LoadTimeout %v: set less than LoadTimeout", p.name(), soft, r.LoadTimeout)
 	}
-	r.Windows = freshness.Windows{Ahead: max(0, cmp.Or(p.RefreshAhead, o.RefreshAhead)), Stale: stale, OnError: max(stale, onError)}
+	r.Windows = freshness.Windows{Ahead: max(0, cmp.Or(p.RefreshAhead, o.RefreshAhead)), Stale: stale, OnError: onError}
 	r.SoftTimeout = soft
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A CallOption changes one call: WithTTL, WithTags, Refresh and Strong return one. Make an option that is used often once: a hit then
+// A CallOption changes one call: WithTTL, WithStale, WithTags, Refresh, Strong and MaxStale return one. Make an option that is used often once: a hit then
 // allocates nothing for it. The zero CallOption changes nothing.
 type CallOption struct {
 	set *callOptions // a pointer, because hits copy it
@@ -26,6 +26,7 @@ type callOptions struct {
 	refresh bool
 	strong  bool
 	limits  *engine.Limits
+	windows *engine.Windows
 }
 
 // WithTTL sets the TTL of the value that this call stores, instead of the policy's. It must be at least 1 ms. A load that is
@@ -64,6 +65,31 @@ func MaxStale(d time.Duration) CallOption {
 	return CallOption{&callOptions{limits: &engine.Limits{MaxStale: min(d, engine.Longest)}}}
 }
 
+// WithStale sets for how long after its TTL the value that this call stores is served, instead of Policy.Stale and Policy.StaleIfError: at once for
+// stale, and for ifError where it cannot be loaded anew. 0 is none, and an ifError of 0 is as long as stale. Other durations must be at least 1 ms,
+// ifError at least stale, and with the TTL they are 100 years at most. The value keeps these times in all processes, also where their policy says
+// otherwise. A load that is in flight already keeps the times that it began with, and a loader can set others: see Load.Stale.
+func WithStale(stale, ifError time.Duration) CallOption {
+	err := cmp.Or(
+		engine.CheckWindow(withStale[0], stale, 0), engine.CheckWindow(withStale[1], ifError, 0), engine.CheckOrder(withStale[0], stale, withStale[1], ifError),
+	)
+	if err != nil {
+		return CallOption{&callOptions{err: callError(err, "")}}
+	}
+	return CallOption{&callOptions{windows: &engine.Windows{Stale: stale, OnError: ifError}}}
+}
+
+// withStale are the names of WithStale's arguments in errors.
+var withStale = [2]string{"WithStale: stale", "WithStale: ifError"}
+
+// windowsFit returns an error if the windows of a call are too long for the TTL of its value.
+func (o *callOptions) windowsFit(ttl time.Duration) error {
+	if o.windows == nil {
+		return nil
+	}
+	return callError(cmp.Or(engine.CheckWindow(withStale[0], o.windows.Stale, ttl), engine.CheckWindow(withStale[1], o.windows.OnError, ttl)), "")
+}
+
 // passive reports whether opts change nothing about a hit.
 func passive(opts []CallOption) bool {
 	for _, opt := range opts {
@@ -89,6 +115,9 @@ func gather(opts []CallOption) (callOptions, error) {
 		o.strong = o.strong || opt.set.strong
 		if opt.set.limits != nil {
 			o.limits = opt.set.limits
+		}
+		if opt.set.windows != nil {
+			o.windows = opt.set.windows
 		}
 	}
 	slices.Sort(o.tags)
@@ -131,6 +160,25 @@ func newHandle(l *engine.Load) any { return &Load{l} }
 func (l *Load) TTL(d time.Duration) {
 	if l != nil && l.load != nil {
 		l.load.TTL(d)
+	}
+}
+
+// Stale sets for how long after their TTL the loaded values are served at once, instead of WithStale and Policy.Stale: see Policy. 0: not at all. The
+// duration must be 0 or at least 1 ms, and with the TTL 100 years at most. Otherwise the load fails with an *Error with CodeInvalidArgument, and
+// nothing is stored. The values keep their times in all processes. In a batch, Of(key).Stale sets it for one value. Use it for an HTTP response
+// with stale-while-revalidate. Stale has no effect once the loader has returned.
+func (l *Load) Stale(d time.Duration) {
+	if l != nil && l.load != nil {
+		l.load.Stale(d)
+	}
+}
+
+// StaleIfError sets for how long after their TTL the loaded values are served where they cannot be loaded anew, instead of WithStale and
+// Policy.StaleIfError. 0: for as long as Stale. A duration that is shorter than Stale, that of Load.Stale, WithStale or the policy, is an error too. Use it
+// for an HTTP response with stale-if-error. In all else it is as Stale.
+func (l *Load) StaleIfError(d time.Duration) {
+	if l != nil && l.load != nil {
+		l.load.StaleIfError(d)
 	}
 }
 

@@ -14,12 +14,6 @@ import (
 // A policy may let its values be served for a while after their TTL, or have them loaded anew before it ends: see freshness.Windows. Callers
 // then get the value that is there. One of them, in all processes, has it loaded anew behind their backs: see refresh.go.
 
-// The Reasons of such hits.
-const (
-	reasonAgeing = "fresh, being refreshed"
-	reasonStale  = "past its TTL, being refreshed"
-)
-
 // claimLife is for how long a caller who begins a load in the background keeps the others of this process from trying that too. The load itself
 // keeps them from it for as long as it runs.
 const claimLife = time.Second
@@ -54,7 +48,7 @@ func (e *Engine) lookAgeing(r *Request) (Outcome, bool) {
 
 // ageing returns the entry that a request may have at once, or nil: see near.Cache.Ageing.
 func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, due bool) {
-	if r.Policy.Windows.None() || r.Replace || r.Strong && e.Store != nil {
+	if !r.Policy.strategic() || r.Replace || r.Strong && e.Store != nil {
 		return nil, freshness.Dead, false
 	}
 	entry, phase, due = e.Near.Ageing(r.Key)
@@ -65,12 +59,15 @@ func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, d
 }
 
 func ageingHit(entry *near.Entry, phase freshness.Phase, value any) Outcome {
-	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: reasonAgeing, ETag: entry.Plan.ETag, LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil}
+	out := Outcome{
+		Status: StatusHit, Tier: TierMemory, Reason: ReasonRefreshing, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil,
+		LoadTime: entry.LoadTime,
+	}
 	switch phase {
 	case freshness.Fresh: // since Get was called, the entry was replaced
-		out.Reason = "fresh"
+		out.Reason = ReasonFresh
 	case freshness.Stale:
-		out.Status, out.Reason = StatusStale, reasonStale
+		out.Status, out.Reason = StatusStale, ReasonStale
 	}
 	out.setCached(value)
 	return out
@@ -87,9 +84,9 @@ func (e *Engine) markAgeing(a *attempt, out *Outcome, entry *near.Entry) {
 	case freshness.Fresh:
 		return
 	case freshness.Ageing:
-		out.Reason = reasonAgeing
+		out.Reason = ReasonRefreshing
 	default:
-		out.Status, out.Reason = StatusStale, reasonStale
+		out.Status, out.Reason = StatusStale, ReasonStale
 	}
 	if now >= entry.Plan.RetryAt {
 		out.old = entry
@@ -99,12 +96,11 @@ func (e *Engine) markAgeing(a *attempt, out *Outcome, entry *near.Entry) {
 // readBeside reads the value in Redis for a caller that has joined a load which others have begun although there may be a value: memory may not
 // hold it, because it is very large or was evicted. The caller does not wait for the load if that value may be served at once.
 func (e *Engine) readBeside(ctx context.Context, a *attempt) (Outcome, bool) {
-	stale := int64(a.Policy.Windows.Stale)
-	if stale == 0 || e.Store == nil || a.leader || !a.mayBeOld() || !a.call.Optional() {
+	if a.Policy.Windows.Stale == 0 && !a.Policy.ownWindows.Load() || e.Store == nil || a.leader || !a.mayBeOld() || !a.call.Optional() {
 		return Outcome{}, false
 	}
-	out, err := e.fetchOld(ctx, a, reasonStale)
-	return out, err == nil && (out.Status == StatusHit || e.Clock.Before(out.FreshUntil+stale))
+	out, err := e.fetchOld(ctx, a, ReasonStale)
+	return out, err == nil && (out.Status == StatusHit || e.Clock.Before(out.staleUntil))
 }
 
 // claim reports whether the caller is the one to begin the load that is to replace an entry.
@@ -164,20 +160,19 @@ func (u *unkept) note(key string, next int64) {
 	u.next[key] = next
 }
 
-// planOf makes the plan of a value for memory; nil where its policy has no strategy. nonce identifies the value in Redis.
-func (a *attempt) planOf(out *Outcome, took time.Duration, nonce wire.Nonce) *near.Plan {
-	if a.Policy.Windows.None() && out.ETag == "" || out.Value == nil {
+// planOf makes the plan of a value for memory; nil where no strategy applies to it, and it has no ETag. nonce identifies the value in Redis.
+func (a *attempt) planOf(out *Outcome, w freshness.Windows, took time.Duration, nonce wire.Nonce) *near.Plan {
+	if w.None() && out.ETag == "" || out.Value == nil {
 		return nil
 	}
 	if took == 0 {
 		took = time.Duration(a.Policy.loadTime.Load()) // of a value that was set
 	}
 	return &near.Plan{
-		Times:   a.Policy.Windows.Times(out.LoadedAt, out.FreshUntil, took, rand.Float64()),
+		Times:   w.Times(out.LoadedAt, out.FreshUntil, took, rand.Float64()),
 		RetryAt: out.LoadedAt + 2*int64(took), // a load that is slower than its TTL allows runs half of the time, and not all of it
 		Nonce:   nonce,
 		ETag:    out.ETag,
-		Took:    took,
 	}
 }
 

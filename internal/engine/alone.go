@@ -56,7 +56,7 @@ func (e *Engine) loadAlone(ctx context.Context, r Request, load LoadFunc) (value
 		load(context.WithValue(ctx, loadKey{}, l), []int{0}, func(_ int, g Loaded) { a.Loaded = g })
 	})
 	switch {
-	case !l.decision(0).store:
+	case l.decision(0).noStore:
 		return nil, ErrNotStorable
 	case a.NotFound:
 		return nil, nil

@@ -42,7 +42,7 @@ func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out O
 		left = e.round(ctx, left, load, nil, done)
 	}
 	if err == nil && !a.leader && out.Status != StatusHit && out.Status != StatusStale {
-		out.Reason = "shared a load in flight: " + out.Reason
+		out.Reason = ReasonSharedLoad + ": " + out.Reason
 	}
 	return out, err
 }

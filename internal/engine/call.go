@@ -50,7 +50,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 				a.Policy.observeLoad(took)
 			}
 		}
-		refuseWords(l)
+		applyDecisions(l)
 		e.logPanics(l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
 		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
@@ -73,14 +73,15 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	return start
 }
 
-// refuseWords fails the attempts whose loader has named tags, or an ETag, that no entry takes.
-func refuseWords(l *Load) {
+// applyDecisions sets the windows of the loaded values, and fails the attempts whose loader has chosen some, or named tags or an ETag, that no entry
+// takes.
+func applyDecisions(l *Load) {
 	for i, a := range l.attempts {
 		if a.Err != nil && !a.NotFound {
 			continue
 		}
 		d := l.decision(i)
-		if err := cmp.Or(a.refusedTags(d.tags), a.refusedETag(d.etag)); err != nil {
+		if err := cmp.Or(a.refusedTags(d.tags), a.refusedETag(d.etag), a.chooseWindows(d)); err != nil {
 			a.Loaded = Loaded{Err: err}
 		}
 	}

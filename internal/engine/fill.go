@@ -274,8 +274,11 @@ func (a *attempt) header() wire.Header {
 		Tags: make([]wire.Tag, len(a.captured.Tags)),
 	}
 	if a.out.Value != nil {
-		h.DeadUntil += a.Policy.Windows.Rest().Microseconds()
-		h.Extended = !a.Policy.Windows.None()
+		h.DeadUntil += a.windows.Rest().Microseconds()
+		h.Extended = !a.windows.None()
+		if a.ownWindows {
+			h.StaleUntil = until + a.windows.Stale.Microseconds()
+		}
 	}
 	for i, t := range a.captured.Tags {
 		h.Tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}

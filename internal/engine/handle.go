@@ -23,15 +23,11 @@ type Load struct {
 	parent   *Load
 	alone    bool // no caller waits for it: see LoadAlone
 
-	mu      sync.Mutex
-	ttl     time.Duration // guarded by mu
-	retry   time.Duration // guarded by mu
-	etag    string        // guarded by mu
-	noStore bool          // guarded by mu
-	tags    []string      // guarded by mu
-	ended   bool          // guarded by mu
-	each    []*Load       // of a batch whose ids have loaders of their own: one for each attempt; guarded by mu
-	handle  any           // see Handle; guarded by mu
+	mu     sync.Mutex
+	own    decision // without those of each; guarded by mu
+	ended  bool     // guarded by mu
+	each   []*Load  // of a batch whose ids have loaders of their own: one for each attempt; guarded by mu
+	handle any      // see Handle; guarded by mu
 }
 
 // Handle returns what the package above gives to the program in the place of the load: what make has returned at the first call.
@@ -84,23 +80,32 @@ func (l *Load) TTL(d time.Duration) {
 		l.NoStore()
 		return
 	}
-	l.set(func() { l.ttl = d })
+	l.set(func() { l.own.ttl = d })
 }
 
 // longestRetry bounds RetryAfter.
 const longestRetry = 10 * time.Minute
 
 // RetryAfter sets when the next load begins at the earliest, if this one fails, unless it has ended.
-func (l *Load) RetryAfter(d time.Duration) { l.set(func() { l.retry = min(max(d, 0), longestRetry) }) }
+func (l *Load) RetryAfter(d time.Duration) {
+	l.set(func() { l.own.retryAfter = min(max(d, 0), longestRetry) })
+}
+
+// Stale sets for how long after their TTL the loaded values are served at once, in place of what the call or the policy says, unless the load has
+// ended.
+func (l *Load) Stale(d time.Duration) { l.set(func() { l.own.stale = &d }) }
+
+// StaleIfError sets for how long after their TTL they are served where they cannot be loaded anew.
+func (l *Load) StaleIfError(d time.Duration) { l.set(func() { l.own.onError = &d }) }
 
 // ETag sets what the source calls the loaded values, unless the load has ended.
-func (l *Load) ETag(tag string) { l.set(func() { l.etag = tag }) }
+func (l *Load) ETag(tag string) { l.set(func() { l.own.etag = tag }) }
 
 // NoStore keeps the loaded values from being stored, unless the load has ended.
-func (l *Load) NoStore() { l.set(func() { l.noStore = true }) }
+func (l *Load) NoStore() { l.set(func() { l.own.noStore = true }) }
 
 // Tag gives the loaded values further tags, which the loader could not know before, unless the load has ended.
-func (l *Load) Tag(tags ...string) { l.set(func() { l.tags = append(l.tags, tags...) }) }
+func (l *Load) Tag(tags ...string) { l.set(func() { l.own.tags = append(l.own.tags, tags...) }) }
 
 func (l *Load) set(change func()) {
 	l.mu.Lock()
@@ -193,9 +198,11 @@ func (l *Load) end() {
 // A decision is what a loader has decided about a value by its Load.
 type decision struct {
 	ttl        time.Duration // 0: the policy's
-	store      bool
+	noStore    bool
 	tags       []string
-	retryAfter time.Duration // 0: as after any failure
+	retryAfter time.Duration  // 0: as after any failure
+	stale      *time.Duration // nil: the call's or the policy's
+	onError    *time.Duration // nil: likewise
 	etag       string
 }
 
@@ -203,11 +210,12 @@ type decision struct {
 func (l *Load) decision(i int) decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := decision{l.ttl, !l.noStore, l.tags, l.retry, l.etag}
+	d := l.own
 	if l.each != nil {
 		own := l.each[i].decision(0)
-		d.ttl, d.store, d.tags = cmp.Or(own.ttl, d.ttl), d.store && own.store, slices.Concat(d.tags, own.tags)
+		d.ttl, d.noStore, d.tags = cmp.Or(own.ttl, d.ttl), d.noStore || own.noStore, slices.Concat(d.tags, own.tags)
 		d.retryAfter, d.etag = cmp.Or(own.retryAfter, d.retryAfter), cmp.Or(own.etag, d.etag)
+		d.stale, d.onError = cmp.Or(own.stale, d.stale), cmp.Or(own.onError, d.onError)
 	}
 	return d
 }

@@ -125,9 +125,9 @@ func (a *attempt) asEntry(list []*near.Validity, nonce wire.Nonce) *near.Entry {
 	kept := a.out.inMemory()
 	*entry = near.Entry{
 		Value: kept, Scope: a.Policy.scope(list, a.Tags), LoadedAt: a.out.LoadedAt, Until: a.out.FreshUntil,
-		Size: near.Size(kept),
+		Size: near.Size(kept), LoadTime: a.took,
 	}
-	return withPlan(entry, a.planOf(&a.out, a.took, nonce))
+	return withPlan(entry, a.planOf(&a.out, a.windows, a.took, nonce))
 }
 
 // roomFor reports whether memory takes an entry that is not stored in Redis.

@@ -52,6 +52,9 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	for _, i := range smallFirst(attempts) {
 		a := attempts[i]
 		to, ttl := e.decide(m, a, l.decision(i), start)
+		if to != nowhere {
+			e.logSlowLoad(a, ttl)
+		}
 		kept := e.share(ctx, m, a, to, ttl)
 		switch {
 		case !kept:
@@ -155,7 +158,7 @@ const (
 func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (to destination, ttl time.Duration) {
 	a.out = Outcome{
 		Value: a.Value, Status: a.status, Tier: TierOrigin, Reason: a.reason, LoadedAt: start, FreshUntil: start,
-		late: len(d.tags) > 0, tagEvents: a.tagEvents.All,
+		LoadTime: a.took, lateTags: lateTags{late: len(d.tags) > 0, tagEvents: a.tagEvents.All},
 	}
 	a.etag = d.etag
 	if a.NotModified && a.inherit() {
@@ -181,7 +184,7 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 		a.setJoinable(e, m)
 	}
 	switch {
-	case !d.store || ttl <= 0:
+	case d.noStore || ttl <= 0:
 		return nowhere, 0
 	case e.Store == nil:
 		return inMemory, ttl

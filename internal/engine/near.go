@@ -112,7 +112,10 @@ func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 	if !ok {
 		return Outcome{}, false
 	}
-	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: "fresh", ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
+	out := Outcome{
+		Status: StatusHit, Tier: TierMemory, Reason: ReasonFresh, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil,
+		LoadTime: entry.LoadTime,
+	}
 	out.setCached(value)
 	return out, true
 }
@@ -122,9 +125,9 @@ func (e *Engine) inMemoryAs(a *attempt, entry *near.Entry) (value any, ok bool) 
 	value, ok = entry.Value, fits(entry.Value, a.Type)
 	if !ok && e.Store == nil { // otherwise Redis is read, and its value is kept as this type
 		if !a.hasAllFields(entry.Value) {
-			a.reason = reasonNarrower
+			a.reason = ReasonFewerFields
 		} else if value, ok = e.convert(entry.Value, a); !ok {
-			a.reason = "the stored value cannot be used"
+			a.reason = ReasonUnusable
 		}
 	}
 	return value, ok
@@ -175,7 +178,7 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 	}
 	out := Outcome{
 		Status: StatusStale, Tier: TierMemory, Reason: a.reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt,
-		deadUntil: entry.Times().DeadUntil,
+		LoadTime: entry.LoadTime, pastFresh: pastFresh{ttlUntil: entry.Times().FreshUntil, deadUntil: entry.Times().DeadUntil},
 	}
 	out.setCached(value)
 	return out, true

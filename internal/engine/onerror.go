@@ -18,23 +18,15 @@ import (
 //  2. The key is invalidated.
 //  3. The load fails. The caller must not get the value from before the invalidation.
 
-// The Reasons of such hits.
-const (
-	reasonFailed     = "past its TTL, the load failed"
-	reasonSlow       = "past its TTL, the load takes longer than SoftTimeout"
-	reasonBackedOff  = "past its TTL, the last loads failed"
-	reasonOverloaded = "past its TTL, too many loads"
-)
-
 // insteadOf returns the older value in place of the error of a load.
 func (e *Engine) insteadOf(ctx context.Context, a *attempt, err error) (Outcome, bool) {
-	reason := reasonFailed
+	reason := ReasonLoadFailed
 	if own := (*Error)(nil); errors.As(err, &own) && own.Key == a.Key {
 		switch own.Code {
 		case CodeBackoff:
-			reason = reasonBackedOff
+			reason = ReasonBackoff
 		case CodeOverloaded:
-			reason = reasonOverloaded
+			reason = ReasonOverloaded
 		case CodeReentrant:
 			return Outcome{}, false // a mistake in the program
 		}
@@ -48,8 +40,8 @@ func (e *Engine) insteadOf(ctx context.Context, a *attempt, err error) (Outcome,
 // waitSoftly waits for a's flight until the load has taken the policy's SoftTimeout, and then looks for an older value. It reports whether there
 // is one; the load goes on.
 func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
-	if !a.mayBeOld() || a.Policy.SoftTimeout <= 0 {
-		return Outcome{}, false
+	if a.Strong || a.Replace || a.Policy.SoftTimeout <= 0 {
+		return Outcome{}, false // whether there may be an older value is not known before Redis was read
 	}
 	t := time.NewTimer(max(0, min(a.Policy.SoftTimeout-a.call.Age(), a.Policy.LoadTimeout)))
 	defer t.Stop()
@@ -65,7 +57,7 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 		return Outcome{}, false
 	default:
 	}
-	out, ok := e.readOld(ctx, a, reasonSlow)
+	out, ok := e.readOld(ctx, a, ReasonSlowLoad)
 	if ok {
 		if out.Status == StatusStale {
 			a.Policy.Counters.SoftTimeouts.Add(1)
@@ -76,7 +68,7 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 }
 
 // mayBeOld reports whether a may be answered by a value past its TTL that cannot be loaded anew.
-func (a *attempt) mayBeOld() bool { return a.Policy.Windows.Rest() > 0 && !a.Strong && !a.Replace }
+func (a *attempt) mayBeOld() bool { return a.Policy.outlives() && !a.Strong && !a.Replace }
 
 // readOld looks for a value that is not dead yet: in memory, then in Redis.
 func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
@@ -115,9 +107,12 @@ func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome
 	if !ok {
 		return Outcome{}, false
 	}
-	out := Outcome{Status: StatusStale, Tier: TierMemory, Reason: reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil}
+	out := Outcome{
+		Status: StatusStale, Tier: TierMemory, Reason: reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil,
+		LoadTime: entry.LoadTime,
+	}
 	if phase < freshness.Stale && entry.Scope.Valid() { // another load has succeeded in the meantime
-		out.Status, out.Reason = StatusHit, "fresh"
+		out.Status, out.Reason = StatusHit, ReasonFresh
 	}
 	out.setCached(value)
 	return out, true
@@ -126,7 +121,7 @@ func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome
 // endOld ends the older value of a key whose loader has succeeded, and lets nothing be stored. Otherwise it would come back: at once in its phase
 // Stale, or in place of the next error. What is newer than the load stays.
 func (e *Engine) endOld(ctx context.Context, a *attempt) {
-	if a.Policy.Windows.Rest() == 0 && a.old == nil {
+	if !a.Policy.outlives() && a.old == nil {
 		return
 	}
 	if a.old == nil && a.rejected == (redisstore.Rejected{}) {

@@ -43,13 +43,13 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 	if errors.Is(err, wire.ErrNewer) {
 		// During a deployment two builds run side by side. They must not go on overwriting each other's values, so the older build
 		// does not store its own.
-		a.storable, a.reason = false, "stored by a newer build"
+		a.storable, a.reason = false, ReasonNewerBuild
 		return nil, false
 	}
 	a.rejected = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored), r.Cut)
 	switch {
 	case errors.Is(err, errNoChunk):
-		a.reason = "a part of the stored value is gone"
+		a.reason = ReasonIncomplete
 		a.noteUnfit(stored)
 		return nil, false
 	case errors.Is(err, errExpired):
@@ -60,7 +60,7 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		a.reason = a.unfit.reason
 		return nil, false
 	case errors.Is(err, errOutdated):
-		a.reason = "invalidated by a tag or its category"
+		a.reason = ReasonInvalidated
 		return nil, false
 	case errors.Is(err, errChunksUnread):
 		return nil, false
@@ -121,7 +121,7 @@ func (e *Engine) servable(a *attempt, h *wire.Header) bool {
 // phaseAt is phaseOf for a caller that may have a value past its TTL, or not.
 func (e *Engine) phaseAt(a *attempt, h *wire.Header, past bool) freshness.Phase {
 	now, within, ok := e.Store.Now(a.Key)
-	fresh := a.Policy.until(h)
+	fresh, w := a.Policy.until(h), a.Policy.windowsOf(h)
 	switch {
 	case !ok:
 		return freshness.Dead
@@ -129,9 +129,9 @@ func (e *Engine) phaseAt(a *attempt, h *wire.Header, past bool) freshness.Phase 
 		return freshness.Fresh
 	case h.Negative || !past:
 		return freshness.Dead
-	case now+within < min(fresh+a.Policy.Windows.Stale.Microseconds(), h.DeadUntil):
+	case now+within < min(fresh+w.Stale.Microseconds(), h.DeadUntil):
 		return freshness.Stale
-	case now+within < min(fresh+a.Policy.Windows.Rest().Microseconds(), h.DeadUntil):
+	case now+within < min(fresh+w.Rest().Microseconds(), h.DeadUntil):
 		return freshness.OnError
 	}
 	return freshness.Dead
@@ -154,7 +154,6 @@ func (a *attempt) noteUnfit(stored []byte) {
 var (
 	errTooWide      = errors.New("the decoded value would take far more memory than MaxValueBytes allows")
 	errForeignTag   = errors.New("the value names a key as a tag that is not a tag")
-	errExpired      = errors.New("expired")
 	errNoChunk      = errors.New("a chunk is missing")
 	errKnownUnfit   = errors.New("the chunks were read before, and were of no use")
 	errChunksUnread = errors.New("chunks could not be read from Redis") // redisFailed has noted why
@@ -193,7 +192,7 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 	carried, is, why := m.Judge(v.header.Tags, a.Policy.Tags, a.Strong, a.Policy.DegradedTTL)
 	switch is {
 	case tags.Outdated:
-		a.reason = "invalidated by a tag or its category"
+		a.reason = ReasonInvalidated
 		return Outcome{}, false
 	case tags.Unknown:
 		e.redisFailed(ctx, a, why)
@@ -201,7 +200,7 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 		return Outcome{}, false
 	}
 	if e.phaseOf(a, &v.header) > a.lastPhase() { // since its header was looked at
-		a.reason = errExpired.Error()
+		a.reason = ReasonExpired
 		return Outcome{}, false
 	}
 	value, ok := e.valueOf(v)
@@ -235,21 +234,23 @@ func (e *Engine) outcomeOf(v *storedValue, value any, carried tags.Capture, is t
 	if out.Value = value; v.header.Negative {
 		out.Absent = absentElsewhere(v.payload)
 	}
-	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil}
-	if plan := a.planOf(&out, v.header.LoadDuration, v.header.Nonce); plan != nil {
+	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil, LoadTime: out.LoadTime}
+	if plan := a.planOf(&out, a.Policy.windowsOf(&v.header), v.header.LoadDuration, v.header.Nonce); plan != nil {
 		plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil-within, end))
 		plan.DeadUntil = max(plan.StaleUntil, min(plan.DeadUntil-within, end))
 		withPlan(entry, plan)
 	}
+	times := entry.Times()
+	out.staleUntil = times.StaleUntil
 	e.keepRead(a, entry, carried)
 	if is == tags.Lapsed {
 		a.Policy.Counters.RedisErrors.Add(1)
-		out.Status, out.Reason, out.FreshUntil = StatusStale, redisstore.Describe(why), out.LoadedAt
+		out.Status, out.Reason, out.FreshUntil, out.ttlUntil = StatusStale, redisstore.Describe(why), out.LoadedAt, out.FreshUntil
 		return out
 	}
 	e.markAgeing(a, &out, entry)
 	if out.Status == StatusStale {
-		out.deadUntil = entry.Times().DeadUntil
+		out.deadUntil = times.DeadUntil
 	}
 	return out
 }
@@ -262,14 +263,15 @@ func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end, with
 	now = max(now, h.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
 	at := func(t int64) int64 { return local + (t-now)*int64(time.Microsecond) }
 	return Outcome{
-		Status: StatusHit, Tier: TierRedis, Reason: "fresh", ETag: h.ETag, LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
+		Status: StatusHit, Tier: TierRedis, Reason: ReasonFresh, ETag: h.ETag, LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
+		LoadTime: h.LoadDuration,
 	}, at(h.DeadUntil - within), within * int64(time.Microsecond)
 }
 
 // undecodable counts and logs a value in Redis that cannot be used.
 func (e *Engine) undecodable(a *attempt, err error) {
 	a.Policy.Counters.DecodeErrors.Add(1)
-	a.reason = "the stored value cannot be used"
+	a.reason = ReasonUnusable
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
 		e.opts.Logger.Warn("aside: unusable value in redis treated as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
@@ -280,5 +282,5 @@ func (e *Engine) undecodable(a *attempt, err error) {
 // it of changes it keeps nothing in memory, and has to store what it loads.
 func (e *Engine) otherBuild(a *attempt, err error) {
 	e.undecodable(a, err)
-	a.storable, a.reason = !a.notice.Tracked(), "stored by a build with another type or codec"
+	a.storable, a.reason = !a.notice.Tracked(), ReasonOtherBuild
 }

@@ -1,10 +1,6 @@
 package engine
 
-import (
-	"errors"
-
-	"github.com/gatewayz/aside/internal/wire"
-)
+import "github.com/gatewayz/aside/internal/wire"
 
 // Policies of one category share the first part of their keys, so two of them can make the same key: TTL.UserProfile and TTL.UserCredits
 // do with the id of a user alone. People write keys, in an invalidation, in redis-cli and at the admin API, and name no policy there. So a key
@@ -35,17 +31,9 @@ func (a *attempt) otherOwner(owner uint64) error {
 	return errOlderVersion
 }
 
-var (
-	errOtherPolicy  = errors.New(reasonShared)
-	errOlderVersion = errors.New("stored by an older version of the policy")
-)
-
-// reasonShared is the Reason of a miss on another policy's value.
-const reasonShared = "another policy's value is under this key"
-
 // otherPolicy notes that another policy's value is under a's key.
 func (e *Engine) otherPolicy(a *attempt, owner uint64) {
-	a.reason = reasonShared
+	a.reason = ReasonOtherPolicy
 	if a.Policy.sharedLog.Allow(e.Clock.Now()) {
 		e.opts.Logger.Warn("aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
 			"policy", a.Policy.Name, "other", e.opts.NameOfOwner(owner, a.Policy.Category), "key", a.Key)

@@ -33,9 +33,11 @@ type Policy struct {
 	Counters    *stats.Counters
 	Holder      Holder // holds the policy, and is the owner of its entries in memory
 
+	ownWindows  atomic.Bool                   // some values have windows of their own: see windows.go
 	largestSeen atomic.Int64                  // the size of the largest stored value so far, in bytes: see Engine.budget
 	loadTime    atomic.Int64                  // how long its loads take: see observeLoad
 	refreshLog  loglimit.Limiter              // about values that could not be loaded anew
+	slowLog     loglimit.Limiter              // about loads that are slow for their TTL
 	valueLog    loglimit.Limiter              // about values that cannot be used or stored
 	sharedLog   loglimit.Limiter              // about values of other policies under its keys
 	scopes      atomic.Pointer[[]*near.Scope] // the last ones used

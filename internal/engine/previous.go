@@ -112,7 +112,7 @@ func (e *Engine) notePriorHere(a *attempt) {
 	if entry == nil || a.Replace || !entry.Scope.Valid() || IsAbsent(entry.Value) || !fits(entry.Value, a.Type) {
 		return
 	}
-	a.prior = &prior{etag: entry.Plan.ETag, loadedAt: entry.LoadedAt, entry: entry, value: entry.Value, took: entry.Plan.Took}
+	a.prior = &prior{etag: entry.Plan.ETag, loadedAt: entry.LoadedAt, entry: entry, value: entry.Value, took: entry.LoadTime}
 }
 
 // valueOfPrior returns the previous value of a. If memory does not hold it, it is read in Redis and decoded.

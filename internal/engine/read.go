@@ -45,7 +45,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 		case r.Value != nil && a.headAlone():
 			if a.superseded = !a.stillHolds(r.Value); !a.superseded {
 				a.rejected = redisstore.Reject(r.Value[:min(len(r.Value), wire.HeadLen)], len(r.Value), len(r.Value) >= longestPriorHead)
-				a.reason = reasonStale
+				a.reason = ReasonStale
 				e.notePrior(ctx, a, r)
 			}
 		case r.Value != nil && !a.Replace:

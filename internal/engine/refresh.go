@@ -145,6 +145,15 @@ func (e *Engine) refreshFailed(a *attempt, err error) {
 	e.retryIn(a.Key, a.old, a.pause)
 }
 
+// logSlowLoad logs a load that takes so long for its TTL that the next load in the background is put off: see near.Plan.RetryAt.
+func (e *Engine) logSlowLoad(a *attempt, ttl time.Duration) {
+	if a.out.Value == nil || a.took <= ttl/2 || a.windows.Ahead == 0 && a.windows.Stale == 0 || !a.Policy.slowLog.Allow(e.Clock.Now()) {
+		return
+	}
+	e.opts.Logger.Warn("aside: loads of a policy take longer than half of their TTL, so their values are loaded anew later than the policy says: set a longer TTL",
+		"policy", a.Policy.Name, "key", a.Key, "took", a.took, "ttl", ttl)
+}
+
 // A value whose load has failed is served, so there is time. The next load begins after ten times the backoff that callers would have, and so soon
 // that there are some more before anybody waits.
 const (

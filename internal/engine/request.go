@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"sync/atomic"
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/freshness"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
@@ -44,6 +46,7 @@ type Request struct {
 	Strong  bool     // not answered from memory
 	Replace bool     // a Set or a Refresh: no load in flight may be stored over it
 	Limits  *Limits  // nil: none
+	Windows *Windows // of the value that this request stores; nil: its policy's
 }
 
 // Limits are those of one caller. Callers with different limits share loads.
@@ -71,7 +74,7 @@ func newAttempt(r Request) *attempt {
 // again returns an attempt with the same request. The flight that a leads may still run, and add tags to a.
 func (a *attempt) again() *attempt {
 	next := newAttempt(Request{
-		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits,
+		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits, Windows: a.Request.Windows,
 	})
 	next.index = a.index
 	return next
@@ -116,7 +119,7 @@ type miss struct {
 }
 
 // notCached is the miss that an attempt begins with.
-var notCached = miss{status: StatusMiss, reason: "not cached", storable: true}
+var notCached = miss{status: StatusMiss, reason: ReasonNotCached, storable: true}
 
 // A load behind the back of its callers refreshes a value that they have got from the cache.
 type behind struct {
@@ -154,6 +157,9 @@ type kept struct {
 	ownTTL    bool          // its TTL is not the policy's
 	etag      string        // what its source calls the value
 	took      time.Duration // how long its loader took
+
+	windows    freshness.Windows // with which it is stored: its policy's, its call's or its loader's
+	ownWindows bool              // they are not its policy's
 }
 
 // leased reports whether a lease was granted.
@@ -181,11 +187,32 @@ type Outcome struct {
 	ETag       string // what the source calls the value
 	LoadedAt   int64  // when the load began, on the cache's clock
 	FreshUntil int64
-	deadUntil  int64       // of a value past its TTL, or one that Redis does not confirm: until when it may be served; 0 for others
-	late       bool        // it has tags that its request does not name
-	tagEvents  uint64      // when the flight began
-	untracked  bool        // Redis would not have notified this process of a change of those tags
-	old        *near.Entry // the value is to be loaded anew behind its callers' back: what it is now; nil if it is not
+	LoadTime   time.Duration // how long the load took; 0 if that is not known
+	pastFresh
+	lateTags
+	old *near.Entry // the value is to be loaded anew behind its callers' back: what it is now; nil if it is not
+}
+
+// pastFresh are the times of a value that is not fresh, or that Redis does not confirm; 0 for others.
+type pastFresh struct {
+	ttlUntil   int64 // the end of its TTL, where FreshUntil is earlier
+	staleUntil int64 // of a value in Redis: until when it may be served at once
+	deadUntil  int64 // until when it may be served
+}
+
+// lateTags are what is known of the tags of a value that its request does not name.
+type lateTags struct {
+	late      bool   // there are some
+	tagEvents uint64 // when the flight began
+	untracked bool   // Redis would not have notified this process of a change of those tags
+}
+
+// PastTTL returns for how long the value has been past its TTL; 0 if it is within, or if a load has just made it.
+func (o *Outcome) PastTTL(now int64) time.Duration {
+	if o.Status != StatusStale {
+		return 0
+	}
+	return time.Duration(max(0, now-cmp.Or(o.ttlUntil, o.FreshUntil)))
 }
 
 // setCached sets the outcome to a value in memory.
@@ -199,7 +226,7 @@ func (o *Outcome) setCached(value any) {
 
 // quarantine notes that Redis is not trusted for a.
 func (a *attempt) quarantine() {
-	a.status, a.storable, a.reason = StatusFallback, false, "redis has not confirmed an invalidation yet"
+	a.status, a.storable, a.reason = StatusFallback, false, ReasonUnconfirmed
 }
 
 // restarted returns the attempt as it was before its flight read anything. The original stays with the batch.

@@ -21,6 +21,7 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	e.awaitFirst(ctx, a)
 	start := e.Clock.Now()
 	a.ownTTL = a.TTL != a.Policy.TTL
+	a.setWindows(a.askedWindows(), r.Windows != nil)
 	a.out = Outcome{Value: a.Value, LoadedAt: start, FreshUntil: start + int64(shortened(a.TTL, a.Policy.Jitter))}
 	a.Replace = true
 	var err error

@@ -12,12 +12,12 @@ import (
 // tagLife is how long the generations of a's tags have to live from now on: as long as the value that carries them, and at least until the
 // load is over.
 func (a *attempt) tagLife() time.Duration {
-	return tags.Life(max(a.TTL+a.Policy.Windows.Rest(), a.Policy.NegativeTTL, a.Policy.LoadTimeout))
+	return tags.Life(max(Bounded(a.TTL)+a.askedWindows().Rest(), a.Policy.NegativeTTL, a.Policy.LoadTimeout))
 }
 
-// loadedLife is tagLife for a loaded value. Its loader may have chosen a longer TTL than that of the request.
+// loadedLife is tagLife for a loaded value. Its loader may have chosen a longer TTL than that of the request, and longer windows.
 func (a *attempt) loadedLife() time.Duration {
-	return max(a.tagLife(), tags.Life(time.Duration(a.out.FreshUntil-a.out.LoadedAt)+a.Policy.Windows.Rest()))
+	return max(a.tagLife(), tags.Life(time.Duration(a.out.FreshUntil-a.out.LoadedAt)+a.windows.Rest()))
 }
 
 // tagNames turns the program's names of tags into tags.
@@ -29,7 +29,7 @@ func tagNames(names []string) ([]string, error) {
 	return tags, nil
 }
 
-// addLateTags adds the tags that the loader of a has named, with their generations. They are not too many: refuseTags has counted them. It
+// addLateTags adds the tags that the loader of a has named, with their generations. They are not too many: applyDecisions has counted them. It
 // reports false if one of them may have been invalidated during the load: tags.Snapshot.AddLate says how it knows.
 func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) (unmoved bool, err error) {
 	names, err := tagNames(a.lateNames)
@@ -47,7 +47,7 @@ func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) 
 	return m.AddLate(ctx, &a.captured, late, a.tagEvents, a.loadedLife())
 }
 
-// extendTagLife makes the generations of a's tags live as long as its value, where the loader has chosen a longer TTL than that of the request.
+// extendTagLife makes the generations of a's tags live as long as its value, where the loader has chosen a longer life than that of the request.
 // It reports false if one of them has another generation by now.
 func (e *Engine) extendTagLife(a *attempt) (unmoved bool, err error) {
 	life := a.loadedLife()

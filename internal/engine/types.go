@@ -10,9 +10,7 @@ import (
 // A program may read one key as two types, though a policy is for one type. A value that was stored as the type with fewer fields lacks the
 // others. Read as the type with more fields, it would be a hit with zeros until its TTL ends. So it is a miss for that type. In Redis this
 // holds for types that this program itself uses with the policy. A value that another build has stored is read: see docs/codecs.md.
-
-// reasonNarrower is the Reason of such a miss.
-const reasonNarrower = "stored by this program as a type with fewer fields"
+// The Reason of such a miss is ReasonFewerFields.
 
 // hasAllFields reports whether a value in memory has all fields of the type that a asks for.
 func (a *attempt) hasAllFields(value any) bool {

@@ -75,7 +75,7 @@ func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 		return nil, false
 	}
 	if a.narrower(codec, v.payload) {
-		a.reason = reasonNarrower
+		a.reason = ReasonFewerFields
 		return nil, false
 	}
 	if a.Policy.CloneOnRead {

@@ -65,7 +65,7 @@ func (e *Engine) giveUpWaiting(m *tags.Snapshot, held []*attempt, began int64) (
 			waiting = append(waiting, a)
 			continue
 		}
-		a.storable, a.reason = false, "another process has held the lease for too long"
+		a.storable, a.reason = false, ReasonLeaseHeld
 		a.setJoinable(e, m)
 		late = append(late, a)
 	}

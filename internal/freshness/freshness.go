@@ -45,7 +45,7 @@ func (t Times) At(now int64) Phase {
 type Windows struct {
 	Ahead   float64       // the last part of the TTL in which a value is loaded anew
 	Stale   time.Duration // for how long after its TTL a value is served
-	OnError time.Duration // for how long after its TTL a value is served where it cannot be loaded anew; at least Stale
+	OnError time.Duration // for how long after its TTL a value is served where it cannot be loaded anew; Stale where that is longer
 }
 
 // None reports whether there is no strategy.

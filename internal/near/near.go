@@ -27,6 +27,8 @@ type Entry struct {
 	LoadedAt int64  // the start of its load, on the cache's Clock
 	Size     int64  // its size in bytes, without the cache's own overhead
 	Plan     *Plan  // of a value that is loaded anew in the background; nil for others, whose life ends at Until
+
+	LoadTime time.Duration // how long its load took; 0 if that is not known
 }
 
 // A Scope holds the properties that entries share. It is not changed after an entry has it.

@@ -1,8 +1,6 @@
 package near
 
 import (
-	"time"
-
 	"github.com/maypok86/otter/v2"
 
 	"github.com/gatewayz/aside/internal/freshness"
@@ -14,7 +12,6 @@ type Plan struct {
 	RetryAt int64    // no load in the background begins before, on the cache's Clock
 	Nonce   [12]byte // identifies the value in Redis; zero if that is not known
 	ETag    string   // what the source calls the value
-	Took    time.Duration
 }
 
 // ETag is what the source calls the entry's value, empty if that is not known.

@@ -27,7 +27,7 @@ type Restamping struct {
 //
 // The reply is an Outcome. An invalidation, a Set and another fill take the lease or remove it, so the value under a lease that is still held is the
 // one that the caller has looked at, unless Redis has evicted it, or another program has changed it. The nonce shows both. Then there is
-// nothing to prolong, and the lease stays: the caller may fill the value under it.
+// nothing to prolong, and the lease stays: the caller may fill the value under it. Chunks whose value was evicted are of no use to anybody.
 //
 // All chunks live longer than the value once more, before the value does. If one of them is missing, the value is of no use to anybody, so it
 // is removed.
@@ -45,6 +45,10 @@ if left <= 0 then
 	if drop(KEYS[1]) == 0 then` + notifyMissing + `
 	end
 	return 2
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+	letGo(KEYS[1], ARGV[7], tonumber(ARGV[6]))
+	return 3
 end
 local head, itsVersion, itsFlags = headOf(KEYS[1])
 if not head or itsVersion > version or itsFlags > flags or string.sub(head, nonceAt + 1) ~= ARGV[2] then

@@ -219,3 +219,75 @@ func FuzzCodecs(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRestamp takes any extended value, sealed, and any new header. Peek, Decode and Restamp agree on what is such a value, and the restamped
+// value has the new header and the old payload.
+func FuzzRestamp(f *testing.F) {
+	manifest := append(append(bytes.Clone(fixedNonce[:]), 64, 0, 0, 0, 40, 0, 0, 0), crcOf(bytes.Repeat([]byte("x"), 64))...)
+	f.Add("k", byte(0), []byte{0, 0}, []byte("abc"), uint32(3), true, "etag", int64(7), "tag", byte(1))
+	f.Add("k", byte(flagPolicy|flagOwnTTL), []byte{1, 0, 1, 0, 't', 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0, recordETag, 1, 0, 'e'}, []byte("abc"), uint32(3), true, "f", int64(0), "t", byte(1))
+	f.Add("k", byte(flagChunked), []byte{0, 0}, manifest, uint32(64), true, "", int64(-1), "", byte(2))
+	f.Add("k", byte(flagNegative|flagText), []byte{0, 0, 77, 2, 0, 1, 2}, []byte("no such user"), uint32(12), true, "", int64(0), "", byte(255))
+	f.Add("k", byte(flagCompressed), []byte{0, 0, recordStaleUntil, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8}, []byte{12, 3 << 2, 'a', 'b', 'c', 'd', 4<<2 | 1, 4}, uint32(12), true, "", int64(9), "", byte(0))
+	lim := Limits{MaxValue: 1 << 16, CompressFrom: 100}
+	f.Fuzz(func(t *testing.T, key string, flags byte, section, stored []byte, raw uint32, sum bool, etag string, stale int64, tag string, cut byte) {
+		sumOf := crcOf(stored)
+		if flags&flagChunked != 0 && len(stored) >= 4 {
+			sumOf = stored[len(stored)-4:]
+		}
+		if section = bytes.Clone(section); sum {
+			section = append(append(section, recordPayloadCRC, 4, 0), sumOf...)
+		}
+		value := forge(key, flags|flagExtended, raw, section, stored)
+		seen, size, need, peekErr := Peek(key, value)
+		next := Header{ETag: etag, StaleUntil: stale, LoadStart: 1, FreshUntil: 2, DeadUntil: 3, Nonce: Nonce{1}}
+		if tag != "" {
+			next.Tags = []Tag{{Name: tag, Generation: 4}}
+		}
+		head, err := Restamp(key, value[:min(len(value), max(need, int(cut)))], next)
+		h, payload, decodeErr := Decode(key, value, lim)
+		m, manifestErr := ReadManifest(key, value, lim)
+		if decodeErr == nil || manifestErr == nil {
+			require.NoError(t, peekErr)
+			require.EqualValues(t, len(value)+m.Size, size)
+			if decodeErr != nil {
+				h = m.Header
+			}
+			require.Equal(t, h, seen)
+			if len(etag) > MaxETag {
+				require.ErrorIs(t, err, ErrETag)
+			} else if len(tag) <= MaxTagName {
+				require.NoError(t, err)
+			}
+		}
+		if err != nil {
+			require.Nil(t, head)
+			return
+		}
+		require.NoError(t, peekErr)
+		if len(seen.Tags) == len(next.Tags) && (len(next.Tags) == 0 || len(seen.Tags[0].Name) == len(tag)) && len(seen.ETag) == len(etag) &&
+			(seen.StaleUntil == 0) == (stale == 0) {
+			require.LessOrEqual(t, len(head), need, "the records of a later build are left out")
+		}
+		whole := append(bytes.Clone(head), value[need:]...)
+		next.Extended, next.Codec, next.Negative, next.Policy, next.Payload = true, seen.Codec, seen.Negative, seen.Policy, next.Nonce
+		if IsChunked(value) {
+			next.Payload = seen.Payload
+		}
+		again, _, _, err := Peek(key, head)
+		require.NoError(t, err)
+		require.Equal(t, next, again)
+		if decodeErr == nil {
+			h, samePayload, err := Decode(key, whole, lim)
+			require.NoError(t, err)
+			require.Equal(t, next, h)
+			require.True(t, bytes.Equal(payload, samePayload))
+		} else if manifestErr == nil {
+			n, err := ReadManifest(key, whole, lim)
+			require.NoError(t, err)
+			require.Equal(t, next, n.Header)
+			require.Equal(t, m.Lengths(), n.Lengths())
+			require.Equal(t, m.crc, n.crc)
+		}
+	})
+}

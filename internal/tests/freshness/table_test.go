@@ -28,8 +28,17 @@ const (
 	settled     = loadTimeout + 10*time.Millisecond // after the call, everything is over
 )
 
-// strategies are those of a policy.
-type strategies struct{ stale, ifError, ahead, soft bool }
+// strategies are those of a policy. by says who gives stale and ifError: the policy, the call, the loader, or the loader, where the call and the policy
+// say something else.
+type strategies struct {
+	stale, ifError, ahead, soft bool
+	by                          string
+}
+
+var givers = []string{"policy", "call", "call, not as the policy", "loader", "loader, not as the others"}
+
+// other is a window that is none of the row's.
+const other = 7 * ttl
 
 func (s strategies) staleUntil() time.Duration {
 	if s.stale {
@@ -47,11 +56,11 @@ func (s strategies) deadUntil() time.Duration {
 
 func (s strategies) policy() aside.Policy {
 	p := aside.Policy{Name: "items", Category: "items", TTL: ttl, LoadTimeout: loadTimeout, SoftTimeout: -1}
-	if s.stale {
-		p.Stale = ttl
-	}
-	if s.ifError {
-		p.StaleIfError = 2 * ttl
+	switch s.by {
+	case "policy":
+		p.Stale, p.StaleIfError = s.windows()
+	case "call, not as the policy", "loader, not as the others":
+		p.Stale, p.StaleIfError = other, other
 	}
 	if s.ahead {
 		p.RefreshAhead = 0.5 // begins between 5 and 7.5 s
@@ -60,6 +69,36 @@ func (s strategies) policy() aside.Policy {
 		p.SoftTimeout = softTimeout
 	}
 	return p
+}
+
+func (s strategies) windows() (stale, ifError time.Duration) {
+	if s.stale {
+		stale = ttl
+	}
+	if s.ifError {
+		ifError = 2 * ttl
+	}
+	return stale, ifError
+}
+
+// option is what the row's calls say of them.
+func (s strategies) option() aside.CallOption {
+	switch s.by {
+	case "call", "call, not as the policy":
+		return aside.WithStale(s.windows())
+	case "loader, not as the others":
+		return aside.WithStale(other, other)
+	}
+	return aside.CallOption{}
+}
+
+// say is what the row's loader says of them.
+func (s strategies) say(ctx context.Context) {
+	if s.by == "loader" || s.by == "loader, not as the others" {
+		stale, ifError := s.windows()
+		aside.CurrentLoad(ctx).Stale(stale)
+		aside.CurrentLoad(ctx).StaleIfError(ifError)
+	}
 }
 
 // phase names the phase of a value.
@@ -203,6 +242,7 @@ func (r row) load(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+	r.say(ctx)
 	switch r.source {
 	case "error":
 		return "", errSource
@@ -217,7 +257,12 @@ func (r row) load(ctx context.Context) (string, error) {
 // play makes the row's call, and returns what comes of it. The time at which it is called is that of the start of the value's load.
 func (r row) play(t *testing.T, c *listing, p *aside.Policy, id int) (got want, err error) {
 	key := p.Key(id)
-	if _, err := aside.GetOrLoad(t.Context(), c.Cache, key, asidetest.Value("old")); err != nil {
+	old := func(ctx context.Context) (string, error) {
+		r.say(ctx)
+		return "old", nil
+	}
+	option := r.option()
+	if _, err := aside.GetOrLoad(t.Context(), c.Cache, key, old, option); err != nil {
 		return got, err
 	}
 	time.Sleep(r.age)
@@ -227,22 +272,27 @@ func (r row) play(t *testing.T, c *listing, p *aside.Policy, id int) (got want, 
 		return r.load(ctx)
 	}
 	lookup := func(opts ...aside.CallOption) (err error) {
-		result, err := aside.Lookup(t.Context(), c.Cache, key, load, opts...)
+		began := time.Now()
+		result, err := aside.Lookup(t.Context(), c.Cache, key, load, append(opts, option)...)
 		got.value = result.Value
 		if err == nil {
 			got.status = result.Status
+			return r.look(result, time.Since(began))
+		}
+		if !result.Negative && errors.Is(err, aside.ErrNotFound) {
+			return errors.New("the result is not negative")
 		}
 		return err
 	}
 	began := time.Now()
 	switch r.call {
 	case "GetOrLoad":
-		got.value, err = aside.GetOrLoad(t.Context(), c.Cache, key, load)
+		got.value, err = aside.GetOrLoad(t.Context(), c.Cache, key, load, option)
 	case "Lookup":
 		err = lookup()
 	case "Loader.Get":
 		l := aside.NewLoader(c.Cache, *p, func(ctx context.Context, _ int) (string, error) { return load(ctx) })
-		got.value, err = l.Get(t.Context(), id)
+		got.value, err = l.Get(t.Context(), id, option)
 	case "GetOrLoadMany":
 		var values map[int]string
 		values, err = aside.GetOrLoadMany(t.Context(), c.Cache, []int{id}, func(id int) aside.Key { return p.Key(id) }, func(ctx context.Context, ids []int) (map[int]string, error) {
@@ -254,7 +304,7 @@ func (r row) play(t *testing.T, c *listing, p *aside.Policy, id int) (got want, 
 				return nil, err
 			}
 			return map[int]string{ids[0]: value}, nil
-		})
+		}, option)
 		var found bool
 		if got.value, found = values[id]; err == nil && !found {
 			err = aside.ErrNotFound
@@ -270,7 +320,10 @@ func (r row) play(t *testing.T, c *listing, p *aside.Policy, id int) (got want, 
 	case "MaxStale(3s)":
 		err = lookup(aside.MaxStale(maxStale))
 	case "Set":
-		err = aside.Set(t.Context(), c.Cache, key, "set")
+		if r.by == "loader" || r.by == "loader, not as the others" { // nobody else is asked
+			option = aside.WithStale(r.windows())
+		}
+		err = aside.Set(t.Context(), c.Cache, key, "set", option)
 	}
 	got.waited = time.Since(began)
 	switch {
@@ -289,6 +342,20 @@ func (r row) play(t *testing.T, c *listing, p *aside.Policy, id int) (got want, 
 	got.loads = loads.Load()
 	got.cached, err = r.lookAt(t, c, key)
 	return got, err
+}
+
+// look checks what a result says beside its value.
+func (r row) look(result aside.Result[string], waited time.Duration) error {
+	var stale, loadTime time.Duration
+	if result.Value == "old" {
+		stale = max(0, r.age+waited-ttl)
+	} else if loadTime = loadTakes; r.source == "slow" {
+		loadTime = slowTakes
+	}
+	if result.Stale != stale || result.LoadTime != loadTime || result.Negative {
+		return fmt.Errorf("the result says something else than stale %v, load time %v: %+v", stale, loadTime, result)
+	}
+	return nil
 }
 
 // lookAt says what is cached, and checks its times.
@@ -347,8 +414,8 @@ func TestTheTableOfPhasesCallsAndSources(t *testing.T) {
 	rows := make(map[string]int) // of each kind of row, and of each kind of answer
 	var wrong []string
 	const most = 5000 // of them that are shown
-	for i := range 16 {
-		s := strategies{i&1 > 0, i&2 > 0, i&4 > 0, i&8 > 0}
+	for i := range 16 * len(givers) {
+		s := strategies{i&1 > 0, i&2 > 0, i&4 > 0, i&8 > 0, givers[i/16]}
 		synctest.Test(t, func(t *testing.T) {
 			cache, err := aside.New(aside.Options{MaxLoads: 10_000, Logger: asidetest.Quiet()})
 			require.NoError(t, err)
@@ -380,6 +447,7 @@ func TestTheTableOfPhasesCallsAndSources(t *testing.T) {
 							}
 							rows["phase "+s.phase(age)]++
 							rows["call "+call]++
+							rows["by "+s.by]++
 							rows["source "+source]++
 							rows[fmt.Sprintf("answer %s%s, waited %v, loads %d, then %q", want.value, want.err, want.waited > 0, want.loads, want.cached)]++
 							rows["rows"]++
@@ -397,7 +465,7 @@ func TestTheTableOfPhasesCallsAndSources(t *testing.T) {
 	for _, phase := range []string{"fresh", "ageing", "stale", "on error", "dead"} {
 		require.NotZero(t, rows["phase "+phase], phase)
 	}
-	require.Equal(t, 16*len(ages)*len(calls)*len(sources), rows["rows"])
+	require.Equal(t, 16*len(givers)*len(ages)*len(calls)*len(sources), rows["rows"])
 	for _, name := range sortedNames(rows) {
 		t.Log(rows[name], name)
 	}
