@@ -725,3 +725,26 @@ func TestAValueWithRecordsOfALaterBuildIsRestampedAndSwept(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{0}, removed)
 }
+
+func TestWithoutTrackingARestampIsAnnounced(t *testing.T) {
+	t.Parallel()
+	addr := miniredis.RunT(t).Addr() // it tracks nothing
+	conn := redistest.Raw(t, addr)
+	told := make(chan string, 10)
+	other := up(t, Options{Client: clientOf(addr), Format: wireFormat, Pushed: func(key string) { told <- key }})
+	r := restamping{t, up(t, Options{Client: clientOf(addr), Format: wireFormat}), func(args ...string) any {
+		v, err := conn.Do(args...)
+		require.NoError(t, err)
+		return v
+	}}
+	require.Eventually(t, func() bool { return other.announcements.validity() != nil }, bound, time.Millisecond)
+	value := r.stored([]byte("payload"), false)
+	require.Equal(t, key, <-told)
+	r.restamped(value, time.Hour)
+	select {
+	case announced := <-told:
+		require.Equal(t, key, announced)
+	case <-time.After(bound):
+		require.Fail(t, "nothing is announced")
+	}
+}
