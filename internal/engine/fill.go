@@ -128,6 +128,9 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 		}
 		list, ok := a.captured.Validities(r.Validity)
 		entry := a.asEntry(list, a.nonce)
+		if entry.Plan != nil {
+			entry.Plan.Payload = a.payload
+		}
 		if !ok || !e.Near.Fits(a.Key, entry.Size) {
 			continue
 		}
@@ -149,6 +152,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: h.DeadUntil}
 	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
 		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
+		a.payload = a.nonce
 	}
 	a.Policy.observeSize(int64(len(f.Value)))
 	return f, err

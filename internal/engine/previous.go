@@ -109,7 +109,7 @@ func judgePrior(m *tags.Snapshot, a *attempt) {
 func (e *Engine) notePriorHere(a *attempt) {
 	a.prior = nil
 	entry := e.oldEntry(a)
-	if entry == nil || a.Replace || !entry.Scope.Valid() || IsAbsent(entry.Value) || !fits(entry.Value, a.Type) {
+	if entry == nil || a.Replace || IsAbsent(entry.Value) || !fits(entry.Value, a.Type) {
 		return
 	}
 	a.prior = &prior{etag: entry.Plan.ETag, loadedAt: entry.LoadedAt, entry: entry, value: entry.Value, took: entry.LoadTime}
@@ -243,6 +243,7 @@ func (e *Engine) restampHead(a *attempt) (redisstore.Restamping, error) {
 			return r, err
 		}
 		r.Payload, r.Chunks = p.header.Payload.String(), m.Chunks
+		a.payload = p.header.Payload
 	}
 	return r, nil
 }

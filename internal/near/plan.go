@@ -12,6 +12,9 @@ type Plan struct {
 	RetryAt int64    // no load in the background begins before, on the cache's Clock
 	Nonce   [12]byte // identifies the value in Redis; zero if that is not known
 	ETag    string   // what the source calls the value
+	Payload [12]byte // of a value in chunks: identifies them in Redis
+
+	pushedUntil int64 // of a value that is kept for Pushed alone: until when
 }
 
 // ETag is what the source calls the entry's value, empty if that is not known.

@@ -376,3 +376,61 @@ func TestThereIsNoPreviousValueWithoutRedis(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "new", v)
 }
+
+// Hazard 50: Redis notifies all processes that the head of a large value was written. They need not fetch and decode the whole value again.
+func TestOtherProcessesKeepTheDecodedValueThatIsNotModified(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"not modified", "replaced", "copies"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			c, w := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Watch(t, server)
+			key := brief(func(p *aside.Policy) { p.Stale, p.CloneOnRead = time.Hour, kind == "copies" }).Key("a")
+			value, other := asidetest.Large(1<<20), asidetest.Large(1<<20)
+			load := func(ctx context.Context) ([]byte, error) {
+				if _, ok := aside.Previous[[]byte](ctx); ok {
+					aside.CurrentLoad(ctx).TTL(time.Hour)
+					if kind == "replaced" {
+						return other, nil
+					}
+					return nil, aside.ErrNotModified
+				}
+				return value, nil
+			}
+			asidetest.InMemory(t, c, key, load)
+			first := asidetest.InMemory(t, w.Cache, key, func(context.Context) ([]byte, error) { return nil, context.DeadlineExceeded })
+			pastTTL(t, c, key)
+			pushes := asidetest.Pushes(t, w.Cache)
+			w.Proxy.ResetCounts()
+			_, err := aside.GetOrLoad(t.Context(), c, key, load)
+			require.NoError(t, err)
+			asidetest.Eventually(t, "the other process is notified", func() bool { return asidetest.Pushes(t, w.Cache) > pushes })
+			_, err = aside.Get[[]byte](canceled(t), w.Cache, key)
+			require.Error(t, err, "it serves nothing before it has read the head")
+			var r aside.Result[[]byte]
+			asidetest.Eventually(t, "it has the value of the next TTL", func() bool {
+				r, err = aside.Lookup(t.Context(), w.Cache, key, func(context.Context) ([]byte, error) { return nil, context.DeadlineExceeded })
+				require.NoError(t, err)
+				return r.Status == aside.StatusHit && r.Tier == aside.TierMemory
+			})
+			chunks := 0
+			for _, args := range w.Asked("GETRANGE") {
+				if strings.Contains(args[0], "!c:") {
+					chunks++
+				}
+			}
+			switch kind {
+			case "replaced":
+				require.Equal(t, other, r.Value)
+				require.Equal(t, 4, chunks)
+			case "copies":
+				require.Equal(t, first, r.Value)
+				require.NotSame(t, &first[0], &r.Value[0])
+				require.Zero(t, chunks)
+			default:
+				require.Same(t, &first[0], &r.Value[0], "the very value that it had")
+				require.Zero(t, chunks)
+			}
+		})
+	}
+}
