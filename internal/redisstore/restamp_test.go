@@ -635,45 +635,95 @@ func TestARestampMeetsEveryOtherChangeInEachPlace(t *testing.T) {
 	require.Equal(t, 2*3*9, met)
 }
 
+// stampedIn stores a chunked value under key, takes the lease anew, and returns the value and what restamps it.
+func stampedIn(t *testing.T, s *Store, key string, payload []byte) (manifest []byte, stamp Restamping) {
+	t.Helper()
+	now, _, ok := s.Now(key)
+	require.True(t, ok)
+	until := now + time.Minute.Microseconds()
+	n := wire.NewNonce()
+	require.NoError(t, grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: n.String()}))[0].Err)
+	value, err := wire.Encode(key, wire.Header{Nonce: n, DeadUntil: until, Extended: true}, payload, roomy)
+	require.NoError(t, err)
+	manifest, chunks := wire.Split(value, shortChunk)
+	out, errs := s.Fill(t.Context(), Filling{Key: key, Nonce: n.String(), Value: manifest, Chunks: chunks, Until: until})
+	require.NoError(t, errs[0])
+	require.Equal(t, Stored, out[0])
+	lease := wire.NewNonce()
+	require.NoError(t, grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: lease.String()}))[0].Err)
+	head, err := wire.Restamp(key, manifest, wire.Header{Nonce: lease, DeadUntil: until, ETag: "e"})
+	require.NoError(t, err)
+	return manifest, Restamping{
+		Key: key, Nonce: lease.String(), Previous: n, Head: head, Replaces: len(manifest), Payload: n.String(), Chunks: len(chunks), Until: until,
+	}
+}
+
 func TestARestampInACluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
-	s := up(t, func() Options { o := inCluster(cluster.Addrs()...); o.Format = wireFormat; return o }())
-	payloads := map[string][]byte{}
+	o := inCluster(cluster.Addrs()...)
+	o.Format = wireFormat
+	s := up(t, o)
 	for i := range 30 {
-		name := "cat:" + strconv.Itoa(i)
-		payloads[name] = random(3500)
-		n := wire.NewNonce()
-		now, _, ok := s.Now(name)
-		require.True(t, ok)
-		until := now + time.Minute.Microseconds()
-		require.NoError(t, grants(s.Seize(t.Context(), nil, Request{Key: name, Nonce: n.String()}))[0].Err)
-		value, err := wire.Encode(name, wire.Header{Nonce: n, DeadUntil: until, Extended: true}, payloads[name], roomy)
-		require.NoError(t, err)
-		manifest, chunks := wire.Split(value, shortChunk)
-		out, errs := s.Fill(t.Context(), Filling{Key: name, Nonce: n.String(), Value: manifest, Chunks: chunks, Until: until})
-		require.NoError(t, errs[0])
-		require.Equal(t, Stored, out[0])
-		lease := wire.NewNonce()
-		require.NoError(t, grants(s.Seize(t.Context(), nil, Request{Key: name, Nonce: lease.String()}))[0].Err)
-		head, err := wire.Restamp(name, manifest, wire.Header{Nonce: lease, DeadUntil: until, ETag: "e"})
-		require.NoError(t, err)
-		out, errs = s.Restamp(t.Context(), Restamping{
-			Key: name, Nonce: lease.String(), Previous: n, Head: head, Replaces: len(manifest), Payload: n.String(), Chunks: len(chunks), Until: until,
-		})
+		name, payload := "cat:"+strconv.Itoa(i), random(3500)
+		_, stamp := stampedIn(t, s, name, payload)
+		out, errs := s.Restamp(t.Context(), stamp)
 		require.NoError(t, errs[0])
 		require.Equal(t, Stored, out[0])
 		r := s.Get(t.Context(), Get{Key: name})[0]
 		require.NoError(t, r.Err)
 		m, err := wire.ReadManifest(name, r.Value, roomy)
 		require.NoError(t, err)
+		require.Equal(t, stamp.Nonce, m.Header.Nonce.String())
 		got, ok, err := s.Chunks(t.Context(), name, m.Header.Payload.String(), m.Lengths())
 		require.NoError(t, err)
 		require.True(t, ok)
-		_, payload, err := m.Join(name, r.Value, got, roomy)
+		_, whole, err := m.Join(name, r.Value, got, roomy)
 		require.NoError(t, err)
-		require.True(t, bytes.Equal(payloads[name], payload))
+		require.True(t, bytes.Equal(payload, whole))
 	}
+}
+
+// While a slot moves, what a script misses at one node may be at the other one. Such a value is not gone.
+func TestWhileItsSlotMovesAValueIsNotRestamped(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	o := inCluster(cluster.Addrs()...)
+	o.Format, o.OpTimeout = wireFormat, bound
+	s := up(t, o)
+	for name, move := range map[string]func(stamp Restamping) []string{
+		"its value": func(stamp Restamping) []string { return []string{stamp.Key} },
+		"its lease": func(stamp Restamping) []string { return []string{leaseKey(stamp.Key)} },
+		"a chunk":   func(stamp Restamping) []string { return []string{chunkKey(stamp.Key, stamp.Payload, 2)} },
+		"its chunks": func(stamp Restamping) []string {
+			return []string{chunkKey(stamp.Key, stamp.Payload, 0), chunkKey(stamp.Key, stamp.Payload, 1), chunkKey(stamp.Key, stamp.Payload, 2), chunkKey(stamp.Key, stamp.Payload, 3)}
+		},
+	} {
+		key := nameAt(s, 0, "cat:"+name)
+		manifest, stamp := stampedIn(t, s, key, random(3500))
+		m := cluster.BeginMigration(redistest.Slot(key), at(t, cluster, s, 1))
+		m.Move(move(stamp)...)
+		_, errs := s.Restamp(t.Context(), stamp)
+		require.True(t, IsMoving(errs[0]), "%s: %v", name, errs[0])
+		m.Finish()
+		require.Equal(t, string(manifest), m.To.MustDo(t, "GET", key), name)
+		require.Equal(t, stamp.Nonce, m.To.MustDo(t, "GET", leaseKey(key)), name)
+		out, errs := s.Restamp(t.Context(), stamp)
+		require.NoError(t, errs[0], name)
+		require.Equal(t, Stored, out[0], name)
+	}
+
+	// Where value and lease have moved and the chunks have not, no node can tell that from chunks that are gone.
+	key := nameAt(s, 0, "cat:all but its chunks")
+	_, stamp := stampedIn(t, s, key, random(3500))
+	m := cluster.BeginMigration(redistest.Slot(key), at(t, cluster, s, 1))
+	m.Move(key, leaseKey(key))
+	out, errs := s.Restamp(t.Context(), stamp)
+	require.NoError(t, errs[0])
+	require.Equal(t, Gone, out[0], "a miss, and no wrong value")
+	m.Finish()
+	require.Equal(t, stamp.Nonce, m.To.MustDo(t, "GET", leaseKey(key)), "the caller may fill it")
+	require.EqualValues(t, 0, m.To.MustDo(t, "EXISTS", key))
 }
 
 // Hazard 46: a build that does not know the flag of extended values leaves them alone, and replaces none.
