@@ -3,7 +3,9 @@ package redisstore
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"strconv"
 	"strings"
@@ -671,5 +673,78 @@ func TestARestampInACluster(t *testing.T) {
 		_, payload, err := m.Join(name, r.Value, got, roomy)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(payloads[name], payload))
+	}
+}
+
+// Hazard 46: a build that does not know the flag of extended values leaves them alone, and replaces none.
+func TestABuildThatKnowsNoExtendedValuesLeavesThemAlone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	r := onRedis(t, server)
+	older := wireFormat
+	older.Flags, older.Extended = wire.KnownFlags&^wire.ExtendedFlag, 0
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: older})
+	for _, chunked := range []bool{false, true} {
+		value := r.restamped(r.stored(random(3500), chunked), time.Hour)
+		removed, err := s.Sweep(t.Context(), Outdated{Key: key, Tags: []Current{{Tag: "t", Value: 6}}})
+		require.NoError(t, err)
+		require.Equal(t, []int{-1}, removed)
+		require.True(t, acquireOne(t, s, "n", Rejected{}).Present)
+		n := r.seize()
+		stamp := r.stamp(value, n, r.header(n, time.Hour))
+		out, errs := s.Restamp(t.Context(), stamp)
+		require.NoError(t, errs[0])
+		require.Equal(t, Gone, out[0])
+		require.Equal(t, string(value), server.MustDo(t, "GET", key))
+		require.Equal(t, Refused, fillOne(t, s, n.String(), "ours", time.Minute))
+		require.Equal(t, int64(0), server.MustDo(t, "EXISTS", key), "the fill of a later load removes it, since it is out of date")
+		server.MustDo(t, "FLUSHALL")
+	}
+}
+
+// A later build's records in a value change nothing for this one.
+func TestAValueWithRecordsOfALaterBuildIsRestampedAndSwept(t *testing.T) {
+	t.Parallel()
+	r := onRedis(t, redistest.Start(t))
+	value := r.stored([]byte("payload"), false)
+	section := int(binary.LittleEndian.Uint32(value[wire.TagsLenOffset:]))
+	later := append(slices.Clone(value[:wire.HeaderLen+section]), 77, 3, 0, 1, 2, 3)
+	binary.LittleEndian.PutUint32(later[wire.TagsLenOffset:], uint32(section+6))
+	sums := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint32(later[wire.HeaderLen-4:], crc32.Update(crc32.Checksum(later[:wire.HeaderLen-4], sums), sums, later[wire.HeaderLen:]))
+	later = append(later, "payload"...)
+	r.do("SET", key, string(later))
+	_, payload := r.read()
+	require.Equal(t, "payload", string(payload))
+	again := r.restamped(later, time.Hour)
+	_, payload = r.read()
+	require.Equal(t, "payload", string(payload))
+	require.Len(t, again, len(value), "without the records, whose meaning for the new value is not known")
+	r.do("SET", key, string(later))
+	removed, err := r.s.Sweep(t.Context(), Outdated{Key: key, Tags: []Current{{Tag: "t", Value: 6}}})
+	require.NoError(t, err)
+	require.Equal(t, []int{0}, removed)
+}
+
+func TestWithoutTrackingARestampIsAnnounced(t *testing.T) {
+	t.Parallel()
+	addr := miniredis.RunT(t).Addr() // it tracks nothing
+	conn := redistest.Raw(t, addr)
+	told := make(chan string, 10)
+	other := up(t, Options{Client: clientOf(addr), Format: wireFormat, Pushed: func(key string) { told <- key }})
+	r := restamping{t, up(t, Options{Client: clientOf(addr), Format: wireFormat}), func(args ...string) any {
+		v, err := conn.Do(args...)
+		require.NoError(t, err)
+		return v
+	}}
+	require.Eventually(t, func() bool { return other.announcements.validity() != nil }, bound, time.Millisecond)
+	value := r.stored([]byte("payload"), false)
+	require.Equal(t, key, <-told)
+	r.restamped(value, time.Hour)
+	select {
+	case announced := <-told:
+		require.Equal(t, key, announced)
+	case <-time.After(bound):
+		require.Fail(t, "nothing is announced")
 	}
 }

@@ -201,11 +201,23 @@ func TestTwoSwappedValuesAreTwoMisses(t *testing.T) {
 
 func TestAValueOfANewerBuildIsLeftAlone(t *testing.T) {
 	t.Parallel()
+	for name, change := range map[string]func(value []byte){
+		"a later version":       func(value []byte) { value[2]++ },
+		"a flag of later times": func(value []byte) { value[3] |= 0x80 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			leavesAlone(t, change)
+		})
+	}
+}
+
+func leavesAlone(t *testing.T, change func(value []byte)) {
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
 	asidetest.Stored(t, c, asidetest.Items.Key("a"), "v")
 	newer := []byte(server.MustDo(t, "GET", "items:a").(string))
-	newer[2]++ // the version
+	change(newer)
 	server.MustDo(t, "SET", "items:a", string(newer))
 	r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), func(context.Context) (string, error) { return "ours", nil })
 	require.NoError(t, err)
