@@ -516,7 +516,7 @@ func ExampleWithStale() {
 
 	// Of this price an old one will do for ten minutes, and for an hour if it cannot be loaded anew.
 	_, err = aside.GetOrLoad(ctx, c, key, func(context.Context) (int, error) { return 19, nil }, aside.WithStale(10*time.Minute, time.Hour))
-	for info := range c.Keys(ctx, prices.Match()) {
+	for info := range c.Keys(ctx, prices.Match(aside.Wildcard)) {
 		fmt.Println(info.Key, info.KeptFor.Round(time.Minute), err)
 	}
 	// Output: prices:7 1h1m0s <nil>
@@ -550,7 +550,7 @@ func ExampleLoad_StaleIfError() {
 		return page, nil
 	}
 	page, err := aside.GetOrLoad(ctx, c, key, load)
-	for info := range c.Keys(ctx, pages.Match()) {
+	for info := range c.Keys(ctx, pages.Match(aside.Wildcard)) {
 		fmt.Println(page, info.TTL.Round(time.Minute), info.KeptFor.Round(time.Minute), err)
 	}
 	// Output: welcome 1m0s 1h1m0s <nil>
