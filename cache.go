@@ -259,7 +259,7 @@ func give[T any](value T, err error) engine.Loaded {
 // failed is give without a value.
 func failed(err error) engine.Loaded {
 	err = sound(err)
-	l := engine.Loaded{Err: err, NotFound: isNotFound(err)}
+	l := engine.Loaded{Err: err, NotFound: isPlainly(err, ErrNotFound), NotModified: isPlainly(err, ErrNotModified)}
 	if err == ErrNotFound {
 		l.Err = nil // NotFound says it all
 	}

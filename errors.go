@@ -22,6 +22,10 @@ var (
 	// to 1 KiB: other processes return ErrNotFound with that text, and without other wrapped errors. An error that wraps several errors, by
 	// errors.Join, two %w or a BatchError, is a failure even if ErrNotFound is among them, and so is a panic with ErrNotFound.
 	ErrNotFound = errors.New("aside: not found")
+	// ErrNotModified is the error that a loader returns, plain or wrapped like ErrNotFound, if its source says that the cached value is still
+	// right: see Previous. The cached value counts as loaded anew. A batch loader returns it for an id in its BatchError. If there is no
+	// previous value, the load fails.
+	ErrNotModified = errors.New("aside: not modified")
 	// ErrClosed is the error of every call on a closed cache, and of calls that wait for a load while the cache is closed.
 	ErrClosed = errors.New("aside: cache is closed")
 )
@@ -30,7 +34,7 @@ var (
 func sound(err error) error {
 	return guard.Error(err, func(err error) {
 		var own *Error
-		_, _ = errors.Is(err, ErrNotFound), errors.As(err, &own)
+		_, _, _ = errors.Is(err, ErrNotFound), errors.Is(err, ErrNotModified), errors.As(err, &own)
 	})
 }
 
@@ -117,11 +121,12 @@ func callError(err error, key string) error {
 	return err
 }
 
-// isNotFound reports whether a loader's error is ErrNotFound, plain or wrapped by errors that each wrap one error. An error that wraps several,
-// as errors.Join makes, contains a failure too, and a failure must not be cached as "not found". A panic is a failure, whatever its value is.
-func isNotFound(err error) bool {
+// isPlainly reports whether a loader's error is ErrNotFound or ErrNotModified, plain or wrapped by errors that each wrap one error. An error that
+// wraps several, as errors.Join makes, contains a failure too, and a failure must not be cached as "not found". A panic is a failure, whatever
+// its value is.
+func isPlainly(err, answer error) bool {
 	for err != nil {
-		if err == ErrNotFound {
+		if err == answer {
 			return true
 		}
 		if _, panicked := err.(*flight.PanicError); panicked {

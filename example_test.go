@@ -3,9 +3,13 @@ package aside_test
 import (
 	"context"
 	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strconv"
@@ -554,6 +558,58 @@ func ExampleLoad_StaleIfError() {
 		fmt.Println(page, info.TTL.Round(time.Minute), info.KeptFor.Round(time.Minute), err)
 	}
 	// Output: welcome 1m0s 1h1m0s <nil>
+}
+
+// A loader asks its source whether the cached value has changed, and transfers the value only if it has.
+func ExamplePrevious() {
+	type Catalogue struct{ Models []string }
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"v1"`)
+		if r.Header.Get("If-None-Match") == `"v1"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = io.WriteString(w, `{"Models":["a","b"]}`)
+	}))
+	defer upstream.Close()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	load := func(ctx context.Context) (Catalogue, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, upstream.URL, nil)
+		if err != nil {
+			return Catalogue{}, err
+		}
+		if cached, ok := aside.Previous[Catalogue](ctx); ok {
+			request.Header.Set("If-None-Match", cached.ETag)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return Catalogue{}, err
+		}
+		defer response.Body.Close()
+		if response.StatusCode == http.StatusNotModified {
+			return Catalogue{}, aside.ErrNotModified // what is cached counts as loaded anew
+		}
+		aside.CurrentLoad(ctx).ETag(response.Header.Get("ETag"))
+		var c Catalogue
+		err = json.NewDecoder(response.Body).Decode(&c)
+		return c, err
+	}
+
+	models := aside.Policy{Category: "models", TTL: time.Millisecond, StaleIfError: time.Hour}
+	for range 2 {
+		r, err := aside.Lookup(context.Background(), c, models.Key("all"), load)
+		fmt.Println(r.Value.Models, r.ETag, err)
+		time.Sleep(2 * time.Millisecond) // past the TTL
+	}
+	fmt.Println("not modified:", c.Metrics().Labels["models"].NotModified)
+	// Output:
+	// [a b] "v1" <nil>
+	// [a b] "v1" <nil>
+	// not modified: 1
 }
 
 // A batch loader returns a BatchError to fail some ids and not the others. GetMany returns one with the values of the others.

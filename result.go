@@ -61,10 +61,13 @@ type Result[T any] struct {
 	Value  T
 	Status Status        // whether the call was a hit, and whether Redis has confirmed the value
 	Tier   Tier          // the origin of the value
-	Age    time.Duration // since the start of the load that made the value
+	Age    time.Duration // since the start of the load that made the value, or the last one that found it to be not modified
 	TTL    time.Duration // how long the value is still fresh; 0 if it is not stored, past its TTL, or not confirmed by Redis
 	Stale  time.Duration // how long the value was past its TTL when the call was answered; 0 if it was not
 	Reason string        // why the call was not answered by a fresh value in memory: one of the constants Reason…, or a text about Redis
+
+	// ETag is what the loader has given to Load.ETag.
+	ETag string
 
 	// LoadTime is how long the load that made the value took: this call's load, or the one that has stored the value. Of a value in Redis it is in
 	// whole milliseconds. 0: not known, as after Set.
@@ -99,7 +102,7 @@ func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error)
 		Age:    time.Duration(max(0, now-out.LoadedAt)),
 		TTL:    time.Duration(max(0, out.FreshUntil-now)),
 		Stale:  out.PastTTL(now),
-		Reason: out.Reason, LoadTime: out.LoadTime, Negative: out.Value == nil,
+		Reason: out.Reason, ETag: out.ETag, LoadTime: out.LoadTime, Negative: out.Value == nil,
 	}
 	if out.Value == nil {
 		return r, absenceOf(out)

@@ -3,6 +3,7 @@ package aside
 import (
 	"cmp"
 	"context"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -199,6 +200,15 @@ func (l *Load) RetryAfter(d time.Duration) {
 	}
 }
 
+// ETag says what the source calls the loaded version, such as the ETag of an HTTP response. Result.ETag has it, and Previous gives it to the next
+// load. At most 1 KiB, without control characters: otherwise the load fails with an *Error with CodeInvalidArgument. In a batch, use Of(key).ETag.
+// ETag has no effect once the loader has returned. A value that is not modified keeps its ETag if the loader names no other.
+func (l *Load) ETag(tag string) {
+	if l != nil && l.load != nil {
+		l.load.ETag(tag)
+	}
+}
+
 // Tag adds tags to the loaded values, for InvalidateTags. It is for tags that are not known before the load. Prefer WithTags for tags that are
 // known: with Tag, the cache does not know the tags during the load, so an invalidation of any tag during the load prevents that the values
 // are stored. Tag costs one more round trip to Redis, for which no caller waits. In a batch, all values get the tags, and Of(key).Tag adds
@@ -217,4 +227,55 @@ func (l *Load) Of(key Key) *Load {
 		return nil
 	}
 	return handleOf(l.load.Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) }))
+}
+
+// A Prior is what is cached for a key whose value is loaded anew: see Previous.
+type Prior[T any] struct {
+	ETag     string    // what an earlier loader has given to Load.ETag, empty if it gave nothing
+	LoadedAt time.Time // when the load of the value began, or the last one that found it to be not modified
+
+	value any
+}
+
+// Value returns the value itself. Do not change it, unless the policy has CloneOnRead: then each call returns a copy. It reports false for the
+// zero Prior, and if the value cannot be decoded.
+func (p Prior[T]) Value() (value T, ok bool) {
+	switch v := p.value.(type) {
+	case nil:
+		return value, false
+	case *T:
+		return *v, true
+	default:
+		err := engine.Copy(v, &value)
+		return value, err == nil
+	}
+}
+
+// Previous returns what is cached for the key that the loader with this ctx loads, so that the loader can ask its source whether that has changed:
+// by If-None-Match with the ETag, for example. If it has not, the loader returns ErrNotModified. The cached value then gets new times, and is
+// not stored again. It keeps its tags, and gets those of this load.
+//
+// There is a previous value while the old one may be served after its TTL: set Policy.Stale or StaleIfError, or RefreshAhead for values that are
+// always in use. Previous reports false if the value was invalidated, if Redis does not answer, in a Refresh, outside of a load, in a loader of
+// several ids, and if T is not the type of the call that loads. Most loads hold the previous value in memory. Where memory does not hold it, as
+// in a process that has just started, Previous reads it in Redis.
+func Previous[T any](ctx context.Context) (Prior[T], bool) {
+	return priorOf[T](ctx, engine.LoadOf(ctx))
+}
+
+// PreviousOf is Previous for one id of a batch loader, by the id's key. It reports false if the batch does not load that key.
+func PreviousOf[T any](ctx context.Context, key Key) (Prior[T], bool) {
+	l := CurrentLoad(ctx).Of(key)
+	if l == nil {
+		return Prior[T]{}, false
+	}
+	return priorOf[T](ctx, l.load)
+}
+
+func priorOf[T any](ctx context.Context, l *engine.Load) (Prior[T], bool) {
+	p, ok := l.Previous(ctx, reflect.TypeFor[T]())
+	if !ok {
+		return Prior[T]{}, false
+	}
+	return Prior[T]{ETag: p.ETag, LoadedAt: time.Now().Add(-p.Age), value: p.Value}, true
 }

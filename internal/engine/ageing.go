@@ -60,7 +60,8 @@ func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, d
 
 func ageingHit(entry *near.Entry, phase freshness.Phase, value any) Outcome {
 	out := Outcome{
-		Status: StatusHit, Tier: TierMemory, Reason: ReasonRefreshing, LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil, LoadTime: entry.LoadTime,
+		Status: StatusHit, Tier: TierMemory, Reason: ReasonRefreshing, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Plan.FreshUntil,
+		LoadTime: entry.LoadTime,
 	}
 	switch phase {
 	case freshness.Fresh: // since Get was called, the entry was replaced
@@ -159,9 +160,9 @@ func (u *unkept) note(key string, next int64) {
 	u.next[key] = next
 }
 
-// planOf makes the plan of a value for memory; nil where no strategy applies to it. nonce identifies the value in Redis.
+// planOf makes the plan of a value for memory; nil where no strategy applies to it, and it has no ETag. nonce identifies the value in Redis.
 func (a *attempt) planOf(out *Outcome, w freshness.Windows, took time.Duration, nonce wire.Nonce) *near.Plan {
-	if w.None() || out.Value == nil {
+	if w.None() && out.ETag == "" || out.Value == nil {
 		return nil
 	}
 	if took == 0 {
@@ -171,6 +172,7 @@ func (a *attempt) planOf(out *Outcome, w freshness.Windows, took time.Duration, 
 		Times:   w.Times(out.LoadedAt, out.FreshUntil, took, rand.Float64()),
 		RetryAt: out.LoadedAt + 2*int64(took), // a load that is slower than its TTL allows runs half of the time, and not all of it
 		Nonce:   nonce,
+		ETag:    out.ETag,
 	}
 }
 

@@ -46,7 +46,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			}
 		}
 		for _, a := range l.attempts {
-			if a.took = took; a.Err == nil {
+			if a.took = took; a.Err == nil && !a.NotModified {
 				a.Policy.observeLoad(took)
 			}
 		}
@@ -66,19 +66,23 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			at, _ := slices.BinarySearchFunc(l.attempts, index, func(a *attempt, index int) int { return a.index - index })
 			l.attempts[at].Loaded = g
 		})
+		for _, a := range l.attempts {
+			e.keepPrior(ctx, a)
+		}
 	})
 	return start
 }
 
-// applyDecisions sets the windows of the loaded values, and fails the attempts whose loader has chosen some, or named tags, that no entry takes.
+// applyDecisions sets the windows of the loaded values, and fails the attempts whose loader has chosen some, or named tags or an ETag, that no entry
+// takes.
 func applyDecisions(l *Load) {
 	for i, a := range l.attempts {
 		if a.Err != nil && !a.NotFound {
 			continue
 		}
 		d := l.decision(i)
-		if err := cmp.Or(a.refusedTags(d.tags), a.chooseWindows(d)); err != nil {
-			a.Err, a.NotFound = err, false
+		if err := cmp.Or(a.refusedTags(d.tags), a.refusedETag(d.etag), a.chooseWindows(d)); err != nil {
+			a.Loaded = Loaded{Err: err}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gatewayz/aside/internal/near"
@@ -11,14 +12,13 @@ import (
 	"github.com/gatewayz/aside/internal/wire"
 )
 
-// fill stores loaded values in Redis under their leases. Their callers have them by then.
-func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
-	var fills []redisstore.Filling
-	var filling, stored, failed []*attempt
-	var size int64
-	keys := 0
+// fill stores loaded values in Redis under their leases. Their callers have them by then. It returns those that were to be kept in Redis, as they
+// are not modified, and are not there any more: they are to be stored in full.
+func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
+	var sending shipment
+	var stored, failed []*attempt
 	for _, a := range attempts {
-		f, err := e.newFilling(m, a)
+		err := e.pack(m, a, &sending)
 		switch {
 		case errors.Is(err, errOutdated):
 			a.Policy.Counters.FillsRejected.Add(1)
@@ -32,29 +32,25 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
 				a.quiet = true // the value cannot be stored in Redis, but in memory
 				e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
 			}
-		default:
-			fills, filling = append(fills, f), append(filling, a)
-			size += f.Size()
-			keys += 1 + len(f.Chunks)
 		}
 	}
-	if len(fills) > 0 {
+	if len(sending.of) > 0 {
 		// The flight's context may have ended with its last caller. The value is stored all the same.
-		ctx, cancel := e.Store.Budget(context.Background(), size, keys)
+		ctx, cancel := e.Store.Budget(context.Background(), sending.size, sending.keys)
 		defer cancel()
 		underWay := &storing{over: make(chan struct{})}
-		for _, a := range filling {
+		for _, a := range sending.of {
 			e.storing.Store(a.Key, underWay)
 		}
 		defer func() {
-			for _, a := range filling {
+			for _, a := range sending.of {
 				e.storing.CompareAndDelete(a.Key, underWay)
 			}
 			close(underWay.over)
 		}()
-		outcomes, errs := e.Store.Fill(ctx, fills...)
+		outcomes, errs := sending.send(ctx, e.Store)
 		underWay.err = errs[0]
-		for i, a := range filling {
+		for i, a := range sending.of {
 			switch {
 			case errs[i] != nil:
 				a.Policy.Counters.RedisErrors.Add(1)
@@ -63,6 +59,9 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
 					a.quiet = true
 					e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
 				}
+			case outcomes[i] == redisstore.Gone:
+				a.prior.head = nil
+				gone = append(gone, a)
 			case outcomes[i] == redisstore.Refused:
 				a.Policy.Counters.FillsRejected.Add(1)
 				if a.Replace && e.discard(a) != nil {
@@ -84,64 +83,17 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) {
 		}
 	}
 	for _, a := range attempts {
-		a.call.Forget() // callers that come later read Redis
+		if !slices.Contains(gone, a) {
+			a.call.Forget() // callers that come later read Redis
+		}
 	}
+	return gone
 }
 
 // A storing is a fill under way. Callers that ask for one of its values wait for its end.
 type storing struct {
 	over chan struct{} // closed when the values are in memory too, or will not be
 	err  error         // why Redis did not confirm the fill; written before over is closed
-}
-
-// errOutdated is the error of newFilling for a value that was invalidated during the load, and of readChunks for one that was invalidated
-// before.
-var errOutdated = errors.New("invalidated during the load")
-
-// newFilling makes the stored form of a loaded value, unless the value was invalidated during the load.
-func (e *Engine) newFilling(m *tags.Snapshot, a *attempt) (redisstore.Filling, error) {
-	payload, codec, err := a.encode(e.limits())
-	if err == nil && len(a.lateNames) > 0 {
-		ctx, cancel := e.Store.Budget(context.Background(), 0, len(a.lateNames)+1)
-		unmoved, lateErr := e.addLateTags(ctx, m, a)
-		cancel()
-		switch {
-		case isInvalid(lateErr):
-			err = lateErr
-		case lateErr != nil:
-			a.Policy.Counters.RedisErrors.Add(1)
-			return redisstore.Filling{}, lateErr
-		case !unmoved:
-			return redisstore.Filling{}, errOutdated
-		}
-	}
-	var f redisstore.Filling
-	if err == nil {
-		if unmoved, lifeErr := e.extendTagLife(a); lifeErr != nil {
-			a.Policy.Counters.RedisErrors.Add(1)
-			return f, lifeErr
-		} else if !unmoved {
-			return f, errOutdated
-		}
-		f, err = e.sealEnvelope(a, payload, codec)
-	}
-	if err != nil {
-		a.call.Forget()
-		e.unstorable(a, err)
-		return f, err
-	}
-	// An invalidation by this process may not have reached Redis: Redis may be unavailable for the call that invalidates, and not for this
-	// one.
-	if a.fence.BrokenHere() {
-		return f, errOutdated
-	}
-	if a.lost.Load() {
-		return f, errOutdated
-	}
-	if m.InvalidatedHere(a.Tags) {
-		return f, errOutdated
-	}
-	return f, nil
 }
 
 // keepStored keeps in memory the values that fill has just stored. Redis notifies a client of changes of what it has read, and not of what it
@@ -176,6 +128,9 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 		}
 		list, ok := a.captured.Validities(r.Validity)
 		entry := a.asEntry(list, a.nonce)
+		if entry.Plan != nil {
+			entry.Plan.Payload = a.payload
+		}
 		if !ok || !e.Near.Fits(a.Key, entry.Size) {
 			continue
 		}
@@ -186,42 +141,41 @@ func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error
 
 // sealEnvelope puts a payload into its envelope, and splits a large one into chunks.
 func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisstore.Filling, error) {
-	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
-	dead, stale := until, int64(0)
-	if a.out.Value != nil {
-		dead += a.windows.Rest().Microseconds()
-		if a.ownWindows {
-			stale = until + a.windows.Stale.Microseconds()
-		}
-	}
-	tags := make([]wire.Tag, len(a.captured.Tags))
-	for i, t := range a.captured.Tags {
-		tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
-	}
 	if own, ok := wire.Builtin(codec); ok && a.out.Value != nil && !e.limits().Fits(own, a.Type, payload) {
 		return redisstore.Filling{}, errTooWide // readers would refuse it
 	}
 	a.Policy.types.LoadOrStore(a.Type, nil)
 	e.checkFirst(a, payload, codec)
-	value, err := wire.Encode(e.named(a.Key), wire.Header{
-		Codec:        codec,
-		Negative:     a.out.Value == nil,
-		Policy:       a.Policy.Owner,
-		LoadStart:    a.granted,
-		FreshUntil:   until,
-		DeadUntil:    dead,
-		StaleUntil:   stale,
-		OwnTTL:       a.ownTTL,
-		LoadDuration: a.took,
-		Nonce:        a.nonce,
-		Tags:         tags,
-	}, payload, e.limits())
-	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: dead}
+	h := a.header()
+	h.Codec, h.Negative, h.Policy = codec, a.out.Value == nil, a.Policy.Owner
+	value, err := wire.Encode(e.named(a.Key), h, payload, e.limits())
+	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: h.DeadUntil}
 	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
 		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
+		a.payload = a.nonce
 	}
 	a.Policy.observeSize(int64(len(f.Value)))
 	return f, err
+}
+
+// header makes the header of a's value, but for what describes the payload.
+func (a *attempt) header() wire.Header {
+	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
+	h := wire.Header{
+		LoadStart: a.granted, FreshUntil: until, DeadUntil: until, OwnTTL: a.ownTTL, LoadDuration: a.took, Nonce: a.nonce, ETag: a.etag,
+		Tags: make([]wire.Tag, len(a.captured.Tags)),
+	}
+	if a.out.Value != nil {
+		h.DeadUntil += a.windows.Rest().Microseconds()
+		h.Extended = !a.windows.None()
+		if a.ownWindows {
+			h.StaleUntil = until + a.windows.Stale.Microseconds()
+		}
+	}
+	for i, t := range a.captured.Tags {
+		h.Tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
+	}
+	return h
 }
 
 // unstorable counts and logs a value that cannot be stored. Its callers still get it.

@@ -3,12 +3,16 @@ package engine
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A Load is the load that a loader runs in. The loader uses it to change how its value is cached. In a batch a Load stands for all ids, and Of
@@ -94,6 +98,9 @@ func (l *Load) Stale(d time.Duration) { l.set(func() { l.own.stale = &d }) }
 // StaleIfError sets for how long after their TTL they are served where they cannot be loaded anew.
 func (l *Load) StaleIfError(d time.Duration) { l.set(func() { l.own.onError = &d }) }
 
+// ETag sets what the source calls the loaded values, unless the load has ended.
+func (l *Load) ETag(tag string) { l.set(func() { l.own.etag = tag }) }
+
 // NoStore keeps the loaded values from being stored, unless the load has ended.
 func (l *Load) NoStore() { l.set(func() { l.own.noStore = true }) }
 
@@ -155,6 +162,17 @@ func (a *attempt) refusedTags(names []string) error {
 	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Load.Tag: tags refused", Err: err}
 }
 
+// refusedETag returns an error if an ETag cannot be stored.
+func (a *attempt) refusedETag(etag string) error {
+	if len(etag) <= wire.MaxETag && !strings.ContainsFunc(etag, unicode.IsControl) {
+		return nil
+	}
+	return &Error{
+		Code: CodeInvalidArgument, Key: a.Key,
+		Message: fmt.Sprintf("Load.ETag: %.50q… has %d bytes: use at most %d, and no control characters", etag, len(etag), wire.MaxETag),
+	}
+}
+
 // PerID returns contexts in which each id of a batch has a Load of its own.
 func (l *Load) PerID(ctx context.Context, n int) func(i int) context.Context {
 	if l == nil || n != len(l.attempts) {
@@ -185,6 +203,7 @@ type decision struct {
 	retryAfter time.Duration  // 0: as after any failure
 	stale      *time.Duration // nil: the call's or the policy's
 	onError    *time.Duration // nil: likewise
+	etag       string
 }
 
 // decision returns the decision about the value of attempt i, once the load has ended.
@@ -195,7 +214,7 @@ func (l *Load) decision(i int) decision {
 	if l.each != nil {
 		own := l.each[i].decision(0)
 		d.ttl, d.noStore, d.tags = cmp.Or(own.ttl, d.ttl), d.noStore || own.noStore, slices.Concat(d.tags, own.tags)
-		d.retryAfter = cmp.Or(own.retryAfter, d.retryAfter)
+		d.retryAfter, d.etag = cmp.Or(own.retryAfter, d.retryAfter), cmp.Or(own.etag, d.etag)
 		d.stale, d.onError = cmp.Or(own.stale, d.stale), cmp.Or(own.onError, d.onError)
 	}
 	return d

@@ -85,7 +85,7 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 		refused = !unmoved
 	}
 	list, ok := a.captured.Validities(nil)
-	entry := a.asEntry(list, wire.Nonce{})
+	entry := a.asEntry(a.withPrior(list), wire.Nonce{})
 	if !e.roomFor(a, entry) {
 		return e.uncached(a, e.noRoom(entry))
 	}

@@ -71,7 +71,9 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	}
 	e.release(unstored...)
 	for _, part := range e.fillParts(store) {
-		e.fill(m, part)
+		if gone := e.fill(m, part); len(gone) > 0 {
+			e.fill(m, gone)
+		}
 	}
 	done = true
 }
@@ -158,14 +160,19 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 		Value: a.Value, Status: a.status, Tier: TierOrigin, Reason: a.reason, LoadedAt: start, FreshUntil: start,
 		LoadTime: a.took, lateTags: lateTags{late: len(d.tags) > 0, tagEvents: a.tagEvents.All},
 	}
+	a.etag = d.etag
+	if a.NotModified && a.inherit() {
+		a.out.late = true
+	}
+	a.out.ETag = a.etag
 	ttl = cmp.Or(d.ttl, a.TTL)
 	a.ownTTL = ttl != a.Policy.TTL
 	ttl = shortened(ttl, a.Policy.Jitter)
 	switch {
 	case a.NotFound:
 		a.out.Value, a.out.Absent = nil, a.Err
-		a.Err, ttl, a.ownTTL = nil, a.Policy.NegativeTTL, false
-	case a.Err == nil && a.Policy.CloneOnRead:
+		a.Err, ttl, a.ownTTL, a.etag, a.out.ETag = nil, a.Policy.NegativeTTL, false, "", ""
+	case a.Err == nil && a.Policy.CloneOnRead && !a.NotModified:
 		a.Err = a.encodeOwn(e.limits())
 	}
 	if a.Err != nil {

@@ -95,6 +95,7 @@ func (e *Engine) captureLocal(m *tags.Snapshot, attempts []*attempt) {
 	for _, a := range attempts {
 		m.Capture(&a.captured, a.Tags)
 		a.setJoinable(e, m)
+		e.notePriorHere(a)
 	}
 }
 
@@ -111,7 +112,10 @@ func (e *Engine) readNear(a *attempt) (Outcome, bool) {
 	if !ok {
 		return Outcome{}, false
 	}
-	out := Outcome{Status: StatusHit, Tier: TierMemory, Reason: ReasonFresh, LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil, LoadTime: entry.LoadTime}
+	out := Outcome{
+		Status: StatusHit, Tier: TierMemory, Reason: ReasonFresh, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil,
+		LoadTime: entry.LoadTime,
+	}
 	out.setCached(value)
 	return out, true
 }
@@ -173,7 +177,7 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	out := Outcome{
-		Status: StatusStale, Tier: TierMemory, Reason: a.reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt,
+		Status: StatusStale, Tier: TierMemory, Reason: a.reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.LoadedAt,
 		LoadTime: entry.LoadTime, pastFresh: pastFresh{ttlUntil: entry.Times().FreshUntil, deadUntil: entry.Times().DeadUntil},
 	}
 	out.setCached(value)

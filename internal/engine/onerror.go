@@ -108,7 +108,8 @@ func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome
 		return Outcome{}, false
 	}
 	out := Outcome{
-		Status: StatusStale, Tier: TierMemory, Reason: reason, LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil, LoadTime: entry.LoadTime,
+		Status: StatusStale, Tier: TierMemory, Reason: reason, ETag: entry.ETag(), LoadedAt: entry.LoadedAt, FreshUntil: entry.Times().FreshUntil,
+		LoadTime: entry.LoadTime,
 	}
 	if phase < freshness.Stale && entry.Scope.Valid() { // another load has succeeded in the meantime
 		out.Status, out.Reason = StatusHit, ReasonFresh

@@ -19,6 +19,7 @@ type storedValue struct {
 	header  wire.Header
 	payload []byte
 	chunked bool
+	decoded any // the value of the payload, where memory has it
 }
 
 // openEnvelope opens the envelope of a value that Redis holds, or notes why that cannot be used.
@@ -28,12 +29,13 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 	var (
 		header  wire.Header
 		payload []byte
+		decoded any
 		err     error
 	)
 	if r.Cut {
 		err = wire.ErrTooLarge
 	} else if wire.IsChunked(stored) {
-		header, payload, err = e.readChunks(ctx, a, stored)
+		header, payload, decoded, err = e.readChunks(ctx, a, stored)
 	} else {
 		header, payload, err = wire.Decode(e.named(a.Key), stored, e.limits())
 	}
@@ -54,6 +56,7 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		return nil, false
 	case errors.Is(err, errExpired):
 		a.reason = err.Error()
+		e.notePrior(ctx, a, r)
 		return nil, false
 	case errors.Is(err, errKnownUnfit):
 		a.reason = a.unfit.reason
@@ -74,7 +77,7 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		a.noteUnfit(stored)
 		return nil, false
 	}
-	return &storedValue{a, header, payload, wire.IsChunked(stored)}, true
+	return &storedValue{a, header, payload, wire.IsChunked(stored), decoded}, true
 }
 
 // unusable returns why a value cannot be used, as far as its header shows: of a large value, before its chunks are read.
@@ -109,6 +112,16 @@ func (a *attempt) lastPhase() freshness.Phase {
 // phaseOf is the phase of a value in Redis. Redis expires a key at the end of its value's life, unless the key's expiry was changed, or the policy
 // had longer times. Times after the TTL err on the early side of what is known of the server's clock.
 func (e *Engine) phaseOf(a *attempt, h *wire.Header) freshness.Phase {
+	return e.phaseAt(a, h, !a.Strong && !a.Replace)
+}
+
+// servable reports whether a value in Redis is not dead, whatever a's caller may have.
+func (e *Engine) servable(a *attempt, h *wire.Header) bool {
+	return e.phaseAt(a, h, true) < freshness.Dead
+}
+
+// phaseAt is phaseOf for a caller that may have a value past its TTL, or not.
+func (e *Engine) phaseAt(a *attempt, h *wire.Header, past bool) freshness.Phase {
 	now, within, ok := e.Store.Now(a.Key)
 	fresh, w := a.Policy.until(h), a.Policy.windowsOf(h)
 	switch {
@@ -116,7 +129,7 @@ func (e *Engine) phaseOf(a *attempt, h *wire.Header) freshness.Phase {
 		return freshness.Dead
 	case now-within < fresh:
 		return freshness.Fresh
-	case h.Negative || a.Strong || a.Replace:
+	case h.Negative || !past:
 		return freshness.Dead
 	case now+within < min(fresh+w.Stale.Microseconds(), h.DeadUntil):
 		return freshness.Stale
@@ -151,16 +164,21 @@ var (
 // readChunks reads the chunks of a large value by its manifest. Chunks are written before their manifest and never changed, so it is enough
 // that Redis tracks the manifest. A chunk may still be missing: Redis may have evicted it, or the value was replaced since the manifest was
 // read.
-func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h wire.Header, payload []byte, err error) {
+//
+// Where memory has the decoded value of the same payload, nothing is read: see near.Cache.Pushed.
+func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h wire.Header, payload []byte, decoded any, err error) {
 	m, err := wire.ReadManifest(e.named(a.Key), stored, e.limits())
 	if err != nil {
-		return h, nil, err
+		return h, nil, nil, err
 	}
 	if err := e.unusable(a, &m.Header); err != nil {
-		return m.Header, nil, err
+		return m.Header, nil, nil, err
 	}
 	if m.Header.Nonce == a.unfit.nonce {
-		return m.Header, nil, errKnownUnfit
+		return m.Header, nil, nil, errKnownUnfit
+	}
+	if decoded = e.Near.Pushed(a.Key, m.Header.Payload); decoded != nil && fits(decoded, a.Type) {
+		return m.Header, nil, decoded, nil
 	}
 	ctx, cancel := e.Store.More(ctx, int64(m.Size), m.Chunks)
 	defer cancel()
@@ -168,11 +186,12 @@ func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h w
 	switch {
 	case err != nil:
 		e.redisFailed(ctx, a, err)
-		return h, nil, errChunksUnread
+		return h, nil, nil, errChunksUnread
 	case !ok:
-		return h, nil, errNoChunk
+		return h, nil, nil, errNoChunk
 	}
-	return m.Join(e.named(a.Key), stored, chunks, e.limits())
+	h, payload, err = m.Join(e.named(a.Key), stored, chunks, e.limits())
+	return h, payload, nil, err
 }
 
 // usable makes an outcome of a value that Redis holds, and keeps the value in memory. Or it notes why the value is not used.
@@ -201,8 +220,11 @@ func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (
 
 // valueOf decodes a value, nil for "not found". Codecs go deep: what is decoded with little on the stack needs no larger one.
 func (e *Engine) valueOf(v *storedValue) (value any, ok bool) {
-	if v.header.Negative {
+	switch {
+	case v.header.Negative:
 		return nil, true
+	case v.decoded != nil:
+		return v.decoded, true
 	}
 	a := v.attempt
 	if value, ok = e.decode(a, v); !ok && v.chunked {
@@ -227,6 +249,9 @@ func (e *Engine) outcomeOf(v *storedValue, value any, carried tags.Capture, is t
 	if plan := a.planOf(&out, a.Policy.windowsOf(&v.header), v.header.LoadDuration, v.header.Nonce); plan != nil {
 		plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil-within, end))
 		plan.DeadUntil = max(plan.StaleUntil, min(plan.DeadUntil-within, end))
+		if v.chunked {
+			plan.Payload = v.header.Payload
+		}
 		withPlan(entry, plan)
 	}
 	times := entry.Times()
@@ -252,7 +277,8 @@ func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end, with
 	now = max(now, h.LoadStart) // the load did not begin in the future: our estimate of the server's clock is then wrong
 	at := func(t int64) int64 { return local + (t-now)*int64(time.Microsecond) }
 	return Outcome{
-		Status: StatusHit, Tier: TierRedis, Reason: ReasonFresh, LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)), LoadTime: h.LoadDuration,
+		Status: StatusHit, Tier: TierRedis, Reason: ReasonFresh, ETag: h.ETag, LoadedAt: at(h.LoadStart), FreshUntil: at(a.Policy.until(h)),
+		LoadTime: h.LoadDuration,
 	}, at(h.DeadUntil - within), within * int64(time.Microsecond)
 }
 

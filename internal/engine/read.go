@@ -35,7 +35,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	var stored []*storedValue
 	for i, a := range attempts {
 		r := values[i]
-		a.notice.Validity, a.rejected, a.unanswered = r.Validity, redisstore.Rejected{}, false
+		a.notice.Validity, a.rejected, a.unanswered, a.prior = r.Validity, redisstore.Rejected{}, false, nil
 		switch {
 		case r.Err != nil:
 			e.redisFailed(ctx, a, r.Err)
@@ -44,7 +44,9 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			a.quarantine()
 		case r.Value != nil && a.headAlone():
 			if a.superseded = !a.stillHolds(r.Value); !a.superseded {
-				a.rejected, a.reason = redisstore.Reject(r.Value, len(r.Value), true), ReasonStale
+				a.rejected = redisstore.Reject(r.Value[:min(len(r.Value), wire.HeadLen)], len(r.Value), len(r.Value) >= longestPriorHead)
+				a.reason = ReasonStale
+				e.notePrior(ctx, a, r)
 			}
 		case r.Value != nil && !a.Replace:
 			if v, ok := e.openEnvelope(ctx, a, r); ok {
@@ -53,9 +55,12 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 				continue
 			}
 		}
+		if a.prior != nil {
+			m.AddStored(a.prior.header.Tags, !a.Strong)
+		}
 		pending = append(pending, a)
 	}
-	if lacksTags(m, stored) {
+	if lacksTags(m, stored, pending) {
 		after, cancel := e.Store.More(ctx, 0, 1) // reading chunks may have used up the budget
 		e.readKeys(after, m, nil, nil)
 		cancel()
@@ -73,14 +78,16 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			e.redisFailed(ctx, a, err)
 		}
 		m.Capture(&a.captured, a.Tags)
+		judgePrior(m, a)
 		a.setJoinable(e, m)
 	}
 	return pending
 }
 
-// lacksTags reports whether the generation of a tag of one of these values has yet to be read.
-func lacksTags(m *tags.Snapshot, values []*storedValue) bool {
-	return slices.ContainsFunc(values, func(v *storedValue) bool { return m.Lacks(v.header.Tags) })
+// lacksTags reports whether the generation of a tag of one of these values, or of a previous value, has yet to be read.
+func lacksTags(m *tags.Snapshot, values []*storedValue, pending []*attempt) bool {
+	return slices.ContainsFunc(values, func(v *storedValue) bool { return m.Lacks(v.header.Tags) }) ||
+		slices.ContainsFunc(pending, func(a *attempt) bool { return a.prior != nil && m.Lacks(a.prior.header.Tags) })
 }
 
 // readable splits off the attempts that are not read in Redis: those in quarantine, and those that have waited for Redis in vain already.
@@ -109,8 +116,11 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	looks := make([]redisstore.Get, 0, len(attempts)+unread+len(quarantined))
 	for _, a := range attempts {
 		l := redisstore.Get{Key: a.Key, Fence: a.fence}
-		if a.Replace || a.headAlone() {
+		switch {
+		case a.Replace:
 			l.Head = wire.HeadLen // so that Redis notifies of changes
+		case a.headAlone():
+			l.Head = longestPriorHead // likewise, and to see whether the value could be kept
 		}
 		looks = append(looks, l)
 	}

@@ -106,6 +106,7 @@ type seen struct {
 	unfit       unfit               // its chunks were read, and were of no use
 	outdated    bool                // the manifest in Redis carries an older generation of a tag
 	quarantined bool                // Redis may still hold a value that this process has invalidated
+	prior       *prior              // the cached value, from before the load; nil if there is none that could be kept
 }
 
 // A miss says why there is no hit, and what that means for the load.
@@ -134,6 +135,7 @@ type behind struct {
 type grant struct {
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
+	payload wire.Nonce  // identifies the chunks of the value that was stored, if it has some
 	lost    atomic.Bool // the lease is no longer held
 	quiet   bool        // no notice to those who wait for the lease: it would remove the value from this process's memory
 }
@@ -145,6 +147,8 @@ type Loaded struct {
 	Entry    *near.Entry // for the value, in the same allocation
 	Err      error
 	NotFound bool // there is no such thing; Err is then the loader's error, nil if that says no more than "not found"
+
+	NotModified bool // the cached value is still right; Err is then the loader's error
 }
 
 // kept is the result of a load.
@@ -152,6 +156,7 @@ type kept struct {
 	Loaded
 	lateNames []string      // the tags that its loader has named
 	ownTTL    bool          // its TTL is not the policy's
+	etag      string        // what its source calls the value
 	took      time.Duration // how long its loader took
 
 	windows    freshness.Windows // with which it is stored: its policy's, its call's or its loader's
@@ -180,7 +185,8 @@ type Outcome struct {
 	Status     Status
 	Tier       Tier
 	Reason     string
-	LoadedAt   int64 // when the load began, on the cache's clock
+	ETag       string // what the source calls the value
+	LoadedAt   int64  // when the load began, on the cache's clock
 	FreshUntil int64
 	LoadTime   time.Duration // how long the load took; 0 if that is not known
 	pastFresh

@@ -51,7 +51,7 @@ func (e *Engine) addLateTags(ctx context.Context, m *tags.Snapshot, a *attempt) 
 // It reports false if one of them has another generation by now.
 func (e *Engine) extendTagLife(a *attempt) (unmoved bool, err error) {
 	life := a.loadedLife()
-	if life <= a.tagLife() {
+	if life <= a.tagLife() && !a.NotModified { // a value that is not modified has tags of its first load
 		return true, nil
 	}
 	return e.tags.Outlive(&a.captured, life)

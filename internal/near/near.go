@@ -228,13 +228,13 @@ func (c *Cache) Discard(key string, before int64) {
 // Push takes the notification that another process has changed key, which may be a tag. It removes the entry, breaks the armed fences,
 // and revokes the generation. It does not block, so a connection's message handler may call it.
 func (c *Cache) Push(key string) {
-	c.store.Compute(key, func(*Entry, bool) (*Entry, otter.ComputeOp) {
+	c.store.Compute(key, func(there *Entry, _ bool) (*Entry, otter.ComputeOp) {
 		s := c.shard(key)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.push(key)
 		s.retire(key)
-		return nil, otter.InvalidateOp
+		return c.afterPush(there)
 	})
 }
 

@@ -11,6 +11,18 @@ type Plan struct {
 	freshness.Times
 	RetryAt int64    // no load in the background begins before, on the cache's Clock
 	Nonce   [12]byte // identifies the value in Redis; zero if that is not known
+	ETag    string   // what the source calls the value
+	Payload [12]byte // of a value in chunks: identifies them in Redis
+
+	pushedUntil int64 // of a value that is kept for Pushed alone: until when
+}
+
+// ETag is what the source calls the entry's value, empty if that is not known.
+func (e *Entry) ETag() string {
+	if e.Plan == nil {
+		return ""
+	}
+	return e.Plan.ETag
 }
 
 // Until is until when Get returns an entry with the plan: until a load in the background may begin, and no longer than its TTL.

@@ -150,7 +150,7 @@ func (c *Cache) Sweep() (removed int64) {
 // sweep is Sweep, and calls within for each removed entry that was within its TTL.
 func (c *Cache) sweep(within func(*Entry)) {
 	for key, e := range c.store.All() {
-		if c.presentable(e) {
+		if c.presentable(e) || c.isPushed(e) {
 			continue
 		}
 		c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {

@@ -27,6 +27,7 @@ type Counters struct {
 	RefreshErrors    atomic.Uint64 // of these, those that failed
 	Unreturned       atomic.Int64  // loaders that run after their time limit
 	RefreshesSkipped atomic.Uint64 // that were due, and not begun or not finished
+	NotModified      atomic.Uint64 // values of which the source said that they are still right
 	SoftTimeouts     atomic.Uint64 // callers that got an older value, since the load took too long
 	StaleOnError     atomic.Uint64 // callers that got an older value in place of an error; SoftTimeouts included
 }

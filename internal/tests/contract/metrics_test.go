@@ -162,7 +162,7 @@ func TestMetricsMarshalToTheDocumentedForm(t *testing.T) {
 		"hits":1200,"misses":50,"errors":10,"hitRate":0.96,"missRate":0.04,"errorRate":0.008,
 		"loadErrors":4,"redisErrors":3,"decodeErrors":2,"encodeErrors":1,
 		"memoryHits":1100,"redisHits":100,"negativeHits":7,"staleHits":0,"overloads":0,"fallbacks":5,"loads":40,"fillsRejected":6,"meanLoadMs":1.5,
-		"refreshes":0,"refreshErrors":0,"refreshesSkipped":0,"unreturned":0,"staleOnError":0,"softTimeouts":0
+		"refreshes":0,"refreshErrors":0,"refreshesSkipped":0,"unreturned":0,"staleOnError":0,"softTimeouts":0,"notModified":0
 	}},"invalidationMessages":0,"trackingLost":0,"redisErrors":0}`, string(text))
 
 	for _, c := range []*aside.Cache{nil, asidetest.NewCache(t, aside.Options{})} {

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/tags"
+)
+
+// A shipment is what fill sends to Redis: values, and heads of values that are there already.
+type shipment struct {
+	of    []*attempt
+	fills []redisstore.Filling
+	heads []redisstore.Restamping
+	isNew []bool // of those in of: a value, and not a head
+	size  int64
+	keys  int
+}
+
+func (s *shipment) send(ctx context.Context, store *redisstore.Store) (outcomes []redisstore.Outcome, errs []error) {
+	filled, fillErrs := store.Fill(ctx, s.fills...)
+	restamped, headErrs := store.Restamp(ctx, s.heads...)
+	for _, isNew := range s.isNew {
+		if isNew {
+			outcomes, errs = append(outcomes, filled[0]), append(errs, fillErrs[0])
+			filled, fillErrs = filled[1:], fillErrs[1:]
+		} else {
+			outcomes, errs = append(outcomes, restamped[0]), append(errs, headErrs[0])
+			restamped, headErrs = restamped[1:], headErrs[1:]
+		}
+	}
+	return outcomes, errs
+}
+
+// pack adds a's value to a shipment.
+func (e *Engine) pack(m *tags.Snapshot, a *attempt, s *shipment) error {
+	if a.NotModified && a.prior.head != nil {
+		r, err := e.newRestamping(m, a)
+		if err == nil {
+			s.of, s.heads, s.isNew = append(s.of, a), append(s.heads, r), append(s.isNew, false)
+			s.size, s.keys = s.size+int64(len(r.Head)), s.keys+1+r.Chunks
+		}
+		return err
+	}
+	f, err := e.newFilling(m, a)
+	if err == nil {
+		s.of, s.fills, s.isNew = append(s.of, a), append(s.fills, f), append(s.isNew, true)
+		s.size, s.keys = s.size+f.Size(), s.keys+1+len(f.Chunks)
+	}
+	return err
+}
+
+// errOutdated is the error of newFilling for a value that was invalidated during the load, and of readChunks for one that was invalidated
+// before.
+var errOutdated = errors.New("invalidated during the load")
+
+// newFilling makes the stored form of a loaded value, unless the value was invalidated during the load.
+func (e *Engine) newFilling(m *tags.Snapshot, a *attempt) (f redisstore.Filling, err error) {
+	payload, codec, err := a.encode(e.limits())
+	if err == nil {
+		err = e.settleTags(m, a)
+	}
+	if err == nil {
+		f, err = e.sealEnvelope(a, payload, codec)
+	}
+	return f, e.storableYet(m, a, err)
+}
+
+// newRestamping makes what replaces the head of a value in Redis that is not modified, unless the value was invalidated during the load.
+func (e *Engine) newRestamping(m *tags.Snapshot, a *attempt) (r redisstore.Restamping, err error) {
+	if err = e.settleTags(m, a); err == nil {
+		r, err = e.restampHead(a)
+	}
+	return r, e.storableYet(m, a, err)
+}
+
+// An unansweredError is the error of a Redis that did not answer for the tags of a value.
+type unansweredError struct{ error }
+
+// settleTags gives a the tags that its loader has named, and makes the generations of all its tags live long enough.
+func (e *Engine) settleTags(m *tags.Snapshot, a *attempt) error {
+	unmoved, err := true, error(nil)
+	if len(a.lateNames) > 0 {
+		ctx, cancel := e.Store.Budget(context.Background(), 0, len(a.lateNames)+1)
+		unmoved, err = e.addLateTags(ctx, m, a)
+		cancel()
+		if isInvalid(err) {
+			return err
+		}
+	}
+	if err == nil && unmoved {
+		unmoved, err = e.extendTagLife(a)
+	}
+	switch {
+	case err != nil:
+		return unansweredError{err}
+	case !unmoved:
+		return errOutdated
+	}
+	return nil
+}
+
+// storableYet looks at the error of making a's stored form, and at last at what this process has invalidated in the meantime: Redis may have
+// been unavailable for the call that invalidates, and may not be for the one that stores.
+func (e *Engine) storableYet(m *tags.Snapshot, a *attempt, err error) error {
+	switch {
+	case err == errOutdated:
+		return err
+	case errors.As(err, new(unansweredError)):
+		a.Policy.Counters.RedisErrors.Add(1)
+		return err
+	case err != nil:
+		a.call.Forget()
+		e.unstorable(a, err)
+		return err
+	case a.fence.BrokenHere(), a.lost.Load(), m.InvalidatedHere(a.Tags):
+		return errOutdated
+	}
+	return nil
+}
