@@ -20,7 +20,8 @@
 //	receipt, err := products.Invalidate(ctx, id) // after the product has changed
 //
 // [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] reads without loading, [Set] stores a value, and [Lookup] is
-// GetOrLoad with a [Result] that explains the call. A [CallOption] changes one call: [WithTTL], [WithTags], [Refresh] or [Strong].
+// GetOrLoad with a [Result] that explains the call. A [CallOption] changes one call: [WithTTL], [WithStale], [WithTags], [Refresh],
+// [Strong] or [MaxStale].
 //
 // The directory docs of the repository has a page for each subject. docs/README.md is the index, and docs/concepts.md explains all terms.
 //
@@ -69,8 +70,8 @@
 // With StaleIfError, it is served if that load fails, or takes longer than SoftTimeout. With RefreshAhead, it is loaded anew before its TTL ends. No
 // value is older than its TTL and the longer one of Stale and StaleIfError, and an invalidation ends it at once. A call can ask for a newer value
 // ([MaxStale]). In the background, a loader runs after the call that gave it has returned: it must not hold what ends with a request, such as a
-// transaction. docs/freshness.md has the details. [WithTTL] changes the TTL of the value that one call stores. A loader can change the TTL of the value
-// that it loads, or prevent that the value is stored, by the methods of [CurrentLoad]. If a loader returns [ErrNotFound], plain or wrapped, this
+// transaction. docs/freshness.md has the details. [WithTTL] changes the TTL of the value that one call stores, and [WithStale] the time after it. A loader can
+// change both for the value that it loads, or prevent that the value is stored, by the methods of [CurrentLoad]. If a loader returns [ErrNotFound], plain or wrapped, this
 // answer is cached for the policy's NegativeTTL (30 s by default). Policy.Jitter prevents that values stored together expire together. [TTL] is a
 // table of ready policies for an AI gateway.
 //

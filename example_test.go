@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -504,6 +506,58 @@ func ExampleMaxStale() {
 	current, err := aside.GetOrLoad(ctx, c, key, load, aside.MaxStale(0)) // for the bill
 	fmt.Println(cached, current, err)
 	// Output: 100 120 <nil>
+}
+
+// What a value is stored with can depend on it. All processes honour it.
+func ExampleWithStale() {
+	prices := aside.Policy{Category: "prices", TTL: time.Minute}
+	ctx, key := context.Background(), prices.Key(7)
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	// Of this price an old one will do for ten minutes, and for an hour if it cannot be loaded anew.
+	_, err = aside.GetOrLoad(ctx, c, key, func(context.Context) (int, error) { return 19, nil }, aside.WithStale(10*time.Minute, time.Hour))
+	for info := range c.Keys(ctx, prices.Match(aside.Wildcard)) {
+		fmt.Println(info.Key, info.KeptFor.Round(time.Minute), err)
+	}
+	// Output: prices:7 1h1m0s <nil>
+}
+
+// A response that says how long it may be served: Cache-Control: max-age=60, stale-while-revalidate=30, stale-if-error=3600.
+func ExampleLoad_StaleIfError() {
+	pages := aside.Policy{Category: "pages", TTL: time.Hour}
+	ctx, key := context.Background(), pages.Key("home")
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	seconds := func(header, directive string) time.Duration {
+		for _, part := range strings.Split(header, ",") {
+			if name, value, _ := strings.Cut(strings.TrimSpace(part), "="); name == directive {
+				n, _ := strconv.ParseUint(value, 10, 31)
+				return time.Duration(n) * time.Second
+			}
+		}
+		return 0
+	}
+	load := func(ctx context.Context) (string, error) {
+		page, header := "welcome", "max-age=60, stale-while-revalidate=30, stale-if-error=3600" // of an HTTP response
+		l, stale := aside.CurrentLoad(ctx), seconds(header, "stale-while-revalidate")
+		l.TTL(seconds(header, "max-age"))
+		l.Stale(stale)
+		l.StaleIfError(max(stale, seconds(header, "stale-if-error")))
+		return page, nil
+	}
+	page, err := aside.GetOrLoad(ctx, c, key, load)
+	for info := range c.Keys(ctx, pages.Match(aside.Wildcard)) {
+		fmt.Println(page, info.TTL.Round(time.Minute), info.KeptFor.Round(time.Minute), err)
+	}
+	// Output: welcome 1m0s 1h1m0s <nil>
 }
 
 // A loader asks its source whether the cached value has changed, and transfers the value only if it has.
