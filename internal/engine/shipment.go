@@ -36,12 +36,15 @@ func (s *shipment) send(ctx context.Context, store *redisstore.Store) (outcomes 
 // pack adds a's value to a shipment.
 func (e *Engine) pack(m *tags.Snapshot, a *attempt, s *shipment) error {
 	if a.NotModified && a.prior.head != nil {
-		r, err := e.newRestamping(m, a)
-		if err == nil {
+		switch r, err := e.newRestamping(m, a); err {
+		case nil:
 			s.of, s.heads, s.isNew = append(s.of, a), append(s.heads, r), append(s.isNew, false)
 			s.size, s.keys = s.size+int64(len(r.Head)), s.keys+1+r.Chunks
+			return nil
+		case errLongCopy: // it is stored as a whole
+		default:
+			return err
 		}
-		return err
 	}
 	f, err := e.newFilling(m, a)
 	if err == nil {
@@ -105,7 +108,7 @@ func (e *Engine) settleTags(m *tags.Snapshot, a *attempt) error {
 // been unavailable for the call that invalidates, and may not be for the one that stores.
 func (e *Engine) storableYet(m *tags.Snapshot, a *attempt, err error) error {
 	switch {
-	case err == errOutdated:
+	case err == errOutdated, err == errLongCopy:
 		return err
 	case errors.As(err, new(unansweredError)):
 		a.Policy.Counters.RedisErrors.Add(1)

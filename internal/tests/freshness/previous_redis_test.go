@@ -434,3 +434,42 @@ func TestOtherProcessesKeepTheDecodedValueThatIsNotModified(t *testing.T) {
 		})
 	}
 }
+
+// A value in one piece that gets an ETag of another length is copied within Redis if it is small, and stored again if it is not.
+func TestAValueThatIsNotModifiedMayGetALongerETag(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"small": 7 << 10, "one piece": 100 << 10, "large": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			w, other := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
+			key := brief(onError).Key("a")
+			value := string(asidetest.Large(size))
+			load := func(ctx context.Context) (string, error) {
+				if _, ok := aside.Previous[string](ctx); ok {
+					aside.CurrentLoad(ctx).TTL(time.Hour)
+					aside.CurrentLoad(ctx).ETag("a longer one")
+					return "", aside.ErrNotModified
+				}
+				aside.CurrentLoad(ctx).ETag("short")
+				return value, nil
+			}
+			asidetest.InMemory(t, w.Cache, key, load)
+			pastTTL(t, w.Cache, key)
+			input := netInput(t, server)
+			r, err := aside.Lookup(t.Context(), w.Cache, key, load)
+			require.NoError(t, err)
+			require.Equal(t, value, r.Value)
+			asidetest.Eventually(t, "it is in Redis", func() bool {
+				v, err := aside.Get[string](t.Context(), other, key)
+				return err == nil && v == value
+			})
+			r, err = aside.Lookup(t.Context(), other, key, never)
+			require.NoError(t, err)
+			require.Equal(t, "a longer one", r.ETag)
+			require.Equal(t, name == "one piece", netInput(t, server)-input > size/2, "stored again")
+			require.EqualValues(t, 1, w.Metrics().Labels["items"].NotModified)
+			require.Zero(t, w.Metrics().Labels["items"].EncodeErrors)
+		})
+	}
+}
