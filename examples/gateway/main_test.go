@@ -133,6 +133,7 @@ func TestAReport(t *testing.T) {
 			require.Contains(t, text, "an hour of a TTL is 180ms")
 			for _, row := range expiringRows {
 				require.Regexp(t, `(?m)^ +`+row.name+` +\d+ +\d+ .*\d$`, text)
+				require.Len(t, regexp.MustCompile(`(?m)^ +`+row.name+` +\d+ `).FindAllString(text[strings.Index(text, "All reads"):], -1), 2, "a line of each table")
 			}
 			require.NotContains(t, stderr.String(), "warm", "a report begins with a cold cache")
 			require.Contains(t, stderr.String(), "cache off")

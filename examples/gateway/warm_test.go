@@ -76,7 +76,22 @@ func TestTwoGatewaysOnOneRedisWarmOnce(t *testing.T) {
 		}
 		return n
 	}
+	begun, held := make(chan struct{}), make(chan struct{})
 	var warmed sync.WaitGroup
+	warmed.Go(func() {
+		first := newWarming(both[0].cache, "catalogues", []string{"birch"}, both[0].keys.modelsKey, func(context.Context, string) ([]byte, error) {
+			close(begun)
+			<-held
+			return []byte("[]"), nil
+		})
+		warmed, err := first.run(t.Context(), warmingHooks{})
+		require.NoError(t, err)
+		require.Equal(t, 1, warmed.Loaded)
+	})
+	<-begun
+	require.Contains(t, both[1].warm(), "catalogues are not warmed here: another process warms them")
+	close(held)
+	warmed.Wait()
 	for _, run := range both {
 		warmed.Go(func() { run.warm() })
 	}
