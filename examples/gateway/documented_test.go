@@ -256,10 +256,15 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 		if !same(s.answer, got) {
 			return fmt.Sprintf("docs/admin-http.md:%d: %s\nsays    %s\nanswers %s", s.line, s.command, s.answer, got)
 		}
-		// Fills are asynchronous. The end of the lease shows that the value is stored.
-		require.Eventually(t, func() bool { return len(server.MustDo(t, "KEYS", "{*}!l").([]any)) == 0 }, time.Minute, time.Millisecond)
+		awaitNoLease(t, server) // fills are asynchronous: the end of the lease shows that the value is stored
 	}
 	return ""
+}
+
+// awaitNoLease waits until no load and no warming holds a lease. Leases are released in the background.
+func awaitNoLease(t *testing.T, server *redistest.Server) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(server.MustDo(t, "KEYS", "{*}!l").([]any)) == 0 }, time.Minute, time.Millisecond)
 }
 
 func TestTheDocumentedAnswersAreCompared(t *testing.T) {

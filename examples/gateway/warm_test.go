@@ -66,7 +66,11 @@ func TestTwoGatewaysOnOneRedisWarmOnce(t *testing.T) {
 	server := redistest.Start(t)
 	var both [2]*running
 	for i := range both {
-		both[i] = startOn(t, newPolicies(), aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{server.Addr()}}})
+		// On a busy machine, Redis exceeds the default time limits now and then. A value is then loaded again.
+		opts := aside.Options{OpTimeout: 5 * time.Second, LeaseTTL: time.Minute}
+		opts.Redis = rueidis.ClientOption{InitAddress: []string{server.Addr()}, ConnWriteTimeout: 2500 * time.Millisecond}
+		opts.Redis.Dialer.KeepAlive = 250 * time.Millisecond // with which so long a ConnWriteTimeout is allowed
+		both[i] = startOn(t, newPolicies(), opts)
 	}
 	counted := func() (n [numOps]int64) {
 		for _, run := range both {
@@ -92,14 +96,17 @@ func TestTwoGatewaysOnOneRedisWarmOnce(t *testing.T) {
 	require.Contains(t, both[1].warm(), "catalogues are not warmed here: another process warms them")
 	close(held)
 	warmed.Wait()
+	awaitNoLease(t, server)
 	for _, run := range both {
 		warmed.Go(func() { run.warm() })
 	}
 	warmed.Wait()
+	awaitNoLease(t, server)
 	once := [numOps]int64{opModelsAll: 1, opModelsGateway: 3, opRankModels: 1, opRankApps: 1}
 	require.Equal(t, once, counted())
 	for _, run := range both {
 		require.Regexp(t, `0 loaded, 4 fresh, 0 failed"\n.*0 loaded, 2 fresh, 0 failed"`, run.warm())
+		awaitNoLease(t, server)
 		for _, path := range warmedRoutes {
 			require.True(t, run.get(path, "").hit(), path)
 		}
