@@ -35,6 +35,9 @@ func answer[T any](srv *server, w http.ResponseWriter, r *request, o op, key asi
 	return nil
 }
 
+// refreshed is the Result.Reason of an old value for which no caller waits.
+const refreshed = "past its TTL, being refreshed"
+
 func lookup[T any](srv *server, w http.ResponseWriter, r *request, key aside.Key, load func(context.Context) (T, error)) (T, error) {
 	if srv.uncached {
 		r.sample.outcome = fromBackend
@@ -48,6 +51,9 @@ func lookup[T any](srv *server, w http.ResponseWriter, r *request, key aside.Key
 		status = fmt.Sprintf("aside; hit; ttl=%d; detail=%s", int64(result.TTL/time.Second), result.Tier)
 		if result.Status == aside.StatusStale {
 			status = fmt.Sprintf("aside; hit; ttl=0; detail=%q", result.Reason)
+			if result.Reason != refreshed {
+				r.sample.outcome = fromOld
+			}
 		}
 	}
 	w.Header().Set("Cache-Status", status) // RFC 9211

@@ -18,6 +18,7 @@ type config struct {
 	speedup     float64
 	db          string
 	users       int
+	warm        bool
 	report      bool
 	quick       bool
 	requests    int
@@ -52,6 +53,7 @@ func parseFlags(args []string, output io.Writer) (config, error) {
 	flags.Float64Var(&cfg.speedup, "speedup", 100, "compress the upstreams' answer times by this factor; 1 waits the full time")
 	flags.StringVar(&cfg.db, "db", "", "`file` of the SQLite database, filled if it is new (default: a temporary one)")
 	flags.IntVar(&cfg.users, "users", 0, "users in a new database (default 2000, with -quick 100)")
+	flags.BoolVar(&cfg.warm, "warm", true, "at the start, load the catalogues and the rankings that are not cached, while requests are served")
 	flags.BoolVar(&cfg.report, "report", false, "send requests with the cache off, with the cache on, and while values expire; print a table of each; exit with status 1 if a target is missed")
 	flags.BoolVar(&cfg.quick, "quick", false, "with -report: a smaller run of about fifteen seconds")
 	flags.IntVar(&cfg.requests, "requests", 0, "with -report: requests with the cache on (default 60000, with -quick 10000)")
@@ -105,6 +107,9 @@ func (cfg *config) check(given map[string]bool) error {
 		if given[name] && !cfg.report {
 			return fmt.Errorf("-%s belongs to -report", name)
 		}
+	}
+	if given["warm"] && cfg.report {
+		return errors.New("-warm does not belong to -report, which begins with a cold cache")
 	}
 	return nil
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// The last part of the report: values expire while requests come in. All times of the policies are divided by -ttl-scale. Two servers with caches of
-// their own answer the same requests at the same time: one with the strategies of newPolicies, one with TTLs alone. So whatever else the machine does
-// slows down both.
+// The last part of the report: values expire while requests come in. Three servers with caches of their own answer the same requests: one with the
+// policies of newPolicies, one with their TTLs alone, and one whose values do not expire during the report. For the first two, all times of the policies
+// are divided by -ttl-scale. The servers take turns, so whatever else the machine does slows down all of them.
 //
 // The backend is that of a quick report. A catalogue of 20 MB that expires each second would keep the machine busy with nothing but loads.
 //
@@ -30,6 +30,7 @@ import (
 
 const (
 	expiringRate      = 150 // requests a second, to each server
+	expiringWindows   = 20  // parts of the time, whose differences say how much chance there is in a percentile
 	expiringTTLs      = 20  // the length of the part, in TTLs of a catalogue
 	expiringTTLsQuick = 4
 
@@ -52,13 +53,17 @@ var expiringRows = []struct {
 
 // expiring is the result of the part.
 type expiring struct {
-	factor       float64
-	span, took   time.Duration // planned, and measured
-	requests     int
-	plain, ahead *expiringSide
+	factor     float64
+	start      time.Time
+	span, took time.Duration // planned, and measured
+	requests   int
+
+	never *expiringSide // nothing expires
+	plain *expiringSide // TTLs alone
+	ahead *expiringSide // with the strategies
 }
 
-// An expiringSide is one of the two servers.
+// An expiringSide is one of the servers.
 type expiringSide struct {
 	server   *server
 	listener net.Listener
@@ -80,9 +85,10 @@ func runExpiring(ctx context.Context, cfg config, b *backend, opts aside.Options
 	x := &expiring{factor: cfg.ttlScale, span: cfg.expiringSpan()}
 	for _, side := range []struct {
 		of        **expiringSide
-		namespace string // on Redis, the two caches have keys of their own
+		namespace string // on Redis, the caches have keys of their own
 		keys      *policySet
 	}{
+		{&x.never, "report-never", newPolicies().ttlAlone()},
 		{&x.plain, "report-ttl", newPolicies().compressed(cfg.ttlScale).ttlAlone()},
 		{&x.ahead, "report-strategies", newPolicies().compressed(cfg.ttlScale)},
 	} {
@@ -124,15 +130,15 @@ func runExpiring(ctx context.Context, cfg config, b *backend, opts aside.Options
 	if err := x.warmUp(ctx, plan); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(progress, "%-9s  %6d requests to each of two servers, in %v\n", "expiring", len(plan), x.span.Round(time.Second/10))
+	fmt.Fprintf(progress, "%-9s  %6d requests to each of three servers, in %v\n", "expiring", len(plan), x.span.Round(time.Second/10))
 	before := make(map[*expiringSide]map[string]aside.LabelMetrics)
 	for _, side := range x.sides() {
 		before[side] = side.server.cache.Metrics().Labels
 		side.measured.reset()
 	}
-	start := time.Now()
+	x.start = time.Now()
 	x.requests, err = len(plan), x.send(ctx, plan)
-	x.took = time.Since(start)
+	x.took = time.Since(x.start)
 	for _, side := range x.sides() {
 		side.counts = make(map[string]aside.LabelMetrics)
 		for label, m := range side.server.cache.Metrics().Labels {
@@ -145,7 +151,7 @@ func runExpiring(ctx context.Context, cfg config, b *backend, opts aside.Options
 }
 
 func (x *expiring) sides() (list []*expiringSide) {
-	for _, side := range []*expiringSide{x.plain, x.ahead} {
+	for _, side := range []*expiringSide{x.never, x.plain, x.ahead} {
 		if side != nil {
 			list = append(list, side)
 		}
@@ -201,7 +207,8 @@ func (x *expiring) warmUp(ctx context.Context, plan []call) error {
 
 func (side *expiringSide) base() string { return "http://" + side.listener.Addr().String() }
 
-// send sends each request to both servers at its time, and waits for all answers. It returns the first error.
+// send sends each request to all servers, and waits for all answers. It returns the first error. Two requests that come at once would slow down each
+// other, and the one that is sent second more often. So the servers get a request one after the other, at equal distances, and take turns to be first.
 func (x *expiring) send(ctx context.Context, plan []call) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -210,9 +217,9 @@ func (x *expiring) send(ctx context.Context, plan []call) error {
 	client := &http.Client{Transport: transport, Timeout: 2 * time.Minute}
 	buffers := sync.Pool{New: func() any { return new([256 << 10]byte) }}
 	var running sync.WaitGroup
-	start := time.Now()
-	for i, c := range plan {
-		timer := time.NewTimer(time.Until(start.Add(time.Duration(i) * time.Second / expiringRate)))
+	start, sides := time.Now(), x.sides()
+	for i := range len(plan) * len(sides) {
+		timer := time.NewTimer(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(expiringRate*len(sides)))))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -221,28 +228,34 @@ func (x *expiring) send(ctx context.Context, plan []call) error {
 		if ctx.Err() != nil {
 			break
 		}
-		for _, side := range x.sides() {
-			running.Go(func() {
-				buffer := buffers.Get().(*[256 << 10]byte)
-				defer buffers.Put(buffer)
-				if err := c.send(ctx, client, side.base(), buffer[:]); err != nil {
-					stop(err)
-				}
-			})
-		}
+		number, turn := turnOf(i, len(sides))
+		c, side := plan[number], sides[turn]
+		running.Go(func() {
+			buffer := buffers.Get().(*[256 << 10]byte)
+			defer buffers.Put(buffer)
+			if err := c.send(ctx, client, side.base(), buffer[:]); err != nil {
+				stop(err)
+			}
+		})
 	}
 	running.Wait()
 	return context.Cause(ctx)
 }
 
+// turnOf returns the number of the i-th request in the plan, and the server that gets it.
+func turnOf(i, servers int) (number, server int) {
+	return i / servers, (i/servers + i%servers) % servers
+}
+
 // An expiringCell has the figures of one row on one server.
 type expiringCell struct {
 	reads, waited    int
-	all, hits        []time.Duration // sorted
+	all, hits        []time.Duration                  // sorted
+	windows          [expiringWindows][]time.Duration // the hits by the time at which they began
 	loads, refreshes uint64
 }
 
-func (side *expiringSide) cell(ops map[op]int, label string) (c expiringCell) {
+func (x *expiring) cell(side *expiringSide, ops map[op]int, label string) (c expiringCell) {
 	for o := range ops {
 		for _, s := range side.measured.samples[o] {
 			if !good(s) {
@@ -252,6 +265,8 @@ func (side *expiringSide) cell(ops map[op]int, label string) (c expiringCell) {
 			c.all = append(c.all, s.took)
 			if s.outcome == fromCache {
 				c.hits = append(c.hits, s.took)
+				window := min(int(s.began.Sub(x.start)*expiringWindows/x.span), expiringWindows-1)
+				c.windows[window] = append(c.windows[window], s.took)
 			} else {
 				c.waited++
 			}
@@ -267,23 +282,36 @@ func (x *expiring) print(out io.Writer) error {
 	var text strings.Builder
 	hour := time.Duration(float64(time.Hour) / x.factor).Round(time.Millisecond)
 	fmt.Fprintf(&text, `
-Values that expire (-ttl-scale %g: an hour of a TTL is %v). For %v, %d requests arrive at each of two servers, %d a second:
-one with TTLs alone, one with the strategies of its policies. Each has a cache of its own. The backend is small, as with -quick. First visits
-are not counted.
+Values that expire (-ttl-scale %g: an hour of a TTL is %v). For %v, %d requests arrive at each of three servers, %d a second:
+one on which nothing expires, one with TTLs alone, and one with the strategies of its policies. The servers take turns, and each has a cache of its
+own. The backend is small, as with -quick. First visits are not counted. Times are in milliseconds.
+
+All reads, where values expire:
 
 `, x.factor, hour, x.took.Round(time.Second/10), x.requests, expiringRate)
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\t\tTTL alone\t\t\t\tstrategies\t\t\t\t\tTTL alone / strategies\t\t")
 	fmt.Fprintln(w, fmt.Sprintf("%-14s", "area")+"\treads\tloads\twaited\tp50\tp99\tloads\tbehind\twaited\tp50\tp99\tp50\tp99\t")
 	for _, row := range expiringRows {
-		a, s := x.plain.cell(row.ops, row.label), x.ahead.cell(row.ops, row.label)
+		a, s := x.cell(x.plain, row.ops, row.label), x.cell(x.ahead, row.ops, row.label)
 		fmt.Fprintf(w, "%-14s\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", row.name, s.reads,
 			a.loads, percent(ratio(float64(a.waited), float64(a.reads))), milliseconds(a.all, 50), milliseconds(a.all, 99),
 			s.loads, s.refreshes, percent(ratio(float64(s.waited), float64(s.reads))), milliseconds(s.all, 50), milliseconds(s.all, 99),
 			times(a.all, s.all, 50), times(a.all, s.all, 99))
-		fmt.Fprintf(w, "%-14s\t%d\t\t\t%s\t%s\t\t\t\t%s\t%s\t%s\t%s\t\n", "  hits", len(s.hits),
-			milliseconds(a.hits, 50), milliseconds(a.hits, 99), milliseconds(s.hits, 50), milliseconds(s.hits, 99),
-			times(a.hits, s.hits, 50), times(a.hits, s.hits, 99))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	text.WriteString("\nHits alone:\n\n")
+	fmt.Fprintln(w, "\tnothing expires\t\t\tTTL alone\t\t\tstrategies\t\t\tstrategies / nothing expires\t")
+	fmt.Fprintln(w, fmt.Sprintf("%-14s", "area")+"\thits\tp50\tp99\thits\tp50\tp99\thits\tp50\tp99\tp99 (95% range)\t")
+	for _, row := range expiringRows {
+		never, ahead := x.cell(x.never, row.ops, row.label), x.cell(x.ahead, row.ops, row.label)
+		fmt.Fprintf(w, "%-14s\t", row.name)
+		for _, c := range []expiringCell{never, x.cell(x.plain, row.ops, row.label), ahead} {
+			fmt.Fprintf(w, "%d\t%s\t%s\t", len(c.hits), milliseconds(c.hits, 50), milliseconds(c.hits, 99))
+		}
+		fmt.Fprintf(w, "%s %s\t\n", times(ahead.hits, never.hits, 99), spreadOf(ahead.windows[:], never.windows[:], 99))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -292,10 +320,12 @@ are not counted.
 	for i, row := range expiringRows {
 		text.WriteString(map[bool]string{true: " ", false: "; "}[i == 0] + row.name + " " + row.strategy)
 	}
-	text.WriteString(`.
-"waited" is the share of reads that waited for a load, and "behind" are the loads in the background, for which nobody waits. A ratio above 1 says
-that reads are faster with the strategies. A read that comes during a load is a hit with the strategies, and none without.
-`)
+	fmt.Fprintf(&text, `.
+"waited" is the share of reads that waited for a load, and "behind" are the loads in the background, for which nobody waits. In the first table a ratio
+above 1 says that reads are faster with the strategies. A read that comes during a load is a hit with the strategies, and none without. In the second
+one a ratio above 1 says that hits are slower with the strategies than if nothing expires. The range has 95%% of the ratios that other choices of the
+%d parts of the time would give (bootstrap): if it contains 1, the difference is within noise.
+`, expiringWindows)
 	if x.took > x.span*5/4 {
 		fmt.Fprintf(&text, "The requests took %v in place of %v: the machine was too busy, and the figures of this part say little.\n", x.took.Round(time.Second/10), x.span)
 	}

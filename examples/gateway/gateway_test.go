@@ -43,6 +43,8 @@ type running struct {
 	t       *testing.T
 	base    string
 	backend *backend
+	cache   *aside.Cache
+	keys    *policySet
 	mu      sync.Mutex
 	samples []sample // guarded by mu
 }
@@ -56,6 +58,12 @@ func start(t *testing.T) *running {
 // startWith is start with other policies.
 func startWith(t *testing.T, keys *policySet) *running {
 	t.Helper()
+	return startOn(t, keys, aside.Options{})
+}
+
+// startOn is startWith with options of the cache, as for a Redis.
+func startOn(t *testing.T, keys *policySet, opts aside.Options) *running {
+	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	cat, err := parseCatalogue([]byte(tinyCatalogue))
 	require.NoError(t, err)
@@ -65,11 +73,14 @@ func startWith(t *testing.T, keys *policySet) *running {
 	b.models = newModelSource(b.upstreams, cat, &b.calls, quiet)
 	b.store, err = openStore(t.Context(), filepath.Join(t.TempDir(), "gateway.db"), fillSize{users: 10, events: 500}, &b.calls, quiet)
 	require.NoError(t, err)
-	cache, err := aside.New(aside.Options{Secret: aside.NewSecret("a secret of sixteen bytes or more"), Policies: keys.list(), Logger: quiet})
+	opts.Secret, opts.Policies, opts.Logger = aside.NewSecret("a secret of sixteen bytes or more"), keys.list(), quiet
+	cache, err := aside.New(opts)
 	require.NoError(t, err)
 
-	run := &running{t: t, backend: b}
-	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.AdminHandler(cache, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Logger: quiet})}
+	run := &running{t: t, backend: b, cache: cache, keys: keys}
+	admin := map[string]http.Handler{"/api/cache/invalidate": asidehttp.AdminHandler(cache, asidehttp.Options{
+		APIKeys: []aside.Secret{aside.NewSecret(operatorKey)}, Warmers: warmers(newWarmings(b, cache, keys)), Logger: quiet,
+	})}
 	srv := newServer(b, cache, keys, admin, quiet)
 	srv.observe = func(s sample) {
 		run.mu.Lock()

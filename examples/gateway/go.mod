@@ -6,6 +6,7 @@ require (
 	github.com/gatewayz/aside v0.0.0-00010101000000-000000000000
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
+	golang.org/x/term v0.45.0
 	modernc.org/sqlite v1.59.0
 )
 

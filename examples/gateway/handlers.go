@@ -21,22 +21,27 @@ import (
 const partialTTL = time.Minute
 
 func (srv *server) getModels(w http.ResponseWriter, r *request) error {
-	name := r.URL.Query().Get("gateway")
+	name, o := r.URL.Query().Get("gateway"), opModelsGateway
 	if name == "" || name == "all" {
-		return answer(srv, w, r, opModelsAll, srv.keys.modelsKey("all"), func(ctx context.Context) ([]byte, error) {
-			body, missing, err := srv.models.all(ctx)
-			if len(missing) > 0 {
-				aside.CurrentLoad(ctx).TTL(partialTTL)
-			}
-			return body, err
-		})
-	}
-	if _, ok := srv.models.urls[name]; !ok {
+		name, o = "all", opModelsAll
+	} else if _, ok := srv.models.urls[name]; !ok {
 		return newProblem(http.StatusNotFound, "there is no gateway %q", name)
 	}
-	return answer(srv, w, r, opModelsGateway, srv.keys.modelsKey(name), func(ctx context.Context) ([]byte, error) {
-		return srv.models.gateway(ctx, name)
+	return answer(srv, w, r, o, srv.keys.modelsKey(name), func(ctx context.Context) ([]byte, error) {
+		return loadCatalogue(ctx, srv.models, name)
 	})
+}
+
+// loadCatalogue loads the catalogue of one gateway, or of "all", for requests and for warmings.
+func loadCatalogue(ctx context.Context, src *modelSource, name string) ([]byte, error) {
+	if name != "all" {
+		return src.gateway(ctx, name)
+	}
+	body, missing, err := src.all(ctx)
+	if len(missing) > 0 {
+		aside.CurrentLoad(ctx).TTL(partialTTL)
+	}
+	return body, err
 }
 
 func (srv *server) getModel(w http.ResponseWriter, r *request) error {

@@ -1,7 +1,7 @@
 // Command gateway is the backend of an AI model gateway, with a cache in front of it. The backend loads models from 24 upstreams over HTTP.
 // It reads chat sessions, profiles, activity and rankings from a database.
 //
-//	go run ./examples/gateway                                   serve, cached in memory
+//	go run ./examples/gateway                                   warm the cache and serve, cached in memory
 //	REDIS_URL=redis://localhost:6379 go run ./examples/gateway  serve, cached in Redis
 //	go run ./examples/gateway -report                           measure hit rates, latencies and saved backend calls, and what callers wait for when values expire
 //
@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,7 +41,8 @@ func main() {
 // run is main for tests, and returns the exit status: 0 for success, 1 for an error or a report that misses a target, 2 for a wrong command line or
 // environment.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+	screen := newConsole(stderr)
+	log := slog.New(slog.NewTextHandler(screen, nil))
 	cfg, err := parseFlags(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -55,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if !cfg.report {
-		err = runServer(ctx, cfg, opts, stdout, log)
+		err = runServer(ctx, cfg, opts, stdout, screen, log)
 	} else {
 		var met bool
 		met, err = runReport(ctx, cfg, opts, stdout, stderr, log)
@@ -92,7 +94,7 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 }
 
 // runServer serves until the context ends.
-func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Writer, log *slog.Logger) (err error) {
+func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Writer, screen *console, log *slog.Logger) (err error) {
 	// The step that fails fast comes first: if the port is in use, no database has to be filled.
 	listener, err := net.Listen("tcp", cfg.addr)
 	if err != nil {
@@ -122,24 +124,38 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 
-	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts)
-	err = newServer(b, cache, newPolicies(), adminOf(cache, log), log).serve(ctx, listener)
+	keys := newPolicies()
+	warmings := newWarmings(b, cache, keys)
+	admin := adminOf(cache, warmings, log)
+	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts, len(admin) > 1)
+	var warm sync.WaitGroup
+	warmCtx, stopWarming := context.WithCancel(ctx)
+	if cfg.warm {
+		warm.Go(func() { warmUp(warmCtx, warmings, screen, log) })
+	}
+	err = newServer(b, cache, keys, admin, log).serve(ctx, listener)
+	stopWarming()
+	warm.Wait() // before the cache and the backend are closed
 	log.Info("stopped", "cache", cache.Health().State)
 	return err
 }
 
-// adminOf returns the handlers for operators, by path. CACHE_API_KEY has all scopes, and CACHE_READ_KEY only reads. The health handler needs no key.
-func adminOf(cache *aside.Cache, log *slog.Logger) map[string]http.Handler {
-	opts := asidehttp.Options{
-		APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))},
-		Keys:    []asidehttp.Key{{Name: "reader", Secret: aside.NewSecret(os.Getenv("CACHE_READ_KEY")), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
-		Logger:  log,
+// adminOf returns the handlers for operators, by path. CACHE_API_KEY has all scopes, and CACHE_READ_KEY only reads. The health handler needs no key,
+// and is the only one if neither is set.
+func adminOf(cache *aside.Cache, warmings []warming, log *slog.Logger) map[string]http.Handler {
+	handlers := map[string]http.Handler{"/api/cache/health": asidehttp.Health(cache, asidehttp.HealthOptions{})}
+	key, readKey := os.Getenv("CACHE_API_KEY"), os.Getenv("CACHE_READ_KEY")
+	if key != "" || readKey != "" {
+		opts := asidehttp.Options{
+			APIKeys: []aside.Secret{aside.NewSecret(key)},
+			Keys:    []asidehttp.Key{{Name: "reader", Secret: aside.NewSecret(readKey), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
+			Warmers: warmers(warmings),
+			Logger:  log,
+		}
+		handlers["/api/cache/invalidate"] = asidehttp.AdminHandler(cache, opts)
+		handlers["/api/cache/metrics"] = asidehttp.Metrics(cache, opts)
 	}
-	return map[string]http.Handler{
-		"/api/cache/invalidate": asidehttp.AdminHandler(cache, opts),
-		"/api/cache/metrics":    asidehttp.Metrics(cache, opts),
-		"/api/cache/health":     asidehttp.Health(cache, asidehttp.HealthOptions{}),
-	}
+	return handlers
 }
 
 // frontEndFromEnv returns a sender that notifies a web front end of invalidations, or nil if REVALIDATE_URL is not set.
@@ -151,36 +167,42 @@ func frontEndFromEnv(log *slog.Logger) (*asidehttp.Revalidator, error) {
 	return asidehttp.NewRevalidator(asidehttp.RevalidatorOptions{URL: aside.NewSecret(to), Secret: aside.NewSecret(os.Getenv("REVALIDATE_SECRET")), Logger: log})
 }
 
-// banner prints commands to try.
-func banner(out io.Writer, base string, cfg config, b *backend, opts aside.Options) {
+// banner prints what runs, where, and commands to try. It is short, so that all of it is on a screen with the bar of the warming below.
+func banner(out io.Writer, base string, cfg config, b *backend, opts aside.Options, operators bool) {
 	gateway := b.catalogue.gateways[0]
 	if slices.Contains(b.catalogue.gateways, "openrouter") {
 		gateway = "openrouter"
 	}
 	fmt.Fprintf(out, `
-The gateway serves on %[1]s; its cache is %[2]s.
-Upstreams answer in %[3]v to %[4]v (-speedup 1 for the full %[5]v to %[6]v).
+The gateway serves on %[1]s: %[2]d models of %[3]d upstreams, and the chats of %[4]d users.
+Its cache is %[5]s. The upstreams answer in %[6]v to %[7]v (-speedup 1 for the full %[8]v to %[9]v).
 
-Send each request twice, and compare the time and the Cache-Status header:
+Try this, and look for the Cache-Status header and the time:
 
   curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=all'
-  curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=%[7]s'
+  curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/models?gateway=%[10]s'
   curl -s -o /dev/null -D - -w '%%{time_total} s\n' '%[1]s/api/ranking/models'
 
-As a user (the example has the API keys %[8]s to %[9]s):
+As a user, each twice (the API keys are %[11]s to %[12]s):
 
-  curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/user/me'
-  curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/chat/sessions?limit=10&offset=0'
-  curl -i -H 'Authorization: Bearer %[8]s' '%[1]s/api/chat/search?q=cache'
-  curl -i -H 'Authorization: Bearer %[8]s' -d '{"content":"Hello"}' '%[1]s/api/chat/sessions/1/messages'
+  curl -i -H 'Authorization: Bearer %[11]s' '%[1]s/api/chat/sessions?limit=10&offset=0'
+  curl -i -H 'Authorization: Bearer %[11]s' '%[1]s/api/chat/search?q=cache'
+  curl -i -H 'Authorization: Bearer %[11]s' -d '{"content":"Hello"}' '%[1]s/api/chat/sessions/1/messages'
 
-As an operator, with the CACHE_API_KEY of the server's environment:
+`, base, b.catalogue.count, len(b.catalogue.gateways), len(b.store.users), place(opts),
+		cfg.compressed(cfg.upstreamMin), cfg.compressed(cfg.upstreamMax), cfg.upstreamMin, cfg.upstreamMax,
+		gateway, demoKey(1), demoKey(len(b.store.users)))
+	if !operators {
+		fmt.Fprint(out, "For an operator's commands, set CACHE_API_KEY and start again.\n\n")
+		return
+	}
+	fmt.Fprintf(out, `As an operator, with the CACHE_API_KEY of the server's environment:
 
   curl -H "Authorization: Bearer $CACHE_API_KEY" '%[1]s/api/cache/invalidate?metrics=true&pattern=models:*'
   curl -H "Authorization: Bearer $CACHE_API_KEY" -H 'Content-Type: application/json' -d '{"category":"models"}' %[1]s/api/cache/invalidate
+  curl -H "Authorization: Bearer $CACHE_API_KEY" -H 'Content-Type: application/json' -d '{"warm":"catalogues"}' %[1]s/api/cache/invalidate
 
-`, base, place(opts), cfg.compressed(cfg.upstreamMin), cfg.compressed(cfg.upstreamMax), cfg.upstreamMin, cfg.upstreamMax,
-		gateway, demoKey(1), demoKey(len(b.store.users)))
+`, base)
 }
 
 // place describes where the cache stores its values.

@@ -133,7 +133,9 @@ func TestAReport(t *testing.T) {
 			require.Contains(t, text, "an hour of a TTL is 180ms")
 			for _, row := range expiringRows {
 				require.Regexp(t, `(?m)^ +`+row.name+` +\d+ +\d+ .*\d$`, text)
+				require.Len(t, regexp.MustCompile(`(?m)^ +`+row.name+` +\d+ `).FindAllString(text[strings.Index(text, "All reads"):], -1), 2, "a line of each table")
 			}
+			require.NotContains(t, stderr.String(), "warm", "a report begins with a cold cache")
 			require.Contains(t, stderr.String(), "cache off")
 			require.Contains(t, stderr.String(), "600 of 600 requests  100%")
 		})
@@ -182,6 +184,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"-requests 500":          "-requests belongs to -report",
 		"-ttl-scale 500":         "-ttl-scale belongs to -report",
 		"-report -ttl-scale 1":   "-ttl-scale 1: want 60 to 100000",
+		"-report -warm=false":    "-warm does not belong to -report",
 		"-report -requests 5":    "-requests 5",
 		"-report -callers 0":     "-callers 0",
 		"-catalog /no/such/file": "/no/such/file",

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,4 +79,20 @@ func TestAStaleAnswerSaysSo(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return run.get(path, "").header.Get("Cache-Status") == `aside; hit; ttl=0; detail="past its TTL, being refreshed"`
 	}, time.Minute, time.Millisecond)
+}
+
+// A read that waits for a load that fails, and then gets an old value, is no hit in the report.
+func TestAnOldValueAfterAFailedLoadIsNoHitOfTheReport(t *testing.T) {
+	keys := newPolicies()
+	keys.modelsGateway.TTL, keys.modelsGateway.Stale = 50*time.Millisecond, -1 // and a day of StaleIfError
+	run := startWith(t, keys)
+	path := "/api/models?gateway=oak"
+	run.get(path, "")
+	require.NoError(t, run.backend.upstreams.servers[1].http.Close())
+	require.Eventually(t, func() bool {
+		return strings.Contains(run.get(path, "").header.Get("Cache-Status"), `detail="past its TTL, the l`) // the load, or the last loads
+	}, time.Minute, time.Millisecond)
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	require.Equal(t, fromOld, run.samples[len(run.samples)-1].outcome)
 }

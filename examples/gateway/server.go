@@ -33,6 +33,7 @@ type sample struct {
 	op      op
 	outcome outcome
 	status  int
+	began   time.Time
 	took    time.Duration
 	key     aside.Key // zero for a write, and for a refused request
 }
@@ -43,6 +44,7 @@ type outcome string
 // The outcomes. A write has none.
 const (
 	fromCache   outcome = "hit"
+	fromOld     outcome = "old" // an old value that is served for another reason than that it is being refreshed, as after waiting for a load that failed
 	fromLoad    outcome = "miss"
 	fromBackend outcome = "uncached"
 )
@@ -131,7 +133,7 @@ func (srv *server) handle(private bool, next handlerFunc) http.Handler {
 			writeProblem(w, p)
 		}
 		if srv.observe != nil {
-			r.sample.took = time.Since(start)
+			r.sample.began, r.sample.took = start, time.Since(start)
 			srv.observe(r.sample)
 		}
 	})
