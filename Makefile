@@ -4,7 +4,7 @@
 TESTFLAGS =
 FUZZTIME  = 5s
 BENCHTIME = 1s
-RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs|TestNoGenerationInUse
+RACES     = TestProgramsThat|TestAThousandCaches|TestNoStale|TestFault08|TestNoCallerEver|TestHowLongAnother|TestACategoryOfAnySize|ADictionaryOfIDs|TestNoGenerationInUse|TestRacesOf|InRealTimeUnderFaults|TestABatchInTheBackground
 SOAK      = 10m
 FLOOD     = 10m
 SCHEDULES = 100

@@ -118,8 +118,9 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // returns.
 //
 // With Policy.Stale or RefreshAhead, a call that has got the cached value may start load in the background. It then runs after the call has returned,
-// so neither load nor the values of ctx may hold what ends with the call, such as a transaction or a request's body. With StaleIfError, callers
-// may get an older value in place of an error or of a long wait.
+// with the values of its ctx. So neither load nor these values may hold what ends with the call, such as a transaction or a request's body: each
+// such load would fail. No caller sees its error, which is logged and counted in RefreshErrors. With StaleIfError, callers may get an older value
+// in place of an error or of a long wait.
 //
 // The error of load is returned to all waiting callers, and is not cached, except ErrNotFound, which is cached for the policy's NegativeTTL.
 // A panic in load becomes an *Error, and is logged with its stack, at most once in ten seconds.

@@ -30,6 +30,7 @@ func Main(m *testing.M) {
 		"herd":     herdProcess,
 		"stranger": strangerProcess,
 		"warmer":   warmerProcess,
+		"racer":    racerProcess,
 	})
 	if AsUser {
 		redistest.User = append(append([]string{"aside"}, ACLRules(Canary, allCategories()...)...), "+asking", "+wait") // the last two for clusters and replicas

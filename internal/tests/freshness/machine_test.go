@@ -374,21 +374,70 @@ func (m *machine) lacks() bool {
 	return slices.ContainsFunc(machineNeeds, func(name string) bool { return m.counts[name] == 0 })
 }
 
+// In its long form, so many machines run at once, each on a server of its own, and make so many steps together.
+const (
+	machinesAtLength = 8
+	stepsAtLength    = 1_000_000
+	longestAtLength  = 30 * time.Minute
+)
+
+// A step is a call, a write or a fault.
+func (m *machine) steps() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for what, times := range m.counts {
+		if strings.HasPrefix(what, "call ") || strings.HasPrefix(what, "write ") || strings.HasPrefix(what, "fault: ") {
+			n += times
+		}
+	}
+	return n
+}
+
 func TestStrategiesInRealTimeUnderFaults(t *testing.T) {
 	t.Parallel()
-	lasts, seed := 5*time.Second, rand.Uint64()
+	lasts, steps, atOnce, seed := 5*time.Second, 0, 1, rand.Uint64()
 	if asidetest.AtLength() {
-		lasts = 2 * time.Minute
+		lasts, steps, atOnce = longestAtLength, stepsAtLength/machinesAtLength, machinesAtLength
 	}
 	if d, err := time.ParseDuration(os.Getenv("ASIDE_SOAK")); err == nil {
-		lasts = d
+		lasts, steps = d, 0
 	}
 	if s, err := strconv.ParseUint(os.Getenv("ASIDE_SEED"), 10, 64); err == nil {
 		seed = s
 	}
 	t.Logf("ASIDE_SEED=%d", seed)
+	var all sync.WaitGroup
+	ran, sum, began := make([]*machine, atOnce), make(map[string]int), time.Now()
+	for i := range ran {
+		all.Go(func() { // t.Parallel would let only some of them run at once
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				ran[i] = &machine{t: t, counts: make(map[string]int), origins: make([]origin, 1)}
+				ran[i].run(seed+uint64(i), func(took time.Duration) bool {
+					made := took >= lasts || steps > 0 && ran[i].steps() >= steps
+					return made && (!ran[i].lacks() || took >= 6*lasts)
+				})
+			})
+		})
+	}
+	all.Wait()
+	made := 0
+	for _, m := range ran {
+		made += m.steps()
+		for name, times := range m.counts {
+			sum[name] += times
+		}
+	}
+	t.Logf("%d steps in %v", made, time.Since(began).Round(time.Second))
+	for _, name := range sortedNames(sum) {
+		t.Log(sum[name], name)
+	}
+	require.GreaterOrEqual(t, made, steps*atOnce)
+}
+
+// run makes steps until enough reports that they are enough.
+func (m *machine) run(seed uint64, enough func(took time.Duration) bool) {
+	t := m.t
 	server := redistest.Start(t)
-	m := &machine{t: t, counts: make(map[string]int), origins: make([]origin, 1)}
 	for i := range m.caches {
 		m.proxy[i] = redistest.StartProxy(t, server.Addr())
 		o := asidetest.At(m.proxy[i].Addr())
@@ -399,6 +448,11 @@ func TestStrategiesInRealTimeUnderFaults(t *testing.T) {
 	random := func(of uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, of)) }
 	var all sync.WaitGroup
 	var over atomic.Bool
+	stop := func() {
+		over.Store(true)
+		all.Wait()
+	}
+	defer stop() // also where it fails on the way
 	for process := range machines {
 		for n := range 4 {
 			rng := random(uint64(10*process + n))
@@ -437,19 +491,15 @@ func TestStrategiesInRealTimeUnderFaults(t *testing.T) {
 		}
 	})
 	rng := random(300)
-	for began := time.Now(); time.Since(began) < lasts || m.lacks() && time.Since(began) < 6*lasts; {
+	for began := time.Now(); !enough(time.Since(began)); {
 		m.fault(rng, server)
 		for range 4 {
 			m.elsewhere(rng)
 		}
 	}
-	over.Store(true)
-	all.Wait()
+	stop()
 	for _, text := range m.wrong[:min(len(m.wrong), 20)] {
 		t.Error(text)
-	}
-	for _, name := range sortedNames(m.counts) {
-		t.Log(m.counts[name], name)
 	}
 	for _, name := range machineNeeds {
 		require.NotZero(t, m.counts[name], name)

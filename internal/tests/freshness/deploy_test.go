@@ -1,0 +1,131 @@
+package freshness_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// Hazard 46: during a deployment two builds have policies of one name with different times. What counts for a call are the times of its own process.
+// No value is served after the time that its writer has stored it for.
+func TestEachProcessGoesByTheTimesOfItsOwnPolicy(t *testing.T) {
+	t.Parallel()
+	const ttl, brief, long = 400 * time.Millisecond, 500 * time.Millisecond, time.Hour
+	type windows struct{ stale, onError time.Duration }
+	for name, row := range map[string]struct {
+		writer, reader windows
+		atOnce, least  time.Duration // after the TTL, for how long the reader gets the value at once, and at all
+	}{
+		"the reader has no Stale":                      {windows{stale: long}, windows{}, 0, 0},
+		"the reader has no StaleIfError":               {windows{onError: long}, windows{}, 0, 0},
+		"the writer has no Stale":                      {windows{}, windows{stale: long}, 0, 0},
+		"the writer has no StaleIfError":               {windows{}, windows{onError: long}, 0, 0},
+		"the reader has a shorter Stale":               {windows{stale: long}, windows{stale: brief}, brief, brief},
+		"the writer has a shorter Stale":               {windows{stale: brief}, windows{stale: long}, brief, brief},
+		"the reader has a shorter StaleIfError":        {windows{onError: long}, windows{onError: brief}, 0, brief},
+		"the writer has a shorter StaleIfError":        {windows{onError: brief}, windows{onError: long}, 0, brief},
+		"the reader has Stale instead":                 {windows{onError: long}, windows{stale: brief}, brief, brief},
+		"the writer has Stale instead":                 {windows{stale: brief}, windows{onError: long}, 0, brief},
+		"the reader has a part of what the writer has": {windows{stale: brief / 2, onError: long}, windows{stale: brief}, brief, brief},
+	} {
+		for _, tier := range []string{"memory", "Redis"} {
+			t.Run(name+"/"+tier, func(t *testing.T) {
+				t.Parallel()
+				server := redistest.Start(t)
+				policy := func(w windows) *aside.Policy {
+					return &aside.Policy{Name: "items", Category: "items", TTL: ttl, Stale: w.stale, StaleIfError: w.onError, SoftTimeout: -1}
+				}
+				o := asidetest.At(server.Addr())
+				writer := asidetest.Connected(t, o)
+				if tier == "Redis" { // memory does not hold the value
+					o.MaxBytes, o.MaxValueBytes = 1<<10, 1<<20
+				}
+				reader := asidetest.Connected(t, o)
+				value := strings.Repeat("v", 1<<11)
+				key := policy(row.reader).Key("a")
+				var loaded time.Time
+				_, err := aside.GetOrLoad(t.Context(), writer, policy(row.writer).Key("a"), func(context.Context) (string, error) {
+					loaded = time.Now()
+					return value, nil
+				})
+				require.NoError(t, err)
+				counts := make(map[string]int)
+				for {
+					asked := time.Now()
+					r, err := aside.Lookup(t.Context(), reader, key, down)
+					switch {
+					case err != nil:
+						require.ErrorIs(t, err, errDown)
+						counts["errors"]++
+					case r.Reason == "past its TTL, being refreshed":
+						require.Less(t, asked.Sub(loaded), ttl+row.atOnce, r.Reason)
+						counts["at once"]++
+					case r.Status == aside.StatusStale:
+						require.Less(t, asked.Sub(loaded), ttl+row.least, r.Reason)
+						counts["instead of an error"]++
+					default:
+						require.Equal(t, aside.StatusHit, r.Status)
+						require.Less(t, asked.Sub(loaded), ttl)
+						counts["fresh"]++
+					}
+					if err == nil {
+						require.Equal(t, value, r.Value)
+					}
+					if counts["errors"] == 50 {
+						break
+					}
+					<-time.After(2 * time.Millisecond)
+				}
+				t.Log(counts)
+				require.NotZero(t, counts["fresh"])
+				require.Equal(t, row.atOnce > 0, counts["at once"] > 0)
+				require.Equal(t, row.least > row.atOnce, counts["instead of an error"] > 0)
+			})
+		}
+	}
+}
+
+// Redis keeps a value for longer than its writer has stored it for: a program has extended its expiry, or the server's clock was set back in between.
+func TestAValueThatRedisKeepsForTooLongIsDead(t *testing.T) {
+	t.Parallel()
+	const window = 200 * time.Millisecond
+	for name, windows := range map[string]func(p *aside.Policy, d time.Duration){
+		"Stale":        func(p *aside.Policy, d time.Duration) { p.Stale = d },
+		"StaleIfError": func(p *aside.Policy, d time.Duration) { p.StaleIfError = d },
+	} {
+		for _, inMemory := range []bool{false, true} {
+			t.Run(name+map[bool]string{false: "/in Redis", true: "/in memory"}[inMemory], func(t *testing.T) {
+				t.Parallel()
+				server := redistest.Start(t)
+				writer, reader := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+				of := func(d time.Duration) aside.Key { return brief(func(p *aside.Policy) { windows(p, d) }).Key("a") }
+				_, err := aside.GetOrLoad(t.Context(), writer, of(window), asidetest.Value("v"))
+				require.NoError(t, err)
+				loaded := time.Now()
+				key := of(time.Hour)
+				asidetest.Eventually(t, "it is stored", func() bool { return server.MustDo(t, "PERSIST", key.String()) == int64(1) })
+				if inMemory {
+					asidetest.InMemory(t, reader, key, asidetest.Value("too early"))
+				}
+				asidetest.Eventually(t, "its time is over", func() bool {
+					if inMemory {
+						_, _ = aside.GetOrLoad(t.Context(), reader, key, down)
+					}
+					return time.Since(loaded) > brief(ageing).TTL+window
+				})
+				require.EqualValues(t, 1, server.MustDo(t, "EXISTS", key.String()))
+				for range 10 {
+					_, err := aside.GetOrLoad(t.Context(), reader, key, down)
+					require.ErrorIs(t, err, errDown)
+				}
+			})
+		}
+	}
+}
