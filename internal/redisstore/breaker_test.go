@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/redistest"
@@ -25,6 +26,29 @@ func TestAServerThatAnswersWithErrorsIsNotGivenUp(t *testing.T) {
 	}
 	require.True(t, s.State().Up)
 	require.NoError(t, s.Get(t.Context(), Get{Key: "other"})[0].Err)
+}
+
+// One refusal is enough: callers do not wait until the connection is examined, which may be a second later.
+func TestAServerThatRefusesWhatItIsForIsGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := connected(t, server.Addr())
+	l := only(s)
+	refused := []rueidis.RedisResult{errorReply(t, server, "READONLY You can't write against a read only replica.")}
+	l.note(t.Context(), l.session.Load(), time.Millisecond, 1, refused)
+	require.Nil(t, l.session.Load())
+	require.Eventually(t, func() bool { return s.State().Up }, bound, time.Millisecond, "the server refuses nothing more")
+}
+
+// errorReply is an error reply of a server.
+func errorReply(t *testing.T, server *redistest.Server, text string) rueidis.RedisResult {
+	t.Helper()
+	c, err := rueidis.NewClient(clientOf(server.Addr()))
+	require.NoError(t, err)
+	defer c.Close()
+	r := c.Do(t.Context(), c.B().Eval().Script("return redis.error_reply(ARGV[1])").Numkeys(0).Arg(text).Build())
+	require.ErrorContains(t, r.Error(), text)
+	return r
 }
 
 func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {

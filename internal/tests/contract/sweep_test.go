@@ -279,8 +279,9 @@ func TestASweepPassesOverWhatItsUserMayNotTouch(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	server.MustDo(t, append([]string{"ACL", "SETUSER", "limited"}, asidetest.ACLRules("a-long-password", "items")...)...)
-	server.MustDo(t, "SET", "sessions:of:another:program", "x")
+	server.MustDo(t, "SET", "foreign:of:another:program", "x")
 	o := asidetest.At(server.Addr())
+	o.Policies = []aside.Policy{{Name: "foreign", Category: "foreign", TTL: time.Hour}} // so that its keys are looked at
 	o.Redis.Username, o.Redis.Password = "limited", "a-long-password"
 	c := asidetest.Connected(t, o)
 	for _, invalidate := range []func() (aside.Receipt, error){
