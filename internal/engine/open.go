@@ -110,7 +110,7 @@ func (a *attempt) lastPhase() freshness.Phase {
 }
 
 // phaseOf is the phase of a value in Redis. Redis expires a key at the end of its value's life, unless the key's expiry was changed, or the policy
-// had longer times. Times after the TTL err on the early side of what is known of the server's clock.
+// had longer times. Times after the TTL, and the end of all, err on the early side of what is known of the server's clock.
 func (e *Engine) phaseOf(a *attempt, h *wire.Header) freshness.Phase {
 	return e.phaseAt(a, h, !a.Strong && !a.Replace)
 }
@@ -124,8 +124,9 @@ func (e *Engine) servable(a *attempt, h *wire.Header) bool {
 func (e *Engine) phaseAt(a *attempt, h *wire.Header, past bool) freshness.Phase {
 	now, within, ok := e.Store.Now(a.Key)
 	fresh, w := a.Policy.until(h), a.Policy.windowsOf(h)
+	last := min(fresh+w.Rest().Microseconds(), h.DeadUntil)
 	switch {
-	case !ok:
+	case !ok, last > fresh && now+within >= last:
 		return freshness.Dead
 	case now-within < fresh:
 		return freshness.Fresh
@@ -133,7 +134,7 @@ func (e *Engine) phaseAt(a *attempt, h *wire.Header, past bool) freshness.Phase 
 		return freshness.Dead
 	case now+within < min(fresh+w.Stale.Microseconds(), h.DeadUntil):
 		return freshness.Stale
-	case now+within < min(fresh+w.Rest().Microseconds(), h.DeadUntil):
+	case now+within < last:
 		return freshness.OnError
 	}
 	return freshness.Dead
@@ -247,8 +248,12 @@ func (e *Engine) outcomeOf(v *storedValue, value any, carried tags.Capture, is t
 	}
 	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil, LoadTime: out.LoadTime}
 	if plan := a.planOf(&out, a.Policy.windowsOf(&v.header), v.header.LoadDuration, v.header.Nonce); plan != nil {
-		plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil-within, end))
-		plan.DeadUntil = max(plan.StaleUntil, min(plan.DeadUntil-within, end))
+		if plan.DeadUntil > plan.FreshUntil { // the budget is a hard one, and ends early even where it is less than what is unknown of the clock
+			plan.DeadUntil = min(plan.DeadUntil-within, end)
+			plan.FreshUntil = min(plan.FreshUntil, plan.DeadUntil)
+			plan.StaleUntil = max(plan.FreshUntil, min(plan.StaleUntil-within, plan.DeadUntil))
+			plan.RefreshAt, out.FreshUntil = min(plan.RefreshAt, plan.FreshUntil), plan.FreshUntil
+		}
 		if v.chunked {
 			plan.Payload = v.header.Payload
 		}
