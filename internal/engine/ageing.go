@@ -89,6 +89,9 @@ func (e *Engine) markAgeing(a *attempt, out *Outcome, entry *near.Entry) {
 	case freshness.Ageing:
 		out.Reason = reasonAgeing
 	default:
+		if a.Policy.Windows.Stale == 0 && !a.tolerant {
+			return // it was within its TTL when its header was judged, by what is known of the server's clock
+		}
 		out.Status, out.Reason = StatusStale, reasonStale
 	}
 	if now >= entry.Plan.RetryAt {
