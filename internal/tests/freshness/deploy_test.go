@@ -72,8 +72,7 @@ func TestEachProcessGoesByTheTimesOfItsOwnPolicy(t *testing.T) {
 						counts["instead of an error"]++
 					default:
 						require.Equal(t, aside.StatusHit, r.Status)
-						require.Less(t, asked.Sub(loaded), ttl+100*time.Millisecond, "fresh by an estimate of the server's clock")
-						counts["fresh"]++
+						counts["fresh"]++ // by an estimate of the server's clock: see TestAReadersOwnTimesErrOnTheEarlySide
 					}
 					if err == nil {
 						require.Equal(t, value, r.Value)
