@@ -86,6 +86,9 @@ func (e *Engine) markAgeing(a *attempt, out *Outcome, entry *near.Entry) {
 	case freshness.Ageing:
 		out.Reason = ReasonRefreshing
 	default:
+		if entry.Plan.StaleUntil <= entry.Plan.FreshUntil && !a.tolerant {
+			return // it was within its TTL when its header was judged, by what is known of the server's clock
+		}
 		out.Status, out.Reason = StatusStale, ReasonStale
 	}
 	if now >= entry.Plan.RetryAt {

@@ -79,6 +79,22 @@ func many(t *testing.T, c *aside.Cache, p *aside.Policy, ids []int, load func(co
 	return got
 }
 
+// begin asks for ids until they are loaded in the background, and returns those that are. The first load of a value may have taken so long that
+// the next one is not due yet.
+func (s *batchSource) begin(t *testing.T, c *aside.Cache, p *aside.Policy, ids []int, value string, hold <-chan struct{}) (loading []int) {
+	t.Helper()
+	asidetest.Eventually(t, "a load begins in the background", func() bool {
+		many(t, c, p, ids, s.load(value, hold), "old")
+		select {
+		case loading = <-s.began:
+			return true
+		default:
+			return false
+		}
+	})
+	return loading
+}
+
 // leaseOf is what Redis holds in the place of a lease: the nonce of a load, the mark of one that has failed, or nothing.
 func leaseOf(t *testing.T, server *redistest.Server, key aside.Key) string {
 	t.Helper()
@@ -102,15 +118,14 @@ func TestABatchInTheBackgroundDoesNotWaitForWhatAnotherProcessLoads(t *testing.T
 		theirs := slices.Clone(ids)
 		rand.Shuffle(len(theirs), func(i, j int) { theirs[i], theirs[j] = theirs[j], theirs[i] })
 		theirs = theirs[:1+rand.IntN(batchOf/2)]
-		many(t, b, p, theirs, s.load("slow", release), "old")
-		require.ElementsMatch(t, theirs, <-s.began)
+		require.ElementsMatch(t, theirs, s.begin(t, b, p, theirs, "slow", release))
 		skipped := a.Metrics().Labels["items"].RefreshesSkipped
 
 		many(t, a, p, ids, s.load("new", nil), "old") // answered at once
 		ours := slices.DeleteFunc(slices.Clone(ids), func(id int) bool { return slices.Contains(theirs, id) })
 		asidetest.Eventually(t, "all others are loaded, and are there in both processes, while the other process still loads", func() bool {
 			for _, c := range []*aside.Cache{a, b} {
-				got := many(t, c, p, ours, s.load("too often", nil), "old", "new")
+				got := many(t, c, p, ours, s.load("new", nil), "old", "new")
 				for _, v := range got {
 					if v == "old" {
 						return false
@@ -119,7 +134,7 @@ func TestABatchInTheBackgroundDoesNotWaitForWhatAnotherProcessLoads(t *testing.T
 			}
 			return true
 		})
-		require.Equal(t, skipped+uint64(len(theirs)), a.Metrics().Labels["items"].RefreshesSkipped, "of each id that is loaded elsewhere")
+		require.GreaterOrEqual(t, a.Metrics().Labels["items"].RefreshesSkipped, skipped+uint64(len(theirs)), "each id that is loaded elsewhere")
 		many(t, a, p, theirs, s.load("too often", nil), "old")
 		close(release)
 		asidetest.Eventually(t, "the other ids follow", func() bool {
@@ -148,8 +163,7 @@ func TestTheLeasesOfABatchInTheBackgroundAreRenewedTogether(t *testing.T) {
 	pastTTL(t, a, p.Key(ids[batchOf-1]))
 
 	s, release := newBatchSource(), make(chan struct{})
-	many(t, a, p, ids, s.load("new", release), "old")
-	require.Equal(t, ids, <-s.began)
+	require.Equal(t, ids, s.begin(t, a, p, ids, "new", release))
 	leases := make(map[int]string)
 	for _, id := range ids {
 		leases[id] = leaseOf(t, server, p.Key(id))
@@ -188,8 +202,7 @@ func TestTheLeasesOfABatchInTheBackgroundThatHangsAreGivenBackTogether(t *testin
 
 	s, stuck := newBatchSource(), make(chan struct{})
 	defer close(stuck)
-	many(t, a, p, ids, s.load("never", stuck), "old")
-	<-s.began
+	require.Equal(t, ids, s.begin(t, a, p, ids, "never", stuck))
 	held := 0
 	for _, id := range ids {
 		if leaseOf(t, server, p.Key(id)) != "" {
@@ -212,14 +225,21 @@ func TestAnIDOfABatchInTheBackgroundFailsAlone(t *testing.T) {
 	many(t, a, p, ids, newBatchSource().load("old", nil), "old")
 	pastTTL(t, a, p.Key(ids[batchOf-1]))
 	const bad = 7
-	many(t, a, p, ids, func(_ context.Context, ids []int) (map[int]string, error) {
+	s := newBatchSource()
+	load := func(ctx context.Context, ids []int) (map[int]string, error) {
+		s.began <- ids
+		aside.CurrentLoad(ctx).TTL(time.Hour)
 		values := make(map[int]string)
 		for _, id := range ids {
 			values[id] = "new"
 		}
 		delete(values, bad)
 		return values, &aside.BatchError[int]{Errors: map[int]error{bad: errDown}}
-	}, "old")
+	}
+	asidetest.Eventually(t, "a load begins in the background", func() bool {
+		many(t, a, p, ids, load, "old", "new")
+		return len(s.began) > 0
+	})
 	asidetest.Eventually(t, "the leases are given back, and one key is marked", func() bool {
 		for _, id := range ids {
 			if text := leaseOf(t, server, p.Key(id)); (id == bad) != strings.HasPrefix(text, "-") || id != bad && text != "" {
@@ -249,12 +269,11 @@ func TestWhoJoinsABatchInTheBackgroundWaitsForSoftTimeoutOnly(t *testing.T) {
 		p.Stale, p.StaleIfError, p.SoftTimeout, p.LoadTimeout = 3*time.Second, time.Hour, 50*time.Millisecond, time.Minute
 	}), idsFrom(0)
 	many(t, a, p, ids, newBatchSource().load("old", nil), "old")
-	many(t, b, p, ids, newBatchSource().load("never", nil), "old")
+	many(t, b, p, ids, newBatchSource().load("old", nil), "old") // or loads it anew, if the machine is slow
 	pastTTL(t, a, p.Key(ids[batchOf-1]))
 
 	s, release := newBatchSource(), make(chan struct{})
-	many(t, a, p, ids, s.load("new", release), "old")
-	require.Equal(t, ids, <-s.began)
+	require.Equal(t, ids, s.begin(t, a, p, ids, "new", release))
 	look := func(c *aside.Cache, id int) aside.Result[string] {
 		answer := make(chan aside.Result[string], 1)
 		go func() {
