@@ -189,8 +189,8 @@ func within[K comparable, V any](ids map[K]V, asked map[K]struct{}) bool {
 
 // A Warming says how Warm works. The zero value warms in this process, with the defaults.
 type Warming struct {
-	// Name lets one process of the fleet warm: while it does, the others return at once, with Warmed.Elsewhere. If that process dies, another one
-	// can begin after Options.LeaseTTL. At most 200 bytes, without the characters that keys escape. Default: none, each call warms.
+	// Name lets one process of the fleet warm: while it does, the others return at once, with Warmed.Elsewhere. When Warm has returned, another one
+	// can begin. If the process dies, it can after Options.LeaseTTL. At most 200 bytes, without the characters that keys escape. Default: none, each call warms.
 	Name string
 
 	// Every is how long after a warming without an error and without failed ids no other one of its Name begins. It needs a Name. Default: 0,

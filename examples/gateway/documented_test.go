@@ -261,7 +261,7 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	return ""
 }
 
-// awaitNoLease waits until no load and no warming holds a lease. Leases are released in the background.
+// awaitNoLease waits until no load and no warming holds a lease. Those of loads are released in the background.
 func awaitNoLease(t *testing.T, server *redistest.Server) {
 	t.Helper()
 	require.Eventually(t, func() bool { return len(server.MustDo(t, "KEYS", "{*}!l").([]any)) == 0 }, time.Minute, time.Millisecond)

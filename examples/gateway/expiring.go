@@ -144,6 +144,7 @@ func runExpiring(ctx context.Context, cfg config, b *backend, opts aside.Options
 		for label, m := range side.server.cache.Metrics().Labels {
 			m.Loads -= before[side][label].Loads
 			m.Refreshes -= before[side][label].Refreshes
+			m.NotModified -= before[side][label].NotModified
 			side.counts[label] = m
 		}
 	}
@@ -253,6 +254,7 @@ type expiringCell struct {
 	all, hits        []time.Duration                  // sorted
 	windows          [expiringWindows][]time.Duration // the hits by the time at which they began
 	loads, refreshes uint64
+	notModified      uint64
 }
 
 func (x *expiring) cell(side *expiringSide, ops map[op]int, label string) (c expiringCell) {
@@ -274,7 +276,8 @@ func (x *expiring) cell(side *expiringSide, ops map[op]int, label string) (c exp
 	}
 	slices.Sort(c.all)
 	slices.Sort(c.hits)
-	c.loads, c.refreshes = side.counts[label].Loads, side.counts[label].Refreshes
+	counts := side.counts[label]
+	c.loads, c.refreshes, c.notModified = counts.Loads, counts.Refreshes, counts.NotModified
 	return c
 }
 
@@ -290,13 +293,13 @@ All reads, where values expire:
 
 `, x.factor, hour, x.took.Round(time.Second/10), x.requests, expiringRate)
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\t\tTTL alone\t\t\t\tstrategies\t\t\t\t\tTTL alone / strategies\t\t")
-	fmt.Fprintln(w, fmt.Sprintf("%-14s", "area")+"\treads\tloads\twaited\tp50\tp99\tloads\tbehind\twaited\tp50\tp99\tp50\tp99\t")
+	fmt.Fprintln(w, "\t\tTTL alone\t\t\t\tstrategies\t\t\t\t\t\tTTL alone / strategies\t\t")
+	fmt.Fprintln(w, fmt.Sprintf("%-14s", "area")+"\treads\tloads\twaited\tp50\tp99\tloads\tbehind\tunchanged\twaited\tp50\tp99\tp50\tp99\t")
 	for _, row := range expiringRows {
 		a, s := x.cell(x.plain, row.ops, row.label), x.cell(x.ahead, row.ops, row.label)
-		fmt.Fprintf(w, "%-14s\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", row.name, s.reads,
+		fmt.Fprintf(w, "%-14s\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", row.name, s.reads,
 			a.loads, percent(ratio(float64(a.waited), float64(a.reads))), milliseconds(a.all, 50), milliseconds(a.all, 99),
-			s.loads, s.refreshes, percent(ratio(float64(s.waited), float64(s.reads))), milliseconds(s.all, 50), milliseconds(s.all, 99),
+			s.loads, s.refreshes, s.notModified, percent(ratio(float64(s.waited), float64(s.reads))), milliseconds(s.all, 50), milliseconds(s.all, 99),
 			times(a.all, s.all, 50), times(a.all, s.all, 99))
 	}
 	if err := w.Flush(); err != nil {
@@ -321,10 +324,11 @@ All reads, where values expire:
 		text.WriteString(map[bool]string{true: " ", false: "; "}[i == 0] + row.name + " " + row.strategy)
 	}
 	fmt.Fprintf(&text, `.
-"waited" is the share of reads that waited for a load, and "behind" are the loads in the background, for which nobody waits. In the first table a ratio
-above 1 says that reads are faster with the strategies. A read that comes during a load is a hit with the strategies, and none without. In the second
-one a ratio above 1 says that hits are slower with the strategies than if nothing expires. The range has 95%% of the ratios that other choices of the
-%d parts of the time would give (bootstrap): if it contains 1, the difference is within noise.
+"waited" is the share of reads that waited for a load, and "behind" are the loads in the background, for which nobody waits. "unchanged" are the loads
+that ended with a 304 or its like: the upstreams have said that the cached value is still right. With TTLs alone no value is left to ask about. In
+the first table a ratio above 1 says that reads are faster with the strategies. A read that comes during a load is a hit with the strategies, and
+none without. In the second one a ratio above 1 says that hits are slower with the strategies than if nothing expires. The range has 95%% of the
+ratios that other choices of the %d parts of the time would give (bootstrap): if it contains 1, the difference is within noise.
 `, expiringWindows)
 	if x.took > x.span*5/4 {
 		fmt.Fprintf(&text, "The requests took %v in place of %v: the machine was too busy, and the figures of this part say little.\n", x.took.Round(time.Second/10), x.span)

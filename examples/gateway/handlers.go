@@ -34,14 +34,27 @@ func (srv *server) getModels(w http.ResponseWriter, r *request) error {
 
 // loadCatalogue loads the catalogue of one gateway, or of "all", for requests and for warmings.
 func loadCatalogue(ctx context.Context, src *modelSource, name string) ([]byte, error) {
-	if name != "all" {
-		return src.gateway(ctx, name)
+	return loadVersion(ctx, func(known string) (version, error) {
+		if name != "all" {
+			return src.gateway(ctx, name, known)
+		}
+		v, missing, err := src.all(ctx, known)
+		if len(missing) > 0 {
+			aside.CurrentLoad(ctx).TTL(partialTTL)
+		}
+		return v, err
+	})
+}
+
+// loadVersion loads what the upstreams have now, or keeps the cached version if they say that it is still right.
+func loadVersion(ctx context.Context, load func(known string) (version, error)) ([]byte, error) {
+	cached, _ := aside.Previous[[]byte](ctx) // its ETag is empty if nothing is cached, or without a cache
+	v, err := load(cached.ETag)
+	if errors.Is(err, errNotModified) {
+		return nil, aside.ErrNotModified
 	}
-	body, missing, err := src.all(ctx)
-	if len(missing) > 0 {
-		aside.CurrentLoad(ctx).TTL(partialTTL)
-	}
-	return body, err
+	aside.CurrentLoad(ctx).ETag(v.etag)
+	return v.body, err
 }
 
 func (srv *server) getModel(w http.ResponseWriter, r *request) error {
@@ -50,7 +63,7 @@ func (srv *server) getModel(w http.ResponseWriter, r *request) error {
 		return newProblem(http.StatusNotFound, "no gateway carries a model %q", id)
 	}
 	return answer(srv, w, r, opModelDetail, srv.keys.modelKey(id), func(ctx context.Context) ([]byte, error) {
-		return srv.models.model(ctx, id)
+		return loadVersion(ctx, func(known string) (version, error) { return srv.models.model(ctx, id, known) })
 	})
 }
 

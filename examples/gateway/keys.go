@@ -30,7 +30,7 @@ func newPolicies() *policySet {
 	}
 	// Upstreams take 5 to 30 s, and each of them fails now and then. A catalogue of the last hour is as good as a new one: nobody waits while it is
 	// refreshed. Where the upstreams fail, a catalogue of yesterday is better than none. A caller that comes after the hour of Stale waits for the
-	// upstreams, but only for SoftTimeout (1 s).
+	// upstreams, but only for SoftTimeout (1 s). A load asks by the ETag of the old catalogue whether that is still right, which needs one of the two.
 	for _, catalogue := range []*aside.Policy{&p.modelsAll, &p.modelsGateway, &p.modelDetail} {
 		catalogue.Stale, catalogue.StaleIfError = time.Hour, 24*time.Hour
 	}

@@ -131,6 +131,7 @@ func TestAReport(t *testing.T) {
 			}
 			require.Regexp(t, `(?m)^ +all requests +600 .* (met|MISSED)$`, text)
 			require.Contains(t, text, "an hour of a TTL is 180ms")
+			require.Regexp(t, `behind +unchanged +waited`, text)
 			for _, row := range expiringRows {
 				require.Regexp(t, `(?m)^ +`+row.name+` +\d+ +\d+ .*\d$`, text)
 				require.Len(t, regexp.MustCompile(`(?m)^ +`+row.name+` +\d+ `).FindAllString(text[strings.Index(text, "All reads"):], -1), 2, "a line of each table")

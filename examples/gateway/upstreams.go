@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,13 +24,19 @@ type upstreams struct {
 }
 
 // upstream is the server of one gateway. It answers GET /models with all its models, and GET /models/{id} with one model, each after its answer time.
+// Each answer has an ETag, and a client that has it already gets a 304 without a body.
 type upstream struct {
 	gateway string
 	url     string
 	wait    time.Duration
-	list    []byte
-	models  map[string]model
+	carried atomic.Pointer[carried]
 	http    *http.Server
+}
+
+// carried are the models that an upstream has.
+type carried struct {
+	list   version
+	models map[string]model
 }
 
 // startUpstreams starts one server for each gateway of the catalogue. The answer times are evenly spread from fastest to slowest. Their order is
@@ -65,25 +75,21 @@ func startUpstreams(cat *catalogue, fastest, slowest time.Duration, log *slog.Lo
 }
 
 func newUpstream(gateway string, models []model, wait time.Duration) (*upstream, error) {
-	list, err := json.Marshal(map[string]any{"object": "list", "data": models})
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", gateway, err)
-	}
-	up := &upstream{gateway: gateway, wait: wait, list: list, models: make(map[string]model, len(models))}
-	for _, m := range models {
-		up.models[m.ID] = m
+	up := &upstream{gateway: gateway, wait: wait}
+	if err := up.carry(models); err != nil {
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /models", func(w http.ResponseWriter, r *http.Request) {
 		if up.work(r.Context()) {
-			writeJSON(w, http.StatusOK, up.list)
+			serveVersion(w, r, up.carried.Load().list)
 		}
 	})
 	mux.HandleFunc("GET /models/{id...}", func(w http.ResponseWriter, r *http.Request) {
 		if !up.work(r.Context()) {
 			return
 		}
-		m, ok := up.models[r.PathValue("id")]
+		m, ok := up.carried.Load().models[r.PathValue("id")]
 		if !ok {
 			http.NotFound(w, r)
 			return
@@ -93,10 +99,41 @@ func newUpstream(gateway string, models []model, wait time.Duration) (*upstream,
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		writeJSON(w, http.StatusOK, body)
+		serveVersion(w, r, version{body, etagOf(body)})
 	})
 	up.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return up, nil
+}
+
+// carry replaces the models of the upstream.
+func (up *upstream) carry(models []model) error {
+	list, err := json.Marshal(map[string]any{"object": "list", "data": models})
+	if err != nil {
+		return fmt.Errorf("upstream %s: %w", up.gateway, err)
+	}
+	c := &carried{version{list, etagOf(list)}, make(map[string]model, len(models))}
+	for _, m := range models {
+		c.models[m.ID] = m
+	}
+	up.carried.Store(c)
+	return nil
+}
+
+// serveVersion answers with a version and its ETag, or with a 304 if the request has that ETag in If-None-Match.
+func serveVersion(w http.ResponseWriter, r *http.Request, v version) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", v.etag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.body))
+}
+
+// etagOf makes an ETag of parts. Other parts, and parts in another order, have another ETag.
+func etagOf(parts ...[]byte) string {
+	hash := sha256.New()
+	for _, part := range parts {
+		fmt.Fprintf(hash, "%d:", len(part))
+		hash.Write(part)
+	}
+	return `"` + hex.EncodeToString(hash.Sum(nil)[:16]) + `"`
 }
 
 // work waits for the upstream's answer time. It returns false if the client leaves earlier.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -58,7 +59,11 @@ func newWarming[T any](cache *aside.Cache, name string, ids []string, key func(i
 			id := batch[0]
 			value, err := load(ctx, id)
 			if hooks.loaded != nil {
-				hooks.loaded(id, err)
+				failure := err
+				if errors.Is(err, aside.ErrNotModified) {
+					failure = nil // the cached value is still right
+				}
+				hooks.loaded(id, failure)
 			}
 			if err != nil {
 				return nil, err

@@ -11,7 +11,12 @@ import (
 )
 
 // A named warming is done by one process of a fleet. It holds a lease of a key of its own, which is renewed like that of a load. A warming that has
-// succeeded leaves a value under that key, for as long as no other one is to begin.
+// succeeded leaves a value under that key, for as long as no other one is to begin. Loads are released in the background, since callers wait for
+// their values. A warming waits for the release of its name:
+//
+//  1. A warming ends. The release of its lease is on its way.
+//  2. The program warms again under that name, in this process or in another one, such as for the ids that have failed.
+//  3. That warming must not find the lease, and return as if another process warmed.
 
 // warmingLost is the cause of a warming's end whose lease is no longer held: another process may have begun it.
 func warmingLost(name string) error {
@@ -46,7 +51,7 @@ func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration,
 	marked := false
 	defer func() { // also after a panic in run
 		if cause := context.Cause(ctx); !marked && cause != lost {
-			e.leases.Release([]redisstore.Request{request}) // before the end of held, for which Close waits
+			e.leases.ReleaseNow(request) // before the end of held, for which Close waits
 		}
 		close(held.Stored)
 	}()
@@ -64,7 +69,7 @@ func (e *Engine) acquireName(ctx context.Context, request redisstore.Request) (g
 	asked := false // and not answered: Redis may have granted the lease
 	defer func() {
 		if err != nil && asked {
-			e.leases.Release([]redisstore.Request{request})
+			e.leases.ReleaseNow(request)
 		}
 	}()
 	for {

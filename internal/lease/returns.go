@@ -16,6 +16,10 @@ func (k *Keeper) Release(leases []redisstore.Request) {
 	}
 }
 
+// ReleaseNow releases leases, and waits for Redis, but not longer than for any operation. Those that Redis does not confirm in that time are released
+// in the background.
+func (k *Keeper) ReleaseNow(leases ...redisstore.Request) { k.release(leases) }
+
 // release releases leases, now or when Redis answers again.
 func (k *Keeper) release(reqs []redisstore.Request) {
 	ctx, cancel := k.store.Budget(context.Background(), 0, len(reqs))
