@@ -42,6 +42,7 @@ func TestABrokenCacheIsCaught(t *testing.T) {
 	}{
 		{brokenForgets, ownProcess, []string{"cut"}},
 		{brokenHoards, ownProcess, []string{"cut"}},
+		{brokenKeeps, ownProcess, []string{"cut"}},
 		{brokenWeak, byStrong, []string{"slow", "partition", "replies lost"}},
 	} {
 		t.Run(c.broken, func(t *testing.T) {

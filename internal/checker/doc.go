@@ -51,12 +51,18 @@
 // SoftTimeout, for all policies. Values are loaded anew in the background then, before their TTL ends and after it, and one load in 25 fails, so
 // that older values stand in. In the other half TTLs are long: what an invalidation has missed is not mended by the next load.
 //
+// In a schedule with windows the source has ETags: loaders find the cached version by Previous, and say where it is not modified, so that it is
+// kept with new times. A source knows nothing of invalidations. So one load in three does not even compare, and takes each previous value for not
+// modified: the cache must know by itself what was invalidated, and such a value stays until it is. Some of these loaders name the tags of the
+// value again, and some do not. What Previous gives is noted as a read that was called when the call of the load was. Where keys
+// are changed by one process each, that process also calls Set now and then, after the invalidation, while nobody else changes the key.
+//
 // Every operation is noted with when it was called and when it returned, on CLOCK_MONOTONIC, which all processes of a host share.
 // What a killed process had not sent by then is not judged. A run of several schedules also fails where an interleaving that
 // it is about has never occurred: a refused fill, an invalidation that was not confirmed at once, a gap, each door, a call that ended at
 // its deadline, a large batch, a load in the background; and with several schedules that have windows, one that was left to another process, one
 // that failed, a value that stood in for a failed load, and loads in the background that an invalidation overtook, before they read the source and after
-// it. A loader tells whether it runs in the background by its context: the call that it is of has got its value already. Faults are counted with what shows that they had an effect (errors that the server has counted, packets
+// it; likewise a value that is not modified, and those of overtaken loads. A loader tells whether it runs in the background by its context: the call that it is of has got its value already. Faults are counted with what shows that they had an effect (errors that the server has counted, packets
 // that were cut, leases that were there, answers that were kept back): one that had none is named, and a run in which one was tried several times and never had any fails.
 //
 // # The rule
@@ -81,7 +87,8 @@
 //     DegradedTTL: those are the bounds that the cache declares. Where Redis answers, DegradedTTL is no excuse.
 //
 // Nothing in this is about windows. That a value may be served past its TTL, or in place of one that cannot be loaded, excuses nothing: an
-// invalidation ends each window of what was loaded before.
+// invalidation ends each window of what was loaded before. Nor is anything about values that are not modified: what was invalidated is not a
+// previous value, and what is invalidated during a load is not kept.
 //
 // What is not promised is left out, and counted:
 //

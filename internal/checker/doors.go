@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside"
@@ -148,6 +149,7 @@ func (t *tape) read(d door, key int) (version uint32, ok bool) {
 		var result aside.Result[value]
 		result, err = aside.Lookup(ctx, w.cache, t.keys[key], t.loads[key], opts...)
 		if v = result.Value; err == nil {
+			w.requireETag(result, key)
 			r.tier, r.status = indexOf(tierNames, string(result.Tier)), indexOf(statusNames, string(result.Status))
 		}
 	}
@@ -360,6 +362,21 @@ func (t *tape) write() {
 	if i.door != doorKey && i.door != doorLoaderInval && i.door != doorKeys {
 		changed = t.pick(i.keys)
 	}
+	setting := -1
+	if w.Apart && w.Windows != nil && i.keys.count() == 1 && t.random.IntN(3) == 0 {
+		setting = i.keys.first()
+		w.changing[setting].Lock()
+	} else if w.Apart {
+		i.keys.each(func(k int) { w.changing[k].RLock() })
+	}
+	unlock := sync.OnceFunc(func() {
+		if setting >= 0 {
+			w.changing[setting].Unlock()
+		} else if w.Apart {
+			i.keys.each(func(k int) { w.changing[k].RUnlock() })
+		}
+	})
+	defer unlock()
 	if _, err := w.source.ask(askUpdate, changed); err != nil {
 		w.session.fail("%v", err)
 		return
@@ -381,6 +398,10 @@ func (t *tape) write() {
 	if !receipt.Confirmed {
 		w.receipts.Go(func() { w.awaitReceipt(receipt, i.door, seq) })
 	}
+	if setting >= 0 {
+		t.set(setting)
+	}
+	unlock()
 	// Nobody is as likely to see the old value as who asks at once.
 	key := t.one(changed)
 	t.read(t.someDoor(key), key)

@@ -26,11 +26,14 @@ const (
 	doorCategory    // InvalidateCategory
 	doorPattern     // InvalidatePattern
 	doorAll         // InvalidateAll
+
+	doorPrevious // Previous: what a loader is told of the cached value
 )
 
 var doorNames = [...]string{
 	"GetOrLoad", "GetOrLoadMany", "Loader.Get", "Loader.GetMany", "Lookup", "Get", "Refresh", "Strong", "Strong many",
 	"Invalidate", "Invalidate many", "Loader.Invalidate", "InvalidateTags", "InvalidateCategory", "InvalidatePattern", "InvalidateAll",
+	"Previous",
 }
 
 const readDoors = doorStrongMany + 1
@@ -134,6 +137,9 @@ func appendHealth(b []byte, inUse bool, since int64) []byte {
 
 func appendRefresh(b []byte, r *refresh) []byte {
 	b = append(b, recordRefresh, r.key, 0, 0, 0, 0, 0, 0)
+	if r.same {
+		b[len(b)-1] = 1
+	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(r.asked))
 	b = binary.LittleEndian.AppendUint64(b, uint64(r.read))
 	b = binary.LittleEndian.AppendUint64(b, uint64(r.done))
@@ -181,7 +187,7 @@ func (h *history) addRecords(proc uint16, b []byte) error {
 				h.outages[proc] = append(list, stoppage{int64(word(1)), forGood})
 			}
 		case recordRefresh:
-			h.refreshes = append(h.refreshes, refresh{asked: int64(word(1)), read: int64(word(2)), done: int64(word(3)), key: b[1], proc: proc})
+			h.refreshes = append(h.refreshes, refresh{asked: int64(word(1)), read: int64(word(2)), done: int64(word(3)), key: b[1], proc: proc, same: b[7] == 1})
 		default:
 			return fmt.Errorf("process %d has sent a record of kind %d", proc, b[0])
 		}

@@ -79,7 +79,7 @@ func (r *run) look(over <-chan struct{}) {
 		source.addTo(r.judge.history)
 		open := r.judge.history.uncovered()
 		for _, x := range r.judge.history.reads[from:] {
-			if !x.door.strong() && x.door != doorRefresh && x.call > began {
+			if !x.door.strong() && x.door != doorRefresh && x.door != doorPrevious && x.call > began {
 				seen[place{x.proc, x.key}] = x.version == last[x.key]
 				heard[x.proc] = x.ret
 			}

@@ -22,7 +22,7 @@ func main() {
 	flag.IntVar(&o.operations, "ops", 0, "how many operations are checked at least")
 	flag.Uint64Var(&o.seed, "seed", 0, "of the first schedule; the next ones count up. 0: a random one")
 	flag.StringVar(&o.out, "out", ".", "the directory for the histories of schedules that fail")
-	flag.StringVar(&o.broken, "broken", "", "a way in which the workers are broken on purpose: forgets, hoards or weak")
+	flag.StringVar(&o.broken, "broken", "", "a way in which the workers are broken on purpose: forgets, hoards, weak or keeps")
 	only := flag.String("faults", "", "only these faults, separated by commas")
 	forced := flag.String("nemesis", "", "these faults, separated by commas, for as long as they last at most, in every schedule, and with -faults those beside them")
 	file := flag.String("check", "", "check a saved history, and do nothing else")
@@ -139,8 +139,8 @@ func summaryOf(h *history, counted tally, v *verdict) string {
 		text += fmt.Sprintf(", %d large batches, %d calls in a hurry, %d ended at their deadline", counted.Batches, counted.Hasty, counted.Left)
 	}
 	if w := h.Windows; w != nil {
-		text += fmt.Sprintf(", TTL %v, Stale %v, StaleIfError %v, %d refreshes, %d of them overtaken", w.TTL.Round(time.Millisecond), w.Stale.Round(time.Millisecond),
-			w.StaleIfError.Round(time.Millisecond), counted.Refreshes, counted.overtaken[beforeSource]+counted.overtaken[afterSource])
+		text += fmt.Sprintf(", TTL %v, Stale %v, StaleIfError %v, %d refreshes, %d of them overtaken, %d values not modified", w.TTL.Round(time.Millisecond), w.Stale.Round(time.Millisecond),
+			w.StaleIfError.Round(time.Millisecond), counted.Refreshes, counted.overtaken[beforeSource]+counted.overtaken[afterSource], counted.NotModified)
 	}
 	if h.Apart {
 		text += ", keys changed by one process each"

@@ -16,15 +16,17 @@ type tally struct {
 	Loads, FillsRejected, MemoryHits, RedisHits, StaleHits, Fallbacks, TrackingLost, InvalidationMessages uint64
 
 	// Likewise, in schedules with windows.
-	Refreshes, RefreshesSkipped, RefreshErrors, StaleOnError, SoftTimeouts uint64
-	Failed                                                                 uint64 // calls that failed as the source did
+	Refreshes, RefreshesSkipped, RefreshErrors, StaleOnError, SoftTimeouts, NotModified uint64
+	Failed                                                                              uint64 // calls that failed as the source did
+	Sets                                                                                uint64
 
 	windowed                      uint64 // schedules with windows
 	behind                        uint64 // loads in the background, as loaders see them
 	overtaken                     [places]uint64
-	Hasty, Left                   uint64 // calls with a deadline of some milliseconds; calls that ended at their deadline
-	Batches, Ids                  uint64 // batches of more than a thousand ids, and those
-	Pauses                        uint64 // in a codec, between the reply and what becomes of it
+	overtakenSame                 [places]uint64 // of those, whose value was not modified
+	Hasty, Left                   uint64         // calls with a deadline of some milliseconds; calls that ended at their deadline
+	Batches, Ids                  uint64         // batches of more than a thousand ids, and those
+	Pauses                        uint64         // in a codec, between the reply and what becomes of it
 	unseen                        map[string]uint64
 	restored                      uint64 // invalidations that were undone with their server
 	reads, updates, invalidations uint64
@@ -72,11 +74,14 @@ func (a *tally) add(b tally) {
 	a.RefreshErrors += b.RefreshErrors
 	a.StaleOnError += b.StaleOnError
 	a.SoftTimeouts += b.SoftTimeouts
+	a.NotModified += b.NotModified
 	a.Failed += b.Failed
+	a.Sets += b.Sets
 	a.windowed += b.windowed
 	a.behind += b.behind
 	for i := range a.overtaken {
 		a.overtaken[i] += b.overtaken[i]
+		a.overtakenSame[i] += b.overtakenSame[i]
 	}
 	a.Hasty += b.Hasty
 	a.Left += b.Left
@@ -92,8 +97,9 @@ func countHistory(h *history) tally {
 	sum := tally{
 		reads: uint64(len(h.reads)), invalidations: uint64(len(h.invalidations)), unconfirmed: uint64(h.unconfirmed),
 		lost: uint64(h.lost()), exempt: uint64(h.uncovered().count()), processes: uint64(len(h.processes)), faults: map[string]uint64{}, unseen: map[string]uint64{}, restored: uint64(h.restored),
-		behind: uint64(len(h.refreshes)), overtaken: h.overtaken(),
+		behind: uint64(len(h.refreshes)),
 	}
+	sum.overtaken, sum.overtakenSame = h.overtaken()
 	if h.Windows != nil {
 		sum.windowed = 1
 	}
@@ -123,6 +129,7 @@ func (a *tally) missing() (list []string) {
 		"fallbacks": a.Fallbacks, "tracking lost": a.TrackingLost, "invalidation messages": a.InvalidationMessages, "unconfirmed invalidations": a.unconfirmed,
 		"calls in a hurry": a.Hasty, "calls that ended at their deadline": a.Left, "batches of more than a thousand": a.Batches,
 		"pauses in a codec": a.Pauses, "refreshes": min(a.Refreshes, a.behind), "stale hits": a.StaleHits, "calls that failed as the source did": a.Failed,
+		"values that are not modified": a.NotModified,
 	} {
 		if n == 0 {
 			list = append(list, name)
@@ -131,6 +138,8 @@ func (a *tally) missing() (list []string) {
 	for name, n := range map[string]uint64{
 		"refreshes left to others": a.RefreshesSkipped, "failed refreshes": a.RefreshErrors, "stale hits in place of a failed load": a.StaleOnError,
 		placeNames[beforeSource]: a.overtaken[beforeSource], placeNames[afterSource]: a.overtaken[afterSource],
+		"values that are not modified, of refreshes overtaken before they read the source": a.overtakenSame[beforeSource],
+		"values that are not modified, of refreshes overtaken after they read the source":  a.overtakenSame[afterSource],
 	} {
 		if n == 0 && a.windowed >= fewSchedules {
 			list = append(list, name)
@@ -165,6 +174,8 @@ func (a *tally) print(w io.Writer) {
 	fmt.Fprintf(w, "windows, in %d schedules: refreshes %d, left to others %d, failed %d; %s %d, %s %d; stale hits in place of a failed load %d, of a slow one %d; calls that failed as the source did %d\n",
 		a.windowed, a.Refreshes, a.RefreshesSkipped, a.RefreshErrors, placeNames[beforeSource], a.overtaken[beforeSource], placeNames[afterSource], a.overtaken[afterSource],
 		a.StaleOnError-a.SoftTimeouts, a.SoftTimeouts, a.Failed)
+	fmt.Fprintf(w, "values that are not modified %d; of refreshes overtaken before they read the source %d, after it %d; previous values %d; Sets %d\n",
+		a.NotModified, a.overtakenSame[beforeSource], a.overtakenSame[afterSource], a.doors[doorPrevious], a.Sets)
 	fmt.Fprintf(w, "faults: %s\n", countsOf(a.faults))
 	if len(a.unseen) > 0 {
 		fmt.Fprintf(w, "of these, without an effect that was seen: %s\n", countsOf(a.unseen))

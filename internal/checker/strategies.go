@@ -17,4 +17,5 @@ func (a *tally) addStrategies(l aside.LabelMetrics) {
 	a.RefreshErrors += l.RefreshErrors
 	a.StaleOnError += l.StaleOnError
 	a.SoftTimeouts += l.SoftTimeouts
+	a.NotModified += l.NotModified
 }

@@ -41,6 +41,9 @@ var errSource = errors.New("the source has failed")
 // failOneIn is how many loads there are for one that fails.
 const failOneIn = 25
 
+// blindOneIn is how many loads there are for one that takes each previous value for not modified.
+const blindOneIn = 3
+
 // fails decides whether a load is one that fails. In the end none does.
 func (w *worker) fails() bool {
 	select {
@@ -86,6 +89,7 @@ type refresh struct {
 	done  int64 // when the loader returned
 	key   uint8
 	proc  uint16
+	same  bool // the source said that the value is not modified
 }
 
 // A place is where a refresh was when an invalidation of its key was called and completed.
@@ -99,8 +103,8 @@ const (
 
 var placeNames = [places]string{"refreshes overtaken before they read the source", "refreshes overtaken after they read the source"}
 
-// overtaken counts the refreshes that an invalidation overtook, by place.
-func (h *history) overtaken() (n [places]uint64) {
+// overtaken counts the refreshes that an invalidation overtook, by place; same are those of them whose value was not modified.
+func (h *history) overtaken() (n, same [places]uint64) {
 	byKey := make([][]*invalidation, keyCount)
 	for i := range h.invalidations {
 		h.invalidations[i].keys.each(func(k int) { byKey[k] = append(byKey[k], &h.invalidations[i]) })
@@ -127,12 +131,14 @@ func (h *history) overtaken() (n [places]uint64) {
 	}
 	for i := range h.refreshes {
 		r := &h.refreshes[i]
-		if within(r, r.asked, r.read) {
-			n[beforeSource]++
-		}
-		if within(r, r.read, r.done) {
-			n[afterSource]++
+		for at, was := range [places]bool{beforeSource: within(r, r.asked, r.read), afterSource: within(r, r.read, r.done)} {
+			if was {
+				n[at]++
+			}
+			if was && r.same {
+				same[at]++
+			}
 		}
 	}
-	return n
+	return n, same
 }

@@ -53,7 +53,13 @@ func TestOvertakenRefreshesAreCountedByPlace(t *testing.T) {
 			r := refresh{asked: c.asked * ms, read: c.read * ms, done: c.done * ms, key: 3}
 			require.NoError(t, h.addRecords(c.proc, appendRefresh(nil, &r)))
 		})
-		require.Equal(t, c.want, h.overtaken(), c.name)
+		n, same := h.overtaken()
+		require.Equal(t, c.want, n, c.name)
+		require.Zero(t, same, c.name)
+		h.refreshes[0].same = true
+		n, same = h.overtaken()
+		require.Equal(t, c.want, n, c.name)
+		require.Equal(t, c.want, same, c.name)
 		require.EqualValues(t, 1, countHistory(h).behind)
 	}
 }

@@ -49,6 +49,7 @@ const (
 	brokenForgets = "forgets" // some invalidations are not carried out
 	brokenHoards  = "hoards"  // some reads are answered from a cache that nobody invalidates
 	brokenWeak    = "weak"    // Strong is left out
+	brokenKeeps   = "keeps"   // some loads, of schedules with windows, give what this process has loaded before, as if that was never invalidated
 )
 
 // A worker is one process with a cache.
@@ -63,8 +64,11 @@ type worker struct {
 	hasty        atomic.Uint64 // calls with a short one
 	failed       atomic.Uint64 // calls that failed as the source did
 	batches, ids atomic.Uint64 // large ones
-	passing      chan *tape    // of those who come by: see visits
-	looking      atomic.Bool   // nothing changes just now, and all keys are to be read
+	sets         atomic.Uint64
+	changing     [keyCount]sync.RWMutex  // held to set a key, so that nobody changes it, and shared by who changes it
+	kept         [keyCount]atomic.Uint32 // what a broken worker has loaded first, plus one
+	passing      chan *tape              // of those who come by: see visits
+	looking      atomic.Bool             // nothing changes just now, and all keys are to be read
 
 	stop     chan struct{}
 	ended    chan struct{} // when everything was read for the last time
@@ -245,7 +249,11 @@ func pause(longOneIn int) {
 
 func (w *worker) load(ctx context.Context, key int) (value, error) {
 	values, err := w.loadKeys(ctx, groupOf(key), one(key))
-	return values[key], err
+	v, ok := values[key]
+	if err == nil && !ok {
+		err = errNotModified
+	}
+	return v, err
 }
 
 func (w *worker) loadMany(ctx context.Context, g *group, ids []string) (map[string]value, error) {
@@ -262,16 +270,32 @@ func (w *worker) loadMany(ctx context.Context, g *group, ids []string) (map[stri
 		return named, nil
 	}
 	values, err := w.loadKeys(ctx, g, keys)
-	for k, v := range values {
-		named[idOf(k)] = v
+	if err != nil {
+		return named, err
 	}
-	return named, err
+	same := make(map[string]error)
+	keys.each(func(k int) {
+		if v, ok := values[k]; ok {
+			named[idOf(k)] = v
+		} else {
+			same[idOf(k)] = errNotModified
+		}
+	})
+	if len(same) > 0 {
+		return named, &aside.BatchError[string]{Errors: same}
+	}
+	return named, nil
 }
 
 // loadKeys is what all loaders do. There is a pause before the source is read, and one after it, in which what was read can
-// grow old.
+// grow old. Keys that are not modified have no value. A loader asks for the cached values first, or when it has the source's answer.
 func (w *worker) loadKeys(ctx context.Context, g *group, keys keySet) (map[int]value, error) {
 	pause(10)
+	var cached priors
+	askedFirst := rand.IntN(2) == 0
+	if w.Windows != nil && askedFirst {
+		cached = w.priorsOf(ctx, keys)
+	}
 	read := now()
 	versions, err := w.source.ask(askRead, keys)
 	if err != nil {
@@ -281,17 +305,32 @@ func (w *worker) loadKeys(ctx context.Context, g *group, keys keySet) (map[int]v
 	if w.fails() {
 		return nil, errSource
 	}
-	aside.CurrentLoad(ctx).Tag(g.late...)
-	values := make(map[int]value, len(versions))
+	if w.Windows != nil && !askedFirst {
+		cached = w.priorsOf(ctx, keys)
+	}
+	if w.Windows == nil {
+		aside.CurrentLoad(ctx).Tag(g.late...)
+	}
+	values, blind := make(map[int]value, len(versions)), rand.IntN(blindOneIn) == 0
+	var same keySet
 	keys.each(func(k int) {
-		values[k] = value{Key: k, Version: versions[0], Padding: padding[:g.padding]}
+		version := versions[0]
 		versions = versions[1:]
+		if w.Windows != nil && cached.answer(ctx, k, version, blind) {
+			same |= one(k)
+			return
+		}
+		if w.Broken == brokenKeeps && w.Windows != nil && rand.IntN(5) == 0 {
+			w.kept[k].CompareAndSwap(0, 1+version)
+			version = w.kept[k].Load() - 1
+		}
+		values[k] = value{Key: k, Version: version, Padding: padding[:g.padding]}
 	})
 	if asked, ok := w.behind(ctx); ok {
 		done := now()
 		var records []byte
 		keys.each(func(k int) {
-			records = appendRefresh(records, &refresh{asked: asked, read: read, done: done, key: uint8(k)})
+			records = appendRefresh(records, &refresh{asked: asked, read: read, done: done, key: uint8(k), same: same.has(k)})
 		})
 		w.session.send(frameRecords, records)
 	}
@@ -340,7 +379,7 @@ func (w *worker) metrics() {
 	m := w.cache.Metrics()
 	sum := tally{
 		TrackingLost: m.TrackingLost, InvalidationMessages: m.InvalidationMessages, Hasty: w.hasty.Load(), Left: w.left.Load(), Batches: w.batches.Load(), Ids: w.ids.Load(),
-		Pauses: pauses.count.Load(), Failed: w.failed.Load(),
+		Pauses: pauses.count.Load(), Failed: w.failed.Load(), Sets: w.sets.Load(),
 	}
 	for _, l := range m.Labels {
 		sum.Loads += l.Loads

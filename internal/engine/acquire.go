@@ -18,6 +18,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 	var reqs []redisstore.Request
 	for _, a := range attempts {
 		if !a.storable {
+			a.prior = nil          // nothing would tell that it is invalidated before the load begins
 			mine = append(mine, a) // not to be stored, so it needs no lease
 			continue
 		}
@@ -51,6 +52,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 				a.nonce = wire.Nonce{} // the request was not sent
 			}
 			e.release(a) // in case it was granted all the same
+			a.prior = nil
 			mine = append(mine, a)
 		case g.Granted:
 			a.granted = g.Now
@@ -58,6 +60,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 				e.release(a)
 				a.granted = 0
 			}
+			judgePriorUnderLease(m, a, g)
 			a.setJoinable(e, m)
 			mine = append(mine, a)
 		default:

@@ -106,6 +106,22 @@ func judgePrior(m *tags.Snapshot, a *attempt) {
 	}
 }
 
+// judgePriorUnderLease drops the previous value if it was invalidated since it was read. The load itself begins under the lease, so that what it
+// reads in its source is new enough. What was read in Redis before is not:
+//
+//  1. A load reads the value in Redis, and the generations of its tags.
+//  2. The key is invalidated. That removes the value. Or a tag is, and gets another generation.
+//  3. The load gets its lease, and the generations of now.
+//  4. The source says that the value is not modified. It must not be stored as one that was loaded after step 2.
+//
+// An invalidation after step 3 removes the lease, or makes those generations out of date.
+func judgePriorUnderLease(m *tags.Snapshot, a *attempt, g redisstore.Grant) {
+	if !g.Holds {
+		a.prior = nil
+	}
+	judgePrior(m, a)
+}
+
 // notePriorHere notes the value in memory, in memory mode.
 func (e *Engine) notePriorHere(a *attempt) {
 	a.prior = nil

@@ -48,6 +48,7 @@ func (r Request) behind() string {
 // A Grant answers a Request. Neither Granted nor Present nor an error: another process holds the lease.
 type Grant struct {
 	Granted bool  // the lease is the caller's
+	Holds   bool  // with Granted: the key still has the value that the caller has rejected
 	Present bool  // no lease is needed: the key has a value, not rejected by the caller, which should be read
 	Now     int64 // the server's time in µs, before the lease's holder loads anything
 	Err     error // of this key alone
@@ -70,8 +71,8 @@ func newLeaseLife(life time.Duration) leaseLife {
 //	ARGV  nonce, lease in ms, head of a value of K that the caller has rejected, its length ("" for none, else "=" or, where it was
 //	      cut, ">" and the bytes that were read), the longest life in ms that a lease can have, "behind" for a load that no caller waits for
 //
-// The reply is {0, now} where K has a value to be read, {1, now} where the lease is granted, or {2, now} where another process
-// holds it. now is the server's time in µs. A rejected value, an empty one and a key that is no string count as absent: otherwise
+// The reply is {0, now} where K has a value to be read, {1, now} where the lease is granted, {3, now} where it is granted and K still has the
+// value that the caller has rejected, or {2, now} where another process holds it. now is the server's time in µs. A rejected value, an empty one and a key that is no string count as absent: otherwise
 // nobody could replace them before they expire.
 //
 // A lease without a time limit, or with a longer one than any process sets, was written by another program, or the server's clock
@@ -82,6 +83,7 @@ func newLeaseLife(life time.Duration) leaseLife {
 var acquire = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local granted = 1
 local length = redis.pcall('STRLEN', KEYS[1])
 if type(length) == 'table' and string.sub(length.err, 1, 9) ~= 'WRONGTYPE' then
 	redis.call('STRLEN', KEYS[1]) -- fails again, with an error that names the line
@@ -93,15 +95,16 @@ if type(length) == 'number' and length > 0 then
 	if not rejected then
 		return {0, now}
 	end
+	granted = 3
 end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
-	return {1, now}
+	return {granted, now}
 end
 local left = redis.call('PTTL', KEYS[2])
 local marked = ARGV[6] ~= 'behind' and redis.pcall('GETRANGE', KEYS[2], 0, 0) == '-'
 if left < 0 or left > tonumber(ARGV[5]) or marked then
 	redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-	return {1, now}
+	return {granted, now}
 end
 return {2, now}
 `)
@@ -199,8 +202,8 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 		return Grant{Err: err}
 	}
 	switch {
-	case status == 1:
-		g.Granted = true
+	case status == 1 || status == 3:
+		g.Granted, g.Holds = true, status == 3
 	case status == 0:
 		g.Present = true
 	case status == 2:
