@@ -41,8 +41,8 @@ const (
 	ReasonOverloaded = "past its TTL, too many loads"                         // likewise; Options.MaxQueuedLoads was reached
 
 	// Of loads: why there was no hit.
-	ReasonNotCached    = "not cached"                                         // nor is it after an invalidation of the key
-	ReasonExpired      = "expired"                                            // Redis still holds a value that is past all its times
+	ReasonNotCached    = "not cached"                                         // nor is a value that was invalidated by its key, or whose last phase is over
+	ReasonExpired      = "expired"                                            // the value that is still there is past its TTL, and past Stale
 	ReasonInvalidated  = "invalidated by a tag or its category"               // Redis still holds it
 	ReasonUnusable     = "the stored value cannot be used"                    // the log says why
 	ReasonIncomplete   = "a part of the stored value is gone"                 // Redis has evicted it
@@ -70,7 +70,7 @@ type Result[T any] struct {
 	ETag string
 
 	// LoadTime is how long the load that made the value took: this call's load, or the one that has stored the value. Of a value in Redis it is in
-	// whole milliseconds. 0: not known, as after Set.
+	// whole milliseconds. A hit on a value that was found to be not modified has the longest of its loads. 0: not known, as after Set.
 	LoadTime time.Duration
 
 	// Negative marks a "not found", cached or just loaded. Lookup returns it together with an error that is ErrNotFound. With any other error, the

@@ -156,7 +156,7 @@ func handleOf(l *engine.Load) *Load {
 func newHandle(l *engine.Load) any { return &Load{l} }
 
 // TTL sets the TTL of the loaded value, or of all values of a batch, instead of the policy's. It is counted from the start of the load. With
-// zero or less, the values are not stored. TTL has no effect once the loader has returned.
+// zero or less, the values are not stored, whatever Stale says. TTL has no effect once the loader has returned.
 func (l *Load) TTL(d time.Duration) {
 	if l != nil && l.load != nil {
 		l.load.TTL(d)
@@ -255,8 +255,8 @@ func (p Prior[T]) Value() (value T, ok bool) {
 // by If-None-Match with the ETag, for example. If it has not, the loader returns ErrNotModified. The cached value then gets new times, and is
 // not stored again. It keeps its tags, and gets those of this load.
 //
-// There is a previous value while the old one may be served after its TTL: set Policy.Stale or StaleIfError, or RefreshAhead for values that are
-// always in use. Previous reports false if the value was invalidated, if Redis does not answer, in a Refresh, outside of a load, in a loader of
+// There is a previous value while the old one may be served after its TTL: set Policy.Stale or StaleIfError, WithStale, Load.Stale or Load.StaleIfError,
+// or Policy.RefreshAhead for values that are always in use. ETag is empty if the loader of the value has given none. Previous reports false if the value was invalidated, if Redis does not answer, in a Refresh, outside of a load, in a loader of
 // several ids, and if T is not the type of the call that loads. Most loads hold the previous value in memory. Where memory does not hold it, as
 // in a process that has just started, Previous reads it in Redis.
 func Previous[T any](ctx context.Context) (Prior[T], bool) {

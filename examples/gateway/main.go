@@ -67,10 +67,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "gateway:", err)
+		if errors.As(err, new(environmentError)) {
+			return 2
+		}
 		return 1
 	}
 	return 0
 }
+
+// An environmentError is about a value of the environment.
+type environmentError struct{ error }
 
 // optionsFromEnv reads the address of Redis and the secret for the hashes of API keys from the environment.
 func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
@@ -101,9 +107,13 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 		return err
 	}
 	defer listener.Close() // for the errors before serve, which closes the listener itself
+	operators, err := operatorsFromEnv(log)
+	if err != nil {
+		return environmentError{err}
+	}
 	front, err := frontEndFromEnv(log)
 	if err != nil {
-		return err
+		return environmentError{err}
 	}
 	if front != nil {
 		opts.OnInvalidated = front.Notify
@@ -115,10 +125,14 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	}
 	cache, err := aside.New(opts)
 	if err != nil {
-		return err
+		return environmentError{err}
 	}
 	defer func() { err = errors.Join(err, cache.Close()) }() // runs before front.Close, because cache.Close delivers the last invalidations
 	b, err := startBackend(ctx, cfg, log)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		log.Info("stopped before it was ready")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -126,7 +140,7 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 
 	keys := newPolicies()
 	warmings := newWarmings(b, cache, keys)
-	admin := adminOf(cache, warmings, log)
+	admin := adminOf(cache, operators, warmings)
 	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts, len(admin) > 1)
 	var warm sync.WaitGroup
 	warmCtx, stopWarming := context.WithCancel(ctx)
@@ -140,18 +154,30 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	return err
 }
 
-// adminOf returns the handlers for operators, by path. CACHE_API_KEY has all scopes, and CACHE_READ_KEY only reads. The health handler needs no key,
-// and is the only one if neither is set.
-func adminOf(cache *aside.Cache, warmings []warming, log *slog.Logger) map[string]http.Handler {
-	handlers := map[string]http.Handler{"/api/cache/health": asidehttp.Health(cache, asidehttp.HealthOptions{})}
+// operatorsFromEnv returns the keys of operators: CACHE_API_KEY has all scopes, and CACHE_READ_KEY only reads. It returns nil if neither is set. A key
+// that is no good is an error: the handlers would only ignore it, and deny every request.
+func operatorsFromEnv(log *slog.Logger) (*asidehttp.Options, error) {
 	key, readKey := os.Getenv("CACHE_API_KEY"), os.Getenv("CACHE_READ_KEY")
-	if key != "" || readKey != "" {
-		opts := asidehttp.Options{
-			APIKeys: []aside.Secret{aside.NewSecret(key)},
-			Keys:    []asidehttp.Key{{Name: "reader", Secret: aside.NewSecret(readKey), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
-			Warmers: warmers(warmings),
-			Logger:  log,
-		}
+	if key == "" && readKey == "" {
+		return nil, nil
+	}
+	opts := &asidehttp.Options{
+		APIKeys: []aside.Secret{aside.NewSecret(key)},
+		Keys:    []asidehttp.Key{{Name: "reader", Secret: aside.NewSecret(readKey), Scopes: []asidehttp.Scope{asidehttp.ScopeRead}}},
+		Logger:  log,
+	}
+	if err := opts.Validate(); err != nil {
+		return nil, fmt.Errorf("CACHE_API_KEY or CACHE_READ_KEY: %w", err)
+	}
+	return opts, nil
+}
+
+// adminOf returns the handlers for operators, by path. The health handler needs no key, and is the only one if operators have none.
+func adminOf(cache *aside.Cache, operators *asidehttp.Options, warmings []warming) map[string]http.Handler {
+	handlers := map[string]http.Handler{"/api/cache/health": asidehttp.Health(cache, asidehttp.HealthOptions{})}
+	if operators != nil {
+		opts := *operators
+		opts.Warmers = warmers(warmings)
 		handlers["/api/cache/invalidate"] = asidehttp.AdminHandler(cache, opts)
 		handlers["/api/cache/metrics"] = asidehttp.Metrics(cache, opts)
 	}

@@ -277,6 +277,6 @@ func TestTheFrontEndIsToldOfWhatIsInvalidated(t *testing.T) {
 	require.NotContains(t, stdout.String()+stderr.String(), operatorKey)
 
 	t.Setenv("REVALIDATE_SECRET", "")
-	require.Equal(t, 1, run(t.Context(), []string{"-addr", "127.0.0.1:0", "-users", "10"}, &stdout, &stderr))
+	require.Equal(t, 2, run(t.Context(), []string{"-addr", "127.0.0.1:0", "-users", "10"}, &stdout, &stderr))
 	require.Contains(t, stderr.String(), "Secret is empty")
 }

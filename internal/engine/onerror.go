@@ -41,7 +41,10 @@ func (e *Engine) insteadOf(ctx context.Context, a *attempt, err error) (Outcome,
 // is one; the load goes on.
 func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 	if a.Strong || a.Replace || a.Policy.SoftTimeout <= 0 {
-		return Outcome{}, false // whether there may be an older value is not known before Redis was read
+		return Outcome{}, false
+	}
+	if e.Store == nil && !a.mayBeOld() { // otherwise it is not known before Redis was read
+		return Outcome{}, false
 	}
 	t := time.NewTimer(max(0, min(a.Policy.SoftTimeout-a.call.Age(), a.Policy.LoadTimeout)))
 	defer t.Stop()

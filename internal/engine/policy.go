@@ -90,14 +90,15 @@ func (pl *Policy) observeLoad(took time.Duration) {
 }
 
 // until is when a stored value expires: when its writer says, but no later than the policy's TTL allows now, which may have been shortened
-// since. A TTL that a loader or a caller has chosen is not shortened.
+// since. A TTL that a loader or a caller has chosen is not shortened. No value is served after DeadUntil, also if somebody else has written its
+// times, in any order.
 func (pl *Policy) until(h *wire.Header) int64 {
 	if h.OwnTTL {
-		return h.FreshUntil
+		return min(h.FreshUntil, h.DeadUntil)
 	}
 	ttl := pl.TTL
 	if h.Negative {
 		ttl = pl.NegativeTTL
 	}
-	return min(h.FreshUntil, h.LoadStart+ttl.Microseconds())
+	return min(h.FreshUntil, h.DeadUntil, h.LoadStart+ttl.Microseconds())
 }

@@ -130,6 +130,9 @@ func (e *Engine) notePriorHere(a *attempt) {
 		return
 	}
 	a.prior = &prior{etag: entry.Plan.ETag, loadedAt: entry.LoadedAt, entry: entry, value: entry.Value, took: entry.LoadTime}
+	if a.reason == ReasonNotCached && !e.Clock.Before(entry.Plan.FreshUntil) {
+		a.reason = ReasonExpired
+	}
 }
 
 // valueOfPrior returns the previous value of a. If memory does not hold it, it is read in Redis and decoded.
