@@ -13,6 +13,14 @@ import (
 
 // takeLeases asks Redis for leases, and for the generations that are still unknown, in one round trip. mine are the attempts to load here,
 // held those that another process is loading. present reports that a value of one of held is in Redis by now, so that it can be read at once.
+//
+// A previous value has to be there still when the lease is granted, with the generations of that moment. A load that waits for the lease, or gets
+// none, has no previous value:
+//
+//  1. A load reads the value, to ask its source whether that is modified.
+//  2. Another process invalidates the key, or a tag of the value. Redis confirms that.
+//  3. The load is granted the lease, beside no value, with the new generation of the tag.
+//  4. The source says that the value is not modified. Under that lease, the value would be stored as a new one.
 func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (mine, held []*attempt, present bool) {
 	var asking []*attempt
 	var reqs []redisstore.Request
@@ -43,6 +51,9 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 	m.Given(ctx, asked, gens)
 	for i, g := range grants {
 		a := asking[i]
+		if !g.Beside {
+			a.prior = nil
+		}
 		switch {
 		case g.Err != nil:
 			e.redisFailed(ctx, a, g.Err)
@@ -63,6 +74,11 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 		default:
 			present = present || g.Present
 			held = append(held, a)
+		}
+	}
+	for _, a := range mine {
+		if a.prior != nil && m.Outdated(a.prior.header.Tags) {
+			a.prior = nil
 		}
 	}
 	return mine, held, present

@@ -48,6 +48,7 @@ func (r Request) behind() string {
 // A Grant answers a Request. Neither Granted nor Present nor an error: another process holds the lease.
 type Grant struct {
 	Granted bool  // the lease is the caller's
+	Beside  bool  // of a granted one: the key still has the very value that the caller has rejected
 	Present bool  // no lease is needed: the key has a value, not rejected by the caller, which should be read
 	Now     int64 // the server's time in µs, before the lease's holder loads anything
 	Err     error // of this key alone
@@ -72,7 +73,7 @@ func newLeaseLife(life time.Duration) leaseLife {
 //
 // The reply is {0, now} where K has a value to be read, {1, now} where the lease is granted, or {2, now} where another process
 // holds it. now is the server's time in µs. A rejected value, an empty one and a key that is no string count as absent: otherwise
-// nobody could replace them before they expire.
+// nobody could replace them before they expire. Where the lease is granted beside the rejected value, the reply is {1, now, 1}.
 //
 // A lease without a time limit, or with a longer one than any process sets, was written by another program, or the server's clock
 // was set back. No fill would come, and everybody would wait. So the lease is taken over. If it has a holder, that holder's fill
@@ -86,6 +87,7 @@ local length = redis.pcall('STRLEN', KEYS[1])
 if type(length) == 'table' and string.sub(length.err, 1, 9) ~= 'WRONGTYPE' then
 	redis.call('STRLEN', KEYS[1]) -- fails again, with an error that names the line
 end
+local beside = 0
 if type(length) == 'number' and length > 0 then
 	local how, read = string.sub(ARGV[4], 1, 1), tonumber(string.sub(ARGV[4], 2))
 	local rejected = read and #ARGV[3] > 0 and (how == '=' and length == read or how == '>' and length >= read) and
@@ -93,15 +95,16 @@ if type(length) == 'number' and length > 0 then
 	if not rejected then
 		return {0, now}
 	end
+	beside = 1
 end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
-	return {1, now}
+	return {1, now, beside}
 end
 local left = redis.call('PTTL', KEYS[2])
 local marked = ARGV[6] ~= 'behind' and redis.pcall('GETRANGE', KEYS[2], 0, 0) == '-'
 if left < 0 or left > tonumber(ARGV[5]) or marked then
 	redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-	return {1, now}
+	return {1, now, beside}
 end
 return {2, now}
 `)
@@ -111,7 +114,7 @@ return {2, now}
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms
 //
-// The reply is {1, now}, as from acquire.
+// The reply is {1, now}, as from acquire where there is no rejected value.
 var seize = newScript(`
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local time = redis.call('TIME')
@@ -201,6 +204,10 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 	switch {
 	case status == 1:
 		g.Granted = true
+		if len(parts) > 2 {
+			beside, err := parts[2].AsInt64()
+			g.Beside = err == nil && beside == 1
+		}
 	case status == 0:
 		g.Present = true
 	case status == 2:
