@@ -186,7 +186,6 @@ func (e *Engine) keepPrior(ctx context.Context, a *attempt) {
 		a.Loaded = Loaded{Err: &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the loader returned ErrNotModified", Err: errNoPrevious}}
 		return
 	}
-	a.Policy.Counters.NotModified.Add(1)
 	a.Loaded = Loaded{Value: value, NotModified: true}
 }
 
@@ -215,6 +214,12 @@ func (a *attempt) inherit() (late bool) {
 	late = len(own) > len(a.Tags)
 	a.Tags = own
 	return late
+}
+
+// overTags reports whether a has more tags, those that its loader has named included, than an entry takes: each load may name others.
+func (a *attempt) overTags(names []string) bool {
+	late, err := tagNames(names)
+	return err == nil && a.countTags(late) > keyspace.MaxTags
 }
 
 // withPrior adds the validities that the previous value rests on, in memory mode.
