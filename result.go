@@ -70,7 +70,8 @@ type Result[T any] struct {
 	ETag string
 
 	// LoadTime is how long the load that made the value took: this call's load, or the one that has stored the value. Of a value in Redis it is in
-	// whole milliseconds. A hit on a value that was found to be not modified has the longest of its loads. 0: not known, as after Set.
+	// whole milliseconds. Of a value that was found to be not modified, a hit has the time of the last load, or half of the time that was known
+	// before it, whichever is longer. 0: not known, as after Set.
 	LoadTime time.Duration
 
 	// Negative marks a "not found", cached or just loaded. Lookup returns it together with an error that is ErrNotFound. With any other error, the

@@ -13,12 +13,20 @@ import (
 
 // takeLeases asks Redis for leases, and for the generations that are still unknown, in one round trip. mine are the attempts to load here,
 // held those that another process is loading. present reports that a value of one of held is in Redis by now, so that it can be read at once.
+//
+// A previous value has to be there still when the lease is granted, with the generations of that moment. A load that waits for the lease, or gets
+// none, has no previous value:
+//
+//  1. A load reads the value, to ask its source whether that is modified.
+//  2. Another process invalidates the key, or a tag of the value. Redis confirms that.
+//  3. The load is granted the lease, beside no value, with the new generation of the tag.
+//  4. The source says that the value is not modified. Under that lease, the value would be stored as a new one.
 func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (mine, held []*attempt, present bool) {
 	var asking []*attempt
 	var reqs []redisstore.Request
 	for _, a := range attempts {
 		if !a.storable {
-			a.prior = nil          // nothing would tell that it is invalidated before the load begins
+			a.prior = nil
 			mine = append(mine, a) // not to be stored, so it needs no lease
 			continue
 		}
@@ -44,6 +52,9 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 	m.Given(ctx, asked, gens)
 	for i, g := range grants {
 		a := asking[i]
+		if !g.Holds {
+			a.prior = nil
+		}
 		switch {
 		case g.Err != nil:
 			e.redisFailed(ctx, a, g.Err)
@@ -52,15 +63,14 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 				a.nonce = wire.Nonce{} // the request was not sent
 			}
 			e.release(a) // in case it was granted all the same
-			a.prior = nil
 			mine = append(mine, a)
 		case g.Granted:
 			a.granted = g.Now
 			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
 				e.release(a)
-				a.granted = 0
+				a.granted, a.prior = 0, nil
 			}
-			judgePriorUnderLease(m, a, g)
+			judgePrior(m, a) // again: the generations are those of now
 			a.setJoinable(e, m)
 			mine = append(mine, a)
 		default:

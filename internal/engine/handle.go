@@ -147,19 +147,25 @@ func (a *attempt) refusedTags(names []string) error {
 	}
 	tags, err := tagNames(names)
 	if err == nil {
-		slices.Sort(tags)
-		n := len(a.Tags) - len(a.Policy.Tags)
-		for _, tag := range slices.Compact(tags) {
-			if !slices.Contains(a.Tags, tag) {
-				n++
-			}
-		}
+		n := a.countTags(tags)
 		if n <= keyspace.MaxTags {
 			return nil
 		}
 		err = invalidArgument(strconv.Itoa(n) + " tags, at most " + strconv.Itoa(keyspace.MaxTags) + " allowed")
 	}
 	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Load.Tag: tags refused", Err: err}
+}
+
+// countTags is how many tags a has with late ones, without those of its policy.
+func (a *attempt) countTags(late []string) int {
+	n := len(a.Tags) - len(a.Policy.Tags)
+	slices.Sort(late)
+	for _, tag := range slices.Compact(late) {
+		if !a.has(tag) {
+			n++
+		}
+	}
+	return n
 }
 
 // refusedETag returns an error if an ETag cannot be stored.

@@ -161,8 +161,12 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 		LoadTime: a.took, lateTags: lateTags{late: len(d.tags) > 0, tagEvents: a.tagEvents.All},
 	}
 	a.etag = d.etag
-	if a.NotModified && a.inherit() {
-		a.out.late = true
+	if a.NotModified {
+		a.Policy.Counters.NotModified.Add(1)
+		if a.inherit() {
+			a.out.late = true
+			d.noStore = d.noStore || a.overTags(d.tags) // the next load has no previous value, and the tags of its own alone
+		}
 	}
 	a.out.ETag = a.etag
 	ttl = cmp.Or(d.ttl, a.TTL)

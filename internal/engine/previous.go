@@ -95,7 +95,8 @@ func (e *Engine) oldEntry(a *attempt) *near.Entry {
 	return nil
 }
 
-// judgePrior drops the previous value if one of its tags was invalidated before the load, or may have been.
+// judgePrior drops the previous value if one of its tags was invalidated before the load, or may have been. It is called when the value has been
+// read, since its loader may be called without a lease, and when the lease is granted: see takeLeases.
 func judgePrior(m *tags.Snapshot, a *attempt) {
 	if a.prior == nil {
 		return
@@ -104,22 +105,6 @@ func judgePrior(m *tags.Snapshot, a *attempt) {
 	if a.prior.carried, is, _ = m.Judge(a.prior.header.Tags, a.Policy.Tags, true, 0); is != tags.Current {
 		a.prior = nil
 	}
-}
-
-// judgePriorUnderLease drops the previous value if it was invalidated since it was read. The load itself begins under the lease, so that what it
-// reads in its source is new enough. What was read in Redis before is not:
-//
-//  1. A load reads the value in Redis, and the generations of its tags.
-//  2. The key is invalidated. That removes the value. Or a tag is, and gets another generation.
-//  3. The load gets its lease, and the generations of now.
-//  4. The source says that the value is not modified. It must not be stored as one that was loaded after step 2.
-//
-// An invalidation after step 3 removes the lease, or makes those generations out of date.
-func judgePriorUnderLease(m *tags.Snapshot, a *attempt, g redisstore.Grant) {
-	if !g.Holds {
-		a.prior = nil
-	}
-	judgePrior(m, a)
 }
 
 // notePriorHere notes the value in memory, in memory mode.
@@ -205,7 +190,6 @@ func (e *Engine) keepPrior(ctx context.Context, a *attempt) {
 		a.Loaded = Loaded{Err: &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "the loader returned ErrNotModified", Err: errNoPrevious}}
 		return
 	}
-	a.Policy.Counters.NotModified.Add(1)
 	a.Loaded = Loaded{Value: value, NotModified: true}
 }
 
@@ -215,7 +199,7 @@ func (a *attempt) inherit() (late bool) {
 	if a.etag == "" {
 		a.etag = p.etag
 	}
-	a.took = max(a.took, p.took) // the next load may find a new value
+	a.took = max(a.took, p.took/2) // the next load may find a new value, which takes longer; but one slow answer is forgotten
 	own := a.Tags[:len(a.Tags):len(a.Tags)]
 	for _, t := range p.carried.Tags {
 		if !a.has(t.Tag) {
@@ -234,6 +218,12 @@ func (a *attempt) inherit() (late bool) {
 	late = len(own) > len(a.Tags)
 	a.Tags = own
 	return late
+}
+
+// overTags reports whether a has more tags, those that its loader has named included, than an entry takes: each load may name others.
+func (a *attempt) overTags(names []string) bool {
+	late, err := tagNames(names)
+	return err == nil && a.countTags(late) > keyspace.MaxTags
 }
 
 // withPrior adds the validities that the previous value rests on, in memory mode.

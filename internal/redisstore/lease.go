@@ -72,8 +72,8 @@ func newLeaseLife(life time.Duration) leaseLife {
 //	      cut, ">" and the bytes that were read), the longest life in ms that a lease can have, "behind" for a load that no caller waits for
 //
 // The reply is {0, now} where K has a value to be read, {1, now} where the lease is granted, {3, now} where it is granted and K still has the
-// value that the caller has rejected, or {2, now} where another process holds it. now is the server's time in µs. A rejected value, an empty one and a key that is no string count as absent: otherwise
-// nobody could replace them before they expire.
+// value that the caller has rejected, or {2, now} where another process holds it. now is the server's time in µs. A rejected value, an empty
+// one and a key that is no string count as absent: otherwise nobody could replace them before they expire.
 //
 // A lease without a time limit, or with a longer one than any process sets, was written by another program, or the server's clock
 // was set back. No fill would come, and everybody would wait. So the lease is taken over. If it has a holder, that holder's fill

@@ -272,6 +272,10 @@ func TestWhatWasInvalidatedInRedisIsNotKeptAsNotModified(t *testing.T) {
 						require.Zero(t, same.Load())
 						return
 					}
+					if when == "before its lease" && where == "elsewhere" && v == "v2" { // the generation was asked for with the lease
+						require.Zero(t, same.Load())
+						return
+					}
 					require.Equal(t, "v1", v, "its caller came before the invalidation")
 					require.EqualValues(t, 1, same.Load())
 					asidetest.AllTold(t, w.Cache)
