@@ -117,7 +117,7 @@ func TestTwentyMegabytesThatAreNotModifiedCostNothing(t *testing.T) {
 		}
 		return value, nil
 	}
-	asidetest.InMemory(t, w.Cache, key, func(context.Context) ([]byte, error) { return value, nil }) // its TTL may end meanwhile
+	asidetest.InMemory(t, w.Cache, key, load, aside.WithTTL(2*time.Second)) // a slow machine is not to load it anew meanwhile
 	pastTTL(t, w.Cache, key)
 	w.Proxy.ResetCounts()
 	input := netInput(t, server)
