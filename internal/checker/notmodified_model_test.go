@@ -55,7 +55,7 @@ func answerOf(r aside.Result[int], err error) answer {
 func (m *strategiesModel) sameAs(number int) []*version {
 	list := []*version{m.versions[number]}
 	for _, v := range m.versions[number+1:] {
-		if v.of == number && v.over() && !v.failed {
+		if v.over() && v.of == number && !v.failed { // what runs writes the rest without the lock
 			list = append(list, v)
 		}
 	}
@@ -111,7 +111,7 @@ func (m *strategiesModel) previous(ctx context.Context, v *version, inBatch bool
 	return prior
 }
 
-// keep makes v a version with the value of prior, and nil the error of a load whose source does not compare: it has none to keep. It requires mu.
+// keep makes v, whose load runs, a version with the value of prior.
 func (v *version) keep(prior *version) {
 	v.of = prior.number
 	if prior.of != 0 {
