@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -20,17 +21,19 @@ type strategiesAsk func(ctx context.Context)
 
 func (m *strategiesModel) ask(ctx context.Context, c modelCall, by string, opts ...aside.CallOption) {
 	opts = append(opts, aside.WithTags(tagOf(c.key)))
+	if c.windows != nil {
+		opts = append(opts, c.windows.option())
+	}
+	ctx = context.WithValue(ctx, askerKey{}, asker{c.windows, c.replaces})
 	load := func(ctx context.Context) (int, error) { return m.load(c.life, ctx, c.key) }
 	switch by {
 	case "GetOrLoad":
 		v, err := aside.GetOrLoad(ctx, c.life.Cache, m.key(c.key), load, opts...)
-		m.judge(c, v, unknown, "", err)
+		m.judge(c, answer{number: v, err: err})
 	case "Loader":
-		r, err := c.life.loader.Lookup(ctx, c.key, opts...)
-		m.judge(c, r.Value, r.Status, r.Reason, err)
+		m.judge(c, answerOf(c.life.loader.Lookup(ctx, c.key, opts...)))
 	default:
-		r, err := aside.Lookup(ctx, c.life.Cache, m.key(c.key), load, opts...)
-		m.judge(c, r.Value, r.Status, r.Reason, err)
+		m.judge(c, answerOf(aside.Lookup(ctx, c.life.Cache, m.key(c.key), load, opts...)))
 	}
 }
 
@@ -41,7 +44,7 @@ func (m *strategiesModel) peek(key int) (number int, found bool) {
 	m.mu.Unlock()
 	c.peeks = true
 	number, err := aside.Get[int](context.Background(), c.life.Cache, m.key(key))
-	m.judge(c, number, unknown, "", err)
+	m.judge(c, answer{number: number, err: err})
 	return number, err == nil
 }
 
@@ -51,6 +54,7 @@ func (m *strategiesModel) drawAsk(t *rapid.T, key int) (ask strategiesAsk, waits
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := m.come(what, key)
+	c.windows = m.drawWindows(t, "of the call")
 	var opts []aside.CallOption
 	switch what {
 	case "MaxStale(0)":
@@ -89,9 +93,23 @@ func (m *strategiesModel) drawAsk(t *rapid.T, key int) (ask strategiesAsk, waits
 				m.mu.Unlock()
 			}
 		}, func(now int) bool {
-			v := m.versions[now]
-			return c.replaces || c.leaves || c.fresh && time.Since(v.began) >= v.ttl || c.maxStale >= 0 && time.Since(v.began) >= v.ttl+c.maxStale
+			return c.replaces || c.leaves || slices.ContainsFunc(m.sameAs(now), func(v *version) bool { // which one is there is not known
+				return c.fresh && time.Since(v.began) >= v.ttl || c.maxStale >= 0 && time.Since(v.began) >= v.ttl+c.maxStale
+			})
 		}
+}
+
+// drawWindows draws windows of one value, mostly none.
+func (m *strategiesModel) drawWindows(t *rapid.T, what string) *ownWindows {
+	if rapid.IntRange(0, 5).Draw(t, "own windows "+what) > 0 {
+		return nil
+	}
+	ttl := m.setup.policy.TTL
+	w := &ownWindows{stale: rapid.SampledFrom([]time.Duration{0, ttl / 2, 2 * ttl}).Draw(t, "Stale "+what)}
+	if more := rapid.SampledFrom([]time.Duration{0, ttl / 2, 2 * ttl}).Draw(t, "StaleIfError "+what); more > 0 {
+		w.onError = w.stale + more
+	}
+	return w
 }
 
 func drawKey(t *rapid.T) int { return rapid.IntRange(0, modelKeys-1).Draw(t, "key") }
@@ -123,7 +141,7 @@ func (m *strategiesModel) actions() map[string]func(*rapid.T) {
 		m.ask(ctx, c, "Lookup")
 		edge := rapid.SampledFrom([]time.Duration{p.TTL, p.TTL + p.Stale, p.TTL + p.Stale, p.TTL + m.setup.rest()}).Draw(t, "edge")
 		time.Sleep(max(0, edge+time.Duration(rapid.IntRange(-1, 1).Draw(t, "beside"))*time.Millisecond))
-		m.changeSourceOf(t, key, []string{"error", "hang", "deaf", "slow", "slow error", "not found", "no store", "panic"})
+		m.changeSourceOf(t, key, []string{"error", "hang", "deaf", "slow", "slow error", "not found", "no store", "panic", "not modified", "slow, not modified", "blind", "not modified"})
 		for range rapid.IntRange(1, 4).Draw(t, "calls") {
 			m.askFor(t, key)
 		}
@@ -201,18 +219,23 @@ func (m *strategiesModel) actions() map[string]func(*rapid.T) {
 				m.mu.Unlock()
 				keys = all[1:]
 			}
-			tags := aside.WithTags("batch")
+			opts := []aside.CallOption{aside.WithTags("batch")}
+			windows := m.drawWindows(t, "of the batch")
+			if windows != nil {
+				opts = append(opts, windows.option())
+			}
+			ctx := context.WithValue(ctx, askerKey{}, asker{windows: windows})
 			got, err := aside.GetOrLoadMany(ctx, life.Cache, keys, m.key, func(ctx context.Context, keys []int) (map[int]int, error) {
 				return m.loadMany(life, ctx, keys)
-			}, tags)
+			}, opts...)
 			failed, _ := err.(*aside.BatchError[int])
 			for _, key := range keys {
 				number, ok := got[key]
 				switch {
 				case ok:
-					m.judge(calls[key], number, unknown, "", nil)
+					m.judge(calls[key], answer{number: number})
 				case failed != nil && failed.Errors[key] != nil:
-					m.judge(calls[key], 0, unknown, "", failed.Errors[key])
+					m.judge(calls[key], answer{err: failed.Errors[key]})
 				default:
 					m.mu.Lock()
 					m.counts["answer not found in a batch"]++
@@ -235,6 +258,11 @@ func (m *strategiesModel) actions() map[string]func(*rapid.T) {
 			}
 			m.mu.Lock()
 			v.ttl = ttl
+			if w := m.drawWindows(t, "of the Set"); w != nil {
+				w.set(v)
+				opts = append(opts, w.option())
+				m.counts["own windows of a Set"]++
+			}
 			m.mu.Unlock()
 			err := aside.Set(ctx, m.life.Cache, m.key(key), v.number, opts...)
 			m.mu.Lock()
@@ -306,15 +334,16 @@ func (m *strategiesModel) askFor(t *rapid.T, key int) {
 
 // changeSource gives a key another mode of its source.
 func (m *strategiesModel) changeSource(t *rapid.T) {
-	m.changeSourceOf(t, drawKey(t), append([]string{"ok", "ok"}, sourceKinds...))
+	m.changeSourceOf(t, drawKey(t), append([]string{"ok", "ok", "not modified", "not modified"}, sourceKinds...))
 }
 
 func (m *strategiesModel) changeSourceOf(t *rapid.T, key int, kinds []string) {
 	p := m.setup.policy
 	mode := sourceMode{
-		rapid.SampledFrom(kinds).Draw(t, "source"),
-		rapid.SampledFrom([]time.Duration{time.Millisecond, p.LoadTimeout / 3, p.LoadTimeout - time.Millisecond, p.LoadTimeout + time.Millisecond, 3 * p.LoadTimeout}).Draw(t, "takes"),
-		rapid.SampledFrom([]time.Duration{time.Millisecond, p.TTL / 2, 2 * p.TTL}).Draw(t, "own TTL"),
+		kind:  rapid.SampledFrom(kinds).Draw(t, "source"),
+		takes: rapid.SampledFrom([]time.Duration{time.Millisecond, p.LoadTimeout / 3, p.LoadTimeout - time.Millisecond, p.LoadTimeout + time.Millisecond, 3 * p.LoadTimeout}).Draw(t, "takes"),
+		ttl:   rapid.SampledFrom([]time.Duration{time.Millisecond, p.TTL / 2, 2 * p.TTL, 2 * p.TTL}).Draw(t, "own TTL"),
+		etag:  rapid.Bool().Draw(t, "ETag"), late: rapid.Bool().Draw(t, "late"), own: m.drawWindows(t, "of the loader"),
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -352,6 +381,8 @@ var strategiesNeeded = []string{
 	"invalidate tag", "asked with a value at hand", "answer loaded", "answer fresh", "answer ageing", "answer stale", "answer not found", "answer not found, cached",
 	"answer error", "answer miss", "answer timeout", "answer backoff", "answer past its TTL, the load failed",
 	"answer past its TTL, the load takes longer than SoftTimeout", "answer past its TTL, the last loads failed",
+	"previous value", "no previous value", "not modified", "not modified without a previous value", "answer not modified",
+	"own windows of a call", "own windows of a loader", "own windows of a Set",
 }
 
 // ASIDE_RACES=long makes a million steps; ASIDE_STEPS says how many else.

@@ -62,8 +62,12 @@ type version struct {
 	ttl         time.Duration
 	absent      bool
 	failed      bool
-	late        bool // its load has ended after its time
-	superseded  bool // other calls may begin a load beside it
+	late        bool          // its load has ended after its time
+	superseded  bool          // other calls may begin a load beside it
+	stale, rest time.Duration // for how long after its TTL it is served at once, and at all
+	etag        string
+	of          int // the version whose value it has, as it is not modified; 0: its own
+	barrier     int // of its key when it began
 	ctx         context.Context
 }
 
@@ -72,7 +76,7 @@ func (v *version) over() bool { return !v.ended.IsZero() }
 // lifeOf is how long a version may be served.
 func (m *strategiesModel) lifeOf(v *version) time.Duration {
 	if !v.absent {
-		return v.ttl + m.setup.rest()
+		return v.ttl + v.rest
 	}
 	if m.setup.policy.NegativeTTL != 0 {
 		return m.setup.policy.NegativeTTL
@@ -93,9 +97,12 @@ type sourceMode struct {
 	kind  string
 	takes time.Duration
 	ttl   time.Duration
+	etag  bool        // it names an ETag
+	own   *ownWindows // of the loader
+	late  bool        // it asks for the previous value when its time is over, and not at first
 }
 
-var sourceKinds = []string{"ok", "error", "hang", "deaf", "slow", "slow error", "not found", "no store", "own TTL", "panic"}
+var sourceKinds = []string{"ok", "error", "hang", "deaf", "slow", "slow error", "not found", "no store", "own TTL", "panic", "not modified", "slow, not modified", "blind"}
 
 // A cacheLife is a cache from its beginning to its end, with what its counters are to show.
 type cacheLife struct {
@@ -103,6 +110,7 @@ type cacheLife struct {
 	loader                           *aside.Loader[int, int]
 	calls, loads, stale, onError     uint64
 	unsureStale, unsureOnError, slow uint64
+	same, unsureSame                 uint64
 }
 
 const modelKeys = 3
@@ -139,6 +147,12 @@ func (m *strategiesModel) note(format string, args ...any) {
 	}
 }
 
+func (m *strategiesModel) count(what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[what]++
+}
+
 // complain requires mu.
 func (m *strategiesModel) complain(format string, args ...any) {
 	text := fmt.Sprintf("after %v: ", time.Since(m.start)) + fmt.Sprintf(format, args...)
@@ -165,7 +179,7 @@ func tagOf(key int) string { return "tag" + strconv.Itoa(key%2) }
 
 // begin makes a version. It requires mu.
 func (m *strategiesModel) begin(key int) *version {
-	v := &version{number: len(m.versions), key: key, began: time.Now(), ttl: m.setup.policy.TTL}
+	v := &version{number: len(m.versions), key: key, began: time.Now(), ttl: m.setup.policy.TTL, stale: m.setup.policy.Stale, rest: m.setup.rest(), barrier: m.barrier[key]}
 	m.versions = append(m.versions, v)
 	return v
 }
@@ -195,7 +209,7 @@ func (m *strategiesModel) load(life *cacheLife, ctx context.Context, key int) (i
 	life.loads++
 	v, mode := m.startLoad(ctx, key)
 	m.mu.Unlock()
-	return m.finishLoad(ctx, v, mode, aside.CurrentLoad(ctx), false)
+	return m.finishLoad(life, ctx, v, mode, aside.CurrentLoad(ctx), false)
 }
 
 // startLoad requires mu.
@@ -208,6 +222,10 @@ func (m *strategiesModel) startLoad(ctx context.Context, key int) (*version, sou
 	}
 	v := m.begin(key)
 	v.ctx = ctx
+	if w := askerOf(ctx).windows; w != nil {
+		w.set(v)
+		m.counts["own windows of a call"]++
+	}
 	if m.asking[key] > 0 {
 		v.superseded = true // it may be that of a Strong call or a Refresh, which others do not all join
 	}
@@ -221,12 +239,13 @@ func (m *strategiesModel) startLoad(ctx context.Context, key int) (*version, sou
 	return v, m.modes[key]
 }
 
-func (m *strategiesModel) finishLoad(ctx context.Context, v *version, mode sourceMode, own *aside.Load, inBatch bool) (value int, err error) {
+func (m *strategiesModel) finishLoad(life *cacheLife, ctx context.Context, v *version, mode sourceMode, own *aside.Load, inBatch bool) (value int, err error) {
 	end := func(failed bool) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if v.failed, v.late = failed, ctx.Err() != nil; !inBatch { // a batch ends with its last key
 			v.ended = time.Now()
+			m.countSame(life, v, ctx)
 		}
 		m.note("load of version %d ends, failed %v", v.number, failed)
 	}
@@ -239,6 +258,10 @@ func (m *strategiesModel) finishLoad(ctx context.Context, v *version, mode sourc
 			return ctx.Err()
 		}
 	}
+	var prior *version
+	if !mode.late {
+		prior = m.previous(ctx, v, inBatch)
+	}
 	switch mode.kind {
 	case "hang":
 		<-ctx.Done()
@@ -246,10 +269,23 @@ func (m *strategiesModel) finishLoad(ctx context.Context, v *version, mode sourc
 		return 0, ctx.Err()
 	case "deaf":
 		time.Sleep(mode.takes)
-	case "slow", "slow error":
+	case "slow", "slow error", "slow, not modified":
 		if err := sleep(); err != nil {
 			return 0, err
 		}
+	}
+	if mode.late {
+		prior = m.previous(ctx, v, inBatch)
+	}
+	if mode.etag {
+		v.etag = fmt.Sprintf("of %d", v.number)
+		own.ETag(v.etag)
+	}
+	if w := mode.own; w != nil {
+		own.Stale(w.stale)
+		own.StaleIfError(w.onError)
+		w.set(v)
+		m.count("own windows of a loader")
 	}
 	switch mode.kind {
 	case "error", "slow error":
@@ -271,6 +307,21 @@ func (m *strategiesModel) finishLoad(ctx context.Context, v *version, mode sourc
 	case "own TTL":
 		own.TTL(mode.ttl)
 		v.ttl = mode.ttl
+	case "not modified", "slow, not modified", "blind":
+		if mode.ttl < m.setup.policy.TTL { // or not
+			own.TTL(mode.ttl)
+			v.ttl = mode.ttl
+		}
+		switch {
+		case prior != nil:
+			v.keep(prior)
+			end(false)
+			return -1, aside.ErrNotModified
+		case mode.kind == "blind":
+			m.count("not modified without a previous value")
+			end(true)
+			return -1, aside.ErrNotModified
+		}
 	}
 	end(false)
 	return v.number, nil
@@ -287,7 +338,7 @@ func (m *strategiesModel) loadMany(life *cacheLife, ctx context.Context, keys []
 	m.mu.Unlock()
 	values, failed := make(map[int]int), make(map[int]error)
 	one := func(i int) {
-		value, err := m.finishLoad(ctx, versions[i], modes[i], aside.CurrentLoad(ctx).Of(m.key(keys[i])), true)
+		value, err := m.finishLoad(life, ctx, versions[i], modes[i], aside.CurrentLoad(ctx).Of(m.key(keys[i])), true)
 		if err != nil {
 			failed[keys[i]] = err
 		} else {
@@ -300,6 +351,7 @@ func (m *strategiesModel) loadMany(life *cacheLife, ctx context.Context, keys []
 		defer m.mu.Unlock()
 		for _, v := range versions {
 			v.ended, v.failed, v.late = time.Now(), v.failed || panicked, ctx.Err() != nil
+			m.countSame(life, v, ctx)
 		}
 	}()
 	for i := range keys {
@@ -326,6 +378,7 @@ type modelCall struct {
 	peeks    bool          // Get
 	leaves   bool          // its context ends
 	batch    bool          // GetOrLoadMany
+	windows  *ownWindows
 }
 
 // come requires mu.
@@ -339,7 +392,8 @@ func (m *strategiesModel) come(what string, key int) modelCall {
 const unknown aside.Status = ""
 
 // judge checks an answer.
-func (m *strategiesModel) judge(c modelCall, number int, status aside.Status, reason string, err error) {
+func (m *strategiesModel) judge(c modelCall, a answer) {
+	number, status, reason, err := a.number, a.status, a.reason, a.err
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -358,7 +412,14 @@ func (m *strategiesModel) judge(c modelCall, number int, status aside.Status, re
 		m.judgeError(c, err)
 		return
 	}
-	v := m.versions[number]
+	root, sure := m.versions[max(0, min(number, len(m.versions)-1))], true
+	v := root
+	if !root.absent || err == nil {
+		if v, sure = m.judgeVersion(&c, a); v == nil {
+			return
+		}
+	}
+	number = v.number
 	age := now.Sub(v.began)
 	if c.batch { // an id may have been answered before the others
 		if age -= waited; age < v.ttl && now.Sub(v.began) >= v.ttl {
@@ -375,6 +436,18 @@ func (m *strategiesModel) judge(c modelCall, number int, status aside.Status, re
 	}
 	if number < c.served {
 		m.complain("%s of key %d got version %d after version %d was served", c.what, c.key, number, c.served)
+	}
+	if !sure { // the value of several versions
+		m.served[c.key] = max(m.served[c.key], root.number)
+		m.counts["answer of one of several versions"]++
+		if now.Sub(root.began) >= root.ttl || slices.ContainsFunc(m.sameAs(root.number), func(v *version) bool { return now.Sub(v.began) >= v.ttl }) {
+			c.life.unsureStale++
+			c.life.unsureOnError++
+		}
+		if v.ended.Before(c.began) && age-waited >= v.ttl+v.rest {
+			m.complain("a value is served %v after the last load that could have made it began, its TTL is %v, and %v beyond", age, v.ttl, v.rest)
+		}
+		return
 	}
 	m.served[c.key] = max(m.served[c.key], number)
 	shared := !v.ended.Before(c.began) // it may come from the load itself
@@ -409,8 +482,8 @@ func (m *strategiesModel) judge(c modelCall, number int, status aside.Status, re
 	if c.replaces {
 		m.complain("Refresh was answered from the cache")
 	}
-	if age >= v.ttl+m.setup.rest() {
-		m.complain("version %d is served %v after its load began, its TTL is %v, and %v beyond", number, age, v.ttl, m.setup.rest())
+	if age >= v.ttl+v.rest {
+		m.complain("version %d is served %v after its load began, its TTL is %v, and %v beyond", number, age, v.ttl, v.rest)
 	}
 	if c.fresh && age >= v.ttl {
 		m.complain("%s got a value past its TTL", c.what)
@@ -433,8 +506,8 @@ func (m *strategiesModel) judge(c modelCall, number int, status aside.Status, re
 	}
 	behind := reason == "past its TTL, being refreshed"
 	if c.peeks || behind || status == unknown && !shared && !c.batch && waited == 0 && m.quiet(c.key) {
-		if age >= v.ttl+m.setup.policy.Stale || waited > 0 {
-			m.complain("%s got a value of %v at once, its TTL is %v, and Stale %v", c.what, age, v.ttl, m.setup.policy.Stale)
+		if age >= v.ttl+v.stale || waited > 0 {
+			m.complain("%s got a value of %v at once, its TTL is %v, and Stale %v", c.what, age, v.ttl, v.stale)
 		}
 	}
 	switch {
@@ -509,7 +582,7 @@ func (m *strategiesModel) judgeError(c modelCall, err error) {
 			if c.batch && !v.ended.Before(c.began) {
 				continue // an id may have failed before the others were answered
 			}
-			if c.peeks && info.Age >= v.ttl+m.setup.policy.Stale {
+			if c.peeks && info.Age >= v.ttl+v.stale {
 				continue
 			}
 			m.complain("%s of key %d failed with %v, although version %d is cached for %v", c.what, c.key, err, v.number, info.KeptFor)
@@ -535,6 +608,7 @@ func (m *strategiesModel) check(t *rapid.T) {
 		within("staleHits", seen.StaleHits, l.stale, l.stale+l.unsureStale)
 		within("staleOnError", seen.StaleOnError, l.onError, min(l.onError+l.unsureOnError, seen.StaleHits))
 		within("softTimeouts", seen.SoftTimeouts, l.slow, seen.StaleOnError)
+		within("notModified", seen.NotModified, l.same, l.same+l.unsureSame)
 		within("refreshErrors", seen.RefreshErrors, 0, seen.Refreshes)
 		within("errors", seen.Errors, seen.LoadErrors, seen.LoadErrors)
 	}
@@ -570,7 +644,7 @@ func runStrategies(t *testing.T, rt *rapid.T, counts map[string]int, found *find
 		rt.Repeat(m.actions())
 		m.busy.Wait()
 		m.check(rt)
-		counts["runs"]++
+		m.count("runs") // loads may still run
 	})
 	if failure != nil {
 		panic(failure)

@@ -147,7 +147,8 @@ func (c *Cache) usable(e *Entry) bool { return c.clock.Before(e.Times().DeadUnti
 
 // Insert stores an entry unless its fence f is broken. f must not be nil. Insert reports false if it refuses the entry: because of
 // the fence, because the entry is not valid, or because there is a usable entry whose load began later. It does not refuse an entry
-// whose life is over already, but does not store it.
+// whose life is over already, but does not store it: it removes an entry whose load began earlier, so that this does not come back after the
+// newer value was seen. Redis does the same.
 func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	c.makeRoom(key, e)
 	refused := false
@@ -159,7 +160,10 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 	c.store.Compute(key, func(there *Entry, found bool) (*Entry, otter.ComputeOp) {
 		// A load may outlive its flight. It must not replace the entry of a load that began later.
 		refused = f.Broken() || !e.Scope.Valid() || found && there.LoadedAt > e.LoadedAt && c.usable(there)
-		if refused || !c.clock.Before(e.Times().DeadUntil) {
+		switch dead := !c.clock.Before(e.Times().DeadUntil); {
+		case !refused && dead && found && there.LoadedAt < e.LoadedAt:
+			return nil, otter.InvalidateOp
+		case refused || dead:
 			return nil, otter.CancelOp
 		}
 		return e, otter.WriteOp

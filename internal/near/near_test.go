@@ -329,3 +329,27 @@ func BenchmarkHit(b *testing.B) {
 		}
 	})
 }
+
+func TestAnEntryThatIsDeadWhenItComesEndsAnOlderOne(t *testing.T) {
+	t.Parallel()
+	inBubble(t, roomy, func(t *testing.T, c *Cache, clock *Clock) {
+		old := entry(clock, "old", time.Hour)
+		require.True(t, insert(c, "k", old))
+		earlier := entry(clock, "earlier", -time.Second)
+		earlier.LoadedAt = old.LoadedAt - 1
+		require.False(t, insert(c, "k", earlier))
+		require.Same(t, old, c.Get("k"), "it is not the older one")
+
+		newer := entry(clock, "newer", -time.Second)
+		newer.LoadedAt = old.LoadedAt + 1
+		broken := c.Fence("k", nil)
+		defer broken.End()
+		c.Delete("k")
+		require.True(t, insert(c, "k", old))
+		require.False(t, c.Insert("k", newer, broken))
+		require.Same(t, old, c.Get("k"), "a refused one changes nothing")
+		require.True(t, insert(c, "k", newer))
+		require.Nil(t, c.Get("k"))
+		require.Zero(t, c.Len())
+	})
+}

@@ -24,10 +24,14 @@ import (
 // The machine is two caches on one server, each behind a proxy that cuts, holds and refuses, and a source that fails, hangs and is slow. Values
 // live for a fraction of a second. Nobody may get a value that was dead when the call began, nor one from before an invalidation: in the process
 // that made it from its return on, in another process once Redis has confirmed it and has told that process.
+//
+// The source has ETags, and says that values are not modified: mostly when they are not, and now and then without a look at them. Such a value
+// counts as loaded anew, unless it was invalidated.
 
 const (
 	briefTTL  = 150 * time.Millisecond
 	briefRest = 250 * time.Millisecond // beyond the TTL
+	longRest  = 350 * time.Millisecond // likewise, of some values
 	machines  = 2
 	pieces    = 6 // keys
 )
@@ -47,6 +51,17 @@ type piece struct {
 type origin struct {
 	key          int
 	began, ended time.Time // of a Set, its return; ended is zero while the load runs
+	dead, stale  time.Time // by when it is, counted from the last load that made it, or that found it to be not modified
+}
+
+// renew notes that a load or a Set makes an origin's value, with so much time beyond the TTL.
+func (o *origin) renew(began time.Time, rest time.Duration) {
+	if stale := began.Add(briefTTL); stale.After(o.stale) {
+		o.stale = stale
+	}
+	if dead := began.Add(briefTTL + rest); dead.After(o.dead) {
+		o.dead = dead
+	}
 }
 
 type machine struct {
@@ -86,21 +101,32 @@ const (
 	fails
 	hangs
 	isSlow
+	claims // not modified, whatever is cached and if nothing is
 	modesOfSource
 )
 
 func (m *machine) load(ctx context.Context, key int) (piece, error) {
+	mode := m.modes[key].Load()
+	began, rest := time.Now(), briefRest
+	l := aside.CurrentLoad(ctx).Of(lasting.Key(key))
+	if rand.IntN(4) == 0 {
+		rest = longRest
+		l.Stale(100 * time.Millisecond)
+		l.StaleIfError(longRest)
+	}
+	prior, cached := aside.PreviousOf[piece](ctx, lasting.Key(key))
 	p := piece{Version: m.versions[key].Load()}
 	m.mu.Lock()
 	p.Load = len(m.origins)
-	m.origins = append(m.origins, origin{key: key, began: time.Now()})
+	m.origins = append(m.origins, origin{key: key, began: began})
+	m.origins[p.Load].renew(began, rest)
 	m.mu.Unlock()
 	defer func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.origins[p.Load].ended = time.Now()
 	}()
-	switch m.modes[key].Load() {
+	switch mode {
 	case fails:
 		return p, errSource
 	case hangs:
@@ -113,8 +139,27 @@ func (m *machine) load(ctx context.Context, key int) (piece, error) {
 			return p, ctx.Err()
 		}
 	}
+	old, readable := prior.Value()
+	switch {
+	case cached && (!readable || prior.ETag != "" && prior.ETag != etagOf(old)):
+		m.complain("the previous value of key %d is version %d with ETag %q, readable %v", key, old.Version, prior.ETag, readable)
+	case cached && (mode == claims || prior.ETag == etagOf(p)):
+		m.mu.Lock()
+		m.origins[old.Load].renew(began, rest)
+		m.mu.Unlock()
+		m.count("not modified")
+		if old.Version != p.Version {
+			m.count("not modified, without a look")
+		}
+		return p, fmt.Errorf("version %d: %w", old.Version, aside.ErrNotModified)
+	case mode == claims:
+		return p, aside.ErrNotModified
+	}
+	l.ETag(etagOf(p))
 	return p, nil
 }
+
+func etagOf(p piece) string { return strconv.FormatInt(p.Version, 10) }
 
 func pieceTag(key int) string { return "tag" + strconv.Itoa(key%2) }
 
@@ -168,6 +213,7 @@ func (m *machine) write(rng *rand.Rand, process, key int) (version int64, way st
 		now := time.Now()
 		m.mu.Lock()
 		m.origins[p.Load].began, m.origins[p.Load].ended = now, now
+		m.origins[p.Load].renew(now, briefRest)
 		m.mu.Unlock()
 	}
 	if err != nil {
@@ -201,6 +247,9 @@ func (m *machine) read(rng *rand.Rand, process int) {
 	lookup := func(opts ...aside.CallOption) {
 		r, err := aside.Lookup(ctx, c, lasting.Key(key), load, append(opts, tag)...)
 		if err == nil {
+			if r.ETag != "" && r.ETag != etagOf(r.Value) { // Set names none
+				m.complain("%s of key %d: version %d has ETag %q", call, key, r.Value.Version, r.ETag)
+			}
 			m.count("answer " + string(r.Status) + ", " + strings.TrimPrefix(r.Reason, "shared a load in flight: "))
 		}
 		m.judge(process, call, key, r.Value, err, least[key], began)
@@ -253,6 +302,8 @@ func (m *machine) judge(process int, call string, key int, p piece, err error, l
 			what = "answer not cached"
 		case errors.Is(err, &aside.Error{Code: aside.CodeBackoff}):
 			what = "answer error, in backoff"
+		case errors.Is(err, &aside.Error{Code: aside.CodeInvalidArgument}) && strings.Contains(err.Error(), "the loader returned ErrNotModified"):
+			what = "answer error, not modified without a previous value"
 		case !errors.Is(err, errSource) && !errors.Is(err, &aside.Error{Code: aside.CodeLoadTimeout}):
 			m.complain("%s: %v", call, err)
 		}
@@ -271,17 +322,16 @@ func (m *machine) judge(process int, call string, key int, p piece, err error, l
 	if from.ended.IsZero() || !from.ended.Before(began) {
 		return // it may come from the load itself
 	}
-	age := began.Sub(from.began)
 	switch {
-	case age >= briefTTL+briefRest:
-		m.complain("process %d, %s of key %d: a value that was %v old when the call began", process, call, key, age)
-	case age >= briefTTL:
+	case !began.Before(from.dead):
+		m.complain("process %d, %s of key %d: a value that was dead for %v when the call began", process, call, key, began.Sub(from.dead))
+	case !began.Before(from.stale):
 		m.count("age past the TTL")
-	case age >= 0:
+	case !began.Before(from.began):
 		m.count("age within the TTL")
 	}
-	if (call == "Strong" || call == "Refresh") && age >= briefTTL+25*time.Millisecond { // fresh by an estimate of the server's clock
-		m.complain("process %d, %s of key %d: a value past its TTL, %v old", process, call, key, age)
+	if past := began.Sub(from.stale); (call == "Strong" || call == "Refresh") && past >= 25*time.Millisecond { // fresh by an estimate of the server's clock
+		m.complain("process %d, %s of key %d: a value %v past its TTL", process, call, key, past)
 	}
 }
 
@@ -366,6 +416,7 @@ var machineNeeds = []string{
 	"write by key", "write by tag", "write by category", "write by pattern", "write by all", "write by Set", "checked elsewhere",
 	"answer hit, fresh", "answer hit, fresh, being refreshed", "answer stale, past its TTL, being refreshed", "answer stale, past its TTL, the load failed",
 	"answer stale, past its TTL, the load takes longer than SoftTimeout", "age past the TTL", "age within the TTL",
+	"not modified", "not modified, without a look", "answer error, not modified without a previous value",
 }
 
 func (m *machine) lacks() bool {
@@ -498,6 +549,9 @@ func (m *machine) run(seed uint64, enough func(took time.Duration) bool) {
 		}
 	}
 	stop()
+	same := m.caches[0].Metrics().Labels["items"].NotModified + m.caches[1].Metrics().Labels["items"].NotModified
+	require.Positive(t, same)
+	require.LessOrEqual(t, same, uint64(m.counts["not modified"]), "the counter notModified")
 	for _, text := range m.wrong[:min(len(m.wrong), 20)] {
 		t.Error(text)
 	}

@@ -582,3 +582,30 @@ func TestALoadThatIsSlowForItsTTLIsLogged(t *testing.T) {
 		})
 	}
 }
+
+// Hazard 45: a load that takes longer than the whole life of its value has succeeded all the same.
+func TestAValueThatIsDeadWhenItArrivesEndsTheOldOne(t *testing.T) {
+	t.Parallel()
+	asidetest.InBubble(t, aside.Options{Backoff: -1}, func(t *testing.T, c *aside.Cache) {
+		key := items(func(p *aside.Policy) { p.StaleIfError = ttl }).Key("a")
+		require.Equal(t, "v1", value(t, c, key, asidetest.Value("v1")))
+		time.Sleep(ttl)
+		require.Equal(t, "v2", value(t, c, key, func(ctx context.Context) (string, error) {
+			l := aside.CurrentLoad(ctx)
+			l.TTL(time.Millisecond)
+			l.Stale(0)
+			l.StaleIfError(0)
+			time.Sleep(10 * time.Millisecond)
+			return "v2", nil
+		}))
+		_, err := aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) { return "", errSource })
+		require.ErrorIs(t, err, errSource, "the old value does not come back in its place")
+	})
+}
+
+func value(t *testing.T, c *aside.Cache, key aside.Key, load func(context.Context) (string, error)) string {
+	t.Helper()
+	v, err := aside.GetOrLoad(t.Context(), c, key, load)
+	require.NoError(t, err)
+	return v
+}
