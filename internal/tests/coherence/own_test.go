@@ -48,7 +48,7 @@ func TestNoReadKeepsWhatThisProcessHasInvalidated(t *testing.T) {
 		_, err := w.Invalidate(t.Context(), key)
 		require.NoError(t, err)
 		ended, end := context.WithCancel(t.Context())
-		end() // memory alone answers
+		end()            // memory alone answers
 		for range 1000 { // the read that came in between may keep its value a moment later
 			_, err = aside.Get[string](ended, w.Cache, key)
 			require.Error(t, err, "the old value, in round %d", round)
