@@ -33,7 +33,7 @@ type prior struct {
 	loadedAt int64         // on the cache's clock
 	took     time.Duration // how long its load took
 	carried  tags.Capture  // the generations that it carries in Redis
-	entry    *near.Entry   // what memory holds of it; nil if that is nothing
+	entry    *near.Entry   // in memory mode
 
 	// Of a value in Redis:
 	header wire.Header
@@ -72,7 +72,7 @@ func (e *Engine) notePrior(ctx context.Context, a *attempt, r redisstore.Read) {
 	}
 	for _, entry := range []*near.Entry{a.held(), e.oldEntry(a)} {
 		if entry != nil && wire.Nonce(entry.Plan.Nonce) == h.Nonce && fits(entry.Value, a.Type) {
-			p.entry, p.value = entry, entry.Value
+			p.value = entry.Value
 			break
 		}
 	}

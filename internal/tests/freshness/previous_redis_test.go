@@ -491,3 +491,30 @@ func TestAValueThatIsNotModifiedMayGetALongerETag(t *testing.T) {
 		})
 	}
 }
+
+// A tag that only the first loader has named has to be known for as long as the value lives that keeps it.
+func TestTheKeyOfATagOutlivesAValueThatIsNotModified(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := asidetest.Connected(t, asidetest.At(server.Addr()))
+	key := brief(onError).Key("a")
+	asidetest.InMemory(t, c, key, func(ctx context.Context) (string, error) {
+		aside.CurrentLoad(ctx).Tag("late")
+		return "v", nil
+	})
+	pastTTL(t, c, key)
+	const tag = "%t:late"
+	require.EqualValues(t, 1, server.MustDo(t, "PEXPIRE", tag, "60000"), "most of its life is over")
+	asidetest.AllTold(t, c)
+	r, err := aside.Lookup(t.Context(), c, key, func(ctx context.Context) (string, error) {
+		if _, ok := aside.Previous[string](ctx); !ok {
+			return "", errors.New("no previous value")
+		}
+		return "", aside.ErrNotModified
+	})
+	require.NoError(t, err)
+	require.Equal(t, aside.StatusMiss, r.Status)
+	asidetest.Eventually(t, "it is prolonged", func() bool {
+		return server.MustDo(t, "PTTL", tag).(int64) > server.MustDo(t, "PTTL", key.String()).(int64)
+	})
+}
