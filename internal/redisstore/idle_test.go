@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/near"
@@ -181,4 +182,51 @@ func TestAMarkThatWasEvictedIsWrittenAgain(t *testing.T) {
 	require.Eventually(t, func() bool { return s.WriteWatermark(t.Context(), 2) == nil }, bound, 10*time.Millisecond)
 	require.Equal(t, "2", server.MustDo(t, "GET", name))
 	require.Len(t, found.all(), before, "nothing is sent again")
+}
+
+// The data has no watermark yet, as after a first exchange, and is exchanged for earlier data that has one.
+func TestAMarkIsNotWrittenOverOneWhereThereWasNone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var found marked
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note})
+	require.Zero(t, only(s).watermark.last.Load())
+	name := only(s).ownName(watermarkName)
+	before := len(found.all())
+	server.MustDo(t, "SET", name, "1")
+	require.NoError(t, s.WriteWatermark(t.Context(), 3))
+	require.Equal(t, []uint64{1}, found.all()[before:], "what came after the first one is sent again")
+	require.Equal(t, "1", server.MustDo(t, "GET", name), "and no other one is written before")
+	require.NoError(t, s.WriteWatermark(t.Context(), 4))
+	require.Equal(t, "4", server.MustDo(t, "GET", name))
+}
+
+// A slowRead writes a watermark after each GET, before its reply is seen.
+type slowRead struct {
+	rueidis.Client
+	behind func()
+}
+
+func (c slowRead) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	reply := c.Client.Do(ctx, command)
+	c.behind()
+	return reply
+}
+
+// A watermark that is read while another one is written is not taken for the last one: data with one in between would not be found.
+func TestAMarkThatIsReadWhileAnotherOneIsWrittenIsReadAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var found marked
+	s := up(t, Options{Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note})
+	before, reads := len(found.all()), 0
+	slow := slowRead{only(s).latest.Load().client, func() {
+		if reads++; reads <= 2 {
+			require.NoError(t, s.WriteWatermark(t.Context(), uint64(10*reads)))
+		}
+	}}
+	require.NoError(t, s.readWatermark(t.Context(), only(s), slow))
+	require.Equal(t, 3, reads)
+	require.Equal(t, []uint64{20}, found.all()[before:])
+	require.EqualValues(t, 20, only(s).watermark.last.Load())
 }

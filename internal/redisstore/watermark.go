@@ -26,14 +26,18 @@ func (s *Store) readWatermark(ctx context.Context, l *link, c rueidis.Client) er
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	r := c.Do(ctx, c.B().Get().Key(l.ownName(watermarkName)).Build())
-	if err := r.Error(); classOf(err) != answer {
-		return err
+	for {
+		last := l.watermark.last.Load()
+		r := c.Do(ctx, c.B().Get().Key(l.ownName(watermarkName)).Build())
+		if err := r.Error(); classOf(err) != answer {
+			return err
+		}
+		mark, _ := r.AsUint64() // 0 if it is missing, or no number
+		if l.watermark.last.CompareAndSwap(last, mark) {
+			s.onWatermark(mark)
+			return nil
+		} // another one was written meanwhile: what was read may be the one before
 	}
-	mark, _ := r.AsUint64() // 0 if it is missing, or no number
-	l.watermark.last.Store(mark)
-	s.onWatermark(mark)
-	return nil
 }
 
 // WriteWatermark writes a number at all servers. OnWatermark gets it back when a connection to one is made. Numbers grow. A server
@@ -55,7 +59,7 @@ func (s *Store) WriteWatermark(ctx context.Context, mark uint64) error {
 }
 
 // writeWatermarkAt writes a watermark at one server, over the last one that was written or read there. Where an earlier one is
-// found, the server's data was replaced by earlier data, which lacks the invalidations in between.
+// found, or one where there was none, the server's data was replaced by earlier data, which lacks the invalidations in between.
 func (s *Store) writeWatermarkAt(ctx context.Context, l *link, mark uint64) error {
 	last, next := l.watermark.last.Load(), strconv.FormatUint(mark, 10)
 	name := l.ownName(watermarkName)
@@ -74,7 +78,7 @@ func (s *Store) writeWatermarkAt(ctx context.Context, l *link, mark uint64) erro
 		l.watermark.gone.Store(true)
 		return errWatermarkGone
 	}
-	if found, err := strconv.ParseUint(there, 10, 64); err == nil && found < last {
+	if found, err := strconv.ParseUint(there, 10, 64); err == nil && (found < last || last == 0 && found > 0) {
 		for _, w := range l.conns() {
 			w.revoke()
 		}
@@ -99,18 +103,20 @@ var errWatermarkGone = errors.New("the watermark that was written last is gone")
 // writeWatermark writes a watermark and answers with the one before.
 //
 //	KEYS  the watermark's key
-//	ARGV  the watermark, the one that was written before it, its life in ms, "1" to write nothing where that one is missing
+//	ARGV  the watermark, the one that was written before it or 0, its life in ms, "1" to write nothing where that one is missing
 //
-// Where the server has an earlier watermark than that, it is left for now: this process first has to send again what came later.
+// Where the server has an earlier watermark than that, or one where there was none, it is left for now: this process first has to
+// send again what came later.
 //
 // The key is deleted first. A server without memory allows that, and then allows the SET: it stops no script that has written. So
 // what is invalidated meanwhile need not be remembered until there is memory again.
 var writeWatermark = newScript(`
 local there = redis.call('GET', KEYS[1])
-if there and tonumber(there) and tonumber(there) < tonumber(ARGV[2]) then
+local last = tonumber(ARGV[2])
+if there and tonumber(there) and (last == 0 or tonumber(there) < last) then
 	return there
 end
-if not there and ARGV[4] == '1' and tonumber(ARGV[2]) > 0 then
+if not there and ARGV[4] == '1' and last > 0 then
 	return ''
 end
 redis.call('DEL', KEYS[1])
