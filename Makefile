@@ -15,7 +15,7 @@ PARALLEL := $(shell n=$$(getconf _NPROCESSORS_ONLN); if [ $$n -gt 2 ]; then echo
 WAITING  := $(shell echo $$((2 * $(PARALLEL))))# tests at once where most wait for servers to start, without the race detector
 
 # What make test leaves to make long: each keeps the processors busy, or waits, for more than ten seconds.
-LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught|TestAnExpiryIsOneLoad|TestAConnectionThatBreaks|TestTheTableOf|InRealTimeUnderFaults|TestTheSameMark|TestAnInvalidationWakes|TestCredentialsThatNeverCome|TestTheLogNames|TestTheLogHas|TestGenerationsThatMemory|TestNothingThatWasInvalidated|TestFailuresPush|TestCallersAreServedSoon|TestTwoReaders|TestRacesOf
+LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLoads|TestEveryCallIsAnswered|RestsAfterAMinute|WhileAProcessRests|TestAReport|TestProcesses|TestABrokenCacheIsCaught|TestAnExpiryIsOneLoad|TestAConnectionThatBreaks|TestTheTableOf|InRealTimeUnderFaults|TestTheSameMark|TestAnInvalidationWakes|TestCredentialsThatNeverCome|TestTheLogNames|TestTheLogHas|TestGenerationsThatMemory|TestNothingThatWasInvalidated|TestFailuresPush|TestCallersAreServedSoon|TestTwoReaders|TestRacesOf|TestWhatIsSentAgain|TestAnAnswerComesAfter|TestWhatIsLostIsTold|TestNothingIsFoundThatIsOlder|TestOutsidersTake|TestSweepLeavesWhat|TestManyTagsOfOneKey|TestReplicatedIsNo
 
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
