@@ -41,11 +41,10 @@ const workerUser = "worker"
 // nextCut is when apart may pause again.
 var nextCut atomic.Int64
 
-// apart is for how long what follows a command waits for it: often between what makes the server remember a read and that read, now
+// apart is for how long what follows a command waits for it: often between the ECHO that comes before a tracked read and that read, now
 // and then elsewhere, and never twice within a few milliseconds, for a batch is to be answered too.
 func apart(args []string) time.Duration {
-	optIn := len(args) > 1 && strings.EqualFold(args[0], "CLIENT") && strings.EqualFold(args[1], "CACHING")
-	if !optIn && rand.IntN(20) > 0 {
+	if echo := len(args) > 0 && strings.EqualFold(args[0], "ECHO"); !echo && rand.IntN(20) > 0 {
 		return 0
 	}
 	at, next := now(), nextCut.Load()
@@ -57,7 +56,7 @@ func apart(args []string) time.Duration {
 
 // takeable are what a user can be forbidden while its processes run.
 var takeable = []string{
-	"-client|caching", "-client", "-evalsha", "-eval -evalsha", "-unlink", "-get", "-getrange", "-get -getrange", "-set", "-pexpire",
+	"-echo", "-client", "-evalsha", "-eval -evalsha", "-unlink", "-get", "-getrange", "-get -getrange", "-set", "-pexpire",
 	"-time", "-script", "-exists", "-rename", "-publish -subscribe",
 }
 
