@@ -298,12 +298,13 @@ func TestManyKeysAtOnceAreGivenTheTimeTheyNeed(t *testing.T) {
 	t.Parallel()
 	o := asidetest.At(redistest.Start(t).Addr())
 	o.OpTimeout = 0 // the default
-	c := asidetest.Connected(t, o)
 	keys := make([]aside.Key, 20_000)
 	for i := range keys {
 		keys[i] = asidetest.Items.Key(i)
 	}
 	asidetest.Eventually(t, "all are confirmed at once", func() bool { // a busy machine may take longer still
+		c := asidetest.Connected(t, o) // one that does not send what was not confirmed before
+		defer c.Close()
 		receipt, err := c.Invalidate(t.Context(), keys...)
 		require.NoError(t, err)
 		return receipt.Confirmed
