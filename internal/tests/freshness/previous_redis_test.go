@@ -86,11 +86,10 @@ func TestAValueInRedisThatIsNotModifiedCountsAsLoadedAnew(t *testing.T) {
 						asidetest.Eventually(t, "each process has it", func() bool {
 							r, err = aside.Lookup(t.Context(), c, key, load)
 							require.NoError(t, err)
-							return r.Tier == aside.TierMemory && r.Status == aside.StatusHit
+							return r.Tier == aside.TierMemory && r.Status == aside.StatusHit && r.TTL > 50*time.Minute
 						})
 						require.Equal(t, value, r.Value)
 						require.Equal(t, "1", r.ETag)
-						require.Greater(t, r.TTL, 50*time.Minute)
 					}
 					require.Equal(t, []int64{0, 1}, []int64{full.Load(), same.Load()})
 					require.EqualValues(t, 1, w.Metrics().Labels["items"].NotModified)
