@@ -3,6 +3,8 @@ package near
 import (
 	"math/rand/v2"
 	"reflect"
+	"slices"
+	"sync"
 	"unsafe"
 )
 
@@ -23,7 +25,11 @@ func Size(v any) int64 {
 	if v == nil {
 		return 0
 	}
-	w := newWalk()
+	w := walks.Get().(*walk)
+	defer func() {
+		w.clear()
+		walks.Put(w)
+	}()
 	w.add(float64(reflect.TypeOf(v).Size()), 1)
 	w.count(reflect.ValueOf(v), 1, false)
 	w.run()
@@ -32,11 +38,27 @@ func Size(v any) int64 {
 
 // A walk is one call of Size. It goes level by level, so that a long list in one field leaves visits for the next field.
 type walk struct {
-	sum  float64
-	next []item                   // the next level
-	seen map[place]struct{}       // the memory that was counted
-	refs map[reflect.Type][]field // the fields of a struct that are counted
-	left int                      // how many values may still be inspected
+	sum   float64
+	level []item        // the values that are expanded now
+	next  []item        // the next level
+	seen  places        // the memory that was counted
+	text  reflect.Value // a string that is set to one of a map after the other: to copy each would allocate
+	left  int           // how many values may still be inspected
+}
+
+var (
+	stringType = reflect.TypeFor[string]()
+	walks      = sync.Pool{New: func() any { return &walk{text: reflect.New(stringType).Elem(), left: visits} }}
+)
+
+// clear prepares a walk for another value. It refers to none any more.
+func (w *walk) clear() {
+	clear(w.level[:cap(w.level)])
+	clear(w.next[:cap(w.next)])
+	w.level, w.next = w.level[:0], w.next[:0]
+	w.text.SetString("")
+	w.seen.clear()
+	w.sum, w.left = 0, visits
 }
 
 // An item is a value whose own bytes are counted. The memory that it refers to is not counted yet.
@@ -57,22 +79,55 @@ type field struct {
 	hidden bool
 }
 
-func newWalk() *walk {
-	return &walk{seen: make(map[place]struct{}), refs: make(map[reflect.Type][]field), left: visits}
+// places are those that were counted. Most values have few.
+type places struct {
+	few  []place
+	many map[place]struct{} // those after the first ones; nil where there are none
+}
+
+const fewPlaces = 16
+
+// add reports whether p is a new one.
+func (s *places) add(p place) bool {
+	if slices.Contains(s.few, p) {
+		return false
+	}
+	if len(s.few) < fewPlaces {
+		s.few = append(s.few, p)
+		return true
+	}
+	if s.many == nil {
+		s.many = make(map[place]struct{})
+	}
+	before := len(s.many)
+	s.many[p] = struct{}{}
+	return len(s.many) > before
+}
+
+func (s *places) count() int { return len(s.few) + len(s.many) }
+
+func (s *places) clear() {
+	clear(s.few)
+	s.few, s.many = s.few[:0], nil
 }
 
 // run processes one level after the other. Each level may use a quarter of the visits that are left. It divides them equally between a
 // sample of its items, for their elements.
 func (w *walk) run() {
-	random := rand.New(rand.NewPCG(0, 0)) // a fixed seed: a value always has the same size
+	var random *rand.Rand // of those levels that are sampled
 	for len(w.next) > 0 && w.left > 0 {
-		level := w.next
-		w.next = nil
+		w.level, w.next = w.next, w.level[:0]
+		level := w.level
 		keep := min(len(level), max(1, w.left/4))
 		share := max(1, w.left/4/keep)
+		if keep < len(level) && random == nil {
+			random = rand.New(rand.NewPCG(0, 0)) // a fixed seed: a value always has the same size
+		}
 		for i := range keep {
-			j := i + random.IntN(len(level)-i)
-			level[i], level[j] = level[j], level[i]
+			if keep < len(level) {
+				j := i + random.IntN(len(level)-i)
+				level[i], level[j] = level[j], level[i]
+			}
 			it := level[i]
 			it.weight *= float64(len(level)) / float64(keep)
 			w.expand(it, share)
@@ -92,9 +147,20 @@ func (w *walk) expand(it item, share int) {
 	w.left -= max(1, sample)
 	switch it.v.Kind() {
 	case reflect.Map:
+		keys, values := it.v.Type().Key(), it.v.Type().Elem()
 		for entries := it.v.MapRange(); sample > 0 && entries.Next(); sample-- {
-			w.count(entries.Key(), it.weight*step, false)
-			w.count(entries.Value(), it.weight*step, false)
+			if keys == stringType {
+				w.text.SetIterKey(entries)
+				w.count(w.text, it.weight*step, false)
+			} else if refers(keys) {
+				w.count(entries.Key(), it.weight*step, false)
+			}
+			if values == stringType {
+				w.text.SetIterValue(entries)
+				w.count(w.text, it.weight*step, false)
+			} else if refers(values) {
+				w.count(entries.Value(), it.weight*step, false)
+			}
 		}
 	case reflect.Slice, reflect.Array:
 		for i := range sample {
@@ -112,7 +178,7 @@ func (w *walk) count(v reflect.Value, weight float64, hidden bool) {
 	case reflect.String:
 		w.add(float64(v.Len()), weight)
 	case reflect.Struct:
-		for _, f := range w.fields(t) {
+		for _, f := range fields(t) {
 			w.count(v.Field(f.index), weight, hidden || f.hidden)
 		}
 	case reflect.Array:
@@ -147,15 +213,18 @@ func (w *walk) later(v reflect.Value, weight float64, hidden, worth bool) {
 // first reports whether v refers to memory that was not counted yet. v is a pointer, a map or a slice.
 func (w *walk) first(v reflect.Value) bool {
 	p := place{v.UnsafePointer(), v.Type()}
-	_, found := w.seen[p]
-	w.seen[p] = struct{}{}
-	return !found && p.at != nil
+	return p.at != nil && w.seen.add(p)
 }
 
-// fields returns the fields of a struct type that can refer to memory that Size may read.
-func (w *walk) fields(t reflect.Type) []field {
-	fields, found := w.refs[t]
-	if !found && !locks(t) {
+// fieldsOf has, by the types of structs, the fields that can refer to memory that Size may read.
+var fieldsOf sync.Map
+
+func fields(t reflect.Type) []field {
+	if known, ok := fieldsOf.Load(t); ok {
+		return known.([]field)
+	}
+	var fields []field
+	if !locks(t) {
 		for i := range t.NumField() {
 			// Fields that are promoted from an embedded struct belong to the outer type, whatever the name of the inner type.
 			f := t.Field(i)
@@ -164,7 +233,7 @@ func (w *walk) fields(t reflect.Type) []field {
 			}
 		}
 	}
-	w.refs[t] = fields
+	fieldsOf.Store(t, fields)
 	return fields
 }
 

@@ -162,6 +162,25 @@ func newChain(n int) *link {
 	return first
 }
 
+// What a value refers to does not stay in memory because it was measured.
+func TestAWalkRefersToNothingAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	v := &session{ID: "id", Turns: []string{"turn"}, Owner: &flat{}, Notes: map[string]int64{"note": 1}, Any: map[string]string{"key": "value"}}
+	w := walks.New().(*walk)
+	w.count(reflect.ValueOf(v), 1, false)
+	w.run()
+	require.Positive(t, w.seen.count())
+	w.clear()
+	require.Zero(t, w.seen.count())
+	require.Empty(t, w.text.String())
+	for _, it := range append(w.level[:cap(w.level)], w.next[:cap(w.next)]...) {
+		require.False(t, it.v.IsValid())
+	}
+	for _, p := range w.seen.few[:cap(w.seen.few)] {
+		require.Nil(t, p.at)
+	}
+}
+
 // Whatever shape a value has, its size ends a walk that is short, and is one that a bound can be held against.
 func TestTheSizeOfALargeGraphIsAPositiveFigureAfterBoundedWork(t *testing.T) {
 	t.Parallel()
@@ -206,12 +225,12 @@ func TestTheSizeOfALargeGraphIsAPositiveFigureAfterBoundedWork(t *testing.T) {
 			require.LessOrEqual(t, size, int64(huge))
 			require.Equal(t, size, Size(v), "a value has one size")
 
-			w := newWalk()
+			w := walks.New().(*walk)
 			w.count(reflect.ValueOf(v), 1, false)
 			w.run()
-			require.Positive(t, len(w.seen))
+			require.Positive(t, w.seen.count())
 			// Each visit looks at no more than a struct's fields, of which none here has more than two that are remembered.
-			require.LessOrEqual(t, len(w.seen), 2*visits)
+			require.LessOrEqual(t, w.seen.count(), 2*visits)
 			require.Greater(t, w.left, -visits/4, "a level takes no more than its quarter")
 		})
 	}
