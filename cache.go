@@ -131,10 +131,10 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // If Redis fails, the call uses load and returns no error. A hit in memory allocates nothing, if key and load were made before.
 func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (T, error) {
 	if load != nil && passive(opts) {
-		if value, counts := c.hit(key); counts != nil {
+		if value, owner := c.found(key.text); owner != nil && owner.is(key.policy) {
 			if v, ok := value.(*T); ok {
-				if c.drawn(counts.MemoryHits.Add()) {
-					sampleHit(ctx, c, key, counts, load)
+				if c.drawn(owner.Counters.MemoryHits.Add()) {
+					sampleHit(ctx, c, key, owner.Counters, load)
 				}
 				return *v, nil
 			}
@@ -174,20 +174,16 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	return callError(c.engine.Set(ctx, r, give(value, nil)), r.Key)
 }
 
-// hit looks up key in memory. counts is nil if there is no hit. The caller checks the type of the value.
-func (c *Cache) hit(key Key) (value any, counts *stats.Counters) {
-	if c == nil || c.near == nil || key.policy == nil || c.closed.Load() { // a closed cache cannot be invalidated, so it serves nothing
+// found looks up the text of a key in memory, and does not keep it. owner is nil if there is no value. The caller checks that owner is the
+// policy of the key, and the type of the value.
+func (c *Cache) found(text string) (value any, owner *resolved) {
+	if c == nil || c.near == nil || c.closed.Load() { // a closed cache cannot be invalidated, so it serves nothing
 		return nil, nil
 	}
-	e := c.near.Get(key.text)
-	if e == nil {
-		return nil, nil
+	if e := c.near.Get(text); e != nil {
+		return e.Value, e.Scope.Owner.(*resolved)
 	}
-	p := e.Scope.Owner.(*resolved)
-	if !p.is(key.policy) {
-		return nil, nil
-	}
-	return e.Value, p.Counters
+	return nil, nil
 }
 
 // lookup is GetOrLoad after a miss in memory.

@@ -47,25 +47,32 @@ func (p *Policy) Key(parts ...any) Key {
 	if p == nil {
 		return Key{bad: "a key of a nil Policy: declare one with a Category and a TTL"}
 	}
-	var buf [128]byte
+	var buf [usualKey]byte
 	b := append(buf[:0], p.Category...)
 	for i, part := range parts {
-		b = append(b, ':')
-		switch v := part.(type) {
-		case string:
-			b = keyspace.AppendEscaped(b, v)
-		case int:
-			b = strconv.AppendInt(b, int64(v), 10)
-		case int64:
-			b = strconv.AppendInt(b, v, 10)
-		default:
-			ok := false
-			if b, ok = appendReflected(b, part); !ok {
-				return Key{policy: p, bad: fmt.Sprintf("part %d of a key of policy %s is a %s: use a string or an integer", i+1, p.name(), typeName(part))}
-			}
+		var ok bool
+		if b, ok = appendPart(b, part); !ok {
+			return Key{policy: p, bad: fmt.Sprintf("part %d of a key of policy %s is a %s: use a string or an integer", i+1, p.name(), typeName(part))}
 		}
 	}
 	return Key{text: string(b), policy: p}
+}
+
+// usualKey is more bytes than the text of a key mostly has.
+const usualKey = 128
+
+// appendPart appends a colon and a part. It reports false if the part can be in no key.
+func appendPart(b []byte, part any) ([]byte, bool) {
+	b = append(b, ':')
+	switch v := part.(type) {
+	case string:
+		return keyspace.AppendEscaped(b, v), true
+	case int:
+		return strconv.AppendInt(b, int64(v), 10), true
+	case int64:
+		return strconv.AppendInt(b, v, 10), true
+	}
+	return appendReflected(b, part)
 }
 
 func appendReflected(b []byte, part any) ([]byte, bool) {

@@ -5,6 +5,8 @@ import (
 	"iter"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/flight"
@@ -19,7 +21,8 @@ type ID interface {
 // products:7 for the id 7. Make a Loader once, with NewLoader or NewBatchLoader. It may be used by many goroutines at once.
 type Loader[K ID, T any] struct {
 	cache  *Cache
-	policy *Policy
+	policy *Policy                  // a copy, which nobody changes
+	owner  atomic.Pointer[resolved] // what policy was last found to be in the cache
 	one    func(context.Context, K) (T, error)
 	many   func(context.Context, []K) (map[K]T, error)
 }
@@ -46,22 +49,38 @@ func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, 
 	return l
 }
 
-// Get returns the cached value of an id, or loads it: see GetOrLoad.
+// Get returns the cached value of an id, or loads it: see GetOrLoad. A hit in memory allocates nothing.
 func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, error) {
-	key := l.Key(id)
 	if l != nil && passive(opts) && l.one != nil {
-		if value, counts := l.cache.hit(key); counts != nil {
+		text := texts.Get().(*[usualKey]byte)
+		b, _ := appendPart(append(text[:0], l.policy.Category...), id) // every ID can be a part
+		value, owner := l.cache.found(unsafe.String(unsafe.SliceData(b), len(b)))
+		texts.Put(text)
+		if owner != nil && (l.owner.Load() == owner || l.ownedBy(owner)) {
 			if v, ok := value.(*T); ok {
-				if l.cache.drawn(counts.MemoryHits.Add()) {
-					sampleHit(ctx, l.cache, key, counts, l.loads(id))
+				if l.cache.drawn(owner.Counters.MemoryHits.Add()) {
+					sampleHit(ctx, l.cache, l.Key(id), owner.Counters, l.loads(id))
 				}
 				return *v, nil
 			}
 		}
 	}
-	r, err := l.lookup(ctx, key, id, opts)
+	r, err := l.lookup(ctx, l.Key(id), id, opts)
 	return r.Value, err
 }
+
+// ownedBy reports whether owner is the policy of l, resolved, and remembers that: neither of them changes.
+func (l *Loader[K, T]) ownedBy(owner *resolved) bool {
+	if !owner.policy.equal(l.policy) {
+		return false
+	}
+	l.owner.Store(owner)
+	return true
+}
+
+// texts are buffers for the text of a key that is only looked up in memory, which keeps no key that it looks up. So a hit allocates nothing:
+// the key itself is made after a miss.
+var texts = sync.Pool{New: func() any { return new([usualKey]byte) }}
 
 // Lookup is Get with a Result: see the function Lookup.
 func (l *Loader[K, T]) Lookup(ctx context.Context, id K, opts ...CallOption) (Result[T], error) {

@@ -24,7 +24,7 @@ var inlined = [][2]string{
 	{"Loader.Get", "stats.(*Striped).Add"},
 	{"Loader.Get", "aside.(*Cache).drawn"},
 	{"Loader.Get", "sampler.(*Sampler).Drawn"},
-	{"Cache.hit", "(*resolved).is"},
+	{"GetOrLoad", "aside.(*resolved).is"},
 }
 
 // TestAHitIsInlined reads the compiler's own report. It is not for the race detector's build, which would compile everything

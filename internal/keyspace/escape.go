@@ -9,12 +9,17 @@ import (
 // AppendEscaped appends text with every special byte as %XX. The percent sign is special itself, so the escape can be undone, and
 // different texts stay different.
 func AppendEscaped(b []byte, text string) []byte {
-	for i := 0; i < len(text); {
+	plain := 0
+	for plain < len(text) && plainBytes[text[plain]] {
+		plain++
+	}
+	b = append(b, text[:plain]...)
+	for i := plain; i < len(text); {
 		if c := text[i]; c < utf8.RuneSelf {
-			if Special(rune(c)) {
-				b = appendHex(b, c)
-			} else {
+			if plainBytes[c] {
 				b = append(b, c)
+			} else {
+				b = appendHex(b, c)
 			}
 			i++
 			continue
@@ -66,6 +71,14 @@ func Special(r rune) bool {
 	}
 	return unicode.IsControl(r)
 }
+
+// plainBytes are those that stand in a key as they are, whatever is beside them.
+var plainBytes = func() (plain [256]bool) {
+	for c := range rune(utf8.RuneSelf) {
+		plain[c] = !Special(c)
+	}
+	return plain
+}()
 
 // Plain reports whether text can stand in a key without an escape.
 func Plain(text string) bool {
