@@ -12,15 +12,21 @@ func (c *Call[K, V]) Bypass() {
 
 // closeBypass requires group.mu.
 func (r *run[K, V]) closeBypass() {
-	if !r.bypassed {
-		r.bypassed = true
+	if !r.bypassed && r.bypass != nil {
 		close(r.bypass)
 	}
+	r.bypassed = true
 }
 
 // Bypassed returns a channel that is closed by the first Bypass of any call of c's run. Only the load itself may use it.
 func (c *Call[K, V]) Bypassed() <-chan struct{} {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	return c.run.bypass
+	r := c.run
+	if r.bypass == nil {
+		if r.bypass = make(chan struct{}); r.bypassed {
+			close(r.bypass)
+		}
+	}
+	return r.bypass
 }

@@ -18,11 +18,11 @@ import (
 // A Group keeps the calls that new callers may join. The zero value is ready. A Group is safe for concurrent use.
 type Group[K comparable, V any] struct {
 	mu      sync.Mutex
-	calls   map[K]*Call[K, V]     // the calls that Join finds; guarded by mu
-	flights map[*run[K, V]]func() // resolves and cancels each run that has not ended, for Close; guarded by mu
-	closed  error                 // set by Close; guarded by mu
-	begun   Ticket                // how many calls have begun; guarded by mu
-	running sync.WaitGroup        // goroutines of Run
+	calls   map[K]*Call[K, V]       // the calls that Join finds; guarded by mu
+	flights map[*run[K, V]]struct{} // the runs that have not ended, for Close; guarded by mu
+	closed  error                   // set by Close; guarded by mu
+	begun   Ticket                  // how many calls have begun; guarded by mu
+	running sync.WaitGroup          // goroutines of Run
 }
 
 // Join returns the call of key that callers may share, and whether the caller leads it. A leader must hand the call to Run, or
@@ -61,7 +61,7 @@ func (g *Group[K, V]) join(key K) (call *Call[K, V], lead bool) {
 	}
 	if g.calls == nil {
 		g.calls = make(map[K]*Call[K, V])
-		g.flights = make(map[*run[K, V]]func())
+		g.flights = make(map[*run[K, V]]struct{})
 	}
 	g.calls[key] = c
 	return c, true
@@ -92,8 +92,9 @@ func (g *Group[K, V]) Close(ctx context.Context, err error) error {
 	g.mu.Lock()
 	if g.closed == nil {
 		g.closed = err
-		for _, end := range g.flights {
-			end()
+		for r := range g.flights {
+			g.endLocked(r, err)
+			r.ctx.cancel(err)
 		}
 		for _, c := range g.calls { // calls that have a leader and no Run yet
 			if !c.resolved {

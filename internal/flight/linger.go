@@ -117,5 +117,5 @@ func (g *Group[K, V]) abandon(r *run[K, V]) {
 			g.forget(c) // a caller that joined a load that is being cancelled would fail for no reason of its own
 		}
 	}
-	r.cancel(errAbandoned)
+	r.ctx.cancel(errAbandoned)
 }

@@ -12,8 +12,8 @@ type run[K comparable, V any] struct {
 	calls    []*Call[K, V]
 	began    time.Time
 	waiting  int           // calls that are unresolved and have waiters; guarded by group.mu
-	bypass   chan struct{} // see Bypassed
-	bypassed bool          // bypass is closed; guarded by group.mu
+	bypass   chan struct{} // see Bypassed; nil until that is called; guarded by group.mu
+	bypassed bool          // bypass is closed, or is to be; guarded by group.mu
 
 	linger    time.Duration // see Linger
 	lingering *time.Timer   // ends the linger time, while no caller waits for the run; guarded by group.mu
@@ -21,7 +21,7 @@ type run[K comparable, V any] struct {
 	queued    bool          // see Queue; guarded by group.mu
 	watchers  []Watcher     // guarded by group.mu
 
-	cancel context.CancelCauseFunc
+	ctx *loadContext // apart, since a loader may keep it
 	waiter
 }
 
@@ -34,14 +34,8 @@ type run[K comparable, V any] struct {
 // A call stays joinable until fn has returned. A caller that joins while fn stores a result that is already shared gets that
 // result, and needs no load of its own. A call that was resolved with an error is not joinable any more.
 func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(context.Context), calls ...*Call[K, V]) {
-	ctx, stopTimer := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, ErrTimeout)
-	ctx, cancel := context.WithCancelCause(ctx)
-	r := &run[K, V]{calls: calls, began: time.Now(), cancel: cancel, bypass: make(chan struct{}), working: 1}
-	stopExpiry := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), ErrTimeout) {
-			g.end(r, ErrTimeout)
-		}
-	})
+	now := time.Now()
+	r := &run[K, V]{calls: calls, began: now, working: 1, ctx: &loadContext{values: ctx, deadline: now.Add(timeout)}}
 
 	g.mu.Lock()
 	for _, c := range calls {
@@ -59,7 +53,7 @@ func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(co
 	if closed == nil {
 		// The lock is held, so the counter does not grow while Close waits for it.
 		g.running.Add(1)
-		g.flights[r] = func() { g.endLocked(r, g.closed); cancel(g.closed) }
+		g.flights[r] = struct{}{}
 		if r.waiting == 0 {
 			g.deserted(r) // see Lead
 		}
@@ -68,25 +62,28 @@ func (g *Group[K, V]) Run(ctx context.Context, timeout time.Duration, fn func(co
 	}
 	g.mu.Unlock()
 	if closed != nil {
-		stopExpiry()
-		cancel(closed)
-		stopTimer()
+		r.ctx.cancel(closed)
 		return
 	}
 
+	expiry := time.AfterFunc(timeout, func() {
+		r.ctx.expire()
+		if errors.Is(r.ctx.Cause(), ErrTimeout) {
+			g.end(r, ErrTimeout)
+		}
+	})
 	go func() {
 		defer g.running.Done()
 		defer func() {
-			stopExpiry()
-			cancel(errLanded)
-			stopTimer()
+			expiry.Stop()
+			r.ctx.cancel(errLanded)
 		}()
-		g.fly(ctx, r, fn)
+		g.fly(r, fn)
 	}()
 }
 
 // fly runs fn. However fn ends, fly resolves the calls that fn left unresolved.
-func (g *Group[K, V]) fly(ctx context.Context, r *run[K, V], fn func(context.Context)) {
+func (g *Group[K, V]) fly(r *run[K, V], fn func(context.Context)) {
 	err := ErrGoexit // stays if fn neither returns nor panics: only Goexit runs the deferred functions then
 	defer func() {
 		if p := recover(); p != nil {
@@ -94,9 +91,9 @@ func (g *Group[K, V]) fly(ctx context.Context, r *run[K, V], fn func(context.Con
 		}
 		g.end(r, err)
 	}()
-	fn(ctx)
+	fn(r.ctx)
 	err = ErrUnresolved
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := r.ctx.Cause(); cause != nil {
 		err = cause // fn returned because its time was up
 	}
 }

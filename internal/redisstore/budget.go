@@ -23,7 +23,7 @@ const bytesPerKey = 4 << 10
 // Budget bounds ctx to the time that one call may spend on Redis: the limit of an operation, and more for size bytes or several
 // keys. When that time is what ends the context, the cause is ErrBudget.
 func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
-	return budgetUntil(ctx, time.Now().Add(s.grace.now()+allowance(size, keys)), new(atomic.Int64))
+	return s.budgetUntil(ctx, time.Now().Add(s.grace.now()+allowance(size, keys)))
 }
 
 // More adds the time for further bytes in several keys to a ctx made by Budget. What was added to the same Budget before counts as
@@ -35,8 +35,30 @@ func (s *Store) More(ctx context.Context, size int64, keys int) (context.Context
 		return s.Budget(ctx, size, keys)
 	}
 	b.added.Add(int64(allowance(size, keys)))
-	return budgetUntil(b.parent, b.until, b.added)
+	more := &budget{parent: b.parent, until: b.until, added: b.added}
+	return more, s.limit(more)
 }
+
+func (s *Store) budgetUntil(parent context.Context, until time.Time) (context.Context, context.CancelFunc) {
+	b := &budget{parent: parent, until: until}
+	b.added = &b.extra
+	return b, s.limit(b)
+}
+
+// limit gives b its end. Where that is a time alone, other operations may share it, and it comes up to a tick later.
+func (s *Store) limit(b *budget) context.CancelFunc {
+	until := b.until.Add(time.Duration(b.added.Load()))
+	if b.parent.Done() == nil {
+		b.Context = s.ends.after(until, max(s.opTimeout/ticks, time.Millisecond))
+		return func() {}
+	}
+	var cancel context.CancelFunc
+	b.Context, cancel = context.WithDeadlineCause(b.parent, until, ErrBudget)
+	return cancel
+}
+
+// ticks are how many ends of budgets are told apart within the limit of one operation.
+const ticks = 16
 
 // A budget is a context that remembers what it would be without its own deadline.
 type budget struct {
@@ -44,6 +66,7 @@ type budget struct {
 	parent context.Context
 	until  time.Time     // without what was added
 	added  *atomic.Int64 // nanoseconds
+	extra  atomic.Int64  // what added refers to in the first one
 }
 
 type budgetKey struct{}
@@ -52,12 +75,10 @@ func (b *budget) Value(key any) any {
 	if key == (budgetKey{}) {
 		return b
 	}
-	return b.Context.Value(key)
-}
-
-func budgetUntil(parent context.Context, until time.Time, added *atomic.Int64) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithDeadlineCause(parent, until.Add(time.Duration(added.Load())), ErrBudget)
-	return &budget{ctx, parent, until, added}, cancel
+	if v := b.Context.Value(key); v != nil { // a shared one has nothing but its cause
+		return v
+	}
+	return b.parent.Value(key)
 }
 
 // allowance is the time for size bytes and several keys, beyond the limit of an operation.

@@ -27,6 +27,45 @@ func TestWhatIsAddedToABudgetAddsUp(t *testing.T) {
 	}
 }
 
+// Operations that nobody cancels, and whose time is up at about the same moment, share what ends them.
+func TestBudgetsThatEndTogetherShareTheirEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{opTimeout: 160 * time.Millisecond, grace: grace{limit: 160 * time.Millisecond}}
+		s.grace.over.Store(true)
+		type name struct{}
+		began := time.Now()
+		of := func(value string) context.Context {
+			ctx, cancel := s.Budget(context.WithoutCancel(context.WithValue(t.Context(), name{}, value)), 0, 1)
+			cancel() // it may be anybody's
+			require.NoError(t, ctx.Err())
+			require.Equal(t, value, ctx.Value(name{}))
+			return ctx
+		}
+		first := of("first")
+		time.Sleep(time.Millisecond)
+		second := of("second")
+		time.Sleep(20 * time.Millisecond)
+		third := of("third")
+		require.Equal(t, first.Done(), second.Done())
+		require.NotEqual(t, first.Done(), third.Done())
+		for n, ctx := range []context.Context{first, second, third} {
+			asked := began.Add([]time.Duration{0, time.Millisecond, 21 * time.Millisecond}[n])
+			child, cancel := context.WithCancel(ctx)
+			defer cancel()
+			<-ctx.Done()
+			require.GreaterOrEqual(t, time.Since(asked), 160*time.Millisecond)
+			require.LessOrEqual(t, time.Since(asked), 170*time.Millisecond)
+			require.Equal(t, context.DeadlineExceeded, ctx.Err())
+			require.Equal(t, ErrBudget, context.Cause(ctx))
+			require.Equal(t, ErrBudget, context.Cause(child))
+			require.False(t, CallersOwn(ctx))
+		}
+		synctest.Wait()
+		require.Empty(t, s.ends.at, "none that is over is remembered")
+	})
+}
+
 // tardy has a deadline that has passed, and ends a moment later, as a timer does.
 type tardy struct{ context.Context }
 

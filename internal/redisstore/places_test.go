@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,7 +75,7 @@ func TestAServerIsGivenUpByThoseWhoFindNoPlace(t *testing.T) {
 		require.NoError(t, err)
 	}
 	fails := func(parent context.Context) {
-		ctx, cancel := budgetUntil(parent, time.Now().Add(20*time.Millisecond), new(atomic.Int64))
+		ctx, cancel := s.budgetUntil(parent, time.Now().Add(20*time.Millisecond))
 		defer cancel()
 		require.ErrorIs(t, l.place(ctx, now, now), context.DeadlineExceeded)
 	}

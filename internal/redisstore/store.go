@@ -48,6 +48,7 @@ type Store struct {
 	announcements announcements // where the server does no tracking
 	opTimeout     time.Duration
 	grace         grace
+	ends          ends
 	changed       func(key string)
 	onWatermark   func(uint64)
 	idling        idling
