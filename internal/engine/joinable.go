@@ -31,7 +31,7 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if e.Store != nil && (g.notice.Untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
 	}
-	a.call.JoinWhile(g.joinable)
+	a.call.JoinWhile(g)
 }
 
 // A joinable holds what must stay unchanged for callers to join a load. It is immutable: callers evaluate it at any time.
@@ -63,8 +63,8 @@ func (g *joinable) untracked(name string, n *tags.Notice) bool {
 	return !n.Untrackable && g.cache.Store.Tracks(name) && !g.cache.tags.CutOff(name, n)
 }
 
-// joinable reports whether the load may be joined.
-func (g *joinable) joinable() bool {
+// Joinable reports whether the load may be joined.
+func (g *joinable) Joinable() bool {
 	own := &g.notice
 	if g.fence.Broken() || own.Validity != nil && !own.Validity.Valid() || g.late && g.cache.tags.Events().All != g.tagEvents {
 		return false

@@ -65,7 +65,7 @@ func TestWhoJoinsALoadBeforeItsGuardIsUpGetsNothingInvalidated(t *testing.T) {
 	looking, look := make(chan struct{}), make(chan struct{})
 	letLook := sync.OnceFunc(func() { close(look) })
 	defer letLook()
-	call.JoinWhile(func() bool { close(looking); <-look; return true })
+	call.JoinWhile(condition(func() bool { close(looking); <-look; return true }))
 	done := make(chan struct{})
 	go func() { defer close(done); e.flights.Join(other) }()
 	<-looking
@@ -136,3 +136,7 @@ func TestAGenerationThatWasReadInQuarantineIsNone(t *testing.T) {
 	require.False(t, <-found)
 	a.fence.End()
 }
+
+type condition func() bool
+
+func (c condition) Joinable() bool { return c() }

@@ -10,11 +10,11 @@ type Call[K comparable, V any] struct {
 	group *Group[K, V]
 	key   K
 
-	waiters  int         // callers that have joined and not left; guarded by group.mu
-	run      *run[K, V]  // nil until Run; guarded by group.mu
-	resolved bool        // guarded by group.mu
-	joinable func() bool // see JoinWhile; guarded by group.mu
-	bypass   bool        // Bypass was called before Run; guarded by group.mu
+	waiters  int        // callers that have joined and not left; guarded by group.mu
+	run      *run[K, V] // nil until Run; guarded by group.mu
+	resolved bool       // guarded by group.mu
+	joinable Condition  // see JoinWhile; nil for always; guarded by group.mu
+	bypass   bool       // Bypass was called before Run; guarded by group.mu
 
 	afterwards
 
@@ -31,16 +31,19 @@ type afterwards struct {
 	behind bool          // Lead has led it
 }
 
-// JoinWhile lets later callers join the call only while joinable reports true. joinable runs under the group's lock at every Join
+// A Condition says whether callers may join a call.
+type Condition interface{ Joinable() bool }
+
+// JoinWhile lets later callers join the call only while joinable reports true. It is asked under the group's lock at every Join
 // of the key. It must be quick, and must not call back.
-func (c *Call[K, V]) JoinWhile(joinable func() bool) {
+func (c *Call[K, V]) JoinWhile(joinable Condition) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
 	c.joinable = joinable
 }
 
 // open reports whether later callers may join the call. It requires group.mu.
-func (c *Call[K, V]) open() bool { return c.joinable == nil || c.joinable() }
+func (c *Call[K, V]) open() bool { return c.joinable == nil || c.joinable.Joinable() }
 
 // Forget keeps later callers from joining the call. The callers that have joined get its result.
 func (c *Call[K, V]) Forget() {

@@ -69,8 +69,12 @@ func leadNew(t testing.TB, g *group, key string) *call {
 	return c
 }
 
+type condition func() bool
+
+func (c condition) Joinable() bool { return c() }
+
 // lower lets nobody join the call any more, as a change of its key does.
-func lower[K comparable, V any](c *Call[K, V]) { c.JoinWhile(func() bool { return false }) }
+func lower[K comparable, V any](c *Call[K, V]) { c.JoinWhile(condition(func() bool { return false })) }
 
 // get is how a caller uses the group for one key.
 func get(ctx context.Context, g *group, key string, load func(context.Context) (int, error)) (int, error) {

@@ -142,7 +142,7 @@ func TestAGuardThatIsUpAgainLetsCallersJoin(t *testing.T) {
 	var g group
 	c := lead(t, &g, "k")[0]
 	up := true
-	c.JoinWhile(func() bool { return up })
+	c.JoinWhile(condition(func() bool { return up }))
 	require.Same(t, c, follow(t, &g, "k"))
 	require.True(t, c.Resolve(1, nil))
 	for _, up = range []bool{false, true, false, true} { // nobody has come meanwhile
@@ -168,7 +168,7 @@ func TestTheLastGuardCounts(t *testing.T) {
 	var g group
 	c := lead(t, &g, "k")[0]
 	lower(c)
-	c.JoinWhile(func() bool { return true })
+	c.JoinWhile(condition(func() bool { return true }))
 	require.Same(t, c, follow(t, &g, "k"))
 	lower(c)
 	lead(t, &g, "k")

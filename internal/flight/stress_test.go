@@ -140,13 +140,13 @@ func (s *stress) load(ctx context.Context, r *rand.Rand, calls []*Call[int, stre
 	for i, c := range calls {
 		source := &s.keys[c.key]
 		begun := source.Load()
-		c.JoinWhile(func() bool {
+		c.JoinWhile(condition(func() bool {
 			up := source.Load() == begun
 			if !up {
 				s.guarded.Add(1)
 			}
 			return up
-		})
+		}))
 		values[i] = stressValue{c.key, source.Load()} // after that: who came before the guard gets what is read only now
 	}
 	end := r.IntN(20)

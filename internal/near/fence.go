@@ -26,6 +26,7 @@ type watch struct {
 	pushes atomic.Uint64 // how often another process has changed the key; read without the shard's lock
 	fences []*Fence      // the fences that have not ended; under the shard's lock
 	turns  int           // how many fences there were; under the shard's lock
+	few    [1]*Fence     // room for fences
 }
 
 // A Fence marks a point in a key's history. The first change of the key in this process after that point breaks it. A fence that is armed is
@@ -62,6 +63,7 @@ func (c *Cache) Fence(key string, wake chan<- struct{}) *Fence {
 			s.watches = make(map[string]*watch)
 		}
 		w = &watch{}
+		w.fences = w.few[:0]
 		s.watches[key] = w
 	}
 	w.turns++

@@ -28,6 +28,7 @@ type Snapshot struct {
 	list     []*State
 	byTag    map[string]*State // of all in the list; nil while they are few
 	few      [3]State          // room for the first ones
+	first    [4]*State         // room for list
 }
 
 // many is from how many on the states are looked up in a map.
@@ -80,6 +81,9 @@ func (s *Snapshot) State(tag string) *State {
 }
 
 func (s *Snapshot) add(t *State) {
+	if s.list == nil {
+		s.list = s.first[:0]
+	}
 	s.list = append(s.list, t)
 	switch {
 	case s.byTag != nil:
