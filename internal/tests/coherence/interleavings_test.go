@@ -71,7 +71,7 @@ func TestRenewingALeasePushesNothing(t *testing.T) {
 	server := redistest.Start(t)
 	w := asidetest.Watch(t, server)
 	o := asidetest.At(server.Addr())
-	o.LeaseTTL = 100 * time.Millisecond
+	o.LeaseTTL = 750 * time.Millisecond
 	a := asidetest.Connected(t, o)
 	load := asidetest.NewHeld()
 	first := asidetest.Background(t, a, asidetest.Items.Key("a"), load.Load("v"))
