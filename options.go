@@ -79,8 +79,8 @@ type Options struct {
 	// own. Chunks use a second connection, so that small values do not wait behind large ones. Default: 256 KiB. Negative: never.
 	ChunkFrom int
 
-	// OpTimeout bounds how long one call waits for Redis. Loads, and waits for other processes' loads, are not counted. Some operations get
-	// more time:
+	// OpTimeout bounds how long one call waits for Redis. Loads, and waits for other processes' loads, are not counted. Operations that begin at
+	// about the same time end together, so each may take a sixteenth longer. Some get more time:
 	//
 	//   - the first connection: a second for each of its steps and three in all, or OpTimeout where that is longer;
 	//   - values known to be large: a second for every 32 MiB;

@@ -49,7 +49,7 @@ func (s *Store) budgetUntil(parent context.Context, until time.Time) (context.Co
 func (s *Store) limit(b *budget) context.CancelFunc {
 	until := b.until.Add(time.Duration(b.added.Load()))
 	if b.parent.Done() == nil {
-		b.Context = s.ends.after(until, max(s.opTimeout/ticks, time.Millisecond))
+		b.Context = s.ends.after(until, max(s.opTimeout/ticks, 50*time.Microsecond))
 		return func() {}
 	}
 	var cancel context.CancelFunc
