@@ -162,6 +162,23 @@ func newChain(n int) *link {
 	return first
 }
 
+type inner struct{ Notes map[string]string }
+
+type middle struct{ inner }
+
+// The fields of an embedded struct are read whatever its type is called, those of an unexported field are not: reflect refuses that.
+func TestMapsOfEmbeddedStructsAreCounted(t *testing.T) {
+	t.Parallel()
+	notes := map[string]string{"12345": "1234567890"}
+	const entry = 2*strHeader + 16 + 15
+	require.EqualValues(t, word+entry, Size(inner{notes}))
+	require.EqualValues(t, word+entry, Size(middle{inner{notes}}))
+	require.EqualValues(t, word+word+entry, Size(&middle{inner{notes}}))
+	require.EqualValues(t, word, Size(struct{ hidden map[string]string }{notes}))
+	require.EqualValues(t, word, Size(struct{ hidden inner }{inner{notes}}))
+	require.EqualValues(t, word, Size(struct{ *inner }{&inner{notes}}))
+}
+
 // What a value refers to does not stay in memory because it was measured.
 func TestAWalkRefersToNothingAfterItsEnd(t *testing.T) {
 	t.Parallel()
