@@ -130,21 +130,29 @@ func (s *Store) probeKey(ctx context.Context, c rueidis.Client, v *probedKey) er
 			return errOtherData
 		}
 	}
-	value, before := crypto.Text(), v.count()
+	value := crypto.Text()
+	before, named := v.count()
 	if err := s.writeProbe(ctx, c, v.name, value); err != nil {
 		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
 			return nil // a server that stores nothing now may still push changes
 		}
 		return err
 	}
-	_, err := readTracked(ctx, c, []string{v.name})
-	if err == nil {
-		err = v.await(ctx, before)
+	if _, err := readTracked(ctx, c, []string{v.name}); err != nil {
+		return err
 	}
-	if read, pushes := v.last(); err == nil && read == value {
+	if err := v.await(ctx, before); err != nil {
+		return err
+	}
+	switch read, pushes := v.last(); {
+	case read == value:
 		v.written, v.pushes = value, pushes
+	case pushes == named+1 && v.alone():
+		// That is the push about the write, and another one has not come. So the data was exchanged between the write and the read.
+		// The next round would have nothing to compare.
+		return errOtherData
 	}
-	return err
+	return nil
 }
 
 // comparesAll reports whether the next round compares the value of every key with what was written.
