@@ -51,14 +51,23 @@ var (
 	walks      = sync.Pool{New: func() any { return &walk{text: reflect.New(stringType).Elem(), left: visits} }}
 )
 
-// clear prepares a walk for another value. It refers to none any more.
+// clear prepares a walk for another value. It refers to none any more, and keeps room for the parts of a usual one: to clear what a large
+// one has left would take longer than to measure the next.
 func (w *walk) clear() {
-	clear(w.level[:cap(w.level)])
-	clear(w.next[:cap(w.next)])
-	w.level, w.next = w.level[:0], w.next[:0]
+	w.level, w.next = emptied(w.level), emptied(w.next)
 	w.text.SetString("")
 	w.seen.clear()
 	w.sum, w.left = 0, visits
+}
+
+const usualItems = 32
+
+func emptied(items []item) []item {
+	if cap(items) > usualItems {
+		return nil
+	}
+	clear(items[:cap(items)]) // items beyond the length are those of the level before
+	return items[:0]
 }
 
 // An item is a value whose own bytes are counted. The memory that it refers to is not counted yet.

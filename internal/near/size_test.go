@@ -465,3 +465,29 @@ func TestSizePanicsOnNothing(t *testing.T) {
 		})
 	}
 }
+
+// A walk is used again. What it has kept of a value with very many parts would be cleared after each later value.
+func TestALargeValueDoesNotSlowTheSizeOfTheNext(t *testing.T) {
+	t.Parallel()
+	w := walks.New().(*walk)
+	large, small := make([]*[20]*string, 10_000), &session{ID: "a", Turns: []string{"b"}, Owner: &flat{}}
+	for i := range large {
+		large[i] = new([20]*string)
+		for j := range large[i] {
+			large[i][j] = new(string)
+		}
+	}
+	for _, v := range []any{large, small} {
+		w.count(reflect.ValueOf(v), 1, false)
+		w.run()
+		w.clear()
+		require.LessOrEqual(t, cap(w.level), usualItems)
+		require.LessOrEqual(t, cap(w.next), usualItems)
+		for _, items := range [][]item{w.level[:cap(w.level)], w.next[:cap(w.next)]} {
+			for _, it := range items {
+				require.False(t, it.v.IsValid(), "the value would stay in memory")
+			}
+		}
+	}
+	require.Positive(t, cap(w.level), "a usual value needs no room again")
+}

@@ -45,10 +45,11 @@ func (s *Store) budgetUntil(parent context.Context, until time.Time) (context.Co
 	return b, s.limit(b)
 }
 
-// limit gives b its end. Where that is a time alone, other operations may share it, and it comes up to a tick later.
+// limit gives b its end. Where that is a time alone, other operations may share it, and it comes up to a tick later. What is shared stays
+// until its time has come, also when nobody uses it any more. So the end of a budget for much is not shared: most of its time is not used.
 func (s *Store) limit(b *budget) context.CancelFunc {
 	until := b.until.Add(time.Duration(b.added.Load()))
-	if b.parent.Done() == nil {
+	if b.parent.Done() == nil && time.Until(until) < 2*s.grace.now() {
 		b.Context = s.ends.after(until, max(s.opTimeout/ticks, 50*time.Microsecond))
 		return func() {}
 	}

@@ -66,6 +66,39 @@ func TestBudgetsThatEndTogetherShareTheirEnd(t *testing.T) {
 	})
 }
 
+// A budget for much ends late, and is mostly given back early. Were its end shared, it would stay until then, and keep the store.
+func TestBudgetsForMuchLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{opTimeout: 50 * time.Millisecond, grace: grace{limit: 50 * time.Millisecond}}
+		s.grace.over.Store(true)
+		for range 1000 { // loads of batches: the leases of one are renewed for as long as its largest values may take to be sent
+			ctx, cancel := s.Budget(context.Background(), 1000*64<<20, 1000)
+			require.NoError(t, ctx.Err())
+			cancel()
+			require.Equal(t, context.Canceled, ctx.Err())
+			small, _ := s.Budget(context.Background(), 1<<10, 2)
+			time.Sleep(10 * time.Millisecond)
+			require.NoError(t, small.Err())
+			synctest.Wait()
+			s.ends.mu.Lock()
+			shared := len(s.ends.at)
+			s.ends.mu.Unlock()
+			require.LessOrEqual(t, shared, 2*ticks)
+		}
+		time.Sleep(2 * s.opTimeout)
+		synctest.Wait()
+		require.Empty(t, s.ends.at)
+
+		ctx, cancel := s.Budget(context.Background(), bytesPerSecond, 1)
+		defer cancel()
+		asked := time.Now()
+		<-ctx.Done()
+		require.Equal(t, 1050*time.Millisecond, time.Since(asked))
+		require.Equal(t, ErrBudget, context.Cause(ctx))
+	})
+}
+
 // tardy has a deadline that has passed, and ends a moment later, as a timer does.
 type tardy struct{ context.Context }
 

@@ -63,11 +63,24 @@ func (p *probe) stop() {
 	}
 }
 
-// count is how often the server has pushed a change.
-func (p *probe) count() uint64 {
+// count is how often the server has pushed a change, and how often a change of the key by name.
+func (p *probe) count() (events, named uint64) {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
-	return p.events
+	return p.events, p.pushes
+}
+
+// told reports whether the server has pushed a change since there were so many.
+func (p *probe) told(before uint64) bool {
+	events, _ := p.count()
+	return events > before
+}
+
+// alone reports whether no other session of this process writes the key: one does that will replace this one, or has.
+func (p *probe) alone() bool {
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	return len(p.t.probes[p.name]) == 1
 }
 
 // last is the value that was read last, and how many pushes there had been by then.
@@ -81,13 +94,13 @@ func (p *probe) last() (value string, named uint64) {
 func (p *probe) await(ctx context.Context, before uint64) error {
 	t := time.NewTimer(probeLife)
 	defer t.Stop()
-	for p.count() <= before {
+	for !p.told(before) {
 		select {
 		case <-p.wake:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
-			if p.count() > before {
+			if p.told(before) {
 				return nil
 			}
 			return errSilent

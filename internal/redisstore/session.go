@@ -19,6 +19,7 @@ type session struct {
 	silence    chan struct{} // signalled when traits.silent may have changed; with room for one
 	bulk       bulk
 	probedKeys map[string]*probedKey // used by the goroutine that makes it, then by watch
+	sure       uint64                // the watermark before the last round of watch that has found the data the same; used like probedKeys
 	wake       chan struct{}         // wakes watch from suspendProbes; with room for one
 
 	mu    sync.Mutex

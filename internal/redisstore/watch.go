@@ -58,7 +58,8 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		if now.broken.Load() {
 			return
 		}
-		last, gone := l.watermark.last.Load(), l.watermark.gone.Load() && now.comparesAll()
+		last, compares := l.watermark.last.Load(), now.comparesAll()
+		gone := compares && l.watermark.gone.Load()
 		err := s.checkWatermark(ctx, l, now.client)
 		if err == nil {
 			err = s.probeRound(ctx, l, now)
@@ -69,13 +70,17 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		case err == nil && gone: // the watermark was evicted, and may be written again
 			l.watermark.gone.Store(false)
 			l.watermark.last.CompareAndSwap(last, 0)
+			now.sure = 0
+		case err == nil && compares:
+			now.sure = last
 		case errors.Is(err, errOtherData):
 			l.watermark.gone.Store(false)
 			for _, w := range l.conns() {
 				w.revoke()
 			}
-			// The data may lack the last invalidations.
-			if err := l.readWatermark(ctx, now.client); err != nil {
+			// The data may lack the last invalidations, also those of a watermark that was written since the last round: it may have
+			// been written over the one of this data.
+			if err := s.readWatermarkUpTo(ctx, l, now.client, now.sure); err != nil {
 				now.lost(l, err)
 				return
 			}
@@ -130,21 +135,29 @@ func (s *Store) probeKey(ctx context.Context, c rueidis.Client, v *probedKey) er
 			return errOtherData
 		}
 	}
-	value, before := crypto.Text(), v.count()
+	value := crypto.Text()
+	before, named := v.count()
 	if err := s.writeProbe(ctx, c, v.name, value); err != nil {
 		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
 			return nil // a server that stores nothing now may still push changes
 		}
 		return err
 	}
-	_, err := readTracked(ctx, c, []string{v.name})
-	if err == nil {
-		err = v.await(ctx, before)
+	if _, err := readTracked(ctx, c, []string{v.name}); err != nil {
+		return err
 	}
-	if read, pushes := v.last(); err == nil && read == value {
+	if err := v.await(ctx, before); err != nil {
+		return err
+	}
+	switch read, pushes := v.last(); {
+	case read == value:
 		v.written, v.pushes = value, pushes
+	case pushes == named+1 && v.alone():
+		// That is the push about the write, and another one has not come. So the data was exchanged between the write and the read.
+		// The next round would have nothing to compare.
+		return errOtherData
 	}
-	return err
+	return nil
 }
 
 // comparesAll reports whether the next round compares the value of every key with what was written.

@@ -293,3 +293,25 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 	require.Equal(t, rounds, touches(proxy), "within one round")
 	require.Less(t, staysOld(t, b, key), 3500*time.Millisecond)
 }
+
+// Between the write of a probe key and the read that is to find it, the databases are exchanged. The push about the write has come.
+func TestAnExchangeOfTheDatabasesBehindAProbesWriteIsNoticed(t *testing.T) {
+	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("nodes of a cluster have one database")
+	}
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
+	key := asidetest.Items.Key("a")
+	asidetest.InMemory(t, b, key, asidetest.Value("old"))
+	tried(t, proxy, 1)
+	write := proxy.HoldRequests(isTouch)
+	write.Wait(t)
+	read := proxy.HoldRequests(isTouchRead)
+	write.Release()
+	read.Wait(t)
+	server.MustDo(t, "SWAPDB", "0", "1")
+	read.Release()
+	require.Less(t, staysOld(t, b, key), 3500*time.Millisecond)
+}
