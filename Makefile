@@ -20,7 +20,7 @@ LONG      = TestAFloodOfOrders|TestNoStale|TestNoCallerEver|TestARefreshAlwaysLo
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency freshness mutants lint fuzz bench gateway report cover tools
+.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency freshness mutants lint fuzz bench compare gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 
 bench: tools ## run the benchmarks of every module, each for BENCHTIME (1s)
 	scripts/each-module.sh go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+compare: tools ## compare aside with other libraries; DOCS=docs writes docs/performance.md, COMPARE has other flags: -quick, -only X, -catalog FILE
+	go run ./bench/compare $(if $(DOCS),-docs $(DOCS)) $(COMPARE)
 
 gateway: ## run the example gateway
 	cd examples/gateway && go run .
