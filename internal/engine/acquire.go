@@ -65,7 +65,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			e.release(a) // in case it was granted all the same
 			mine = append(mine, a)
 		case g.Granted:
-			a.granted = g.Now
+			a.granted, a.empty = g.Now, g.Empty
 			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
 				e.release(a)
 				a.granted, a.prior = 0, nil
