@@ -110,8 +110,8 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 // FillAndRead is Fill and, where there are looks, makes the one with the same index behind each fill: see runAndRead.
 func (s *Store) FillAndRead(ctx context.Context, fills []Filling, looks []Get) ([]Outcome, []Read, []error) {
 	outcomes, reads, errs := make([]Outcome, len(fills)), make([]Read, len(fills)), make([]error, len(fills))
-	var changed []string
-	chunks := make(map[*Filling]int)            // how many are in Redis without a manifest, by their fills
+	changed := make([]string, 0, len(fills))
+	var chunks map[*Filling]int                 // how many are in Redis without a manifest, by their fills
 	for _, large := range []bool{false, true} { // values without chunks do not wait for the chunks of others
 		var calls []call
 		var filling []int
@@ -124,6 +124,9 @@ func (s *Store) FillAndRead(ctx context.Context, fills []Filling, looks []Get) (
 				var held bool
 				var sent int
 				if held, sent, errs[i] = s.putChunks(ctx, f); sent > 0 {
+					if chunks == nil {
+						chunks = make(map[*Filling]int)
+					}
 					chunks[&fills[i]] = sent
 				}
 				if !held {
@@ -135,6 +138,9 @@ func (s *Store) FillAndRead(ctx context.Context, fills []Filling, looks []Get) (
 			if looks != nil {
 				back = append(back, looks[i])
 			}
+		}
+		if len(calls) == 0 {
+			continue
 		}
 		results, heads := s.runAndRead(ctx, calls, back)
 		for j, r := range results {

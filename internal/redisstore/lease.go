@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -177,7 +178,7 @@ func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant
 }
 
 func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(Request) []call) ([]Grant, []Generation) {
-	calls, ends := s.ofTags(ensure, tags), make([]int, len(reqs))
+	calls, ends := slices.Grow(s.ofTags(ensure, tags), 3*len(reqs)), make([]int, len(reqs))
 	for i, r := range reqs {
 		calls = append(calls, ask(r)...)
 		ends[i] = len(calls)

@@ -32,32 +32,44 @@ type Read struct {
 // Get reads keys in one round trip.
 func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	r := s.newLookup(looks)
-	return r.read(s.each(ctx, batch{
+	return r.end(s.each(ctx, batch{
 		names:    r.names,
 		plain:    func(c rueidis.Client, i int) rueidis.Completed { return r.untracked(c.B(), i) },
 		cached:   r.tracked,
-		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { r.by[i] = l },
+		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { r.answered(l, i) },
 	}))
 }
 
 // A lookup is some reads under way.
 type lookup struct {
-	s       *Store
-	looks   []Get
-	names   []string
-	tracks  bool           // the server pushes changes
-	pending []*trackedRead // where it does
-	by      []*link        // who has answered
+	s      *Store
+	looks  []Get
+	names  []string
+	tracks bool // the server pushes changes
+	reads  []oneRead
+}
+
+type oneRead struct {
+	trackedRead       // with a fence, where the server pushes changes
+	by          *link // who has answered
+}
+
+// tracked is nil for a read without a fence.
+func (r *oneRead) tracked() *trackedRead {
+	if r.fence == nil {
+		return nil
+	}
+	return &r.trackedRead
 }
 
 func (s *Store) newLookup(looks []Get) *lookup {
-	r := &lookup{s: s, looks: looks, names: make([]string, len(looks)), pending: make([]*trackedRead, len(looks)), by: make([]*link, len(looks))}
+	r := &lookup{s: s, looks: looks, names: make([]string, len(looks)), reads: make([]oneRead, len(looks))}
 	sole := s.table.Load().sole()
 	r.tracks = sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
 	for i, l := range looks {
 		r.names[i] = s.namespace.name(l.Key)
 		if r.tracks {
-			r.pending[i] = s.beginRead(l.Fence)
+			r.reads[i].fence = l.Fence
 		}
 	}
 	if !r.tracks {
@@ -67,17 +79,19 @@ func (s *Store) newLookup(looks []Get) *lookup {
 }
 
 func (r *lookup) untracked(b rueidis.Builder, i int) rueidis.Completed {
-	r.s.markUntracked(r.pending[i])
+	r.s.markUntracked(r.reads[i].tracked())
 	return b.Getrange().Key(r.names[i]).Start(0).End(r.s.lastByte(r.looks[i])).Build()
 }
 
 func (r *lookup) tracked(to *session, i int) rueidis.Cacheable {
-	start := trackedStart(r.s.numberRead(r.pending[i]))
+	start := trackedStart(r.s.numberRead(r.reads[i].tracked()))
 	return to.client.B().Getrange().Key(r.names[i]).Start(start).End(r.s.lastByte(r.looks[i])).Cache().ToStaticTTL()
 }
 
-// read ends the reads, and returns what they have found.
-func (r *lookup) read(results []rueidis.RedisResult) []Read {
+func (r *lookup) answered(l *link, i int) { r.reads[i].by = l }
+
+// end ends the reads, and returns what they have found.
+func (r *lookup) end(results []rueidis.RedisResult) []Read {
 	now := r.s.table.Load()
 	out := make([]Read, len(r.looks))
 	for i, result := range results {
@@ -87,12 +101,12 @@ func (r *lookup) read(results []rueidis.RedisResult) []Read {
 		}
 		out[i].Cut = r.looks[i].Head == 0 && len(out[i].Value) > r.s.format.longest
 		if r.tracks {
-			out[i].Validity = r.s.endRead(r.pending[i])
+			out[i].Validity = r.s.endRead(r.reads[i].tracked())
 		} else if r.looks[i].Fence != nil {
 			out[i].Validity = r.s.announcements.validity()
 		}
 		// A node that no longer has the key pushes no changes of it: see apply.
-		if out[i].Err != nil || r.by[i] != now.of(r.names[i]) || out[i].Value == nil && now.migrates(r.names[i]) {
+		if out[i].Err != nil || r.reads[i].by != now.of(r.names[i]) || out[i].Value == nil && now.migrates(r.names[i]) {
 			out[i].Validity = nil
 		}
 	}

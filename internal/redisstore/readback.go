@@ -42,13 +42,13 @@ func (s *Store) runAndRead(ctx context.Context, calls []call, looks []Get) (resu
 		},
 		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) {
 			if i%2 == 1 {
-				r.by[i/2] = l
+				r.answered(l, i/2)
 			}
 		},
 	})
 	heads := make([]rueidis.RedisResult, len(calls))
 	for i := range calls {
-		results, heads[i] = append(results, answers[2*i]), answers[2*i+1]
+		answers[i], heads[i] = answers[2*i], answers[2*i+1]
 	}
-	return results, r.read(heads)
+	return answers[:len(calls)], r.end(heads)
 }
