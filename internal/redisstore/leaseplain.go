@@ -43,16 +43,16 @@ func parsePlainly(replies []rueidis.RedisResult) (g Grant, then func(*Store, Req
 	switch {
 	case isElsewhere(set), !granted && isElsewhere(unknown):
 		return Grant{}, (*Store).acquire // at another node, whose time is another too
+	case err == nil && length > 0 && granted:
+		return Grant{Present: true, Now: now}, (*Store).release
+	case err == nil && length > 0: // also where there is no memory for a lease
+		return Grant{Present: true, Now: now}, nil
 	case !granted && !rueidis.IsRedisNil(set):
 		return Grant{Err: set}, nil
 	case err != nil:
 		return Grant{Err: err}, nil
 	case unknown != nil && !IsWrongType(unknown):
 		return Grant{Err: unknown}, nil
-	case length > 0 && granted:
-		return Grant{Present: true, Now: now}, (*Store).release
-	case length > 0:
-		return Grant{Present: true, Now: now}, nil
 	case !granted:
 		return Grant{}, (*Store).acquire // which looks at what is in the place of the lease
 	}

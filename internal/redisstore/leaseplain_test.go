@@ -23,6 +23,17 @@ func TestALeaseThatIsNotNeededIsGivenBackAtOnce(t *testing.T) {
 	})
 }
 
+func TestAServerWithoutMemoryForALeaseSaysWhatItHas(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := connected(t, server.Addr())
+	server.MustDo(t, "SET", key, "stored since then")
+	server.MustDo(t, "CONFIG", "SET", "maxmemory", "1")
+	require.True(t, acquireOne(t, s, "n", Rejected{}).Present)
+	server.MustDo(t, "DEL", key)
+	require.ErrorContains(t, grants(s.Acquire(t.Context(), nil, Request{Key: key, Nonce: "n"}))[0].Err, "OOM")
+}
+
 func TestOnlyALeaseOfAnEmptyKeySaysSo(t *testing.T) {
 	t.Parallel()
 	everyServer(t, func(t *testing.T, s *Store, do func(...string) any) {
