@@ -37,6 +37,16 @@ func AllTold(t *testing.T, c *aside.Cache) {
 	require.ErrorIs(t, err, aside.ErrMiss)
 }
 
+// IsFill reports whether a command stores a value of a key, which with its header is longer than what other scripts take in its place.
+func IsFill(args []string, key string) bool {
+	return Evalsha(args, key) && len(args) >= 8 && args[4] == "{"+key+"}!l" && len(args[6]) > 20
+}
+
+// AsksForLease reports whether a command asks for the lease of a key that had no value.
+func AsksForLease(args []string, key string) bool {
+	return len(args) > 3 && args[0] == "SET" && args[1] == "{"+key+"}!l" && args[3] == "NX"
+}
+
 // Evalsha reports whether a command runs a script on a key.
 func Evalsha(args []string, key string) bool {
 	return len(args) > 3 && args[0] == "EVALSHA" && args[3] == key

@@ -65,7 +65,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			e.release(a) // in case it was granted all the same
 			mine = append(mine, a)
 		case g.Granted:
-			a.granted = g.Now
+			a.granted, a.empty = g.Now, g.Empty
 			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
 				e.release(a)
 				a.granted, a.prior = 0, nil
@@ -82,7 +82,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 }
 
 // holdLeases renews the leases of attempts until their values are stored.
-func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held {
+func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) *lease.Held {
 	var held []*lease.Lease
 	for _, a := range attempts {
 		if a.leased() {
@@ -96,7 +96,7 @@ func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) lease.Held
 		}
 	}
 	if e.leases == nil {
-		return lease.Unheld()
+		return new(lease.Held)
 	}
 	return e.leases.Hold(ctx, held)
 }

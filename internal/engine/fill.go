@@ -16,7 +16,7 @@ import (
 // are not modified, and are not there any more: they are to be stored in full.
 func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 	var sending shipment
-	var stored, failed []*attempt
+	var failed []*attempt
 	for _, a := range attempts {
 		err := e.pack(m, a, &sending)
 		switch {
@@ -48,7 +48,12 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 			}
 			close(underWay.over)
 		}()
-		outcomes, errs := sending.send(ctx, e.Store)
+		fences := make([]*near.Fence, len(sending.of))
+		for i, a := range sending.of {
+			fences[i] = e.Near.Fence(a.Key, nil)
+			defer fences[i].End()
+		}
+		outcomes, reads, errs := sending.send(ctx, e.Store, fences)
 		underWay.err = errs[0]
 		for i, a := range sending.of {
 			switch {
@@ -68,11 +73,10 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 					failed = append(failed, a)
 				}
 			case outcomes[i] == redisstore.Stored:
-				stored = append(stored, a)
+				if e.keepStored(a, reads[i], fences[i]); reads[i].Err != nil {
+					underWay.err = reads[i].Err
+				}
 			}
-		}
-		if err := e.keepStored(ctx, stored); err != nil {
-			underWay.err = err
 		}
 	}
 	e.release(failed...)
@@ -96,47 +100,25 @@ type storing struct {
 	err  error         // why Redis did not confirm the fill; written before over is closed
 }
 
-// keepStored keeps in memory the values that fill has just stored. Redis notifies a client of changes of what it has read, and not of what it
+// keepStored keeps in memory a value that fill has just stored. Redis notifies a client of changes of what it has read, and not of what it
 // has written:
 //
 //  1. The head of the value is read back, so that Redis tracks the key for this process.
 //  2. The nonce in the head proves that Redis still holds the value that fill has written.
 //  3. The loaded value itself is kept in memory. Nothing is decoded.
-//
-// It returns the error of the read.
-func (e *Engine) keepStored(ctx context.Context, attempts []*attempt) (err error) {
-	var looks []redisstore.Get
-	var fences []*near.Fence
-	for _, a := range attempts {
-		f := e.Near.Fence(a.Key, nil)
-		defer f.End()
-		fences = append(fences, f)
-		looks = append(looks, redisstore.Get{Key: a.Key, Fence: f, Head: wire.HeadLen})
+func (e *Engine) keepStored(a *attempt, head redisstore.Read, f *near.Fence) {
+	nonce, ok := wire.HeadNonce(head.Value)
+	if head.Err != nil || head.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
+		return
 	}
-	if len(attempts) == 0 {
-		return nil
+	list, ok := a.captured.Validities(head.Validity)
+	entry := a.asEntry(list, a.nonce)
+	if entry.Plan != nil {
+		entry.Plan.Payload = a.payload
 	}
-	reads := e.Store.Get(ctx, looks...)
-	for i, a := range attempts {
-		r := reads[i]
-		if r.Err != nil {
-			err = r.Err
-		}
-		nonce, ok := wire.HeadNonce(r.Value)
-		if r.Err != nil || r.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
-			continue
-		}
-		list, ok := a.captured.Validities(r.Validity)
-		entry := a.asEntry(list, a.nonce)
-		if entry.Plan != nil {
-			entry.Plan.Payload = a.payload
-		}
-		if !ok || !e.Near.Fits(a.Key, entry.Size) {
-			continue
-		}
-		e.Near.Insert(a.Key, entry, fences[i])
+	if ok && e.Near.Fits(a.Key, entry.Size) {
+		e.Near.Insert(a.Key, entry, f)
 	}
-	return err
 }
 
 // sealEnvelope puts a payload into its envelope, and splits a large one into chunks.
@@ -149,7 +131,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 	h := a.header()
 	h.Codec, h.Negative, h.Policy = codec, a.out.Value == nil, a.Policy.Owner
 	value, err := wire.Encode(e.named(a.Key), h, payload, e.limits())
-	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: h.DeadUntil}
+	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: h.DeadUntil, Empty: a.empty}
 	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
 		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
 		a.payload = a.nonce

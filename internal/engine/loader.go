@@ -27,7 +27,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	}
 	// The leases are held until the values are stored: to encode and send them can take longer than a lease lives.
 	leases := e.holdLeases(ctx, attempts)
-	defer close(leases.Stored)
+	defer leases.Stored()
 	done := false
 	defer func() {
 		if !done { // runtime.Goexit
@@ -38,7 +38,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	parent := parentOf(ctx) // runs the program's code, so it comes before a place is taken: a Goexit there would keep the place
 	leave, ok := admit(ctx, attempts)
 	if !ok {
-		close(leases.Loaded)
+		leases.Loaded()
 		e.release(attempts...)
 		done = true
 		return
@@ -46,7 +46,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 	awaitPushes(m, attempts)
 	l := &Load{engine: e, attempts: attempts, parent: parent}
 	start := e.call(ctx, l, load, leave)
-	close(leases.Loaded)
+	leases.Loaded()
 
 	var store, unstored []*attempt
 	for _, i := range smallFirst(attempts) {

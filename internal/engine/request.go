@@ -135,6 +135,7 @@ type behind struct {
 type grant struct {
 	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
 	granted int64       // the server's time when it was granted, µs; 0 without one
+	empty   bool        // the key had no value when it was granted
 	payload wire.Nonce  // identifies the chunks of the value that was stored, if it has some
 	lost    atomic.Bool // the lease is no longer held
 	quiet   bool        // no notice to those who wait for the lease: it would remove the value from this process's memory

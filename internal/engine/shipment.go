@@ -3,9 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 
+	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A shipment is what fill sends to Redis: values, and heads of values that are there already.
@@ -18,19 +21,30 @@ type shipment struct {
 	keys  int
 }
 
-func (s *shipment) send(ctx context.Context, store *redisstore.Store) (outcomes []redisstore.Outcome, errs []error) {
-	filled, fillErrs := store.Fill(ctx, s.fills...)
-	restamped, headErrs := store.Restamp(ctx, s.heads...)
-	for _, isNew := range s.isNew {
-		if isNew {
-			outcomes, errs = append(outcomes, filled[0]), append(errs, fillErrs[0])
-			filled, fillErrs = filled[1:], fillErrs[1:]
+// send stores the shipment, and reads the heads back under fences.
+func (s *shipment) send(ctx context.Context, store *redisstore.Store, fences []*near.Fence) (outcomes []redisstore.Outcome, reads []redisstore.Read, errs []error) {
+	var ofFills, ofHeads []redisstore.Get
+	for i, a := range s.of {
+		look := redisstore.Get{Key: a.Key, Fence: fences[i], Head: wire.HeadLen}
+		if s.isNew[i] {
+			ofFills = append(ofFills, look)
 		} else {
-			outcomes, errs = append(outcomes, restamped[0]), append(errs, headErrs[0])
-			restamped, headErrs = restamped[1:], headErrs[1:]
+			ofHeads = append(ofHeads, look)
 		}
 	}
-	return outcomes, errs
+	outcomes, reads, errs = store.FillAndRead(ctx, s.fills, ofFills)
+	if len(s.heads) == 0 {
+		return outcomes, reads, errs
+	}
+	restamped, restampedReads, restampedErrs := store.RestampAndRead(ctx, s.heads, ofHeads)
+	for i, isNew := range s.isNew {
+		if !isNew {
+			outcomes, reads = slices.Insert(outcomes, i, restamped[0]), slices.Insert(reads, i, restampedReads[0])
+			errs = slices.Insert(errs, i, restampedErrs[0])
+			restamped, restampedReads, restampedErrs = restamped[1:], restampedReads[1:], restampedErrs[1:]
+		}
+	}
+	return outcomes, reads, errs
 }
 
 // pack adds a's value to a shipment.

@@ -53,10 +53,10 @@ func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration,
 		if cause := context.Cause(ctx); !marked && cause != lost {
 			e.leases.ReleaseNow(request) // before the end of held, for which Close waits
 		}
-		close(held.Stored)
+		held.Stored()
 	}()
 	complete, err := run(ctx)
-	close(held.Loaded)
+	held.Loaded()
 	if context.Cause(ctx) == lost {
 		return false, lost
 	}

@@ -2,19 +2,27 @@
 package lease
 
 import (
+	"container/list"
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 )
 
-// A Keeper renews and releases the leases of a cache's loads.
+// A Keeper renews and releases the leases of a cache's loads. One timer serves all of them, and those that are due are renewed in one round trip.
 type Keeper struct {
 	store    *redisstore.Store
 	life     time.Duration   // of a lease
 	maxValue int64           // bytes of the largest value
 	run      func(f func())  // runs f in the background
 	toReturn *leasesToReturn // that Redis did not confirm
+
+	mu    sync.Mutex
+	held  list.List   // of *Held, those that are renewed next first; guarded by mu
+	timer *time.Timer // fires when the first ones are due; nil until it is needed; guarded by mu
+	armed bool        // the timer runs; guarded by mu
 }
 
 // NewKeeper makes one. Leases live for life, values have at most maxValue bytes, and run runs a function in the background.
@@ -29,66 +37,136 @@ type Lease struct {
 	Lost        func()        // the lease is no longer held, or must not be used any more
 	Doubted     func()        // the lease may have expired: Redis has not confirmed a renewal in time
 
-	until time.Time // when it expires by the last reply of Redis
+	until time.Time // when it expires by the last reply of Redis; guarded by the keeper's mu
 }
 
-// Held are the leases of one load. The load closes Loaded when the loader has returned, and Stored when the values are stored.
-type Held struct{ Loaded, Stored chan struct{} }
+// Held are the leases of one load. The zero value has none.
+type Held struct {
+	keeper *Keeper
+	ended  func() bool // stops the wait for the end of the load's context
 
-// Unheld is Held of a load that needs no lease.
-func Unheld() Held { return Held{make(chan struct{}), make(chan struct{})} }
+	// All guarded by the keeper's mu.
+	place  *list.Element // nil when they are not renewed any more
+	leases []*Lease
+	due    time.Time // when they are renewed
+	loaded time.Time // when the loader has returned; zero before that
+}
 
 // Hold renews leases until their values are stored. If ctx ends before the values are loaded, because the load's time is up or no caller waits
 // any more, Hold releases the leases: a loader that hangs must not block other processes.
-func (k *Keeper) Hold(ctx context.Context, leases []*Lease) Held {
-	h := Unheld()
+func (k *Keeper) Hold(ctx context.Context, leases []*Lease) *Held {
+	if len(leases) == 0 {
+		return new(Held)
+	}
+	now := time.Now()
 	for _, l := range leases {
-		l.until = time.Now().Add(k.life)
+		l.until = now.Add(k.life)
 	}
-	if len(leases) > 0 {
-		k.run(func() { k.renew(ctx, h, leases) })
-	}
+	h := &Held{keeper: k, leases: leases, due: now.Add(k.life / 3)}
+	k.mu.Lock()
+	h.place = k.held.PushBack(h)
+	k.arm()
+	k.mu.Unlock()
+	h.ended = context.AfterFunc(ctx, h.giveUp)
 	return h
 }
 
-func (k *Keeper) renew(ctx context.Context, h Held, leases []*Lease) {
-	renewals := time.NewTicker(k.life / 3)
-	defer renewals.Stop()
-	loaded, ended := h.Loaded, ctx.Done()
-	var late <-chan struct{}
-	for {
-		select {
-		case <-h.Stored:
-			return
-		case <-loaded:
-			loaded, ended = nil, nil // the values are loaded, so the end of the flight no longer matters
-			storing, cancel := k.timeToStore(leases)
-			defer cancel()
-			late = storing.Done()
-		case <-late: // a codec hangs, which must not block other processes either
-			for _, l := range leases {
-				l.Lost()
-			}
-			k.release(requestsOf(leases))
-			return
-		case <-ended:
-			select {
-			case <-loaded:
-				continue // both at once
-			default:
-			}
-			k.release(requestsOf(leases))
-			return
-		case <-renewals.C:
-			if leases = k.renewOnce(leases); len(leases) == 0 {
-				renewals.Stop()
-			}
-		}
+// Loaded says that the loader has returned. The end of the load's context no longer matters.
+func (h *Held) Loaded() {
+	if h.keeper == nil {
+		return
+	}
+	h.ended()
+	h.keeper.mu.Lock()
+	defer h.keeper.mu.Unlock()
+	h.loaded = time.Now()
+}
+
+// Stored ends the renewal. The values are stored, or will not be.
+func (h *Held) Stored() {
+	if h.keeper == nil {
+		return
+	}
+	h.ended()
+	h.keeper.mu.Lock()
+	defer h.keeper.mu.Unlock()
+	h.drop()
+}
+
+// giveUp releases the leases when the context of the load has ended.
+func (h *Held) giveUp() {
+	h.keeper.mu.Lock()
+	var leases []*Lease
+	if h.loaded.IsZero() { // else both came at once
+		leases = h.drop()
+	}
+	h.keeper.mu.Unlock()
+	h.keeper.Release(requestsOf(leases))
+}
+
+// drop ends the renewal, and returns the leases that were renewed until then. It requires the keeper's mu.
+func (h *Held) drop() []*Lease {
+	if h.place == nil {
+		return nil
+	}
+	h.keeper.held.Remove(h.place)
+	h.place = nil
+	return h.leases
+}
+
+// arm starts the timer where it is needed. It requires mu.
+func (k *Keeper) arm() {
+	first := k.held.Front()
+	if first == nil || k.armed {
+		return
+	}
+	k.armed = true
+	wait := time.Until(first.Value.(*Held).due)
+	if k.timer == nil {
+		k.timer = time.AfterFunc(wait, func() { k.run(k.renewDue) })
+	} else {
+		k.timer.Reset(wait)
 	}
 }
 
+// renewDue renews the leases that are due, and those that soon will be.
+func (k *Keeper) renewDue() {
+	now := time.Now()
+	var due []renewal
+	var hung []*Lease
+	k.mu.Lock()
+	k.armed = false
+	for e := k.held.Front(); e != nil && e.Value.(*Held).due.Sub(now) < k.life/12; e = k.held.Front() {
+		h := e.Value.(*Held)
+		if !h.loaded.IsZero() && now.Sub(h.loaded) > k.timeToStore(h.leases) {
+			hung = append(hung, h.drop()...) // a codec hangs, which must not block other processes either
+			continue
+		}
+		h.due = now.Add(k.life / 3)
+		k.held.MoveToBack(e)
+		for _, l := range h.leases {
+			due = append(due, renewal{h, l})
+		}
+	}
+	k.arm() // the next ones do not wait for a server that hangs
+	k.mu.Unlock()
+	for _, l := range hung {
+		l.Lost()
+	}
+	k.Release(requestsOf(hung))
+	if len(due) > 0 {
+		k.renew(due)
+	}
+}
+
+// A renewal is that of one lease of a load.
+type renewal struct {
+	of    *Held
+	lease *Lease
+}
+
 // timeToStore bounds how long the leases of loaded values are renewed: for as long as a load may take, and what the largest values need.
-func (k *Keeper) timeToStore(leases []*Lease) (context.Context, context.CancelFunc) {
+func (k *Keeper) timeToStore(leases []*Lease) time.Duration {
 	var encoding time.Duration
 	for _, l := range leases {
 		encoding = max(encoding, l.LoadTimeout)
@@ -96,36 +174,55 @@ func (k *Keeper) timeToStore(leases []*Lease) (context.Context, context.CancelFu
 	sending, cancel := k.store.Budget(context.Background(), k.maxValue*int64(len(leases)), len(leases))
 	defer cancel()
 	until, _ := sending.Deadline()
-	return context.WithDeadline(context.Background(), until.Add(encoding))
+	return time.Until(until) + encoding
 }
 
-// renewOnce renews leases, and returns those that may still be held. Redis does not always push the loss of a lease: it pushes changes of the
+// renew renews leases, and goes on with those that may still be held. Redis does not always push the loss of a lease: it pushes changes of the
 // key, which was missing before and still is. Without Lost and Doubted later callers would join the load:
 //
 //  1. A load of K runs here under the lease L.
 //  2. Redis evicts L, or L expires while this process is suspended.
 //  3. Another process changes the source and invalidates K. There is nothing to remove, and no process is notified.
 //  4. A caller comes here. It must not get the value that was loaded before step 3.
-func (k *Keeper) renewOnce(leases []*Lease) (left []*Lease) {
-	ctx, cancel := k.store.Budget(context.Background(), 0, len(leases))
+func (k *Keeper) renew(due []renewal) {
+	reqs := make([]redisstore.Request, len(due))
+	for i, r := range due {
+		reqs[i] = redisstore.Request{Key: r.lease.Key, Nonce: r.lease.Nonce}
+	}
+	ctx, cancel := k.store.Budget(context.Background(), 0, len(due))
 	defer cancel()
 	asked := time.Now()
-	renewed, errs := k.store.Renew(ctx, requestsOf(leases)...)
-	for i, l := range leases {
-		switch {
-		case errs[i] == nil && !renewed[i]:
-			l.Lost()
-			continue
-		case errs[i] == nil:
-			l.until = asked.Add(k.life)
-		case !time.Now().Before(l.until):
-			// A failed renewal does not end the lease: it may have been carried out, or the next one may be in time, and
-			// the fill finds out. But the lease may also have expired by now.
-			l.Doubted()
+	held, errs := k.store.Renew(ctx, reqs...)
+	for i, r := range due {
+		if tell := k.renewed(r, asked, held[i], errs[i]); tell != nil {
+			tell()
 		}
-		left = append(left, l)
 	}
-	return left
+}
+
+// renewed notes the reply to the renewal of a lease, and returns the function that tells its load of it, nil if there is nothing to tell.
+func (k *Keeper) renewed(r renewal, asked time.Time, held bool, err error) (tell func()) {
+	h, l := r.of, r.lease
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case h.place == nil: // it has ended meanwhile
+		return nil
+	case err == nil && held:
+		l.until = asked.Add(k.life)
+		return nil
+	case err == nil:
+		h.leases = slices.DeleteFunc(h.leases, func(other *Lease) bool { return other == l })
+		if len(h.leases) == 0 {
+			h.drop()
+		}
+		return l.Lost
+	case !time.Now().Before(l.until):
+		// A failed renewal does not end the lease: it may have been carried out, or the next one may be in time, and the fill
+		// finds out. But the lease may also have expired by now.
+		return l.Doubted
+	}
+	return nil
 }
 
 func requestsOf(leases []*Lease) (reqs []redisstore.Request) {

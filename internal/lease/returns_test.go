@@ -1,23 +1,17 @@
 package lease
 
 import (
-	"context"
-	"sync"
-	"sync/atomic"
-	"time"
-
 	"errors"
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
-
-	"github.com/gatewayz/aside/internal/redistest"
-
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 func TestALeaseThatCannotBeGivenBackIsGivenUp(t *testing.T) {
@@ -83,55 +77,4 @@ func TestLeasesOfANodeThatIsAwayWaitForIt(t *testing.T) {
 		n, err := cluster.Do(key, "EXISTS", lease)
 		return err == nil && n == int64(0)
 	}, 20*time.Second, 10*time.Millisecond)
-}
-
-// A lease that is renewed is held while its value is encoded, and given back when that does not end.
-func TestALeaseIsRenewedUntilItsValueIsStored(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	const life = 1500 * time.Millisecond // a busy machine may keep this process waiting for some of it
-	store := redisstore.Open(redisstore.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr()}}, OpTimeout: time.Second, Lease: life})
-	t.Cleanup(store.Close)
-	require.Eventually(t, store.Up, 20*time.Second, time.Millisecond)
-	var background sync.WaitGroup
-	k := NewKeeper(store, life, 1<<20, func(f func()) { background.Go(f) })
-	held := func(key string) bool { return server.MustDo(t, "EXISTS", "{"+key+"}!l") == int64(1) }
-	hold := func(ctx context.Context, key string) (h Held, lost, doubted *atomic.Bool) {
-		server.MustDo(t, "SET", "{"+key+"}!l", "nonce", "PX", strconv.FormatInt(life.Milliseconds(), 10))
-		lost, doubted = new(atomic.Bool), new(atomic.Bool)
-		return k.Hold(ctx, []*Lease{{
-			Key: key, Nonce: "nonce", LoadTimeout: time.Hour, Lost: func() { lost.Store(true) }, Doubted: func() { doubted.Store(true) },
-		}}), lost, doubted
-	}
-
-	a, lost, doubted := hold(t.Context(), "items:a")
-	for since := time.Now(); time.Since(since) < 2*life; {
-		require.True(t, held("items:a"))
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-t.Context().Done():
-		}
-	}
-	require.False(t, lost.Load() || doubted.Load())
-	server.MustDo(t, "DEL", "{items:a}!l")
-	require.Eventually(t, lost.Load, 10*time.Second, time.Millisecond, "it is not held any more")
-	close(a.Stored)
-
-	ctx, cancel := context.WithCancel(t.Context())
-	b, lost, _ := hold(ctx, "items:b")
-	cancel() // nobody waits for the load any more
-	require.Eventually(t, func() bool { return !held("items:b") }, 10*time.Second, time.Millisecond)
-	require.False(t, lost.Load())
-	close(b.Stored)
-
-	ctx, cancel = context.WithCancel(t.Context())
-	defer cancel()
-	c, _, doubted := hold(ctx, "items:c")
-	close(c.Loaded)
-	cancel() // which says nothing of a value that is being encoded
-	server.Pause()
-	require.Eventually(t, doubted.Load, 10*time.Second, time.Millisecond, "its renewals get no answer")
-	server.Resume()
-	close(c.Stored)
-	background.Wait()
 }

@@ -100,7 +100,7 @@ func (s *Store) checkCommands(ctx context.Context, l *link, c rueidis.Client) er
 		for i, t := range trials {
 			cmds[i] = t.cmd
 		}
-		again, silent := false, false
+		again, silent, old := false, false, false
 		for i, r := range c.DoMulti(ctx, cmds...) {
 			err := r.Error()
 			switch known := code(err); {
@@ -110,6 +110,8 @@ func (s *Store) checkCommands(ctx context.Context, l *link, c rueidis.Client) er
 				// Other processes notice changes when their values are UntrackedLife old, a second. State.Silent reports that. It is
 				// no reason to do without the server.
 				silent = true
+			case trials[i].script == fillEmpty && known == "ERR":
+				old = true // fill does the same
 			case known == "MISCONF", known == "NOREPLICAS", classOf(err) == answer && known != "" && !slices.Contains(usual, known):
 				return &refusal{trials[i].refusedCommand(err), err}
 			case known == "NOPERM":
@@ -119,6 +121,7 @@ func (s *Store) checkCommands(ctx context.Context, l *link, c rueidis.Client) er
 			}
 		}
 		l.setSilent(silent)
+		l.noPXAT.Store(old)
 		if !again {
 			break
 		}
@@ -151,6 +154,7 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 	list := []trial{
 		{command: "SET", cmd: b.Set().Key(k).Value("").Px(life).Build()},
 		{command: "GETRANGE", cmd: b.Getrange().Key(k).Start(0).End(0).Build()},
+		{command: "STRLEN", cmd: b.Strlen().Key(k).Build()},
 		{command: "EVAL", script: renew, cmd: b.Eval().Script(renew.text).Numkeys(2).Key(pair...).Arg(nonce, ms).Build()},
 	}
 	for _, run := range []call{
@@ -163,6 +167,9 @@ func (s *Store) trials(l *link, b rueidis.Builder, sha bool) []trial {
 		{bump, pair[:1], []string{ms}},
 		{ensure, pair[:1], []string{ms, ms}},
 		{sweep, pair[:1], slices.Concat(s.format.args, s.format.tags)},
+		{remove, pair, s.format.args},
+		seizes,
+		{fillEmpty, pair, []string{nonce, value, strconv.FormatInt((now+life.Microseconds())/1000, 10)}},
 		{remove, pair, s.format.args},
 		{acquire, pair, []string{nonce, ms, "", "", s.leaseLife.longest, ""}},
 		{release, pair, []string{nonce, "", "0"}},

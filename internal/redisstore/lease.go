@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -49,6 +50,7 @@ func (r Request) behind() string {
 type Grant struct {
 	Granted bool  // the lease is the caller's
 	Holds   bool  // with Granted: the key still has the value that the caller has rejected
+	Empty   bool  // with Granted: the key has no value; whoever stores one takes the lease away before
 	Present bool  // no lease is needed: the key has a value, not rejected by the caller, which should be read
 	Now     int64 // the server's time in µs, before the lease's holder loads anything
 	Err     error // of this key alone
@@ -152,38 +154,71 @@ end` + notifyLease + `
 return 1
 `)
 
-// Acquire asks for leases and, before them, for the generations of tags, in one round trip. A tag without a generation gets one.
+// Acquire asks for leases and, before them, for the generations of tags, in one round trip. A tag without a generation gets one. The
+// lease of a key that was found missing is asked for in plain commands: see askPlainly. Where others are after it, there may be a
+// second round trip.
 func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
-	return s.lease(ctx, tags, reqs, func(r Request) call {
-		return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms, r.Rejected.head, r.Rejected.length, s.leaseLife.longest, r.behind()}}
+	return s.lease(ctx, tags, reqs, func(r Request) []call {
+		if r.Rejected == (Rejected{}) {
+			return s.askPlainly(r)
+		}
+		return []call{s.acquire(r)}
 	})
+}
+
+func (s *Store) acquire(r Request) call {
+	return call{acquire, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms, r.Rejected.head, r.Rejected.length, s.leaseLife.longest, r.behind()}}
 }
 
 // Seize is Acquire, but takes leases from their holders. The fills of those holders are refused from then on.
 func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
-	return s.lease(ctx, tags, reqs, func(r Request) call {
-		return call{seize, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}
+	return s.lease(ctx, tags, reqs, func(r Request) []call {
+		return []call{{seize, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}}
 	})
 }
 
-func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(Request) call) ([]Grant, []Generation) {
-	calls := s.ofTags(ensure, tags)
-	for _, r := range reqs {
-		calls = append(calls, ask(r))
+func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(Request) []call) ([]Grant, []Generation) {
+	calls, ends := slices.Grow(s.ofTags(ensure, tags), 3*len(reqs)), make([]int, len(reqs))
+	for i, r := range reqs {
+		calls = append(calls, ask(r)...)
+		ends[i] = len(calls)
 	}
-	grants := make([]Grant, len(reqs))
-	results := s.runAs(ctx, calls, batch{answered: func(l *link, sent time.Time, i int, r rueidis.RedisResult) {
-		if i -= len(tags); i < 0 {
-			return
+	results := s.runAs(ctx, calls, noteTimes(calls))
+	grants, from := make([]Grant, len(reqs)), len(tags)
+	var more []call
+	var of []int
+	for i, to := range ends {
+		if to-from == 1 {
+			grants[i] = parseGrant(results[from])
+		} else {
+			var next func(*Store, Request) call
+			if grants[i], next = parsePlainly(results[from:to]); next != nil {
+				more, of = append(more, next(s, reqs[i])), append(of, i)
+			}
 		}
-		if grants[i] = parseGrant(r); grants[i].Err == nil {
-			l.clock.note(sent, grants[i].Now)
-		}
-	}})
-	for i, r := range results[len(tags):] {
-		grants[i] = parseGrant(r)
+		from = to
 	}
+	s.settle(ctx, grants, more, of)
 	return grants, generations(results[:len(tags)])
+}
+
+// noteTimes notes the server's time from the replies to calls. A plain command stays at its node: the time is of that one.
+func noteTimes(calls []call) batch {
+	return batch{
+		stays: func(i int) bool { return calls[i].script.command != nil },
+		answered: func(l *link, sent time.Time, i int, r rueidis.RedisResult) {
+			switch calls[i].script {
+			case acquire, seize:
+				if g := parseGrant(r); g.Err == nil {
+					l.clock.note(sent, g.Now)
+				}
+			case askTime:
+				if now, err := parseTime(r); err == nil {
+					l.clock.note(sent, now)
+				}
+			}
+		},
+	}
 }
 
 func parseGrant(r rueidis.RedisResult) (g Grant) {
@@ -238,11 +273,15 @@ func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs [
 func (s *Store) Release(ctx context.Context, reqs ...Request) (errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
-		how := ""
-		if r.Quiet {
-			how = "quiet"
-		}
-		calls[i] = call{release, s.pair(r.Key), []string{r.Nonce, how, strconv.FormatInt(r.Pause.Milliseconds(), 10)}}
+		calls[i] = s.release(r)
 	}
 	return errorsOf(s.run(ctx, calls))
+}
+
+func (s *Store) release(r Request) call {
+	how := ""
+	if r.Quiet {
+		how = "quiet"
+	}
+	return call{release, s.pair(r.Key), []string{r.Nonce, how, strconv.FormatInt(r.Pause.Milliseconds(), 10)}}
 }

@@ -46,6 +46,7 @@ type hooks struct {
 type traits struct {
 	untracked atomic.Bool // it does not push changes
 	silent    atomic.Bool // it does not track, and does not let this process announce changes either
+	noPXAT    atomic.Bool // it is older than Redis 6.2, and knows no SET with PXAT
 	scans     atomic.Bool // it has refused SCAN, so SCAN is examined too
 	clock     serverClock
 }

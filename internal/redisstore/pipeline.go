@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -29,14 +30,13 @@ func sizeOf(cmd rueidis.Completed) (size int64) {
 	return size
 }
 
-func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.CacheableTTL) []rueidis.RedisResult {
+func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.Cacheable) []rueidis.RedisResult {
 	if to-from == 1 {
-		ct := build(from)
-		return []rueidis.RedisResult{s.client.DoCache(ctx, ct.Cmd, ct.TTL)}
+		return []rueidis.RedisResult{s.client.DoCache(ctx, build(from), time.Hour)}
 	}
 	cmds := make([]rueidis.CacheableTTL, to-from)
 	for i := range cmds {
-		cmds[i] = build(from + i)
+		cmds[i] = rueidis.CT(build(from+i), time.Hour)
 	}
 	return s.client.DoMultiCache(ctx, cmds...)
 }

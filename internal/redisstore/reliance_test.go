@@ -132,3 +132,19 @@ func TestRueidisSwitchesTrackingOnForTheWholeConnection(t *testing.T) {
 	require.Contains(t, seen, "CLIENT TRACKING ON OPTOUT")
 	require.NotContains(t, strings.Join(seen, "\n"), "CACHING")
 }
+
+// A value is read back behind the command that stores it: see readback.go.
+func TestRueidisTellsOfATrackedReadBehindAPlainCommand(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c, r := recorded(t, server.Addr())
+	require.NoError(t, c.DoCache(t.Context(), tracked(c, "a", 1).Cmd, time.Hour).Error())
+	for n := uint64(2); n < 50; n++ {
+		replies := c.DoMulti(t.Context(), c.B().Set().Key("a").Value("v").Build(), rueidis.Completed(tracked(c, "a", n).Cmd))
+		require.NoError(t, firstError(replies))
+		events := r.all()
+		require.Equal(t, []string{"delete a", "update a " + command99(n)}, events[len(events)-2:], "the push of the own change comes before the reply")
+	}
+	server.MustDo(t, "SET", "a", "changed")
+	require.Eventually(t, func() bool { events := r.all(); return events[len(events)-1] == "delete a" }, bound, time.Millisecond)
+}

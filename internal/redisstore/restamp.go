@@ -73,6 +73,12 @@ return 1
 // Restamp gives values a new beginning under their leases, in one round trip, and releases the leases of those that are not Gone. An outcome
 // counts where its error is nil. Where there is an error, the value may have its new beginning or not.
 func (s *Store) Restamp(ctx context.Context, stamps ...Restamping) ([]Outcome, []error) {
+	outcomes, _, errs := s.RestampAndRead(ctx, stamps, nil)
+	return outcomes, errs
+}
+
+// RestampAndRead is Restamp and, where there are looks, makes the one with the same index behind each of them.
+func (s *Store) RestampAndRead(ctx context.Context, stamps []Restamping, looks []Get) ([]Outcome, []Read, []error) {
 	outcomes, errs := make([]Outcome, len(stamps)), make([]error, len(stamps))
 	calls, changed := make([]call, len(stamps)), make([]string, len(stamps))
 	for i, r := range stamps {
@@ -82,11 +88,12 @@ func (s *Store) Restamp(ctx context.Context, stamps ...Restamping) ([]Outcome, [
 		}
 		calls[i], changed[i] = call{restamp, s.pair(r.Key), append(args, s.format.args...)}, r.Key
 	}
-	for i, r := range s.run(ctx, calls) {
+	results, reads := s.runAndRead(ctx, calls, looks)
+	for i, r := range results {
 		var n int64
 		n, errs[i] = r.AsInt64()
 		outcomes[i] = Outcome(n)
 	}
 	s.announce(ctx, changed) // one that is gone may have been removed by the script
-	return outcomes, errs
+	return outcomes, reads, errs
 }

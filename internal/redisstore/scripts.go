@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
-	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -13,10 +12,11 @@ import (
 // the one fill that it allows. Values are stored by fill alone, under a lease that is still held. An invalidation removes the lease
 // too. So a value whose load began before an invalidation is refused, however late it arrives.
 
-// A script is sent by its SHA-1, for EVALSHA.
+// A script is sent by its SHA-1, for EVALSHA. Where it has a command, it is that command and no script.
 type script struct {
 	text, sha1 string
 	repeatable bool // to run it twice has the same effect as once
+	command    func(b rueidis.Builder, keys, args []string) rueidis.Completed
 }
 
 // scripts are all scripts of this package.
@@ -56,6 +56,21 @@ type call struct {
 	keys, args []string
 }
 
+func (k call) build(b rueidis.Builder) rueidis.Completed {
+	if k.script.command != nil {
+		return k.script.command(b, k.keys, k.args)
+	}
+	return b.Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
+}
+
+// buildInFull is build for a server that does not know the script.
+func (k call) buildInFull(b rueidis.Builder) rueidis.Completed {
+	if k.script.command != nil {
+		return k.build(b)
+	}
+	return b.Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
+}
+
 // run executes scripts in one round trip for each node, on each node in their order. Where a server does not know one of them, a
 // second round trip runs the unknown scripts, and all repeatable ones behind the first unknown one, so that their order stays.
 func (s *Store) run(ctx context.Context, calls []call) []rueidis.RedisResult {
@@ -68,10 +83,7 @@ func (s *Store) runAs(ctx context.Context, calls []call, b batch) []rueidis.Redi
 	for i, k := range calls {
 		b.names[i] = k.keys[0]
 	}
-	b.plain = func(c rueidis.Client, i int) rueidis.Completed {
-		k := calls[i]
-		return c.B().Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
-	}
+	b.plain = func(c rueidis.Client, i int) rueidis.Completed { return calls[i].build(c.B()) }
 	results := s.each(ctx, b)
 	var unknown []int
 	for i, r := range results {
@@ -83,19 +95,9 @@ func (s *Store) runAs(ctx context.Context, calls []call, b batch) []rueidis.Redi
 	if len(unknown) == 0 {
 		return results
 	}
-	names := b.names
-	b.names = make([]string, len(unknown))
-	for j, i := range unknown {
-		b.names[j] = names[i]
-	}
-	b.plain = func(c rueidis.Client, j int) rueidis.Completed {
-		k := calls[unknown[j]]
-		return c.B().Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
-	}
-	if answered := b.answered; answered != nil {
-		b.answered = func(l *link, sent time.Time, j int, r rueidis.RedisResult) { answered(l, sent, unknown[j], r) }
-	}
-	for j, r := range s.each(ctx, b) {
+	again := b.only(unknown)
+	again.plain = func(c rueidis.Client, j int) rueidis.Completed { return calls[unknown[j]].buildInFull(c.B()) }
+	for j, r := range s.each(ctx, again) {
 		results[unknown[j]] = r
 	}
 	return results

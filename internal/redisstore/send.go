@@ -15,12 +15,37 @@ type batch struct {
 	plain func(c rueidis.Client, i int) rueidis.Completed
 	// cached, unless nil, builds a tracked read. A read that is sent with ASKING, to a node that is only about to get the name, is
 	// not tracked.
-	cached     func(to *session, i int) rueidis.CacheableTTL
+	cached func(to *session, i int) rueidis.Cacheable
+	// readBack, unless nil, builds the tracked read that command i is, or reports that it is none. A tracked read stands behind another command:
+	// the first one of a pipeline is not tracked.
+	readBack   func(to *session, i int) (cmd rueidis.Cacheable, ok bool)
 	most       int  // most commands that are sent to a node at once; pipeline unless set
 	bulk       bool // use the second client: for large values, and for scans of many keys, which the server is not to track
 	inPortions bool // see portion
+	// stays, unless nil, reports that a command is not sent to another node when its own node has redirected it.
+	stays func(i int) bool
 	// answered, unless nil, is called with each answer and its link. Calls for different commands may be concurrent.
 	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
+}
+
+// only is the batch of those commands of b whose indices are given.
+func (b batch) only(of []int) batch {
+	some := b
+	some.names = make([]string, len(of))
+	for j, i := range of {
+		some.names[j] = b.names[i]
+	}
+	some.plain = func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, of[j]) }
+	if b.stays != nil {
+		some.stays = func(j int) bool { return b.stays(of[j]) }
+	}
+	if b.readBack != nil {
+		some.readBack = func(to *session, j int) (rueidis.Cacheable, bool) { return b.readBack(to, of[j]) }
+	}
+	if b.answered != nil {
+		some.answered = func(l *link, sent time.Time, j int, r rueidis.RedisResult) { b.answered(l, sent, of[j], r) }
+	}
+	return some
 }
 
 // pipeline is how many commands are sent at once. More would delay other users of the connection, and the answer by which the
@@ -48,7 +73,7 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	}
 	for redirects := 0; ; redirects++ {
 		s.sendAll(ctx, groups, &b, results)
-		if groups = s.redirected(results); len(groups) == 0 || redirects == mostRedirects {
+		if groups = s.redirected(&b, results); len(groups) == 0 || redirects == mostRedirects {
 			return results
 		}
 	}
@@ -81,7 +106,7 @@ func (s *Store) sendAll(ctx context.Context, groups map[destination][]int, b *ba
 }
 
 // redirected returns the commands that a node has redirected, by their new destinations.
-func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int {
+func (s *Store) redirected(b *batch, results []rueidis.RedisResult) map[destination][]int {
 	t := s.table.Load()
 	var groups map[destination][]int
 	for i, r := range results {
@@ -98,6 +123,9 @@ func (s *Store) redirected(results []rueidis.RedisResult) map[destination][]int 
 		}
 		if moved {
 			signal(s.outdated) // the table is out of date
+		}
+		if b.stays != nil && b.stays(i) {
+			continue
 		}
 		if l := t.redirectTarget(addr); l != nil {
 			if groups == nil {
@@ -150,7 +178,16 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			case asking:
 				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			case b.cached != nil:
-				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
+				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.Cacheable { return b.cached(now, at(j)) })
+			case b.readBack != nil && now.tracked:
+				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
+					if j > from {
+						if cmd, ok := b.readBack(now, at(j)); ok {
+							return rueidis.Completed(cmd)
+						}
+					}
+					return b.plain(c, at(j))
+				})
 			default:
 				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			}

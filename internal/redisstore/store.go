@@ -1,7 +1,7 @@
 // Package redisstore keeps encoded values in Redis: reads, leases, compare-and-set fills and removals. Each operation has a time limit
 // of its own. Connections are made, probed and made again in the background. The package does not know what the values mean.
 //
-// Read store.go first, then an operation (read.go, lease.go, fill.go, remove.go, generation.go), then how commands travel: send.go by
+// Read store.go first, then an operation (read.go, lease.go, leaseplain.go, fill.go, readback.go, remove.go, generation.go), then how commands travel: send.go by
 // way of table.go to a link, whose connect.go, keep.go and breaker.go make and mend the connection. What makes a value in memory
 // valid is in tracking.go, watch.go and watermark.go; clusters are in topology.go, discover.go, follow.go and apply.go.
 package redisstore

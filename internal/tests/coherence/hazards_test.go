@@ -240,7 +240,7 @@ func TestASetThatArrivesAfterALaterSetIsRefused(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	w, b := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
-	fill := w.Proxy.HoldRequests(nth(2, "items:a")) // the lease comes first
+	fill := w.Proxy.HoldRequests(func(args []string) bool { return asidetest.IsFill(args, "items:a") })
 	first := make(chan error, 1)
 	go func() { first <- aside.Set(t.Context(), w.Cache, asidetest.Items.Key("a"), "old") }()
 	fill.Wait(t)
@@ -278,8 +278,8 @@ func TestTwoBatchesThatEachLoadAKeyOfTheOthersBothEnd(t *testing.T) {
 	server := redistest.Start(t)
 	a, b := asidetest.Watch(t, server), asidetest.Watch(t, server)
 	// Each asks for its leases in the order of its ids: when both are held at their second one, each has its first.
-	gateA := a.Proxy.HoldRequests(nth(1, asidetest.ItemKey(2).String()))
-	gateB := b.Proxy.HoldRequests(nth(1, asidetest.ItemKey(1).String()))
+	gateA := a.Proxy.HoldRequests(func(args []string) bool { return asidetest.AsksForLease(args, asidetest.ItemKey(2).String()) })
+	gateB := b.Proxy.HoldRequests(func(args []string) bool { return asidetest.AsksForLease(args, asidetest.ItemKey(1).String()) })
 	var loads [3]atomic.Int64
 	var wg sync.WaitGroup
 	for _, run := range []struct {
@@ -357,7 +357,13 @@ func TestAChangeBeatsAFillOfTheSameProcessThatIsOnItsWay(t *testing.T) {
 				c := asidetest.Connected(t, o)
 				key := overtaken(t, c, func(key aside.Key) *redistest.Gate {
 					if frame == "the fill" {
-						return proxy.HoldRequests(nth(2, key.String())) // the lease comes first
+						fills := 0
+						return proxy.HoldRequests(func(args []string) bool {
+							if asidetest.IsFill(args, key.String()) {
+								fills++
+							}
+							return fills == 1 && asidetest.IsFill(args, key.String()) // a Set has one too
+						})
 					}
 					return proxy.HoldRequests(func(args []string) bool { return asidetest.IsHead(args, key.String()) })
 				}, func(key aside.Key) error { return change(c, key) })

@@ -125,9 +125,7 @@ func TestASetThatIsRefusedIsHeardWhereTheServerHasNothingToRemove(t *testing.T) 
 			server.MustDo(t, "CONFIG", "SET", "maxmemory", "1")
 			require.Equal(t, "old", asidetest.InMemory(t, b, asidetest.Items.Key("a"), asidetest.Value("old")))
 			server.MustDo(t, "CONFIG", "SET", "maxmemory", "0")
-			fills := a.Proxy.HoldRequests(func(args []string) bool {
-				return args[0] == "EVALSHA" && len(args) > 8 && args[3] == "items:a" && args[4] == "{items:a}!l"
-			})
+			fills := a.Proxy.HoldRequests(func(args []string) bool { return asidetest.IsFill(args, "items:a") })
 			discards := a.Proxy.HoldReplies(isDiscard)
 			over, asked := make(chan struct{}), time.Now()
 			go func() {
@@ -185,9 +183,7 @@ func TestALoadThatDoesNotAskRedisIsNotJoinedWhileRedisIsThere(t *testing.T) {
 	<-others.Began
 	another := asidetest.Background(t, b, asidetest.Items.Key("c"), others.Load("v"))
 	asidetest.Eventually(t, "it waits for a place", func() bool { return server.MustDo(t, "EXISTS", "{items:c}!l") == int64(1) })
-	fills := proxy.HoldRequests(func(args []string) bool {
-		return args[0] == "EVALSHA" && len(args) > 8 && args[3] == "items:a" && args[4] == "{items:a}!l"
-	})
+	fills := proxy.HoldRequests(func(args []string) bool { return asidetest.IsFill(args, "items:a") })
 	close(before.Release)
 	require.Equal(t, "older", <-first)
 	<-others.Began

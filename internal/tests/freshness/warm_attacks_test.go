@@ -488,7 +488,7 @@ func TestTheCommandsOfAWarming(t *testing.T) {
 		return n
 	}
 	commands(0, 100) // the first one loads the scripts
-	require.InDelta(t, 810, commands(100, 200), 20, "a batch that is not cached")
+	require.InDelta(t, 910, commands(100, 200), 20, "a batch that is not cached")
 	require.InDelta(t, 100, commands(0, 100), 20, "a batch that is cached")
 }
 

@@ -1,0 +1,142 @@
+package lease
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/lifetime"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
+)
+
+// A lease that is renewed is held while its value is encoded, and given back when that does not end.
+func TestALeaseIsRenewedUntilItsValueIsStored(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	const life = 1500 * time.Millisecond // a busy machine may keep this process waiting for some of it
+	store := redisstore.Open(redisstore.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr()}}, OpTimeout: time.Second, Lease: life})
+	t.Cleanup(store.Close)
+	require.Eventually(t, store.Up, 20*time.Second, time.Millisecond)
+	var background lifetime.Group
+	k := NewKeeper(store, life, 1<<20, background.Go)
+	held := func(key string) bool { return server.MustDo(t, "EXISTS", "{"+key+"}!l") == int64(1) }
+	hold := func(ctx context.Context, key string) (h *Held, lost, doubted *atomic.Bool) {
+		server.MustDo(t, "SET", "{"+key+"}!l", "nonce", "PX", strconv.FormatInt(life.Milliseconds(), 10))
+		lost, doubted = new(atomic.Bool), new(atomic.Bool)
+		return k.Hold(ctx, []*Lease{{
+			Key: key, Nonce: "nonce", LoadTimeout: time.Hour, Lost: func() { lost.Store(true) }, Doubted: func() { doubted.Store(true) },
+		}}), lost, doubted
+	}
+
+	a, lost, doubted := hold(t.Context(), "items:a")
+	for since := time.Now(); time.Since(since) < 2*life; {
+		require.True(t, held("items:a"))
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+		}
+	}
+	require.False(t, lost.Load() || doubted.Load())
+	server.MustDo(t, "DEL", "{items:a}!l")
+	require.Eventually(t, lost.Load, 10*time.Second, time.Millisecond, "it is not held any more")
+	a.Stored()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	b, lost, _ := hold(ctx, "items:b")
+	cancel() // nobody waits for the load any more
+	require.Eventually(t, func() bool { return !held("items:b") }, 10*time.Second, time.Millisecond)
+	require.False(t, lost.Load())
+	b.Stored()
+
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	c, _, doubted := hold(ctx, "items:c")
+	c.Loaded()
+	cancel() // which says nothing of a value that is being encoded
+	server.Pause()
+	require.Eventually(t, doubted.Load, 10*time.Second, time.Millisecond, "its renewals get no answer")
+	server.Resume()
+	c.Stored()
+	require.NoError(t, background.Wait(context.Background()))
+}
+
+// dueNow makes all leases due.
+func dueNow(k *Keeper) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for e := k.held.Front(); e != nil; e = e.Next() {
+		e.Value.(*Held).due = time.Now()
+	}
+}
+
+func TestTheLeasesThatAreDueAreRenewedInOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	const life, loads = time.Hour, 50
+	store := redisstore.Open(redisstore.Options{
+		Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true}, OpTimeout: 5 * time.Second, Lease: life,
+	})
+	t.Cleanup(store.Close)
+	require.Eventually(t, store.Up, 20*time.Second, time.Millisecond)
+	k := NewKeeper(store, life, 1<<20, func(f func()) { f() })
+	name := func(i int) string { return "{items:" + strconv.Itoa(i) + "}!l" }
+	var lost atomic.Int64
+	var all []*Held
+	for i := range loads {
+		server.MustDo(t, "SET", name(i), "nonce", "PX", "60000")
+		all = append(all, k.Hold(t.Context(), []*Lease{{Key: "items:" + strconv.Itoa(i), Nonce: "nonce", Lost: func() { lost.Add(1) }}}))
+	}
+	require.Eventually(t, func() bool {
+		proxy.ResetCounts()
+		dueNow(k)
+		k.renewDue()
+		return proxy.Requests() == 1 // besides those by which the connection is probed
+	}, time.Minute, 10*time.Millisecond)
+	for i := range loads {
+		require.Greater(t, server.MustDo(t, "PTTL", name(i)), int64(60_000), i)
+	}
+
+	server.MustDo(t, "DEL", name(0))
+	all[1].Stored()
+	server.MustDo(t, "DEL", name(1))
+	dueNow(k)
+	k.renewDue()
+	require.EqualValues(t, 1, lost.Load(), "the other one has ended")
+	require.Equal(t, loads-2, k.held.Len())
+	for _, h := range all {
+		h.Stored()
+	}
+	require.Zero(t, k.held.Len())
+}
+
+// A server that hangs holds up the renewals that are sent to it, and no others: a cluster has several.
+func TestARenewalDoesNotWaitForTheLastOne(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	const life = 300 * time.Millisecond
+	store := redisstore.Open(redisstore.Options{
+		Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true}, OpTimeout: time.Minute, Lease: life,
+	})
+	t.Cleanup(store.Close)
+	require.Eventually(t, store.Up, 20*time.Second, time.Millisecond)
+	var background lifetime.Group
+	k := NewKeeper(store, life, 1<<20, background.Go)
+	held := proxy.HoldReplies(func(args []string) bool { return args[0] == "EVALSHA" && len(args) > 3 && args[3] == "items:a" })
+	a := k.Hold(t.Context(), []*Lease{{Key: "items:a", Nonce: "nonce", Lost: func() {}, Doubted: func() {}}})
+	held.Wait(t)
+	k.mu.Lock()
+	armed := k.armed
+	k.mu.Unlock()
+	require.True(t, armed)
+	held.Release()
+	a.Stored()
+	require.NoError(t, background.Wait(context.Background()))
+}
