@@ -107,6 +107,10 @@ func TestALeaseEndsByItself(t *testing.T) {
 		do("PERSIST", lease)
 		require.True(t, grants(s.Seize(t.Context(), nil, Request{Key: key, Nonce: "third"}))[0].Granted)
 		ends("seized")
+		do("DEL", lease)
+		do("SET", key, "old")
+		require.True(t, acquireOne(t, s, "fourth", Reject([]byte("old"), 3, false)).Granted)
+		ends("beside a value")
 	})
 }
 
