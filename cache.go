@@ -75,6 +75,9 @@ func (c *Cache) engineOptions(redis rueidis.ClientOption) engine.Options {
 		Categories: c.policies.categories, InUse: c.policies.inUse, NameOfOwner: c.policies.nameOfOwner,
 		ErrClosed: ErrClosed, ErrorOf: callError,
 	}
+	if c.opts.JSON.Marshal != nil {
+		o.JSON = &c.opts.JSON
+	}
 	if hook := c.opts.OnInvalidated; hook != nil {
 		o.OnInvalidated = func(e invalidate.Event) { hook(Invalidation(e)) }
 	}

@@ -5,19 +5,21 @@
 // # Overview
 //
 // A [Cache] holds values. A [Policy] describes how one kind of value is cached: under which key prefix (the category), and for how long (the
-// TTL). Policy.Key makes a [Key]. [GetOrLoad] returns the value of a key, from the cache or from a loader. In this example db is your database:
+// TTL). A [Loader] binds the two to a function that loads a value by its id. In this example db is your database:
 //
 //	var Products = aside.Policy{Name: "products", Category: "products", TTL: 10 * time.Minute}
 //
 //	c, err := aside.New(aside.Options{}) // in memory; OptionsFromEnv puts it on Redis
 //	defer c.Close()
 //
-//	p, err := aside.GetOrLoad(ctx, c, Products.Key(id), func(ctx context.Context) (*Product, error) { return db.Product(ctx, id) })
-//
-//	products := aside.NewLoader(c, Products, db.Product) // made once, for calls without a closure and a key
-//	p, err = products.Get(ctx, id)
+//	products := aside.NewLoader(c, Products, db.Product) // made once
+//	p, err := products.Get(ctx, id)
 //	ps, err := products.GetMany(ctx, ids)
 //	receipt, err := products.Invalidate(ctx, id) // after the product has changed
+//
+// [GetOrLoad] is the same for any [Key], which Policy.Key makes, and with the function as an argument of the call:
+//
+//	p, err = aside.GetOrLoad(ctx, c, Products.Key("eu", id), func(ctx context.Context) (*Product, error) { return db.ProductIn(ctx, "eu", id) })
 //
 // [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] reads without loading, [Set] stores a value, and [Lookup] is
 // GetOrLoad with a [Result] that explains the call. A [CallOption] changes one call: [WithTTL], [WithStale], [WithTags], [Refresh],

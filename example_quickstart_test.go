@@ -28,19 +28,19 @@ func Example() {
 	}
 	defer c.Close()
 
-	// Of all callers that miss at the same time, one loads.
-	p, err := aside.GetOrLoad(ctx, c, Products.Key(7), func(ctx context.Context) (Product, error) { return loadProduct(ctx, 7) })
-	fmt.Println(p, err)
+	products := aside.NewLoader(c, Products, loadProduct) // made once, for all goroutines
 
-	// The same, bound once: no closure and no key at the call.
-	products := aside.NewLoader(c, Products, loadProduct)
+	p, err := products.Get(ctx, 7) // a miss: of all callers that miss at the same time, one loads
+	fmt.Println(p, err)
 	p, err = products.Get(ctx, 7) // a hit
 	fmt.Println(p, err)
 
 	// The product has changed: the next call loads.
 	_, err = products.Invalidate(ctx, 7)
 	fmt.Println(err)
-	p, err = products.Get(ctx, 7)
+
+	// The same without a Loader, for keys of several parts: the key and the function are arguments of the call.
+	p, err = aside.GetOrLoad(ctx, c, Products.Key(7), func(ctx context.Context) (Product, error) { return loadProduct(ctx, 7) })
 	fmt.Println(p, err)
 	// Output:
 	// loading 7

@@ -75,6 +75,10 @@ type Options struct {
 	// CompressFrom is the encoded size from which values are compressed (s2) in Redis. Default: 1 KiB. Negative: never.
 	CompressFrom int
 
+	// JSON encodes and decodes the format of the codec JSON in place of encoding/json. New tries it on some values, and fails where it differs.
+	// Default: encoding/json.
+	JSON JSONFunctions
+
 	// ChunkFrom is the size, encoded and compressed, above which a value is stored in chunks of 256 KiB, each under a key of its
 	// own. Chunks use a second connection, so that small values do not wait behind large ones. Default: 256 KiB. Negative: never.
 	ChunkFrom int
@@ -246,6 +250,11 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	if o.MaxValueBytes < 0 || o.MaxValueBytes > maxValueBytes {
 		bad("MaxValueBytes is %d: set 1 to %d bytes, or 0 for the default", o.MaxValueBytes, maxValueBytes)
+	}
+	if o.JSON.Marshal != nil || o.JSON.Unmarshal != nil {
+		if err := o.JSON.Check(); err != nil {
+			bad("JSON: %v: set functions that follow the rules of encoding/json, or none", err)
+		}
 	}
 	if o.OpTimeout < 0 || o.OpTimeout > time.Minute {
 		bad("OpTimeout is %v: set a positive duration of at most 1m, or 0 for the default", o.OpTimeout)

@@ -3,6 +3,7 @@ package aside_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -43,6 +44,11 @@ func badOptions() map[string][]struct {
 		"Options.MaxValueBytes": {
 			{aside.Options{MaxValueBytes: -1}, "set 1 to 1073741824"},
 			{aside.Options{MaxValueBytes: 1<<30 + 1}, "set 1 to 1073741824"},
+		},
+		"Options.JSON": {
+			{aside.Options{JSON: aside.JSONFunctions{Marshal: json.Marshal}}, "set both"},
+			{aside.Options{JSON: aside.JSONFunctions{Unmarshal: json.Unmarshal}}, "set both"},
+			{aside.Options{JSON: aside.JSONFunctions{Marshal: json.Marshal, Unmarshal: func([]byte, any) error { return nil }}}, "follow the rules of encoding/json"},
 		},
 		"Options.OpTimeout":   {{aside.Options{OpTimeout: -1}, positive}},
 		"Options.LoadTimeout": {{aside.Options{LoadTimeout: -time.Second}, positive}},

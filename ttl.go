@@ -258,6 +258,12 @@ func (c *Cache) Policies() []Policy {
 // become misses. "json", "cbor" and "raw" are taken.
 type Codec = wire.Codec
 
+// JSONFunctions are an implementation of JSON, such as sonic's: Options.JSON has them encode and decode in place of encoding/json, whose rules
+// they must follow. They are called by many goroutines at once. The package checks what it checks with encoding/json too: values that JSON
+// would change are refused, and values of another build of a type. The format stays the same, so processes with different functions read each
+// other's values. Set both functions.
+type JSONFunctions = wire.JSONFunctions
+
 // The codecs of the package. A stored value is decoded by the codec that encoded it, so a policy can change from one of these to another
 // without losing cached values. Each codec returns the value that it was given, or refuses it with an error that names the type and the field:
 // docs/codecs.md has the rules, docs/codec-tables.md a table of types.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	vmihailenco "github.com/vmihailenco/msgpack/v5"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidecodec"
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 var modelsPath = flag.String("models", "", "a catalogue of models, as JSON, for BenchmarkCodecs")
@@ -73,12 +76,15 @@ func BenchmarkCodecs(b *testing.B) {
 }
 
 func benchmarkCodecs[T any](b *testing.B, value *T) {
+	functions := asidecodec.Sonic()
+	bySonic := wire.Limits{MaxValue: math.MaxInt32, JSON: &functions}.Own(wire.JSON)
 	for _, c := range []struct {
 		name      string
 		marshal   func(any) ([]byte, error)
 		unmarshal func([]byte, any) error
 	}{
 		{"aside.JSON", aside.JSON.Marshal, aside.JSON.Unmarshal},
+		{"aside.JSON by sonic", bySonic.Marshal, bySonic.Unmarshal},
 		{"aside.CBOR", aside.CBOR.Marshal, aside.CBOR.Unmarshal},
 		{"encoding-json", json.Marshal, json.Unmarshal},
 		{"fxamacker-cbor", cbor.Marshal, cbor.Unmarshal},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/fxamacker/cbor/v2"
@@ -11,6 +12,8 @@ import (
 	vmihailenco "github.com/vmihailenco/msgpack/v5"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidecodec"
+	"github.com/gatewayz/aside/internal/wire"
 )
 
 // A codec is what a row is tried with.
@@ -77,8 +80,16 @@ func bareCBOR() codec {
 	return c
 }
 
+// jsonBySonic is JSON with the functions of asidecodec.
+func jsonBySonic() codec {
+	by := asidecodec.Sonic()
+	return own("JSON by sonic", wire.Limits{MaxValue: math.MaxInt32, JSON: &by}.Own(wire.JSON), true)
+}
+
 func codecs() map[string]codec {
 	all := map[string]codec{asideRaw.name: asideRaw}
+	bySonic := jsonBySonic()
+	all[bySonic.name] = bySonic
 	for _, c := range candidates {
 		all[c.name] = c
 	}

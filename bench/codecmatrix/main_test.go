@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -45,5 +46,39 @@ func TestEveryCellIsKeptOrRefusedAndThePageSaysWhich(t *testing.T) {
 	}
 	if printed != got {
 		t.Errorf("%s is not what the command prints: go run ./codecmatrix shows that", page)
+	}
+}
+
+// JSON keeps and refuses the same with the functions of asidecodec as with those of encoding/json, but for negative zero, which sonic decodes
+// as zero.
+func TestJSONBySonicIsJSON(t *testing.T) {
+	t.Parallel()
+	c, err := startChild()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	bySonic, same := jsonBySonic(), 0
+	compare := func(name string, got, want []string) {
+		if strings.HasSuffix(name, ", -0") {
+			want = append([]string{changed, changed, changed}, want[3:]...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, by encoding/json %v", name, got, want)
+		}
+		same++
+	}
+	for table, lines := range map[string][]line{"rows": rows, "alone": alone} {
+		for i, l := range lines {
+			got, _ := l.outcomes(bySonic, c, table, i)
+			want, _ := l.outcomes(asideJSON, c, table, i)
+			compare(l.name, got, want)
+		}
+	}
+	for _, r := range retypings {
+		compare(r.from+" as "+r.to, []string{r.outcome(bySonic)}, []string{r.outcome(asideJSON)})
+	}
+	if same < 100 {
+		t.Fatal("only", same, "rows were compared")
 	}
 }

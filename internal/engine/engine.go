@@ -42,6 +42,7 @@ type Options struct {
 	MaxBytes       int64
 	MaxValueBytes  int
 	CompressFrom   int
+	JSON           *wire.JSONFunctions
 	ChunkFrom      int // negative: never
 	MaxLoads       int
 	MaxQueuedLoads int

@@ -211,5 +211,5 @@ func (e *Engine) removeOld(ctx context.Context, a *attempt) {
 func (e *Engine) named(key string) string { return e.opts.Prefix + key }
 
 func (e *Engine) limits() wire.Limits {
-	return wire.Limits{MaxValue: e.opts.MaxValueBytes, CompressFrom: e.opts.CompressFrom}
+	return wire.Limits{MaxValue: e.opts.MaxValueBytes, CompressFrom: e.opts.CompressFrom, JSON: e.opts.JSON}
 }

@@ -17,7 +17,7 @@ type encoded struct {
 
 // encodeOwn replaces a loaded value by its encoded form.
 func (a *attempt) encodeOwn(lim wire.Limits) error {
-	codec := a.codec()
+	codec := lim.Own(a.codec())
 	payload, err := lim.Marshal(codec, a.out.Value)
 	if err != nil {
 		return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Policy.CloneOnRead: the codec refuses the value", Err: err}
@@ -70,6 +70,7 @@ func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 		return nil, false
 	}
 	value := reflect.New(a.Type).Interface()
+	codec = e.limits().Own(codec)
 	if err := wire.Unmarshal(codec, v.payload, value); err != nil {
 		e.otherBuild(a, err)
 		return nil, false
@@ -111,7 +112,7 @@ func (e *Engine) decodes(a *attempt, codec wire.Codec, payload []byte, into any)
 	if own, ok := wire.Builtin(wire.ID(codec)); ok && !e.limits().Fits(own, a.Type, payload) {
 		return false
 	}
-	return wire.Unmarshal(codec, append([]byte(nil), payload...), into) == nil
+	return e.limits().Unmarshal(codec, append([]byte(nil), payload...), into) == nil
 }
 
 // Copy decodes a value of a policy with CloneOnRead for one caller.

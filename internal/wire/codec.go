@@ -97,13 +97,25 @@ func Marshal(c Codec, v any) ([]byte, error) {
 // Marshal is the function Marshal with a bound for values of recursive types. It stops when the encoding must exceed MaxValue. A value
 // in which very many paths lead to the same node would otherwise take far longer.
 func (l Limits) Marshal(c Codec, v any) ([]byte, error) {
-	switch c.(type) {
+	switch own := l.Own(c).(type) {
 	case jsonCodec:
-		c = jsonCodec{l.MaxValue}
+		own.most = l.MaxValue
+		c = own
 	case cborCodec:
 		c = cborCodec{l.MaxValue}
 	}
 	return Marshal(c, v)
+}
+
+// Unmarshal is the function Unmarshal, with the functions that are to decode JSON.
+func (l Limits) Unmarshal(c Codec, data []byte, v any) error { return Unmarshal(l.Own(c), data, v) }
+
+// Own returns a codec, and for JSON the one with the functions that are to encode and decode it.
+func (l Limits) Own(c Codec) Codec {
+	if _, ok := c.(jsonCodec); ok && l.JSON != nil {
+		return jsonCodec{by: l.JSON}
+	}
+	return c
 }
 
 // Unmarshal decodes data into v, a pointer to a zero value. It returns a *CodecError for a failure, and for a panic of the codec or of a

@@ -167,13 +167,15 @@ type Header struct {
 	StaleUntil int64
 }
 
-// Limits bounds the entries that are written and accepted.
+// Limits says how entries are written, and which ones are accepted.
 type Limits struct {
 	// MaxValue is the largest decoded payload in bytes. The zero value admits only empty payloads.
 	MaxValue int
 	// CompressFrom is the length in bytes from which payloads are compressed with s2, if that makes them smaller.
 	// Negative: never. Readers decompress in any case.
 	CompressFrom int
+	// JSON encodes and decodes the format "json". nil: encoding/json.
+	JSON *JSONFunctions
 }
 
 // admits reports whether a payload is within MaxValue. An s2 block and the 32 bit lengths of the format hold about 4 GiB at most.

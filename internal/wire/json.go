@@ -7,31 +7,52 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
-// A jsonCodec refuses a value of more than most bytes, unless most is 0.
-type jsonCodec struct{ most int }
+// A jsonCodec refuses a value of more than most bytes, unless most is 0. by encodes and decodes: nil stands for encoding/json.
+type jsonCodec struct {
+	most int
+	by   *JSONFunctions
+}
+
+func (c jsonCodec) encode(v any) ([]byte, error) {
+	if c.by == nil {
+		return json.Marshal(v)
+	}
+	data, err := c.by.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clip(data), nil // the fields' hashes are appended to it: not into memory that others have
+}
+
+func (c jsonCodec) decode(data []byte, v any) error {
+	if c.by == nil {
+		return json.Unmarshal(data, v)
+	}
+	return c.by.Unmarshal(data, v)
+}
 
 func (jsonCodec) Name() string { return "json" }
 
 func (c jsonCodec) Marshal(v any) ([]byte, error) {
 	pointer, typ, rv := target(v)
 	if typ == nil {
-		return json.Marshal(v)
+		return c.encode(v)
 	}
 	k := keeperOf(typ, "json")
 	if err := k.check(rv, atMost(c.most)); err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(pointer)
+	data, err := c.encode(pointer)
 	if err != nil {
 		if found := k.find(rv); found != nil {
 			return nil, found // it names the field
 		}
 		return nil, err
 	}
-	// encoding/json writes this for bytes that are not UTF-8. A valid text can contain it too, and find then finds no loss.
-	if bytes.Contains(data, []byte(`\ufffd`)) {
+	if c.mayHaveReplaced(data) {
 		if err := k.find(rv); err != nil {
 			return nil, err
 		}
@@ -39,10 +60,10 @@ func (c jsonCodec) Marshal(v any) ([]byte, error) {
 	return appendPrint(data, k.fields.stored, k.print), nil
 }
 
-func (jsonCodec) Unmarshal(data []byte, v any) error {
+func (c jsonCodec) Unmarshal(data []byte, v any) error {
 	rv := reflect.ValueOf(v)
 	if rv.Kind() != reflect.Pointer || rv.IsNil() {
-		return json.Unmarshal(data, v)
+		return c.decode(data, v)
 	}
 	k := keeperOf(rv.Type().Elem(), "json")
 	if k.refused != nil {
@@ -56,7 +77,16 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 	if !k.root.nullable && isNullJSON(data) {
 		return errNothing
 	}
-	return json.Unmarshal(data, v)
+	return c.decode(data, v)
+}
+
+// mayHaveReplaced reports whether bytes of a string that are not UTF-8 may have been replaced in a JSON text. encoding/json writes \ufffd for
+// them, other functions also the character itself, or the bytes as they are. A valid text can contain these too: find then finds no loss.
+func (c jsonCodec) mayHaveReplaced(data []byte) bool {
+	if bytes.Contains(data, []byte(`\ufffd`)) {
+		return true
+	}
+	return c.by != nil && (bytes.Contains(data, []byte(`\uFFFD`)) || bytes.ContainsRune(data, utf8.RuneError) || !utf8.Valid(data))
 }
 
 // atMost returns a bound, where 0 means that there is none.

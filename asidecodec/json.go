@@ -1,0 +1,16 @@
+// Package asidecodec has implementations of the formats of package aside, by libraries that aside itself does not depend on.
+package asidecodec
+
+import (
+	"github.com/bytedance/sonic"
+
+	"github.com/gatewayz/aside"
+)
+
+// Sonic returns functions of github.com/bytedance/sonic for Options.JSON. They follow the rules of encoding/json, and decode a large value in
+// about a quarter of its time: docs/codecs.md has figures. They compile code for each type at its first use, which takes milliseconds. On processors
+// other than amd64 and arm64 sonic calls encoding/json. It refuses texts that are nested deeper than 4,096 levels,
+// and decodes negative zero as zero.
+func Sonic() aside.JSONFunctions {
+	return aside.JSONFunctions{Marshal: sonic.ConfigStd.Marshal, Unmarshal: sonic.ConfigStd.Unmarshal}
+}
