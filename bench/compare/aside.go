@@ -11,6 +11,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidecodec"
 )
 
 const asideModule = "github.com/gatewayz/aside"
@@ -37,6 +38,15 @@ var asideLibraries = []library{
 		},
 	},
 	{
+		name: "aside, sonic", modules: append([]string{"github.com/bytedance/sonic"}, asideModules...), form: "the same with `Options.JSON` of asidecodec", tiers: inRedis,
+		products: func(e env[*product]) (*opened[*product], error) {
+			return openAside(e, asideOptions{redis: true, json: asidecodec.Sonic()})
+		},
+		catalogue: func(e env[*catalogue]) (*opened[*catalogue], error) {
+			return openAside(e, asideOptions{redis: true, json: asidecodec.Sonic()})
+		},
+	},
+	{
 		name: "aside, Strong", modules: asideModules, form: "`GetOrLoad` with `Strong`, JSON", tiers: firstHit,
 		products: func(e env[*product]) (*opened[*product], error) {
 			return openAside(e, asideOptions{redis: true, calls: []aside.CallOption{aside.Strong()}})
@@ -60,13 +70,14 @@ type asideOptions struct {
 	redis  bool
 	loader bool // calls go through a Loader
 	codec  aside.Codec
+	json   aside.JSONFunctions
 	calls  []aside.CallOption
 }
 
 func openAside[T any](e env[T], o asideOptions) (*opened[T], error) {
 	policy := &aside.Policy{Name: e.prefix, Category: e.prefix, TTL: e.ttl, Codec: o.codec}
 	options := aside.Options{
-		Policies: []aside.Policy{*policy}, OpTimeout: 5 * time.Second, MaxEntries: 2 * e.entries, MaxBytes: 4 << 30,
+		Policies: []aside.Policy{*policy}, OpTimeout: 5 * time.Second, MaxEntries: 2 * e.entries, MaxBytes: 4 << 30, JSON: o.json,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if o.redis {

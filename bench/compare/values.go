@@ -10,22 +10,23 @@ import (
 	"strings"
 )
 
-// A product is about 1.6 KB as JSON.
+// A product is about 1.6 KB as JSON, most of it one text, so that its decoding does not hide what a library does.
 type product struct {
 	ID          int
 	Name        string
 	Description string
+	Brand       string
+	Currency    string
+	Price       float64
+	Stock       int
 	Tags        []string
-	Prices      map[string]float64
 }
 
 func newProduct(id int) *product {
-	p := &product{ID: id, Name: "product " + strconv.Itoa(id), Description: strings.Repeat("twelve bytes", 106), Prices: map[string]float64{}}
-	for i := range 12 {
-		p.Tags = append(p.Tags, "tag-"+strconv.Itoa(i))
-		p.Prices["region-"+strconv.Itoa(i)] = float64(i)
+	return &product{
+		ID: id, Name: "product " + strconv.Itoa(id), Description: strings.Repeat("twelve bytes", 118), Brand: "a brand", Currency: "EUR", Price: 12.5, Stock: id % 100,
+		Tags: []string{"new", "blue", "wool", "winter"},
 	}
-	return p
 }
 
 // A model is one of a catalogue.
