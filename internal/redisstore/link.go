@@ -47,6 +47,7 @@ type traits struct {
 	untracked atomic.Bool // it does not push changes
 	silent    atomic.Bool // it does not track, and does not let this process announce changes either
 	scans     atomic.Bool // it has refused SCAN, so SCAN is examined too
+	slotted   atomic.Bool // it takes no command with keys of several slots: a cluster, or a part of one, that looks like one server
 	clock     serverClock
 }
 

@@ -36,16 +36,25 @@ func (s *Store) onConnect(ctx context.Context, l *link, c rueidis.Client) error 
 // readClock reads the server's time, which freshness is measured by.
 func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
 	sent := time.Now()
-	parts, err := c.Do(ctx, c.B().Time().Build()).AsIntSlice()
-	if err == nil && len(parts) != 2 {
-		err = errors.New("malformed reply to TIME")
-	}
+	now, err := timeOf(c.Do(ctx, c.B().Time().Build()))
 	if err != nil {
 		return err
 	}
-	l.clock.note(sent, parts[0]*1_000_000+parts[1])
+	l.clock.note(sent, now)
 	if time.Since(sent) > l.grace.now() {
 		return ErrSlow
 	}
 	return nil
+}
+
+// timeOf is the server's time in µs, from its reply to TIME.
+func timeOf(r rueidis.RedisResult) (int64, error) {
+	parts, err := r.AsIntSlice()
+	if err == nil && len(parts) != 2 {
+		err = errors.New("malformed reply to TIME")
+	}
+	if err != nil {
+		return 0, err
+	}
+	return parts[0]*1_000_000 + parts[1], nil
 }

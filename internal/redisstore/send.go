@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -16,9 +17,10 @@ type batch struct {
 	// cached, unless nil, builds a tracked read. A read that is sent with ASKING, to a node that is only about to get the name, is
 	// not tracked.
 	cached     func(to *session, i int) rueidis.CacheableTTL
-	most       int  // most commands that are sent to a node at once; pipeline unless set
-	bulk       bool // use the second client: for large values, and for scans of many keys, which the server is not to track
-	inPortions bool // see portion
+	most       int           // most commands that are sent to a node at once; pipeline unless set
+	bulk       bool          // use the second client: for large values, and for scans of many keys, which the server is not to track
+	inPortions bool          // see portion
+	worked     *atomic.Int64 // unless nil, grows by the time that servers work on portions
 	// answered, unless nil, is called with each answer and its link. Calls for different commands may be concurrent.
 	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
 }
@@ -134,6 +136,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		var sent time.Time
 		var size int64
 		var by *session
+		var worked time.Duration
 		next := func(ctx context.Context) error {
 			if now = l.session.Load(); now == nil {
 				return ErrUnavailable
@@ -146,11 +149,14 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 				return err
 			}
 			sent = time.Now()
+			worked = -1
 			switch {
 			case asking:
 				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			case b.cached != nil:
 				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
+			case b.inPortions:
+				answers, size, worked = sendTimed(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			default:
 				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			}
@@ -164,7 +170,13 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 				err = ErrUnavailable // the context ended while the caller waited for a connection
 			}
 		case b.inPortions:
-			err = l.portion(ctx, next)
+			err = l.portion(ctx, func(ctx context.Context) (time.Duration, error) {
+				err := next(ctx)
+				return worked, err
+			})
+			if b.worked != nil {
+				b.worked.Add(max(0, int64(worked)))
+			}
 		default:
 			if err = next(ctx); err == nil {
 				took := time.Since(sent)
