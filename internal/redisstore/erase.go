@@ -28,7 +28,7 @@ func (s *Store) Erase(ctx context.Context, keys ...string) (removed []bool, err 
 	for i, key := range keys {
 		calls[i] = call{erase, s.pair(key), s.format.args}
 	}
-	results := s.runInPortions(ctx, calls)
+	results, _ := s.runInPortions(ctx, calls, portionSize)
 	s.eraseSplit(ctx, keys, results)
 	s.announce(ctx, keys)
 	removed = make([]bool, len(keys))

@@ -48,6 +48,7 @@ type traits struct {
 	silent    atomic.Bool // it does not track, and does not let this process announce changes either
 	noPXAT    atomic.Bool // it is older than Redis 6.2, and knows no SET with PXAT
 	scans     atomic.Bool // it has refused SCAN, so SCAN is examined too
+	slotted   atomic.Bool // it takes no command with keys of several slots: a cluster, or a part of one, that looks like one server
 	clock     serverClock
 }
 

@@ -22,6 +22,27 @@ func sendPlain(ctx context.Context, c rueidis.Client, from, to int, build func(r
 	return c.DoMulti(ctx, cmds...), size
 }
 
+// sendTimed is sendPlain between two questions for the time. It also returns how long the server has worked on the commands, or a negative
+// time where the server has not answered one of the questions.
+func sendTimed(ctx context.Context, c rueidis.Client, from, to int, build func(rueidis.Client, int) rueidis.Completed) (answers []rueidis.RedisResult, size int64, worked time.Duration) {
+	n := to - from
+	answers, size = sendPlain(ctx, c, 0, n+2, func(c rueidis.Client, i int) rueidis.Completed {
+		if i == 0 || i == n+1 {
+			return c.B().Time().Build()
+		}
+		return build(c, from+i-1)
+	})
+	worked = -1
+	began, err := parseTime(answers[0])
+	if err == nil {
+		var ended int64
+		if ended, err = parseTime(answers[n+1]); err == nil {
+			worked = time.Duration(ended-began) * time.Microsecond
+		}
+	}
+	return answers[1 : n+1], size, worked
+}
+
 // sizeOf is how many bytes a command has. rueidis recycles a command once it is sent, so this comes before.
 func sizeOf(cmd rueidis.Completed) (size int64) {
 	for _, arg := range cmd.Commands() {

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -13,18 +14,22 @@ import (
 const (
 	portionSize = 32 // commands in one round trip
 	portionTime = 2 * time.Second
-	burst       = time.Millisecond // of portions without a pause
+	burst       = time.Millisecond // of work without a pause
 )
 
 // portions serialize the portions that are sent to one server.
 type portions struct {
 	turn chan struct{} // holds one element while a portion is sent
-	busy time.Duration // time that portions have taken since the last pause; guarded by turn
+	owed time.Duration // how much longer the server has worked on portions than rested from them; guarded by turn
+
+	sweepSize atomic.Int32 // how many values the next portion of a sweep has; 0 before the first one
 }
 
-// portion sends one portion when it is its turn. After some portions it pauses for as long as they have taken. The turn ends after
-// the pause: otherwise the server would work for another sender during the pause of one.
-func (l *link) portion(ctx context.Context, send func(context.Context) error) error {
+// portion sends one portion when it is its turn. send returns how long the server has worked on it, negative if that is not known: then it
+// may have worked all the time. While replies and requests are on their way, the server rests from portions. When it has worked for longer
+// than it has rested, there is a pause. The turn ends after the pause: otherwise the server would work for another sender during the
+// pause of one.
+func (l *link) portion(ctx context.Context, send func(context.Context) (worked time.Duration, err error)) error {
 	select {
 	case l.turn <- struct{}{}:
 		defer func() { <-l.turn }()
@@ -34,12 +39,17 @@ func (l *link) portion(ctx context.Context, send func(context.Context) error) er
 	limited, cancel := context.WithTimeout(ctx, portionTime)
 	defer cancel()
 	sent := time.Now()
-	err := send(limited)
-	if l.busy += time.Since(sent); l.busy < burst {
+	worked, err := send(limited)
+	took := time.Since(sent)
+	if worked < 0 || worked > took {
+		worked = took
+	}
+	rest := max(0, l.owed+worked-(took-worked))
+	l.owed = rest
+	if rest < burst {
 		return err
 	}
-	rest := l.busy
-	l.busy = 0
+	l.owed = 0
 	if err != nil || limited.Err() != nil {
 		return err // the caller pauses before it tries again, and others need not wait for that
 	}
@@ -57,7 +67,9 @@ func (s *Store) inPortions(ctx context.Context, names []string, build func(rueid
 	return s.each(ctx, batch{names: names, plain: build, most: portionSize, inPortions: true, bulk: true})
 }
 
-// runInPortions is run, in portions.
-func (s *Store) runInPortions(ctx context.Context, calls []call) []rueidis.RedisResult {
-	return s.runAs(ctx, calls, batch{most: portionSize, inPortions: true, bulk: true})
+// runInPortions is run, in portions of so many calls at most. It also returns how long the servers have worked on them.
+func (s *Store) runInPortions(ctx context.Context, calls []call, most int) ([]rueidis.RedisResult, time.Duration) {
+	var worked atomic.Int64
+	results := s.runAs(ctx, calls, batch{most: most, inPortions: true, bulk: true, worked: &worked})
+	return results, time.Duration(worked.Load())
 }

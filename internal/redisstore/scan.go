@@ -127,18 +127,20 @@ func (l *link) upSince() time.Time {
 
 func (l *link) page(ctx context.Context, cursor uint64, match string) (rueidis.ScanEntry, error) {
 	var entry rueidis.ScanEntry
-	err := l.portion(ctx, func(ctx context.Context) (err error) {
+	err := l.portion(ctx, func(ctx context.Context) (worked time.Duration, err error) {
 		session := l.session.Load()
 		if session == nil {
-			return ErrUnavailable
+			return 0, ErrUnavailable
 		}
-		var cmd rueidis.Completed
-		if match == "" {
-			cmd = session.client.B().Scan().Cursor(cursor).Count(scanCount).Build()
-		} else {
-			cmd = session.client.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
-		}
-		found, err := session.within(ctx, func(c rueidis.Client) []rueidis.RedisResult { return []rueidis.RedisResult{c.Do(ctx, cmd)} })
+		found, err := session.within(ctx, func(c rueidis.Client) (found []rueidis.RedisResult) {
+			found, _, worked = sendTimed(ctx, c, 0, 1, func(c rueidis.Client, _ int) rueidis.Completed {
+				if match == "" {
+					return c.B().Scan().Cursor(cursor).Count(scanCount).Build()
+				}
+				return c.B().Scan().Cursor(cursor).Match(match).Count(scanCount).Build()
+			})
+			return found
+		})
 		if err == nil {
 			entry, err = found[0].AsScanEntry()
 		}
@@ -146,7 +148,7 @@ func (l *link) page(ctx context.Context, cursor uint64, match string) (rueidis.S
 			l.scans.Store(true) // SCAN is needed, so examine tries it too from now on
 			signal(session.suspect)
 		}
-		return err
+		return worked, err
 	})
 	return entry, err
 }

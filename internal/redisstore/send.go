@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -19,9 +20,10 @@ type batch struct {
 	// readBack, unless nil, builds the tracked read that command i is, or reports that it is none. A tracked read stands behind another command:
 	// the first one of a pipeline is not tracked.
 	readBack   func(to *session, i int) (cmd rueidis.Cacheable, ok bool)
-	most       int  // most commands that are sent to a node at once; pipeline unless set
-	bulk       bool // use the second client: for large values, and for scans of many keys, which the server is not to track
-	inPortions bool // see portion
+	most       int           // most commands that are sent to a node at once; pipeline unless set
+	bulk       bool          // use the second client: for large values, and for scans of many keys, which the server is not to track
+	inPortions bool          // see portion
+	worked     *atomic.Int64 // unless nil, grows by the time that servers work on portions
 	// stays, unless nil, reports that a command is not sent to another node when its own node has redirected it.
 	stays func(i int) bool
 	// answered, unless nil, is called with each answer and its link. Calls for different commands may be concurrent.
@@ -162,6 +164,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		var sent time.Time
 		var size int64
 		var by *session
+		var worked time.Duration
 		next := func(ctx context.Context) error {
 			if now = l.session.Load(); now == nil {
 				return ErrUnavailable
@@ -174,6 +177,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 				return err
 			}
 			sent = time.Now()
+			worked = -1
 			switch {
 			case asking:
 				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
@@ -188,6 +192,8 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 					}
 					return b.plain(c, at(j))
 				})
+			case b.inPortions:
+				answers, size, worked = sendTimed(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			default:
 				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			}
@@ -201,7 +207,13 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 				err = ErrUnavailable // the context ended while the caller waited for a connection
 			}
 		case b.inPortions:
-			err = l.portion(ctx, next)
+			err = l.portion(ctx, func(ctx context.Context) (time.Duration, error) {
+				err := next(ctx)
+				return worked, err
+			})
+			if b.worked != nil {
+				b.worked.Add(max(0, int64(worked)))
+			}
 		default:
 			if err = next(ctx); err == nil {
 				took := time.Since(sent)

@@ -21,21 +21,38 @@ func (s *Scanner) sweep(ctx context.Context, current map[string]uint64, removed 
 		named = named || keyspace.IsNamed(tag)
 		s.addKnown(categories)
 	}
-	return s.walk(ctx, keyspace.ScanPattern(categories), categories, func(keys []string) error {
-		return s.sweepKeys(ctx, keys, current, named, removed)
-	})
-}
-
-// sweepKeys is sweep for some keys. Only tags that the program has named are not known from the key: the header is read for them.
-func (s *Scanner) sweepKeys(ctx context.Context, keys []string, current map[string]uint64, named bool, removed func(tag string, n int64)) error {
-	var headers []*wire.Header
-	if named {
-		var err error
-		if headers, _, err = s.headers(ctx, keys); err != nil {
+	var list []redisstore.Outdated
+	sweep := func() error {
+		counts, err := s.o.Store.Sweep(ctx, list...)
+		list = list[:0]
+		for tag, n := range counts {
+			removed(tag, n)
+		}
+		return err
+	}
+	err := s.walk(ctx, keyspace.ScanPattern(categories), categories, func(keys []string) error {
+		outdated, err := s.outdated(ctx, keys, current, named)
+		list = append(list, outdated...)
+		if err != nil || len(list) < s.o.Store.SweepTogether() {
 			return err
 		}
+		return sweep()
+	})
+	if err != nil {
+		return err
 	}
-	var list []redisstore.Outdated
+	return sweep()
+}
+
+// outdated returns those of keys whose values may carry an older generation of a tag than the current one. Only tags that the program has
+// named are not known from the key: the header is read for them.
+func (s *Scanner) outdated(ctx context.Context, keys []string, current map[string]uint64, named bool) (list []redisstore.Outdated, err error) {
+	var headers []*wire.Header
+	if named {
+		if headers, _, err = s.headers(ctx, keys); err != nil {
+			return nil, err
+		}
+	}
 	for i, key := range keys {
 		o := redisstore.Outdated{Key: key}
 		add := func(tag string) {
@@ -57,15 +74,5 @@ func (s *Scanner) sweepKeys(ctx context.Context, keys []string, current map[stri
 			list = append(list, o)
 		}
 	}
-	which, err := s.o.Store.Sweep(ctx, list...)
-	counts := make(map[string]int64)
-	for i, n := range which {
-		if n >= 0 {
-			counts[list[i].Tags[n].Tag]++
-		}
-	}
-	for tag, n := range counts {
-		removed(tag, n)
-	}
-	return err
+	return list, nil
 }

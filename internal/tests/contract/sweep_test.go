@@ -226,6 +226,38 @@ func TestASweepGoesOnWhenTheServerIsBack(t *testing.T) {
 	require.EqualValues(t, 3000, removed)
 }
 
+// Hazard 176: the values of a call whose reply is lost may be removed, and are not counted then.
+func TestASweepIsRepeatedWhereAReplyIsLost(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	fillCategory(t, server, 3000)
+	w := asidetest.Watch(t, server)
+	calls := 0
+	var lost int64
+	gate := w.Proxy.HoldReplies(func(args []string) bool {
+		if !strings.EqualFold(args[0], "EVALSHA") || !strings.HasPrefix(args[3], "items:bulk:") {
+			return false
+		}
+		calls++
+		lost, _ = strconv.ParseInt(args[2], 10, 64)
+		return calls == 3
+	})
+	receipt, err := w.InvalidateCategory(t.Context(), "items")
+	require.NoError(t, err)
+	gate.Wait(t)
+	w.Proxy.CloseConnections()
+	asidetest.Eventually(t, "the loss is noticed", func() bool { return w.Health().State == aside.StateDegraded || w.Metrics().TrackingLost > 0 })
+	gate.Release()
+	removed, err := receipt.WaitCleanup(t.Context())
+	require.NoError(t, err)
+	require.LessOrEqual(t, removed, int64(3000))
+	require.GreaterOrEqual(t, removed, 3000-lost)
+	for key := range w.Keys(t.Context(), asidetest.Items.Match(aside.Wildcard)) {
+		t.Error("there is still", key)
+	}
+	require.Equal(t, []any{"0", []any{}}, server.MustDo(t, "SCAN", "0", "MATCH", "items:*", "COUNT", "100000"))
+}
+
 func TestCloseEndsASweep(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
