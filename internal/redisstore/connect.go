@@ -160,6 +160,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		if err == nil && first {
 			l.first.step()
 			err = l.readWatermark(ctx, s.client)
+			own.sure = l.watermark.last.Load()
 		}
 		if err != nil {
 			own.stopProbes()

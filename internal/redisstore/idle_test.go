@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -199,6 +200,39 @@ func TestAMarkIsNotWrittenOverOneWhereThereWasNone(t *testing.T) {
 	require.Equal(t, "1", server.MustDo(t, "GET", name), "and no other one is written before")
 	require.NoError(t, s.WriteWatermark(t.Context(), 4))
 	require.Equal(t, "4", server.MustDo(t, "GET", name))
+}
+
+// 1. This process has written a mark, and invalidates something.
+// 2. The data is exchanged for a copy from before that, which has the mark, or for data without a mark where none was written yet.
+// 3. The next mark is written over it, before a round has compared the data. It says nothing of what the data has.
+func TestAMarkThatWasWrittenSinceTheLastTrialSaysNothing(t *testing.T) {
+	t.Parallel()
+	for _, first := range []uint64{0, 1} {
+		t.Run(strconv.FormatUint(first, 10), func(t *testing.T) {
+			t.Parallel()
+			for deadline := time.Now().Add(3 * time.Minute); ; {
+				server := redistest.Start(t)
+				var found marked
+				s := up(t, Options{Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note})
+				if first > 0 {
+					require.NoError(t, s.WriteWatermark(t.Context(), first))
+					server.MustDo(t, "COPY", only(s).ownName(watermarkName), only(s).ownName(watermarkName), "DB", "1")
+				}
+				tries := server.Calls(t, "evalsha")
+				require.Eventually(t, func() bool { return server.Calls(t, "evalsha") >= tries+3 }, bound, time.Millisecond) // a whole trial is over
+				before := len(found.all())
+				server.MustDo(t, "SWAPDB", "0", "1")
+				err := s.WriteWatermark(t.Context(), first+1)
+				inTime := err == nil && len(found.all()) == before // the exchange was not noticed before
+				require.Eventually(t, func() bool { return len(found.all()) > before }, bound, time.Millisecond, "the exchange is noticed")
+				require.LessOrEqual(t, found.all()[before], first)
+				if inTime {
+					return
+				}
+				require.True(t, time.Now().Before(deadline), "the mark was never written in time")
+			}
+		})
+	}
 }
 
 // A slowRead writes a watermark after each GET, before its reply is seen.

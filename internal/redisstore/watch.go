@@ -58,7 +58,8 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		if now.broken.Load() {
 			return
 		}
-		last, gone := l.watermark.last.Load(), l.watermark.gone.Load() && now.comparesAll()
+		last, compares := l.watermark.last.Load(), now.comparesAll()
+		gone := compares && l.watermark.gone.Load()
 		err := s.checkWatermark(ctx, l, now.client)
 		if err == nil {
 			err = s.probeRound(ctx, l, now)
@@ -69,13 +70,17 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		case err == nil && gone: // the watermark was evicted, and may be written again
 			l.watermark.gone.Store(false)
 			l.watermark.last.CompareAndSwap(last, 0)
+			now.sure = 0
+		case err == nil && compares:
+			now.sure = last
 		case errors.Is(err, errOtherData):
 			l.watermark.gone.Store(false)
 			for _, w := range l.conns() {
 				w.revoke()
 			}
-			// The data may lack the last invalidations.
-			if err := l.readWatermark(ctx, now.client); err != nil {
+			// The data may lack the last invalidations, also those of a watermark that was written since the last round: it may have
+			// been written over the one of this data.
+			if err := s.readWatermarkUpTo(ctx, l, now.client, now.sure); err != nil {
 				now.lost(l, err)
 				return
 			}

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,11 @@ const watermarkLife = 4 * time.Hour
 
 // readWatermark calls OnWatermark with the watermark that the server has.
 func (s *Store) readWatermark(ctx context.Context, l *link, c rueidis.Client) error {
+	return s.readWatermarkUpTo(ctx, l, c, math.MaxUint64)
+}
+
+// readWatermarkUpTo is readWatermark where a later watermark than most says nothing of the server's data.
+func (s *Store) readWatermarkUpTo(ctx context.Context, l *link, c rueidis.Client, most uint64) error {
 	if l.hasNoSlots() || l.handedOver.Load() {
 		return nil // nothing was confirmed there that it could have lost
 	}
@@ -34,7 +40,7 @@ func (s *Store) readWatermark(ctx context.Context, l *link, c rueidis.Client) er
 		}
 		mark, _ := r.AsUint64() // 0 if it is missing, or no number
 		if l.watermark.last.CompareAndSwap(last, mark) {
-			s.onWatermark(mark)
+			s.onWatermark(min(mark, most))
 			return nil
 		} // another one was written meanwhile: what was read may be the one before
 	}
