@@ -10,20 +10,25 @@ import (
 
 // A session is one client, and what is known about it.
 type session struct {
-	client     rueidis.Client
-	primary    string      // the server's address where Sentinels have named it; empty: all connections go to the server
-	broken     atomic.Bool // a connection to the server has broken
-	tracked    bool        // the server pushes changes to it
-	places     places
-	suspect    chan struct{} // wakes examine; with room for one
-	silence    chan struct{} // signalled when traits.silent may have changed; with room for one
-	bulk       bulk
-	probedKeys map[string]*probedKey // used by the goroutine that makes it, then by watch
-	sure       uint64                // the watermark before the last round of watch that has found the data the same; used like probedKeys
-	wake       chan struct{}         // wakes watch from suspendProbes; with room for one
+	client  rueidis.Client
+	primary string      // the server's address where Sentinels have named it; empty: all connections go to the server
+	broken  atomic.Bool // a connection to the server has broken
+	tracked bool        // the server pushes changes to it
+	places  places
+	suspect chan struct{} // wakes examine; with room for one
+	silence chan struct{} // signalled when traits.silent may have changed; with room for one
+	bulk    bulk
+	probing
+	wake chan struct{} // wakes watch from suspendProbes; with room for one
 
 	mu    sync.Mutex
 	conns []*trackedConn // guarded by mu
+}
+
+// probing is what the rounds of watch have found. The goroutine that makes the session uses it, then watch.
+type probing struct {
+	probedKeys map[string]*probedKey
+	sure       uint64 // the watermark before the last round that has found the data the same
 }
 
 // lost is called when a connection has broken.
