@@ -306,3 +306,18 @@ func TestBuildsOnAServerWithoutTrackingPushOutEachOthersValuesNowAndThen(t *test
 	t.Logf("%d loads in %d calls of each", loads, calls)
 	require.Less(t, loads, 20)
 }
+
+// Hazard 182: a Refresh does not look at what it replaces, so its fill does.
+func TestARefreshReplacesNoValueOfANewerBuild(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	other, c := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	key := asidetest.Items.Key("a")
+	asidetest.InMemory(t, other, key, asidetest.Value("old"))
+	server.MustDo(t, "SETRANGE", key.String(), "2", "\xff") // its version
+	v, err := aside.GetOrLoad(t.Context(), c, key, asidetest.Value("new"), aside.Refresh())
+	require.NoError(t, err)
+	require.Equal(t, "new", v)
+	require.NoError(t, c.Close())
+	require.EqualValues(t, 0, server.MustDo(t, "EXISTS", key.String()), "it is removed, and not replaced")
+}
