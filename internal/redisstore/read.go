@@ -31,57 +31,98 @@ type Read struct {
 
 // Get reads keys in one round trip.
 func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
-	under, names := make([]*trackedRead, len(looks)), make([]string, len(looks))
-	sole := s.table.Load().sole()
-	tracked := sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
-	for i, l := range looks {
-		names[i] = s.namespace.name(l.Key)
-		if tracked {
-			under[i] = s.beginRead(l.Fence)
-		}
-	}
-	if !tracked {
+	g := s.newReads(looks)
+	if !g.tracked {
 		s.announcements.armAll(looks)
 	}
-	by := make([]*link, len(looks))
-	results := s.each(ctx, batch{
-		names: names,
-		plain: func(c rueidis.Client, i int) rueidis.Completed {
-			s.markUntracked(under[i])
-			return c.B().Getrange().Key(names[i]).Start(0).End(s.lastByte(looks[i])).Build()
-		},
-		cached: func(to *session, i int) rueidis.CacheableTTL {
-			start := trackedStart(s.numberRead(under[i]))
-			return rueidis.CT(to.client.B().Getrange().Key(names[i]).Start(start).End(s.lastByte(looks[i])).Cache().ToStaticTTL(), time.Hour)
-		},
-		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { by[i] = l },
-	})
+	results := s.each(ctx, batch{names: g.names, reads: g})
 	now := s.table.Load()
-	out := make([]Read, len(looks))
 	for i, r := range results {
-		out[i].Value, out[i].Err = r.AsBytes()
-		if len(out[i].Value) == 0 {
-			out[i].Value = nil // GETRANGE answers an empty string for a missing key
+		asked, out := &g.asked[i], &g.out[i]
+		out.Value, out.Err = r.AsBytes()
+		if len(out.Value) == 0 {
+			out.Value = nil // GETRANGE answers an empty string for a missing key
 		}
-		out[i].Cut = looks[i].Head == 0 && len(out[i].Value) > s.format.longest
-		if tracked {
-			out[i].Validity = s.endRead(under[i])
-		} else if looks[i].Fence != nil {
-			out[i].Validity = s.announcements.validity()
+		out.Cut = asked.head == 0 && len(out.Value) > s.format.longest
+		if g.tracked {
+			out.Validity = s.endRead(asked.under())
+		} else if asked.fenced {
+			out.Validity = s.announcements.validity()
 		}
 		// A node that no longer has the key pushes no changes of it: see apply.
-		if out[i].Err != nil || by[i] != now.of(names[i]) || out[i].Value == nil && now.migrates(names[i]) {
-			out[i].Validity = nil
+		if out.Err != nil || asked.by != now.of(g.names[i]) || out.Value == nil && now.migrates(g.names[i]) {
+			out.Validity = nil
 		}
 	}
-	return out
+	return g.out
+}
+
+// reads are the reads of one Get. They are one allocation where there is one key.
+type reads struct {
+	store   *Store
+	tracked bool // the server pushes changes
+	asked   []asked
+	names   []string // of the keys in Redis
+	out     []Read
+	alone   struct {
+		asked [1]asked
+		names [1]string
+		out   [1]Read
+	}
+}
+
+// An asked is one of these reads.
+type asked struct {
+	head   int
+	fenced bool
+	read   trackedRead // unless it is not fenced, or not tracked
+	by     *link       // which has answered
+}
+
+func (s *Store) newReads(looks []Get) *reads {
+	g := &reads{store: s}
+	sole := s.table.Load().sole()
+	g.tracked = sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
+	if n := len(looks); n == 1 {
+		g.asked, g.names, g.out = g.alone.asked[:], g.alone.names[:], g.alone.out[:]
+	} else {
+		g.asked, g.names, g.out = make([]asked, n), make([]string, n), make([]Read, n)
+	}
+	for i, l := range looks {
+		g.names[i] = s.namespace.name(l.Key)
+		g.asked[i] = asked{head: l.Head, fenced: l.Fence != nil}
+		if g.tracked {
+			g.asked[i].read.fence = l.Fence
+		}
+	}
+	return g
+}
+
+// under is the tracked read, nil for one without a fence, which needs nothing.
+func (a *asked) under() *trackedRead {
+	if a.read.fence == nil {
+		return nil
+	}
+	return &a.read
+}
+
+// untracked builds a read for a node that does not track it.
+func (g *reads) untracked(c rueidis.Client, i int) rueidis.Completed {
+	g.store.markUntracked(g.asked[i].under())
+	return c.B().Getrange().Key(g.names[i]).Start(0).End(g.store.lastByte(g.asked[i].head)).Build()
+}
+
+// build builds a tracked read.
+func (g *reads) build(to *session, i int) rueidis.CacheableTTL {
+	start := trackedStart(g.store.numberRead(g.asked[i].under()))
+	return rueidis.CT(to.client.B().Getrange().Key(g.names[i]).Start(start).End(g.store.lastByte(g.asked[i].head)).Cache().ToStaticTTL(), time.Hour)
 }
 
 // lastByte is the offset of the last byte to read. Of a value that is too long to be one of ours, one byte more than Longest is
 // read.
-func (s *Store) lastByte(l Get) int64 {
-	if l.Head > 0 {
-		return int64(l.Head) - 1
+func (s *Store) lastByte(head int) int64 {
+	if head > 0 {
+		return int64(head) - 1
 	}
 	return int64(s.format.longest)
 }

@@ -13,9 +13,9 @@ import (
 type batch struct {
 	names []string
 	plain func(c rueidis.Client, i int) rueidis.Completed
-	// cached, unless nil, builds a tracked read. A read that is sent with ASKING, to a node that is only about to get the name, is
-	// not tracked.
-	cached     func(to *session, i int) rueidis.CacheableTTL
+	// reads, unless nil, are what is sent in place of plain: tracked reads. Those that are sent with ASKING, to a node that is only about
+	// to get the name, are not tracked.
+	reads      *reads
 	most       int  // most commands that are sent to a node at once; pipeline unless set
 	bulk       bool // use the second client: for large values, and for scans of many keys, which the server is not to track
 	inPortions bool // see portion
@@ -37,6 +37,11 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	if only := t.only(); only != nil {
 		return s.send(ctx, only, &b, nil, false)
 	}
+	return s.eachNode(ctx, t, b)
+}
+
+// eachNode is each for several nodes.
+func (s *Store) eachNode(ctx context.Context, t *table, b batch) []rueidis.RedisResult {
 	results := make([]rueidis.RedisResult, len(b.names))
 	groups := make(map[destination][]int)
 	for i, name := range b.names {
@@ -126,7 +131,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 	if asking {
 		most = min(most, pipeline/4) // ASKING doubles the commands, and rueidis sends very many of them by a connection of their own
 	}
-	results := make([]rueidis.RedisResult, 0, n)
+	var results []rueidis.RedisResult
 	for len(results) < n {
 		from, to := len(results), min(n, len(results)+most)
 		var now *session
@@ -148,9 +153,14 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			sent = time.Now()
 			switch {
 			case asking:
-				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
-			case b.cached != nil:
-				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.cached(now, at(j)) })
+				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
+					if b.reads != nil {
+						return b.reads.untracked(c, at(j))
+					}
+					return b.plain(c, at(j))
+				})
+			case b.reads != nil:
+				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.CacheableTTL { return b.reads.build(now, at(j)) })
 			default:
 				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
 			}
@@ -177,12 +187,19 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		if err != nil && answers == nil {
 			return unsent(results, n, err)
 		}
-		if b.answered != nil {
-			for j, r := range answers {
+		for j, r := range answers {
+			if b.reads != nil {
+				b.reads.asked[at(from+j)].by = l
+			}
+			if b.answered != nil {
 				b.answered(l, sent, at(from+j), r)
 			}
 		}
-		results = append(results, answers...)
+		if results == nil {
+			results = answers
+		} else {
+			results = append(results, answers...)
+		}
 	}
 	return results
 }

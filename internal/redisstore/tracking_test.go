@@ -32,7 +32,7 @@ func (l *listener) connect() *trackedConn { return l.newConn(l.client, func(erro
 
 // begin begins a read that is sent.
 func (l *listener) begin(f *near.Fence) *trackedRead {
-	under := l.tracking.beginRead(f)
+	under := &trackedRead{fence: f}
 	l.numberRead(under)
 	return under
 }
