@@ -21,9 +21,9 @@ import (
 //  2. Another process invalidates the key, or a tag of the value. Redis confirms that.
 //  3. The load is granted the lease, beside no value, with the new generation of the tag.
 //  4. The source says that the value is not modified. Under that lease, the value would be stored as a new one.
-func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (mine, held []*attempt, present bool) {
-	var asking []*attempt
-	var reqs []redisstore.Request
+func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (_, held []*attempt, present bool) {
+	mine, asking := listOf(attempts), listOf(attempts)
+	reqs := make([]redisstore.Request, 0, len(attempts))
 	for _, a := range attempts {
 		if !a.storable {
 			a.prior = nil

@@ -28,7 +28,7 @@ func (u Unanswered) RefreshDue() bool { return u.attempt != nil && u.attempt.out
 
 // Refresh loads the value of a request anew in the background.
 func (e *Engine) Refresh(ctx context.Context, u Unanswered, load LoadFunc) {
-	e.refreshBehind(ctx, []*attempt{u.attempt}, load)
+	e.refreshBehind(ctx, u.attempt.alone(), load)
 }
 
 // Answer answers one request by a flight that it joins or leads.
@@ -38,7 +38,7 @@ func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out O
 		return Outcome{}, err
 	}
 	done := func(_ int, o Outcome, e error) { out, err = o, e }
-	for left := []*attempt{a}; len(left) > 0; {
+	for left := a.alone(); len(left) > 0; {
 		left = e.round(ctx, left, load, nil, done)
 	}
 	if err == nil && !a.leader && out.Status != StatusHit && out.Status != StatusStale {
@@ -96,9 +96,13 @@ func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 // round: those that joined a load which turned out to be too old for them, and those that waited for the end of a load that they do not
 // share.
 func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, here []answered, done func(int, Outcome, error)) (again []*attempt) {
-	var leading, joined, due []*attempt
-	var busy []*attempt // another flight runs that they do not share
-	var calls []*flight.Call[flightKey, Outcome]
+	var leading, due []*attempt
+	joined := listOf(attempts)
+	var busy []*attempt                          // another flight runs that they do not share
+	var calls []*flight.Call[flightKey, Outcome] // of leading
+	if len(attempts) == 1 {                      // not where attempts are: the flight is another goroutine
+		leading, calls = attempts[0].led.attempts[:0], attempts[0].led.calls[:0]
+	}
 	var ends []<-chan struct{} // closed when those flights end
 	var timeout time.Duration  // the longest of all keys, hits included: a batch has one time limit
 	waited := 0                // how many of joined have got their result
@@ -233,8 +237,8 @@ func (e *Engine) wait(ctx context.Context, a *attempt) (out Outcome, err error) 
 	if a.leader && a.waitingSince.IsZero() {
 		out, err = a.call.Wait(ctx)
 	} else {
-		t := time.NewTimer(a.Policy.LoadTimeout - time.Since(since))
-		defer t.Stop()
+		t := e.timers.start(a.Policy.LoadTimeout - time.Since(since))
+		defer e.timers.stop(t)
 		out, err = a.call.WaitFor(ctx, t.C)
 	}
 	if err != nil && ctx.Err() == nil {

@@ -83,6 +83,7 @@ type underWay struct {
 	storing sync.Map // key -> *storing
 	unkept  unkept
 	stuck   unreturned
+	timers  timers
 
 	warming sync.Mutex
 	warmed  warmings // guarded by warming

@@ -26,6 +26,7 @@ func (e *Engine) loadFailed(a *attempt, err error, before uint64, pause time.Dur
 
 // refuseBackedOff fails the attempts whose key is in backoff, and returns the others. A Refresh bypasses backoff.
 func (e *Engine) refuseBackedOff(attempts []*attempt) (others []*attempt) {
+	others = listOf(attempts)
 	for _, a := range attempts {
 		left, err := e.failures.HeldBack(a.Key, a.Policy.Owner)
 		if err == nil || a.Replace {

@@ -17,16 +17,19 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if a.call == nil { // a Peek or a Set: there is no flight
 		return
 	}
-	g := &joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, read: a.read && e.Store != nil, until: a.untrackedUntil()}
-	g.late, g.tagEvents = a.out.late, a.tagEvents.All
-	names := a.Tags
-	if a.out.late || a.read && !a.storable { // the load of a value that is not stored
-		names = a.unstoredTags()
+	if a.joinables == nil {
+		a.joinables = new([2]joinable)
 	}
+	g := &a.joinables[a.joined%2] // no caller looks at that any more: it looks at the other one
+	a.joined++
+	*g = joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, read: a.read && e.Store != nil, until: a.untrackedUntil()}
+	g.late, g.tagEvents = a.out.late, a.tagEvents.All
 	g.tags = g.few[:0]
-	for _, tag := range names {
-		k := m.State(tag)
-		g.tags = append(g.tags, watched{tag, k.Fence, k.Generation, k.Notice})
+	for _, tag := range a.Tags {
+		g.tags = append(g.tags, *m.State(tag))
+	}
+	if a.out.late || a.read && !a.storable { // the load of a value that is not stored: see unstoredTags
+		g.tags = append(g.tags, *m.State(keyspace.Sequence))
 	}
 	if e.Store != nil && (g.notice.Untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
@@ -34,7 +37,8 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	a.call.JoinWhile(g)
 }
 
-// A joinable holds what must stay unchanged for callers to join a load. It is immutable: callers evaluate it at any time.
+// A joinable holds what must stay unchanged for callers to join a load. It does not change from JoinWhile until the next JoinWhile has returned:
+// callers look at it in between, at any time.
 type joinable struct {
 	cache     *Engine
 	key       string
@@ -44,15 +48,8 @@ type joinable struct {
 	until     int64  // until when the load is joinable if Redis does not notify of a change
 	late      bool   // its loader names tags
 	tagEvents uint64 // when the flight began
-	tags      []watched
-	few       [3]watched // room for tags
-}
-
-type watched struct {
-	tag    string
-	fence  *near.Fence
-	gen    *near.Generation // becomes invalid with a change of the tag; nil: the fence is broken
-	notice tags.Notice
+	tags      []tags.State
+	few       [3]tags.State // room for tags
 }
 
 // untracked reports whether a load must not be joined any more because a change of name could go unnoticed.
@@ -75,23 +72,23 @@ func (g *joinable) Joinable() bool {
 	for i := range g.tags {
 		t := &g.tags[i]
 		switch {
-		case t.fence.BrokenHere(), t.gen == nil && t.fence.Broken():
+		case t.InvalidatedHere(), t.Generation == nil && t.Fence != nil && t.Fence.Broken():
 			return false
-		case t.gen != nil: // checked even if another tag's generation is unknown, and the load has captured none
+		case t.Generation != nil: // checked even if another tag's generation is unknown, and the load has captured none
 			// Also before the reply is processed. A known generation is not read, so no reply arms its fence:
 			//
 			//  1. The reply with the value arrives. The flight's goroutine does not run yet.
 			//  2. The push arrives that the tag was invalidated. It breaks no fence, and revokes the generation.
 			//  3. A caller comes. It must not join.
-			if !t.gen.Valid() {
+			if !t.Generation.Valid() {
 				return false
 			}
 		case !g.read:
-		case t.notice.Validity == nil:
-			if g.untracked(t.tag, &t.notice) {
+		case t.Notice.Validity == nil:
+			if g.untracked(t.Tag, &t.Notice) {
 				return false
 			}
-		case !t.notice.Validity.Valid():
+		case !t.Notice.Validity.Valid():
 			return false
 		}
 	}

@@ -53,6 +53,7 @@ func endFences(m *tags.Snapshot, attempts []*attempt) {
 //  3. The caller finds no flight to join, and leads a new one.
 //  4. The new flight looks into memory again, and finds the value.
 func (e *Engine) recheckNear(ctx context.Context, attempts []*attempt, m *tags.Snapshot, wake chan<- struct{}) (pending []*attempt) {
+	pending = listOf(attempts)
 	for _, a := range attempts {
 		a.tagEvents = e.tags.Events()
 		if a.Replace {
@@ -187,6 +188,7 @@ func (e *Engine) readStale(a *attempt) (Outcome, bool) {
 // shareStale answers attempts with stale values where Redis could not be read, and returns the attempts that have to be loaded. Where Redis
 // was read, and only a lease could not be had, a stale value is no better than what Redis holds.
 func (e *Engine) shareStale(attempts []*attempt) (others []*attempt) {
+	others = listOf(attempts)
 	for _, a := range attempts {
 		if a.status == StatusFallback && (a.unanswered || e.unavailable(a)) {
 			if out, ok := e.readStale(a); ok {

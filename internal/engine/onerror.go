@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/freshness"
@@ -46,8 +45,8 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 	if e.Store == nil && !a.mayBeOld() { // otherwise it is not known before Redis was read
 		return Outcome{}, false
 	}
-	t := time.NewTimer(max(0, min(a.Policy.SoftTimeout-a.call.Age(), a.Policy.LoadTimeout)))
-	defer t.Stop()
+	t := e.timers.start(max(0, min(a.Policy.SoftTimeout-a.call.Age(), a.Policy.LoadTimeout)))
+	defer e.timers.stop(t)
 	select {
 	case <-a.call.Settled():
 		return Outcome{}, false

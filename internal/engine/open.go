@@ -15,6 +15,7 @@ import (
 // A storedValue is the value that Redis holds for an attempt. Its tags are not checked yet.
 type storedValue struct {
 	attempt *attempt
+	stored  []byte // with its envelope
 	header  wire.Header
 	payload []byte
 	chunked bool
@@ -22,7 +23,7 @@ type storedValue struct {
 }
 
 // openEnvelope opens the envelope of a value that Redis holds, or notes why that cannot be used.
-func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read) (*storedValue, bool) {
+func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read) (v storedValue, ok bool) {
 	stored := r.Value
 	a.Policy.observeSize(int64(len(stored)))
 	var (
@@ -45,38 +46,44 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		// During a deployment two builds run side by side. They must not go on overwriting each other's values, so the older build
 		// does not store its own.
 		a.storable, a.reason = false, ReasonNewerBuild
-		return nil, false
+		return v, false
 	}
-	a.rejected = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored), r.Cut)
+	if err == nil {
+		return storedValue{a, stored, header, payload, wire.IsChunked(stored), decoded}, true
+	}
+	a.reject(stored, r.Cut)
 	switch {
 	case errors.Is(err, errNoChunk):
 		a.reason = ReasonIncomplete
 		a.noteUnfit(stored)
-		return nil, false
+		return v, false
 	case errors.Is(err, errExpired):
 		a.reason = err.Error()
 		e.notePrior(ctx, a, r)
-		return nil, false
+		return v, false
 	case errors.Is(err, errKnownUnfit):
 		a.reason = a.unfit.reason
-		return nil, false
+		return v, false
 	case errors.Is(err, errOutdated):
 		a.reason = ReasonInvalidated
-		return nil, false
+		return v, false
 	case errors.Is(err, errChunksUnread):
-		return nil, false
+		return v, false
 	case errors.Is(err, errOlderVersion):
 		a.reason = err.Error()
-		return nil, false
+		return v, false
 	case errors.Is(err, errOtherPolicy):
 		e.otherPolicy(a, header.Policy)
-		return nil, false
-	case err != nil:
-		e.undecodable(a, err)
-		a.noteUnfit(stored)
-		return nil, false
+		return v, false
 	}
-	return &storedValue{a, header, payload, wire.IsChunked(stored), decoded}, true
+	e.undecodable(a, err)
+	a.noteUnfit(stored)
+	return v, false
+}
+
+// reject notes that a value that Redis holds cannot be used.
+func (a *attempt) reject(stored []byte, cut bool) {
+	a.rejected = redisstore.Reject(stored[:min(len(stored), wire.HeadLen)], len(stored), cut)
 }
 
 // unusable returns why a value cannot be used, as far as its header shows: of a large value, before its chunks are read.
@@ -154,7 +161,9 @@ func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h w
 // usable makes an outcome of a value that Redis holds, and keeps the value in memory. Or it notes why the value is not used.
 func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (Outcome, bool) {
 	a := v.attempt
-	carried, is, why := m.Judge(v.header.Tags, a.Policy.Tags, a.Strong, a.Policy.DegradedTTL)
+	var few [3]tags.Carried
+	carried := tags.Capture{Tags: few[:0]}
+	is, why := m.Judge(&carried, v.header.Tags, a.Policy.Tags, a.Strong, a.Policy.DegradedTTL)
 	switch is {
 	case tags.Outdated:
 		a.reason = ReasonInvalidated

@@ -102,7 +102,7 @@ func judgePrior(m *tags.Snapshot, a *attempt) {
 		return
 	}
 	var is tags.Standing
-	if a.prior.carried, is, _ = m.Judge(a.prior.header.Tags, a.Policy.Tags, true, 0); is != tags.Current {
+	if is, _ = m.Judge(&a.prior.carried, a.prior.header.Tags, a.Policy.Tags, true, 0); is != tags.Current {
 		a.prior = nil
 	}
 }
@@ -150,7 +150,7 @@ func (e *Engine) readPrior(ctx context.Context, a *attempt) any {
 	if !ok || v.header.Nonce != p.header.Nonce {
 		return nil
 	}
-	value, _ := e.valueOf(v)
+	value, _ := e.valueOf(&v)
 	return value
 }
 

@@ -32,7 +32,10 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	}
 	values := e.readKeys(ctx, m, attempts, pending)
 	attempts, values = e.separateLarge(m, attempts, values)
-	var stored []*storedValue
+	if pending == nil {
+		pending = listOf(attempts)
+	}
+	stored := make([]storedValue, 0, len(attempts))
 	for i, a := range attempts {
 		r := values[i]
 		a.notice.Validity, a.rejected, a.unanswered, a.prior = r.Validity, redisstore.Rejected{}, false, nil
@@ -44,7 +47,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			a.quarantine()
 		case r.Value != nil && a.headAlone():
 			if a.superseded = !a.stillHolds(r.Value); !a.superseded {
-				a.rejected = redisstore.Reject(r.Value[:min(len(r.Value), wire.HeadLen)], len(r.Value), len(r.Value) >= longestPriorHead)
+				a.reject(r.Value, len(r.Value) >= longestPriorHead)
 				a.reason = ReasonStale
 				e.notePrior(ctx, a, r)
 			}
@@ -65,10 +68,12 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 		e.readKeys(after, m, nil, nil)
 		cancel()
 	}
-	for _, v := range stored {
+	for i := range stored {
+		v := &stored[i]
 		if out, ok := e.usable(ctx, m, v); ok {
 			found(v.attempt, out)
 		} else {
+			v.attempt.reject(v.stored, false)
 			pending = append(pending, v.attempt)
 		}
 	}
@@ -85,8 +90,8 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 }
 
 // lacksTags reports whether the generation of a tag of one of these values, or of a previous value, has yet to be read.
-func lacksTags(m *tags.Snapshot, values []*storedValue, pending []*attempt) bool {
-	return slices.ContainsFunc(values, func(v *storedValue) bool { return m.Lacks(v.header.Tags) }) ||
+func lacksTags(m *tags.Snapshot, values []storedValue, pending []*attempt) bool {
+	return slices.ContainsFunc(values, func(v storedValue) bool { return m.Lacks(v.header.Tags) }) ||
 		slices.ContainsFunc(pending, func(a *attempt) bool { return a.prior != nil && m.Lacks(a.prior.header.Tags) })
 }
 
@@ -94,6 +99,7 @@ func lacksTags(m *tags.Snapshot, values []*storedValue, pending []*attempt) bool
 // An attempt is in quarantine while Redis has not confirmed an invalidation of its key or of one of its tags. A value that Redis holds for it
 // is not trusted, and nothing is stored for it.
 func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, others []*attempt) {
+	readable = listOf(attempts)
 	for _, a := range attempts {
 		switch {
 		case a.quarantined || m.Quarantined(a.Tags):

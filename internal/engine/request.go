@@ -64,7 +64,18 @@ type attempt struct {
 	miss
 	kept
 	behind
-	out Outcome // the result of its callers
+	out  Outcome // the result of its callers
+	self [1]*attempt
+	led  struct {
+		attempts [1]*attempt
+		calls    [1]*flight.Call[flightKey, Outcome]
+	}
+}
+
+// alone returns the list of a, for its caller. The list takes no memory of its own.
+func (a *attempt) alone() []*attempt {
+	a.self[0] = a
+	return a.self[:]
 }
 
 func newAttempt(r Request) *attempt {
@@ -92,6 +103,8 @@ type flying struct {
 	waitingSince   time.Time                        // when it began to wait for the end of another load; zero if it has not
 	tagEvents      tags.Events                      // when the attempt joined its flight, or began it
 	leadSeparately func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of a batch
+	joinables      *[2]joinable                     // used by turns: see setJoinable
+	joined         int                              // how often one was made
 }
 
 // seen is what an attempt has read.
@@ -237,6 +250,15 @@ func (a *attempt) restarted() *attempt {
 	again.index = a.index
 	again.call, again.leader, again.tagEvents, again.skip = a.call, a.leader, a.tagEvents, a.skip
 	return again
+}
+
+// listOf returns an empty list for some of attempts, in their order. The list for one attempt takes no memory: its place is that of attempts, where
+// the attempt is already. So it is for the goroutine that attempts belong to.
+func listOf(attempts []*attempt) []*attempt {
+	if len(attempts) == 1 {
+		return attempts[:0]
+	}
+	return make([]*attempt, 0, len(attempts))
 }
 
 // A LoadFunc loads requests by their indexes, and calls found with the result of each.

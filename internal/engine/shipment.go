@@ -124,7 +124,7 @@ func (e *Engine) storableYet(m *tags.Snapshot, a *attempt, err error) error {
 	switch {
 	case err == errOutdated, err == errLongCopy:
 		return err
-	case errors.As(err, new(unansweredError)):
+	case err != nil && errors.As(err, new(unansweredError)):
 		a.Policy.Counters.RedisErrors.Add(1)
 		return err
 	case err != nil:

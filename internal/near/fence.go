@@ -27,6 +27,7 @@ type watch struct {
 	fences []*Fence      // the fences that have not ended; under the shard's lock
 	turns  int           // how many fences there were; under the shard's lock
 	few    [1]*Fence     // room for fences
+	first  Fence         // the fence with which it began
 }
 
 // A Fence marks a point in a key's history. The first change of the key in this process after that point breaks it. A fence that is armed is
@@ -54,20 +55,21 @@ type Fence struct {
 // may be nil. It gets a message at every change of the key, if it has room.
 func (c *Cache) Fence(key string, wake chan<- struct{}) *Fence {
 	s := c.shard(key)
-	f := &Fence{key: key, shard: s, wake: wake}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.watches[key]
+	w, f := s.watches[key], (*Fence)(nil)
 	if w == nil {
 		if s.watches == nil {
 			s.watches = make(map[string]*watch)
 		}
 		w = &watch{}
-		w.fences = w.few[:0]
+		w.fences, f = w.few[:0], &w.first
 		s.watches[key] = w
+	} else {
+		f = new(Fence)
 	}
 	w.turns++
-	f.watch, f.place, f.turn = w, len(w.fences), w.turns
+	f.key, f.shard, f.wake, f.watch, f.place, f.turn = key, s, wake, w, len(w.fences), w.turns
 	w.fences = append(w.fences, f)
 	return f
 }

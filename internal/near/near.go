@@ -82,6 +82,7 @@ type Cache struct {
 	scale    scale
 	large    large
 	shards   [shards]shard
+	retired  retired
 	sweeper  *sweeper
 	firstTag atomic.Uint64 // the shard with which the last SomeTags began
 }

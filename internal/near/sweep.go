@@ -76,6 +76,7 @@ func (c *Cache) RetireAll(tags []string, removed *atomic.Int64, done chan<- stru
 		if g := s.generations.Find(tag); g != nil {
 			c.sweeper.expect(g.Validity, n) // before the revocation: a sweep in progress may find its entries at once
 		}
+		c.retired.note(tag)
 		s.retire(tag)
 		s.breakFences(tag)
 		s.mu.Unlock()

@@ -82,7 +82,7 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Validity) *Generation {
 	if f.Broken() {
 		return nil
 	}
-	own := new(Validity)
+	var own *Validity
 	if old := s.generations.Find(f.key); old != nil {
 		switch {
 		case old.Value != value:
@@ -92,6 +92,9 @@ func (c *Cache) Learn(f *Fence, value uint64, by *Validity) *Generation {
 		case old.Validity.Valid():
 			own = old.Validity
 		}
+	}
+	if own == nil {
+		own = new(Validity)
 	}
 	return s.note(f.key, &Generation{Validity: own, Value: value, by: by})
 }
@@ -144,6 +147,7 @@ func (c *Cache) Retire(tag string) {
 	s := c.shard(tag)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.retired.note(tag)
 	s.retire(tag)
 	s.breakFences(tag)
 }

@@ -34,7 +34,9 @@ func (s *Store) More(ctx context.Context, size int64, keys int) (context.Context
 	if !ok {
 		return s.Budget(ctx, size, keys)
 	}
-	b.added.Add(int64(allowance(size, keys)))
+	if b.added.Add(int64(allowance(size, keys))) == 0 {
+		return ctx, func() {}
+	}
 	more := &budget{parent: b.parent, until: b.until, added: b.added}
 	return more, s.limit(more)
 }

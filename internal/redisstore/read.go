@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -31,93 +30,105 @@ type Read struct {
 
 // Get reads keys in one round trip.
 func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
-	r := s.newLookup(looks)
-	return r.end(s.each(ctx, batch{
-		names:    r.names,
-		plain:    func(c rueidis.Client, i int) rueidis.Completed { return r.untracked(c.B(), i) },
-		cached:   r.tracked,
-		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) { r.answered(l, i) },
-	}))
+	g := s.newReads(looks)
+	return g.end(s.each(ctx, batch{names: g.names, reads: g}))
 }
 
-// A lookup is some reads under way.
-type lookup struct {
-	s      *Store
-	looks  []Get
-	names  []string
-	tracks bool // the server pushes changes
-	reads  []oneRead
-}
-
-type oneRead struct {
-	trackedRead       // with a fence, where the server pushes changes
-	by          *link // who has answered
-}
-
-// tracked is nil for a read without a fence.
-func (r *oneRead) tracked() *trackedRead {
-	if r.fence == nil {
-		return nil
+// reads are reads under way. They are one allocation where there is one key.
+type reads struct {
+	store   *Store
+	tracked bool // the server pushes changes
+	asked   []asked
+	names   []string // of the keys in Redis
+	out     []Read
+	alone   struct {
+		asked [1]asked
+		names [1]string
+		out   [1]Read
 	}
-	return &r.trackedRead
 }
 
-func (s *Store) newLookup(looks []Get) *lookup {
-	r := &lookup{s: s, looks: looks, names: make([]string, len(looks)), reads: make([]oneRead, len(looks))}
+// An asked is one of them.
+type asked struct {
+	head   int
+	fenced bool
+	read   trackedRead // unless it is not fenced, or not tracked
+	by     *link       // which has answered
+}
+
+func (s *Store) newReads(looks []Get) *reads {
+	g := &reads{store: s}
 	sole := s.table.Load().sole()
-	r.tracks = sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
+	g.tracked = sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
+	if n := len(looks); n == 1 {
+		g.asked, g.names, g.out = g.alone.asked[:], g.alone.names[:], g.alone.out[:]
+	} else {
+		g.asked, g.names, g.out = make([]asked, n), make([]string, n), make([]Read, n)
+	}
 	for i, l := range looks {
-		r.names[i] = s.namespace.name(l.Key)
-		if r.tracks {
-			r.reads[i].fence = l.Fence
+		g.names[i] = s.namespace.name(l.Key)
+		g.asked[i] = asked{head: l.Head, fenced: l.Fence != nil}
+		if g.tracked {
+			g.asked[i].read.fence = l.Fence
 		}
 	}
-	if !r.tracks {
+	if !g.tracked {
 		s.announcements.armAll(looks)
 	}
-	return r
+	return g
 }
 
-func (r *lookup) untracked(b rueidis.Builder, i int) rueidis.Completed {
-	r.s.markUntracked(r.reads[i].tracked())
-	return b.Getrange().Key(r.names[i]).Start(0).End(r.s.lastByte(r.looks[i])).Build()
+// under is the tracked read, nil for one without a fence, which needs nothing.
+func (a *asked) under() *trackedRead {
+	if a.read.fence == nil {
+		return nil
+	}
+	return &a.read
 }
 
-func (r *lookup) tracked(to *session, i int) rueidis.Cacheable {
-	start := trackedStart(r.s.numberRead(r.reads[i].tracked()))
-	return to.client.B().Getrange().Key(r.names[i]).Start(start).End(r.s.lastByte(r.looks[i])).Cache().ToStaticTTL()
+// untracked builds a read for a node that does not track it.
+func (g *reads) untracked(b rueidis.Builder, i int) rueidis.Completed {
+	g.store.markUntracked(g.asked[i].under())
+	return b.Getrange().Key(g.names[i]).Start(0).End(g.store.lastByte(g.asked[i].head)).Build()
 }
 
-func (r *lookup) answered(l *link, i int) { r.reads[i].by = l }
+// build builds a tracked read.
+func (g *reads) build(to *session, i int) rueidis.Cacheable {
+	start := trackedStart(g.store.numberRead(g.asked[i].under()))
+	return to.client.B().Getrange().Key(g.names[i]).Start(start).End(g.store.lastByte(g.asked[i].head)).Cache().ToStaticTTL()
+}
+
+// answered notes which node has answered a read.
+func (g *reads) answered(l *link, i int) { g.asked[i].by = l }
 
 // end ends the reads, and returns what they have found.
-func (r *lookup) end(results []rueidis.RedisResult) []Read {
-	now := r.s.table.Load()
-	out := make([]Read, len(r.looks))
-	for i, result := range results {
-		out[i].Value, out[i].Err = result.AsBytes()
-		if len(out[i].Value) == 0 {
-			out[i].Value = nil // GETRANGE answers an empty string for a missing key
+func (g *reads) end(results []rueidis.RedisResult) []Read {
+	now := g.store.table.Load()
+	for i, r := range results {
+		asked, out := &g.asked[i], &g.out[i]
+		out.Value, out.Err = r.AsBytes()
+		if len(out.Value) == 0 {
+			out.Value = nil // GETRANGE answers an empty string for a missing key
 		}
-		out[i].Cut = r.looks[i].Head == 0 && len(out[i].Value) > r.s.format.longest
-		if r.tracks {
-			out[i].Validity = r.s.endRead(r.reads[i].tracked())
-		} else if r.looks[i].Fence != nil {
-			out[i].Validity = r.s.announcements.validity()
+		out.Cut = asked.head == 0 && len(out.Value) > g.store.format.longest
+		if g.tracked {
+			out.Validity = g.store.endRead(asked.under())
+		} else if asked.fenced {
+			out.Validity = g.store.announcements.validity()
 		}
 		// A node that no longer has the key pushes no changes of it: see apply.
-		if out[i].Err != nil || r.reads[i].by != now.of(r.names[i]) || out[i].Value == nil && now.migrates(r.names[i]) {
-			out[i].Validity = nil
+		if out.Err != nil || asked.by != now.of(g.names[i]) || out.Value == nil && now.migrates(g.names[i]) {
+			out.Validity = nil
 		}
 	}
-	return out
+	return g.out
 }
 
 // lastByte is the offset of the last byte to read. Of a value that is too long to be one of ours, one byte more than Longest is
 // read.
-func (s *Store) lastByte(l Get) int64 {
-	if l.Head > 0 {
-		return int64(l.Head) - 1
+func (s *Store) lastByte(head int) int64 {
+	if head > 0 {
+		return int64(head) - 1
 	}
 	return int64(s.format.longest)
 }

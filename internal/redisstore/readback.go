@@ -27,22 +27,22 @@ func (s *Store) runAndRead(ctx context.Context, calls []call, looks []Get) (resu
 	case s.options.PipelineMultiplex > 0: // the push may come by another connection, at any time
 		return s.run(ctx, calls), s.Get(ctx, looks...)
 	}
-	r := s.newLookup(looks)
+	g := s.newReads(looks)
 	both := make([]call, 0, 2*len(calls))
 	for i, k := range calls {
-		back := &script{repeatable: true, command: func(b rueidis.Builder, _, _ []string) rueidis.Completed { return r.untracked(b, i) }}
-		both = append(both, k, call{back, r.names[i : i+1], nil})
+		back := &script{repeatable: true, command: func(b rueidis.Builder, _, _ []string) rueidis.Completed { return g.untracked(b, i) }}
+		both = append(both, k, call{back, g.names[i : i+1], nil})
 	}
 	answers := s.runAs(ctx, both, batch{
 		readBack: func(to *session, i int) (cmd rueidis.Cacheable, ok bool) {
 			if i%2 == 0 {
 				return cmd, false
 			}
-			return r.tracked(to, i/2), true
+			return g.build(to, i/2), true
 		},
 		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) {
 			if i%2 == 1 {
-				r.answered(l, i/2)
+				g.answered(l, i/2)
 			}
 		},
 	})
@@ -50,5 +50,5 @@ func (s *Store) runAndRead(ctx context.Context, calls []call, looks []Get) (resu
 	for i := range calls {
 		answers[i], heads[i] = answers[2*i], answers[2*i+1]
 	}
-	return answers[:len(calls)], r.end(heads)
+	return answers[:len(calls)], g.end(heads)
 }

@@ -14,9 +14,9 @@ import (
 type batch struct {
 	names []string
 	plain func(c rueidis.Client, i int) rueidis.Completed
-	// cached, unless nil, builds a tracked read. A read that is sent with ASKING, to a node that is only about to get the name, is
-	// not tracked.
-	cached func(to *session, i int) rueidis.Cacheable
+	// reads, unless nil, are what is sent in place of plain: tracked reads. Those that are sent with ASKING, to a node that is only about
+	// to get the name, are not tracked.
+	reads *reads
 	// readBack, unless nil, builds the tracked read that command i is, or reports that it is none. A tracked read stands behind another command:
 	// the first one of a pipeline is not tracked.
 	readBack   func(to *session, i int) (cmd rueidis.Cacheable, ok bool)
@@ -64,6 +64,11 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 	if only := t.only(); only != nil {
 		return s.send(ctx, only, &b, nil, false)
 	}
+	return s.eachNode(ctx, t, b)
+}
+
+// eachNode is each for several nodes.
+func (s *Store) eachNode(ctx context.Context, t *table, b batch) []rueidis.RedisResult {
 	results := make([]rueidis.RedisResult, len(b.names))
 	groups := make(map[destination][]int)
 	for i, name := range b.names {
@@ -156,7 +161,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 	if asking {
 		most = min(most, pipeline/4) // ASKING doubles the commands, and rueidis sends very many of them by a connection of their own
 	}
-	results := make([]rueidis.RedisResult, 0, n)
+	var results []rueidis.RedisResult
 	for len(results) < n {
 		from, to := len(results), min(n, len(results)+most)
 		var now *session
@@ -180,9 +185,14 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			worked = -1
 			switch {
 			case asking:
-				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
-			case b.cached != nil:
-				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.Cacheable { return b.cached(now, at(j)) })
+				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
+					if b.reads != nil {
+						return b.reads.untracked(c.B(), at(j))
+					}
+					return b.plain(c, at(j))
+				})
+			case b.reads != nil:
+				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.Cacheable { return b.reads.build(now, at(j)) })
 			case b.readBack != nil && now.tracked:
 				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
 					if j > from {
@@ -226,12 +236,19 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		if err != nil && answers == nil {
 			return unsent(results, n, err)
 		}
-		if b.answered != nil {
-			for j, r := range answers {
+		for j, r := range answers {
+			if b.reads != nil {
+				b.reads.answered(l, at(from+j))
+			}
+			if b.answered != nil {
 				b.answered(l, sent, at(from+j), r)
 			}
 		}
-		results = append(results, answers...)
+		if results == nil {
+			results = answers
+		} else {
+			results = append(results, answers...)
+		}
 	}
 	return results
 }

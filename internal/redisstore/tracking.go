@@ -38,7 +38,7 @@ type trackedRead struct {
 	validity *near.Validity // once its reply has come
 }
 
-// numberRead gives a read a new number each time that it is about to be sent.
+// numberRead gives a read a new number each time that it is about to be sent. A read without a fence is nil, and needs nothing else.
 func (t *tracking) numberRead(l *trackedRead) (number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

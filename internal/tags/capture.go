@@ -16,7 +16,7 @@ type Carried struct {
 	generation *near.Generation // nil if it is not tracked
 }
 
-func (t *State) carried() Carried { return Carried{t.tag, t.value, t.Generation} }
+func (t *State) carried() Carried { return Carried{t.Tag, t.value, t.Generation} }
 
 // A Capture is what an entry carries of its tags.
 type Capture struct {
@@ -28,7 +28,10 @@ type Capture struct {
 // Capture notes in c the generations of tags. It comes before the load: an invalidation after it makes the loaded value out of date,
 // whether or not the load has seen the change.
 func (s *Snapshot) Capture(c *Capture, names []string) (complete bool) {
-	c.Tags, c.partial = c.Tags[:0], true
+	if c.partial = true; cap(c.Tags) < len(names) {
+		c.Tags = make([]Carried, 0, len(names))
+	}
+	c.Tags = c.Tags[:0]
 	for _, name := range names {
 		t := s.State(name)
 		if !t.known {
@@ -88,7 +91,9 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 	r := s.registry
 	var late []*State
 	for _, name := range names {
-		late = append(late, s.State(name))
+		t := s.State(name)
+		t.watch()
+		late = append(late, t)
 	}
 	if r.local() {
 		s.Local()
@@ -102,7 +107,7 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 	}
 	asked := make([]redisstore.Tag, 0, len(late)+1)
 	for _, t := range late {
-		asked = append(asked, withLife(t.tag, life))
+		asked = append(asked, withLife(t.Tag, life))
 	}
 	sequence := withLife(keyspace.Sequence, 0)
 	generations := r.redis.ensure(ctx, append(asked, sequence)...)
@@ -110,7 +115,7 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 		if err := generations[i].Err; err != nil {
 			return false, err
 		}
-		if r.inQuarantine(t.tag) {
+		if r.inQuarantine(t.Tag) {
 			return false, nil
 		}
 		t.known, t.value, t.Generation = true, generations[i].Value, nil

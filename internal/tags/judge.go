@@ -20,38 +20,39 @@ const (
 // Judge reports whether one of a stored value's tags was invalidated since it was loaded. A tag that has no generation
 // counts as invalidated, and so does a value without the required tags, which all values of its policy have. A generation that cannot be
 // read belongs to a tag whose server is unavailable: the generation that memory knew counts for as long as degraded says, unless the read is a
-// strong one. Judge returns what an entry of the value carries, and why a generation could not be read.
-func (s *Snapshot) Judge(stored []wire.Tag, required []string, strong bool, degraded time.Duration) (c Capture, is Standing, why error) {
-	var list []Carried
-	is = Current
+// strong one. Judge notes in c what an entry of the value carries, and returns why a generation could not be read.
+func (s *Snapshot) Judge(c *Capture, stored []wire.Tag, required []string, strong bool, degraded time.Duration) (is Standing, why error) {
+	list := c.Tags[:0]
+	is, c.Tags = Current, nil
 	for _, tag := range stored {
 		t := s.State(tag.Name)
 		switch {
 		case t.known && t.value == tag.Generation:
 			list = append(list, t.carried())
 		case t.known || t.unanswered == nil:
-			return Capture{}, Outdated, nil
+			return Outdated, nil
 		default:
 			why = t.unanswered
-			g := s.registry.near.Lapsed(t.tag, degraded)
+			g := s.registry.near.Lapsed(t.Tag, degraded)
 			switch {
-			case g == nil || strong || t.Fence.BrokenHere():
+			case g == nil || strong || t.InvalidatedHere():
 				is = Unknown
 			case g.Value != tag.Generation:
-				return Capture{}, Outdated, nil
+				return Outdated, nil
 			case is == Current:
 				is = Lapsed
 			}
-			list = append(list, Carried{t.tag, tag.Generation, g})
+			list = append(list, Carried{t.Tag, tag.Generation, g})
 		}
 	}
 	c.Tags = list
 	for _, tag := range required {
 		if !c.Has(tag) {
-			return Capture{}, Outdated, nil
+			c.Tags = nil
+			return Outdated, nil
 		}
 	}
-	return c, is, why
+	return is, why
 }
 
 // Outdated reports whether a stored value carries another generation of a tag than the one that is known.

@@ -26,7 +26,8 @@ func TestAStoredValueIsAsGoodAsTheGenerationsOfItsTags(t *testing.T) {
 		{[]wire.Tag{{Name: red, Generation: 7}}, []string{items}, Outdated},
 		{[]wire.Tag{{Name: green, Generation: 9}}, nil, Outdated},
 	} {
-		c, is, why := s.Judge(test.stored, test.required, false, time.Hour)
+		var c Capture
+		is, why := s.Judge(&c, test.stored, test.required, false, time.Hour)
 		require.NoError(t, why)
 		require.Equal(t, test.is, is, test.stored)
 		if is == Current {
@@ -62,14 +63,14 @@ func TestAStoredValueWithATagWhoseServerIsAway(t *testing.T) {
 		{[]wire.Tag{{Name: red, Generation: 6}}, false, time.Hour, Outdated},
 		{append(stored, wire.Tag{Name: items, Generation: 8}), false, time.Hour, Unknown},
 	} {
-		_, is, why := s.Judge(test.stored, nil, test.strong, test.degraded)
+		is, why := s.Judge(new(Capture), test.stored, nil, test.strong, test.degraded)
 		require.Equal(t, test.is, is, test)
 		if is != Outdated {
 			require.ErrorIs(t, why, errAway)
 		}
 	}
 	r.Retire([]string{keyspace.Sequence, red})
-	_, is, _ := s.Judge(stored, nil, false, time.Hour)
+	is, _ := s.Judge(new(Capture), stored, nil, false, time.Hour)
 	require.Equal(t, Unknown, is, "this process has invalidated it")
 }
 

@@ -21,10 +21,12 @@ func (s *Snapshot) Asks(lives map[string]time.Duration) Asked {
 	var list []redisstore.Tag
 	var states []*State
 	if t := s.find(keyspace.Sequence); t != nil && s.asksFor(t) {
-		list, states = append(list, withLife(t.tag, 0)), append(states, t)
+		t.watch()
+		list, states = append(list, withLife(t.Tag, 0)), append(states, t)
 	}
 	for name, life := range lives {
 		if t := s.State(name); s.asksFor(t) {
+			t.watch()
 			list, states = append(list, withLife(name, life)), append(states, t)
 		}
 	}
@@ -38,10 +40,10 @@ func (s *Snapshot) asksFor(t *State) bool {
 		return false
 	case !t.known:
 		return true
-	case keyspace.IsNamed(t.tag):
+	case keyspace.IsNamed(t.Tag):
 		return true // its key may have to live longer
 	}
-	return s.registry.touches.due(t.tag, s.registry.clock.Now())
+	return s.registry.touches.due(t.Tag, s.registry.clock.Now())
 }
 
 // Given notes the answers to what Asks returned. A change of a tag's key ends the tracking of the known generation, even if only its TTL grew.
@@ -49,7 +51,7 @@ func (s *Snapshot) asksFor(t *State) bool {
 func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.Generation) {
 	var changed []*State
 	for i, t := range a.states {
-		if generations[i].Err != nil || s.registry.inQuarantine(t.tag) {
+		if generations[i].Err != nil || s.registry.inQuarantine(t.Tag) {
 			continue
 		}
 		if t.known && t.value == generations[i].Value && t.Generation != nil && t.Generation.Valid() {
@@ -71,7 +73,7 @@ func (r *Registry) track(ctx context.Context, made []*State) {
 		looks[i] = t.look()
 	}
 	for i, read := range r.redis.look(ctx, looks...) {
-		now := State{tag: made[i].tag, Fence: made[i].Fence}
+		now := State{Tag: made[i].Tag, Fence: made[i].Fence}
 		r.learn(&now, read)
 		made[i].Notice.Validity = now.Notice.Validity
 		if now.known && now.value == made[i].value {

@@ -20,6 +20,7 @@ func (s *Snapshot) Unread() (n int) {
 func (s *Snapshot) Looks(list []redisstore.Get) []redisstore.Get {
 	for _, t := range s.list {
 		if !t.known {
+			t.watch()
 			list = append(list, t.look())
 		}
 	}
@@ -27,7 +28,7 @@ func (s *Snapshot) Looks(list []redisstore.Get) []redisstore.Get {
 }
 
 func (t *State) look() redisstore.Get {
-	return redisstore.Get{Key: t.tag, Fence: t.Fence, Head: redisstore.GenerationLen}
+	return redisstore.Get{Key: t.Tag, Fence: t.Fence, Head: redisstore.GenerationLen}
 }
 
 // Learn notes the replies for the tags of Looks, as many as Unread returned. The snapshot must not be used in between.
@@ -45,7 +46,7 @@ func (s *Snapshot) Learn(reads []redisstore.Read) {
 func (r *Registry) learn(t *State, read redisstore.Read) {
 	t.unanswered, t.Notice.Validity, t.Notice.Untrackable = read.Err, read.Validity, read.Err != nil && redisstore.IsForbidden(read.Err)
 	value, err := redisstore.ParseGeneration(read.Value)
-	if read.Err != nil || read.Value == nil || err != nil || t.quarantined || r.inQuarantine(t.tag) {
+	if read.Err != nil || read.Value == nil || err != nil || t.quarantined || r.inQuarantine(t.Tag) {
 		return
 	}
 	t.known, t.value, t.Generation = true, value, nil

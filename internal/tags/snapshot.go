@@ -1,20 +1,24 @@
 package tags
 
 import (
+	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/near"
 )
 
 // A State is what one flight, or one read, knows of a tag.
 type State struct {
-	Fence      *near.Fence      // taken before anything was read
+	Tag        string
+	Fence      *near.Fence      // nil where none is needed: see begin
 	Generation *near.Generation // nil unless it is known and tracked
 	Notice     Notice
 
-	tag         string
-	value       uint64 // the tag's generation, if it is known
-	known       bool   // it was read after the fence was taken
-	quarantined bool   // what Redis says of the tag is not trusted
-	unanswered  error  // why Redis did not say what it holds
+	registry    *Registry
+	since       *near.Generation // was valid when the State was made; nil if there has been a fence for as long
+	mark        uint64           // from before that: see near.Cache.Retired
+	value       uint64           // the tag's generation, if it is known
+	known       bool             // it was read after the fence was taken
+	quarantined bool             // what Redis says of the tag is not trusted
+	unanswered  error            // why Redis did not say what it holds
 }
 
 // Tracked reports whether this process is notified of changes of the tag: by its generation, or because the tag was read.
@@ -34,6 +38,41 @@ type Snapshot struct {
 // many is from how many on the states are looked up in a map.
 const many = 8
 
+// begin notes the point from which on an invalidation of the tag by this process counts. A tag whose generation memory knows needs no fence:
+// what retires the tag revokes the validity of each generation that memory has handed out. So the validity of since has ended wherever a fence
+// would be broken.
+func (s *Snapshot) begin(t *State) {
+	t.mark = s.registry.near.Retired() // first
+	if t.since = s.registry.near.Generation(t.Tag); t.since == nil {
+		t.Fence = s.registry.near.Fence(t.Tag, nil)
+	}
+	t.quarantined = s.registry.inQuarantine(t.Tag) // last: what is entered later ends since, or breaks the fence
+}
+
+// watch takes the fence of a tag that is about to be read, or whose key is about to be written, if there is none. If since has ended already, it
+// stays: the tag may have been retired before the fence was taken.
+func (t *State) watch() {
+	if t.Fence != nil {
+		return
+	}
+	t.Fence = t.registry.near.Fence(t.Tag, nil)
+	if t.since.Validity.Valid() {
+		t.since = nil
+	}
+	t.quarantined = t.registry.inQuarantine(t.Tag) // after the fence: what is entered later breaks it
+}
+
+// InvalidatedHere reports whether this process has invalidated the tag since the State was made. That the validity of since has ended is not
+// enough:
+//
+//  1. A flight finds the generation of a tag in memory.
+//  2. Another flight extends the life of the tag's key in Redis.
+//  3. Redis pushes the change of the key. It revokes the generation, which is read again.
+//  4. The first flight loads. Its fill must not be refused: nobody has invalidated the tag.
+func (t *State) InvalidatedHere() bool {
+	return t.since != nil && !t.since.Validity.Valid() && t.registry.near.RetiredSince(t.Tag, t.mark) || t.Fence != nil && t.Fence.BrokenHere()
+}
+
 // Snapshot makes an empty one. Give it up with End.
 func (r *Registry) Snapshot() *Snapshot { return &Snapshot{registry: r} }
 
@@ -44,7 +83,7 @@ func (s *Snapshot) End() {
 	}
 }
 
-// Add takes the fences of tags that the snapshot does not have yet. Nothing of them is read.
+// Add makes the states of tags that the snapshot does not have yet. Nothing of them is read.
 func (s *Snapshot) Add(names ...string) {
 	for _, name := range names {
 		s.State(name)
@@ -57,14 +96,14 @@ func (s *Snapshot) find(tag string) *State {
 		return s.byTag[tag]
 	}
 	for _, t := range s.list {
-		if t.tag == tag {
+		if t.Tag == tag {
 			return t
 		}
 	}
 	return nil
 }
 
-// State returns the state of a tag, and takes its fence if the snapshot does not have it yet.
+// State returns the state of a tag, and makes it if the snapshot does not have it yet.
 func (s *Snapshot) State(tag string) *State {
 	t := s.find(tag)
 	if t == nil {
@@ -73,8 +112,8 @@ func (s *Snapshot) State(tag string) *State {
 		} else {
 			t = new(State)
 		}
-		*t = State{tag: tag, Fence: s.registry.near.Fence(tag, nil), Notice: s.registry.Notice(tag)}
-		t.quarantined = s.registry.inQuarantine(tag) // after the fence: what is entered later breaks it
+		*t = State{Tag: tag, registry: s.registry, Notice: s.registry.Notice(tag)}
+		s.begin(t)
 		s.add(t)
 	}
 	return t
@@ -87,25 +126,28 @@ func (s *Snapshot) add(t *State) {
 	s.list = append(s.list, t)
 	switch {
 	case s.byTag != nil:
-		s.byTag[t.tag] = t
+		s.byTag[t.Tag] = t
 	case len(s.list) > many:
 		s.byTag = make(map[string]*State, 2*many)
 		for _, t := range s.list {
-			s.byTag[t.tag] = t
+			s.byTag[t.Tag] = t
 		}
 	}
 }
 
-// Renew looks up in memory what is known now of each tag. Without trust, nothing is taken from memory.
+// Renew looks up in memory what is known now of each tag. Without trust, nothing is taken from memory but the sequence, which is on no entry: an
+// old one only refuses values with tags that their loader has named.
 func (s *Snapshot) Renew(trust bool) {
 	for _, t := range s.list {
-		if t.Fence.BrokenHere() {
+		if t.InvalidatedHere() {
 			t.Fence.End()
-			t.Fence = s.registry.near.Fence(t.tag, nil)
+			t.Fence = nil
+			s.begin(t)
+		} else {
+			t.quarantined = s.registry.inQuarantine(t.Tag)
 		}
-		t.quarantined = s.registry.inQuarantine(t.tag)
-		t.known, t.Generation, t.unanswered, t.Notice = false, nil, nil, s.registry.Notice(t.tag)
-		if trust {
+		t.known, t.Generation, t.unanswered, t.Notice = false, nil, nil, s.registry.Notice(t.Tag)
+		if trust || t.Tag == keyspace.Sequence {
 			s.recall(t)
 		}
 	}
@@ -117,7 +159,7 @@ func (s *Snapshot) recall(t *State) {
 	if t.quarantined {
 		return
 	}
-	if g := s.registry.near.Generation(t.tag); g != nil {
+	if g := s.registry.near.Generation(t.Tag); g != nil {
 		t.known, t.value, t.Generation = true, g.Value, g
 	}
 }
@@ -128,6 +170,7 @@ func (s *Snapshot) Local() {
 		if !t.unknown() {
 			continue
 		}
+		t.watch()
 		t.Generation = s.registry.near.LearnFirst(t.Fence, s.registry.generations.Add(1))
 		if t.known = t.Generation != nil; t.known {
 			t.value = t.Generation.Value
@@ -155,10 +198,10 @@ func (s *Snapshot) Quarantined(names []string) bool {
 	return false
 }
 
-// InvalidatedHere reports whether this process has invalidated one of the tags since its fence was taken.
+// InvalidatedHere reports whether that is so of one of the tags.
 func (s *Snapshot) InvalidatedHere(names []string) bool {
 	for _, name := range names {
-		if s.State(name).Fence.BrokenHere() {
+		if s.State(name).InvalidatedHere() {
 			return true
 		}
 	}

@@ -17,7 +17,7 @@ func TestASnapshotHasOneStateOfEachTag(t *testing.T) {
 		for i := range 3 * many {
 			name := keyspace.NamedPrefix + strconv.Itoa(i)
 			s.Add(name, name)
-			require.Equal(t, name, s.State(name).tag)
+			require.Equal(t, name, s.State(name).Tag)
 			states[s.State(name)] = true
 		}
 		require.Len(t, s.list, 3*many)
@@ -108,4 +108,54 @@ func TestInMemoryModeAGenerationIsGivenOnce(t *testing.T) {
 	three := take(t, r, red)
 	three.Local()
 	require.NotEqual(t, one.State(red).value, three.State(red).value)
+}
+
+// known is a snapshot of red whose generation memory knows, by another snapshot.
+func known(t *testing.T) (r *Registry, s *Snapshot) {
+	t.Helper()
+	r, server, _ := newConnected(t)
+	server.generations[red] = 7
+	read(take(t, r, red))
+	s = take(t, r, red)
+	require.Nil(t, s.State(red).Fence, "memory knows the generation")
+	return r, s
+}
+
+func TestAnInvalidationHereIsNoticedWithoutAFence(t *testing.T) {
+	t.Parallel()
+	steps := map[string]func(r *Registry, s *Snapshot){
+		"invalidated":                    func(r *Registry, _ *Snapshot) { r.Retire([]string{red}) },
+		"pushed, then invalidated":       func(r *Registry, _ *Snapshot) { r.near.Push(red); r.Retire([]string{red}) },
+		"invalidated, then learnt again": func(r *Registry, s *Snapshot) { r.Retire([]string{red}); read(s) },
+		"invalidated before it is read":  func(r *Registry, s *Snapshot) { r.Retire([]string{red}); s.Await([]string{red}) },
+		"invalidated after it was read":  func(r *Registry, s *Snapshot) { s.Await([]string{red}); r.Retire([]string{red}) },
+		"pushed, invalidated, and read": func(r *Registry, s *Snapshot) {
+			r.near.Push(red)
+			r.Retire([]string{red})
+			s.Await([]string{red})
+		},
+	}
+	for name, step := range steps {
+		r, s := known(t)
+		step(r, s)
+		require.True(t, s.InvalidatedHere([]string{red}), name)
+		_, ok := s.Hold(nil, []string{red})
+		require.False(t, ok, name)
+		s.Renew(true)
+		require.False(t, s.InvalidatedHere([]string{red}), "%s, and begun again", name)
+	}
+}
+
+// Redis pushes a change of the key of a tag also when its life is made longer. A fill is not to be refused for that.
+func TestAPushIsNoInvalidationByThisProcess(t *testing.T) {
+	t.Parallel()
+	r, s := known(t)
+	r.near.Push(red)
+	require.False(t, s.InvalidatedHere([]string{red}))
+	s.Await([]string{red})
+	require.False(t, s.InvalidatedHere([]string{red}))
+	r.Retire([]string{green})
+	require.False(t, s.InvalidatedHere([]string{red}), "it was another tag")
+	_, ok := s.Hold(nil, []string{red})
+	require.True(t, ok)
 }

@@ -8,7 +8,9 @@ import "github.com/gatewayz/aside/internal/near"
 // notify this process of a change while the load runs.
 func (s *Snapshot) Await(names []string) {
 	for _, name := range names {
-		s.State(name).Fence.Await()
+		t := s.State(name)
+		t.watch()
+		t.Fence.Await()
 	}
 }
 
@@ -33,7 +35,7 @@ func (s *Snapshot) Validities(list []*near.Validity, names []string) (_ []*near.
 			list = t.Generation.Validities(list)
 			continue
 		}
-		v := s.registry.near.Hold(t.Fence)
+		v := s.registry.hold(t)
 		if v == nil {
 			return nil, false
 		}
@@ -45,11 +47,19 @@ func (s *Snapshot) Validities(list []*near.Validity, names []string) (_ []*near.
 // Hold is Validities for tags that this process is not notified of: only what it invalidates itself ends the entry.
 func (s *Snapshot) Hold(list []*near.Validity, names []string) (_ []*near.Validity, ok bool) {
 	for _, name := range names {
-		v := s.registry.near.Hold(s.State(name).Fence)
+		v := s.registry.hold(s.State(name))
 		if v == nil {
 			return nil, false
 		}
 		list = append(list, v)
 	}
 	return list, true
+}
+
+// hold returns a validity that ends when this process invalidates the tag, nil if it has done so since the State was made.
+func (r *Registry) hold(t *State) *near.Validity {
+	if t.watch(); t.InvalidatedHere() {
+		return nil
+	}
+	return r.near.Hold(t.Fence)
 }

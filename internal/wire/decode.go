@@ -150,9 +150,6 @@ func parseTags(section []byte) (tags []Tag, rest []byte, err error) {
 		return nil, nil, fmt.Errorf("%w: too many tags", ErrCorrupt)
 	}
 	rest = section[2:]
-	if count > 0 {
-		tags = make([]Tag, 0, count)
-	}
 	for range count {
 		if len(rest) < 2 {
 			return nil, nil, fmt.Errorf("%w: tags cut short", ErrCorrupt)
@@ -164,8 +161,19 @@ func parseTags(section []byte) (tags []Tag, rest []byte, err error) {
 		if len(rest) < 2+n+8 {
 			return nil, nil, fmt.Errorf("%w: tags cut short", ErrCorrupt)
 		}
-		tags = append(tags, Tag{Name: string(rest[2 : 2+n]), Generation: le.Uint64(rest[2+n:])})
 		rest = rest[2+n+8:]
+	}
+	if count == 0 {
+		return nil, rest, nil
+	}
+	list := section[2 : len(section)-len(rest)]
+	text := string(list) // of which all names are parts: one allocation
+	tags = make([]Tag, count)
+	at := 0
+	for i := range tags {
+		n := int(le.Uint16(list[at:]))
+		tags[i] = Tag{Name: text[at+2 : at+2+n], Generation: le.Uint64(list[at+2+n:])}
+		at += 2 + n + 8
 	}
 	return tags, rest, nil
 }
