@@ -23,11 +23,11 @@ import (
 func staysOld(t *testing.T, c *aside.Cache, key aside.Key) (stayed time.Duration) {
 	t.Helper()
 	began := time.Now()
-	asidetest.Eventually(t, "something else is served, or it has taken too long", func() bool {
+	asidetest.Eventually(t, "something else is served", func() bool {
 		r, err := aside.Lookup(t.Context(), c, key, asidetest.Value("new"))
 		require.NoError(t, err)
 		stayed = time.Since(began)
-		return r.Value != "old" || r.Status != aside.StatusHit || stayed > 5*time.Second
+		return r.Value != "old" || r.Status != aside.StatusHit
 	})
 	return stayed
 }
@@ -98,7 +98,9 @@ func TestWhatIsKeptWhileASlotMovesIsHeardOf(t *testing.T) {
 	receipt, err := a.Invalidate(t.Context(), key)
 	require.NoError(t, err)
 	require.NoError(t, receipt.Wait(t.Context()))
-	require.Less(t, staysOld(t, b, key), 3*time.Second)
+	atMost := asidetest.Allowing(t)
+	stayed := staysOld(t, b, key)
+	require.Less(t, stayed, atMost(3*time.Second))
 	m.Finish()
 }
 
@@ -152,10 +154,11 @@ func TestAServerThatHasBecomeAReplicaVouchesForNothing(t *testing.T) {
 			asidetest.InMemory(t, b, key, asidetest.Value("old"))
 			server.MustDo(t, "CONFIG", "SET", "replica-serve-stale-data", serves)
 			server.MustDo(t, "REPLICAOF", "127.0.0.1", "1")
+			atMost := asidetest.Allowing(t)
 			r := staysOld(t, b, key)
 			strong, err := aside.Lookup(t.Context(), b, key, asidetest.Value("new"), aside.Strong())
 			require.NoError(t, err)
-			require.Less(t, r, 3*time.Second)
+			require.Less(t, r, atMost(3*time.Second))
 			require.Equal(t, "new", strong.Value)
 		})
 	}
@@ -256,7 +259,9 @@ func TestASilentConnectionIsFoundOutAmongSeveral(t *testing.T) {
 	}
 	mu.Unlock()
 	asidetest.Stored(t, a, key, "new")
-	require.Less(t, staysOld(t, b, key), 3500*time.Millisecond)
+	atMost := asidetest.Allowing(t)
+	stayed := staysOld(t, b, key)
+	require.Less(t, stayed, atMost(3500*time.Millisecond))
 }
 
 // Other data are made ready in a database that is emptied first, and then put in place. What is told of that, as of any FLUSHDB,
@@ -291,7 +296,9 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 	asidetest.InMemory(t, b, key, asidetest.Value("loaded again"))
 	do("SWAPDB", "0", "1")
 	require.Equal(t, rounds, touches(proxy), "within one round")
-	require.Less(t, staysOld(t, b, key), 3500*time.Millisecond)
+	atMost := asidetest.Allowing(t)
+	stayed := staysOld(t, b, key)
+	require.Less(t, stayed, atMost(3500*time.Millisecond))
 }
 
 // Between the write of a probe key and the read that is to find it, the databases are exchanged. The push about the write has come.

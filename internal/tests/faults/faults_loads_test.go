@@ -184,10 +184,10 @@ func TestFault23AProcessDiesWithItsLease(t *testing.T) {
 	w.Proxy.Await(t, "it has asked for the lease", func() bool { return len(w.Asked("EVALSHA")) > 0 })
 	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "{items:held}!l"))
 	holder.Kill()
-	killed := time.Now()
+	killed, atMost := time.Now(), asidetest.Allowing(t)
 	require.Equal(t, "of the survivor", <-other)
 	took := time.Since(killed)
-	require.Less(t, took, 5*time.Second+2*time.Second, "the lease, and what a busy machine adds")
+	require.Less(t, took, atMost(5*time.Second+2*time.Second), "the lease, and what a busy machine adds")
 	asidetest.Seen(t, 23, "a process dies with its lease", "others go on within the lease's life, 5 s", "killed; the other process loaded %s later", asidetest.Ms(took))
 }
 

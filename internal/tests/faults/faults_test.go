@@ -388,7 +388,7 @@ func TestAServerThatHangsVouchesForNothingAfterThreeSeconds(t *testing.T) {
 	receipt, err := b.Invalidate(t.Context(), key)
 	require.NoError(t, err)
 	require.True(t, receipt.Confirmed)
-	began, served := time.Now(), 0
+	began, served, atMost := time.Now(), 0, asidetest.Allowing(t)
 	asidetest.Eventually(t, "the old value is not served any more", func() bool {
 		v, err := aside.GetOrLoad(t.Context(), a, key, asidetest.Value("new"))
 		require.NoError(t, err)
@@ -399,6 +399,6 @@ func TestAServerThatHangsVouchesForNothingAfterThreeSeconds(t *testing.T) {
 	})
 	took := time.Since(began)
 	require.Positive(t, served, "it was served for a while: nobody could tell")
-	require.Less(t, took, 3*time.Second)
+	require.Less(t, took, atMost(3*time.Second))
 	t.Logf("served for %v after another process had invalidated it", took.Round(time.Millisecond))
 }
