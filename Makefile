@@ -28,7 +28,10 @@ help: ## list the targets
 # At its end a program under the race detector waits a second for what is still to be seen; tests start hundreds of programs.
 test long: export GORACE = atexit_sleep_ms=100
 
-test: tools ## run the tests of every module with the race detector, without those of make long; installs redis-server and gcc where they are missing
+# The other libraries are many, and take long to compile with the race detector. The tests of their adapters are part of make compare.
+test long: export WITHOUT = bench/compare
+
+test: tools ## run the tests of every module but bench/compare with the race detector, without those of make long; installs redis-server and gcc where they are missing
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -skip '$(LONG)' $(TESTFLAGS) ./...
 
 long: tools ## run those that make test leaves out, which keep the processors busy or wait for long: LONG in the Makefile
@@ -75,7 +78,8 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 bench: tools ## run the benchmarks of every module, each for BENCHTIME (1s)
 	scripts/each-module.sh go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
-compare: tools ## compare aside with other libraries; DOCS=docs writes docs/performance.md, COMPARE has other flags: -quick, -only X, -catalog FILE
+compare: tools ## test the adapters of other libraries, and compare aside with them; DOCS=docs writes docs/performance.md, COMPARE has other flags: -quick, -only X, -catalog FILE
+	go test ./bench/compare
 	go run ./bench/compare $(if $(DOCS),-docs $(DOCS)) $(COMPARE)
 
 gateway: ## run the example gateway
