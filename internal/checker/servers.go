@@ -270,6 +270,9 @@ func (f *foreigner) do(name string, args ...string) (v any, err error) {
 			_, _ = f.ask(addr, "ASKING")
 		}
 		if v, err = f.ask(addr, args...); err == nil {
+			if !asking {
+				f.owners[slot] = addr // which may have been a guess
+			}
 			return v, nil
 		}
 		var refusal redistest.Error
