@@ -81,8 +81,12 @@ func TestCeilingsOfAllocations(t *testing.T) {
 				_, err = filler.InvalidatePattern(t.Context(), policy.Match("new", aside.Wildcard))
 				require.NoError(t, err)
 			}
-			t.Logf("%.1f allocations, at most %.0f", least, of.most)
-			require.LessOrEqual(t, least, of.most)
+			most := of.most
+			if asidetest.InCluster { // commands are grouped by their nodes
+				most *= 1.1
+			}
+			t.Logf("%.1f allocations, at most %.0f", least, most)
+			require.LessOrEqual(t, least, most)
 		})
 	}
 }

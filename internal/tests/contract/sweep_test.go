@@ -229,17 +229,16 @@ func TestASweepGoesOnWhenTheServerIsBack(t *testing.T) {
 // Hazard 176: the values of a call whose reply is lost may be removed, and are not counted then.
 func TestASweepIsRepeatedWhereAReplyIsLost(t *testing.T) {
 	t.Parallel()
+	const portion = 256 // values, at most; on a cluster it has many calls
 	server := redistest.Start(t)
 	fillCategory(t, server, 3000)
 	w := asidetest.Watch(t, server)
 	calls := 0
-	var lost int64
 	gate := w.Proxy.HoldReplies(func(args []string) bool {
 		if !strings.EqualFold(args[0], "EVALSHA") || !strings.HasPrefix(args[3], "items:bulk:") {
 			return false
 		}
 		calls++
-		lost, _ = strconv.ParseInt(args[2], 10, 64)
 		return calls == 3
 	})
 	receipt, err := w.InvalidateCategory(t.Context(), "items")
@@ -251,7 +250,7 @@ func TestASweepIsRepeatedWhereAReplyIsLost(t *testing.T) {
 	removed, err := receipt.WaitCleanup(t.Context())
 	require.NoError(t, err)
 	require.LessOrEqual(t, removed, int64(3000))
-	require.GreaterOrEqual(t, removed, 3000-lost)
+	require.GreaterOrEqual(t, removed, int64(3000-portion), "the replies to one portion are lost")
 	for key := range w.Keys(t.Context(), asidetest.Items.Match(aside.Wildcard)) {
 		t.Error("there is still", key)
 	}
@@ -271,7 +270,9 @@ func TestCloseEndsASweep(t *testing.T) {
 	go func() { w.Close(); close(closed) }()
 	removed, err := receipt.WaitCleanup(t.Context())
 	require.ErrorIs(t, err, aside.ErrClosed)
-	require.Positive(t, removed, "so far")
+	if !asidetest.InCluster { // there, keys are gathered first, so that a call has several of one slot
+		require.Positive(t, removed, "so far")
+	}
 	require.Less(t, removed, int64(3000))
 	select {
 	case <-closed:
