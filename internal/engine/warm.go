@@ -78,6 +78,11 @@ func (e *Engine) acquireName(ctx context.Context, request redisstore.Request) (g
 		}
 		budget, cancel := e.Store.Budget(context.WithoutCancel(ctx), 0, 1)
 		grants, _ := e.Store.Acquire(budget, nil, request)
+		if asked && grants[0].Err == nil && grants[0].Present { // a request whose reply was lost may have taken the lease beside the value
+			cancel()
+			e.leases.ReleaseNow(request)
+			return false, nil
+		}
 		held, errs := []bool{false}, []error{nil}
 		if grants[0].Err == nil && !grants[0].Granted && asked { // it may be ours that is held
 			held, errs = e.Store.Renew(budget, request)
