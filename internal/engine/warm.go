@@ -48,13 +48,25 @@ func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration,
 	held := e.leases.Hold(ctx, []*lease.Lease{{
 		Key: request.Key, Nonce: nonce, LoadTimeout: time.Minute, Lost: func() { end(lost) }, Doubted: func() {},
 	}})
-	marked := false
+	marked, over := false, make(chan struct{})
 	defer func() { // also after a panic in run
 		if cause := context.Cause(ctx); !marked && cause != lost {
-			e.leases.ReleaseNow(request) // before the end of held, for which Close waits
+			e.leases.ReleaseNow(request) // before over, for which Close waits
 		}
 		held.Stored()
+		close(over)
 	}()
+	e.Calls.Go(func() {
+		select {
+		case <-over:
+		case <-ctx.Done(): // at the latest when the cache is closed, whatever run waits for
+			select {
+			case <-over:
+			default:
+				e.leases.ReleaseNow(request)
+			}
+		}
+	})
 	complete, err := run(ctx)
 	held.Loaded()
 	if context.Cause(ctx) == lost {
@@ -78,6 +90,11 @@ func (e *Engine) acquireName(ctx context.Context, request redisstore.Request) (g
 		}
 		budget, cancel := e.Store.Budget(context.WithoutCancel(ctx), 0, 1)
 		grants, _ := e.Store.Acquire(budget, nil, request)
+		if asked && grants[0].Err == nil && grants[0].Present { // a request whose reply was lost may have taken the lease beside the value
+			cancel()
+			e.leases.ReleaseNow(request)
+			return false, nil
+		}
 		held, errs := []bool{false}, []error{nil}
 		if grants[0].Err == nil && !grants[0].Granted && asked { // it may be ours that is held
 			held, errs = e.Store.Renew(budget, request)

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 
 	"github.com/redis/rueidis"
 )
@@ -52,11 +53,27 @@ func parsePlainly(replies []rueidis.RedisResult) (g Grant, then func(*Store, Req
 	case err != nil:
 		return Grant{Err: err}, nil
 	case unknown != nil && !IsWrongType(unknown):
-		return Grant{Err: unknown}, nil
+		return Grant{Err: held(unknown)}, nil
 	case !granted:
 		return Grant{}, (*Store).acquire // which looks at what is in the place of the lease
 	}
 	return Grant{Granted: true, Empty: unknown == nil, Now: now}, nil
+}
+
+// errHeld is the error of a lease that was granted, and then could not be used or released.
+var errHeld = errors.New("redis has become unavailable since it granted a lease")
+
+// held is the error of a lease that may be held. It is never ErrUnavailable, by which the caller takes the lease for one that was not asked for:
+//
+//  1. SET NX takes the lease.
+//  2. The server becomes unavailable here. What has to follow is not sent: the release, or STRLEN, which a large batch sends in a further
+//     round trip.
+//  3. If nobody released the lease when the server is back, others would wait for a load that does not run.
+func held(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return errHeld
+	}
+	return err
 }
 
 // settle makes the calls that follow after asking plainly, for the grants with the indices of, in one round trip. A lease that is not known to be
@@ -69,7 +86,7 @@ func (s *Store) settle(ctx context.Context, grants []Grant, calls []call, of []i
 		if calls[j].script == acquire {
 			grants[of[j]] = parseGrant(r)
 		} else {
-			grants[of[j]].Err = r.Error()
+			grants[of[j]].Err = held(r.Error())
 		}
 	}
 }

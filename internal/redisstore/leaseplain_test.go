@@ -2,6 +2,8 @@ package redisstore
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,6 +23,57 @@ func TestALeaseThatIsNotNeededIsGivenBackAtOnce(t *testing.T) {
 		require.False(t, g.Granted)
 		require.Equal(t, int64(0), do("EXISTS", lease), "who rejects that value waits for nobody")
 	})
+}
+
+// Hazard 181. Nobody releases a lease of which ErrUnavailable says that it was not asked for.
+func TestALeaseThatIsHeldIsNotTakenForOneThatWasNotAskedFor(t *testing.T) {
+	t.Parallel()
+	for name, reqs := range map[string]int{"the release is not sent": 1, "the rest of a large batch is not sent": 400} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			s := up(t, Options{Client: clientOf(proxy.Addr()), Format: format})
+			tags := []Tag{{Key: "%t:a"}, {Key: "%t:b"}}
+			asked := make([]Request, reqs)
+			for i := range asked {
+				asked[i] = Request{Key: key, Nonce: "n"}
+			}
+			last := lease // of those that the first round trip has asked for
+			if reqs > 1 {
+				for i := range asked {
+					asked[i].Key = fmt.Sprint("cat:", i)
+				}
+				last = leaseKey(asked[(pipeline-1-len(tags)-1)/3].Key)
+			} else {
+				server.MustDo(t, "SET", key, "stored since then")
+			}
+			taken := proxy.HoldReplies(func(args []string) bool { return len(args) > 1 && args[0] == "SET" && args[1] == last })
+			got := make(chan []Grant, 1)
+			go func() { got <- grants(s.Acquire(t.Context(), tags, asked...)) }()
+			taken.Wait(t)
+			probes := proxy.HoldRequests(func(args []string) bool { return args[0] == "TIME" })
+			l := only(s)
+			l.trip(l.session.Load(), errBroken)
+			taken.Release()
+			all := <-got
+			probes.Release()
+			unasked := 0
+			for i, g := range all {
+				if errors.Is(g.Err, ErrUnavailable) {
+					unasked++
+					require.Equal(t, int64(0), server.MustDo(t, "EXISTS", leaseKey(asked[i].Key)), i)
+				}
+			}
+			if reqs == 1 {
+				require.Error(t, all[0].Err)
+				require.Equal(t, "n", server.MustDo(t, "GET", lease))
+			} else {
+				require.Positive(t, unasked)
+				require.Equal(t, int64(1), server.MustDo(t, "EXISTS", last))
+			}
+		})
+	}
 }
 
 func TestAServerWithoutMemoryForALeaseSaysWhatItHas(t *testing.T) {

@@ -245,6 +245,36 @@ func TestALostReplyToTheRequestForANameIsNotAnotherProcess(t *testing.T) {
 	require.Equal(t, 10, got.Seen)
 }
 
+func TestALostReplyToTheRequestForANameDoesNotWarmAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	w := aside.Warming{Name: "items", Every: time.Hour}
+	_, err := aside.Warm(t.Context(), asidetest.Connected(t, asidetest.At(server.Addr())), upTo(10), itemKey, new(table).load, w)
+	require.NoError(t, err)
+	proxy := redistest.StartProxy(t, server.Addr())
+	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
+	gate := proxy.HoldReplies(func(args []string) bool {
+		return slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "%w:items") })
+	})
+	type result struct {
+		aside.Warmed
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		warmed, err := aside.Warm(t.Context(), c, upTo(10), itemKey, new(table).load, w)
+		done <- result{warmed, err}
+	}()
+	gate.Wait(t)
+	proxy.CloseConnections()
+	gate.Release()
+	got := <-done
+	require.NoError(t, got.err)
+	require.True(t, got.Elsewhere, "another has warmed within the hour")
+	require.Zero(t, got.Seen)
+	require.Empty(t, server.MustDo(t, "KEYS", "*!l"))
+}
+
 func TestAnIDThatIsThereTwiceIsLoadedOnce(t *testing.T) {
 	t.Parallel()
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {

@@ -56,6 +56,28 @@ func TestWhenAWarmingHasReturnedItsNameIsFree(t *testing.T) {
 	}
 }
 
+func TestWhenACacheIsClosedTheNameOfItsWarmingIsFree(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	for range 100 {
+		c := asidetest.Connected(t, asidetest.At(server.Addr()))
+		began, closed, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := aside.Warm(t.Context(), c, func(yield func(int) bool) {
+				close(began)
+				<-closed // the program's source of ids hangs
+			}, itemKey, new(table).load, aside.Warming{Name: "items"})
+			done <- err
+		}()
+		<-began
+		require.Len(t, server.MustDo(t, "KEYS", "*!l"), 1)
+		require.NoError(t, c.Close())
+		require.Empty(t, server.MustDo(t, "KEYS", "*!l"))
+		close(closed)
+		require.ErrorIs(t, <-done, aside.ErrClosed)
+	}
+}
+
 func TestAWarmingDoesNotWaitForARedisThatHangs(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
