@@ -72,7 +72,7 @@ func (g *joinable) Joinable() bool {
 	for i := range g.tags {
 		t := &g.tags[i]
 		switch {
-		case t.InvalidatedHere(), t.Generation == nil && t.Fence != nil && t.Fence.Broken():
+		case t.InvalidatedHere(), t.Generation == nil && t.Changed():
 			return false
 		case t.Generation != nil: // checked even if another tag's generation is unknown, and the load has captured none
 			// Also before the reply is processed. A known generation is not read, so no reply arms its fence:

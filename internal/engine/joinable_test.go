@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,6 +44,85 @@ func TestNobodyJoinsAReadFromBeforeThePushOfAKnownGeneration(t *testing.T) {
 			_, _ = call.Wait(t.Context())
 			gate.Release()
 			require.NoError(t, <-read)
+		})
+	}
+}
+
+// joinedAfter reports whether a caller that comes after the push about a tag would join the flight of a key.
+func joinedAfter(t *testing.T, e *Engine, r Request, tag string) bool {
+	t.Helper()
+	call, leads := e.flights.Join(newAttempt(r).flightKey())
+	require.False(t, leads, "before the push, the flight is joined")
+	call.Leave()
+	e.Near.Push(tag)
+	call, leads = e.flights.Join(newAttempt(r).flightKey())
+	if leads {
+		call.Forsake(errClosed)
+	}
+	call.Leave()
+	return !leads
+}
+
+// Hazard 190: a Strong read trusts nothing that memory knows, and memory knew the generations when it began.
+func TestNobodyJoinsAStrongReadAfterThePushOfATagThatMemoryKnew(t *testing.T) {
+	t.Parallel()
+	for _, tag := range []string{keyspace.CategoryTag("items"), keyspace.All} {
+		t.Run(tag, func(t *testing.T) {
+			t.Parallel()
+			proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+			e, p := connected(t, proxy.Addr(), func(o *Options) { o.ChunkFrom = 100 }), items()
+			require.NoError(t, e.Set(t.Context(), requestOf(p, "a"), given(strings.Repeat("old", 100))))
+			_, err := answer(t, e, requestOf(p, "other"), loads("v")) // by which the generations are known
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return e.Near.Generation(tag) != nil }, inTime, 1e6)
+
+			gate := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && strings.Contains(args[1], "!c:") }) // the value and the generations are read
+			strong := requestOf(p, "a")
+			strong.Strong = true
+			read := make(chan error, 1)
+			go func() {
+				_, err := answer(t, e, strong, loads("another"))
+				read <- err
+			}()
+			gate.Wait(t)
+			require.False(t, joinedAfter(t, e, requestOf(p, "a"), tag))
+			gate.Release()
+			require.NoError(t, <-read)
+		})
+	}
+}
+
+// Hazard 190: a load that does not ask Redis, which has just failed. A server that answers too late still pushes.
+func TestNobodyJoinsALoadThatAsksNobodyAfterThePushOfATagThatMemoryKnew(t *testing.T) {
+	t.Parallel()
+	for _, tag := range []string{keyspace.CategoryTag("items"), keyspace.All} {
+		t.Run(tag, func(t *testing.T) {
+			t.Parallel()
+			proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+			e, p := connected(t, proxy.Addr()), items()
+			_, err := answer(t, e, requestOf(p, "other"), loads("v"))
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return e.Near.Generation(tag) != nil }, inTime, 1e6)
+
+			over := &storing{over: make(chan struct{}), err: context.DeadlineExceeded} // as another flight leaves it, that could not store the value
+			e.storing.Store("items:a", over)
+			begun, release, loaded := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			go func() {
+				_, err := answer(t, e, requestOf(p, "a"), func(_ context.Context, _ []int, found func(int, Loaded)) {
+					close(begun)
+					<-release
+					found(0, given("old"))
+				})
+				loaded <- err
+			}()
+			over.over <- struct{}{} // the flight has begun, and waits for that
+			<-begun
+			proxy.Refuse(true)
+			proxy.CloseConnections()
+			require.Eventually(t, func() bool { return !e.Store.Up() }, inTime, 1e6)
+			require.False(t, joinedAfter(t, e, requestOf(p, "a"), tag))
+			close(release)
+			require.NoError(t, <-loaded)
 		})
 	}
 }

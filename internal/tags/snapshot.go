@@ -73,6 +73,20 @@ func (t *State) InvalidatedHere() bool {
 	return t.since != nil && !t.since.Validity.Valid() && t.registry.near.RetiredSince(t.Tag, t.mark) || t.Fence != nil && t.Fence.BrokenHere()
 }
 
+// Changed reports whether the tag has changed since Redis has answered for it; before that, and where it is not asked, since the State was made. It
+// is for a State without a generation, also for a copy:
+//
+//  1. A Strong flight finds the generation of a tag in memory, and does not trust it. Who may join the flight depends on a copy of the State.
+//  2. The flight takes the fence of the tag, which the copy does not have, and reads the tag.
+//  3. The reply arrives, and then the push that another process has invalidated the tag. The flight still reads the chunks of its value.
+//  4. A caller comes. It must not join.
+func (t *State) Changed() bool {
+	if t.Fence == nil {
+		return !t.since.Validity.Valid()
+	}
+	return t.Fence.Broken()
+}
+
 // Snapshot makes an empty one. Give it up with End.
 func (r *Registry) Snapshot() *Snapshot { return &Snapshot{registry: r} }
 
