@@ -44,6 +44,8 @@ func parsePlainly(replies []rueidis.RedisResult) (g Grant, then func(*Store, Req
 	switch {
 	case isElsewhere(set), !granted && isElsewhere(unknown):
 		return Grant{}, (*Store).acquire // at another node, whose time is another too
+	case classOf(set) == failure && !errors.Is(set, ErrUnavailable): // its reply was lost, so the lease may be held
+		return Grant{Err: set}, nil
 	case err == nil && length > 0 && granted:
 		return Grant{Present: true, Now: now}, (*Store).release
 	case err == nil && length > 0: // also where there is no memory for a lease

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -74,6 +75,22 @@ func TestALeaseThatIsHeldIsNotTakenForOneThatWasNotAskedFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Hazard 181. A large batch asks in several round trips. The reply to one may be lost, and that to the next one come by another connection.
+func TestALeaseWhoseReplyWasLostIsNotTakenForOneThatIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := connected(t, server.Addr())
+	server.MustDo(t, "SET", key, "stored since then")
+	var replies []rueidis.RedisResult
+	for _, c := range s.askPlainly(Request{Key: key, Nonce: "n"}) {
+		replies = append(replies, s.run(t.Context(), []call{c})...)
+	}
+	replies[1] = rueidis.NewErrorResult(io.EOF)
+	g, then := parsePlainly(replies)
+	require.ErrorIs(t, g.Err, io.EOF, "its caller releases it")
+	require.Nil(t, then)
 }
 
 func TestAServerWithoutMemoryForALeaseSaysWhatItHas(t *testing.T) {
