@@ -18,13 +18,10 @@ func (p *timers) start(d time.Duration) *time.Timer {
 	return t
 }
 
-// stop gives a timer back. Nobody may receive from it any more.
+// stop gives a timer back. Nobody may receive from it any more. One that has fired is given up: with GODEBUG=asynctimerchan=1 the time may not be in
+// its channel yet, and the next caller would receive it.
 func (p *timers) stop(t *time.Timer) {
-	if !t.Stop() {
-		select {
-		case <-t.C: // with GODEBUG=asynctimerchan=1
-		default:
-		}
+	if t.Stop() {
+		p.stopped.Put(t)
 	}
-	p.stopped.Put(t)
 }

@@ -26,6 +26,11 @@ const (
 	now   = uint64(1_763_950_000_000_000) // the generation of all tags of these tests
 )
 
+var formatOfValues = redisstore.Format{
+	Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
+	Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Extended: wire.ExtendedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
+}
+
 // A fixture is a server, and a Scanner that knows the categories "items" and "users".
 type fixture struct {
 	*Scanner
@@ -42,10 +47,7 @@ func newFixture(t *testing.T, unconfirmed ...string) *fixture {
 	store := redisstore.Open(redisstore.Options{
 		Client:    rueidis.ClientOption{InitAddress: []string{proxy.Addr()}, ForceSingleClient: true},
 		OpTimeout: bound, Lease: bound,
-		Format: redisstore.Format{
-			Magic: wire.Magic, Version: wire.Version, Flags: wire.KnownFlags, LoadStart: wire.LoadStartOffset,
-			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Extended: wire.ExtendedFlag, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
-		},
+		Format: formatOfValues,
 	})
 	t.Cleanup(store.Close)
 	require.Eventually(t, store.Up, bound, time.Millisecond)
@@ -69,6 +71,12 @@ func (f *fixture) bump(t *testing.T, tags ...string) {
 // put stores a value that carries the tags of its category and of everything, and others.
 func (f *fixture) put(t *testing.T, key string, change func(*wire.Header), tags ...wire.Tag) {
 	t.Helper()
+	f.server.MustDo(t, "SET", key, valueOf(t, key, change, tags...))
+}
+
+// valueOf is such a value.
+func valueOf(t *testing.T, key string, change func(*wire.Header), tags ...wire.Tag) string {
+	t.Helper()
 	began := time.Now().Add(-time.Minute)
 	h := wire.Header{
 		LoadStart: began.UnixMicro(), FreshUntil: began.Add(time.Hour).UnixMicro(), DeadUntil: began.Add(time.Hour).UnixMicro(), Nonce: wire.NewNonce(),
@@ -79,7 +87,7 @@ func (f *fixture) put(t *testing.T, key string, change func(*wire.Header), tags 
 	}
 	value, err := wire.Encode(key, h, []byte("a payload"), wire.Limits{MaxValue: 1000, CompressFrom: -1})
 	require.NoError(t, err)
-	f.server.MustDo(t, "SET", key, string(value))
+	return string(value)
 }
 
 // left are those of keys that are still there.

@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -38,10 +39,8 @@ func (s *Scanner) sweep(ctx context.Context, current map[string]uint64, removed 
 		}
 		return sweep()
 	})
-	if err != nil {
-		return err
-	}
-	return sweep()
+	// Also after a walk that has failed: while the slots of a cluster go on moving, each walk fails.
+	return cmp.Or(err, sweep())
 }
 
 // outdated returns those of keys whose values may carry an older generation of a tag than the current one. Only tags that the program has

@@ -1,11 +1,19 @@
 package scan
 
 import (
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/redistest"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -41,4 +49,51 @@ func TestASweepRemovesValuesThatCarryAnOlderGeneration(t *testing.T) {
 	f.put(t, "items:a", nil)
 	require.Equal(t, map[string]int64{keyspace.All: 1}, f.swept(t, map[string]uint64{keyspace.All: now + 1}))
 	require.Empty(t, f.left(t, "items:a"))
+}
+
+// Hazard 176: a sweep of a cluster gathers many keys before it removes their values. While slots go on moving, no sweep goes over all keys.
+func TestASweepOfAClusterWhoseSlotsMoveRemovesWhatItHasFound(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	store := redisstore.Open(redisstore.Options{
+		Client: rueidis.ClientOption{InitAddress: cluster.Addrs()}, OpTimeout: bound, Lease: bound, Format: formatOfValues,
+	})
+	t.Cleanup(store.Close)
+	require.Eventually(t, store.Up, bound, time.Millisecond)
+	tag, slot := keyspace.NamedPrefix+"x", redistest.Slot("another")
+	var once sync.Once
+	moves := func() {
+		to := cluster.Primaries()[0]
+		if to == cluster.OwnerOf(slot) {
+			to = cluster.Primaries()[1]
+		}
+		cluster.MigrateSlot(slot, to)
+	}
+	s := New(Options{
+		Store: store, Categories: func() []string { return []string{"items"} }, Unconfirmed: func(string) bool { return false },
+		Logger: slog.New(slog.DiscardHandler), Now: func() int64 { return 1 },
+		Named: func(key string) string { // called with what was found
+			once.Do(moves)
+			return key
+		},
+	})
+	var keys []string
+	for i := range 20 {
+		key := "items:" + strconv.Itoa(i)
+		keys = append(keys, key)
+		cluster.MustDo(t, key, "SET", key, valueOf(t, key, nil, wire.Tag{Name: tag, Generation: now - 1}))
+	}
+	removed := int64(0)
+	sweep := func(ctx context.Context) error {
+		return s.sweep(ctx, map[string]uint64{tag: now}, func(_ string, n int64) { removed += n })
+	}
+	require.ErrorIs(t, sweep(t.Context()), redisstore.ErrMoved)
+	left := int64(0)
+	for _, key := range keys {
+		left += cluster.MustDo(t, key, "EXISTS", key).(int64)
+	}
+	require.Positive(t, removed)
+	require.Equal(t, int64(len(keys))-left, removed)
+	require.Eventually(t, func() bool { return sweep(t.Context()) == nil }, bound, time.Millisecond)
+	require.EqualValues(t, len(keys), removed)
 }

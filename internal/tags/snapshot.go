@@ -49,14 +49,14 @@ func (s *Snapshot) begin(t *State) {
 	t.quarantined = s.registry.inQuarantine(t.Tag) // last: what is entered later ends since, or breaks the fence
 }
 
-// watch takes the fence of a tag that is about to be read, or whose key is about to be written, if there is none. If since has ended already, it
-// stays: the tag may have been retired before the fence was taken.
+// watch takes the fence of a tag that is about to be read, or whose key is about to be written, if there is none. If the tag may have been retired
+// before the fence was taken, since stays.
 func (t *State) watch() {
 	if t.Fence != nil {
 		return
 	}
 	t.Fence = t.registry.near.Fence(t.Tag, nil)
-	if t.since.Validity.Valid() {
+	if t.since.Validity.Valid() || !t.registry.near.RetiredSince(t.Tag, t.mark) {
 		t.since = nil
 	}
 	t.quarantined = t.registry.inQuarantine(t.Tag) // after the fence: what is entered later breaks it

@@ -159,3 +159,17 @@ func TestAPushIsNoInvalidationByThisProcess(t *testing.T) {
 	_, ok := s.Hold(nil, []string{red})
 	require.True(t, ok)
 }
+
+// A process that invalidates many tags while a load runs does not remember them all. Those from before the fence are known when it is taken.
+func TestAPushBeforeTheFenceIsNotTakenForOneOfManyInvalidationsAfterIt(t *testing.T) {
+	t.Parallel()
+	r, s := known(t)
+	r.near.Push(red)
+	s.Await([]string{red})
+	for i := range 300 {
+		r.Retire([]string{keyspace.NamedPrefix + strconv.Itoa(i)})
+	}
+	require.False(t, s.InvalidatedHere([]string{red}))
+	r.Retire([]string{red})
+	require.True(t, s.InvalidatedHere([]string{red}))
+}
