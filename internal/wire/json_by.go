@@ -109,9 +109,10 @@ type jsonSample struct {
 
 // An otherSample has the kinds of fields that a jsonSample lacks.
 type otherSample struct {
-	Map      map[string]float64
-	Numbers  map[int]bool
-	Quoted   int `json:",string"`
+	Map     map[string]float64
+	Numbers map[int]bool
+	Quoted  int `json:",string"`
+	//lint:ignore SA5008 this is how a field is named "-"
 	Dash     int `json:"-,"`
 	Big      *big.Int
 	Written  sampleText
