@@ -29,7 +29,7 @@ type way struct {
 	open func(b *testing.B, addr string) cached
 }
 
-// ways are those that need nothing else. Others are added with the build tag peers.
+// ways are compared. bench/compare has other libraries.
 var ways = []way{
 	{"get-then-set", getThenSet},
 	{"aside", func(b *testing.B, addr string) cached { return throughAside(onRedis(b, addr)) }},
