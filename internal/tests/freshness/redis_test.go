@@ -269,7 +269,9 @@ func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	p := brief(func(p *aside.Policy) { p.Stale, p.LoadTimeout = time.Hour, 500*time.Millisecond })
-	c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	o := asidetest.At(server.Addr())
+	o.LeaseTTL = time.Hour // it does not end by itself
+	c, other := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	key := p.Key("a")
 	asidetest.InMemory(t, c, key, asidetest.Value("old"))
 	pastTTL(t, c, key)
