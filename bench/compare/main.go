@@ -74,7 +74,7 @@ func show(addr string, f flags) error {
 
 // measureAll runs the chosen scenarios on the Redis at addr, and returns the page and the results.
 func measureAll(addr string, f flags) (string, []result, error) {
-	loadBefore := loadAverage()
+	loadBefore := redistest.LoadAverage()
 	b, err := newBench(addr)
 	if err != nil {
 		return "", nil, err

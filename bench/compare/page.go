@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 func page(b *bench, source string, loadBefore string, results []result, plots bool) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s, %s/%s, %d processors; Redis %s on the same machine; rounds: %d. Load average %s before, %s after.\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
-		runtime.NumCPU(), b.version, b.rounds, loadBefore, loadAverage())
+		runtime.NumCPU(), b.version, b.rounds, loadBefore, redistest.LoadAverage())
 	if b.quick {
 		out.WriteString("**A quick run: it shows that all works. Its figures say nothing.**\n\n")
 	}
@@ -78,14 +80,4 @@ func between(page, text string) (string, error) {
 		return "", errors.New("there are no markers: " + pageBegin + " and " + pageEnd)
 	}
 	return head + pageBegin + "\n\n" + text + "\n" + pageEnd + tail, nil
-}
-
-// loadAverage is how busy the machine was in the last minute.
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
 }

@@ -84,18 +84,8 @@ func measure(t testing.TB, c fleet.Config, only string) (broken []string) {
 			waited += fmt.Sprintf(" (%d of a process that stood)", r.Stalled)
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d\t%s\t%d\t%d\t%v\t%v\t%v\t%s\t\n", s.Name, r.Calls, r.Loads, r.Expiries, most, r.Killed, waited, r.Missed, r.Fallback,
-			r.Slowest.Round(100*time.Microsecond), r.Oldest.Round(time.Millisecond), r.Stall.Round(time.Millisecond), loadAverage())
+			r.Slowest.Round(100*time.Microsecond), r.Oldest.Round(time.Millisecond), r.Stall.Round(time.Millisecond), redistest.LoadAverage())
 	}
 	w.Flush()
 	return broken
-}
-
-// loadAverage is how busy the machine was in the last minute: figures of a machine that is busy with something else are worth less.
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
 }

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -26,15 +25,5 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Printf("%s; load average %s\n", r, loadAverage())
-}
-
-// loadAverage is how busy the machine was in the last minute: figures of a machine that is busy with something else are worth less.
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
+	fmt.Printf("%s; load average %s\n", r, redistest.LoadAverage())
 }
