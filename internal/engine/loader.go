@@ -215,6 +215,7 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 		kept = e.insertLoaded(ctx, m, a) == nil
 	case underLease:
 		a.out.FreshUntil += int64(ttl)
+		a.loadedUntil(a.out.FreshUntil)
 		kept = true
 		if a.Replace {
 			e.Near.Discard(a.Key, start) // until the new value is in memory, later callers get it from the flight

@@ -103,7 +103,7 @@ type flying struct {
 	waitingSince   time.Time                        // when it began to wait for the end of another load; zero if it has not
 	tagEvents      tags.Events                      // when the attempt joined its flight, or began it
 	leadSeparately func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of a batch
-	joinables      *[2]joinable                     // used by turns: see setJoinable
+	joinables      *joinables                       // used by turns: see setJoinable
 	joined         int                              // how often one was made
 }
 

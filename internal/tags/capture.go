@@ -120,8 +120,11 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 		}
 		t.known, t.value, t.Generation = true, generations[i].Value, nil
 	}
-	r.track(ctx, late)
-	for _, t := range late {
+	for i, now := range r.track(ctx, late) {
+		t := late[i]
+		if now.known && now.value == t.value { // a generation from after the load would be on an old value
+			t.Generation = now.Generation
+		}
 		c.Tags = append(c.Tags, t.carried())
 	}
 	last := generations[len(late)]
