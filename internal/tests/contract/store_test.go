@@ -475,12 +475,11 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 	o.CompressFrom, o.ChunkFrom = -1, -1
 	asidetest.Stored(t, asidetest.Connected(t, o), asidetest.Items.Key("large"), value)
 
-	// Another process's cache, which has seen small values only and cannot read this one in the time that they take: its
-	// connection is not the fastest.
+	// Another process's cache, which has seen small values only and cannot read this one in the time that they take: it comes later.
+	const limit = 500 * time.Millisecond // and 500 ms more for the large one
 	proxy := redistest.StartProxy(t, server.Addr())
-	proxy.SetDelay(10 * time.Millisecond)
 	o = asidetest.At(proxy.Addr())
-	o.CompressFrom, o.ChunkFrom, o.OpTimeout = -1, -1, 50*time.Millisecond
+	o.CompressFrom, o.ChunkFrom, o.OpTimeout = -1, -1, limit
 	c := asidetest.Connected(t, o)
 	asidetest.Eventually(t, "small ones can be read", func() bool {
 		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("small"), func(context.Context) ([]byte, error) { return []byte("v"), nil })
@@ -489,8 +488,19 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 		return err == nil
 	})
 	asidetest.Repeatedly(t, "it learns how much time the value takes", func() bool {
-		r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("large"), func(context.Context) ([]byte, error) { return value, nil })
-		require.NoError(t, err)
+		gate := proxy.HoldReplies(func(args []string) bool { return len(args) > 1 && args[1] == asidetest.Items.Key("large").String() })
+		began, got := time.Now(), make(chan aside.Result[[]byte], 1)
+		go func() {
+			r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("large"), func(context.Context) ([]byte, error) { return value, nil })
+			if err != nil {
+				t.Error(err)
+			}
+			got <- r
+		}()
+		asidetest.Eventually(t, "the value is asked for, or is not", func() bool { return gate.Held() > 0 || len(got) > 0 })
+		<-time.After(time.Until(began.Add(limit + 10*time.Millisecond)))
+		gate.Release()
+		r := <-got
 		require.Len(t, r.Value, len(value))
 		return r.Status == aside.StatusHit
 	})
