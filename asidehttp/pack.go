@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -28,12 +29,13 @@ const maxWindow = 8 << 20
 // Zstd is the coding of RFC 8878, at the default level of klauspost/compress.
 func Zstd() Coding {
 	return Coding{zstdName, func(w io.Writer) io.WriteCloser {
-		// One goroutine: the load is in one already, and other loads need the processors too.
-		z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(maxWindow))
-		if err != nil {
-			panic(err) // cannot happen: both options are in their ranges
+		z, ok := zstdEncoders.Get().(*zstd.Encoder)
+		if !ok {
+			// One goroutine: the load is in one already, and other loads need the processors too. Both options are in their ranges.
+			z, _ = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(maxWindow))
 		}
-		return z
+		z.Reset(w)
+		return lent{z, &zstdEncoders}
 	}}
 }
 
@@ -42,10 +44,39 @@ func Gzip(level int) Coding {
 	if level < gzip.BestSpeed || level > gzip.BestCompression {
 		panic(fmt.Sprintf("asidehttp.Gzip: level is %d: use 1 to 9", level))
 	}
+	pool := &gzipEncoders[level]
 	return Coding{gzipName, func(w io.Writer) io.WriteCloser {
-		z, _ := gzip.NewWriterLevel(w, level) // an error means a wrong level
-		return z
+		z, ok := pool.Get().(*gzip.Writer)
+		if !ok {
+			z, _ = gzip.NewWriterLevel(nil, level) // the level is right
+		}
+		z.Reset(w)
+		return lent{z, pool}
 	}}
+}
+
+// Encoders take a megabyte each, whatever the length of the body is: they are kept for the next load.
+var (
+	zstdEncoders sync.Pool                           // of *zstd.Encoder
+	gzipEncoders [gzip.BestCompression + 1]sync.Pool // of *gzip.Writer, by level
+)
+
+// A lent encoder goes back to its pool when it is closed.
+type lent struct {
+	encoder
+	pool *sync.Pool
+}
+
+type encoder interface {
+	io.WriteCloser
+	Reset(io.Writer)
+}
+
+func (l lent) Close() error {
+	err := l.encoder.Close()
+	l.Reset(nil) // what it has written is not kept
+	l.pool.Put(l.encoder)
+	return err
 }
 
 const (

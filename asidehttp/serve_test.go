@@ -389,7 +389,7 @@ func TestAMiddlewareThatEncodesGetsTheContent(t *testing.T) {
 // Over a connection, where net/http looks at the lengths too.
 func TestABodyOverAConnection(t *testing.T) {
 	t.Parallel()
-	content := catalogue(300_000)
+	content := catalogue(100_000)
 	body := asidehttp.Pack("application/json", content)
 	c := newCache(t, aside.Options{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
