@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -229,6 +230,9 @@ func (o *Outcome) PastTTL(now int64) time.Duration {
 	}
 	return time.Duration(max(0, now-cmp.Or(o.ttlUntil, o.FreshUntil)))
 }
+
+// Shared reports whether the value is from a load that another call has started: its reason says so.
+func (o *Outcome) Shared() bool { return strings.HasPrefix(o.Reason, ReasonSharedLoad) }
 
 // setCached sets the outcome to a value in memory.
 func (o *Outcome) setCached(value any) {
