@@ -131,7 +131,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 	h := a.header()
 	h.Codec, h.Negative, h.Policy = codec, a.out.Value == nil, a.Policy.Owner
 	value, err := wire.Encode(e.named(a.Key), h, payload, e.limits())
-	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: h.DeadUntil, Empty: a.empty}
+	f := redisstore.Filling{Key: a.Key, Nonce: a.nonceText, Value: value, Until: h.DeadUntil, Empty: a.empty}
 	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
 		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
 		a.payload = a.nonce

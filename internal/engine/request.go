@@ -9,6 +9,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/freshness"
+	"github.com/gatewayz/aside/internal/lease"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
@@ -146,12 +147,14 @@ type behind struct {
 
 // A grant is the right to store a value.
 type grant struct {
-	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
-	granted int64       // the server's time when it was granted, µs; 0 without one
-	empty   bool        // the key had no value when it was granted
-	payload wire.Nonce  // identifies the chunks of the value that was stored, if it has some
-	lost    atomic.Bool // the lease is no longer held
-	quiet   bool        // no notice to those who wait for the lease: it would remove the value from this process's memory
+	nonce     wire.Nonce  // of the lease that was asked for; zero if none was
+	nonceText string      // as Redis has it
+	lease     lease.Lease // while it is renewed
+	granted   int64       // the server's time when it was granted, µs; 0 without one
+	empty     bool        // the key had no value when it was granted
+	payload   wire.Nonce  // identifies the chunks of the value that was stored, if it has some
+	lost      atomic.Bool // the lease is no longer held
+	quiet     bool        // no notice to those who wait for the lease: it would remove the value from this process's memory
 }
 
 // A Loaded is what a loader has returned for one key. Its value and the entry for memory are one allocation, so that a hit touches one cache
@@ -179,6 +182,12 @@ type kept struct {
 
 // leased reports whether a lease was granted.
 func (a *attempt) leased() bool { return a.granted != 0 }
+
+// newNonce gives a a nonce for the next lease that it asks for.
+func (a *attempt) newNonce() {
+	a.nonce = wire.NewNonce()
+	a.nonceText = a.nonce.String()
+}
 
 // asked reports whether a lease may have been granted, even if the reply was lost.
 func (a *attempt) asked() bool { return a.nonce != wire.Nonce{} }
