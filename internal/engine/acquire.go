@@ -23,7 +23,12 @@ import (
 //  4. The source says that the value is not modified. Under that lease, the value would be stored as a new one.
 func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (_, held []*attempt, present bool) {
 	mine, asking := listOf(attempts), listOf(attempts)
-	reqs := make([]redisstore.Request, 0, len(attempts))
+	var reqs []redisstore.Request
+	if len(attempts) > 1 {
+		reqs = make([]redisstore.Request, 0, len(attempts))
+	} else if len(attempts) == 1 {
+		reqs = attempts[0].room().request[:0]
+	}
 	for _, a := range attempts {
 		if !a.storable {
 			a.prior = nil
@@ -66,6 +71,9 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			mine = append(mine, a)
 		case g.Granted:
 			a.granted, a.empty = g.Now, g.Empty
+			if a.captured.Tags == nil {
+				a.captured.Tags = a.room().captured[:0]
+			}
 			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
 				e.release(a)
 				a.granted, a.prior = 0, nil

@@ -47,9 +47,10 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			e.countResults(l, before)
 		}
 	}()
-	indexes := make([]int, len(l.attempts))
-	for i, a := range l.attempts {
-		indexes[i], a.Err = a.index, flight.ErrGoexit // until the loader returns a result
+	indexes := l.attempts[0].room().index[:0]
+	for _, a := range l.attempts {
+		indexes = append(indexes, a.index)
+		a.Err = flight.ErrGoexit // until the loader returns a result
 	}
 	InLoader(func() {
 		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g Loaded) {

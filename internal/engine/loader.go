@@ -72,11 +72,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		}
 	}
 	e.release(unstored...)
-	for _, part := range e.fillParts(store) {
-		if gone := e.fill(m, part); len(gone) > 0 {
-			e.fill(m, gone)
-		}
-	}
+	e.fillParts(m, store)
 	done = true
 }
 

@@ -41,6 +41,7 @@ type Policy struct {
 	valueLog    loglimit.Limiter              // about values that cannot be used or stored
 	sharedLog   loglimit.Limiter              // about values of other policies under its keys
 	scopes      atomic.Pointer[[]*near.Scope] // the last ones used
+	checked     atomic.Pointer[typeAndCodec]  // the last type whose first values were all checked: see checkFirst
 	types       sync.Map                      // the types of values that were stored in Redis or read there: see narrower
 }
 

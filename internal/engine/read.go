@@ -152,7 +152,16 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 // budget bounds how long a call waits for Redis, in all its operations together. It allows time for values as large as the largest ones of
 // the policies so far.
 func (e *Engine) budget(ctx context.Context, attempts ...*attempt) (context.Context, context.CancelFunc) {
-	var size int64
+	return e.Store.Budget(ctx, e.largest(attempts), len(attempts))
+}
+
+// detachedBudget is budget without the end of ctx.
+func (e *Engine) detachedBudget(ctx context.Context, attempts ...*attempt) (context.Context, context.CancelFunc) {
+	return e.Store.Detached(ctx, e.largest(attempts), len(attempts))
+}
+
+// largest is how large a value of one of attempts may be.
+func (e *Engine) largest(attempts []*attempt) (size int64) {
 	for _, a := range attempts {
 		known := a.Policy.largestSeen.Load()
 		if known == 0 {
@@ -162,7 +171,7 @@ func (e *Engine) budget(ctx context.Context, attempts ...*attempt) (context.Cont
 		}
 		size = max(size, known)
 	}
-	return e.Store.Budget(ctx, size, len(attempts))
+	return size
 }
 
 // unknownSize is the assumed size of a policy's values until the first one is seen, where values are not in chunks. It allows half a second,

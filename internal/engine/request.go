@@ -65,9 +65,10 @@ type attempt struct {
 	miss
 	kept
 	behind
-	out  Outcome // the result of its callers
-	self [1]*attempt
-	led  struct {
+	loading *loadRoom // see room
+	out     Outcome   // the result of its callers
+	self    [1]*attempt
+	led     struct {
 		attempts [1]*attempt
 		calls    [1]*flight.Call[flightKey, Outcome]
 	}
@@ -259,6 +260,21 @@ func (a *attempt) restarted() *attempt {
 	again.index = a.index
 	again.call, again.leader, again.tagEvents, again.skip = a.call, a.leader, a.tagEvents, a.skip
 	return again
+}
+
+// A loadRoom has room for what the load of one attempt needs, in one allocation. A hit has none.
+type loadRoom struct {
+	request  [1]redisstore.Request
+	captured [3]tags.Carried
+	tags     [3]wire.Tag
+	index    [1]int
+}
+
+func (a *attempt) room() *loadRoom {
+	if a.loading == nil {
+		a.loading = new(loadRoom)
+	}
+	return a.loading
 }
 
 // listOf returns an empty list for some of attempts, in their order. The list for one attempt takes no memory: its place is that of attempts, where

@@ -93,7 +93,7 @@ func (e *Engine) acquireName(ctx context.Context, request redisstore.Request) (g
 		if err := e.AwaitUp(ctx, request.Key); err != nil {
 			return false, err
 		}
-		budget, cancel := e.Store.Budget(context.WithoutCancel(ctx), 0, 1)
+		budget, cancel := e.Store.Detached(ctx, 0, 1)
 		grants, _ := e.Store.Acquire(budget, nil, request)
 		if asked && grants[0].Err == nil && grants[0].Present { // a request whose reply was lost may have taken the lease beside the value
 			cancel()

@@ -31,7 +31,10 @@ type Read struct {
 // Get reads keys in one round trip.
 func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	g := s.newReads(looks)
-	return g.end(s.each(ctx, batch{names: g.names, reads: g}))
+	for i, r := range s.each(ctx, batch{content: content{reads: g}}) {
+		g.end(i, r)
+	}
+	return g.out
 }
 
 // reads are reads under way. They are one allocation where there is one key.
@@ -45,6 +48,7 @@ type reads struct {
 		asked [1]asked
 		names [1]string
 		out   [1]Read
+		reply [1]rueidis.RedisResult
 	}
 }
 
@@ -101,27 +105,24 @@ func (g *reads) build(to *session, i int) rueidis.Cacheable {
 // answered notes which node has answered a read.
 func (g *reads) answered(l *link, i int) { g.asked[i].by = l }
 
-// end ends the reads, and returns what they have found.
-func (g *reads) end(results []rueidis.RedisResult) []Read {
+// end ends read i, and notes what it has found.
+func (g *reads) end(i int, r rueidis.RedisResult) {
 	now := g.store.table.Load()
-	for i, r := range results {
-		asked, out := &g.asked[i], &g.out[i]
-		out.Value, out.Err = r.AsBytes()
-		if len(out.Value) == 0 {
-			out.Value = nil // GETRANGE answers an empty string for a missing key
-		}
-		out.Cut = asked.head == 0 && len(out.Value) > g.store.format.longest
-		if g.tracked {
-			out.Validity = g.store.endRead(asked.under())
-		} else if asked.fenced {
-			out.Validity = g.store.announcements.validity()
-		}
-		// A node that no longer has the key pushes no changes of it: see apply.
-		if out.Err != nil || asked.by != now.of(g.names[i]) || out.Value == nil && now.migrates(g.names[i]) {
-			out.Validity = nil
-		}
+	asked, out := &g.asked[i], &g.out[i]
+	out.Value, out.Err = r.AsBytes()
+	if len(out.Value) == 0 {
+		out.Value = nil // GETRANGE answers an empty string for a missing key
 	}
-	return g.out
+	out.Cut = asked.head == 0 && len(out.Value) > g.store.format.longest
+	if g.tracked {
+		out.Validity = g.store.endRead(asked.under())
+	} else if asked.fenced {
+		out.Validity = g.store.announcements.validity()
+	}
+	// A node that no longer has the key pushes no changes of it: see apply.
+	if out.Err != nil || asked.by != now.of(g.names[i]) || out.Value == nil && now.migrates(g.names[i]) {
+		out.Validity = nil
+	}
 }
 
 // lastByte is the offset of the last byte to read. Of a value that is too long to be one of ours, one byte more than Longest is
