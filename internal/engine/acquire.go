@@ -71,10 +71,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			mine = append(mine, a)
 		case g.Granted:
 			a.granted, a.empty = g.Now, g.Empty
-			if a.captured.Tags == nil {
-				a.captured.Tags = a.room().captured[:0]
-			}
-			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
+			if !a.capture(m) { // without its generations nothing can be stored
 				e.release(a)
 				a.granted, a.prior = 0, nil
 			}

@@ -92,12 +92,17 @@ func (e *Engine) separateLarge(m *tags.Snapshot, attempts []*attempt, values []r
 	return kept, reads
 }
 
+var onlyFirst = []int{0}
+
 // smallFirst is the order in which the values of a batch are shared, small ones first: a large value may take long to encode.
 func smallFirst(attempts []*attempt) []int {
+	if len(attempts) == 1 {
+		return onlyFirst
+	}
 	order, sizes := make([]int, len(attempts)), make([]int64, len(attempts))
 	for i, a := range attempts {
 		order[i] = i
-		if len(attempts) > 1 && a.Err == nil {
+		if a.Err == nil {
 			sizes[i] = near.Size(a.Value)
 		}
 	}

@@ -97,7 +97,8 @@ func (e *Engine) keepStored(a *attempt, head redisstore.Read, f *near.Fence) {
 	if head.Err != nil || head.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
 		return
 	}
-	list, ok := a.captured.Validities(head.Validity)
+	var room [fewValidities]*near.Validity
+	list, ok := a.captured.Validities(append(room[:0], head.Validity))
 	entry := a.asEntry(list, a.nonce)
 	if entry.Plan != nil {
 		entry.Plan.Payload = a.payload

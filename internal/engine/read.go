@@ -35,7 +35,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	if pending == nil {
 		pending = listOf(attempts)
 	}
-	stored := make([]storedValue, 0, len(attempts))
+	var stored []storedValue
 	for i, a := range attempts {
 		r := values[i]
 		a.notice.Validity, a.rejected, a.unanswered, a.prior = r.Validity, redisstore.Rejected{}, false, nil
@@ -53,6 +53,9 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			}
 		case r.Value != nil && !a.Replace:
 			if v, ok := e.openEnvelope(ctx, a, r); ok {
+				if stored == nil {
+					stored = make([]storedValue, 0, len(attempts)-i)
+				}
 				stored = append(stored, v)
 				m.AddStored(v.header.Tags, !a.Strong)
 				continue
@@ -82,7 +85,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 		if err := m.Unanswered(a.Tags); err != nil && a.storable {
 			e.redisFailed(ctx, a, err)
 		}
-		m.Capture(&a.captured, a.Tags)
+		a.capture(m)
 		judgePrior(m, a)
 		a.setJoinable(e, m)
 	}
@@ -119,7 +122,11 @@ func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, othe
 // notifies this process of their changes: only then a load of them is kept in memory and shared.
 func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quarantined []*attempt) []redisstore.Read {
 	unread := m.Unread()
-	looks := make([]redisstore.Get, 0, len(attempts)+unread+len(quarantined))
+	var few [4]redisstore.Get
+	looks := few[:0]
+	if n := len(attempts) + unread + len(quarantined); n > len(few) {
+		looks = make([]redisstore.Get, 0, n)
+	}
 	for _, a := range attempts {
 		l := redisstore.Get{Key: a.Key, Fence: a.fence}
 		switch {

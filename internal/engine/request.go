@@ -277,6 +277,14 @@ func (a *attempt) room() *loadRoom {
 	return a.loading
 }
 
+// capture captures the generations of a's tags before a load.
+func (a *attempt) capture(m *tags.Snapshot) (complete bool) {
+	if a.captured.Tags == nil {
+		a.captured.Tags = a.room().captured[:0]
+	}
+	return m.Capture(&a.captured, a.Tags)
+}
+
 // listOf returns an empty list for some of attempts, in their order. The list for one attempt takes no memory: its place is that of attempts, where
 // the attempt is already. So it is for the goroutine that attempts belong to.
 func listOf(attempts []*attempt) []*attempt {

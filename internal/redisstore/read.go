@@ -37,6 +37,9 @@ func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	return g.out
 }
 
+// fewReads are as many as one key and its tags mostly need: these are one allocation.
+const fewReads = 4
+
 // reads are reads under way. They are one allocation where there is one key.
 type reads struct {
 	store   *Store
@@ -64,9 +67,17 @@ func (s *Store) newReads(looks []Get) *reads {
 	g := &reads{store: s}
 	sole := s.table.Load().sole()
 	g.tracked = sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
-	if n := len(looks); n == 1 {
+	switch n := len(looks); {
+	case n == 1:
 		g.asked, g.names, g.out = g.alone.asked[:], g.alone.names[:], g.alone.out[:]
-	} else {
+	case n <= fewReads:
+		few := new(struct {
+			asked [fewReads]asked
+			names [fewReads]string
+			out   [fewReads]Read
+		})
+		g.asked, g.names, g.out = few.asked[:n], few.names[:n], few.out[:n]
+	default:
 		g.asked, g.names, g.out = make([]asked, n), make([]string, n), make([]Read, n)
 	}
 	for i, l := range looks {
