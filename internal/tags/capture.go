@@ -56,15 +56,11 @@ func (c *Capture) Has(tag string) bool {
 	return false
 }
 
-// Validities returns own, if it is not nil, and the validities of the captured generations. An entry in memory rests on all of them. Validities
-// reports false if a tag is not tracked, or was not captured: the entry would outlive the next invalidation of that tag.
-func (c *Capture) Validities(own *near.Validity) (list []*near.Validity, ok bool) {
+// Validities appends to list, which has the entry's own validity or is empty, those of the captured generations. An entry in memory rests on all of
+// them. Validities reports false if a tag is not tracked, or was not captured: the entry would outlive the next invalidation of that tag.
+func (c *Capture) Validities(list []*near.Validity) (_ []*near.Validity, ok bool) {
 	if c.partial {
 		return nil, false
-	}
-	list = make([]*near.Validity, 0, len(c.Tags)+1)
-	if own != nil {
-		list = append(list, own)
 	}
 	for i := range c.Tags {
 		if c.Tags[i].generation == nil {
