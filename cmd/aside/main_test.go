@@ -151,6 +151,8 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\dT[0-9:.]+Z`), "<time>"},
 	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|µs|ms|s|m|h))+\b`), "<duration>"},
 	{regexp.MustCompile(`\b\d{16}\b`), "<generation>"},
+	{regexp.MustCompile(`\b\d+\.\d MiB`), "<bytes>"},
+	{regexp.MustCompile(`\b\d+ (keys of|looked at)`), "<some> $1"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "<address>"},
 	{regexp.MustCompile(`localhost:\d+`), "<address>"},
 	{regexp.MustCompile(` +`), " "},
