@@ -141,7 +141,7 @@ func TestARedisThatCannotBeReached(t *testing.T) {
 }
 
 // onARedis are the verbs that need one, with arguments that are right.
-var onARedis = [][]string{{"inspect", "products:7"}, {"list", "products:*"}, {"list"}, {"invalidate", "-all", "-yes"}}
+var onARedis = [][]string{{"inspect", "products:7"}, {"list", "products:*"}, {"list"}, {"invalidate", "-all", "-yes"}, {"tail", "products:", "-n", "1"}}
 
 var varying = []struct {
 	pattern *regexp.Regexp
@@ -153,6 +153,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d{16}\b`), "<generation>"},
 	{regexp.MustCompile(`\b\d+\.\d MiB`), "<bytes>"},
 	{regexp.MustCompile(`\b\d+ (keys of|looked at)`), "<some> $1"},
+	{regexp.MustCompile(`\b\d\d:\d\d:\d\d\.\d{3}\b`), "<clock>"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "<address>"},
 	{regexp.MustCompile(`localhost:\d+`), "<address>"},
 	{regexp.MustCompile(` +`), " "},
