@@ -48,7 +48,7 @@ type call struct {
 }
 
 func verbs() []verb {
-	return []verb{inspectVerb, listVerb, invalidateVerb, hashVerb, doctorVerb, tailVerb}
+	return []verb{inspectVerb, listVerb, invalidateVerb, hashVerb, doctorVerb, tailVerb, statsVerb, watchVerb}
 }
 
 // errFinding ends the command with exit code 1. What was found is printed already.

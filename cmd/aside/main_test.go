@@ -153,7 +153,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d{16}\b`), "<generation>"},
 	{regexp.MustCompile(`\b\d+\.\d MiB`), "<bytes>"},
 	{regexp.MustCompile(`\b\d+ (keys of|looked at)`), "<some> $1"},
-	{regexp.MustCompile(`\b\d\d:\d\d:\d\d\.\d{3}\b`), "<clock>"},
+	{regexp.MustCompile(`\b\d\d:\d\d:\d\d(\.\d{3})?\b`), "<clock>"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "<address>"},
 	{regexp.MustCompile(`localhost:\d+`), "<address>"},
 	{regexp.MustCompile(` +`), " "},
