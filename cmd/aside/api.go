@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,14 +16,14 @@ import (
 // mostAnswered bounds an answer: metrics of many labels are some hundred kilobytes.
 const mostAnswered = 16 << 20
 
-// An api is a process's handler asidehttp.Metrics.
+// An api is a handler of package asidehttp in a process.
 type api struct {
 	url, key string
 	client   *http.Client
 }
 
 // apis are those of -api. The key is in ASIDE_API_KEY.
-func (c *call) apis(urls []string) ([]api, error) {
+func (c *call) apis(urls ...string) ([]api, error) {
 	if len(c.args) > 0 {
 		return nil, usage("it takes no arguments: give -api URL")
 	}
@@ -31,7 +32,7 @@ func (c *call) apis(urls []string) ([]api, error) {
 	}
 	key := os.Getenv("ASIDE_API_KEY")
 	if key == "" {
-		return nil, usage("set ASIDE_API_KEY to a key of the program with the scope read")
+		return nil, usage("set ASIDE_API_KEY to a key of the program's admin API")
 	}
 	// A redirect could take the key elsewhere.
 	client := &http.Client{Timeout: c.timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -67,31 +68,53 @@ type reading struct {
 }
 
 func (a api) read(ctx context.Context) (r reading, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url, nil)
-	if err != nil {
+	if err := a.do(ctx, http.MethodGet, nil, &r); err != nil {
 		return r, err
 	}
+	if r.Labels == nil {
+		return r, fmt.Errorf("%s: the answer is none of asidehttp.Metrics: check the path", oneLine(a.url))
+	}
+	r.at = time.Now()
+	return r, nil
+}
+
+// do sends a request, and reads the answer. Of a refusal the error has what the process says to do instead.
+func (a api) do(ctx context.Context, method string, order, answer any) error {
+	var body io.Reader
+	if order != nil {
+		text, err := json.Marshal(order)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, a.url, body)
+	if err != nil {
+		return err
+	}
 	request.Header.Set("Authorization", "Bearer "+a.key)
+	if order != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	response, err := a.client.Do(request)
 	if err != nil {
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return r, fmt.Errorf("%s: %w", oneLine(a.url), err)
+		return fmt.Errorf("%s: %w", oneLine(a.url), err)
 	}
 	defer response.Body.Close()
-	body := io.LimitReader(response.Body, mostAnswered)
+	text := io.LimitReader(response.Body, mostAnswered)
 	if response.StatusCode != http.StatusOK {
 		var problem struct {
 			Detail string `json:"detail"`
 		}
-		_ = json.NewDecoder(body).Decode(&problem)
-		return r, fmt.Errorf("%s: %s %s", oneLine(a.url), response.Status, oneLine(problem.Detail))
+		_ = json.NewDecoder(text).Decode(&problem) // an answer of something else has none
+		return fmt.Errorf("%s: %s %s", oneLine(a.url), response.Status, oneLine(problem.Detail))
 	}
-	if err := json.NewDecoder(body).Decode(&r); err != nil || r.Labels == nil {
-		return r, fmt.Errorf("%s: the answer is none of asidehttp.Metrics: check the path", oneLine(a.url))
+	if err := json.NewDecoder(text).Decode(answer); err != nil {
+		return fmt.Errorf("%s: the answer is none of asidehttp: check the path", oneLine(a.url))
 	}
-	r.at = time.Now()
-	return r, nil
+	return nil
 }

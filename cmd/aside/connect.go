@@ -38,10 +38,10 @@ type connection struct {
 func (c *connection) register(flags *flag.FlagSet, where string) {
 	if where == onRedis || where == onBoth {
 		flags.StringVar(&c.redis, "redis", "", "`URL` of the Redis, without a password; in place of the environment")
-		flags.StringVar(&c.namespace, "namespace", "", "Options.Namespace of the program, a `NAME`")
+		flags.StringVar(&c.namespace, "namespace", "", "`NAME` in Options.Namespace of the program")
 	}
 	if where != "" {
-		flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "how long to wait for a connection, a `DURATION`")
+		flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "wait for a connection for a `DURATION`")
 	}
 }
 

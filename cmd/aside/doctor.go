@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,11 +21,13 @@ import (
 var doctorVerb = verb{
 	name: "doctor", arguments: "", does: "examines the Redis: connection, permissions, eviction, tracking, latency, and a sample of its keys",
 	details: `
-Each line is ok, warn or fail, or says what could not be examined and why. What to do stands below it. It writes and removes keys that begin with %doctor:, and nothing else. docs/redis.md has
-the permissions that it needs. The exit code is 1 if a line is warn or fail.`,
+Each line is ok, warn or fail, or says what could not be examined and why. What to do stands
+below it. It writes and removes keys that begin with %doctor:, and probes the server as a process
+does; no value is changed. docs/redis.md has the permissions that it needs. The exit code is 1 if
+a line is warn or fail.`,
 	where: onRedis,
 	prepare: func(flags *flag.FlagSet) action {
-		budget := flags.Duration("op-timeout", 50*time.Millisecond, "Options.OpTimeout of the program, a `DURATION`")
+		budget := flags.Duration("op-timeout", 50*time.Millisecond, "`DURATION` in Options.OpTimeout of the program")
 		return func(ctx context.Context, c *call) error { return doctor(ctx, c, *budget) }
 	},
 }
@@ -156,11 +160,11 @@ func (x *examination) examine(ctx context.Context) {
 	x.permissions(ctx)
 	x.tracking(ctx)
 	nodes := x.client.Nodes()
-	for addr, node := range nodes {
+	for _, addr := range slices.Sorted(maps.Keys(nodes)) {
 		if x.node = ""; len(nodes) > 1 {
 			x.node = addr
 		}
-		x.server(ctx, node, len(nodes) > 1)
+		x.server(ctx, nodes[addr], len(nodes) > 1)
 	}
 }
 

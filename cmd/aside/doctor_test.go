@@ -217,13 +217,11 @@ func TestDoctorComplains(t *testing.T) {
 func TestNoPasswordIsPrinted(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--rename-command", "HELLO", "", "--rename-command", "AUTH", "")
-	for _, u := range []string{"default", "u"} {
-		sh := shell{"REDIS_URL=redis://" + u + ":" + asidetest.Canary + "@" + server.Addr()}
-		for _, args := range append(onARedis, []string{"doctor"}) {
-			out, errs, code := sh.run(t, args...)
-			require.Equal(t, exitFinding, code, args)
-			require.NotEmpty(t, out+errs)
-		}
+	sh := shell{"REDIS_URL=redis://u:" + asidetest.Canary + "@" + server.Addr()}
+	for _, args := range append(onARedis, []string{"doctor"}) {
+		out, errs, code := sh.run(t, args...)
+		require.Equal(t, exitFinding, code, args)
+		require.NotEmpty(t, out+errs)
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 var hashVerb = verb{
 	name: "hash", arguments: "ID...", does: "Cache.HashID of ids: what stands in keys in place of a user's id",
 	details: `
-ASIDE_SECRET is the program's Options.Secret. Without it the hash is the one of a program without a secret. With it the keys of a user can be found:
+ASIDE_SECRET is the program's Options.Secret. Without it the hash is the one of a program
+without a secret. With it the keys of a user can be found:
 
     aside list "sessions:$(aside hash alice@example.com):*"`,
 	prepare: func(*flag.FlagSet) action { return hash },

@@ -19,12 +19,14 @@ import (
 var inspectVerb = verb{
 	name: "inspect", arguments: "KEY", does: "what lies in Redis under a key, and whether a process serves it",
 	details: `
-It prints when the value was loaded and until when it is fresh, its size, its tags with their generations when it was loaded and now, and the value itself:
-JSON with indentation, CBOR as JSON, text as it is, anything else in hexadecimal. The exit code is 1 if no process serves the value.`,
+It prints when the value was loaded and until when it is fresh, its size, its tags with their
+generations when it was loaded and now, and the value itself: JSON with indentation, CBOR as
+JSON, text as it is, anything else in hexadecimal. The exit code is 1 if no process serves the
+value.`,
 	where: onRedis,
 	prepare: func(flags *flag.FlagSet) action {
 		raw := flags.Bool("raw", false, "write the bytes of the value, decompressed, and nothing else")
-		most := flags.Int("most", 4096, "print at most so many `BYTES` of the value; 0 for none")
+		most := flags.Int("most", 4096, "print at most `N` bytes of the value; 0 for none")
 		return func(ctx context.Context, c *call) error { return inspectKey(ctx, c, *raw, *most) }
 	},
 }

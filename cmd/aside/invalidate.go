@@ -17,9 +17,13 @@ import (
 var invalidateVerb = verb{
 	name: "invalidate", arguments: "", does: "invalidates values in all processes; without -yes it counts them and changes nothing",
 	details: `
-Give one of -key, -tag, -category, -pattern and -all; -key and -tag can be given several times. A load that is in flight in any process is not stored
-afterwards: redis-cli's UNLINK does not prevent that, and does not reach the values of a tag. The sources are asked for what is invalidated, so look at the number first.`,
-	where: onRedis,
+Give one of -key, -tag, -category, -pattern and -all; -key and -tag can be given several times.
+A load that is in flight in any process is not stored afterwards: redis-cli's UNLINK does not
+prevent that, and does not reach the values of a tag. The sources are asked for what is
+invalidated, so look at the number first.
+
+With -api a running process does it, by its admin API. ASIDE_API_KEY has the key.`,
+	where: onBoth,
 	prepare: func(flags *flag.FlagSet) action {
 		var s selection
 		flags.Var(&s.keys, "key", "a `KEY`, such as products:7")
@@ -27,9 +31,18 @@ afterwards: redis-cli's UNLINK does not prevent that, and does not reach the val
 		flags.StringVar(&s.category, "category", "", "a `CATEGORY`, such as products")
 		flags.StringVar(&s.pattern, "pattern", "", "a `PATTERN` of keys, such as 'products:eu:*'")
 		flags.BoolVar(&s.all, "all", false, "everything")
+		api := flags.String("api", "", "`URL` of asidehttp.AdminHandler in a process; in place of Redis")
 		yes := flags.Bool("yes", false, "invalidate, and not only count")
-		wait := flags.Duration("wait", 30*time.Second, "how long to wait for Redis and for the cleanup, a `DURATION`")
-		return func(ctx context.Context, c *call) error { return invalidate(ctx, c, s, *yes, *wait) }
+		wait := flags.Duration("wait", 30*time.Second, "wait for Redis and for the cleanup for a `DURATION`")
+		return func(ctx context.Context, c *call) error {
+			if err := s.parse(c); err != nil {
+				return err
+			}
+			if *api != "" {
+				return s.order(ctx, c, *api, *yes, *wait)
+			}
+			return invalidate(ctx, c, s, *yes, *wait)
+		}
 	},
 }
 
@@ -96,9 +109,6 @@ func (s *selection) parse(c *call) error {
 }
 
 func invalidate(ctx context.Context, c *call, s selection, yes bool, wait time.Duration) error {
-	if err := s.parse(c); err != nil {
-		return err
-	}
 	// The cleanup that follows reaches the categories that the cache knows: all of them.
 	known, err := c.categories(ctx)
 	if err != nil {
@@ -141,6 +151,13 @@ func (s *selection) invalidate(ctx context.Context, cache *aside.Cache) (aside.R
 	return cache.InvalidateAll(ctx)
 }
 
+// counted is what an invalidation would reach.
+type counted struct {
+	DryRun bool  `json:"dry_run"`
+	Values int   `json:"values"`
+	Bytes  int64 `json:"bytes,omitempty"` // not known to the admin API
+}
+
 // count prints how many values would be invalidated.
 func (s *selection) count(ctx context.Context, c *call, cache *aside.Cache) error {
 	values, err := cached(ctx, cache, s.parsed)
@@ -155,11 +172,7 @@ func (s *selection) count(ctx context.Context, c *call, cache *aside.Cache) erro
 		}
 	}
 	if c.json {
-		return writeJSON(c, struct {
-			DryRun bool  `json:"dry_run"`
-			Values int   `json:"values"`
-			Bytes  int64 `json:"bytes"`
-		}{true, n, bytes})
+		return writeJSON(c, counted{true, n, bytes})
 	}
 	_, err = fmt.Fprintf(c.out, "would invalidate %s, %d bytes; nothing was changed: -yes does it\n", number(n), bytes)
 	return err
@@ -191,11 +204,64 @@ func (s *selection) report(c *call, removed int64, confirmed, complete bool, too
 		case !complete:
 			_, err = fmt.Fprintf(c.out, "invalidated; %s removed so far, the rest expires\n", number(int(removed)))
 		default:
-			_, err = fmt.Fprintf(c.out, "invalidated, confirmed by Redis; %s removed\n", number(int(removed)))
+			_, err = fmt.Fprintf(c.out, "invalidated and confirmed; %s removed\n", number(int(removed)))
 		}
 	}
 	if err == nil && !confirmed {
 		return errFinding
 	}
 	return err
+}
+
+// order sends the invalidation to a process, or without yes a dry run of it.
+func (s *selection) order(ctx context.Context, c *call, url string, yes bool, wait time.Duration) error {
+	if c.redis != "" || c.namespace != "" {
+		return usage("-api takes neither -redis nor -namespace: the process has its own")
+	}
+	apis, err := c.apis(url)
+	if err != nil {
+		return err
+	}
+	apis[0].client.Timeout += wait
+	type count struct {
+		RedisEntries  int64   `json:"redis_entries"`
+		MemoryEntries int64   `json:"memory_entries"` // in memory mode
+		Complete      bool    `json:"complete"`
+		Confirmed     *bool   `json:"confirmed"`
+		TookMS        float64 `json:"took_ms"`
+	}
+	var answer struct{ Invalidated, Matched *count }
+	category := s.category
+	if s.all {
+		category = "all"
+	}
+	order := struct {
+		Keys     []string `json:"keys,omitempty"`
+		Tags     []string `json:"tags,omitempty"`
+		Category string   `json:"category,omitempty"`
+		Pattern  string   `json:"pattern,omitempty"`
+		DryRun   bool     `json:"dry_run,omitempty"`
+		Wait     float64  `json:"wait,omitempty"`
+	}{Keys: s.keys, Tags: s.tags, Category: category, Pattern: s.pattern, DryRun: !yes, Wait: wait.Seconds()}
+	if err := apis[0].do(ctx, "POST", order, &answer); err != nil {
+		return err
+	}
+	switch got := answer; {
+	case yes && got.Invalidated != nil:
+		n := got.Invalidated
+		confirmed := n.Confirmed == nil || *n.Confirmed // in memory mode there is nothing to confirm
+		return s.report(c, n.RedisEntries+n.MemoryEntries, confirmed, n.Complete, time.Duration(n.TookMS*float64(time.Millisecond)))
+	case !yes && got.Matched != nil:
+		n := int(got.Matched.RedisEntries + got.Matched.MemoryEntries)
+		if c.json {
+			return writeJSON(c, counted{DryRun: true, Values: n})
+		}
+		more := ""
+		if !got.Matched.Complete {
+			more = " or more"
+		}
+		_, err = fmt.Fprintf(c.out, "would invalidate %s%s; nothing was changed: -yes does it\n", number(n), more)
+		return err
+	}
+	return fmt.Errorf("%s: the answer is none of asidehttp.AdminHandler: check the path", oneLine(url))
 }

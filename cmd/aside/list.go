@@ -18,13 +18,15 @@ import (
 var listVerb = verb{
 	name: "list", arguments: "[PATTERN]", does: "the values in Redis, with size, age, TTL and tags",
 	details: `
-PATTERN is a category, a colon, and what the keys have in common: 'products:*', 'sessions:ABC:*'. Quote it, or the shell takes the asterisk. Without one, the
-values of every category in Redis are listed. Invalidated values are left out. Redis has no index of keys: all are scanned, in small portions.`,
+PATTERN is a category, a colon, and what the keys have in common: 'products:*',
+'sessions:ABC:*'. Quote it, or the shell takes the asterisk. Without one, the values of every
+category in Redis are listed. Invalidated values are left out. Redis has no index of keys: all
+are scanned, in small portions.`,
 	where: onRedis,
 	prepare: func(flags *flag.FlagSet) action {
 		var o listOptions
-		flags.StringVar(&o.sort, "sort", "key", "`BY` key, size (largest first), age (oldest first) or ttl (shortest first)")
-		flags.IntVar(&o.most, "n", 100, "print at most so `MANY`; 0 for all")
+		flags.StringVar(&o.sort, "sort", "key", "`ORDER`: key, size (largest first), age (oldest first) or ttl (shortest first)")
+		flags.IntVar(&o.most, "n", 100, "print at most `N` values; 0 for all")
 		flags.BoolVar(&o.count, "count", false, "print the number of values and their bytes alone")
 		return func(ctx context.Context, c *call) error { return list(ctx, c, o) }
 	},

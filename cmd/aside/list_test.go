@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp"
 	"github.com/gatewayz/aside/internal/asidetest"
 	"github.com/gatewayz/aside/internal/redistest"
 )
@@ -89,7 +91,7 @@ func TestInvalidateWinsAgainstALoadInFlight(t *testing.T) {
 			n, err := server.Do("EXISTS", "{products:7}!l")
 			return err == nil && n == int64(1)
 		})
-		require.Contains(t, on(server).ok(t, append([]string{"invalidate", "-yes"}, selector...)...), "confirmed by Redis")
+		require.Contains(t, on(server).ok(t, append([]string{"invalidate", "-yes"}, selector...)...), "invalidated and confirmed")
 		close(released)
 		require.NoError(t, <-loaded)
 		require.NoError(t, c.Close())
@@ -125,6 +127,45 @@ func TestInvalidateRefuses(t *testing.T) {
 	_, errs, code := on(server).run(t, "list", "-sort", "colour")
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "it is key, size, age or ttl")
+}
+
+func TestInvalidateByTheAPI(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	onRedis, inMemory := asidetest.Anonymously(server.Addr()), aside.Options{}
+	for mode, o := range map[string]*aside.Options{"redis": &onRedis, "memory": &inMemory} {
+		o.Policies = []aside.Policy{products}
+		c := asidetest.NewCache(t, *o)
+		if mode == "redis" {
+			asidetest.Eventually(t, "the cache connects", func() bool { return c.Health().State == aside.StateConnected })
+		}
+		url := serving(t, asidehttp.AdminHandler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(asidetest.Canary)}, Logger: asidetest.Quiet()}).ServeHTTP)
+		key := products.Key("7")
+		for _, selector := range [][]string{{"-key", "products:7"}, {"-tag", "supplier 3"}, {"-category", "products"}, {"-pattern", "products:*"}, {"-all"}} {
+			cached := func() bool {
+				_, err := aside.Get[product](t.Context(), c, key)
+				return err == nil
+			}
+			asidetest.Eventually(t, "the value is stored", func() bool {
+				require.NoError(t, aside.Set(t.Context(), c, key, product{"lamp"}, aside.WithTags("supplier 3")))
+				return cached()
+			})
+			args := append([]string{"invalidate", "-timeout", "1m", "-api", url}, selector...)
+			require.Contains(t, withKey.ok(t, args...), "would invalidate 1 value; nothing was changed", "%s %v", mode, selector)
+			asidetest.Eventually(t, "nothing was changed", cached)
+			require.Contains(t, withKey.ok(t, append(args, "-yes")...), "invalidated and confirmed", "%s %v", mode, selector)
+			require.False(t, cached(), "%s %v", mode, selector)
+		}
+		_, errs, code := withKey.run(t, "invalidate", "-api", url, "-category", "product", "-yes")
+		require.Equal(t, exitFinding, code)
+		require.Contains(t, errs, `there is no category "product"`)
+	}
+	_, errs, code := withKey.run(t, "invalidate", "-api", "http://localhost", "-redis", "redis://localhost", "-all")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "neither -redis nor -namespace")
+	_, errs, code = withKey.run(t, "invalidate", "-all", "-api", serving(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
+	require.Equal(t, exitFinding, code)
+	require.Contains(t, errs, "none of asidehttp.AdminHandler")
 }
 
 func TestHash(t *testing.T) {

@@ -150,8 +150,10 @@ func printHelp(w io.Writer) {
 		fmt.Fprintf(w, "    %-34s %s\n", strings.TrimSpace(v.name+" "+v.arguments), v.does)
 	}
 	fmt.Fprint(w, `
-Redis is where the program's environment says: REDIS_URL, or REDIS_HOST, REDIS_PORT, REDIS_USERNAME, REDIS_PASSWORD, REDIS_DB, REDIS_TLS.
-Or give -redis redis://HOST:PORT. A program with Options.Namespace needs -namespace NAME.
+Redis is where the program's environment says: REDIS_URL, or REDIS_HOST, REDIS_PORT,
+REDIS_USERNAME, REDIS_PASSWORD, REDIS_DB and REDIS_TLS. Or give -redis redis://HOST:PORT.
+A program with Options.Namespace needs -namespace NAME. stats and watch ask the program itself:
+-api URL, with a key of its admin API in ASIDE_API_KEY.
 
 Exit codes: 0; 1, something was found, or could not be done; 2, the command line is wrong.
 `)
@@ -162,7 +164,7 @@ func (v verb) printHelp(w io.Writer, flags *flag.FlagSet) {
 	flags.VisitAll(func(f *flag.Flag) {
 		kind, text := flag.UnquoteUsage(f)
 		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" {
-			text += " (" + f.DefValue + ")"
+			text += " (default " + f.DefValue + ")"
 		}
 		fmt.Fprintf(w, "    %-20s %s\n", strings.TrimSpace("-"+f.Name+" "+kind), text)
 	})

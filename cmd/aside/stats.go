@@ -14,14 +14,15 @@ import (
 var statsVerb = verb{
 	name: "stats", arguments: "", does: "the counters of running processes, a line a label",
 	details: `
--api is where a process serves asidehttp.Metrics, or asidehttp.AdminHandler with ?metrics=true; several can be given. ASIDE_API_KEY has a key with the scope read. The counters are those since
+-api is where a process serves asidehttp.Metrics, or asidehttp.AdminHandler with ?metrics=true;
+several can be given. ASIDE_API_KEY has a key with the scope read. The counters are those since
 the start of the process.`,
 	where: onAPI,
 	prepare: func(flags *flag.FlagSet) action {
 		var urls names
 		flags.Var(&urls, "api", "`URL` of the metrics of a process; can be given several times")
 		return func(ctx context.Context, c *call) error {
-			apis, err := c.apis(urls)
+			apis, err := c.apis(urls...)
 			if err != nil {
 				return err
 			}
@@ -33,16 +34,17 @@ the start of the process.`,
 var watchVerb = verb{
 	name: "watch", arguments: "", does: "the rates of running processes, every two seconds",
 	details: `
-As stats, with differences between two readings of a process, per second. Give the address of each process: behind a load balancer, readings are of several processes. A reading of
-another process, or of one that was started again, is not compared with the one before.`,
+As stats, with differences between two readings of a process, per second. Give the address of
+each process: behind a load balancer, readings are of several processes. A reading of another
+process, or of one that was started again, is not compared with the one before.`,
 	where: onAPI,
 	prepare: func(flags *flag.FlagSet) action {
 		var urls names
 		flags.Var(&urls, "api", "`URL` of the metrics of a process; can be given several times")
-		every := flags.Duration("every", 2*time.Second, "time between two readings, a `DURATION`")
-		most := flags.Int("n", 0, "end after so `MANY` tables; 0: no limit")
+		every := flags.Duration("every", 2*time.Second, "`DURATION` between two readings")
+		most := flags.Int("n", 0, "end after `N` tables; 0: no limit")
 		return func(ctx context.Context, c *call) error {
-			apis, err := c.apis(urls)
+			apis, err := c.apis(urls...)
 			switch {
 			case err != nil:
 				return err

@@ -111,7 +111,7 @@ func TestStatsRefuses(t *testing.T) {
 		{withKey, []string{"-api", "localhost:8080"}, exitUsage, "-api is no URL"},
 		{withKey, []string{"-api", "http://u:" + asidetest.Canary + "@localhost"}, exitUsage, "the key in ASIDE_API_KEY"},
 		{withKey, []string{"-api", "http://" + asidetest.Nobody(t)}, exitFinding, "connection refused"},
-		{withKey, []string{"-api", serving(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") })}, exitFinding, "the answer is none of asidehttp.Metrics"},
+		{withKey, []string{"-api", serving(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") })}, exitFinding, "the answer is none of asidehttp"},
 	} {
 		for _, verb := range []string{"stats", "watch"} {
 			_, errs, code := c.sh.run(t, append([]string{verb}, c.args...)...)

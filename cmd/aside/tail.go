@@ -20,12 +20,14 @@ import (
 var tailVerb = verb{
 	name: "tail", arguments: "PREFIX", does: "each change of the keys that begin with PREFIX, as Redis pushes it",
 	details: `
-It shows who rewrites a key and how often: a line for each change, with the header that the key has then. 'products:' follows a category, '%t:' the
-invalidations of tags. A key that changes again at once may have one line for both changes. The server has work with each push to the command, so a prefix is needed, and it ends by itself.`,
+It shows who rewrites a key and how often: a line for each change, with the header that the key
+has then. 'products:' follows a category, '%t:' the invalidations of tags. A key that changes
+again at once may have one line for both changes. The server has work with each push to the
+command, so a prefix is needed, and it ends by itself.`,
 	where: onRedis,
 	prepare: func(flags *flag.FlagSet) action {
-		length := flags.Duration("for", time.Minute, "how long to follow, a `DURATION`")
-		most := flags.Int("n", 0, "end after so `MANY` changes; 0: no limit")
+		length := flags.Duration("for", time.Minute, "follow for a `DURATION`")
+		most := flags.Int("n", 0, "end after `N` changes; 0: no limit")
 		return func(ctx context.Context, c *call) error { return tail(ctx, c, *length, *most) }
 	},
 }
