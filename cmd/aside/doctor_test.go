@@ -25,7 +25,7 @@ import (
 var good = []string{"--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"}
 
 // patient allows for a busy machine.
-var patient = []string{"doctor", "-op-timeout", "20s", "-timeout", "20s"}
+var patient = []string{"-op-timeout", "20s"}
 
 // examined runs doctor, and returns its findings by their check: the worst of each.
 func (s shell) examined(t testing.TB, args ...string) (found map[string]finding, code int) {
@@ -63,8 +63,8 @@ func TestDoctorIsQuietOnAGoodServer(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, good...)
 	seed(t, server, map[string][]byte{"7": asidetest.Large(1 << 20), "8": []byte("small")}, "supplier 3")
-	on(server).requireDocumented(t, "doctor")
-	found, code := on(server).examined(t, patient[1:]...)
+	on(server).requireDocumented(t, "doctor", patient...)
+	found, code := on(server).examined(t, patient...)
 	for check, f := range found {
 		require.Equal(t, levelOK, f.Level, "%s: %s", check, f.Text)
 	}
@@ -78,13 +78,13 @@ func TestDoctorIsQuietOnAGoodServer(t *testing.T) {
 	as := func(user string) shell {
 		return shell{"REDIS_HOST=127.0.0.1", "REDIS_PORT=" + strconv.Itoa(server.Port()), "REDIS_USERNAME=" + user, "REDIS_PASSWORD=" + asidetest.Canary}
 	}
-	found, code = as("operator").examined(t, patient[1:]...)
+	found, code = as("operator").examined(t, patient...)
 	for check, f := range found {
 		require.Equal(t, levelOK, f.Level, "%s: %s", check, f.Text)
 	}
 	require.Equal(t, exitOK, code)
 	require.Contains(t, found["permissions"].Text, "asked by ACL DRYRUN")
-	found, code = as("aside").examined(t, patient[1:]...)
+	found, code = as("aside").examined(t, patient...)
 	require.Equal(t, exitOK, code)
 	require.Contains(t, found["permissions"].Text, "tried")
 	for check, why := range map[string]string{
@@ -202,7 +202,7 @@ func TestDoctorComplains(t *testing.T) {
 			sh := c.server(t)
 			args := c.args
 			if args == nil {
-				args = patient[1:3]
+				args = patient
 			}
 			found, code := sh.examined(t, args...)
 			require.Equal(t, c.level, found[c.check].Level, "%+v", found)
@@ -251,7 +251,7 @@ func overTLS(t *testing.T, end time.Time) shell {
 
 func TestDoctorOverTLS(t *testing.T) {
 	t.Parallel()
-	found, code := overTLS(t, time.Now().Add(90*24*time.Hour)).examined(t, patient[1:]...)
+	found, code := overTLS(t, time.Now().Add(90*24*time.Hour)).examined(t, patient...)
 	require.Equal(t, exitOK, code, "%+v", found)
 	require.Contains(t, found["tls"].Text, "the certificate ends on ")
 }
@@ -259,7 +259,8 @@ func TestDoctorOverTLS(t *testing.T) {
 func TestDoctorOnACluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, good...)
-	found, code := shell{"REDIS_URL=redis://" + cluster.Addrs()[0]}.examined(t, patient[1:]...)
+	cluster.WaitReplicated()
+	found, code := shell{"REDIS_URL=redis://" + cluster.Addrs()[0]}.examined(t, patient...)
 	require.Equal(t, exitOK, code, "%+v", found)
 	require.Contains(t, found["version"].Text, "cluster_state is ok")
 	require.NotEmpty(t, found["eviction"].Node)

@@ -150,7 +150,7 @@ func TestInvalidateByTheAPI(t *testing.T) {
 				require.NoError(t, aside.Set(t.Context(), c, key, product{"lamp"}, aside.WithTags("supplier 3")))
 				return cached()
 			})
-			args := append([]string{"invalidate", "-timeout", "1m", "-api", url}, selector...)
+			args := append([]string{"invalidate", "-api", url}, selector...)
 			require.Contains(t, withKey.ok(t, args...), "would invalidate 1 value; nothing was changed", "%s %v", mode, selector)
 			asidetest.Eventually(t, "nothing was changed", cached)
 			require.Contains(t, withKey.ok(t, append(args, "-yes")...), "invalidated and confirmed", "%s %v", mode, selector)

@@ -48,7 +48,7 @@ func TestStatsAndWatch(t *testing.T) {
 	url := serving(t, metrics.ServeHTTP)
 	for _, section := range []string{"stats", "watch"} {
 		commands, outputs := documented(t, section)
-		out := withKey.ok(t, atAddress(append(commands[0][:1:1], append([]string{"-timeout", "1m"}, commands[0][1:]...)...), url)...)
+		out := withKey.ok(t, atAddress(commands[0], url)...)
 		require.Equal(t, general(outputs[0]), general(out), "docs/cli.md: %s", out)
 	}
 	two := withKey.ok(t, "stats", "-api", url, "-api", url+"/")
@@ -74,12 +74,12 @@ func TestWatchComparesReadingsOfOneProcess(t *testing.T) {
 			fmt.Fprintf(w, `{"process":%q,"metrics":{"products":{"hits":%d}}}`, process(n), map[bool]int64{true: 1_000_000, false: 1}[n%2 == 0])
 		})
 	}
-	out, errs, code := withKey.run(t, "watch", "-n", "4", "-every", "100ms", "-timeout", "1m", "-api", answers(func(n int64) string { return fmt.Sprint("p", n%2) }))
+	out, errs, code := withKey.run(t, "watch", "-n", "4", "-every", "100ms", "-api", answers(func(n int64) string { return fmt.Sprint("p", n%2) }))
 	require.Equal(t, exitOK, code)
 	require.Contains(t, errs, "another process has answered\n", "the first reading of the second")
 	require.Regexp(t, `(?s)^(\S+ +HITS/S +MISSES/S +HIT% +LOADS/S +ERRORS/S\nproducts +0\.0 +0\.0 +- .*?){3}$`, out)
 
-	_, errs, code = withKey.run(t, "watch", "-n", "2", "-every", "100ms", "-timeout", "1m", "-api", serving(t, func(w http.ResponseWriter, r *http.Request) {
+	_, errs, code = withKey.run(t, "watch", "-n", "2", "-every", "100ms", "-api", serving(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"metrics":{"products":{"hits":%d}}}`, 1_000_000/turn.Add(1))
 	}))
 	require.Equal(t, exitOK, code)
