@@ -128,7 +128,7 @@ func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error
 // Key returns the key of an id. For a nil Loader it is an invalid Key.
 func (l *Loader[K, T]) Key(id K) Key {
 	if err := l.usable(); err != nil {
-		return Key{bad: noLoader}
+		return Key{form: invalidKey, other: noLoader}
 	}
 	return l.policy.Key(id)
 }
