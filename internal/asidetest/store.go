@@ -15,14 +15,14 @@ import (
 func Stored[T any](t testing.TB, c *aside.Cache, key aside.Key, value T, opts ...aside.CallOption) {
 	t.Helper()
 	Repeatedly(t, key.String()+" is stored", func() bool {
-		before := notStored(c)
+		before := NotStored(c)
 		require.NoError(t, aside.Set(t.Context(), c, key, value, opts...))
-		return notStored(c) == before
+		return NotStored(c) == before
 	})
 }
 
-// notStored counts what was not stored, and what of Redis has failed beside it.
-func notStored(c *aside.Cache) (n uint64) {
+// NotStored counts what was not stored, and what else of Redis has failed.
+func NotStored(c *aside.Cache) (n uint64) {
 	for _, m := range c.Metrics().Labels {
 		n += m.RedisErrors + m.FillsRejected
 	}

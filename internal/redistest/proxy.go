@@ -23,9 +23,9 @@ const (
 	maxBurst   = 16 << 20
 )
 
-// awaitTimeout bounds how long a test waits at a [Proxy] for what must happen: a busy machine may stand still for seconds. Mutants, for which
-// it never does, wait for less.
-var awaitTimeout = func() time.Duration {
+// Patience is how long a test waits for what must happen, at a [Proxy] and elsewhere: a busy machine may stand still for seconds. Mutants, for
+// which it never does, wait for less.
+var Patience = func() time.Duration {
 	if os.Getenv("ASIDE_TEST_BOUND") != "" {
 		return 20 * time.Second
 	}
@@ -222,7 +222,7 @@ func (p *Proxy) set(change func()) {
 // test where that does not come about in a minute. It looks again whenever something passes or changes at the proxy.
 func (p *Proxy) Await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	timeout := time.NewTimer(awaitTimeout)
+	timeout := time.NewTimer(Patience)
 	defer timeout.Stop()
 	for {
 		p.mu.Lock()
@@ -239,7 +239,7 @@ func (p *Proxy) Await(t testing.TB, what string, ok func() bool) {
 		case <-timeout.C:
 			commands := p.Commands()
 			t.Fatalf("redistest: proxy: not in %v: %s; %d connections, last commands %q",
-				awaitTimeout, what, p.Connections(), commands[max(0, len(commands)-20):])
+				Patience, what, p.Connections(), commands[max(0, len(commands)-20):])
 		}
 	}
 }
