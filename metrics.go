@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"iter"
 	"reflect"
 	"time"
 
@@ -57,10 +58,84 @@ type LabelMetrics struct {
 	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
 	NotModified      uint64 `json:"notModified"`      // loaded values of which the source said that they are not modified
 
+	Causes   map[Cause]uint64   `json:"causes"`   // the misses by their cause: all causes, and the sum is Misses
+	Outcomes map[Outcome]uint64 `json:"outcomes"` // the loader calls that have ended by their outcome: all outcomes, and the sum is Loads without those that run
+
+	LoadTimes  Histogram `json:"loadTimes"`  // how long the loader calls in Outcomes took, in seconds; one that exceeds its LoadTimeout counts with that
+	CallTimes  Histogram `json:"callTimes"`  // how long calls took that memory could not answer, in seconds; hits in memory are not timed
+	ValueBytes Histogram `json:"valueBytes"` // the sizes of stored values, in bytes: as Redis holds them, in memory mode as memory does
+
 	// Samples of Options.ConsistencyCheck. The JSON has them only if there were any.
 	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
 	Inconsistent uint64 `json:"-"` // of these, values that were still served and still different after ConsistencyCheck.SettleTime
 	Unchecked    uint64 `json:"-"` // samples that were skipped: over ConsistencyCheck.MaxPerSecond, no longer cached, or the load failed or had no place
+}
+
+// A Histogram has the observations of a quantity in buckets, whose upper bounds are the powers of 2^(1/4) = 1.19. It marshals to
+// {"count":…,"sum":…,"p50":…,"p99":…}.
+type Histogram struct {
+	Count   uint64   // observations
+	Sum     float64  // of all observations
+	Buckets []Bucket // those that are not empty, smaller ones first
+}
+
+// A Bucket has the observations that are at most Upper, and above the next smaller bound.
+type Bucket struct {
+	Upper float64
+	Count uint64
+}
+
+// Quantile returns a bound for the share q, from 0 to 1, of the observations: the share is at most that, and the exact quantile at most 19%
+// less. It is 0 without observations. Times below a microsecond count as one, times above 12 days as 12 days, and sizes above 1 TiB as 1 TiB.
+func (h Histogram) Quantile(q float64) float64 {
+	rank, sum := q*float64(h.Count), uint64(0)
+	for _, b := range h.Buckets {
+		if sum += b.Count; float64(sum) >= rank {
+			return b.Upper
+		}
+	}
+	return 0
+}
+
+// Minus returns the observations since an earlier state of the same histogram. Those of two processes, or of a process before and after its
+// restart, have nothing to do with each other.
+func (h Histogram) Minus(earlier Histogram) Histogram {
+	before := make(map[float64]uint64, len(earlier.Buckets))
+	for _, b := range earlier.Buckets {
+		before[b.Upper] = b.Count
+	}
+	since := Histogram{Sum: h.Sum - earlier.Sum}
+	for _, b := range h.Buckets {
+		if old := before[b.Upper]; b.Count > old {
+			since.Buckets = append(since.Buckets, Bucket{b.Upper, b.Count - old})
+			since.Count += b.Count - old
+		}
+	}
+	return since
+}
+
+// MarshalJSON writes two quantiles in place of the buckets.
+func (h Histogram) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Count uint64  `json:"count"`
+		Sum   float64 `json:"sum"`
+		P50   float64 `json:"p50"`
+		P99   float64 `json:"p99"`
+	}{h.Count, h.Sum, h.Quantile(0.5), h.Quantile(0.99)})
+}
+
+// histogramOf makes a Histogram of what internal/histogram has counted.
+func histogramOf(sum float64, buckets iter.Seq2[float64, uint64]) Histogram {
+	filled := 0
+	for range buckets {
+		filled++
+	}
+	h := Histogram{Sum: sum, Buckets: make([]Bucket, 0, filled)}
+	for upper, n := range buckets {
+		h.Buckets = append(h.Buckets, Bucket{upper, n})
+		h.Count += n
+	}
+	return h
 }
 
 // Requests is the number of calls.
@@ -85,7 +160,7 @@ func ratio(part, whole uint64) float64 {
 	return float64(part) / float64(whole)
 }
 
-// MarshalJSON adds the rates, and the mean load time in milliseconds.
+// MarshalJSON adds the rates, LoadTime in seconds, and the mean load time in milliseconds.
 func (m LabelMetrics) MarshalJSON() ([]byte, error) {
 	type counts LabelMetrics
 	mean := 0.0
@@ -99,11 +174,12 @@ func (m LabelMetrics) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		counts
 		*checkFigures
-		HitRate    float64 `json:"hitRate"`
-		MissRate   float64 `json:"missRate"`
-		ErrorRate  float64 `json:"errorRate"`
-		MeanLoadMS float64 `json:"meanLoadMs"`
-	}{counts(m), checks, m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
+		LoadSeconds float64 `json:"loadSeconds"`
+		HitRate     float64 `json:"hitRate"`
+		MissRate    float64 `json:"missRate"`
+		ErrorRate   float64 `json:"errorRate"`
+		MeanLoadMS  float64 `json:"meanLoadMs"`
+	}{counts(m), checks, m.LoadTime.Seconds(), m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
 }
 
 type checkFigures struct {
@@ -121,8 +197,8 @@ func (c *Cache) Metrics() Metrics {
 	}
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
-		if s := snapshot(counters); s != (LabelMetrics{}) {
-			m.Labels[label] = s
+		if s := snapshot(counters); !reflect.ValueOf(s).IsZero() {
+			m.Labels[label] = s.inDetail(counters)
 		}
 	}
 	return m
@@ -130,11 +206,11 @@ func (c *Cache) Metrics() Metrics {
 
 func snapshot(c *stats.Counters) LabelMetrics {
 	m := LabelMetrics{
-		Misses:        c.Misses.Load(),
 		LoadErrors:    c.LoadErrors.Load(),
 		RedisErrors:   c.RedisErrors.Load(),
 		DecodeErrors:  c.DecodeErrors.Load(),
 		EncodeErrors:  c.EncodeErrors.Load(),
+		Misses:        c.AllMisses(),
 		MemoryHits:    c.MemoryHits.Load(),
 		RedisHits:     c.RedisHits.Load(),
 		NegativeHits:  c.NegativeHits.Load(),
@@ -159,6 +235,22 @@ func snapshot(c *stats.Counters) LabelMetrics {
 	}
 	m.Hits = m.MemoryHits + m.RedisHits
 	m.Errors = m.LoadErrors + m.RedisErrors + m.DecodeErrors + m.EncodeErrors
+	return m
+}
+
+// inDetail adds what there are several numbers of. Misses is then the sum of the causes, also while calls go on.
+func (m LabelMetrics) inDetail(c *stats.Counters) LabelMetrics {
+	m.Causes, m.Outcomes = make(map[Cause]uint64, stats.Causes), make(map[Outcome]uint64, stats.Endings)
+	m.Misses = 0
+	for why := range stats.Cause(stats.Causes) {
+		n := c.Misses[why].Load()
+		m.Causes[Cause(why.String())] = n
+		m.Misses += n
+	}
+	for how := range stats.Ending(stats.Endings) {
+		m.Outcomes[Outcome(how.String())] = c.Endings[how].Load()
+	}
+	m.LoadTimes, m.CallTimes, m.ValueBytes = histogramOf(c.LoadTimes.Read()), histogramOf(c.CallTimes.Read()), histogramOf(c.ValueBytes.Read())
 	return m
 }
 

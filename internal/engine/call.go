@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // call calls the loader in its place of the bulkhead, and counts how the call ends. A panic becomes the error of the attempts, which other
@@ -24,6 +25,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
 	late := &lateReturn{engine: e, attempts: l.attempts}
 	defer late.returned()
+	start = e.Clock.Now()
 	inTime := context.AfterFunc(ctx, func() {
 		if !errors.Is(context.Cause(ctx), flight.ErrTimeout) {
 			return
@@ -33,9 +35,9 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		}
 		if late.timeIsUp() {
 			leave()
+			e.countEnd(l, start, stats.EndedTimeout)
 		}
 	})
-	start = e.Clock.Now()
 	defer func() {
 		l.end()
 		took := time.Duration(e.Clock.Now() - start)
@@ -51,6 +53,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			}
 		}
 		applyDecisions(l)
+		e.countEnd(l, start, e.endingOf(ctx, l.attempts))
 		e.logPanics(l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
 		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {

@@ -137,6 +137,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 		a.payload = a.nonce
 	}
 	a.Policy.observeSize(int64(len(f.Value)))
+	a.Policy.Counters.ValueBytes.Observe(int64(len(value)))
 	return f, err
 }
 

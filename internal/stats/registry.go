@@ -17,7 +17,7 @@ type Registry struct {
 	unlisted atomic.Int64 // labels that were met in calls
 }
 
-// MostLabels is how many labels come from calls. A label takes over four kilobytes, and keeps them, since its counts must not be lost.
+// MostLabels is how many labels come from calls. A label takes about eight kilobytes, and keeps them, since its counts must not be lost.
 const MostLabels = 1024
 
 // OtherLabels is the label that the calls under further labels are counted under.
