@@ -2,6 +2,8 @@ package aside_test
 
 import (
 	"context"
+	"encoding/json"
+	"expvar"
 	"fmt"
 	"time"
 
@@ -47,4 +49,23 @@ func ExampleLabelMetrics_causes() {
 	m := c.Metrics().Labels["user_profile"]
 	fmt.Println(m.Causes[aside.CauseAbsent], m.Causes[aside.CauseAsked], m.Outcomes[aside.OutcomeNotFound])
 	// Output: 1 1 2
+}
+
+// Metrics as a variable of expvar, for /debug/vars.
+func ExampleCache_Metrics_expvar() {
+	c, err := aside.New(aside.Options{MaxEntries: 1000})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	expvar.Publish("cache", expvar.Func(func() any { return c.Metrics() }))
+
+	var shown struct {
+		InMemory struct{ Entries, MaxEntries int }
+	}
+	if err := json.Unmarshal([]byte(expvar.Get("cache").String()), &shown); err != nil {
+		panic(err)
+	}
+	fmt.Println(shown.InMemory.Entries, "of", shown.InMemory.MaxEntries)
+	// Output: 0 of 1000
 }

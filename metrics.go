@@ -13,10 +13,10 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// Metrics is a snapshot of a cache's counters since New, one set for each label. A policy's Label is its category by default. Metrics marshals
-// to
+// Metrics is a snapshot of a cache's counters since New, one set for each label, and of what the cache holds at present. A policy's Label is its
+// category by default. Metrics marshals to
 //
-//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
+//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…},…}
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
 	// InvalidationMessages counts the invalidation messages from Redis, those about this process's own changes included.
@@ -26,6 +26,16 @@ type Metrics struct {
 	TrackingLost uint64 `json:"trackingLost"`
 	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
+
+	// At is when the metrics were read, and Process by which process: its host, its pid and its start. A monitor that reaches several processes
+	// by one address must not subtract the counters of one from those of another.
+	At      time.Time `json:"at"`
+	Process string    `json:"process"`
+
+	InMemory      MemoryMetrics     `json:"inMemory"`
+	Loading       LoadingMetrics    `json:"loading"`
+	Journal       JournalMetrics    `json:"journal"`
+	Invalidations map[string]uint64 `json:"invalidations"` // calls of this process, by "keys", "tags", "category", "pattern" and "all"
 }
 
 // LabelMetrics has the counters of one label. Each call counts once, in Hits or in Misses. The counters are exact, but read while calls run
@@ -191,10 +201,14 @@ type checkFigures struct {
 
 // Metrics returns the counters of every label that has counted something. On a nil cache there are none.
 func (c *Cache) Metrics() Metrics {
-	m := Metrics{Labels: map[string]LabelMetrics{}}
-	if c == nil {
+	m := Metrics{Labels: map[string]LabelMetrics{}, At: time.Now(), Process: process(), Invalidations: make(map[string]uint64, stats.Invalidations)}
+	if c == nil || c.engine == nil {
 		return m
 	}
+	for of := range stats.Invalidation(stats.Invalidations) {
+		m.Invalidations[of.String()] = c.metrics.Invalidations[of].Load()
+	}
+	m.InMemory, m.Loading, m.Journal = c.usage()
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
 		if s := snapshot(counters); !reflect.ValueOf(s).IsZero() {

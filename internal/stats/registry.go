@@ -13,6 +13,8 @@ type Registry struct {
 	TrackingLost         atomic.Uint64 // how often messages could have been missed
 	RedisErrors          atomic.Uint64 // invalidations without a label that Redis did not confirm
 
+	Invalidations [Invalidations]atomic.Uint64 // calls that this process has made, by what they invalidate
+
 	labels   sync.Map     // label -> *Counters
 	unlisted atomic.Int64 // labels that were met in calls
 }

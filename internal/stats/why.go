@@ -40,3 +40,22 @@ const (
 func (e Ending) String() string { return endingNames[e] }
 
 var endingNames = [Endings]string{"not_found", "not_modified", "ok", "canceled", "error", "timeout", "panic"}
+
+// An Invalidation is what is invalidated together.
+type Invalidation uint8
+
+// What is invalidated together.
+const (
+	OfKeys Invalidation = iota
+	OfTags
+	OfCategory
+	OfPattern
+	OfAll
+
+	Invalidations = iota // how many there are
+)
+
+// String returns the name.
+func (i Invalidation) String() string { return invalidationNames[i] }
+
+var invalidationNames = [Invalidations]string{"keys", "tags", "category", "pattern", "all"}
