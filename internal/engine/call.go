@@ -54,7 +54,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		}
 		applyDecisions(l)
 		e.countEnd(l, start, e.endingOf(ctx, l.attempts))
-		e.logPanics(l.attempts)
+		e.logPanics(ctx, l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
 		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
 			e.countResults(l, before)
@@ -118,11 +118,11 @@ const (
 
 // logPanics logs the first panic among the results of a loader, at most once in ten seconds. The error that callers get does not show the
 // stack.
-func (e *Engine) logPanics(attempts []*attempt) {
+func (e *Engine) logPanics(ctx context.Context, attempts []*attempt) {
 	for _, a := range attempts {
 		if p, ok := a.Err.(*flight.PanicError); ok {
 			if e.panicLog.Allow(e.Clock.Now()) {
-				e.opts.Logger.Error("aside: loader panicked, its callers get an error or an older value", "policy", a.Policy.Name, "key", a.Key,
+				e.opts.Logger.ErrorContext(ctx, "aside: loader panicked, its callers get an error or an older value", "policy", a.Policy.Name, "key", a.Key,
 					"panic", cut(p.Error(), longestPanic), "stack", cut(string(p.Stack), longestStack))
 			}
 			return

@@ -166,7 +166,7 @@ func (e *Engine) unstorable(a *attempt, err error) {
 	a.refused = err
 	a.Policy.Counters.EncodeErrors.Add(1)
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 

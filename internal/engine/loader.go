@@ -53,7 +53,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		a := attempts[i]
 		to, ttl := e.decide(m, a, l.decision(i), start)
 		if to != nowhere {
-			e.logSlowLoad(a, ttl)
+			e.logSlowLoad(ctx, a, ttl)
 		}
 		kept := e.share(ctx, m, a, to, ttl)
 		switch {

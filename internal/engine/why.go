@@ -69,3 +69,12 @@ func (e *Engine) endingOfOne(ctx context.Context, a *attempt) stats.Ending {
 	}
 	return stats.EndedError
 }
+
+// valuesOfCaller returns the context for a log line about a: that of the caller that leads its flight, for a handler that adds the trace of the
+// call. Other attempts have none.
+func (a *attempt) valuesOfCaller() context.Context {
+	if a.caller != nil {
+		return a.caller
+	}
+	return context.Background()
+}
