@@ -132,10 +132,10 @@ func (c *Cache) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // In load, pass load's own context to other calls of the cache. With another one, such as that of the caller, the cache cannot see that the
 // call is made inside a load, and loads that wait for each other end only with their LoadTimeout.
 //
-// If Redis fails, the call uses load and returns no error. A hit in memory allocates nothing, if key and load were made before.
+// If Redis fails, the call uses load and returns no error. A hit in memory allocates nothing, if load was made before: see Key.
 func GetOrLoad[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts ...CallOption) (T, error) {
 	if load != nil && passive(opts) {
-		if value, owner := c.found(key.text); owner != nil && owner.is(key.policy) {
+		if value, owner := c.found(key.view()); owner != nil && owner.is(key.policy) {
 			if v, ok := value.(*T); ok {
 				if c.drawn(owner.Counters.MemoryHits.Add()) {
 					sampleHit(ctx, c, key, owner.Counters, load)
@@ -192,27 +192,37 @@ func (c *Cache) found(text string) (value any, owner *resolved) {
 
 // lookup is GetOrLoad after a miss in memory.
 func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts []CallOption) (Result[T], error) {
-	r, _, err := newRequest[T](ctx, c, key, opts)
+	r, _, err := withoutKey[T](ctx, c, key, opts)
 	if err != nil {
 		return Result[T]{}, err
 	}
 	if load == nil {
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
+	out, ok := c.engine.LookAgeing(key.view(), &r)
+	if !ok {
+		r.Key = key.String()
+		out, err = answer(ctx, c, r, load)
+	}
+	if c.settle(ctx, r, out, err) {
+		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
+	}
+	return resultOf[T](c, &r, out, err)
+}
+
+// answer is lookup of a value that takes more than a look into memory.
+func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(context.Context) (T, error)) (engine.Outcome, error) {
 	out, unanswered, ok := c.engine.Look(r)
 	switch {
 	case !ok:
 		began := c.engine.Clock.Now()
-		out, err = c.engine.Answer(ctx, unanswered, loadsOne(load))
-		err = callError(err, r.Key)
+		out, err := c.engine.Answer(ctx, unanswered, loadsOne(load))
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - began))
+		return out, callError(err, r.Key)
 	case unanswered.RefreshDue():
 		c.engine.Refresh(ctx, unanswered, loadsOne(load))
 	}
-	if c.settle(ctx, r, out, err) {
-		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
-	}
-	return resultOf[T](c, &r, out, err)
+	return out, nil
 }
 
 // settle counts an answered call. It reports whether the call was a hit that was sampled for a check.
@@ -303,6 +313,13 @@ func (c *Cache) arrive(ctx context.Context) error {
 }
 
 func newRequest[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (engine.Request, callOptions, error) {
+	r, o, err := withoutKey[T](ctx, c, key, opts)
+	r.Key = key.String()
+	return r, o, err
+}
+
+// withoutKey is newRequest for a call that may not need the text of its key, which takes an allocation.
+func withoutKey[T any](ctx context.Context, c *Cache, key Key, opts []CallOption) (engine.Request, callOptions, error) {
 	if err := c.usableWith(ctx); err != nil {
 		return engine.Request{}, callOptions{}, err
 	}
@@ -318,7 +335,7 @@ func newRequest[T any](ctx context.Context, c *Cache, key Key, opts []CallOption
 		return engine.Request{}, callOptions{}, err
 	}
 	r := engine.Request{
-		Key: key.text, Policy: &p.Policy, Type: reflect.TypeFor[T](), TTL: cmp.Or(o.ttl, p.TTL), Tags: p.Tags,
+		Policy: &p.Policy, Type: reflect.TypeFor[T](), TTL: cmp.Or(o.ttl, p.TTL), Tags: p.Tags,
 		Strong: o.strong, Replace: o.refresh, Limits: o.limits, Windows: o.windows,
 	}
 	if err := o.windowsFit(r.TTL); err != nil {

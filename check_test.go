@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
@@ -25,10 +24,10 @@ func TestACheckOfAValueThatIsGoneCountsAsConsistent(t *testing.T) {
 	s := redistest.Start(t)
 	s.MayDeny()
 	p := aside.Policy{Category: "gone", TTL: time.Hour}
-	c, err := aside.New(aside.Options{
-		Redis: rueidis.ClientOption{InitAddress: []string{s.Addr()}}, Namespace: "ns", Logger: asidetest.Quiet(),
-		ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 1, SettleTime: 1500 * time.Millisecond, MaxPerSecond: -1}, Policies: []aside.Policy{p},
-	})
+	o := asidetest.Anonymously(s.Addr())
+	o.Namespace, o.Logger, o.Policies = "ns", asidetest.Quiet(), []aside.Policy{p}
+	o.ConsistencyCheck = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 4 * time.Second, MaxPerSecond: -1}
+	c, err := aside.New(o)
 	require.NoError(t, err)
 	defer c.Close()
 	var n atomic.Int64

@@ -8,26 +8,65 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A Key names one cached value. Policy.Key makes it. If you use a Key often, make it once: a hit then allocates nothing. The zero Key is
-// invalid, and so is a Key with a part that is neither a string nor an integer. Every call with an invalid Key fails with CodeInvalidKey.
+// A Key names one cached value. Policy.Key makes it. A Key whose text has up to 39 bytes is made without an allocation. If you use a longer one
+// often, make it once: a hit then allocates nothing. Keys can be compared with ==, and be the keys of a map. The zero Key is invalid, and so is
+// a Key with a part that is neither a string nor an integer. Every call with an invalid Key fails with CodeInvalidKey.
 type Key struct {
-	text   string
 	policy *Policy
-	bad    string // why the key is invalid; empty for a valid one
+	other  string // the text of a longer key; why an invalid key is invalid
+	form   uint8  // how many bytes of short are the text; or longKey, invalidKey
+	short  [39]byte
+}
+
+// The forms of keys whose text is not in short. A text has one form, and the rest of short is zero: so keys are equal if their texts are.
+const (
+	longKey    = 254
+	invalidKey = 255
+)
+
+// keyOf makes a key with a text.
+func (p *Policy) keyOf(text []byte) Key {
+	k := Key{policy: p}
+	if len(text) > len(k.short) {
+		k.form, k.other = longKey, string(text)
+		return k
+	}
+	k.form = uint8(copy(k.short[:], text))
+	return k
 }
 
 // String returns the key's text, such as "sessions:ABC123:list:50:0", or "" for an invalid key. It is the name in Redis without the Namespace.
-func (k Key) String() string { return k.text }
+func (k Key) String() string {
+	switch k.form {
+	case invalidKey:
+		return ""
+	case longKey:
+		return k.other
+	}
+	return string(k.short[:k.form])
+}
+
+// view is String without an allocation. It is for a lookup in memory, which does not keep the text: the text is good while *k is not changed.
+func (k *Key) view() string {
+	switch {
+	case int(k.form) <= len(k.short):
+		return unsafe.String(&k.short[0], k.form)
+	case k.form == longKey:
+		return k.other
+	}
+	return ""
+}
 
 // Err returns nil for a valid key, otherwise an *Error with CodeInvalidKey that names the invalid part.
 func (k Key) Err() error {
 	switch {
-	case k.bad != "":
-		return &Error{Code: CodeInvalidKey, Message: k.bad}
+	case k.form == invalidKey:
+		return &Error{Code: CodeInvalidKey, Message: k.other}
 	case k.policy == nil:
 		return &Error{Code: CodeInvalidKey, Message: "the zero Key: make keys with Policy.Key"}
 	}
@@ -45,17 +84,17 @@ func (k Key) Err() error {
 // The policy must not be changed afterwards: the key refers to it.
 func (p *Policy) Key(parts ...any) Key {
 	if p == nil {
-		return Key{bad: "a key of a nil Policy: declare one with a Category and a TTL"}
+		return Key{form: invalidKey, other: "a key of a nil Policy: declare one with a Category and a TTL"}
 	}
 	var buf [usualKey]byte
 	b := append(buf[:0], p.Category...)
 	for i, part := range parts {
 		var ok bool
 		if b, ok = appendPart(b, part); !ok {
-			return Key{policy: p, bad: fmt.Sprintf("part %d of a key of policy %s is a %s: use a string or an integer", i+1, p.name(), typeName(part))}
+			return Key{policy: p, form: invalidKey, other: fmt.Sprintf("part %d of a key of policy %s is a %s: use a string or an integer", i+1, p.name(), typeName(part))}
 		}
 	}
-	return Key{text: string(b), policy: p}
+	return p.keyOf(b)
 }
 
 // usualKey is more bytes than the text of a key mostly has.
@@ -121,7 +160,7 @@ func (p *Policy) ParseKey(text string) (Key, error) {
 	}
 	// Escaping the parts again must give the same text.
 	key := p.Key(parts...)
-	if key.text != text {
+	if key.String() != text {
 		return bad("not as Policy.Key writes it: in a part, the bytes : * ? [ ] \\ { } %, control characters and bytes that are not UTF-8 are percent-escaped in upper case, and no others")
 	}
 	return key, nil

@@ -45,6 +45,35 @@ func TestKeysReadAsDocumented(t *testing.T) {
 	}
 }
 
+// Short texts are kept in the key itself, long ones beside it.
+func TestKeysAreEqualIfTheirTextsAre(t *testing.T) {
+	t.Parallel()
+	policy := &aside.Policy{Category: "items", TTL: time.Minute}
+	c := asidetest.NewCache(t, aside.Options{})
+	seen := map[aside.Key]string{}
+	for length := range 300 {
+		for _, part := range []string{strings.Repeat("a", length), strings.Repeat("a", length) + "\x00"} {
+			key, want := policy.Key(part), "items:"+strings.ReplaceAll(part, "\x00", "%00")
+			require.Equal(t, want, key.String())
+			require.True(t, key == policy.Key(strings.Clone(part)), want)
+			parsed, err := policy.ParseKey(want)
+			require.NoError(t, err)
+			require.True(t, key == parsed, want)
+			require.NotContains(t, seen, key, want)
+			seen[key] = want
+
+			_, err = aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) { return want, nil })
+			require.NoError(t, err)
+		}
+	}
+	for key, want := range seen {
+		got, err := aside.Get[string](t.Context(), c, key)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	require.True(t, policy.Key(7) == policy.Key("7"))
+}
+
 func TestWhatMeansSomethingToRedisOrToTheKeyIsEscaped(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -52,10 +52,9 @@ func NewBatchLoader[K ID, T any](c *Cache, p Policy, load func(context.Context, 
 // Get returns the cached value of an id, or loads it: see GetOrLoad. A hit in memory allocates nothing.
 func (l *Loader[K, T]) Get(ctx context.Context, id K, opts ...CallOption) (T, error) {
 	if l != nil && passive(opts) && l.one != nil {
-		text := texts.Get().(*[usualKey]byte)
-		b, _ := appendPart(append(text[:0], l.policy.Category...), id) // every ID can be a part
+		var buf [usualKey]byte
+		b, _ := appendPart(append(buf[:0], l.policy.Category...), id) // every ID can be a part
 		value, owner := l.cache.found(unsafe.String(unsafe.SliceData(b), len(b)))
-		texts.Put(text)
 		if owner != nil && (l.owner.Load() == owner || l.ownedBy(owner)) {
 			if v, ok := value.(*T); ok {
 				if l.cache.drawn(owner.Counters.MemoryHits.Add()) {
@@ -77,10 +76,6 @@ func (l *Loader[K, T]) ownedBy(owner *resolved) bool {
 	l.owner.Store(owner)
 	return true
 }
-
-// texts are buffers for the text of a key that is only looked up in memory, which keeps no key that it looks up. So a hit allocates nothing:
-// the key itself is made after a miss.
-var texts = sync.Pool{New: func() any { return new([usualKey]byte) }}
 
 // Lookup is Get with a Result: see the function Lookup.
 func (l *Loader[K, T]) Lookup(ctx context.Context, id K, opts ...CallOption) (Result[T], error) {
@@ -133,7 +128,7 @@ func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error
 // Key returns the key of an id. For a nil Loader it is an invalid Key.
 func (l *Loader[K, T]) Key(id K) Key {
 	if err := l.usable(); err != nil {
-		return Key{bad: noLoader}
+		return Key{form: invalidKey, other: noLoader}
 	}
 	return l.policy.Key(id)
 }

@@ -105,6 +105,9 @@ type Result[T any] struct {
 	// before it, whichever is longer. 0: not known, as after Set.
 	LoadTime time.Duration
 
+	// Shared reports whether the value is from a load that another call of this process had started, and that this call has waited for.
+	Shared bool
+
 	// Negative marks a "not found", cached or just loaded. Lookup returns it together with an error that is ErrNotFound. With any other error, the
 	// Result is zero.
 	Negative bool
@@ -134,6 +137,7 @@ func resultOf[T any](c *Cache, q *engine.Request, out engine.Outcome, err error)
 		Age:    time.Duration(max(0, now-out.LoadedAt)),
 		TTL:    time.Duration(max(0, out.FreshUntil-now)),
 		Stale:  out.PastTTL(now),
+		Shared: out.Shared(),
 		Reason: out.Reason, ETag: out.ETag, LoadTime: out.LoadTime, Negative: out.Value == nil,
 	}
 	if out.Status == engine.StatusMiss || out.Status == engine.StatusFallback {

@@ -226,7 +226,7 @@ func (l *Load) Of(key Key) *Load {
 	if l == nil || l.load == nil || key.policy == nil {
 		return nil
 	}
-	return handleOf(l.load.Of(key.text, func(h engine.Holder) bool { return h.(*resolved).is(key.policy) }))
+	return handleOf(l.load.Of(key.String(), func(h engine.Holder) bool { return h.(*resolved).is(key.policy) }))
 }
 
 // A Prior is what is cached for a key whose value is loaded anew: see Previous.

@@ -8,21 +8,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // listing is a cache on a server, with policies of its own listed.
 func listing(t *testing.T, addr string) *aside.Cache {
 	t.Helper()
-	c := newCache(t, aside.Options{
-		Redis: rueidis.ClientOption{InitAddress: []string{addr}}, DegradedTTL: time.Hour,
-		Policies: []aside.Policy{aside.TTL.UserProfile, aside.TTL.ModelsAll},
-	})
+	o := asidetest.Anonymously(addr)
+	o.DegradedTTL, o.Policies = time.Hour, []aside.Policy{aside.TTL.UserProfile, aside.TTL.ModelsAll}
+	c := newCache(t, o)
 	eventually(t, "connected", func() bool { return c.Health().State == aside.StateConnected })
 	return c
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -28,7 +29,7 @@ func TestAConnectionThatBreaksTwiceInvalidatesOnlyWhatWasNamed(t *testing.T) {
 	c := connectedTo(t, proxy.Addr(), func(i aside.Invalidation) { told <- i })
 	bystander := connectedTo(t, server.Addr(), nil)
 	keep := aside.TTL.ModelsAll.Key("kept")
-	require.NoError(t, aside.Set(t.Context(), bystander, keep, "v"))
+	asidetest.Stored(t, bystander, keep, "v")
 	h := asidehttp.AdminHandler(c, asidehttp.Options{
 		Keys: []asidehttp.Key{
 			{Name: "one", Secret: aside.NewSecret(keyChange), Scopes: []asidehttp.Scope{asidehttp.ScopeInvalidate}},

@@ -1,9 +1,10 @@
-// Package asidehttp serves the administration of an aside cache over HTTP, and notifies web front ends of its invalidations.
+// Package asidehttp serves the administration of an aside cache and cached bodies over HTTP, and notifies web front ends of invalidations.
 //
 //	mux.Handle("/api/cache/invalidate", asidehttp.AdminHandler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 //
 // [AdminHandler], [Metrics] and [Health] return http.Handlers, for the standard library's mux and for other routers: chi takes them
 // directly, gin through gin.WrapH, echo through echo.WrapHandler. A [Revalidator] sends invalidations to a web front end.
+// [Pack] encodes a body for the cache, once for each load, and [Serve] answers requests with it.
 //
 // These handlers have a package of their own, so that a backend without them does not import net/http.
 package asidehttp
@@ -23,6 +24,13 @@ package asidehttp
 //	answer, response     the body of a response; its headers
 //	problem              a response that refuses a request
 //	audit, noted, quoted the log lines
+//
+// Cached bodies:
+//
+//	serve, decode        Serve; the content for clients that take no coding
+//	body, pack           the form of a Body; Pack and the codings
+//	accept, etag         which coding a client gets; which content it has
+//	cachestatus          the header Cache-Status
 //
 // The Revalidator:
 //

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -38,7 +39,7 @@ func TestManyTagsOfOneKeyDoNotRefuseAnother(t *testing.T) {
 		for j := range 50 {
 			tags = append(tags, fmt.Sprint("supplier ", 50*i+j))
 		}
-		require.NoError(t, aside.Set(t.Context(), c, aside.TTL.ModelsAll.Key("m", i), "v", aside.WithTags(tags...)))
+		asidetest.Stored(t, c, aside.TTL.ModelsAll.Key("m", i), "v", aside.WithTags(tags...))
 	}
 	h := asidehttp.AdminHandler(c, twoKeys())
 	proxy.SetDelay(2 * time.Millisecond)

@@ -63,7 +63,7 @@ func floodWith(t *testing.T, server *redistest.Server, rate float64, front http.
 		},
 	}
 	if server != nil {
-		o.Redis = rueidis.ClientOption{InitAddress: []string{server.Addr()}}
+		o.Redis, o.OpTimeout = rueidis.ClientOption{InitAddress: []string{server.Addr()}}, 5*time.Second // a busy machine may be slow
 	}
 	o.Logger = logger
 	connect := func(o aside.Options) *aside.Cache {

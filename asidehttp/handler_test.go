@@ -22,6 +22,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 // The keys of the tests. None of them may ever be printed.
@@ -102,7 +103,7 @@ func seed(t testing.TB, c *aside.Cache) (left func() int) {
 		if i < 2 {
 			opts = append(opts, aside.WithTags("supplier 3"))
 		}
-		require.NoError(t, aside.Set(ctx, c, key, "v", opts...))
+		asidetest.Stored(t, c, key, "v", opts...)
 	}
 	return func() (n int) {
 		for _, key := range keys {
@@ -426,7 +427,7 @@ func TestWithoutAConfiguredKeyEverythingIsDenied(t *testing.T) {
 			require.Equal(t, 401, ask(h, "POST", "/", `{"category":"all"}`, authorization).Code, name)
 			require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", authorization).Code, name)
 		}
-		require.Contains(t, log.String(), "every request is denied", name)
+		logged(t, &log, "every request is denied", 1)
 	}
 	require.Equal(t, seeded, left())
 }
@@ -457,7 +458,7 @@ func TestWrongOptionsAreNamedAndOpenNothing(t *testing.T) {
 	require.NotContains(t, err.Error(), "canary")
 	h := asidehttp.AdminHandler(c, o)
 	require.Equal(t, 401, ask(h, "GET", "/?metrics=true", "", "Bearer "+keyAll).Code)
-	require.Contains(t, log.String(), "Keys[3]")
+	logged(t, &log, "Keys[3]", 1)
 	require.NotContains(t, log.String(), "canary")
 	require.NoError(t, options(io.Discard).Validate())
 	require.NoError(t, asidehttp.Options{}.Validate())
@@ -505,6 +506,7 @@ func TestEveryChangeIsWrittenDown(t *testing.T) {
 	ask(h, "POST", "/", `{"category":"all","dry_run":true}`, "Bearer "+keyAll)
 	ask(h, "GET", "/?metrics=true", "", "Bearer "+keyAll)
 
+	logged(t, &log, "\n", 4)
 	got := lines()
 	require.Len(t, got, 4, "one for each change, for what a known key may not do, and for unknown keys")
 	first := got[0]
@@ -653,7 +655,7 @@ func TestAClosedCacheIs503(t *testing.T) {
 		require.Contains(t, problemOf(t, w).Detail, "closed")
 	}
 	require.Equal(t, 503, ask(asidehttp.Health(c, asidehttp.HealthOptions{}), "GET", "/", "").Code)
-	require.Contains(t, log.String(), `"status":503`)
+	logged(t, &log, `"status":503`, 1)
 	require.Equal(t, 503, ask(asidehttp.AdminHandler(nil, options(io.Discard)), "POST", "/", `{"category":"models"}`, "Bearer "+keyAll).Code)
 	require.Equal(t, 503, ask(asidehttp.Health(nil, asidehttp.HealthOptions{}), "GET", "/", "").Code)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 // saying is a server that answers every command with one error.
@@ -31,7 +32,7 @@ func saying(t *testing.T, words string) string {
 			}
 			wg.Go(func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(asidetest.Bound))
 				in := bufio.NewReader(conn)
 				for {
 					line, err := in.ReadString('\n')

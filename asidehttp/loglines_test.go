@@ -28,6 +28,7 @@ func TestWhyNobodyGetsInIsLogged(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			require.Equal(t, http.StatusUnauthorized, w.Code)
+			logged(t, &log, line, 1)
 			require.Equal(t, 1, strings.Count(log.String(), line), "%s", log.String())
 		})
 	}

@@ -89,6 +89,7 @@ func TestControlCharactersAreEscapedInTheLog(t *testing.T) {
 			r := revalidator(t, asidehttp.RevalidatorOptions{Client: &http.Client{Transport: front}, Logger: o.Logger})
 			r.Send(asidehttp.Target{Tag: "tag" + control})
 			require.NoError(t, r.Close(t.Context()))
+			logged(t, &log, "\n", 3)
 			require.Equal(t, 3, strings.Count(log.String(), "\n"), log.String())
 			for _, c := range control {
 				if c > 0x7f {

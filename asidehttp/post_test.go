@@ -77,9 +77,9 @@ func TestForeignAnswersDoNotFillTheLog(t *testing.T) {
 				r.Send(asidehttp.Target{Tag: "a"})
 				require.NoError(t, r.Close(t.Context()))
 				require.EqualValues(t, 1, r.Stats().Lost)
+				logged(t, &log, "revalidations given up", 1)
 				text := log.String()
 				require.NotContains(t, text, "canary")
-				require.Contains(t, text, "revalidations given up")
 				require.Less(t, len(text), 2000, "%.200s", text)
 				require.NotContains(t, text, "xxxx")
 			}
@@ -100,8 +100,8 @@ func TestAClientsErrorsShowNoSecret(t *testing.T) {
 	})
 	r.Send(asidehttp.Target{Tag: "a"})
 	require.NoError(t, r.Close(t.Context()))
+	logged(t, &log, "refused: ", 1)
 	require.NotContains(t, log.String(), "canary")
-	require.Contains(t, log.String(), "refused: ")
 	require.Less(t, len(log.String()), 2000)
 }
 
@@ -110,7 +110,7 @@ func TestADefaultTransportThatWasReplaced(t *testing.T) {
 	const env = "ASIDE_TEST_ALONE"
 	if os.Getenv(env) != "1" {
 		t.Parallel()
-		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.timeout", "50s")
+		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.timeout", "5m")
 		cmd.Env = append(os.Environ(), env+"=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("its process has ended: %v\n%.2000s", err, out)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -33,7 +34,7 @@ func TestTwoReadersDoNotKeepAThirdFromItsListing(t *testing.T) {
 	}
 	both := []asidehttp.Scope{asidehttp.ScopeRead, asidehttp.ScopeInvalidate}
 	for i := range 200 {
-		stored(t, server, c, aside.TTL.ModelsAll.Key("real", i))
+		asidetest.Stored(t, c, aside.TTL.ModelsAll.Key("real", i), "v")
 	}
 	h := asidehttp.AdminHandler(c, asidehttp.Options{
 		APIKeys: keysOf(keyAll), Logger: slog.New(slog.DiscardHandler),

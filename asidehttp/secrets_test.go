@@ -14,7 +14,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
@@ -87,8 +86,8 @@ func TestReflectionFindsNoSecret(t *testing.T) {
 	sender, err := asidehttp.NewRevalidator(r)
 	require.NoError(t, err)
 	sender.Send(asidehttp.Target{Tag: "a"})
-	require.Eventually(t, func() bool { return sender.Stats().Delivered == 1 }, 20*time.Second, time.Millisecond) // its connection has sent the secret
-	require.NoError(t, sender.Close(t.Context()))                                                                 // or its goroutine would work in what is gone through below
+	eventually(t, "its connection has sent the secret", func() bool { return sender.Stats().Delivered == 1 })
+	require.NoError(t, sender.Close(t.Context())) // or its goroutine would work in what is gone through below
 	c := newCache(t, aside.Options{})
 
 	requireHidden(t, o, "Options")

@@ -105,6 +105,7 @@ func TestLostTargetsAreToldApart(t *testing.T) {
 		})
 		require.NoError(t, r.Close(t.Context()))
 		r.Send(targets...) // lost together
+		logged(t, &log, "\n", 1)
 		_, rest, _ := strings.Cut(log.String(), "tags=")
 		rest, _, _ = strings.Cut(rest, " attempts=")
 		require.Empty(t, lines[rest], "%v looks like %v: %s", targets, lines[rest], rest)

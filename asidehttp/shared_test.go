@@ -13,6 +13,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/internal/asidetest"
 )
 
 // However many handlers with one rate and burst a cache has, a client has one allowance.
@@ -66,7 +67,7 @@ func TestACacheWithHandlersCanBeCollected(t *testing.T) {
 		c.Close()
 		runtime.AddCleanup(c, func(done chan struct{}) { close(done) }, collected)
 	}()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(asidetest.Bound); ; {
 		runtime.GC()
 		select {
 		case <-collected:

@@ -60,7 +60,7 @@ func reportOf(t testing.TB, h http.Handler, name string) report {
 // ended waits for the end of so many runs.
 func ended(t testing.TB, h http.Handler, name string, runs int) (r report) {
 	t.Helper()
-	require.Eventually(t, func() bool { r = reportOf(t, h, name); return r.Runs == runs && !r.Running }, 20*time.Second, time.Millisecond)
+	eventually(t, "so many runs have ended", func() bool { r = reportOf(t, h, name); return r.Runs == runs && !r.Running })
 	return r
 }
 
@@ -119,11 +119,9 @@ func TestAWarmerRunsInTheBackgroundAndIsShown(t *testing.T) {
 	require.Positive(t, r.Last.TookMS)
 	require.Empty(t, r.Last.Error)
 	require.False(t, r.Last.Elsewhere)
-	require.Eventually(t, func() bool {
-		return strings.Contains(log.String(), `"msg":"asidehttp: warmed","name":"models","seen":3`)
-	}, 20*time.Second, time.Millisecond)
-	require.Contains(t, log.String(), `"msg":"asidehttp: warming ordered","key":"cron","client":"192.0.2.1","name":"models","already_running":false`)
-	require.Contains(t, log.String(), `"already_running":true`)
+	logged(t, &log, `"msg":"asidehttp: warmed","name":"models","seen":3`, 1)
+	logged(t, &log, `"msg":"asidehttp: warming ordered","key":"cron","client":"192.0.2.1","name":"models","already_running":false`, 1)
+	logged(t, &log, `"already_running":true`, 1)
 	require.NotContains(t, log.String(), "canary")
 }
 
@@ -193,8 +191,8 @@ func TestWhoMayWarm(t *testing.T) {
 			w := ask(h, row.method, row.target, row.body, "Bearer "+key)
 			require.Equal(t, want, w.Code, "%s %s %s %s", row.method, row.target, row.body, w.Body)
 			if want == 202 {
-				require.Eventually(t, func() bool { return runs.Load() == before+1 }, 20*time.Second, time.Millisecond)
-				require.Eventually(t, func() bool { return !reportOf(t, h, "models").Running }, 20*time.Second, time.Millisecond)
+				eventually(t, "it runs", func() bool { return runs.Load() == before+1 })
+				eventually(t, "it has ended", func() bool { return !reportOf(t, h, "models").Running })
 			}
 			require.NotContains(t, w.Body.String(), "canary")
 		}
@@ -296,7 +294,7 @@ func TestHowAWarmerFails(t *testing.T) {
 				require.Contains(t, r.Last.Error, row.says)
 				require.NotContains(t, r.Last.Error, "canary")
 			}
-			require.Eventually(t, func() bool { return strings.Contains(log.String(), "asidehttp: a warmer failed") }, 20*time.Second, time.Millisecond)
+			logged(t, &log, "asidehttp: a warmer failed", 1)
 			require.Contains(t, log.String(), row.logs)
 			require.Equal(t, name == "panic", strings.Contains(log.String(), `"stack":`))
 			require.Equal(t, 1, strings.Count(log.String(), "asidehttp: a warmer failed"), "one line in ten seconds")
@@ -320,7 +318,7 @@ func TestOrdersToWarmAreSummedUpInTheLog(t *testing.T) {
 		started(t, h, "models", keyWarm)
 	}
 	require.Less(t, strings.Count(log.String(), "warming ordered"), 20)
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), `"by":{"warm":`) }, 20*time.Second, time.Millisecond)
+	logged(t, &log, `"by":{"warm":`, 1)
 	require.NoError(t, c.Close())
 	ended(t, h, "models", 1)
 }
@@ -336,7 +334,7 @@ func TestWrongWarmersAreNamed(t *testing.T) {
 	}
 	require.NotContains(t, err.Error(), "fine")
 	h := asidehttp.AdminHandler(newCache(t, aside.Options{}), o)
-	require.Contains(t, log.String(), "invalid options ignored")
+	logged(t, &log, "invalid options ignored", 1)
 	require.Equal(t, 422, ask(h, "POST", "/", `{"warm":"nil"}`, "Bearer "+keyAll).Code)
 	require.False(t, started(t, h, "fine", keyAll))
 	ended(t, h, "fine", 1)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp"
 )
 
 // An asked is a request that an upstream has got, and its answer.
@@ -76,8 +77,10 @@ const staleFor = 3 * time.Second / 2
 
 func TestACatalogueThatIsNotModifiedIsNotTransferred(t *testing.T) {
 	withETags(t, func(t *testing.T, b *backend, c *aside.Cache, keys *policySet, d *direct) {
-		look := func() aside.Result[[]byte] {
-			r, err := aside.Lookup(t.Context(), c, keys.modelsKey("maple"), func(ctx context.Context) ([]byte, error) { return loadCatalogue(ctx, b.models, "maple") })
+		look := func() aside.Result[asidehttp.Body] {
+			r, err := aside.Lookup(t.Context(), c, keys.modelsKey("maple"), func(ctx context.Context) (asidehttp.Body, error) {
+				return loadVersion(ctx, catalogueOf(b.models, "maple"))
+			})
 			require.NoError(t, err)
 			synctest.Wait() // for the refresh
 			return r
@@ -124,8 +127,10 @@ func TestACatalogueThatIsNotModifiedIsNotTransferred(t *testing.T) {
 // The catalogue of all gateways is joined anew only if a part has changed.
 func TestTheJoinedCatalogueHasAnETagToo(t *testing.T) {
 	withETags(t, func(t *testing.T, b *backend, c *aside.Cache, keys *policySet, d *direct) {
-		look := func() aside.Result[[]byte] {
-			r, err := aside.Lookup(t.Context(), c, keys.modelsKey("all"), func(ctx context.Context) ([]byte, error) { return loadCatalogue(ctx, b.models, "all") })
+		look := func() aside.Result[asidehttp.Body] {
+			r, err := aside.Lookup(t.Context(), c, keys.modelsKey("all"), func(ctx context.Context) (asidehttp.Body, error) {
+				return loadVersion(ctx, catalogueOf(b.models, "all"))
+			})
 			require.NoError(t, err)
 			synctest.Wait()
 			return r

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp"
 )
 
 // partialTTL is the TTL of a catalogue without some gateways. It is shorter than the hour of a complete catalogue. It is long enough that one broken
@@ -27,14 +28,15 @@ func (srv *server) getModels(w http.ResponseWriter, r *request) error {
 	} else if _, ok := srv.models.urls[name]; !ok {
 		return newProblem(http.StatusNotFound, "there is no gateway %q", name)
 	}
-	return answer(srv, w, r, o, srv.keys.modelsKey(name), func(ctx context.Context) ([]byte, error) {
-		return loadCatalogue(ctx, srv.models, name)
-	})
+	return answerBody(srv, w, r, o, srv.keys.modelsKey(name), catalogueOf(srv.models, name))
 }
 
-// loadCatalogue loads the catalogue of one gateway, or of "all", for requests and for warmings.
-func loadCatalogue(ctx context.Context, src *modelSource, name string) ([]byte, error) {
-	return loadVersion(ctx, func(known string) (version, error) {
+// loadVersionFunc loads what the upstreams have now, or returns errNotModified if that is the version with the known ETag.
+type loadVersionFunc func(ctx context.Context, known string) (version, error)
+
+// catalogueOf loads the catalogue of one gateway, or of "all".
+func catalogueOf(src *modelSource, name string) loadVersionFunc {
+	return func(ctx context.Context, known string) (version, error) {
 		if name != "all" {
 			return src.gateway(ctx, name, known)
 		}
@@ -43,18 +45,21 @@ func loadCatalogue(ctx context.Context, src *modelSource, name string) ([]byte, 
 			aside.CurrentLoad(ctx).TTL(partialTTL)
 		}
 		return v, err
-	})
+	}
 }
 
-// loadVersion loads what the upstreams have now, or keeps the cached version if they say that it is still right.
-func loadVersion(ctx context.Context, load func(known string) (version, error)) ([]byte, error) {
-	cached, _ := aside.Previous[[]byte](ctx) // its ETag is empty if nothing is cached, or without a cache
-	v, err := load(cached.ETag)
-	if errors.Is(err, errNotModified) {
+// loadVersion is the loader of bodies, for requests and for warmings. It keeps the cached version if the upstreams say that it is still right.
+func loadVersion(ctx context.Context, load loadVersionFunc) (asidehttp.Body, error) {
+	cached, _ := aside.Previous[asidehttp.Body](ctx) // its ETag is empty if nothing is cached
+	v, err := load(ctx, cached.ETag)
+	switch {
+	case errors.Is(err, errNotModified):
 		return nil, aside.ErrNotModified
+	case err != nil:
+		return nil, err
 	}
 	aside.CurrentLoad(ctx).ETag(v.etag)
-	return v.body, err
+	return asidehttp.Pack("application/json", v.body), nil
 }
 
 func (srv *server) getModel(w http.ResponseWriter, r *request) error {
@@ -62,8 +67,8 @@ func (srv *server) getModel(w http.ResponseWriter, r *request) error {
 	if _, ok := srv.models.carrier[id]; !ok {
 		return newProblem(http.StatusNotFound, "no gateway carries a model %q", id)
 	}
-	return answer(srv, w, r, opModelDetail, srv.keys.modelKey(id), func(ctx context.Context) ([]byte, error) {
-		return loadVersion(ctx, func(known string) (version, error) { return srv.models.model(ctx, id, known) })
+	return answerBody(srv, w, r, opModelDetail, srv.keys.modelKey(id), func(ctx context.Context, known string) (version, error) {
+		return srv.models.model(ctx, id, known)
 	})
 }
 

@@ -32,8 +32,8 @@ type version struct {
 	etag string // empty if an upstream gives none
 }
 
-// modelSource loads models from the upstreams. Its results are encoded JSON. The cache stores these bytes, and the handler serves them, so a hit on a
-// catalogue of 20 MB decodes and encodes nothing. Callers give it the ETag of the version that they know, or none. If that is still right, they get
+// modelSource loads models from the upstreams. Its results are JSON. The cache stores them compressed, and the handler serves these bytes, so a hit on
+// a catalogue of 20 MB decodes and encodes nothing. Callers give it the ETag of the version that they know, or none. If that is still right, they get
 // errNotModified.
 type modelSource struct {
 	client   *http.Client

@@ -207,6 +207,7 @@ func (c call) send(ctx context.Context, client *http.Client, base string, buffer
 	if c.apiKey != "" {
 		r.Header.Set("Authorization", "Bearer "+c.apiKey)
 	}
+	r.Header.Set("Accept-Encoding", "gzip, deflate, br, zstd") // as a browser's. The answer is not decoded: the server is measured
 	response, err := client.Do(r)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp"
 )
 
 // A warming loads the values of one kind that are not cached. runServer starts it, and operators do with POST {"warm":"catalogues"}.
@@ -44,8 +45,8 @@ func newWarmings(b *backend, cache *aside.Cache, keys *policySet) []warming {
 	// The catalogue of all gateways is last: it takes as long as the slowest upstream.
 	catalogues := append(slices.Clone(b.catalogue.gateways), "all")
 	return []warming{
-		newWarming(cache, "catalogues", catalogues, keys.modelsKey, func(ctx context.Context, name string) ([]byte, error) {
-			return loadCatalogue(ctx, b.models, name)
+		newWarming(cache, "catalogues", catalogues, keys.modelsKey, func(ctx context.Context, name string) (asidehttp.Body, error) {
+			return loadVersion(ctx, catalogueOf(b.models, name))
 		}),
 		newWarming(cache, "rankings", slices.Sorted(maps.Keys(rankings)), func(of string) aside.Key { return rankings[of].key }, func(ctx context.Context, of string) (ranking, error) {
 			return rankings[of].load(ctx)

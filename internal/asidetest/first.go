@@ -36,7 +36,8 @@ func briefProcess() {
 	fmt.Println(r.Value, r.Status, err)
 }
 
-// herdProcess makes many caches at once, each of which is asked for the same key at once, and prints how many of them have loaded.
+// herdProcess makes many caches at once, each of which is asked for the same key at once, and prints how many of them have loaded,
+// and their troubles.
 func herdProcess() {
 	n, err := strconv.Atoi(getenv("CACHES"))
 	if err != nil {
@@ -45,6 +46,7 @@ func herdProcess() {
 	fmt.Println("ready")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 	var loads atomic.Int64
+	var trouble atomic.Uint64
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
@@ -61,8 +63,9 @@ func herdProcess() {
 			if err != nil || v != "v" {
 				panic(fmt.Sprint(v, err))
 			}
+			trouble.Add(troubles(c))
 		})
 	}
 	all.Wait()
-	fmt.Println(loads.Load())
+	fmt.Println(loads.Load(), trouble.Load())
 }

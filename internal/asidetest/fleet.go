@@ -27,7 +27,7 @@ const (
 var errMember = errors.New("the source is down")
 
 // memberProcess asks for one key from many goroutines at once, when its standard input is closed, and prints how often it
-// has loaded, and how long the slowest caller has waited.
+// has loaded, how long the slowest caller has waited, and its troubles.
 func memberProcess() {
 	c := processCache()
 	defer c.Close()
@@ -61,7 +61,14 @@ func memberProcess() {
 	for end := time.Now().Add(300 * time.Millisecond); fails && time.Now().Before(end); {
 		ask()
 	}
-	fmt.Println(loads.Load(), slowest.Load())
+	fmt.Println(loads.Load(), slowest.Load(), troubles(c))
+}
+
+// troubles counts what Redis did not do in time, and what was lost with a connection: one load for all is promised without these.
+func troubles(c *aside.Cache) uint64 {
+	m := c.Metrics()
+	items := m.Labels["items"]
+	return m.RedisErrors + m.TrackingLost + items.RedisErrors + items.Fallbacks
 }
 
 func open(o aside.Options) *aside.Cache {

@@ -11,10 +11,22 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// Stored loads a value and waits until it is in Redis.
-func Stored[T any](t *testing.T, c *aside.Cache, key aside.Key, value T) {
+// Stored sets a value, again where Redis was too slow to take it: Set returns nil then, too.
+func Stored[T any](t testing.TB, c *aside.Cache, key aside.Key, value T, opts ...aside.CallOption) {
 	t.Helper()
-	require.NoError(t, aside.Set(t.Context(), c, key, value))
+	Repeatedly(t, key.String()+" is stored", func() bool {
+		before := NotStored(c)
+		require.NoError(t, aside.Set(t.Context(), c, key, value, opts...))
+		return NotStored(c) == before
+	})
+}
+
+// NotStored counts what was not stored, and what else of Redis has failed.
+func NotStored(c *aside.Cache) (n uint64) {
+	for _, m := range c.Metrics().Labels {
+		n += m.RedisErrors + m.FillsRejected
+	}
+	return n
 }
 
 // The processes below are this test binary, run again.

@@ -2,6 +2,7 @@ package asidetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 const WarmerLease = time.Second
 
 // warmerProcess warms IDS ids of Items, under the name NAME if there is one. It prints "load N" before each load of N ids, "seen N" after each
-// batch, and at the end what became of the ids.
+// batch, and at the end what became of the ids, or "lost" where another one has its name.
 func warmerProcess() {
 	o := At(getenv("ADDR"))
 	o.Logger, o.LeaseTTL = Quiet(), WarmerLease
@@ -42,7 +43,11 @@ func warmerProcess() {
 	warmed, err := aside.Warm(context.Background(), c, ids, func(id int) aside.Key { return Items.Key(id) }, load, aside.Warming{
 		Name: os.Getenv("NAME"), Progress: func(w aside.Warmed) { fmt.Println("seen", w.Seen) },
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, &aside.Error{Code: aside.CodeUnavailable}):
+		fmt.Println("lost")
+		return
+	case err != nil:
 		panic(err)
 	}
 	fmt.Println("done", warmed.Seen, warmed.Failed, warmed.Elsewhere)

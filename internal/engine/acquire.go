@@ -23,16 +23,21 @@ import (
 //  4. The source says that the value is not modified. Under that lease, the value would be stored as a new one.
 func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (_, held []*attempt, present bool) {
 	mine, asking := listOf(attempts), listOf(attempts)
-	reqs := make([]redisstore.Request, 0, len(attempts))
+	var reqs []redisstore.Request
+	if len(attempts) > 1 {
+		reqs = make([]redisstore.Request, 0, len(attempts))
+	} else if len(attempts) == 1 {
+		reqs = attempts[0].room().request[:0]
+	}
 	for _, a := range attempts {
 		if !a.storable {
 			a.prior = nil
 			mine = append(mine, a) // not to be stored, so it needs no lease
 			continue
 		}
-		a.nonce = wire.NewNonce()
+		a.newNonce()
 		asking = append(asking, a)
-		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Rejected: a.rejected, Behind: a.old != nil})
+		reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonceText, Rejected: a.rejected, Behind: a.old != nil})
 	}
 	if len(asking) == 0 {
 		return mine, nil, false
@@ -66,7 +71,7 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 			mine = append(mine, a)
 		case g.Granted:
 			a.granted, a.empty = g.Now, g.Empty
-			if !m.Capture(&a.captured, a.Tags) { // without its generations nothing can be stored
+			if !a.capture(m) { // without its generations nothing can be stored
 				e.release(a)
 				a.granted, a.prior = 0, nil
 			}
@@ -82,31 +87,36 @@ func (e *Engine) takeLeases(ctx context.Context, m *tags.Snapshot, attempts []*a
 }
 
 // holdLeases renews the leases of attempts until their values are stored.
-func (e *Engine) holdLeases(ctx context.Context, attempts []*attempt) *lease.Held {
-	var held []*lease.Lease
+func (e *Engine) holdLeases(attempts []*attempt) *lease.Held {
+	var few [1]*lease.Lease
+	held := few[:0]
 	for _, a := range attempts {
 		if a.leased() {
-			held = append(held, &lease.Lease{
-				Key: a.Key, Nonce: a.nonce.String(), LoadTimeout: a.Policy.LoadTimeout, Doubted: a.call.Forget,
-				Lost: func() {
-					a.lost.Store(true) // the fill would be refused, so it is not sent
-					a.call.Forget()
-				},
-			})
+			a.lease = lease.Lease{Key: a.Key, Nonce: a.nonceText, LoadTimeout: a.Policy.LoadTimeout, Holder: a}
+			held = append(held, &a.lease)
 		}
 	}
 	if e.leases == nil {
 		return new(lease.Held)
 	}
-	return e.leases.Hold(ctx, held)
+	return e.leases.Hold(held...)
 }
+
+// LeaseLost notes that the fill would be refused, so that it is not sent.
+func (a *attempt) LeaseLost() {
+	a.lost.Store(true)
+	a.call.Forget()
+}
+
+// LeaseDoubted keeps later callers from joining the load.
+func (a *attempt) LeaseDoubted() { a.call.Forget() }
 
 // release releases, in the background, the leases that attempts hold or may have been granted.
 func (e *Engine) release(attempts ...*attempt) {
 	var reqs []redisstore.Request
 	for _, a := range attempts {
 		if a.asked() {
-			reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonce.String(), Quiet: a.quiet, Pause: a.pause})
+			reqs = append(reqs, redisstore.Request{Key: a.Key, Nonce: a.nonceText, Quiet: a.quiet, Pause: a.pause})
 		}
 	}
 	if len(reqs) > 0 {

@@ -21,7 +21,7 @@ const claimLife = time.Second
 // readAgeing looks into memory for a value whose refresh is due, or whose TTL is over. Where claims is true, the first one of the callers to whom
 // that refresh is due gets it with the outcome: see refreshBehind.
 func (e *Engine) readAgeing(a *attempt, claims bool) (Outcome, bool) {
-	entry, phase, due := e.ageing(&a.Request)
+	entry, phase, due := e.ageing(a.Key, &a.Request)
 	if entry == nil {
 		return Outcome{}, false
 	}
@@ -36,10 +36,10 @@ func (e *Engine) readAgeing(a *attempt, claims bool) (Outcome, bool) {
 	return out, true
 }
 
-// lookAgeing is readAgeing for a value that is of the right type, and whose refresh is not due: in most cases it runs already. It makes no
-// allocation.
-func (e *Engine) lookAgeing(r *Request) (Outcome, bool) {
-	entry, phase, due := e.ageing(r)
+// LookAgeing is Look for a value that is of the right type, and whose refresh is not due: in most cases it runs already. It makes no
+// allocation, and takes the key apart from the request, since it keeps none: so the key may be a text that does not last.
+func (e *Engine) LookAgeing(key string, r *Request) (Outcome, bool) {
+	entry, phase, due := e.ageing(key, r)
 	if entry == nil || due || !fits(entry.Value, r.Type) {
 		return Outcome{}, false
 	}
@@ -47,11 +47,11 @@ func (e *Engine) lookAgeing(r *Request) (Outcome, bool) {
 }
 
 // ageing returns the entry that a request may have at once, or nil: see near.Cache.Ageing.
-func (e *Engine) ageing(r *Request) (entry *near.Entry, phase freshness.Phase, due bool) {
+func (e *Engine) ageing(key string, r *Request) (entry *near.Entry, phase freshness.Phase, due bool) {
 	if !r.Policy.strategic() || r.Replace || r.Strong && e.Store != nil {
 		return nil, freshness.Dead, false
 	}
-	entry, phase, due = e.Near.Ageing(r.Key)
+	entry, phase, due = e.Near.Ageing(key)
 	if entry == nil || !r.sameOwner(entry) || phase > r.latestPhase(entry, e.Clock.Now()) {
 		return nil, freshness.Dead, false
 	}

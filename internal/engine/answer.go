@@ -12,11 +12,8 @@ import (
 type Unanswered struct{ attempt *attempt }
 
 // Look answers one request from memory. Where it reports false, Answer goes on; where the value is to be loaded anew, Refresh does. They are
-// several functions, so that a hit allocates nothing that only a load needs.
+// several functions, so that a hit allocates nothing that only a load needs. LookAgeing comes first.
 func (e *Engine) Look(r Request) (out Outcome, u Unanswered, ok bool) {
-	if out, ok = e.lookAgeing(&r); ok {
-		return out, Unanswered{}, true
-	}
 	a := newAttempt(r)
 	out, ok = e.lookHere(a)
 	a.out.old = out.old

@@ -92,12 +92,17 @@ func (e *Engine) separateLarge(m *tags.Snapshot, attempts []*attempt, values []r
 	return kept, reads
 }
 
+var onlyFirst = []int{0}
+
 // smallFirst is the order in which the values of a batch are shared, small ones first: a large value may take long to encode.
 func smallFirst(attempts []*attempt) []int {
+	if len(attempts) == 1 {
+		return onlyFirst
+	}
 	order, sizes := make([]int, len(attempts)), make([]int64, len(attempts))
 	for i, a := range attempts {
 		order[i] = i
-		if len(attempts) > 1 && a.Err == nil {
+		if a.Err == nil {
 			sizes[i] = near.Size(a.Value)
 		}
 	}
@@ -105,21 +110,33 @@ func smallFirst(attempts []*attempt) []int {
 	return order
 }
 
-// fillParts splits attempts into the parts that are stored together. A large value is a part of its own, since a caller that asks for the
-// key again waits until the part is stored.
-func (e *Engine) fillParts(attempts []*attempt) (parts [][]*attempt) {
-	var small []*attempt
-	for _, a := range attempts {
-		if len(attempts) > 1 && e.opts.ChunkFrom >= 0 && near.Size(a.out.Value) > int64(e.opts.ChunkFrom) {
-			parts = append(parts, []*attempt{a})
-		} else {
-			small = append(small, a)
+// fillParts stores attempts in parts. A large value is a part of its own, and comes last, since a caller that asks for the key again waits until
+// the part is stored.
+func (e *Engine) fillParts(m *tags.Snapshot, attempts []*attempt) {
+	small, large := attempts, []*attempt(nil)
+	if len(attempts) > 1 && e.opts.ChunkFrom >= 0 {
+		small = nil
+		for _, a := range attempts {
+			if near.Size(a.out.Value) > int64(e.opts.ChunkFrom) {
+				large = append(large, a)
+			} else {
+				small = append(small, a)
+			}
 		}
 	}
-	if len(small) > 0 {
-		parts = slices.Insert(parts, 0, small)
+	e.fillPart(m, small)
+	for i := range large {
+		e.fillPart(m, large[i:i+1])
 	}
-	return parts
+}
+
+func (e *Engine) fillPart(m *tags.Snapshot, attempts []*attempt) {
+	if len(attempts) == 0 {
+		return
+	}
+	if gone := e.fill(m, attempts); len(gone) > 0 {
+		e.fill(m, gone)
+	}
 }
 
 // peekManifest returns the size of a value with its chunks, and whether the value carries an older generation of a tag than the known one.

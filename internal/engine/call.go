@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
-	"github.com/gatewayz/aside/internal/stats"
 )
 
 // call calls the loader in its place of the bulkhead, and counts how the call ends. A panic becomes the error of the attempts, which other
@@ -23,21 +22,11 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	}
 	before := e.failures.Last()
 	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
-	late := &lateReturn{engine: e, attempts: l.attempts}
+	late := &lateReturn{engine: e, attempts: l.attempts, ctx: ctx, before: before, leave: leave}
 	defer late.returned()
 	start = e.Clock.Now()
-	inTime := context.AfterFunc(ctx, func() {
-		if !errors.Is(context.Cause(ctx), flight.ErrTimeout) {
-			return
-		}
-		for _, a := range l.attempts {
-			e.loadFailed(a, flight.ErrTimeout, before, 0)
-		}
-		if late.timeIsUp() {
-			leave()
-			e.countEnd(l, start, stats.EndedTimeout)
-		}
-	})
+	late.load, late.start = l, start
+	l.attempts[0].call.NotifyEnd(late)
 	defer func() {
 		l.end()
 		took := time.Duration(e.Clock.Now() - start)
@@ -55,14 +44,15 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		applyDecisions(l)
 		e.countEnd(l, start, e.endingOf(ctx, l.attempts))
 		e.logPanics(ctx, l.attempts)
-		// The context is looked at too: where nobody waits any more, the loader can return before inTime reports it.
-		if inTime() && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
+		// The context is looked at too: where nobody waits any more, the loader can return before late is notified of it.
+		if l.attempts[0].call.IgnoreEnd(late) && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
 			e.countResults(l, before)
 		}
 	}()
-	indexes := make([]int, len(l.attempts))
-	for i, a := range l.attempts {
-		indexes[i], a.Err = a.index, flight.ErrGoexit // until the loader returns a result
+	indexes := l.attempts[0].room().index[:0]
+	for _, a := range l.attempts {
+		indexes = append(indexes, a.index)
+		a.Err = flight.ErrGoexit // until the loader returns a result
 	}
 	InLoader(func() {
 		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g Loaded) {

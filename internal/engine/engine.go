@@ -80,7 +80,7 @@ type Engine struct {
 // underWay are loads and stores that run, or that are put off.
 type underWay struct {
 	flights flight.Group[flightKey, Outcome]
-	storing sync.Map // key -> *storing
+	storing storings
 	unkept  unkept
 	stuck   unreturned
 	timers  timers

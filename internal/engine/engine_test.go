@@ -210,6 +210,9 @@ func TestTheErrorsOfAnEngineHaveCodes(t *testing.T) {
 // answer answers a request as the package above does.
 func answer(t *testing.T, e *Engine, r Request, load LoadFunc) (Outcome, error) {
 	t.Helper()
+	if out, ok := e.LookAgeing(r.Key, &r); ok {
+		return out, nil
+	}
 	out, unanswered, ok := e.Look(r)
 	if ok {
 		return out, nil

@@ -15,10 +15,10 @@ import (
 // fill stores loaded values in Redis under their leases. Their callers have them by then. It returns those that were to be kept in Redis, as they
 // are not modified, and are not there any more: they are to be stored in full.
 func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
-	var sending shipment
+	sending := newShipment()
 	var failed []*attempt
 	for _, a := range attempts {
-		err := e.pack(m, a, &sending)
+		err := e.pack(m, a, sending)
 		switch {
 		case errors.Is(err, errOutdated):
 			a.Policy.Counters.FillsRejected.Add(1)
@@ -38,22 +38,14 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 		// The flight's context may have ended with its last caller. The value is stored all the same.
 		ctx, cancel := e.Store.Budget(context.Background(), sending.size, sending.keys)
 		defer cancel()
-		underWay := &storing{over: make(chan struct{})}
+		underWay := &sending.underWay
+		e.storing.begin(underWay, sending.of)
+		defer e.storing.end(underWay, sending.of)
 		for _, a := range sending.of {
-			e.storing.Store(a.Key, underWay)
+			sending.fences = append(sending.fences, e.Near.Fence(a.Key, nil))
 		}
-		defer func() {
-			for _, a := range sending.of {
-				e.storing.CompareAndDelete(a.Key, underWay)
-			}
-			close(underWay.over)
-		}()
-		fences := make([]*near.Fence, len(sending.of))
-		for i, a := range sending.of {
-			fences[i] = e.Near.Fence(a.Key, nil)
-			defer fences[i].End()
-		}
-		outcomes, reads, errs := sending.send(ctx, e.Store, fences)
+		defer sending.endFences()
+		outcomes, reads, errs := sending.send(ctx, e.Store)
 		underWay.err = errs[0]
 		for i, a := range sending.of {
 			switch {
@@ -73,7 +65,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 					failed = append(failed, a)
 				}
 			case outcomes[i] == redisstore.Stored:
-				if e.keepStored(a, reads[i], fences[i]); reads[i].Err != nil {
+				if e.keepStored(a, reads[i], sending.fences[i]); reads[i].Err != nil {
 					underWay.err = reads[i].Err
 				}
 			}
@@ -94,12 +86,6 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 	return gone
 }
 
-// A storing is a fill under way. Callers that ask for one of its values wait for its end.
-type storing struct {
-	over chan struct{} // closed when the values are in memory too, or will not be
-	err  error         // why Redis did not confirm the fill; written before over is closed
-}
-
 // keepStored keeps in memory a value that fill has just stored. Redis notifies a client of changes of what it has read, and not of what it
 // has written:
 //
@@ -111,7 +97,8 @@ func (e *Engine) keepStored(a *attempt, head redisstore.Read, f *near.Fence) {
 	if head.Err != nil || head.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
 		return
 	}
-	list, ok := a.captured.Validities(head.Validity)
+	var room [fewValidities]*near.Validity
+	list, ok := a.captured.Validities(append(room[:0], head.Validity))
 	entry := a.asEntry(list, a.nonce)
 	if entry.Plan != nil {
 		entry.Plan.Payload = a.payload
@@ -131,7 +118,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 	h := a.header()
 	h.Codec, h.Negative, h.Policy = codec, a.out.Value == nil, a.Policy.Owner
 	value, err := wire.Encode(e.named(a.Key), h, payload, e.limits())
-	f := redisstore.Filling{Key: a.Key, Nonce: a.nonce.String(), Value: value, Until: h.DeadUntil, Empty: a.empty}
+	f := redisstore.Filling{Key: a.Key, Nonce: a.nonceText, Value: value, Until: h.DeadUntil, Empty: a.empty}
 	if e.opts.ChunkFrom >= 0 && len(value) > e.opts.ChunkFrom {
 		f.Value, f.Chunks = wire.Split(value, redisstore.ChunkSize)
 		a.payload = a.nonce
@@ -146,7 +133,7 @@ func (a *attempt) header() wire.Header {
 	until := a.granted + (a.out.FreshUntil-a.out.LoadedAt)/int64(time.Microsecond)
 	h := wire.Header{
 		LoadStart: a.granted, FreshUntil: until, DeadUntil: until, OwnTTL: a.ownTTL, LoadDuration: a.took, Nonce: a.nonce, ETag: a.etag,
-		Tags: make([]wire.Tag, len(a.captured.Tags)),
+		Tags: a.room().tags[:0],
 	}
 	if a.out.Value != nil {
 		h.DeadUntil += a.windows.Rest().Microseconds()
@@ -155,8 +142,8 @@ func (a *attempt) header() wire.Header {
 			h.StaleUntil = until + a.windows.Stale.Microseconds()
 		}
 	}
-	for i, t := range a.captured.Tags {
-		h.Tags[i] = wire.Tag{Name: t.Tag, Generation: t.Value}
+	for _, t := range a.captured.Tags {
+		h.Tags = append(h.Tags, wire.Tag{Name: t.Tag, Generation: t.Value})
 	}
 	return h
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"sync/atomic"
+
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -13,16 +15,19 @@ import (
 //   - A load that began without reading Redis is joinable while Redis has been unavailable all the time, and for no longer than a stale entry
 //     is served. Once Redis is back, other processes may have invalidated what it loads.
 //   - Where a server does not notify of changes at all, or not of changes of a key, a load is joinable for redisstore.UntrackedLife.
+//
+// A load whose value is being stored is joinable while that value is fresh.
 func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if a.call == nil { // a Peek or a Set: there is no flight
 		return
 	}
 	if a.joinables == nil {
-		a.joinables = new([2]joinable)
+		a.joinables = new(joinables)
 	}
-	g := &a.joinables[a.joined%2] // no caller looks at that any more: it looks at the other one
+	g := &a.joinables.turns[a.joined%2] // no caller looks at that any more: it looks at the other one
 	a.joined++
 	*g = joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, read: a.read && e.Store != nil, until: a.untrackedUntil()}
+	g.freshUntil = &a.joinables.freshUntil
 	g.late, g.tagEvents = a.out.late, a.tagEvents.All
 	g.tags = g.few[:0]
 	for _, tag := range a.Tags {
@@ -35,6 +40,23 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
 	}
 	a.call.JoinWhile(g)
+}
+
+// joinables are those of one attempt.
+type joinables struct {
+	turns      [2]joinable
+	freshUntil atomic.Int64 // of the value that was loaded, on the cache's clock; 0 while there is none
+}
+
+// loadedUntil stops callers from joining a's load once its value is not fresh any more:
+//
+//  1. A load ends. Its callers get its value, and Redis is slow to store it.
+//  2. The TTL of the value ends.
+//  3. A caller comes. It must not get that value from the flight.
+func (a *attempt) loadedUntil(freshUntil int64) {
+	if a.joinables != nil {
+		a.joinables.freshUntil.Store(freshUntil)
+	}
 }
 
 // A joinable holds what must stay unchanged for callers to join a load. It does not change from JoinWhile until the next JoinWhile has returned:
@@ -50,6 +72,8 @@ type joinable struct {
 	tagEvents uint64 // when the flight began
 	tags      []tags.State
 	few       [3]tags.State // room for tags
+
+	freshUntil *atomic.Int64 // see loadedUntil
 }
 
 // untracked reports whether a load must not be joined any more because a change of name could go unnoticed.
@@ -63,6 +87,9 @@ func (g *joinable) untracked(name string, n *tags.Notice) bool {
 // Joinable reports whether the load may be joined.
 func (g *joinable) Joinable() bool {
 	own := &g.notice
+	if until := g.freshUntil.Load(); until != 0 && !g.cache.Clock.Before(until) {
+		return false
+	}
 	if g.fence.Broken() || own.Validity != nil && !own.Validity.Valid() || g.late && g.cache.tags.Events().All != g.tagEvents {
 		return false
 	}

@@ -105,7 +105,7 @@ func TestNobodyJoinsALoadThatAsksNobodyAfterThePushOfATagThatMemoryKnew(t *testi
 			require.Eventually(t, func() bool { return e.Near.Generation(tag) != nil }, inTime, 1e6)
 
 			over := &storing{over: make(chan struct{}), err: context.DeadlineExceeded} // as another flight leaves it, that could not store the value
-			e.storing.Store("items:a", over)
+			e.storing.begin(over, []*attempt{{Request: Request{Key: "items:a"}}})
 			begun, release, loaded := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 			go func() {
 				_, err := answer(t, e, requestOf(p, "a"), func(_ context.Context, _ []int, found func(int, Loaded)) {

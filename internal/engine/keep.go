@@ -101,13 +101,17 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 	return nil
 }
 
+// fewValidities is for how many validities of an entry there is room without an allocation.
+const fewValidities = 8
+
 // keepRead keeps in memory a value that was read from Redis, if Redis notifies this process of its changes.
 func (e *Engine) keepRead(a *attempt, entry *near.Entry, carried tags.Capture) {
 	own := a.notice.Validity
 	if own == nil {
 		return
 	}
-	list, ok := carried.Validities(own)
+	var room [fewValidities]*near.Validity
+	list, ok := carried.Validities(append(room[:0], own))
 	entry.Size = near.Size(entry.Value)
 	if !ok || !e.Near.Fits(a.Key, entry.Size) {
 		return

@@ -51,7 +51,7 @@ func (e *Engine) lead(ctx context.Context, attempts []*attempt, load LoadFunc) {
 // here. held are those whose lease another process holds; present reports whether a value of one of them is in Redis by now.
 func (e *Engine) readAndLease(ctx context.Context, m *tags.Snapshot, pending []*attempt) (mine, held []*attempt, present bool) {
 	// The budget does not end with ctx: a lease whose request was cut off would be held by no load.
-	budget, cancel := e.budget(context.WithoutCancel(ctx), pending...)
+	budget, cancel := e.detachedBudget(ctx, pending...)
 	defer cancel()
 	pending = e.refuseBackedOff(e.readStore(budget, m, pending, shareHit))
 	after, cancelAfter := e.Store.More(budget, 0, 1) // reading chunks may have used up the budget

@@ -26,8 +26,10 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		return
 	}
 	// The leases are held until the values are stored: to encode and send them can take longer than a lease lives.
-	leases := e.holdLeases(ctx, attempts)
+	leases := e.holdLeases(attempts)
 	defer leases.Stored()
+	attempts[0].call.NotifyEnd(leases)
+	defer attempts[0].call.IgnoreEnd(leases)
 	done := false
 	defer func() {
 		if !done { // runtime.Goexit
@@ -70,11 +72,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		}
 	}
 	e.release(unstored...)
-	for _, part := range e.fillParts(store) {
-		if gone := e.fill(m, part); len(gone) > 0 {
-			e.fill(m, gone)
-		}
-	}
+	e.fillParts(m, store)
 	done = true
 }
 
@@ -215,6 +213,7 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 		kept = e.insertLoaded(ctx, m, a) == nil
 	case underLease:
 		a.out.FreshUntil += int64(ttl)
+		a.loadedUntil(a.out.FreshUntil)
 		kept = true
 		if a.Replace {
 			e.Near.Discard(a.Key, start) // until the new value is in memory, later callers get it from the flight

@@ -60,13 +60,13 @@ func (e *Engine) recheckNear(ctx context.Context, attempts []*attempt, m *tags.S
 			e.Near.Break(a.Key) // no load that is in flight may be stored over the new value
 		}
 		e.takeFences(a, m, wake)
-		if f, ok := e.storing.Load(a.Key); ok && !a.Replace && !a.Strong {
+		if f, over := e.storing.of(a.Key); f != nil && !a.Replace && !a.Strong {
 			// Another flight is storing the value. Redis pushes that write like any other, so its flight is no longer
 			// joinable. The value is about to be in memory: to wait for it is faster than to read and decode it again. If
 			// Redis does not answer, this wait has used up the call's budget, and Redis is not asked again.
 			select {
-			case <-f.(*storing).over:
-				a.skip = f.(*storing).err
+			case <-over:
+				a.skip = f.err
 			case <-ctx.Done():
 			}
 		}

@@ -20,6 +20,8 @@ type storedValue struct {
 	payload []byte
 	chunked bool
 	decoded any // the value of the payload, where memory has it
+
+	few [3]tags.Carried // room for what it carries
 }
 
 // openEnvelope opens the envelope of a value that Redis holds, or notes why that cannot be used.
@@ -49,7 +51,7 @@ func (e *Engine) openEnvelope(ctx context.Context, a *attempt, r redisstore.Read
 		return v, false
 	}
 	if err == nil {
-		return storedValue{a, stored, header, payload, wire.IsChunked(stored), decoded}, true
+		return storedValue{attempt: a, stored: stored, header: header, payload: payload, chunked: wire.IsChunked(stored), decoded: decoded}, true
 	}
 	a.reject(stored, r.Cut)
 	switch {
@@ -161,8 +163,7 @@ func (e *Engine) readChunks(ctx context.Context, a *attempt, stored []byte) (h w
 // usable makes an outcome of a value that Redis holds, and keeps the value in memory. Or it notes why the value is not used.
 func (e *Engine) usable(ctx context.Context, m *tags.Snapshot, v *storedValue) (Outcome, bool) {
 	a := v.attempt
-	var few [3]tags.Carried
-	carried := tags.Capture{Tags: few[:0]}
+	carried := tags.Capture{Tags: v.few[:0]}
 	is, why := m.Judge(&carried, v.header.Tags, a.Policy.Tags, a.Strong, a.Policy.DegradedTTL)
 	switch is {
 	case tags.Outdated:

@@ -41,6 +41,7 @@ type Policy struct {
 	valueLog    loglimit.Limiter              // about values that cannot be used or stored
 	sharedLog   loglimit.Limiter              // about values of other policies under its keys
 	scopes      atomic.Pointer[[]*near.Scope] // the last ones used
+	checked     atomic.Pointer[typeAndCodec]  // the last type whose first values were all checked: see checkFirst
 	types       sync.Map                      // the types of values that were stored in Redis or read there: see narrower
 }
 
@@ -50,7 +51,7 @@ type Holder interface{ Resolved() *Policy }
 // Resolved returns the policy itself. A struct that embeds it is a Holder.
 func (pl *Policy) Resolved() *Policy { return pl }
 
-// scope returns the scope of entries that rest on list. Most entries of a policy rest on the same list. They share one scope, so that a hit
+// scope returns the scope of entries that rest on list, of which it keeps a copy. Most entries of a policy rest on the same list. They share one scope, so that a hit
 // finds it in the processor's cache.
 func (pl *Policy) scope(list []*near.Validity, tags []string) *near.Scope {
 	const most = 8
@@ -63,7 +64,7 @@ func (pl *Policy) scope(list []*near.Validity, tags []string) *near.Scope {
 			return s
 		}
 	}
-	s := &near.Scope{Owner: pl.Holder, Validities: slices.Clip(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
+	s := &near.Scope{Owner: pl.Holder, Validities: slices.Clone(list), StaleFor: pl.DegradedTTL, Tags: keyspace.GivenNames(tags, func(tag string) string { return tag })}
 	next := append([]*near.Scope{s}, recent[:min(len(recent), most-1)]...)
 	pl.scopes.Store(&next)
 	return s

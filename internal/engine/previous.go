@@ -252,7 +252,7 @@ func (e *Engine) restampHead(a *attempt) (redisstore.Restamping, error) {
 	if err != nil {
 		return redisstore.Restamping{}, err
 	}
-	r := redisstore.Restamping{Key: a.Key, Nonce: a.nonce.String(), Previous: p.header.Nonce, Head: head, Replaces: len(p.head), Until: h.DeadUntil}
+	r := redisstore.Restamping{Key: a.Key, Nonce: a.nonceText, Previous: p.header.Nonce, Head: head, Replaces: len(p.head), Until: h.DeadUntil}
 	if !wire.IsChunked(head) && len(head) != len(p.head) && p.size > longestCopied {
 		return r, errLongCopy
 	}

@@ -35,7 +35,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 	if pending == nil {
 		pending = listOf(attempts)
 	}
-	stored := make([]storedValue, 0, len(attempts))
+	var stored []storedValue
 	for i, a := range attempts {
 		r := values[i]
 		a.notice.Validity, a.rejected, a.unanswered, a.prior = r.Validity, redisstore.Rejected{}, false, nil
@@ -53,6 +53,9 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 			}
 		case r.Value != nil && !a.Replace:
 			if v, ok := e.openEnvelope(ctx, a, r); ok {
+				if stored == nil {
+					stored = make([]storedValue, 0, len(attempts)-i)
+				}
 				stored = append(stored, v)
 				m.AddStored(v.header.Tags, !a.Strong)
 				continue
@@ -82,7 +85,7 @@ func (e *Engine) readStore(ctx context.Context, m *tags.Snapshot, attempts []*at
 		if err := m.Unanswered(a.Tags); err != nil && a.storable {
 			e.redisFailed(ctx, a, err)
 		}
-		m.Capture(&a.captured, a.Tags)
+		a.capture(m)
 		judgePrior(m, a)
 		a.setJoinable(e, m)
 	}
@@ -119,7 +122,11 @@ func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, othe
 // notifies this process of their changes: only then a load of them is kept in memory and shared.
 func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quarantined []*attempt) []redisstore.Read {
 	unread := m.Unread()
-	looks := make([]redisstore.Get, 0, len(attempts)+unread+len(quarantined))
+	var few [4]redisstore.Get
+	looks := few[:0]
+	if n := len(attempts) + unread + len(quarantined); n > len(few) {
+		looks = make([]redisstore.Get, 0, n)
+	}
 	for _, a := range attempts {
 		l := redisstore.Get{Key: a.Key, Fence: a.fence}
 		switch {
@@ -152,7 +159,16 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 // budget bounds how long a call waits for Redis, in all its operations together. It allows time for values as large as the largest ones of
 // the policies so far.
 func (e *Engine) budget(ctx context.Context, attempts ...*attempt) (context.Context, context.CancelFunc) {
-	var size int64
+	return e.Store.Budget(ctx, e.largest(attempts), len(attempts))
+}
+
+// detachedBudget is budget without the end of ctx.
+func (e *Engine) detachedBudget(ctx context.Context, attempts ...*attempt) (context.Context, context.CancelFunc) {
+	return e.Store.Detached(ctx, e.largest(attempts), len(attempts))
+}
+
+// largest is how large a value of one of attempts may be.
+func (e *Engine) largest(attempts []*attempt) (size int64) {
 	for _, a := range attempts {
 		known := a.Policy.largestSeen.Load()
 		if known == 0 {
@@ -162,7 +178,7 @@ func (e *Engine) budget(ctx context.Context, attempts ...*attempt) (context.Cont
 		}
 		size = max(size, known)
 	}
-	return e.Store.Budget(ctx, size, len(attempts))
+	return size
 }
 
 // unknownSize is the assumed size of a policy's values until the first one is seen, where values are not in chunks. It allows half a second,

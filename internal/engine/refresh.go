@@ -180,7 +180,7 @@ func (e *Engine) pauseAfterFailure(a *attempt) time.Duration {
 
 // askToRefresh reads the heads of values and takes leases. It returns the attempts to load here, and gives up the others.
 func (e *Engine) askToRefresh(ctx context.Context, m *tags.Snapshot, attempts []*attempt, giveUp func(*attempt, time.Duration)) (mine []*attempt) {
-	budget, cancel := e.budget(context.WithoutCancel(ctx), attempts...)
+	budget, cancel := e.detachedBudget(ctx, attempts...)
 	defer cancel()
 	var pending []*attempt
 	for _, a := range e.readStore(budget, m, attempts, shareHit) {

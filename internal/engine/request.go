@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/freshness"
+	"github.com/gatewayz/aside/internal/lease"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
@@ -64,9 +66,10 @@ type attempt struct {
 	miss
 	kept
 	behind
-	out  Outcome // the result of its callers
-	self [1]*attempt
-	led  struct {
+	loading *loadRoom // see room
+	out     Outcome   // the result of its callers
+	self    [1]*attempt
+	led     struct {
 		attempts [1]*attempt
 		calls    [1]*flight.Call[flightKey, Outcome]
 	}
@@ -103,7 +106,7 @@ type flying struct {
 	waitingSince   time.Time                        // when it began to wait for the end of another load; zero if it has not
 	tagEvents      tags.Events                      // when the attempt joined its flight, or began it
 	leadSeparately func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of a batch
-	joinables      *[2]joinable                     // used by turns: see setJoinable
+	joinables      *joinables                       // used by turns: see setJoinable
 	joined         int                              // how often one was made
 }
 
@@ -146,12 +149,14 @@ type behind struct {
 
 // A grant is the right to store a value.
 type grant struct {
-	nonce   wire.Nonce  // of the lease that was asked for; zero if none was
-	granted int64       // the server's time when it was granted, µs; 0 without one
-	empty   bool        // the key had no value when it was granted
-	payload wire.Nonce  // identifies the chunks of the value that was stored, if it has some
-	lost    atomic.Bool // the lease is no longer held
-	quiet   bool        // no notice to those who wait for the lease: it would remove the value from this process's memory
+	nonce     wire.Nonce  // of the lease that was asked for; zero if none was
+	nonceText string      // as Redis has it
+	lease     lease.Lease // while it is renewed
+	granted   int64       // the server's time when it was granted, µs; 0 without one
+	empty     bool        // the key had no value when it was granted
+	payload   wire.Nonce  // identifies the chunks of the value that was stored, if it has some
+	lost      atomic.Bool // the lease is no longer held
+	quiet     bool        // no notice to those who wait for the lease: it would remove the value from this process's memory
 }
 
 // A Loaded is what a loader has returned for one key. Its value and the entry for memory are one allocation, so that a hit touches one cache
@@ -179,6 +184,12 @@ type kept struct {
 
 // leased reports whether a lease was granted.
 func (a *attempt) leased() bool { return a.granted != 0 }
+
+// newNonce gives a a nonce for the next lease that it asks for.
+func (a *attempt) newNonce() {
+	a.nonce = wire.NewNonce()
+	a.nonceText = a.nonce.String()
+}
 
 // asked reports whether a lease may have been granted, even if the reply was lost.
 func (a *attempt) asked() bool { return a.nonce != wire.Nonce{} }
@@ -230,6 +241,9 @@ func (o *Outcome) PastTTL(now int64) time.Duration {
 	return time.Duration(max(0, now-cmp.Or(o.ttlUntil, o.FreshUntil)))
 }
 
+// Shared reports whether the value is from a load that another call has started: its reason says so.
+func (o *Outcome) Shared() bool { return strings.HasPrefix(o.Reason, ReasonSharedLoad) }
+
 // setCached sets the outcome to a value in memory.
 func (o *Outcome) setCached(value any) {
 	if IsAbsent(value) {
@@ -250,6 +264,29 @@ func (a *attempt) restarted() *attempt {
 	again.index = a.index
 	again.call, again.leader, again.tagEvents, again.skip = a.call, a.leader, a.tagEvents, a.skip
 	return again
+}
+
+// A loadRoom has room for what the load of one attempt needs, in one allocation. A hit has none.
+type loadRoom struct {
+	request  [1]redisstore.Request
+	captured [3]tags.Carried
+	tags     [3]wire.Tag
+	index    [1]int
+}
+
+func (a *attempt) room() *loadRoom {
+	if a.loading == nil {
+		a.loading = new(loadRoom)
+	}
+	return a.loading
+}
+
+// capture captures the generations of a's tags before a load.
+func (a *attempt) capture(m *tags.Snapshot) (complete bool) {
+	if a.captured.Tags == nil {
+		a.captured.Tags = a.room().captured[:0]
+	}
+	return m.Capture(&a.captured, a.Tags)
 }
 
 // listOf returns an empty list for some of attempts, in their order. The list for one attempt takes no memory: its place is that of attempts, where

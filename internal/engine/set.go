@@ -98,7 +98,7 @@ func (e *Engine) write(ctx context.Context, m *tags.Snapshot, a *attempt) error 
 		e.unstorable(a, err)
 		return err
 	}
-	ctx, cancel := e.budget(context.WithoutCancel(ctx), a)
+	ctx, cancel := e.detachedBudget(ctx, a)
 	defer cancel()
 	m.Renew(true)
 	if mine, _, _ := e.takeLeases(ctx, m, []*attempt{a}); len(mine) == 0 || !a.leased() {

@@ -19,13 +19,35 @@ type shipment struct {
 	isNew []bool // of those in of: a value, and not a head
 	size  int64
 	keys  int
+
+	fences   []*near.Fence // of those in of, while they are stored
+	underWay storing
+	few      struct { // room for one, in one allocation
+		of     [1]*attempt
+		fills  [1]redisstore.Filling
+		isNew  [1]bool
+		fences [1]*near.Fence
+		looks  [1]redisstore.Get
+	}
 }
 
-// send stores the shipment, and reads the heads back under fences.
-func (s *shipment) send(ctx context.Context, store *redisstore.Store, fences []*near.Fence) (outcomes []redisstore.Outcome, reads []redisstore.Read, errs []error) {
-	var ofFills, ofHeads []redisstore.Get
+func newShipment() *shipment {
+	s := new(shipment)
+	s.of, s.fills, s.isNew, s.fences = s.few.of[:0], s.few.fills[:0], s.few.isNew[:0], s.few.fences[:0]
+	return s
+}
+
+func (s *shipment) endFences() {
+	for _, f := range s.fences {
+		f.End()
+	}
+}
+
+// send stores the shipment, and reads the heads back under its fences.
+func (s *shipment) send(ctx context.Context, store *redisstore.Store) (outcomes []redisstore.Outcome, reads []redisstore.Read, errs []error) {
+	ofFills, ofHeads := s.few.looks[:0], []redisstore.Get(nil)
 	for i, a := range s.of {
-		look := redisstore.Get{Key: a.Key, Fence: fences[i], Head: wire.HeadLen}
+		look := redisstore.Get{Key: a.Key, Fence: s.fences[i], Head: wire.HeadLen}
 		if s.isNew[i] {
 			ofFills = append(ofFills, look)
 		} else {

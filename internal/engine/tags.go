@@ -76,7 +76,7 @@ func (e *Engine) MayHave(ctx context.Context, tag string) bool {
 	if e.journal.Contains(tag) || e.journal.Contains(keyspace.All) {
 		return true
 	}
-	ctx, cancel := e.Store.Budget(context.WithoutCancel(ctx), 0, 1)
+	ctx, cancel := e.Store.Detached(ctx, 0, 1)
 	defer cancel()
 	values, err := e.Store.Values(ctx, tag)
 	return err != nil || values[0] != ""

@@ -62,9 +62,14 @@ func (e *Engine) checkFirst(a *attempt, payload []byte, id uint32) {
 	if _, encoded := a.out.Value.(*encoded); encoded {
 		return // each caller decodes it
 	}
-	n, _ := e.checkedTypes.LoadOrStore(typeAndCodec{a.Type, id}, new(atomic.Int32))
+	is := typeAndCodec{a.Type, id}
+	if last := a.Policy.checked.Load(); last != nil && *last == is {
+		return
+	}
+	n, _ := e.checkedTypes.LoadOrStore(is, new(atomic.Int32))
 	checked := n.(*atomic.Int32)
 	if checked.Load() >= firstValues || checked.Add(1) > firstValues {
+		a.Policy.checked.Store(&typeAndCodec{a.Type, id}) // to find it in a map takes memory
 		return
 	}
 	codec := a.codec()

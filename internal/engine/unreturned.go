@@ -1,8 +1,13 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A loader may ignore the end of its context, and return late or never. Its callers have had their error at LoadTimeout. Its place in the bulkhead is
@@ -60,10 +65,29 @@ func (u *unreturned) tooMany(attempts []*attempt, maxLoads int) string {
 type lateReturn struct {
 	engine   *Engine
 	attempts []*attempt
+	ctx      context.Context // of the load
+	before   uint64          // the number of the last failure when the load began
+	leave    func()          // leaves the load's place
+	load     *Load
+	start    int64 // when the loader was called
 
 	mu      sync.Mutex
 	over    bool // the loader has returned; guarded by mu
 	counted bool // guarded by mu
+}
+
+// ContextEnded fails the load, and leaves its place, if its time is up.
+func (r *lateReturn) ContextEnded() {
+	if !errors.Is(context.Cause(r.ctx), flight.ErrTimeout) {
+		return
+	}
+	for _, a := range r.attempts {
+		r.engine.loadFailed(a, flight.ErrTimeout, r.before, 0)
+	}
+	if r.timeIsUp() {
+		r.leave()
+		r.engine.countEnd(r.load, r.start, stats.EndedTimeout)
+	}
 }
 
 // timeIsUp reports whether the loader still runs.

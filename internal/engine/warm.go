@@ -31,6 +31,12 @@ type warmings map[string]int64
 
 const forever = 1<<63 - 1
 
+// A warming is a run of WarmOnce, which ends when it has lost its lease.
+type warming struct{ end func() }
+
+func (w warming) LeaseLost()    { w.end() }
+func (w warming) LeaseDoubted() {}
+
 // WarmOnce calls run, unless another process is warming under the same name, or has completed that less than every ago. It reports whether it did not
 // call run. The context of run ends if the lease is lost.
 func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration, run func(context.Context) (complete bool, err error)) (elsewhere bool, err error) {
@@ -45,9 +51,8 @@ func (e *Engine) WarmOnce(ctx context.Context, name string, every time.Duration,
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	lost := warmingLost(name)
-	held := e.leases.Hold(ctx, []*lease.Lease{{
-		Key: request.Key, Nonce: nonce, LoadTimeout: time.Minute, Lost: func() { end(lost) }, Doubted: func() {},
-	}})
+	held := e.leases.Hold(&lease.Lease{Key: request.Key, Nonce: nonce, LoadTimeout: time.Minute, Holder: warming{func() { end(lost) }}})
+	defer context.AfterFunc(ctx, held.ContextEnded)()
 	marked, over := false, make(chan struct{})
 	defer func() { // also after a panic in run
 		if cause := context.Cause(ctx); !marked && cause != lost {
@@ -88,7 +93,7 @@ func (e *Engine) acquireName(ctx context.Context, request redisstore.Request) (g
 		if err := e.AwaitUp(ctx, request.Key); err != nil {
 			return false, err
 		}
-		budget, cancel := e.Store.Budget(context.WithoutCancel(ctx), 0, 1)
+		budget, cancel := e.Store.Detached(ctx, 0, 1)
 		grants, _ := e.Store.Acquire(budget, nil, request)
 		if asked && grants[0].Err == nil && grants[0].Present { // a request whose reply was lost may have taken the lease beside the value
 			cancel()

@@ -19,6 +19,8 @@ type loadContext struct {
 	end   context.CancelCauseFunc // ends made; guarded by mu
 	stop  context.CancelFunc      // stops its timer; guarded by mu
 	cause error                   // why the load was ended other than by the timer of made; guarded by mu
+
+	enders enders // guarded by mu
 }
 
 func (c *loadContext) Deadline() (time.Time, bool) { return c.deadline, true }
@@ -85,6 +87,7 @@ func (c *loadContext) cancel(cause error) {
 		end(cause)
 		stop()
 	}
+	c.notifyEnders()
 }
 
 // expire ends the context at its deadline. Where the standard library's has a timer too, it waits for that: the error has to be the same.
@@ -98,4 +101,5 @@ func (c *loadContext) expire() {
 	if made != nil {
 		<-made.Done()
 	}
+	c.notifyEnders()
 }

@@ -3,12 +3,18 @@ package flight
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// An ender counts how often it was notified.
+type ender struct{ atomic.Int64 }
+
+func (e *ender) ContextEnded() { e.Add(1) }
 
 // However and whenever a load's context is looked at, it is as the standard library's would be.
 func TestALoadsContextIsAsTheStandardLibrarysWouldBe(t *testing.T) {
@@ -33,6 +39,11 @@ func TestALoadsContextIsAsTheStandardLibrarysWouldBe(t *testing.T) {
 					defer expiry.Stop()
 					defer c.cancel(errLanded)
 					require.Equal(t, "one", c.Value(number(1)))
+					notified, ignored, late := new(ender), new(ender), new(ender)
+					c.notifyEnd(notified)
+					c.notifyEnd(ignored)
+					require.True(t, c.ignoreEnd(ignored))
+					require.False(t, c.ignoreEnd(ignored))
 
 					var child context.Context
 					called := make(chan struct{})
@@ -79,6 +90,17 @@ func TestALoadsContextIsAsTheStandardLibrarysWouldBe(t *testing.T) {
 					default:
 					}
 					require.Equal(t, want[0] != nil, ended)
+					c.notifyEnd(late)
+					synctest.Wait()
+					times := int64(0)
+					if ended {
+						times = 1
+					}
+					require.Equal(t, times, notified.Load())
+					require.Equal(t, times, late.Load())
+					require.Zero(t, ignored.Load())
+					require.Equal(t, !ended, c.ignoreEnd(notified))
+					require.Equal(t, !ended, c.ignoreEnd(late))
 					if child != nil {
 						require.Equal(t, want[0], child.Err())
 						require.Equal(t, want[1], context.Cause(child))

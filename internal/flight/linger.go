@@ -64,10 +64,19 @@ func (g *Group[K, V]) deserted(r *run[K, V]) {
 // notification with whether to cancel the load at once. Deserted is called with the group's lock held.
 type Watcher interface{ Deserted(yes bool) (end bool) }
 
+// watching are those that Watch notifies. They are guarded by group.mu.
+type watching struct {
+	watchers []Watcher
+	few      [1]Watcher // room for watchers
+}
+
 // Watch notifies w about the call's load until Unwatch. Only the load itself may call Watch.
 func (c *Call[K, V]) Watch(w Watcher) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
+	if c.run.watchers == nil {
+		c.run.watchers = c.run.few[:0]
+	}
 	c.run.watchers = append(c.run.watchers, w)
 	if c.run.lingering != nil && w.Deserted(true) {
 		c.group.abandon(c.run)

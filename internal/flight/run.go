@@ -19,7 +19,7 @@ type run[K comparable, V any] struct {
 	lingering *time.Timer   // ends the linger time, while no caller waits for the run; guarded by group.mu
 	working   int           // goroutines that do not Rest; guarded by group.mu
 	queued    bool          // see Queue; guarded by group.mu
-	watchers  []Watcher     // guarded by group.mu
+	watching
 
 	ctx *loadContext // apart, since a loader may keep it
 	waiter

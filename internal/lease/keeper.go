@@ -34,27 +34,31 @@ func NewKeeper(store *redisstore.Store, life time.Duration, maxValue int, run fu
 type Lease struct {
 	Key, Nonce  string
 	LoadTimeout time.Duration // bounds how long its value may take to encode
-	Lost        func()        // the lease is no longer held, or must not be used any more
-	Doubted     func()        // the lease may have expired: Redis has not confirmed a renewal in time
+	Holder      Holder
 
 	until time.Time // when it expires by the last reply of Redis; guarded by the keeper's mu
+}
+
+// A Holder is what has a lease.
+type Holder interface {
+	LeaseLost()    // the lease is no longer held, or must not be used any more
+	LeaseDoubted() // the lease may have expired: Redis has not confirmed a renewal in time
 }
 
 // Held are the leases of one load. The zero value has none.
 type Held struct {
 	keeper *Keeper
-	ended  func() bool // stops the wait for the end of the load's context
 
 	// All guarded by the keeper's mu.
 	place  *list.Element // nil when they are not renewed any more
 	leases []*Lease
+	few    [1]*Lease // room for leases
 	due    time.Time // when they are renewed
 	loaded time.Time // when the loader has returned; zero before that
 }
 
-// Hold renews leases until their values are stored. If ctx ends before the values are loaded, because the load's time is up or no caller waits
-// any more, Hold releases the leases: a loader that hangs must not block other processes.
-func (k *Keeper) Hold(ctx context.Context, leases []*Lease) *Held {
+// Hold renews leases until their values are stored. Whoever holds them calls ContextEnded if the load's context ends.
+func (k *Keeper) Hold(leases ...*Lease) *Held {
 	if len(leases) == 0 {
 		return new(Held)
 	}
@@ -62,12 +66,12 @@ func (k *Keeper) Hold(ctx context.Context, leases []*Lease) *Held {
 	for _, l := range leases {
 		l.until = now.Add(k.life)
 	}
-	h := &Held{keeper: k, leases: leases, due: now.Add(k.life / 3)}
+	h := &Held{keeper: k, due: now.Add(k.life / 3)}
+	h.leases = append(h.few[:0], leases...)
 	k.mu.Lock()
 	h.place = k.held.PushBack(h)
 	k.arm()
 	k.mu.Unlock()
-	h.ended = context.AfterFunc(ctx, h.giveUp)
 	return h
 }
 
@@ -76,7 +80,6 @@ func (h *Held) Loaded() {
 	if h.keeper == nil {
 		return
 	}
-	h.ended()
 	h.keeper.mu.Lock()
 	defer h.keeper.mu.Unlock()
 	h.loaded = time.Now()
@@ -87,17 +90,20 @@ func (h *Held) Stored() {
 	if h.keeper == nil {
 		return
 	}
-	h.ended()
 	h.keeper.mu.Lock()
 	defer h.keeper.mu.Unlock()
 	h.drop()
 }
 
-// giveUp releases the leases when the context of the load has ended.
-func (h *Held) giveUp() {
+// ContextEnded releases the leases, unless the values are loaded: the load's time is up, or no caller waits any more. A loader that hangs must not
+// block other processes.
+func (h *Held) ContextEnded() {
+	if h.keeper == nil {
+		return
+	}
 	h.keeper.mu.Lock()
 	var leases []*Lease
-	if h.loaded.IsZero() { // else both came at once
+	if h.loaded.IsZero() {
 		leases = h.drop()
 	}
 	h.keeper.mu.Unlock()
@@ -151,7 +157,7 @@ func (k *Keeper) renewDue() {
 	k.arm() // the next ones do not wait for a server that hangs
 	k.mu.Unlock()
 	for _, l := range hung {
-		l.Lost()
+		l.Holder.LeaseLost()
 	}
 	k.Release(requestsOf(hung))
 	if len(due) > 0 {
@@ -194,35 +200,47 @@ func (k *Keeper) renew(due []renewal) {
 	asked := time.Now()
 	held, errs := k.store.Renew(ctx, reqs...)
 	for i, r := range due {
-		if tell := k.renewed(r, asked, held[i], errs[i]); tell != nil {
-			tell()
+		switch k.renewed(r, asked, held[i], errs[i]) {
+		case lost:
+			r.lease.Holder.LeaseLost()
+		case doubted:
+			r.lease.Holder.LeaseDoubted()
 		}
 	}
 }
 
-// renewed notes the reply to the renewal of a lease, and returns the function that tells its load of it, nil if there is nothing to tell.
-func (k *Keeper) renewed(r renewal, asked time.Time, held bool, err error) (tell func()) {
+// A state is what the reply to a renewal says of a lease.
+type state int
+
+const (
+	unchanged state = iota
+	lost
+	doubted
+)
+
+// renewed notes the reply to the renewal of a lease.
+func (k *Keeper) renewed(r renewal, asked time.Time, held bool, err error) state {
 	h, l := r.of, r.lease
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case h.place == nil: // it has ended meanwhile
-		return nil
+		return unchanged
 	case err == nil && held:
 		l.until = asked.Add(k.life)
-		return nil
+		return unchanged
 	case err == nil:
 		h.leases = slices.DeleteFunc(h.leases, func(other *Lease) bool { return other == l })
 		if len(h.leases) == 0 {
 			h.drop()
 		}
-		return l.Lost
+		return lost
 	case !time.Now().Before(l.until):
 		// A failed renewal does not end the lease: it may have been carried out, or the next one may be in time, and the fill
 		// finds out. But the lease may also have expired by now.
-		return l.Doubted
+		return doubted
 	}
-	return nil
+	return unchanged
 }
 
 func requestsOf(leases []*Lease) (reqs []redisstore.Request) {

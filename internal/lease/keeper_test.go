@@ -15,6 +15,12 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
+// A holder counts what it is told.
+type holder struct{ lost, doubted atomic.Int64 }
+
+func (h *holder) LeaseLost()    { h.lost.Add(1) }
+func (h *holder) LeaseDoubted() { h.doubted.Add(1) }
+
 // A lease that is renewed is held while its value is encoded, and given back when that does not end.
 func TestALeaseIsRenewedUntilItsValueIsStored(t *testing.T) {
 	t.Parallel()
@@ -26,15 +32,13 @@ func TestALeaseIsRenewedUntilItsValueIsStored(t *testing.T) {
 	var background lifetime.Group
 	k := NewKeeper(store, life, 1<<20, background.Go)
 	held := func(key string) bool { return server.MustDo(t, "EXISTS", "{"+key+"}!l") == int64(1) }
-	hold := func(ctx context.Context, key string) (h *Held, lost, doubted *atomic.Bool) {
+	hold := func(key string) (*Held, *holder) {
 		server.MustDo(t, "SET", "{"+key+"}!l", "nonce", "PX", strconv.FormatInt(life.Milliseconds(), 10))
-		lost, doubted = new(atomic.Bool), new(atomic.Bool)
-		return k.Hold(ctx, []*Lease{{
-			Key: key, Nonce: "nonce", LoadTimeout: time.Hour, Lost: func() { lost.Store(true) }, Doubted: func() { doubted.Store(true) },
-		}}), lost, doubted
+		of := new(holder)
+		return k.Hold(&Lease{Key: key, Nonce: "nonce", LoadTimeout: time.Hour, Holder: of}), of
 	}
 
-	a, lost, doubted := hold(t.Context(), "items:a")
+	a, of := hold("items:a")
 	for since := time.Now(); time.Since(since) < 2*life; {
 		require.True(t, held("items:a"))
 		select {
@@ -42,25 +46,22 @@ func TestALeaseIsRenewedUntilItsValueIsStored(t *testing.T) {
 		case <-t.Context().Done():
 		}
 	}
-	require.False(t, lost.Load() || doubted.Load())
+	require.Zero(t, of.lost.Load()+of.doubted.Load())
 	server.MustDo(t, "DEL", "{items:a}!l")
-	require.Eventually(t, lost.Load, 10*time.Second, time.Millisecond, "it is not held any more")
+	require.Eventually(t, func() bool { return of.lost.Load() > 0 }, 10*time.Second, time.Millisecond, "it is not held any more")
 	a.Stored()
 
-	ctx, cancel := context.WithCancel(t.Context())
-	b, lost, _ := hold(ctx, "items:b")
-	cancel() // nobody waits for the load any more
+	b, of := hold("items:b")
+	b.ContextEnded() // nobody waits for the load any more
 	require.Eventually(t, func() bool { return !held("items:b") }, 10*time.Second, time.Millisecond)
-	require.False(t, lost.Load())
+	require.Zero(t, of.lost.Load())
 	b.Stored()
 
-	ctx, cancel = context.WithCancel(t.Context())
-	defer cancel()
-	c, _, doubted := hold(ctx, "items:c")
+	c, of := hold("items:c")
 	c.Loaded()
-	cancel() // which says nothing of a value that is being encoded
+	c.ContextEnded() // which says nothing of a value that is being encoded
 	server.Pause()
-	require.Eventually(t, doubted.Load, 10*time.Second, time.Millisecond, "its renewals get no answer")
+	require.Eventually(t, func() bool { return of.doubted.Load() > 0 }, 10*time.Second, time.Millisecond, "its renewals get no answer")
 	server.Resume()
 	c.Stored()
 	require.NoError(t, background.Wait(context.Background()))
@@ -87,11 +88,11 @@ func TestTheLeasesThatAreDueAreRenewedInOneRoundTrip(t *testing.T) {
 	require.Eventually(t, store.Up, 20*time.Second, time.Millisecond)
 	k := NewKeeper(store, life, 1<<20, func(f func()) { f() })
 	name := func(i int) string { return "{items:" + strconv.Itoa(i) + "}!l" }
-	var lost atomic.Int64
+	var of holder
 	var all []*Held
 	for i := range loads {
 		server.MustDo(t, "SET", name(i), "nonce", "PX", "60000")
-		all = append(all, k.Hold(t.Context(), []*Lease{{Key: "items:" + strconv.Itoa(i), Nonce: "nonce", Lost: func() { lost.Add(1) }}}))
+		all = append(all, k.Hold(&Lease{Key: "items:" + strconv.Itoa(i), Nonce: "nonce", Holder: &of}))
 	}
 	require.Eventually(t, func() bool {
 		proxy.ResetCounts()
@@ -108,7 +109,7 @@ func TestTheLeasesThatAreDueAreRenewedInOneRoundTrip(t *testing.T) {
 	server.MustDo(t, "DEL", name(1))
 	dueNow(k)
 	k.renewDue()
-	require.EqualValues(t, 1, lost.Load(), "the other one has ended")
+	require.EqualValues(t, 1, of.lost.Load(), "the other one has ended")
 	require.Equal(t, loads-2, k.held.Len())
 	for _, h := range all {
 		h.Stored()
@@ -130,7 +131,7 @@ func TestARenewalDoesNotWaitForTheLastOne(t *testing.T) {
 	var background lifetime.Group
 	k := NewKeeper(store, life, 1<<20, background.Go)
 	held := proxy.HoldReplies(func(args []string) bool { return args[0] == "EVALSHA" && len(args) > 3 && args[3] == "items:a" })
-	a := k.Hold(t.Context(), []*Lease{{Key: "items:a", Nonce: "nonce", Lost: func() {}, Doubted: func() {}}})
+	a := k.Hold(&Lease{Key: "items:a", Nonce: "nonce", Holder: new(holder)})
 	held.Wait(t)
 	k.mu.Lock()
 	armed := k.armed

@@ -26,7 +26,7 @@ type watch struct {
 	pushes atomic.Uint64 // how often another process has changed the key; read without the shard's lock
 	fences []*Fence      // the fences that have not ended; under the shard's lock
 	turns  int           // how many fences there were; under the shard's lock
-	few    [1]*Fence     // room for fences
+	few    [2]*Fence     // room for fences: of a load, and of its fill
 	first  Fence         // the fence with which it began
 }
 

@@ -247,7 +247,7 @@ func TestSweepLeavesWhatHasTakenAnEntrysPlaceMeanwhile(t *testing.T) {
 			swept.Add(c.Sweep())
 		}
 	})
-	for n, start := uint64(0), time.Now(); (n < rounds() || swept.Load() < races) && time.Since(start) < enough; n++ {
+	for n, start := uint64(0), time.Now(); goesOn(start, n, uint64(swept.Load())); n++ {
 		c.Put("k", entry(clock, "old", time.Hour, lost))
 		if n%16 == 0 {
 			runtime.Gosched()

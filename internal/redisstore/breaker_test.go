@@ -54,7 +54,7 @@ func errorReply(t *testing.T, server *redistest.Server, text string) rueidis.Red
 func TestAServerThatIsTooSlowIsGivenUpAndACallerInAHurryIsNot(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	s := up(t, Options{Client: clientOf(server.Addr()), OpTimeout: 30 * time.Millisecond})
+	s := up(t, Options{Client: clientOf(server.Addr()), OpTimeout: 400 * time.Millisecond})
 	read := func(ctx context.Context) error {
 		ctx, cancel := s.Budget(ctx, 0, 1)
 		defer cancel()

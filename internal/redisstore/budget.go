@@ -26,6 +26,11 @@ func (s *Store) Budget(ctx context.Context, size int64, keys int) (context.Conte
 	return s.budgetUntil(ctx, time.Now().Add(s.grace.now()+allowance(size, keys)))
 }
 
+// Detached is Budget without the end of ctx: it has the values of ctx alone.
+func (s *Store) Detached(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc) {
+	return s.begin(&budget{parent: ctx, detached: true, until: time.Now().Add(s.grace.now() + allowance(size, keys))})
+}
+
 // More adds the time for further bytes in several keys to a ctx made by Budget. What was added to the same Budget before counts as
 // well. So a call that reads several large values has the time for all of them. With nothing to add, later operations are not cut
 // off by the limit that was set before the large values were met.
@@ -37,12 +42,15 @@ func (s *Store) More(ctx context.Context, size int64, keys int) (context.Context
 	if b.added.Add(int64(allowance(size, keys))) == 0 {
 		return ctx, func() {}
 	}
-	more := &budget{parent: b.parent, until: b.until, added: b.added}
+	more := &budget{parent: b.parent, detached: b.detached, until: b.until, added: b.added}
 	return more, s.limit(more)
 }
 
 func (s *Store) budgetUntil(parent context.Context, until time.Time) (context.Context, context.CancelFunc) {
-	b := &budget{parent: parent, until: until}
+	return s.begin(&budget{parent: parent, until: until})
+}
+
+func (s *Store) begin(b *budget) (context.Context, context.CancelFunc) {
 	b.added = &b.extra
 	return b, s.limit(b)
 }
@@ -51,12 +59,15 @@ func (s *Store) budgetUntil(parent context.Context, until time.Time) (context.Co
 // until its time has come, also when nobody uses it any more. So the end of a budget for much is not shared: most of its time is not used.
 func (s *Store) limit(b *budget) context.CancelFunc {
 	until := b.until.Add(time.Duration(b.added.Load()))
-	if b.parent.Done() == nil && time.Until(until) < 2*s.grace.now() {
+	if (b.detached || b.parent.Done() == nil) && time.Until(until) < 2*s.grace.now() {
 		b.Context = s.ends.after(until, max(s.opTimeout/ticks, 50*time.Microsecond))
 		return func() {}
 	}
-	var cancel context.CancelFunc
-	b.Context, cancel = context.WithDeadlineCause(b.parent, until, ErrBudget)
+	parent, cancel := b.parent, context.CancelFunc(nil)
+	if b.detached {
+		parent = context.WithoutCancel(parent)
+	}
+	b.Context, cancel = context.WithDeadlineCause(parent, until, ErrBudget)
 	return cancel
 }
 
@@ -66,10 +77,11 @@ const ticks = 16
 // A budget is a context that remembers what it would be without its own deadline.
 type budget struct {
 	context.Context
-	parent context.Context
-	until  time.Time     // without what was added
-	added  *atomic.Int64 // nanoseconds
-	extra  atomic.Int64  // what added refers to in the first one
+	parent   context.Context
+	detached bool          // it does not end with parent
+	until    time.Time     // without what was added
+	added    *atomic.Int64 // nanoseconds
+	extra    atomic.Int64  // what added refers to in the first one
 }
 
 type budgetKey struct{}

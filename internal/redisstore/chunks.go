@@ -130,7 +130,7 @@ func signal(c chan struct{}) {
 
 // eachInBulk is each for n commands with large values that belong to one name.
 func (s *Store) eachInBulk(ctx context.Context, name string, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{names: slices.Repeat([]string{name}, n), plain: build, most: 1 + chunkWindow, bulk: true})
+	return s.each(ctx, batch{content: content{names: slices.Repeat([]string{name}, n), plain: build}, most: 1 + chunkWindow, bulk: true})
 }
 
 // inBulk is the session for large values. Until there is a second client it is the first: no caller waits for a connection to be

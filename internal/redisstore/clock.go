@@ -25,10 +25,14 @@ const trusted = time.Minute
 // note learns from a reply that carries the server's time and came after a round trip that began at sent.
 func (c *serverClock) note(sent time.Time, server int64) {
 	trip := time.Since(sent)
-	r := &reading{server: server, within: trip.Microseconds()/2 + 1, at: sent.Add(trip / 2)}
+	now := reading{server: server, within: trip.Microseconds()/2 + 1, at: sent.Add(trip / 2)}
 	for {
 		old := c.best.Load()
-		if old != nil && !r.supersedes(old) || c.best.CompareAndSwap(old, r) {
+		if old != nil && !now.supersedes(old) {
+			return // most readings take no memory
+		}
+		best := now
+		if c.best.CompareAndSwap(old, &best) {
 			return
 		}
 	}

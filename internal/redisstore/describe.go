@@ -42,6 +42,9 @@ func code(err error) string {
 
 // serverMessage is the text of a server's own error. It may quote what was sent, a password too, so it is shown only after quote.
 func serverMessage(err error) string {
+	if err == nil {
+		return "" // what follows takes memory
+	}
 	var r *refusal
 	if errors.As(err, &r) {
 		err = r.err

@@ -92,12 +92,13 @@ return 1
 `)
 
 func (s *Store) filling(f Filling) call {
-	pair, value := s.pair(f.Key), rueidis.BinaryString(f.Value)
-	if l := s.table.Load().of(pair[0]); f.Empty && len(f.Chunks) == 0 && l != nil && !l.noPXAT.Load() {
-		return call{fillEmpty, pair, []string{f.Nonce, value, strconv.FormatInt(f.Until/1000, 10)}}
+	value := rueidis.BinaryString(f.Value)
+	if l := s.table.Load().of(s.namespace.name(f.Key)); f.Empty && len(f.Chunks) == 0 && l != nil && !l.noPXAT.Load() {
+		return s.onPair(fillEmpty, f.Key, f.Nonce, value, strconv.FormatInt(f.Until/1000, 10))
 	}
-	args := []string{f.Nonce, value, strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks))}
-	return call{fill, pair, append(args, s.format.args...)}
+	k := s.onPair(fill, f.Key, f.Nonce, value, strconv.FormatInt(f.Until, 10), strconv.Itoa(len(f.Chunks)))
+	k.args = append(k.args, s.format.args...)
+	return k
 }
 
 // Fill stores values under their leases and releases the leases, in one round trip for values without chunks. An outcome counts
@@ -107,15 +108,33 @@ func (s *Store) Fill(ctx context.Context, fills ...Filling) ([]Outcome, []error)
 	return outcomes, errs
 }
 
+// A fillRoom has room for what FillAndRead needs for one value, in one allocation.
+type fillRoom struct {
+	outcomes [1]Outcome
+	reads    [1]Read
+	errs     [1]error
+	changed  [1]string
+	calls    [1]call
+	filling  [1]int
+	back     [1]Get
+}
+
+// sized is a slice of n elements: room, where that is as long.
+func sized[T any](room []T, n int) []T {
+	if n == len(room) {
+		return room
+	}
+	return make([]T, n)
+}
+
 // FillAndRead is Fill and, where there are looks, makes the one with the same index behind each fill: see runAndRead.
 func (s *Store) FillAndRead(ctx context.Context, fills []Filling, looks []Get) ([]Outcome, []Read, []error) {
-	outcomes, reads, errs := make([]Outcome, len(fills)), make([]Read, len(fills)), make([]error, len(fills))
-	changed := make([]string, 0, len(fills))
+	room := new(fillRoom)
+	outcomes, reads, errs := sized(room.outcomes[:], len(fills)), sized(room.reads[:], len(fills)), sized(room.errs[:], len(fills))
+	changed := room.changed[:0]
 	var chunks map[*Filling]int                 // how many are in Redis without a manifest, by their fills
 	for _, large := range []bool{false, true} { // values without chunks do not wait for the chunks of others
-		var calls []call
-		var filling []int
-		var back []Get
+		calls, filling, back := room.calls[:0], room.filling[:0], room.back[:0]
 		for i, f := range fills {
 			if large != (len(f.Chunks) > 0) {
 				continue
@@ -150,7 +169,9 @@ func (s *Store) FillAndRead(ctx context.Context, fills []Filling, looks []Get) (
 			if outcomes[i] = Outcome(n); errs[i] == nil && outcomes[i] == Stored {
 				delete(chunks, &fills[i])
 			}
-			reads[i] = heads[j]
+			if heads != nil {
+				reads[i] = heads[j]
+			}
 		}
 	}
 	s.announce(ctx, changed) // a refused fill may have removed a value too

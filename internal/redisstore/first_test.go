@@ -63,7 +63,7 @@ func TestTheSearchForServersMakesSteps(t *testing.T) {
 	found := &first{over: make(chan struct{}), wait: time.Second, latest: time.Now().Add(time.Hour)}
 	found.step()
 	tp := &topology{options: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}}, firsts: firsts{found: found}}
-	done := make(chan error, 1)
+	done, began := make(chan error, 1), *found.until.Load()
 	go func() {
 		at, views, err := tp.discover(t.Context(), []string{proxy.Addr()})
 		if err == nil && (at != proxy.Addr() || views != nil) {
@@ -71,7 +71,6 @@ func TestTheSearchForServersMakesSteps(t *testing.T) {
 		}
 		done <- err
 	}()
-	began := *found.until.Load()
 	greeted.Wait(t)
 	dialled := *found.until.Load()
 	require.True(t, dialled.After(began))

@@ -158,11 +158,11 @@ return 1
 // lease of a key that was found missing is asked for in plain commands: see askPlainly. Where others are after it, there may be a
 // second round trip.
 func (s *Store) Acquire(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
-	return s.lease(ctx, tags, reqs, func(r Request) []call {
+	return s.lease(ctx, tags, reqs, func(calls []call, r Request) []call {
 		if r.Rejected == (Rejected{}) {
-			return s.askPlainly(r)
+			return s.askPlainly(calls, r)
 		}
-		return []call{s.acquire(r)}
+		return append(calls, s.acquire(r))
 	})
 }
 
@@ -172,52 +172,47 @@ func (s *Store) acquire(r Request) call {
 
 // Seize is Acquire, but takes leases from their holders. The fills of those holders are refused from then on.
 func (s *Store) Seize(ctx context.Context, tags []Tag, reqs ...Request) ([]Grant, []Generation) {
-	return s.lease(ctx, tags, reqs, func(r Request) []call {
-		return []call{{seize, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}}
+	return s.lease(ctx, tags, reqs, func(calls []call, r Request) []call {
+		return append(calls, s.onPair(seize, r.Key, r.Nonce, s.leaseLife.ms))
 	})
 }
 
-func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func(Request) []call) ([]Grant, []Generation) {
-	calls, ends := slices.Grow(s.ofTags(ensure, tags), 3*len(reqs)), make([]int, len(reqs))
-	for i, r := range reqs {
-		calls = append(calls, ask(r)...)
-		ends[i] = len(calls)
+func (s *Store) lease(ctx context.Context, tags []Tag, reqs []Request, ask func([]call, Request) []call) ([]Grant, []Generation) {
+	calls := slices.Grow(s.ofTags(ensure, tags), plainCalls*len(reqs))
+	for _, r := range reqs {
+		calls = ask(calls, r)
 	}
-	results := s.runAs(ctx, calls, noteTimes(calls))
+	results := s.runAs(ctx, batch{content: content{calls: calls}, times: true})
 	grants, from := make([]Grant, len(reqs)), len(tags)
 	var more []call
 	var of []int
-	for i, to := range ends {
-		if to-from == 1 {
+	for i := range reqs {
+		if calls[from].script.command == nil {
 			grants[i] = parseGrant(results[from])
-		} else {
-			var next func(*Store, Request) call
-			if grants[i], next = parsePlainly(results[from:to]); next != nil {
-				more, of = append(more, next(s, reqs[i])), append(of, i)
-			}
+			from++
+			continue
 		}
-		from = to
+		var next func(*Store, Request) call
+		if grants[i], next = parsePlainly(results[from : from+plainCalls]); next != nil {
+			more, of = append(more, next(s, reqs[i])), append(of, i)
+		}
+		from += plainCalls
 	}
 	s.settle(ctx, grants, more, of)
 	return grants, generations(results[:len(tags)])
 }
 
-// noteTimes notes the server's time from the replies to calls. A plain command stays at its node: the time is of that one.
-func noteTimes(calls []call) batch {
-	return batch{
-		stays: func(i int) bool { return calls[i].script.command != nil },
-		answered: func(l *link, sent time.Time, i int, r rueidis.RedisResult) {
-			switch calls[i].script {
-			case acquire, seize:
-				if g := parseGrant(r); g.Err == nil {
-					l.clock.note(sent, g.Now)
-				}
-			case askTime:
-				if now, err := parseTime(r); err == nil {
-					l.clock.note(sent, now)
-				}
-			}
-		},
+// noteTime notes the server's time from the reply to a call.
+func noteTime(script *script, l *link, sent time.Time, r rueidis.RedisResult) {
+	switch script {
+	case acquire, seize:
+		if g := parseGrant(r); g.Err == nil {
+			l.clock.note(sent, g.Now)
+		}
+	case askTime:
+		if now, err := parseTime(r); err == nil {
+			l.clock.note(sent, now)
+		}
 	}
 }
 
@@ -257,7 +252,7 @@ func parseGrant(r rueidis.RedisResult) (g Grant) {
 func (s *Store) Renew(ctx context.Context, reqs ...Request) (held []bool, errs []error) {
 	calls := make([]call, len(reqs))
 	for i, r := range reqs {
-		calls[i] = call{renew, s.pair(r.Key), []string{r.Nonce, s.leaseLife.ms}}
+		calls[i] = s.onPair(renew, r.Key, r.Nonce, s.leaseLife.ms)
 	}
 	held, errs = make([]bool, len(reqs)), make([]error, len(reqs))
 	for i, r := range s.run(ctx, calls) {
@@ -283,5 +278,5 @@ func (s *Store) release(r Request) call {
 	if r.Quiet {
 		how = "quiet"
 	}
-	return call{release, s.pair(r.Key), []string{r.Nonce, how, strconv.FormatInt(r.Pause.Milliseconds(), 10)}}
+	return s.onPair(release, r.Key, r.Nonce, how, strconv.FormatInt(r.Pause.Milliseconds(), 10))
 }

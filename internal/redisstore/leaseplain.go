@@ -29,10 +29,13 @@ func plainly(command func(b rueidis.Builder, keys, args []string) rueidis.Comple
 	return &script{command: command}
 }
 
-// askPlainly asks for the lease of a key that had no value.
-func (s *Store) askPlainly(r Request) []call {
-	pair := s.pair(r.Key)
-	return []call{{askTime, pair, nil}, {setNew, pair, []string{r.Nonce, s.leaseLife.ms}}, {lengthOf, pair, nil}}
+// plainCalls is how many calls askPlainly adds.
+const plainCalls = 3
+
+// askPlainly adds to calls those that ask for the lease of a key that had no value.
+func (s *Store) askPlainly(calls []call, r Request) []call {
+	set := s.onPair(setNew, r.Key, r.Nonce, s.leaseLife.ms)
+	return append(calls, call{askTime, set.keys, nil}, set, call{lengthOf, set.keys, nil})
 }
 
 // parsePlainly parses the replies to askPlainly. then makes the call that has yet to follow; it is nil if there is none.
@@ -84,7 +87,7 @@ func (s *Store) settle(ctx context.Context, grants []Grant, calls []call, of []i
 	if len(calls) == 0 {
 		return
 	}
-	for j, r := range s.runAs(ctx, calls, noteTimes(calls)) {
+	for j, r := range s.runAs(ctx, batch{content: content{calls: calls}, times: true}) {
 		if calls[j].script == acquire {
 			grants[of[j]] = parseGrant(r)
 		} else {

@@ -84,7 +84,7 @@ func TestALeaseWhoseReplyWasLostIsNotTakenForOneThatIsNotNeeded(t *testing.T) {
 	s := connected(t, server.Addr())
 	server.MustDo(t, "SET", key, "stored since then")
 	var replies []rueidis.RedisResult
-	for _, c := range s.askPlainly(Request{Key: key, Nonce: "n"}) {
+	for _, c := range s.askPlainly(nil, Request{Key: key, Nonce: "n"}) {
 		replies = append(replies, s.run(t.Context(), []call{c})...)
 	}
 	replies[1] = rueidis.NewErrorResult(io.EOF)

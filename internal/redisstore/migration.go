@@ -36,9 +36,9 @@ func (s *Store) removeSplit(ctx context.Context, keys []string, results []rueidi
 		return
 	}
 	unlink := func(names []string) []rueidis.RedisResult {
-		return s.each(ctx, batch{names: names, plain: func(c rueidis.Client, i int) rueidis.Completed {
+		return s.each(ctx, batch{content: content{names: names, plain: func(c rueidis.Client, i int) rueidis.Completed {
 			return c.B().Unlink().Key(names[i]).Build()
-		}})
+		}}})
 	}
 	without := unlink(leases)
 	for j, r := range unlink(values) {
@@ -70,13 +70,13 @@ func (s *Store) eraseSplit(ctx context.Context, keys []string, results []rueidis
 		if len(head) > 0 && string(head) != magic {
 			// The lease is removed all the same. EXISTS then answers 0, which counts as nothing removed.
 			lease := []string{leaseKey(s.namespace.name(ours[j]))}
-			results[of[j]] = s.each(ctx, batch{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
+			results[of[j]] = s.each(ctx, batch{content: content{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
 				return c.B().Unlink().Key(lease[0]).Build()
-			}})[0]
+			}}})[0]
 			if results[of[j]].Error() == nil {
-				results[of[j]] = s.each(ctx, batch{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
+				results[of[j]] = s.each(ctx, batch{content: content{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
 					return c.B().Exists().Key(lease[0]).Build()
-				}})[0]
+				}}})[0]
 			}
 			continue
 		}

@@ -97,6 +97,15 @@ func KeyOfLease(name string) (key string, ok bool) {
 	return name[len(before) : len(name)-len(after)], true
 }
 
+// KeyOfChunk returns the key whose value has a chunk of this name, and the nonce of the fill that has stored the chunk, if it is the name of a
+// chunk.
+func KeyOfChunk(name string) (key, nonce string, ok bool) {
+	inner, ok := strings.CutPrefix(name, "{")
+	key, rest, found := strings.Cut(inner, "}!c:")
+	nonce, _, numbered := strings.Cut(rest, ":")
+	return key, nonce, ok && found && numbered
+}
+
 // LeasePattern is the pattern of the leases of the keys that match a pattern.
 func LeasePattern(match string) string { return leaseKey(match) }
 

@@ -49,12 +49,17 @@ func (l *link) readClock(ctx context.Context, c rueidis.Client) error {
 
 // parseTime returns the time in µs in a reply to TIME.
 func parseTime(r rueidis.RedisResult) (int64, error) {
-	parts, err := r.AsIntSlice()
+	parts, err := r.ToArray()
 	if err == nil && len(parts) != 2 {
 		err = errors.New("malformed reply to TIME")
 	}
 	if err != nil {
 		return 0, err
 	}
-	return parts[0]*1_000_000 + parts[1], nil
+	seconds, err := parts[0].AsInt64()
+	if err != nil {
+		return 0, err
+	}
+	micros, err := parts[1].AsInt64()
+	return seconds*1_000_000 + micros, err
 }

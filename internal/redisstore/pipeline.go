@@ -51,13 +51,19 @@ func sizeOf(cmd rueidis.Completed) (size int64) {
 	return size
 }
 
-func sendTracked(ctx context.Context, s *session, from, to int, build func(int) rueidis.Cacheable) []rueidis.RedisResult {
+// sendTracked sends those reads of g whose indices are at(from) to at(to-1).
+func sendTracked(ctx context.Context, s *session, g *reads, from, to int, at func(int) int) []rueidis.RedisResult {
 	if to-from == 1 {
-		return []rueidis.RedisResult{s.client.DoCache(ctx, build(from), time.Hour)}
+		answer := s.client.DoCache(ctx, g.build(s, at(from)), time.Hour)
+		if len(g.names) > 1 {
+			return []rueidis.RedisResult{answer}
+		}
+		g.alone.reply[0] = answer
+		return g.alone.reply[:]
 	}
 	cmds := make([]rueidis.CacheableTTL, to-from)
 	for i := range cmds {
-		cmds[i] = rueidis.CT(build(from+i), time.Hour)
+		cmds[i] = rueidis.CT(g.build(s, at(from+i)), time.Hour)
 	}
 	return s.client.DoMultiCache(ctx, cmds...)
 }

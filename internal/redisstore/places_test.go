@@ -75,7 +75,7 @@ func TestAServerIsGivenUpByThoseWhoFindNoPlace(t *testing.T) {
 		require.NoError(t, err)
 	}
 	fails := func(parent context.Context) {
-		ctx, cancel := s.budgetUntil(parent, time.Now().Add(20*time.Millisecond))
+		ctx, cancel := s.budgetUntil(parent, time.Now().Add(250*time.Millisecond)) // in which a busy machine lets the others answer
 		defer cancel()
 		require.ErrorIs(t, l.place(ctx, now, now), context.DeadlineExceeded)
 	}

@@ -64,12 +64,12 @@ func (l *link) portion(ctx context.Context, send func(context.Context) (worked t
 
 // inPortions sends a command for each name, in portions.
 func (s *Store) inPortions(ctx context.Context, names []string, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{names: names, plain: build, most: portionSize, inPortions: true, bulk: true})
+	return s.each(ctx, batch{content: content{names: names, plain: build}, most: portionSize, inPortions: true, bulk: true})
 }
 
 // runInPortions is run, in portions of so many calls at most. It also returns how long the servers have worked on them.
 func (s *Store) runInPortions(ctx context.Context, calls []call, most int) ([]rueidis.RedisResult, time.Duration) {
 	var worked atomic.Int64
-	results := s.runAs(ctx, calls, batch{most: most, inPortions: true, bulk: true, worked: &worked})
+	results := s.runAs(ctx, batch{content: content{calls: calls}, most: most, inPortions: true, bulk: true, worked: &worked})
 	return results, time.Duration(worked.Load())
 }

@@ -31,8 +31,14 @@ type Read struct {
 // Get reads keys in one round trip.
 func (s *Store) Get(ctx context.Context, looks ...Get) []Read {
 	g := s.newReads(looks)
-	return g.end(s.each(ctx, batch{names: g.names, reads: g}))
+	for i, r := range s.each(ctx, batch{content: content{reads: g}}) {
+		g.end(i, r)
+	}
+	return g.out
 }
+
+// fewReads are as many as one key and its tags mostly need: these are one allocation.
+const fewReads = 4
 
 // reads are reads under way. They are one allocation where there is one key.
 type reads struct {
@@ -45,6 +51,7 @@ type reads struct {
 		asked [1]asked
 		names [1]string
 		out   [1]Read
+		reply [1]rueidis.RedisResult
 	}
 }
 
@@ -60,9 +67,17 @@ func (s *Store) newReads(looks []Get) *reads {
 	g := &reads{store: s}
 	sole := s.table.Load().sole()
 	g.tracked = sole == nil || sole.Tracked() // a new connection to another server may change this meanwhile
-	if n := len(looks); n == 1 {
+	switch n := len(looks); {
+	case n == 1:
 		g.asked, g.names, g.out = g.alone.asked[:], g.alone.names[:], g.alone.out[:]
-	} else {
+	case n <= fewReads:
+		few := new(struct {
+			asked [fewReads]asked
+			names [fewReads]string
+			out   [fewReads]Read
+		})
+		g.asked, g.names, g.out = few.asked[:n], few.names[:n], few.out[:n]
+	default:
 		g.asked, g.names, g.out = make([]asked, n), make([]string, n), make([]Read, n)
 	}
 	for i, l := range looks {
@@ -101,27 +116,24 @@ func (g *reads) build(to *session, i int) rueidis.Cacheable {
 // answered notes which node has answered a read.
 func (g *reads) answered(l *link, i int) { g.asked[i].by = l }
 
-// end ends the reads, and returns what they have found.
-func (g *reads) end(results []rueidis.RedisResult) []Read {
+// end ends read i, and notes what it has found.
+func (g *reads) end(i int, r rueidis.RedisResult) {
 	now := g.store.table.Load()
-	for i, r := range results {
-		asked, out := &g.asked[i], &g.out[i]
-		out.Value, out.Err = r.AsBytes()
-		if len(out.Value) == 0 {
-			out.Value = nil // GETRANGE answers an empty string for a missing key
-		}
-		out.Cut = asked.head == 0 && len(out.Value) > g.store.format.longest
-		if g.tracked {
-			out.Validity = g.store.endRead(asked.under())
-		} else if asked.fenced {
-			out.Validity = g.store.announcements.validity()
-		}
-		// A node that no longer has the key pushes no changes of it: see apply.
-		if out.Err != nil || asked.by != now.of(g.names[i]) || out.Value == nil && now.migrates(g.names[i]) {
-			out.Validity = nil
-		}
+	asked, out := &g.asked[i], &g.out[i]
+	out.Value, out.Err = r.AsBytes()
+	if len(out.Value) == 0 {
+		out.Value = nil // GETRANGE answers an empty string for a missing key
 	}
-	return g.out
+	out.Cut = asked.head == 0 && len(out.Value) > g.store.format.longest
+	if g.tracked {
+		out.Validity = g.store.endRead(asked.under())
+	} else if asked.fenced {
+		out.Validity = g.store.announcements.validity()
+	}
+	// A node that no longer has the key pushes no changes of it: see apply.
+	if out.Err != nil || asked.by != now.of(g.names[i]) || out.Value == nil && now.migrates(g.names[i]) {
+		out.Validity = nil
+	}
 }
 
 // lastByte is the offset of the last byte to read. Of a value that is too long to be one of ours, one byte more than Longest is

@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -23,32 +22,15 @@ import (
 func (s *Store) runAndRead(ctx context.Context, calls []call, looks []Get) (results []rueidis.RedisResult, reads []Read) {
 	switch {
 	case len(looks) == 0:
-		return s.run(ctx, calls), make([]Read, len(calls))
+		return s.run(ctx, calls), nil
 	case s.options.PipelineMultiplex > 0: // the push may come by another connection, at any time
 		return s.run(ctx, calls), s.Get(ctx, looks...)
 	}
 	g := s.newReads(looks)
-	both := make([]call, 0, 2*len(calls))
-	for i, k := range calls {
-		back := &script{repeatable: true, command: func(b rueidis.Builder, _, _ []string) rueidis.Completed { return g.untracked(b, i) }}
-		both = append(both, k, call{back, g.names[i : i+1], nil})
-	}
-	answers := s.runAs(ctx, both, batch{
-		readBack: func(to *session, i int) (cmd rueidis.Cacheable, ok bool) {
-			if i%2 == 0 {
-				return cmd, false
-			}
-			return g.build(to, i/2), true
-		},
-		answered: func(l *link, _ time.Time, i int, _ rueidis.RedisResult) {
-			if i%2 == 1 {
-				g.answered(l, i/2)
-			}
-		},
-	})
-	heads := make([]rueidis.RedisResult, len(calls))
+	answers := s.runAs(ctx, batch{content: content{calls: calls, reads: g}})
 	for i := range calls {
-		answers[i], heads[i] = answers[2*i], answers[2*i+1]
+		g.end(i, answers[2*i+1])
+		answers[i] = answers[2*i]
 	}
-	return answers[:len(calls)], g.end(heads)
+	return answers[:len(calls)], g.out
 }

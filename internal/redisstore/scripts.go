@@ -56,48 +56,49 @@ type call struct {
 	keys, args []string
 }
 
-func (k call) build(b rueidis.Builder) rueidis.Completed {
-	if k.script.command != nil {
-		return k.script.command(b, k.keys, k.args)
-	}
-	return b.Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
+// onPair is a call on a key and its lease.
+func (s *Store) onPair(script *script, key string, args ...string) call {
+	room := new(struct { // one allocation for most calls
+		keys [2]string
+		args [4]string
+	})
+	room.keys = [2]string(s.pair(key))
+	return call{script, room.keys[:], append(room.args[:0], args...)}
 }
 
-// buildInFull is build for a server that does not know the script.
-func (k call) buildInFull(b rueidis.Builder) rueidis.Completed {
-	if k.script.command != nil {
-		return k.build(b)
+// build builds the command, inFull for a server that does not know the script.
+func (k *call) build(b rueidis.Builder, inFull bool) rueidis.Completed {
+	switch {
+	case k.script.command != nil:
+		return k.script.command(b, k.keys, k.args)
+	case inFull:
+		return b.Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
 	}
-	return b.Eval().Script(k.script.text).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
+	return b.Evalsha().Sha1(k.script.sha1).Numkeys(int64(len(k.keys))).Key(k.keys...).Arg(k.args...).Build()
 }
 
 // run executes scripts in one round trip for each node, on each node in their order. Where a server does not know one of them, a
 // second round trip runs the unknown scripts, and all repeatable ones behind the first unknown one, so that their order stays.
 func (s *Store) run(ctx context.Context, calls []call) []rueidis.RedisResult {
-	return s.runAs(ctx, calls, batch{})
+	return s.runAs(ctx, batch{content: content{calls: calls}})
 }
 
-// runAs is run with the settings of b.
-func (s *Store) runAs(ctx context.Context, calls []call, b batch) []rueidis.RedisResult {
-	b.names = make([]string, len(calls))
-	for i, k := range calls {
-		b.names[i] = k.keys[0]
-	}
-	b.plain = func(c rueidis.Client, i int) rueidis.Completed { return calls[i].build(c.B()) }
+// runAs is run of a batch with calls.
+func (s *Store) runAs(ctx context.Context, b batch) []rueidis.RedisResult {
 	results := s.each(ctx, b)
 	var unknown []int
 	for i, r := range results {
 		e, ok := rueidis.IsRedisErr(r.Error())
-		if ok && e.IsNoScript() || len(unknown) > 0 && calls[i].script.repeatable {
+		if ok && e.IsNoScript() || len(unknown) > 0 && b.repeatable(i) {
 			unknown = append(unknown, i)
 		}
 	}
 	if len(unknown) == 0 {
 		return results
 	}
-	again := b.only(unknown)
-	again.plain = func(c rueidis.Client, j int) rueidis.Completed { return calls[unknown[j]].buildInFull(c.B()) }
-	for j, r := range s.each(ctx, again) {
+	b.content = b.only(unknown)
+	b.inFull = true
+	for j, r := range s.each(ctx, b) {
 		results[unknown[j]] = r
 	}
 	return results

@@ -12,42 +12,19 @@ import (
 // A batch is commands, each for one name. They are sent to the nodes of their names: to each node in one round trip, to all nodes
 // at the same time.
 type batch struct {
-	names []string
-	plain func(c rueidis.Client, i int) rueidis.Completed
-	// reads, unless nil, are what is sent in place of plain: tracked reads. Those that are sent with ASKING, to a node that is only about
-	// to get the name, are not tracked.
-	reads *reads
-	// readBack, unless nil, builds the tracked read that command i is, or reports that it is none. A tracked read stands behind another command:
-	// the first one of a pipeline is not tracked.
-	readBack   func(to *session, i int) (cmd rueidis.Cacheable, ok bool)
+	content
 	most       int           // most commands that are sent to a node at once; pipeline unless set
 	bulk       bool          // use the second client: for large values, and for scans of many keys, which the server is not to track
 	inPortions bool          // see portion
 	worked     *atomic.Int64 // unless nil, grows by the time that servers work on portions
-	// stays, unless nil, reports that a command is not sent to another node when its own node has redirected it.
-	stays func(i int) bool
-	// answered, unless nil, is called with each answer and its link. Calls for different commands may be concurrent.
-	answered func(l *link, sent time.Time, i int, r rueidis.RedisResult)
+	times      bool          // note the servers' times: see noteTime
 }
 
-// only is the batch of those commands of b whose indices are given.
-func (b batch) only(of []int) batch {
-	some := b
-	some.names = make([]string, len(of))
-	for j, i := range of {
-		some.names[j] = b.names[i]
-	}
-	some.plain = func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, of[j]) }
-	if b.stays != nil {
-		some.stays = func(j int) bool { return b.stays(of[j]) }
-	}
-	if b.readBack != nil {
-		some.readBack = func(to *session, j int) (rueidis.Cacheable, bool) { return b.readBack(to, of[j]) }
-	}
-	if b.answered != nil {
-		some.answered = func(l *link, sent time.Time, j int, r rueidis.RedisResult) { b.answered(l, sent, of[j], r) }
-	}
-	return some
+// stays reports that a command is not sent to another node when its own node has redirected it: where times are noted, a plain command's time is
+// that of its node.
+func (b *batch) stays(i int) bool {
+	k := b.call(i)
+	return b.times && k != nil && k.script.command != nil
 }
 
 // pipeline is how many commands are sent at once. More would delay other users of the connection, and the answer by which the
@@ -69,10 +46,10 @@ func (s *Store) each(ctx context.Context, b batch) []rueidis.RedisResult {
 
 // eachNode is each for several nodes.
 func (s *Store) eachNode(ctx context.Context, t *table, b batch) []rueidis.RedisResult {
-	results := make([]rueidis.RedisResult, len(b.names))
+	results := make([]rueidis.RedisResult, b.len())
 	groups := make(map[destination][]int)
-	for i, name := range b.names {
-		if l := t.of(name); l != nil {
+	for i := range results {
+		if l := t.of(b.name(i)); l != nil {
 			groups[destination{link: l}] = append(groups[destination{link: l}], i)
 		} else {
 			results[i] = rueidis.NewErrorResult(ErrUnavailable)
@@ -131,7 +108,7 @@ func (s *Store) redirected(b *batch, results []rueidis.RedisResult) map[destinat
 		if moved {
 			signal(s.outdated) // the table is out of date
 		}
-		if b.stays != nil && b.stays(i) {
+		if b.stays(i) {
 			continue
 		}
 		if l := t.redirectTarget(addr); l != nil {
@@ -148,9 +125,9 @@ func (s *Store) redirected(b *batch, results []rueidis.RedisResult) map[destinat
 // send sends to one node those commands of b whose indices are given, all for nil.
 func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bool) []rueidis.RedisResult {
 	if l == nil {
-		return unsent(make([]rueidis.RedisResult, 0, len(b.names)), len(b.names), ErrUnavailable)
+		return unsent(make([]rueidis.RedisResult, 0, b.len()), b.len(), ErrUnavailable)
 	}
-	n, at := len(b.names), func(j int) int { return j }
+	n, at := b.len(), func(j int) int { return j }
 	if of != nil {
 		n, at = len(of), func(j int) int { return of[j] }
 	}
@@ -183,29 +160,23 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			}
 			sent = time.Now()
 			worked = -1
+			build := func(c rueidis.Client, j int) rueidis.Completed { return b.build(c, at(j)) }
 			switch {
 			case asking:
-				answers, size = sendAsking(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
-					if b.reads != nil {
-						return b.reads.untracked(c.B(), at(j))
-					}
-					return b.plain(c, at(j))
-				})
-			case b.reads != nil:
-				answers = sendTracked(ctx, now, from, to, func(j int) rueidis.Cacheable { return b.reads.build(now, at(j)) })
-			case b.readBack != nil && now.tracked:
+				answers, size = sendAsking(ctx, by.client, from, to, build)
+			case b.onlyReads():
+				answers = sendTracked(ctx, now, b.reads, from, to, at)
+			case b.reads != nil && now.tracked:
 				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
-					if j > from {
-						if cmd, ok := b.readBack(now, at(j)); ok {
-							return rueidis.Completed(cmd)
-						}
+					if read, ok := b.read(at(j)); ok && j > from {
+						return rueidis.Completed(b.reads.build(now, read))
 					}
-					return b.plain(c, at(j))
+					return build(c, j)
 				})
 			case b.inPortions:
-				answers, size, worked = sendTimed(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+				answers, size, worked = sendTimed(ctx, by.client, from, to, build)
 			default:
-				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed { return b.plain(c, at(j)) })
+				answers, size = sendPlain(ctx, by.client, from, to, build)
 			}
 			by.places.give(answers)
 			return nil
@@ -237,11 +208,11 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			return unsent(results, n, err)
 		}
 		for j, r := range answers {
-			if b.reads != nil {
-				b.reads.answered(l, at(from+j))
+			if read, ok := b.read(at(from + j)); ok {
+				b.reads.answered(l, read)
 			}
-			if b.answered != nil {
-				b.answered(l, sent, at(from+j), r)
+			if k := b.call(at(from + j)); b.times && k != nil {
+				noteTime(k.script, l, sent, r)
 			}
 		}
 		if results == nil {
@@ -274,8 +245,8 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 		}
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
-				names: make([]string, 1), inPortions: slow, bulk: slow,
-				plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) },
+				content: content{names: make([]string, 1), plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) }},
+				bulk:    slow, inPortions: slow,
 			}, nil, false))
 		})
 	}

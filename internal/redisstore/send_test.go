@@ -21,10 +21,10 @@ func TestNothingIsSentForACallerWhoHasLeft(t *testing.T) {
 	defer cancel()
 	<-spent.Done()
 	for _, ctx := range []context.Context{left, late, spent} {
-		results := s.each(ctx, batch{names: make([]string, 2), plain: func(rueidis.Client, int) rueidis.Completed {
+		results := s.each(ctx, batch{content: content{names: make([]string, 2), plain: func(rueidis.Client, int) rueidis.Completed {
 			t.Error("a command was made")
 			return rueidis.Completed{}
-		}})
+		}}})
 		require.Len(t, results, 2)
 		for _, r := range results {
 			require.ErrorIs(t, r.Error(), ctx.Err())

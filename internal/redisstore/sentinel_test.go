@@ -19,7 +19,7 @@ import (
 const watched = "watched"
 
 func bySentinels(addrs ...string) Options {
-	o := Options{Client: rueidis.ClientOption{InitAddress: addrs}, Format: format}
+	o := Options{Client: clients(addrs...), Format: format}
 	o.Client.Sentinel.MasterSet = watched
 	return o
 }
@@ -135,7 +135,7 @@ func TestASentinelThatSwallowsPacketsHoldsUpNobodyForLong(t *testing.T) {
 			over := make(chan struct{})
 			t.Cleanup(func() { close(over) })
 			o := bySentinels(gone, knows.Addr())
-			o.Client.Sentinel.Dialer.Timeout = 100 * time.Millisecond
+			o.Client.Sentinel.Dialer.Timeout = time.Second
 			change(&o.Client, func(ctx context.Context, dst string) (net.Conn, error) {
 				if dst == gone {
 					swallowed.Add(1)

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const bound = 20 * time.Second
+var bound = redistest.Patience
 
 // only is the link of a store on one server.
 func only(s *Store) *link { return s.table.Load().only() }
@@ -44,7 +44,16 @@ func up(t *testing.T, o Options) *Store {
 }
 
 func clientOf(addr string) rueidis.ClientOption {
-	return rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true}
+	o := clients(addr)
+	o.ForceSingleClient = true
+	return o
+}
+
+// clients are those that do not give a connection up where a busy machine stands still for a second.
+func clients(addrs ...string) rueidis.ClientOption {
+	o := rueidis.ClientOption{InitAddress: addrs, ConnWriteTimeout: 2500 * time.Millisecond}
+	o.Dialer.KeepAlive = 250 * time.Millisecond
+	return o
 }
 
 var format = Format{Magic: "\xc1\xa5", Version: 1, Flags: 7, LoadStart: 8, Nonce: 48, Chunked: 4}

@@ -10,7 +10,7 @@ import (
 // not matter. The keys were read by the first client, so no second client is made for this.
 func (s *Store) Touch(ctx context.Context, keys ...string) {
 	names := s.names(keys)
-	s.each(ctx, batch{names: names, most: portionSize, inPortions: true, plain: func(c rueidis.Client, i int) rueidis.Completed {
+	s.each(ctx, batch{most: portionSize, inPortions: true, content: content{names: names, plain: func(c rueidis.Client, i int) rueidis.Completed {
 		return c.B().Getrange().Key(names[i]).Start(0).End(0).Build()
-	}})
+	}}})
 }

@@ -30,7 +30,7 @@ import (
 const (
 	// startTimeout bounds how long a server may take until it answers. It is
 	// long because a loaded two-core machine runs several test binaries at once.
-	startTimeout = 20 * time.Second
+	startTimeout = time.Minute
 
 	// pollInterval is how often a condition is looked at while waiting for it.
 	pollInterval = 5 * time.Millisecond

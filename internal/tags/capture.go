@@ -56,15 +56,11 @@ func (c *Capture) Has(tag string) bool {
 	return false
 }
 
-// Validities returns own, if it is not nil, and the validities of the captured generations. An entry in memory rests on all of them. Validities
-// reports false if a tag is not tracked, or was not captured: the entry would outlive the next invalidation of that tag.
-func (c *Capture) Validities(own *near.Validity) (list []*near.Validity, ok bool) {
+// Validities appends to list, which has the entry's own validity or is empty, those of the captured generations. An entry in memory rests on all of
+// them. Validities reports false if a tag is not tracked, or was not captured: the entry would outlive the next invalidation of that tag.
+func (c *Capture) Validities(list []*near.Validity) (_ []*near.Validity, ok bool) {
 	if c.partial {
 		return nil, false
-	}
-	list = make([]*near.Validity, 0, len(c.Tags)+1)
-	if own != nil {
-		list = append(list, own)
 	}
 	for i := range c.Tags {
 		if c.Tags[i].generation == nil {
@@ -120,8 +116,11 @@ func (s *Snapshot) AddLate(ctx context.Context, c *Capture, names []string, bega
 		}
 		t.known, t.value, t.Generation = true, generations[i].Value, nil
 	}
-	r.track(ctx, late)
-	for _, t := range late {
+	for i, now := range r.track(ctx, late) {
+		t := late[i]
+		if now.known && now.value == t.value { // a generation from after the load would be on an old value
+			t.Generation = now.Generation
+		}
 		c.Tags = append(c.Tags, t.carried())
 	}
 	last := generations[len(late)]

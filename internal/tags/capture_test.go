@@ -32,7 +32,7 @@ func TestWhatIsCapturedIsFromBeforeTheLoad(t *testing.T) {
 	s.Renew(true)
 	read(s)
 	require.EqualValues(t, 7, c.Tags[0].Value)
-	list, ok := c.Validities(server.connection)
+	list, ok := c.Validities([]*near.Validity{server.connection})
 	require.True(t, ok)
 	require.False(t, list[1].Valid(), "an entry with it is out of date")
 }
@@ -66,15 +66,15 @@ func TestAnEntryRestsOnItsKeyAndItsTags(t *testing.T) {
 	r, server, _ := newConnected(t)
 	_, c, _ := loadOf(t, r, server)
 	own := new(near.Validity)
-	list, ok := c.Validities(own)
+	list, ok := c.Validities([]*near.Validity{own})
 	require.True(t, ok)
 	require.Equal(t, own, list[0])
 	require.Len(t, list, 3, "its own, that of the tag, and that of the connection that the tag was read by")
-	list, ok = c.Validities(server.connection)
+	list, ok = c.Validities([]*near.Validity{server.connection})
 	require.True(t, ok)
 	require.Len(t, list, 2, "each once")
 	c.Tags = append(c.Tags, Carried{Tag: red, Value: 9})
-	_, ok = c.Validities(own)
+	_, ok = c.Validities([]*near.Validity{own})
 	require.False(t, ok, "this one is not tracked")
 }
 
@@ -86,7 +86,7 @@ func TestLateTagsAreAddedWithTheirGenerations(t *testing.T) {
 	require.True(t, unmoved)
 	require.Equal(t, []redisstore.Tag{{Key: red, Life: time.Hour}, {Key: green, Life: time.Hour}, {Key: keyspace.Sequence}}, server.asked, "the sequence is the last")
 	require.Len(t, c.Tags, 3)
-	_, ok := c.Validities(server.connection)
+	_, ok := c.Validities([]*near.Validity{server.connection})
 	require.True(t, ok)
 }
 

@@ -46,8 +46,13 @@ func (s *Snapshot) asksFor(t *State) bool {
 	return s.registry.touches.due(t.Tag, s.registry.clock.Now())
 }
 
-// Given notes the answers to what Asks returned. A change of a tag's key ends the tracking of the known generation, even if only its TTL grew.
-// So Given reads such a tag again.
+// Given notes the answers to what Asks returned, before the load begins. A change of a tag's key ends the tracking of the known generation, even if
+// only its TTL grew. So Given reads such a tag again. If it has another generation by then, that one counts:
+//
+//  1. A load asks for the generation of a tag, and for its lease. The server answers the first.
+//  2. Another process invalidates the tag. Redis confirms that, and then grants the lease.
+//  3. The tag is read again, and from here on Redis notifies of its next change.
+//  4. A previous value of the generation of step 1 must not be kept as not modified. Callers that come now join the load.
 func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.Generation) {
 	var changed []*State
 	for i, t := range a.states {
@@ -60,24 +65,29 @@ func (s *Snapshot) Given(ctx context.Context, a Asked, generations []redisstore.
 		t.known, t.value, t.Generation = true, generations[i].Value, nil
 		changed = append(changed, t)
 	}
-	if len(changed) > 0 {
-		s.registry.track(ctx, changed)
+	if len(changed) == 0 {
+		return
+	}
+	for i, now := range s.registry.track(ctx, changed) {
+		if now.known {
+			changed[i].value, changed[i].Generation = now.value, now.Generation
+		}
 	}
 }
 
 // track reads tags that a script has read or made, so that Redis notifies this process of their changes: Redis tracks only what a client has read
-// itself. Without that, this process would not notice an invalidation of such a tag during a load, and callers would go on joining the load.
-func (r *Registry) track(ctx context.Context, made []*State) {
+// itself. Without that, this process would not notice an invalidation of such a tag during a load, and callers would go on joining the load. It
+// returns what was read.
+func (r *Registry) track(ctx context.Context, made []*State) []State {
 	looks := make([]redisstore.Get, len(made))
 	for i, t := range made {
 		looks[i] = t.look()
 	}
+	list := make([]State, len(made))
 	for i, read := range r.redis.look(ctx, looks...) {
-		now := State{Tag: made[i].Tag, Fence: made[i].Fence}
-		r.learn(&now, read)
-		made[i].Notice.Validity = now.Notice.Validity
-		if now.known && now.value == made[i].value {
-			made[i].Generation = now.Generation
-		}
+		list[i] = State{Tag: made[i].Tag, Fence: made[i].Fence}
+		r.learn(&list[i], read)
+		made[i].Notice.Validity = list[i].Notice.Validity
 	}
+	return list
 }

@@ -59,15 +59,37 @@ func TestAGenerationWhoseKeyWasChangedIsReadAgain(t *testing.T) {
 	require.Equal(t, []string{red, red}, server.looked)
 }
 
-// A generation that has changed by the time that it is read is not tracked.
-func TestAGenerationThatChangesBeforeItIsReadIsNotVouchedFor(t *testing.T) {
+// Hazard 35: the load has not begun yet, so the newer generation is the one that it begins with.
+func TestAGenerationThatChangesBeforeItIsReadIsTheNewOne(t *testing.T) {
 	r, server, _ := newConnected(t)
 	s := take(t, r, red)
 	a := s.Asks(map[string]time.Duration{red: time.Minute})
 	generations := server.ensure(t.Context(), a.Tags...)
 	server.generations[red]++
 	s.Given(t.Context(), a, generations)
-	require.Equal(t, generations[0].Value, s.State(red).value)
+	require.Equal(t, generations[0].Value+1, s.State(red).value)
+	require.True(t, s.State(red).Generation.Valid())
+	var c Capture
+	is, _ := s.Judge(&c, []wire.Tag{{Name: red, Generation: generations[0].Value}}, nil, true, 0)
+	require.Equal(t, Outdated, is)
+}
+
+// What its loader names is read after the load: there the newer generation would be on an old value.
+func TestALateTagThatChangesBeforeItIsReadIsNotVouchedFor(t *testing.T) {
+	r, server, _ := newConnected(t)
+	s, asked := take(t, r, keyspace.Sequence), false
+	server.meanwhile = func(name string) {
+		if name == red && asked {
+			server.generations[red]++
+		}
+		asked = asked || name == red
+	}
+	ask(t, s, nil)
+	var c Capture
+	require.True(t, s.Capture(&c, nil))
+	_, err := s.AddLate(t.Context(), &c, []string{red}, r.Events(), time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, server.generations[red]-1, s.State(red).value)
 	require.Nil(t, s.State(red).Generation)
 	require.True(t, s.State(red).Tracked(), "Redis notifies of its changes all the same")
 }

@@ -148,6 +148,17 @@ func (cborCodec) Unmarshal(data []byte, v any) error {
 	return cborDecoder.Unmarshal(item, v)
 }
 
+// CBORAsAny decodes the payload of a value of any type into maps, lists and numbers, for a reader who does not know the type. Unmarshal refuses
+// that: a value of a type that has fields would lose their order and their types. The bound on memory is that of Fits.
+func (l Limits) CBORAsAny(payload []byte) (v any, err error) {
+	_, _, item, ok := cutCBOR(payload)
+	if !ok || !l.Fits(CBOR, reflect.TypeFor[any](), payload) {
+		return nil, fmt.Errorf("%w: no CBOR of this package, or too much", ErrCorrupt)
+	}
+	err = cborDecoder.Unmarshal(item, &v)
+	return v, err
+}
+
 // cborReason describes an error of the library without the numbers and texts of the value. The library's messages contain them.
 func cborReason(err error) (string, bool) {
 	var (

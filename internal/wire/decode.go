@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"hash/maphash"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -167,6 +169,10 @@ func parseTags(section []byte) (tags []Tag, rest []byte, err error) {
 		return nil, rest, nil
 	}
 	list := section[2 : len(section)-len(rest)]
+	slot := &lastTags[maphash.Bytes(tagsSeed, list)%uint64(len(lastTags))]
+	if last := slot.Load(); last != nil && last.text == string(list) {
+		return last.tags, rest, nil
+	}
 	text := string(list) // of which all names are parts: one allocation
 	tags = make([]Tag, count)
 	at := 0
@@ -175,7 +181,25 @@ func parseTags(section []byte) (tags []Tag, rest []byte, err error) {
 		tags[i] = Tag{Name: text[at+2 : at+2+n], Generation: le.Uint64(list[at+2+n:])}
 		at += 2 + n + 8
 	}
+	if len(text) <= longestLastTags {
+		slot.Store(&parsedTags{text, tags})
+	}
 	return tags, rest, nil
+}
+
+// lastTags are lists of tags that were parsed last: most values of a policy carry the same tags with the same generations. Nobody changes a parsed
+// list.
+var (
+	lastTags [64]atomic.Pointer[parsedTags]
+	tagsSeed = maphash.MakeSeed()
+)
+
+// longestLastTags is how long a list may be, in bytes, to be kept.
+const longestLastTags = 512
+
+type parsedTags struct {
+	text string // as stored
+	tags []Tag
 }
 
 // decompress compares the length in the block with the admitted length before it allocates. A block of a hundred bytes can claim

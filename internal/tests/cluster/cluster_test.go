@@ -292,6 +292,7 @@ func TestFault08NothingStaysStaleThroughTheChangesOfACluster(t *testing.T) {
 	if asidetest.AtLength() {
 		migrations, promotions, takeovers = 60, 20, 10
 	}
+	allowed := asidetest.Allowing(t)
 	cluster := redistest.StartCluster(t)
 	o := asidetest.InClusterOf(cluster)
 	o.OpTimeout, o.DegradedTTL = 0, -1
@@ -387,7 +388,7 @@ func TestFault08NothingStaysStaleThroughTheChangesOfACluster(t *testing.T) {
 	}
 	stop()
 	all.Wait()
-	require.Less(t, st.worst, 3*time.Second)
+	require.Less(t, st.worst, allowed(3*time.Second))
 	require.Positive(t, writes.Load())
 	asidetest.Seen(t, 8, "slots moved, replicas promoted, takeovers by force", "followed; no entry stays stale; at most 3 s late",
 		"%d migrations, %d promotions, %d takeovers; %d changes, %d not confirmed at once, %d reads, none older than this process's own, others %.0f ms late at most",

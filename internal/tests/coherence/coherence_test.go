@@ -3,6 +3,7 @@ package coherence_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,7 +18,8 @@ import (
 func TestWhatWasLoadedOrReadIsThenServedFromMemory(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	a, b := asidetest.Pair(t, server.Addr())
+	a, w := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Watch(t, server)
+	b := w.Cache
 	key, src := asidetest.Items.Key("a"), &asidetest.Versioned{}
 	r, err := aside.Lookup(t.Context(), a, key, src.Load)
 	require.NoError(t, err)
@@ -30,12 +32,12 @@ func TestWhatWasLoadedOrReadIsThenServedFromMemory(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, aside.TierMemory, r.Tier, "from the second read on")
 	require.EqualValues(t, 1, src.Loads.Load())
-	reads := asidetest.Commands(t, server, "get")
+	w.Proxy.ResetCounts()
 	for range 100 {
 		_, err := aside.GetOrLoad(t.Context(), b, key, src.Load)
 		require.NoError(t, err)
 	}
-	require.Equal(t, reads, asidetest.Commands(t, server, "get"), "Redis is not asked")
+	require.False(t, slices.ContainsFunc(w.Proxy.Log(), func(args []string) bool { return slices.Contains(args, key.String()) }), "Redis is not asked")
 }
 
 func TestWhoLoadsAValueDoesNotDecodeIt(t *testing.T) {
@@ -135,7 +137,7 @@ func TestAnInvalidationSparesWhatItIsNotAbout(t *testing.T) {
 		require.NoError(t, err)
 		_, err = aside.GetOrLoad(ctx, c, others.Key("c"), (&asidetest.Source{}).Load("c"), tagged)
 		require.NoError(t, err)
-		require.NoError(t, aside.Set(ctx, c, others.Key("d"), "d"))
+		asidetest.Stored(t, c, others.Key("d"), "d")
 		hit := func(key aside.Key, opts ...aside.CallOption) {
 			t.Helper()
 			asidetest.Eventually(t, key.String()+" is cached", func() bool {
@@ -258,7 +260,7 @@ func TestAPrivateValueIsEachCallersOwn(t *testing.T) {
 				spoil(m)
 			}
 			own := map[string][]byte{"b": []byte("set")}
-			require.NoError(t, aside.Set(ctx, c, p.Key("a"), own))
+			asidetest.Stored(t, c, p.Key("a"), own)
 			spoil(own)
 			for range 3 {
 				m, err := aside.Get[map[string][]byte](ctx, c, p.Key("a"))
@@ -312,7 +314,7 @@ func TestAHitInRedisModeAllocatesNothing(t *testing.T) {
 func TestAFailureIsBackedOff(t *testing.T) {
 	t.Parallel()
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
-		c, ctx := newCache(aside.Options{Backoff: time.Second, MaxBackoff: 1500 * time.Millisecond}), t.Context()
+		c, ctx := newCache(aside.Options{Backoff: time.Hour, MaxBackoff: 90 * time.Minute}), t.Context() // a busy machine does not outlast that
 		broken := errors.New("broken")
 		var loads atomic.Int64
 		load := func(context.Context) (string, error) { loads.Add(1); return "", broken }
@@ -327,17 +329,12 @@ func TestAFailureIsBackedOff(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			require.Equal(t, aside.CodeBackoff, e.Code)
 			require.Positive(t, e.RetryAfter)
-			require.LessOrEqual(t, e.RetryAfter, 1250*time.Millisecond)
+			require.LessOrEqual(t, e.RetryAfter, 75*time.Minute)
 		}
 		require.EqualValues(t, 2, loads.Load())
-		asidetest.Eventually(t, "another load is made", func() bool {
-			_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), load)
-			require.ErrorIs(t, err, broken)
-			return loads.Load() == 3
-		})
 		_, err = aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), load, aside.Refresh())
 		require.Equal(t, broken, err, "a Refresh is not held back")
-		require.EqualValues(t, 4, loads.Load())
+		require.EqualValues(t, 3, loads.Load())
 		_, err = c.Invalidate(ctx, asidetest.Items.Key("a"))
 		require.NoError(t, err)
 		v, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key("a"), (&asidetest.Source{}).Load("v"))
@@ -351,6 +348,15 @@ func TestAFailureIsBackedOff(t *testing.T) {
 		require.Equal(t, broken, err)
 		_, err = aside.GetOrLoad(ctx, c, asidetest.Items.Key("b"), load)
 		require.ErrorIs(t, err, &aside.Error{Code: aside.CodeBackoff}, "so are the ids of a batch")
+
+		brief, held := newCache(aside.Options{Backoff: time.Second, MaxBackoff: 1500 * time.Millisecond}), false
+		asidetest.Eventually(t, "it is held back, and then another load is made", func() bool {
+			before := loads.Load()
+			_, err := aside.GetOrLoad(ctx, brief, asidetest.Items.Key("brief"), load)
+			require.ErrorIs(t, err, broken)
+			held = held || loads.Load() == before
+			return held && loads.Load() > before
+		})
 	})
 }
 
@@ -388,13 +394,11 @@ func TestAServerWithoutTrackingIsFoundAndServedFor(t *testing.T) {
 		src.Version.Store(v)
 		_, err := a.Invalidate(t.Context(), key)
 		require.NoError(t, err)
-		began := time.Now()
 		asidetest.Eventually(t, "the other one hears of it", func() bool {
 			got, err := aside.GetOrLoad(t.Context(), b, key, src.Load)
 			require.NoError(t, err)
 			return got == v
 		})
-		require.Less(t, time.Since(began), asidetest.Bound)
 		asidetest.InMemory(t, b, key, src.Load)
 	}
 	require.True(t, asidetest.Connected(t, asidetest.At(redistest.Start(t).Addr())).Health().Tracking)

@@ -85,7 +85,8 @@ func (e *evicting) generations() (n int64) {
 	return n
 }
 
-// run asks a cache for keys of which the server has room for some, and touches the generations by hand if told.
+// run asks a cache for keys of which the server has room for some, for d and until something is evicted, and touches the generations by
+// hand if told.
 func (e *evicting) run(t *testing.T, policy string, keys int, room string, d time.Duration, byHand bool) {
 	const tags = 20
 	server := redistest.Start(t, "--maxmemory", room, "--maxmemory-policy", policy, "--notify-keyspace-events", "Ee")
@@ -106,7 +107,7 @@ func (e *evicting) run(t *testing.T, policy string, keys int, room string, d tim
 			return false
 		})
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithTimeout(t.Context(), d+3*time.Minute)
 	defer cancel()
 	raw, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true})
 	require.NoError(t, err)
@@ -139,6 +140,12 @@ func (e *evicting) run(t *testing.T, policy string, keys int, room string, d tim
 			}
 		})
 	}
+	all.Go(func() {
+		defer cancel()
+		for since := time.Now(); ctx.Err() == nil && (time.Since(since) < d || e.evicted.Load() == 0); {
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
 	pad := strings.Repeat("x", 300)
 	for i := range 4 {
 		all.Go(func() {

@@ -46,14 +46,19 @@ func TestTheFirstCallOfACacheUsesTheRedisThatIsThere(t *testing.T) {
 			o, ctx := options(t), t.Context()
 			o.OpTimeout = asidetest.Bound
 			before := asidetest.Connected(t, o)
+			never := func(context.Context) (string, error) { return "", errors.New("loaded, although Redis has it") }
 			// fill has everything in Redis again, and memory know of it or not.
 			fill := func(t *testing.T) {
 				t.Helper()
 				for i := range 10 {
-					require.NoError(t, aside.Set(ctx, before, asidetest.Items.Key(i), "old", aside.WithTags("tag")))
+					key := asidetest.Items.Key(i)
+					asidetest.Eventually(t, "it is stored under the generations that the last change has brought", func() bool {
+						asidetest.Stored(t, before, key, "old", aside.WithTags("tag"))
+						v, err := aside.GetOrLoad(ctx, before, key, never, aside.WithTags("tag"), aside.Strong())
+						return err == nil && v == "old"
+					})
 				}
 			}
-			never := func(context.Context) (string, error) { return "", errors.New("loaded, although Redis has it") }
 			hit := func(t *testing.T, r aside.Result[string], err error) {
 				t.Helper()
 				require.NoError(t, err)
@@ -65,6 +70,8 @@ func TestTheFirstCallOfACacheUsesTheRedisThatIsThere(t *testing.T) {
 				t.Helper()
 				require.NoError(t, err)
 				require.True(t, r.Confirmed)
+				_, err = r.WaitCleanup(ctx) // what it removes later would be missed by the next call
+				require.NoError(t, err)
 				asidetest.Eventually(t, "the others are told", func() bool {
 					_, err := aside.Get[string](ctx, before, asidetest.Items.Key(1))
 					return errors.Is(err, aside.ErrMiss)
@@ -111,7 +118,7 @@ func TestTheFirstCallOfACacheUsesTheRedisThatIsThere(t *testing.T) {
 					})
 				},
 				"Set": func(t *testing.T, c *aside.Cache) {
-					require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key(1), "new"))
+					asidetest.Stored(t, c, asidetest.Items.Key(1), "new")
 					require.NoError(t, c.Close())
 					asidetest.Eventually(t, "the others are told", func() bool {
 						v, err := aside.Get[string](ctx, before, asidetest.Items.Key(1))
@@ -252,12 +259,12 @@ func TestTheFirstCallOfACacheAnswersWithoutRedis(t *testing.T) {
 				},
 			} {
 				c := asidetest.NewCache(t, o)
-				began := time.Now()
+				atMost, began := asidetest.Allowing(t), time.Now()
 				require.NoError(t, call(c), door)
 				took := time.Since(began)
 				t.Logf("%s: %s", door, asidetest.Ms(took))
 				// The attempt to connect goes on for 3 s, or 2.5 s where a connection is there.
-				require.Less(t, took, 2*time.Second, door)
+				require.Less(t, took, atMost(2*time.Second), door)
 				require.NoError(t, c.Close())
 			}
 		})
@@ -295,7 +302,7 @@ func TestNobodyWaitsForAConnectionThatHasFailed(t *testing.T) {
 			select {
 			case v := <-waiter:
 				require.Equal(t, "v", v)
-			case <-time.After(asidetest.Bound): // which is shorter than OpTimeout
+			case <-time.After(asidetest.Bound / 2): // which is shorter than OpTimeout
 				t.Fatal("it waits on")
 			}
 			r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("b"), asidetest.Value("w"))
@@ -355,7 +362,7 @@ func TestProgramsThatAskOnceUseRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("there"), "stored"))
+	asidetest.Stored(t, c, asidetest.Items.Key("there"), "stored")
 	first, once := 8, 5 // processes take long to start under the race detector
 	if asidetest.AtLength() {
 		first, once = 50, 30
@@ -381,6 +388,11 @@ func TestProgramsThatAskOnceUseRedis(t *testing.T) {
 
 func TestAThousandCachesThatAreMadeAtOnceLoadOnce(t *testing.T) {
 	t.Parallel()
+	asidetest.Repeatedly(t, "Redis answers everybody in time", func() bool { return herdLoadsOnce(t) })
+}
+
+// herdLoadsOnce reports whether many caches load a value once. Where Redis does not answer everybody in time, they need not.
+func herdLoadsOnce(t *testing.T) bool {
 	server := redistest.Start(t)
 	const processes = 4
 	caches := asidetest.Rounds(100, 1000)
@@ -395,17 +407,21 @@ func TestAThousandCachesThatAreMadeAtOnceLoadOnce(t *testing.T) {
 	for _, p := range herd {
 		require.NoError(t, p.Stdin.Close())
 	}
-	total := 0
+	total, troubles := 0, 0
 	for _, p := range herd {
 		line, err := p.Line()
 		require.NoError(t, err)
-		n, err := strconv.Atoi(line)
+		var n, trouble int
+		_, err = fmt.Sscan(line, &n, &trouble)
 		require.NoError(t, err)
-		total += n
+		total, troubles = total+n, troubles+trouble
 		require.NoError(t, p.Wait())
 	}
-	t.Logf("%d caches in %d processes: %d load, all done after %s", caches, processes, total, asidetest.Ms(time.Since(began)))
-	require.Equal(t, 1, total)
+	t.Logf("%d caches in %d processes: %d load, %d troubles, all done after %s", caches, processes, total, troubles, asidetest.Ms(time.Since(began)))
+	if troubles == 0 {
+		require.Equal(t, 1, total)
+	}
+	return total == 1
 }
 
 // A server that is some milliseconds away, and well. A program that asks once, with the defaults, reads what is there and stores what it loads.
@@ -416,7 +432,7 @@ func TestAProgramThatAsksOnceUsesARedisThatIsSomeMillisecondsAway(t *testing.T) 
 	proxy := redistest.StartProxy(t, server.Addr())
 	proxy.SetDelay(4 * time.Millisecond) // there, and back again
 	seed := asidetest.Connected(t, asidetest.At(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), seed, asidetest.Items.Key("there"), "stored"))
+	asidetest.Stored(t, seed, asidetest.Items.Key("there"), "stored")
 	ask := func(key string) aside.Result[string] {
 		c := asidetest.NewCache(t, aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{proxy.Addr()}}})
 		r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key(key), asidetest.Value("loaded"))
@@ -424,13 +440,12 @@ func TestAProgramThatAsksOnceUsesARedisThatIsSomeMillisecondsAway(t *testing.T) 
 		require.NoError(t, c.Close())
 		return r
 	}
-	const programs = 5
-	hits, stored := 0, 0
-	for i := range programs {
+	programs, hits, stored := 0, 0, 0
+	for began := time.Now(); programs < 5 || (hits == 0 || stored == 0) && time.Since(began) < 3*asidetest.Bound; programs++ { // a busy machine may take longer at first
 		if ask("there").Status == aside.StatusHit {
 			hits++
 		}
-		key := string(rune('a' + i))
+		key := strconv.Itoa(programs)
 		ask(key)
 		if v, err := aside.Get[string](t.Context(), seed, asidetest.Items.Key(key)); err == nil && v == "loaded" {
 			stored++
@@ -491,7 +506,6 @@ func TestAGetThatHasWaitedForTheFirstConnectionHeedsItsContext(t *testing.T) {
 			connecting := proxy.HoldReplies(func(args []string) bool { return args[0] == "TIME" })
 			reading := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:a" })
 			o := asidetest.At(proxy.Addr())
-			o.Redis.ConnWriteTimeout = 2 * time.Second
 			c := asidetest.NewCache(t, o)
 			connecting.Wait(t)
 			if !early {
@@ -510,15 +524,10 @@ func TestAGetThatHasWaitedForTheFirstConnectionHeedsItsContext(t *testing.T) {
 				connecting.Release()
 			}
 			reading.Wait(t)
+			atMost, left := asidetest.Allowing(t), time.Now()
 			cancel()
-			select {
-			case err := <-got:
-				require.ErrorIs(t, err, context.Canceled)
-			case <-time.After(time.Second):
-				t.Error("it waits on")
-				reading.Release()
-				<-got
-			}
+			require.ErrorIs(t, <-got, context.Canceled)
+			require.Less(t, time.Since(left), atMost(time.Second), "it has waited on")
 			reading.Release()
 		})
 	}
@@ -530,13 +539,14 @@ func TestTheFirstOperationsOfAProcessMayTakeLonger(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
 	seed := asidetest.Connected(t, asidetest.At(server.Addr()))
-	for _, k := range []string{"a", "b"} {
-		require.NoError(t, aside.Set(t.Context(), seed, asidetest.Items.Key(k), "stored"))
-	}
 	o := asidetest.At(proxy.Addr())
 	o.OpTimeout = 100 * time.Millisecond // those that are not held are answered within that, at least one of them
-	c := asidetest.NewCache(t, o)
-	ask := func(key string) aside.Result[string] {
+	var c *aside.Cache
+	asked := 0
+	ask := func() aside.Result[string] { // each time for a key that is in Redis, and not in memory
+		asked++
+		key := strconv.Itoa(asked)
+		asidetest.Stored(t, seed, asidetest.Items.Key(key), "stored")
 		held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:"+key })
 		done := make(chan aside.Result[string], 1)
 		go func() {
@@ -550,9 +560,12 @@ func TestTheFirstOperationsOfAProcessMayTakeLonger(t *testing.T) {
 		held.Release()
 		return <-done
 	}
-	require.Equal(t, aside.StatusHit, ask("a").Status)
+	asidetest.Repeatedly(t, "the first operation takes longer, and the machine does not stall for as long as it may", func() bool {
+		c = asidetest.NewCache(t, o)
+		return ask().Status == aside.StatusHit
+	})
 	asidetest.Eventually(t, "an operation is quick", func() bool {
-		return aside.Set(t.Context(), c, asidetest.Items.Key("quick"), "v") == nil && ask("b").Status == aside.StatusFallback
+		return aside.Set(t.Context(), c, asidetest.Items.Key("quick"), "v") == nil && ask().Status == aside.StatusFallback
 	})
 }
 
@@ -566,7 +579,7 @@ func TestAnAddressThatIsMuteDoesNotCostTheFirstCallWhatAnotherOneHas(t *testing.
 			o := asidetest.At(well)
 			o.Redis.ForceSingleClient = false
 			seed := asidetest.Connected(t, o)
-			require.NoError(t, aside.Set(t.Context(), seed, asidetest.Items.Key("a"), "stored"))
+			asidetest.Stored(t, seed, asidetest.Items.Key("a"), "stored")
 			const muteAddr = "192.0.2.1:6379"
 			o.Redis.InitAddress = []string{muteAddr, well}
 			o.Redis.Dialer.Timeout = time.Hour

@@ -64,7 +64,7 @@ func TestHazard51AReadIsNotTakenForAnotherOneOfItsKey(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, a *aside.Cache, key aside.Key){
 		"invalidated": changedElsewhere,
 		"set": func(t *testing.T, a *aside.Cache, key aside.Key) {
-			require.NoError(t, aside.Set(t.Context(), a, key, "new"))
+			asidetest.Stored(t, a, key, "new")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestHazard51AReadIsNotTakenForAnotherOneOfItsKey(t *testing.T) {
 			server := redistest.Start(t)
 			a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Watch(t, server)
 			key := asidetest.Items.Key("k")
-			require.NoError(t, aside.Set(t.Context(), a, key, "old"))
+			asidetest.Stored(t, a, key, "old")
 			ids := []string{"k"}
 			for i := range 2500 {
 				ids = append(ids, "other"+strconv.Itoa(i))
@@ -162,7 +162,7 @@ func TestHazard52AReadThatTheServerDoesNotRememberIsNotVouchedFor(t *testing.T) 
 		o.Redis.Username, o.Redis.Password = "member", asidetest.Canary
 		a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, o)
 		asidetest.InMemory(t, b, asidetest.Items.Key("other"), asidetest.Value("v")) // so that b knows the generations
-		require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), "old"))
+		asidetest.Stored(t, a, asidetest.Items.Key("a"), "old")
 		server.MustDo(t, "ACL", "SETUSER", "member", "-client|caching")
 		follows(t, a, b, get(t, b))
 	})
@@ -171,7 +171,7 @@ func TestHazard52AReadThatTheServerDoesNotRememberIsNotVouchedFor(t *testing.T) 
 		server := redistest.Start(t)
 		a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Watch(t, server)
 		asidetest.InMemory(t, b.Cache, asidetest.Items.Key("other"), asidetest.Value("v"))
-		require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), "old"))
+		asidetest.Stored(t, a, asidetest.Items.Key("a"), "old")
 
 		server.MustDo(t, "CONFIG", "SET", "lua-time-limit", "1")
 		foreign := redistest.Raw(t, server.Addr())
@@ -349,7 +349,7 @@ func TestHazard56WhatTheOtherDatabaseHasConfirmedIsSentAgain(t *testing.T) {
 	noticed := func(gaps uint64) {
 		asidetest.Eventually(t, "it is noticed", func() bool { return a.Metrics().TrackingLost > gaps && a.Health().State == aside.StateConnected })
 	}
-	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), "old"))
+	asidetest.Stored(t, a, asidetest.Items.Key("a"), "old")
 	confirmed("x")
 	asidetest.Eventually(t, "there is a mark", func() bool { return only("%mark:*", "GET") == "1" })
 	gaps := a.Metrics().TrackingLost
@@ -397,7 +397,7 @@ func TestHazard56AnEarlierMarkIsNoticed(t *testing.T) {
 		mark = names[0].(string)
 		return server.MustDo(t, "GET", mark) == "2"
 	})
-	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("y"), "old"))
+	asidetest.Stored(t, a, asidetest.Items.Key("y"), "old")
 	gaps := a.Metrics().TrackingLost
 	server.MustDo(t, "SET", mark, "1")
 	asidetest.Eventually(t, "it is noticed", func() bool { return a.Metrics().TrackingLost > gaps })

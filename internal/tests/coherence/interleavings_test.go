@@ -73,18 +73,33 @@ func TestRenewingALeasePushesNothing(t *testing.T) {
 	o := asidetest.At(server.Addr())
 	o.LeaseTTL = 750 * time.Millisecond
 	a := asidetest.Connected(t, o)
-	load := asidetest.NewHeld()
-	first := asidetest.Background(t, a, asidetest.Items.Key("a"), load.Load("v"))
-	<-load.Began
-	waiting := asidetest.Background(t, w.Cache, asidetest.Items.Key("a"), asidetest.Value("not this one"))
-	asidetest.Eventually(t, "the other process waits", func() bool { return len(w.Asked("EVALSHA")) > 0 })
-	pushes := w.Metrics().InvalidationMessages
-	renewed := asidetest.Commands(t, server, "pexpire")
-	asidetest.Eventually(t, "the lease is renewed", func() bool { return asidetest.Commands(t, server, "pexpire") > renewed+5 })
-	require.Equal(t, pushes, w.Metrics().InvalidationMessages)
-	close(load.Release)
-	require.Equal(t, "v", <-first)
-	require.Equal(t, "v", <-waiting)
+	for round := 0; ; round++ { // until no lease has ended of itself, for want of a renewal in time
+		key := asidetest.Items.Key(round)
+		lease := func() any { return server.MustDo(t, "GET", "{"+key.String()+"}!l") }
+		load := asidetest.NewHeld()
+		first := asidetest.Background(t, a, key, load.Load("v"))
+		<-load.Began
+		held := lease()
+		waiting := asidetest.Background(t, w.Cache, key, load.Load("v"))
+		w.Proxy.Await(t, "the other process waits", func() bool {
+			return slices.ContainsFunc(w.Asked("EVALSHA"), func(args []string) bool { return args[2] == key.String() })
+		})
+		asidetest.AllTold(t, w.Cache)
+		pushes := w.Metrics().InvalidationMessages
+		renewed := asidetest.Commands(t, server, "pexpire")
+		asidetest.Eventually(t, "the lease is renewed", func() bool { return asidetest.Commands(t, server, "pexpire") > renewed+5 })
+		now := w.Metrics().InvalidationMessages
+		stood := held != nil && held == lease()
+		close(load.Release)
+		require.Equal(t, "v", <-first)
+		require.Equal(t, "v", <-waiting)
+		if stood {
+			require.Equal(t, pushes, now)
+			require.EqualValues(t, 1, load.Loads.Load())
+			return
+		}
+		require.Less(t, round, 100, "no lease has stood")
+	}
 }
 
 // Hazard 5.
@@ -220,9 +235,7 @@ func TestASetThatArrivesAfterALaterInvalidationIsRefused(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
-	o := asidetest.At(proxy.Addr())
-	o.OpTimeout = 100 * time.Millisecond
-	a, b := asidetest.Connected(t, o), asidetest.Connected(t, asidetest.At(server.Addr()))
+	a, b := asidetest.Connected(t, asidetest.At(proxy.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
 	n := 0
 	fill := proxy.HoldRequests(func(args []string) bool {
 		if len(args) > 3 && args[0] == "EVALSHA" && args[3] == "items:a" {
@@ -326,7 +339,9 @@ func TestWhatWasReadBeforeAnInvalidationIsNotKept(t *testing.T) {
 	o.OpTimeout = time.Second     // what is asked behind the push that is held is not answered in time
 	c, b := asidetest.Connected(t, o), asidetest.Connected(t, asidetest.At(server.Addr()))
 	held := 0
-	for i := range 64 { // until the two happen to take different connections
+	began := time.Now()
+	patience := 50 * time.Millisecond
+	for i := 0; i < 64 || held == 0 && time.Since(began) < 3*asidetest.Bound; i++ { // until the two happen to take different connections
 		key := asidetest.Items.Key(i)
 		asidetest.Stored(t, b, key, "old")
 		asidetest.Eventually(t, "Redis is in use", func() bool { return c.Health().State == aside.StateConnected })
@@ -347,11 +362,17 @@ func TestWhatWasReadBeforeAnInvalidationIsNotKept(t *testing.T) {
 		case <-done:
 			held++
 			reply.Release()
-			require.Equal(t, "old", <-first, "it began before")
+			if v := <-first; v == "loaded" { // on a busy machine its time was up before
+				held--
+				break
+			} else {
+				require.Equal(t, "old", v, "it began before")
+			}
 			r, err := aside.Lookup(t.Context(), c, key, asidetest.Value("new"))
 			require.NoError(t, err)
 			require.Equal(t, "new", r.Value, r.Reason)
-		case <-time.After(50 * time.Millisecond): // the same connection
+		case <-time.After(patience): // the same connection, or a busy machine
+			patience = min(patience+10*time.Millisecond, o.OpTimeout/2)
 			reply.Release()
 			<-first
 			<-done
@@ -397,7 +418,7 @@ func TestAFlushDropsWhatIsInMemory(t *testing.T) {
 				require.NoError(t, err)
 				return v == "new"
 			})
-			require.NotZero(t, c.Metrics().TrackingLost)
+			asidetest.Eventually(t, "it is counted", func() bool { return c.Metrics().TrackingLost > 0 })
 		}
 	}
 }
@@ -411,8 +432,7 @@ func TestATrackingTableThatOverflowsCostsHitsAndNothingElse(t *testing.T) {
 		_, err := aside.GetOrLoad(t.Context(), a, asidetest.Items.Key(i), asidetest.Value("old"))
 		require.NoError(t, err)
 	}
-	pushes := a.Metrics().InvalidationMessages
-	require.NotZero(t, pushes)
+	asidetest.Eventually(t, "the server says so", func() bool { return a.Metrics().InvalidationMessages > 0 })
 	for i := range 100 {
 		_, err := b.Invalidate(t.Context(), asidetest.Items.Key(i))
 		require.NoError(t, err)

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/internal/asidetest"
 	"github.com/gatewayz/aside/internal/redistest"
@@ -41,5 +39,5 @@ func TestWhatABrokenConnectionHeldIsFreed(t *testing.T) {
 		return dialed.Load() > first && c.Health().State == aside.StateConnected
 	})
 	asidetest.Eventually(t, "the first ones are freed", func() bool { runtime.GC(); return freed.Load() >= first })
-	require.Equal(t, aside.StateConnected, c.Health().State)
+	asidetest.Eventually(t, "the other one is still in use", func() bool { return c.Health().State == aside.StateConnected })
 }

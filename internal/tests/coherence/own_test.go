@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,11 +23,12 @@ import (
 //  3. The removal is confirmed, and the invalidation returns. The push that ends the old value is still on its way.
 func TestNoReadKeepsWhatThisProcessHasInvalidated(t *testing.T) {
 	t.Parallel()
-	const enough, most = 5, 2000
+	const enough = 5
+	mayTake := time.Now().Add(3 * time.Minute)
 	w := asidetest.Watch(t, redistest.Start(t))
 	between := 0
 	for round := 0; between < enough; round++ {
-		require.Less(t, round, most, "a read came in between in %d rounds", between)
+		require.True(t, time.Now().Before(mayTake), "a read came in between in %d rounds", between)
 		key := asidetest.Items.Key(round)
 		asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"))
 		gate := w.Proxy.HoldPushes(func(push []string) bool { return slices.Contains(push, key.String()) })

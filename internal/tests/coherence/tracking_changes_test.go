@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -271,6 +272,11 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 	if asidetest.InCluster {
 		t.Skip("nodes of a cluster have one database")
 	}
+	asidetest.Repeatedly(t, "the databases are exchanged within one round", func() bool { return exchangedAfterAFlush(t) })
+}
+
+// exchangedAfterAFlush reports whether the machine was fast enough to do so between two rounds of trials.
+func exchangedAfterAFlush(t *testing.T) bool {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
 	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
@@ -288,17 +294,21 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 	read := proxy.HoldReplies(isTouchRead)
 	gate.Release()
 	read.Wait(t) // so what is told of the flush comes behind the reply
-	gaps, rounds := b.Metrics().TrackingLost, touches(proxy)
+	gaps := b.Metrics().TrackingLost
+	proxy.ResetCounts()
 	do("FLUSHDB")
 	read.Release()
 	do("SET", "something", "else")
 	asidetest.Eventually(t, "the flush is told", func() bool { return b.Metrics().TrackingLost > gaps })
 	asidetest.InMemory(t, b, key, asidetest.Value("loaded again"))
 	do("SWAPDB", "0", "1")
-	require.Equal(t, rounds, touches(proxy), "within one round")
+	if slices.ContainsFunc(proxy.Log(), func(args []string) bool { return isTouch(args) || isTouchRead(args) }) {
+		return false
+	}
 	atMost := asidetest.Allowing(t)
 	stayed := staysOld(t, b, key)
 	require.Less(t, stayed, atMost(3500*time.Millisecond))
+	return true
 }
 
 // Between the write of a probe key and the read that is to find it, the databases are exchanged. The push about the write has come.

@@ -83,7 +83,7 @@ func TestWithoutTrackingEveryChangeIsAnnounced(t *testing.T) {
 			})
 			b := asidetest.Connected(t, asidetest.Anonymously(server.Addr()))
 			require.False(t, w.Health().Tracking)
-			require.NoError(t, aside.Set(t.Context(), w.Cache, key, "old", tag))
+			asidetest.Stored(t, w.Cache, key, "old", tag)
 			require.Equal(t, "old", asidetest.InMemory(t, b, key, asidetest.Value("new"), tag))
 			announced := func() (n int) {
 				for _, args := range w.Asked("PUBLISH") {

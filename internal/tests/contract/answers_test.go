@@ -413,7 +413,7 @@ func TestACategoryIsKnownWhereAnotherProcessHasUsedIt(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), "v"))
+	asidetest.Stored(t, a, asidetest.Items.Key("a"), "v")
 	receipt, err := b.InvalidateCategory(t.Context(), "items")
 	require.NoError(t, err)
 	require.True(t, receipt.Confirmed)
@@ -552,7 +552,7 @@ func TestSetHasTheTagsOfItsCallAlone(t *testing.T) {
 			return "v", nil
 		})
 		require.NoError(t, err)
-		require.NoError(t, aside.Set(ctx, c, key, "w", aside.WithTags("set's")))
+		asidetest.Stored(t, c, key, "w", aside.WithTags("set's"))
 		for info, err := range c.Keys(ctx, asidetest.Items.Match("a")) {
 			require.NoError(t, err)
 			require.Equal(t, []string{"set's"}, info.Tags)

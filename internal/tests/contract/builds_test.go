@@ -170,7 +170,7 @@ func TestAShortenedTTLCountsForWhatIsStoredAlready(t *testing.T) {
 	policy := aside.Policy{Category: "shortened", TTL: time.Hour, NegativeTTL: time.Hour}
 	before, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
 	keyOf := func(id string) aside.Key { return policy.Key(id) }
-	require.NoError(t, aside.Set(t.Context(), before, keyOf("own"), "set", aside.WithTTL(2*time.Hour)))
+	asidetest.Stored(t, before, keyOf("own"), "set", aside.WithTTL(2*time.Hour))
 	own := keyOf("own of a loader")
 	_, err := aside.GetOrLoad(t.Context(), before, own, func(ctx context.Context) (string, error) {
 		aside.CurrentLoad(ctx).TTL(2 * time.Hour)
@@ -180,6 +180,9 @@ func TestAShortenedTTLCountsForWhatIsStoredAlready(t *testing.T) {
 	asidetest.Stored(t, before, keyOf("value"), "old")
 	_, err = aside.GetOrLoad(t.Context(), before, keyOf("nothing"), func(context.Context) (string, error) { return "", aside.ErrNotFound })
 	require.ErrorIs(t, err, aside.ErrNotFound)
+	for _, key := range []aside.Key{own, keyOf("nothing")} {
+		asidetest.Eventually(t, "what was loaded is stored", func() bool { return server.MustDo(t, "EXISTS", key.String()) == int64(1) })
+	}
 	asidetest.AllTold(t, other)
 	r, err := aside.Lookup(t.Context(), other, keyOf("value"), asidetest.Value("new"))
 	require.NoError(t, err)
@@ -275,7 +278,7 @@ func TestAStrongCallLoadsBesideAnotherBuildsValue(t *testing.T) {
 	type newer struct{ ID, Cost int }
 	server := redistest.Start(t)
 	a, b, again := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), older{1, 12}))
+	asidetest.Stored(t, a, asidetest.Items.Key("a"), older{1, 12})
 	loads := 0
 	load := func(context.Context) (newer, error) { loads++; return newer{1, 12}, nil }
 	for i := range 5 {
@@ -296,15 +299,15 @@ func TestBuildsOnAServerWithoutTrackingPushOutEachOthersValuesNowAndThen(t *test
 	type newer struct{ ID, Cost int }
 	addr := asidetest.Mini(t)
 	a, b := asidetest.Connected(t, asidetest.At(addr)), asidetest.Connected(t, asidetest.At(addr))
-	loads, calls := 0, 0
-	for began := time.Now(); time.Since(began) < 3*time.Second; calls++ {
+	loads, calls, began := 0, 0, time.Now()
+	for ; time.Since(began) < 3*time.Second; calls++ {
 		_, err := aside.GetOrLoad(t.Context(), a, asidetest.Items.Key("a"), func(context.Context) (older, error) { loads++; return older{1, 12}, nil })
 		require.NoError(t, err)
 		_, err = aside.GetOrLoad(t.Context(), b, asidetest.Items.Key("a"), func(context.Context) (newer, error) { loads++; return newer{1, 12}, nil })
 		require.NoError(t, err)
 	}
 	t.Logf("%d loads in %d calls of each", loads, calls)
-	require.Less(t, loads, 20)
+	require.Less(t, float64(loads), 7*time.Since(began).Seconds())
 }
 
 // Hazard 182: a Refresh does not look at what it replaces, so its fill does.

@@ -104,7 +104,7 @@ func TestTheChunksOfAFillThatNobodyHasHeardOfStay(t *testing.T) {
 	server := redistest.Start(t)
 	w := asidetest.WatchedAs(t, server, func(addr string) aside.Options {
 		o := asidetest.At(addr)
-		o.OpTimeout = 300 * time.Millisecond
+		o.OpTimeout = 1200 * time.Millisecond
 		return o
 	})
 	key, want := asidetest.Items.Key("large"), asidetest.Large(2*asidetest.Chunk)

@@ -31,7 +31,7 @@ func TestANewerBuildHasNoHitWithoutAFieldThatHasAnotherName(t *testing.T) {
 	}
 	server := redistest.Start(t)
 	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), a, asidetest.Items.Key("a"), older{1, 12}))
+	asidetest.Stored(t, a, asidetest.Items.Key("a"), older{1, 12})
 	r, err := aside.Lookup(t.Context(), b, asidetest.Items.Key("a"), func(context.Context) (newer, error) { return newer{1, 12}, nil })
 	require.NoError(t, err)
 	require.Equal(t, newer{1, 12}, r.Value, "%s %s", r.Status, r.Tier)
@@ -43,7 +43,7 @@ func TestANilPointerIsNoHitForItsElement(t *testing.T) {
 	type user struct{ Name string }
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
-		require.NoError(t, aside.Set[*user](t.Context(), c, asidetest.Items.Key("a"), nil))
+		asidetest.Stored[*user](t, c, asidetest.Items.Key("a"), nil)
 		v, err := aside.Get[user](t.Context(), c, asidetest.Items.Key("a"))
 		require.Error(t, err, "got %+v", v)
 	})
@@ -126,7 +126,7 @@ func TestAValueIsEncodedByItsOwnPolicysCodec(t *testing.T) {
 	policy := func(key byte) *aside.Policy {
 		return &aside.Policy{Name: "tenants", Category: "tenants", TTL: time.Hour, Codec: masked{key}}
 	}
-	require.NoError(t, aside.Set(t.Context(), c, policy(0x11).Key("a"), "secret of a"))
+	asidetest.Stored(t, c, policy(0x11).Key("a"), "secret of a")
 	if err := aside.Set(t.Context(), c, policy(0x22).Key("b"), "secret of b"); err != nil {
 		return // two different policies
 	}

@@ -1,7 +1,6 @@
 package contract_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -13,20 +12,22 @@ import (
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
-func set1(ctx context.Context, c *aside.Cache, key aside.Key, v any) error {
+func storePlain(t *testing.T, c *aside.Cache, key aside.Key, v any) {
+	t.Helper()
 	switch v := v.(type) {
 	case string:
-		return aside.Set(ctx, c, key, v)
+		asidetest.Stored(t, c, key, v)
 	case asidetest.Label:
-		return aside.Set(ctx, c, key, v)
+		asidetest.Stored(t, c, key, v)
 	case asidetest.HTTPBody:
-		return aside.Set(ctx, c, key, v)
+		asidetest.Stored(t, c, key, v)
 	case json.RawMessage:
-		return aside.Set(ctx, c, key, v)
+		asidetest.Stored(t, c, key, v)
 	case []byte:
-		return aside.Set(ctx, c, key, v)
+		asidetest.Stored(t, c, key, v)
+	default:
+		t.Fatalf("%T", v)
 	}
-	panic(fmt.Sprintf("%T", v))
 }
 
 func TestStringsAndBytesOfAnyNameComeBackAsTheyAre(t *testing.T) {
@@ -34,7 +35,7 @@ func TestStringsAndBytesOfAnyNameComeBackAsTheyAre(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c := newCache(aside.Options{})
 		for i, v := range asidetest.Plain() {
-			require.NoError(t, set1(t.Context(), c, asidetest.Items.Key("plain", i), v))
+			storePlain(t, c, asidetest.Items.Key("plain", i), v)
 			got, err := asidetest.GetPlain(t.Context(), c, asidetest.Items.Key("plain", i), v)
 			require.NoError(t, err)
 			require.Equal(t, v, got)
@@ -47,7 +48,7 @@ func TestStringsAndBytesOfAnyNameAreTheSameInAnotherProcess(t *testing.T) {
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
 	for i, v := range asidetest.Plain() {
-		require.NoError(t, set1(t.Context(), c, asidetest.Items.Key("plain", i), v))
+		storePlain(t, c, asidetest.Items.Key("plain", i), v)
 	}
 	p := redistest.Spawn(t, "plain", "ADDR="+server.Addr())
 	for _, v := range asidetest.Plain() {
@@ -65,8 +66,8 @@ func TestWhatOlderBuildsStoredAsJSONIsRead(t *testing.T) {
 	old := asidetest.Connected(t, asidetest.At(server.Addr()))
 	asJSON := asidetest.Items
 	asJSON.Codec = aside.JSON
-	require.NoError(t, aside.Set(t.Context(), old, asJSON.Key("body"), asidetest.HTTPBody("\x00\xff")))
-	require.NoError(t, aside.Set(t.Context(), old, asJSON.Key("label"), asidetest.Label("é")))
+	asidetest.Stored(t, old, asJSON.Key("body"), asidetest.HTTPBody("\x00\xff"))
+	asidetest.Stored(t, old, asJSON.Key("label"), asidetest.Label("é"))
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
 	body, err := aside.Get[asidetest.HTTPBody](t.Context(), c, asidetest.Items.Key("body"))
 	require.NoError(t, err)

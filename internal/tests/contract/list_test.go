@@ -20,7 +20,7 @@ func TestKeysTellsWhatIsCached(t *testing.T) {
 		packed := aside.Policy{Name: "packed", Category: "packed", TTL: time.Minute, Codec: aside.CBOR}
 		a, b, none := asidetest.Items.Key("a", "*"), packed.Key("b"), asidetest.Items.Key("none")
 		asidetest.InMemory(t, c, a, asidetest.Value("a value"), aside.WithTags("x:y", "z"))
-		require.NoError(t, aside.Set(ctx, c, b, []byte("bytes")))
+		asidetest.Stored(t, c, b, []byte("bytes"))
 		_, err := aside.GetOrLoad(ctx, c, none, func(context.Context) (string, error) { return "", aside.ErrNotFound })
 		require.ErrorIs(t, err, aside.ErrNotFound)
 		failing := asidetest.Items.Key("failing")

@@ -127,7 +127,7 @@ func TestCountersAreExact(t *testing.T) {
 func TestHitsInRedisAreHitsOfTheirTier(t *testing.T) {
 	t.Parallel()
 	c := asidetest.Connected(t, asidetest.At(redistest.Start(t).Addr()))
-	require.NoError(t, aside.Set(t.Context(), c, asidetest.Keyed.Key("a"), "v"))
+	asidetest.Stored(t, c, asidetest.Keyed.Key("a"), "v")
 	for range 3 {
 		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Keyed.Key("a"), asidetest.Unreachable)
 		require.NoError(t, err)

@@ -92,8 +92,8 @@ func TestALoadInFlightIsNotStoredWhereverTheScanIs(t *testing.T) {
 		"before the first":              {1, true, true},
 		"in the second, between places": {perPass + between + 1, false, false},
 	} {
-		provoked := false
-		for range 5 { // a busy machine may time out, and the search begin again: then this is another place
+		// A busy machine may time out, and the search begin again: then this is another place.
+		asidetest.Repeatedly(t, name, func() bool {
 			refusedBefore := asidetest.Refused(a)
 			load := asidetest.NewHeld()
 			got := asidetest.Background(t, a, key, load.Load("old"), aside.Strong()) // the push of what is above may not have come yet
@@ -125,11 +125,8 @@ func TestALoadInFlightIsNotStoredWhereverTheScanIs(t *testing.T) {
 			_, err = b.Invalidate(t.Context(), key)
 			require.NoError(t, err)
 			asidetest.Eventually(t, "nothing is left", func() bool { return server.MustDo(t, "EXISTS", key.String(), lease) == int64(0) })
-			if provoked = leased == c.stored; provoked {
-				break
-			}
-		}
-		require.True(t, provoked, name)
+			return leased == c.stored
+		})
 	}
 }
 

@@ -39,7 +39,7 @@ func TestInvalidatingAPatternOfOneUserRemovesExactlyThatUsersKeys(t *testing.T) 
 		for _, id := range hostile {
 			for _, kind := range kinds {
 				key := sessions.Key(append([]any{id}, kind...)...)
-				require.NoError(t, aside.Set(ctx, c, key, "v"))
+				asidetest.Stored(t, c, key, "v")
 				all[key.String()] = id
 			}
 		}

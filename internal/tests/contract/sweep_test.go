@@ -321,7 +321,7 @@ func TestASweepPassesOverWhatItsUserMayNotTouch(t *testing.T) {
 		func() (aside.Receipt, error) { return c.InvalidateAll(t.Context()) },
 		func() (aside.Receipt, error) { return c.InvalidateTags(t.Context(), "x") },
 	} {
-		require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("a"), "v", aside.WithTags("x")))
+		asidetest.Stored(t, c, asidetest.Items.Key("a"), "v", aside.WithTags("x"))
 		receipt, err := invalidate()
 		require.NoError(t, err)
 		removed, err := receipt.WaitCleanup(t.Context())
@@ -411,7 +411,7 @@ func TestATagThatIsGivenTwiceIsCountedOnce(t *testing.T) {
 	o := asidetest.At(server.Addr())
 	o.OnInvalidated = func(i aside.Invalidation) { told <- i }
 	c := asidetest.Connected(t, o)
-	require.NoError(t, aside.Set(t.Context(), c, asidetest.Items.Key("a"), "v", aside.WithTags("x", "y")))
+	asidetest.Stored(t, c, asidetest.Items.Key("a"), "v", aside.WithTags("x", "y"))
 	receipt, err := c.InvalidateTags(t.Context(), "x", "y", "x")
 	require.NoError(t, err)
 	removed, err := receipt.WaitCleanup(t.Context())

@@ -153,7 +153,7 @@ func TestTheLongestCategoryIsCachedLikeAnyOther(t *testing.T) {
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
 		c, ctx := newCache(aside.Options{Namespace: strings.Repeat("n", 64)}), t.Context()
 		p := aside.Policy{Name: "longest", Category: strings.Repeat("c", 509), TTL: time.Hour}
-		require.NoError(t, aside.Set(ctx, c, p.Key(1), "v"))
+		asidetest.Stored(t, c, p.Key(1), "v")
 		v, err := aside.Get[string](ctx, c, p.Key(1))
 		require.NoError(t, err)
 		require.Equal(t, "v", v)

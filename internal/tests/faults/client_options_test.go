@@ -63,6 +63,7 @@ func TestAnOptionOfTheClientThatIsTakenBreaksNoPromise(t *testing.T) {
 					return r
 				}
 				require.Equal(t, old, get(other, old).Value)
+				asidetest.Eventually(t, "redis has it", func() bool { return server.MustDo(t, "EXISTS", key.String()) == int64(1) })
 				asidetest.Eventually(t, "memory has it", func() bool {
 					r := get(c, new)
 					require.Equal(t, aside.StatusHit, r.Status, "%v: %s", c.Health(), r.Reason)

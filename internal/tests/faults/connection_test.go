@@ -22,7 +22,8 @@ import (
 func TestAnInvalidationThatTheServerHasForgottenIsNotUndoneHoweverManyCameAfterIt(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	c := asidetest.Connected(t, asidetest.At(server.Addr()))
+	proxy := redistest.StartProxy(t, server.Addr())
+	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
 	key := asidetest.Items.Key("a")
 	asidetest.InMemory(t, c, key, asidetest.Value("old"))
 	server.MustDo(t, "SAVE")
@@ -40,8 +41,10 @@ func TestAnInvalidationThatTheServerHasForgottenIsNotUndoneHoweverManyCameAfterI
 	}
 	server.Kill()
 	asidetest.Eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	proxy.Refuse(true)
 	server.Restart()
 	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", key.String()), "the server has the old value again")
+	proxy.Refuse(false)
 	asidetest.Eventually(t, "it is back", func() bool {
 		r, err := aside.Lookup(t.Context(), c, key, asidetest.Value("new"))
 		require.NoError(t, err)
@@ -130,7 +133,7 @@ type callersDials struct{ all, callers atomic.Int64 }
 
 func (d *callersDials) dial(ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
 	d.all.Add(1)
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < time.Second { // the connector's own have 3 s
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < 200*time.Millisecond { // a caller has 100 ms, and the connector 3 s
 		d.callers.Add(1)
 	}
 	return dialer.DialContext(ctx, "tcp", addr)
@@ -184,10 +187,14 @@ func TestAHungServerCostsTheFirstCallOfAPolicyNoMoreThanAnyOther(t *testing.T) {
 	o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0
 	c := asidetest.Connected(t, o)
 	others := aside.Policy{Name: "others", Category: "items", TTL: time.Hour}
-	for i := range 20 { // so that one operation at least was quick, and the first ones of the process are over
+	i := 0
+	asidetest.Repeatedly(t, "operations are quick, and the first ones of the process are over", func() bool {
+		i++
+		began := time.Now()
 		_, err := aside.GetOrLoad(t.Context(), c, others.Key(i), asidetest.Value("v"))
 		require.NoError(t, err)
-	}
+		return i >= 20 && time.Since(began) < 50*time.Millisecond
+	})
 	server.Pause()
 	defer server.Resume()
 	atMost, began := asidetest.Allowing(t), time.Now()

@@ -168,15 +168,16 @@ func TestAnInvalidationDuringAnOutageIsMadeUpFor(t *testing.T) {
 			require.Equal(t, aside.StatusFallback, r.Status)
 
 			// Back, but for the replay: Redis answers reads, and what writes is held up.
+			writes := w.Proxy.HoldRequests(func(args []string) bool { return args[0] == "EVALSHA" })
 			w.Proxy.Refuse(false)
-			held := 0
-			for w.Health().State != aside.StateConnected || receipt.Wait(short) != nil {
+			writes.Wait(t)
+			for held := 0; held == 0 || w.Health().State != aside.StateConnected || receipt.Wait(short) != nil; {
 				r, err := aside.Lookup(ctx, w.Cache, key, asidetest.Value("new"), tag)
 				require.NoError(t, err)
 				require.Equal(t, "new", r.Value)
 				held++
+				writes.Release()
 			}
-			require.Positive(t, held)
 			require.NoError(t, receipt.Wait(ctx))
 			removed, err := receipt.WaitCleanup(ctx)
 			require.NoError(t, err)
@@ -222,7 +223,8 @@ func TestAConfirmedInvalidationThatTheServerHasForgottenIsSentAgain(t *testing.T
 
 func isSentAgain(t *testing.T, key aside.Key, invalidate func(c *aside.Cache) (aside.Receipt, error)) {
 	server := redistest.Start(t)
-	c := asidetest.Connected(t, asidetest.At(server.Addr()))
+	proxy := redistest.StartProxy(t, server.Addr())
+	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
 	asidetest.InMemory(t, c, key, asidetest.Value("old"))
 	server.MustDo(t, "SAVE")
 	receipt, err := invalidate(c)
@@ -230,8 +232,10 @@ func isSentAgain(t *testing.T, key aside.Key, invalidate func(c *aside.Cache) (a
 	require.True(t, receipt.Confirmed)
 	server.Kill()
 	asidetest.Eventually(t, "the loss is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	proxy.Refuse(true)
 	server.Restart()
 	require.EqualValues(t, 1, server.MustDo(t, "EXISTS", key.String()), "the server has the old value again")
+	proxy.Refuse(false)
 	asidetest.Eventually(t, "it is back", func() bool {
 		r, err := aside.Lookup(t.Context(), c, key, asidetest.Value("new"))
 		require.NoError(t, err)
@@ -266,7 +270,12 @@ func TestALoadWithoutRedisIsNotKeptOverAPushThatCameDuringIt(t *testing.T) {
 			receipt, err := invalidate(b)
 			require.NoError(t, err)
 			require.True(t, receipt.Confirmed)
-			asidetest.Eventually(t, "it hears of the invalidation", func() bool { return a.Metrics().InvalidationMessages > pushes })
+			asidetest.Eventually(t, "it hears of the invalidation", func() bool {
+				ended, end := context.WithCancel(ctx)
+				end() // memory alone answers
+				_, err := aside.Get[string](ended, a, key)
+				return err != nil && a.Metrics().InvalidationMessages > pushes
+			})
 			close(load.Release)
 			require.Equal(t, "old", <-late)
 			r, err := aside.Lookup(ctx, a, key, asidetest.Value("new"))
@@ -326,6 +335,11 @@ func invalidatedOnce(t *testing.T, rule string) {
 // A caller who has waited for this process's own value to be stored does not wait for Redis a second time.
 func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	t.Parallel()
+	asidetest.Repeatedly(t, "the connection stays", func() bool { return doesNotAskTwice(t) })
+}
+
+// doesNotAskTwice reports whether the connection has stayed: a busy machine may take it for a silent one.
+func doesNotAskTwice(t *testing.T) bool {
 	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
 	o := asidetest.At(proxy.Addr())
 	o.OpTimeout = 2 * time.Second // shorter than a connection may be silent
@@ -343,10 +357,15 @@ func TestWhoHasWaitedForAFillInVainDoesNotAskRedisToo(t *testing.T) {
 	r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), asidetest.Value("v"))
 	require.NoError(t, err)
 	require.Equal(t, "v", r.Value)
+	if c.Metrics().TrackingLost > 0 {
+		gate.Release()
+		return false
+	}
 	require.Equal(t, aside.StatusFallback, r.Status)
 	require.Equal(t, "redis did not answer in time", r.Reason)
 	require.EqualValues(t, 1, c.Metrics().Labels["items"].RedisErrors, "the fill's: it was not asked")
 	gate.Release()
+	return true
 }
 
 // A load that ends while Redis is away cannot give its lease back. It is given back afterwards: nobody waits until it runs out.
@@ -355,7 +374,7 @@ func TestALeaseIsGivenBackWhenRedisAnswersAgain(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
 	o := asidetest.At(proxy.Addr())
-	o.OpTimeout, o.LeaseTTL = time.Second, time.Hour
+	o.LeaseTTL = time.Hour
 	c, other := asidetest.Connected(t, o), asidetest.Connected(t, asidetest.At(server.Addr()))
 	_, _ = aside.Get[string](t.Context(), c, asidetest.Items.Key("warm"))
 	leases := func() int { return len(server.MustDo(t, "KEYS", "*!l").([]any)) }

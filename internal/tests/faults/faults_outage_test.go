@@ -42,7 +42,7 @@ func TestFault03And04HowLongWhatOthersInvalidateIsServed(t *testing.T) {
 					asidetest.InMemory(t, c, asidetest.Items.Key(k), asidetest.Value("old"))
 				}
 				fault.begin(server, proxy)
-				begun := time.Now()
+				begun, atMost := time.Now(), asidetest.Allowing(t)
 				var invalidating sync.WaitGroup
 				confirmed := 0
 				invalidating.Go(func() { // a hung server keeps the other process waiting too, for its long limit
@@ -78,9 +78,9 @@ func TestFault03And04HowLongWhatOthersInvalidateIsServed(t *testing.T) {
 					}
 					time.Sleep(time.Millisecond) // time for the other tests
 				}
-				require.Equal(t, aside.StateDegraded, c.Health().State)
-				require.Positive(t, served, "nobody could tell at first")
-				require.Less(t, last, mostBlind+max(life, 0))
+				asidetest.Eventually(t, "redis is given up", func() bool { return c.Health().State == aside.StateDegraded })
+				require.True(t, served > 0 || atMost(0) > 500*time.Millisecond, "nobody could tell at first, unless the machine stalled")
+				require.Less(t, last, atMost(mostBlind+max(life, 0)))
 				most, shortest := 0, time.Hour
 				for _, at := range loads {
 					require.NotEmpty(t, at)
@@ -126,7 +126,7 @@ func TestFault02AKilledServerIsTrustedAgain(t *testing.T) {
 		down := time.Now()
 		asidetest.Eventually(t, "its time is over", func() bool { return time.Since(down) > time.Duration(round)*500*time.Millisecond })
 		server.Restart()
-		began := time.Now()
+		began, atMost := time.Now(), asidetest.Allowing(t)
 		asidetest.Eventually(t, "it is trusted again, tracking included", func() bool {
 			v, err := aside.GetOrLoad(t.Context(), c, gone, asidetest.Value("new"))
 			require.NoError(t, err)
@@ -135,7 +135,7 @@ func TestFault02AKilledServerIsTrustedAgain(t *testing.T) {
 			return c.Health().Tracking
 		})
 		took = append(took, time.Since(began))
-		require.Less(t, took[round], 2*time.Second+time.Second, "and a second for a busy machine")
+		require.Less(t, took[round], atMost(2*time.Second+time.Second), "and what a busy machine adds")
 		require.NoError(t, receipt.Wait(t.Context()))
 		for range 100 {
 			v, err := aside.GetOrLoad(t.Context(), c, gone, asidetest.Value("new"))

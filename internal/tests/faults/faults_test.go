@@ -377,6 +377,11 @@ func TestAServerWithoutMemoryStillForgets(t *testing.T) {
 // Promise 3: a server that says nothing any more is noticed within three seconds, though nobody asks it anything.
 func TestAServerThatHangsVouchesForNothingAfterThreeSeconds(t *testing.T) {
 	t.Parallel()
+	asidetest.Repeatedly(t, "a caller comes before it is noticed", func() bool { return vouchesForNothing(t) })
+}
+
+// vouchesForNothing reports whether the machine was fast enough for a caller to get the old value at first: nobody could tell.
+func vouchesForNothing(t *testing.T) bool {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
 	o := asidetest.At(proxy.Addr())
@@ -398,7 +403,7 @@ func TestAServerThatHangsVouchesForNothingAfterThreeSeconds(t *testing.T) {
 		return v == "new"
 	})
 	took := time.Since(began)
-	require.Positive(t, served, "it was served for a while: nobody could tell")
 	require.Less(t, took, atMost(3*time.Second))
 	t.Logf("served for %v after another process had invalidated it", took.Round(time.Millisecond))
+	return served > 0
 }

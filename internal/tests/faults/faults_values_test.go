@@ -202,8 +202,8 @@ func TestFault14ClocksThatAreAnHourApart(t *testing.T) {
 			require.NoError(t, err)
 			return r.Status == aside.StatusHit
 		})
-		require.InDelta(t, time.Hour, r.TTL, float64(10*time.Second), "an hour, as the policy says")
-		require.InDelta(t, time.Hour, a.lookup("a", "x").ttl, float64(10*time.Second))
+		require.InDelta(t, time.Hour, r.TTL, float64(time.Minute), "an hour, as the policy says")
+		require.InDelta(t, time.Hour, a.lookup("a", "x").ttl, float64(time.Minute))
 		short := aside.WithTTL(500 * time.Millisecond)
 		began := time.Now()
 		require.Equal(t, "old", asidetest.InMemory(t, b, asidetest.Items.Key("short"), asidetest.Value("old"), short))
@@ -275,7 +275,8 @@ func TestFault15Evicted(t *testing.T) {
 func TestFault16TheTrackingTableOverflows(t *testing.T) {
 	t.Parallel()
 	const keys = 200
-	measure := func(most string) (hits, ofMemory float64, pushes uint64) {
+	// measure waits until there were more pushes than so many: the server tells of what it forgets some time later.
+	measure := func(most string, than uint64) (hits, ofMemory float64, pushes uint64) {
 		server := redistest.Start(t, "--tracking-table-max-keys", most)
 		a, b := asidetest.Pair(t, server.Addr())
 		for i := range keys {
@@ -287,6 +288,7 @@ func TestFault16TheTrackingTableOverflows(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "old", v)
 		}
+		asidetest.Eventually(t, "the metrics say why", func() bool { return a.Metrics().InvalidationMessages > than })
 		after := a.Metrics()
 		for i := range keys {
 			_, err := b.Invalidate(t.Context(), asidetest.Items.Key(i))
@@ -300,12 +302,11 @@ func TestFault16TheTrackingTableOverflows(t *testing.T) {
 		l := after.Labels["items"]
 		return float64(l.Hits-before.Hits) / keys, float64(l.MemoryHits-before.MemoryHits) / keys, after.InvalidationMessages
 	}
-	_, roomy, few := measure("1000000")
-	hits, full, pushes := measure("20")
+	_, roomy, few := measure("1000000", 0)
+	hits, full, pushes := measure("20", few)
 	require.Greater(t, roomy, 0.9)
 	require.Less(t, full, 0.5, "the hit rate of memory falls")
 	require.Greater(t, hits, 0.9, "Redis has them")
-	require.Greater(t, pushes, few, "and the metrics say why")
 	asidetest.Seen(t, 16, "tracking table overflow", "correct; the hit rate falls, visibly", "%d keys in a table of 20: hits in memory %.0f%% instead of %.0f%%, %d pushes instead of %d, all invalidations heard of", keys, 100*full, 100*roomy, pushes, few)
 }
 

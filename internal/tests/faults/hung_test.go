@@ -25,10 +25,14 @@ func TestAHungServerHoldsUpNoneOfThousandsOfCallers(t *testing.T) {
 			o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0 // 50 ms, and 500
 			c := asidetest.Connected(t, o)
 			// The first ones of all cost what they cost, until one was quick.
-			for i := range 20 {
-				_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("warm", i), asidetest.Value("v"))
+			n := 0
+			asidetest.Repeatedly(t, "operations are quick", func() bool {
+				n++
+				began := time.Now()
+				_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key("warm", n), asidetest.Value("v"))
 				require.NoError(t, err)
-			}
+				return n >= 20 && time.Since(began) < 50*time.Millisecond
+			})
 			noise := overshoot(callers)
 			took := make([]time.Duration, callers)
 			begin := make(chan struct{})
@@ -47,7 +51,7 @@ func TestAHungServerHoldsUpNoneOfThousandsOfCallers(t *testing.T) {
 			}
 			server.Pause()
 			defer server.Resume()
-			began := time.Now()
+			atMost, began := asidetest.Allowing(t), time.Now()
 			close(begin)
 			for c.Health().State == aside.StateConnected && time.Since(began) < asidetest.Bound {
 				time.Sleep(time.Millisecond)
@@ -62,7 +66,7 @@ func TestAHungServerHoldsUpNoneOfThousandsOfCallers(t *testing.T) {
 				t.Logf("not judged: timers of as many goroutines are %s late", asidetest.Ms(noise))
 				return
 			}
-			require.Less(t, p(0.999), time.Duration(callers)*50*time.Microsecond+200*time.Millisecond)
+			require.Less(t, p(0.999), atMost(time.Duration(callers)*50*time.Microsecond+200*time.Millisecond))
 		})
 	}
 }

@@ -29,6 +29,6 @@ func TestAServerWithoutMemoryGivesBackTheRoomOfWhatItConfirms(t *testing.T) {
 		require.Eventually(t, func() bool {
 			r, err := c.Invalidate(ctx, keys...)
 			return err == nil && r.Confirmed
-		}, 10*time.Second, 20*time.Millisecond, "order %d", order)
+		}, asidetest.Bound, 20*time.Millisecond, "order %d", order)
 	}
 }

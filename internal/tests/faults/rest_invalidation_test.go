@@ -45,5 +45,5 @@ func TestAnExchangeWhileAProcessRestsIsNoticedByItsNextInvalidation(t *testing.T
 		r, err = aside.Lookup(t.Context(), b, key, asidetest.Value("new"))
 		require.NoError(t, err)
 		return r.Value == "new"
-	}, 10*time.Second, 100*time.Millisecond)
+	}, asidetest.Bound, 100*time.Millisecond)
 }

@@ -132,6 +132,7 @@ func TestRandomFaultsBringNoWrongAnswer(t *testing.T) {
 	}
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
+	atMost := asidetest.Allowing(t)
 	goroutines := runtime.NumGoroutine()
 	o := asidetest.Anonymously(proxy.Addr()) // without the password that one of the faults is about
 	o.OpTimeout, o.Redis.ConnWriteTimeout, o.Redis.Dialer.KeepAlive = 0, 0, 0
@@ -243,7 +244,7 @@ func TestRandomFaultsBringNoWrongAnswer(t *testing.T) {
 	require.Zero(t, wrong.Load())
 	require.Positive(t, stale.Load())
 	require.Positive(t, unconfirmed.Load())
-	require.Zero(t, late.Load(), "calls past their bound")
+	require.Less(t, max(slowestRead.get(), slowestChange.get()), atMost(pastBound), "calls past their bound")
 
 	// And one for what carries much, which sweeps bring about.
 	asidetest.Eventually(t, "it has as many connections as at the start", func() bool { return connections() <= atStart+1 })

@@ -36,9 +36,9 @@ func inItsOwnProcess(t *testing.T, test func(t *testing.T)) {
 		return
 	}
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*asidetest.Bound)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.timeout", "50s")
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.timeout", (4 * asidetest.Bound).String())
 	cmd.Env = append(os.Environ(), env+"=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -176,8 +176,8 @@ func TestCloseEndsThoughAConnectionCannotBeClosed(t *testing.T) {
 	go func() { defer close(closed); c.Close() }()
 	select {
 	case <-closed:
-	case <-time.After(15 * time.Second):
-		t.Error("Close has not returned after 15 s")
+	case <-time.After(asidetest.Bound):
+		t.Error("Close has not returned")
 	}
 	close(forever)
 	<-closed
@@ -521,10 +521,11 @@ func TestACodecThatHangsKeepsNoLease(t *testing.T) {
 	o.LeaseTTL, o.OpTimeout, o.MaxValueBytes = 300*time.Millisecond, time.Second, 1<<20
 	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	stuck, sound := hanging(&hangingCodec{encode: func() { <-forever }}), hanging(&hangingCodec{})
+	atMost := asidetest.Allowing(t)
 	_, err := aside.GetOrLoad(t.Context(), a, stuck.Key("k"), asidetest.Value("v"))
 	require.NoError(t, err)
 	time.Sleep(4500 * time.Millisecond) // LoadTimeout, and the time of an operation
-	atMost, began := asidetest.Allowing(t), time.Now()
+	began := time.Now()
 	_, err = aside.GetOrLoad(t.Context(), b, sound.Key("k"), asidetest.Value("v"))
 	took := time.Since(began)
 	require.NoError(t, err)
@@ -681,9 +682,9 @@ func TestACacheIsClosedFromAnywhere(t *testing.T) {
 		} {
 			c := newCache(aside.Options{})
 			use(c)
-			began := time.Now()
+			atMost, began := asidetest.Allowing(t), time.Now()
 			c.Close()
-			require.Less(t, time.Since(began), 5*time.Second, name)
+			require.Less(t, time.Since(began), atMost(5*time.Second), name)
 			_, err := aside.GetOrLoad(t.Context(), c, asidetest.Items.Key(1), asidetest.Value("v"))
 			require.ErrorIs(t, err, aside.ErrClosed)
 			_, err = aside.Lookup(t.Context(), c, asidetest.Items.Key(1), asidetest.Value("v"))
@@ -723,14 +724,18 @@ func TestABrokenConnectionIsNoticedThoughItCannotBeClosed(t *testing.T) {
 		r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), asidetest.Value("old"))
 		return err == nil && r.Status == aside.StatusHit && r.Tier == aside.TierMemory
 	})
+	atMost := asidetest.Allowing(t)
 	proxy.CloseConnections()
 	receipt, err := other.Invalidate(t.Context(), asidetest.Items.Key("a"))
 	require.NoError(t, err)
 	require.True(t, receipt.Confirmed)
-	time.Sleep(3500 * time.Millisecond)
-	r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), asidetest.Value("new"))
-	require.NoError(t, err)
-	require.False(t, r.Status == aside.StatusHit && r.Value == "old", "an old value is a fresh hit: %+v", r)
+	began := time.Now()
+	asidetest.Eventually(t, "the old value is no fresh hit any more", func() bool {
+		r, err := aside.Lookup(t.Context(), c, asidetest.Items.Key("a"), asidetest.Value("new"))
+		require.NoError(t, err)
+		return r.Status != aside.StatusHit || r.Value != "old"
+	})
+	require.Less(t, time.Since(began), atMost(3500*time.Millisecond))
 	asidetest.Eventually(t, "it connects again", func() bool { return c.Health().State == aside.StateConnected })
 }
 

@@ -135,7 +135,9 @@ func TestABatchInTheBackgroundDoesNotWaitForWhatAnotherProcessLoads(t *testing.T
 			}
 			return true
 		})
-		require.GreaterOrEqual(t, a.Metrics().Labels["items"].RefreshesSkipped, skipped+uint64(len(theirs)), "each id that is loaded elsewhere")
+		asidetest.Eventually(t, "each id that is loaded elsewhere is counted", func() bool {
+			return a.Metrics().Labels["items"].RefreshesSkipped >= skipped+uint64(len(theirs))
+		})
 		many(t, a, p, theirs, s.load("too often", nil), "old")
 		close(release)
 		asidetest.Eventually(t, "the other ids follow", func() bool {
@@ -154,7 +156,7 @@ func TestABatchInTheBackgroundDoesNotWaitForWhatAnotherProcessLoads(t *testing.T
 // While the slow id of a batch is loaded, the leases of all its ids are renewed. Otherwise they would be loaded twice.
 func TestTheLeasesOfABatchInTheBackgroundAreRenewedTogether(t *testing.T) {
 	t.Parallel()
-	const lease = time.Second
+	const lease = 2 * time.Second
 	server := redistest.Start(t)
 	o := asidetest.At(server.Addr())
 	o.LeaseTTL = lease
@@ -171,15 +173,15 @@ func TestTheLeasesOfABatchInTheBackgroundAreRenewedTogether(t *testing.T) {
 		require.NotEmpty(t, leases[id])
 	}
 	began, tries := time.Now(), 0
-	asidetest.Eventually(t, "the leases would have ended twice", func() bool {
+	asidetest.Eventually(t, "the leases would have ended", func() bool {
 		many(t, b, p, ids, s.load("too often", nil), "old") // nobody waits
 		tries++
-		return time.Since(began) > 5*lease/2
+		return time.Since(began) > 3*lease/2
 	})
 	for _, id := range ids {
 		require.Equal(t, leases[id], leaseOf(t, server, p.Key(id)), "id %d", id)
 	}
-	require.GreaterOrEqual(t, b.Metrics().Labels["items"].RefreshesSkipped, uint64(batchOf), "the other process has tried each")
+	asidetest.Eventually(t, "the other process has tried each", func() bool { return b.Metrics().Labels["items"].RefreshesSkipped >= batchOf })
 	close(release)
 	asidetest.Eventually(t, "all ids are loaded, and their leases given back", func() bool {
 		return !slices.ContainsFunc(ids, func(id int) bool { return leaseOf(t, server, p.Key(id)) != "" })
@@ -197,7 +199,7 @@ func TestTheLeasesOfABatchInTheBackgroundThatHangsAreGivenBackTogether(t *testin
 	o := asidetest.At(server.Addr())
 	o.LeaseTTL = time.Hour // they do not end by themselves
 	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
-	p, ids := brief(func(p *aside.Policy) { p.Stale, p.LoadTimeout = time.Hour, time.Second }), idsFrom(0)
+	p, ids := brief(func(p *aside.Policy) { p.Stale, p.LoadTimeout = time.Hour, 3*time.Second }), idsFrom(0)
 	many(t, a, p, ids, newBatchSource().load("old", nil), "old")
 	pastTTL(t, a, p.Key(ids[batchOf-1]))
 
@@ -221,7 +223,9 @@ func TestTheLeasesOfABatchInTheBackgroundThatHangsAreGivenBackTogether(t *testin
 func TestAnIDOfABatchInTheBackgroundFailsAlone(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	o := asidetest.At(server.Addr())
+	o.Backoff = time.Second // so the mark stays for ten
+	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	p, ids := brief(ageing), idsFrom(0)
 	many(t, a, p, ids, newBatchSource().load("old", nil), "old")
 	pastTTL(t, a, p.Key(ids[batchOf-1]))
@@ -304,10 +308,12 @@ func TestWhoJoinsABatchInTheBackgroundWaitsForSoftTimeoutOnly(t *testing.T) {
 			if c == b && i%20 != 0 { // it waits for the lease, as long for each of them
 				continue
 			}
-			r := look(c, id)
-			require.Equal(t, "old", r.Value)
-			require.Equal(t, "past its TTL, the load takes longer than SoftTimeout", r.Reason)
-			require.Equal(t, aside.StatusStale, r.Status)
+			asidetest.Eventually(t, "Stale has ended for this id", func() bool { // on a busy machine they are of different ages
+				r := look(c, id)
+				require.Equal(t, "old", r.Value)
+				require.Equal(t, aside.StatusStale, r.Status)
+				return r.Reason == "past its TTL, the load takes longer than SoftTimeout"
+			})
 		}
 	}
 	close(release)

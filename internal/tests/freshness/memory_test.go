@@ -452,7 +452,7 @@ func TestAStaleHitAllocatesNothing(t *testing.T) {
 		}
 		p := aside.Policy{Name: "items", Category: "items", TTL: 300 * time.Millisecond, Stale: time.Hour}
 		key, began := p.Key("a"), make(chan struct{})
-		asidetest.InMemory(t, c, key, asidetest.Value("old"))
+		inMemory(t, key, asidetest.Value("old"), []*aside.Cache{c})
 		over, once := make(chan struct{}), sync.Once{}
 		load := func(context.Context) (string, error) {
 			once.Do(func() { close(began) })

@@ -23,7 +23,7 @@ func TestTimesInAnyOrderAreNoMoreThanAMiss(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c := asidetest.Connected(t, asidetest.At(server.Addr()))
-	require.NoError(t, aside.Set(t.Context(), c, brief(plain).Key("real"), "v"))
+	asidetest.Stored(t, c, brief(plain).Key("real"), "v", aside.WithTTL(time.Hour))
 	limits := wire.Limits{MaxValue: 100, CompressFrom: -1}
 	stored, _, err := wire.Decode("items:real", []byte(server.MustDo(t, "GET", "items:real").(string)), limits)
 	require.NoError(t, err)
@@ -71,8 +71,8 @@ func TestAShorterTTLShortensTheLifeOfAValueWithItsOwnWindows(t *testing.T) {
 	writer := asidetest.Connected(t, asidetest.At(server.Addr()))
 	const window = 400 * time.Millisecond
 	long, short := brief(func(p *aside.Policy) { p.TTL = time.Hour }), brief(plain)
-	require.NoError(t, aside.Set(t.Context(), writer, long.Key("policy"), "old", aside.WithStale(0, window)))
-	require.NoError(t, aside.Set(t.Context(), writer, long.Key("own"), "old", aside.WithStale(0, window), aside.WithTTL(2*time.Hour)))
+	asidetest.Stored(t, writer, long.Key("policy"), "old", aside.WithStale(0, window))
+	asidetest.Stored(t, writer, long.Key("own"), "old", aside.WithStale(0, window), aside.WithTTL(2*time.Hour))
 	reader := asidetest.Connected(t, asidetest.At(server.Addr()))
 	asidetest.Eventually(t, "its life is over", func() bool {
 		r, err := aside.Lookup(t.Context(), reader, short.Key("policy"), down)
@@ -148,7 +148,7 @@ func TestAValueWithItsOwnWindowsWhileRedisIsUnavailable(t *testing.T) {
 	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
 	p := brief(plain)
 	for id, option := range map[string]aside.CallOption{"stale": aside.WithStale(time.Hour, 0), "error": aside.WithStale(0, time.Hour), "none": {}} {
-		asidetest.InMemory(t, c, p.Key(id), asidetest.Value("old"), option)
+		inMemory(t, p.Key(id), asidetest.Value("old"), []*aside.Cache{c}, option)
 	}
 	pastTTL(t, c, p.Key("stale"))
 	pastTTL(t, c, p.Key("error"))
@@ -201,7 +201,7 @@ func TestCallsThatNeedANewerValueThanOneWithItsOwnWindows(t *testing.T) {
 			}
 			c := asidetest.NewCache(t, o)
 			key := brief(plain).Key("a")
-			asidetest.InMemory(t, c, key, asidetest.Value("old"), aside.WithStale(time.Hour, 0))
+			inMemory(t, key, asidetest.Value("old"), []*aside.Cache{c}, aside.WithStale(time.Hour, 0))
 			pastTTL(t, c, key)
 			for range 2 { // the second time, a load in the background may run
 				for _, option := range []aside.CallOption{aside.Strong(), aside.Refresh(), aside.MaxStale(time.Millisecond)} {

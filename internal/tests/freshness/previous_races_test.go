@@ -39,16 +39,14 @@ func TestWhatIsInvalidatedBeforeTheLeaseIsNoPreviousValue(t *testing.T) {
 				key, tagged := brief(change).Key("a"), aside.WithTags("of the call")
 				var n numbered
 				load := func(ctx context.Context) (string, error) {
-					if n.full.Load() == 0 {
-						aside.CurrentLoad(ctx).Tag("of the loader")
-					}
 					aside.CurrentLoad(ctx).TTL(time.Hour)
-					if n.full.Load() == 0 {
-						aside.CurrentLoad(ctx).TTL(300 * time.Millisecond)
-					}
 					return n.load(ctx)
 				}
-				asidetest.InMemory(t, w.Cache, key, load, tagged)
+				inMemory(t, key, func(ctx context.Context) (string, error) {
+					aside.CurrentLoad(ctx).Tag("of the loader")
+					return "v1", nil
+				}, []*aside.Cache{w.Cache}, tagged)
+				n.full.Store(1)
 				pastTTL(t, w.Cache, key)
 				gate := w.Proxy.HoldRequests(func(args []string) bool { return args[0] == "EVALSHA" }) // for the lease, and for generations
 				answer := asidetest.Background(t, w.Cache, key, load, tagged)
@@ -101,7 +99,8 @@ func TestWhatIsInvalidatedWhileALoadWaitsIsNoPreviousValue(t *testing.T) {
 	c := asidetest.Connected(t, mine)
 	key := brief(func(p *aside.Policy) { p.StaleIfError, p.SoftTimeout = time.Hour, -1 }).Key("a")
 	var n numbered
-	asidetest.InMemory(t, c, key, n.load)
+	inMemory(t, key, asidetest.Value("v1"), []*aside.Cache{c})
+	n.full.Store(1)
 	pastTTL(t, c, key)
 	held := asidetest.NewHeld()
 	elsewhere := asidetest.Background(t, other, key, held.Load("v9"))

@@ -21,6 +21,9 @@ import (
 func brief(change func(p *aside.Policy)) *aside.Policy {
 	p := aside.Policy{Name: "items", Category: "items", TTL: 300 * time.Millisecond}
 	change(&p)
+	if p.SoftTimeout == 0 {
+		p.SoftTimeout = -1 // a busy machine may take longer than the default
+	}
 	return &p
 }
 
@@ -30,17 +33,63 @@ func onError(p *aside.Policy) { p.StaleIfError = time.Hour }
 // pastTTL waits until the value of a key is past its TTL, by each process's clock. It asks the server alone, so nothing is begun.
 func pastTTL(t *testing.T, c *aside.Cache, key aside.Key) {
 	t.Helper()
+	var since time.Time // it was seen to be past its TTL
 	asidetest.Eventually(t, "the value is past its TTL", func() bool {
 		for info, err := range c.Keys(t.Context(), aside.Pattern{}) {
 			require.NoError(t, err)
-			if info.Key == key.String() && info.Stale && info.Age > 400*time.Millisecond {
+			if info.Key == key.String() && info.Stale {
 				require.Zero(t, info.TTL)
 				require.Positive(t, info.KeptFor)
-				return true
+				if since.IsZero() {
+					since = time.Now()
+				}
+				return time.Since(since) > 100*time.Millisecond
 			}
 		}
 		return false
 	})
+}
+
+// inMemory loads a value in the first of some caches, and has it in the memory of each while it is within its TTL. A busy machine may be too late
+// for that, and then a load in the background is under way. So it begins again with nothing left of that try, and with a longer TTL.
+func inMemory[T any](t *testing.T, key aside.Key, load func(context.Context) (T, error), caches []*aside.Cache, opts ...aside.CallOption) (last T) {
+	t.Helper()
+	elsewhere := func(context.Context) (v T, err error) { return v, errors.New("the first one loads it") }
+	ttl := 300 * time.Millisecond
+	failed := func() (n uint64) {
+		for _, c := range caches {
+			m := c.Metrics()
+			n += m.TrackingLost + m.Labels["items"].RedisErrors
+		}
+		return n
+	}
+	asidetest.Repeatedly(t, "the value is in memory while it is fresh", func() bool {
+		before := failed()
+		for i, c := range caches {
+			load := load
+			if i > 0 {
+				load = elsewhere
+			}
+			for began := time.Now(); ; {
+				r, err := aside.Lookup(t.Context(), c, key, load, opts...)
+				if err != nil || r.Status == aside.StatusStale || time.Since(began) > 4*ttl || failed() != before {
+					_, err := caches[0].Invalidate(t.Context(), key)
+					require.NoError(t, err)
+					for _, c := range caches {
+						asidetest.AllTold(t, c)
+					}
+					ttl *= 4
+					opts = append(slices.Clip(opts), aside.WithTTL(ttl))
+					return false
+				}
+				if last = r.Value; r.Tier == aside.TierMemory {
+					break
+				}
+			}
+		}
+		return true
+	})
+	return last
 }
 
 // never is the loader of a call that is to be answered from the cache. In the background it hangs.
@@ -51,9 +100,14 @@ func never(ctx context.Context) (string, error) {
 
 func requireStale(t *testing.T, c *aside.Cache, key aside.Key, want string, load func(context.Context) (string, error), opts ...aside.CallOption) {
 	t.Helper()
-	r, err := aside.Lookup(t.Context(), c, key, load, opts...)
-	require.NoError(t, err)
-	require.Equal(t, want, r.Value)
+	var r aside.Result[string]
+	asidetest.Eventually(t, "it is past its TTL by this process's estimate of the server's clock too", func() bool {
+		var err error
+		r, err = aside.Lookup(t.Context(), c, key, load, opts...)
+		require.NoError(t, err)
+		require.Equal(t, want, r.Value)
+		return r.Status != aside.StatusHit
+	})
 	require.Equal(t, aside.StatusStale, r.Status, r.Reason)
 }
 
@@ -68,17 +122,21 @@ func TestAStaleValueIsLoadedOnceByAFleet(t *testing.T) {
 	var loads atomic.Int64
 	release := make(chan struct{})
 	load := func(context.Context) (string, error) {
-		if loads.Add(1) == 1 {
-			return "old", nil
-		}
+		loads.Add(1)
 		<-release
 		return "new", nil
 	}
-	for _, c := range fleet[:3] { // the fourth one has not got it in memory
-		asidetest.InMemory(t, c, key, load)
+	inMemory(t, key, asidetest.Value("old"), fleet[:3]) // the fourth one has not got it in memory
+	counted := func() (refreshes, skipped uint64) {
+		for _, c := range fleet {
+			m := c.Metrics().Labels["items"]
+			refreshes, skipped = refreshes+m.Refreshes, skipped+m.RefreshesSkipped
+		}
+		return refreshes, skipped
 	}
+	before, skippedBefore := counted()
 	left := server.MustDo(t, "PTTL", key.String()).(int64)
-	require.InDelta(t, time.Hour.Milliseconds(), left, 1000, "Redis keeps it for as long as it may be served")
+	require.InDelta(t, time.Hour.Milliseconds(), left, 60_000, "Redis keeps it for as long as it may be served")
 	pastTTL(t, fleet[0], key)
 	for range 3 {
 		for _, c := range fleet {
@@ -86,12 +144,8 @@ func TestAStaleValueIsLoadedOnceByAFleet(t *testing.T) {
 		}
 	}
 	asidetest.Eventually(t, "one of them loads it, and the others leave it at that", func() bool {
-		var refreshes, skipped uint64
-		for _, c := range fleet {
-			m := c.Metrics().Labels["items"]
-			refreshes, skipped = refreshes+m.Refreshes, skipped+m.RefreshesSkipped
-		}
-		return refreshes == 1 && skipped >= 3
+		refreshes, skipped := counted()
+		return refreshes == before+1 && skipped >= skippedBefore+3
 	})
 	close(release)
 	for _, c := range fleet {
@@ -101,7 +155,7 @@ func TestAStaleValueIsLoadedOnceByAFleet(t *testing.T) {
 			return v == "new"
 		})
 	}
-	require.EqualValues(t, 2, loads.Load())
+	require.EqualValues(t, 1, loads.Load())
 }
 
 // Hazard 28: an invalidation beats a load in the background in each place where that can be, by key, tag and category, here and elsewhere.
@@ -116,8 +170,7 @@ func TestAnInvalidationBeatsARefreshInEachPlace(t *testing.T) {
 					w, other := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
 					key := brief(ageing).Key("a")
 					tagged := aside.WithTags("x")
-					asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"), tagged)
-					asidetest.InMemory(t, other, key, never, tagged)
+					inMemory(t, key, asidetest.Value("old"), []*aside.Cache{w.Cache, other}, tagged)
 					pastTTL(t, other, key)
 
 					held := asidetest.NewHeld()
@@ -209,7 +262,7 @@ func TestAnotherProcesssValueIsServedWhereTheSourceFails(t *testing.T) {
 	server := redistest.Start(t)
 	writer, reader := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
 	key := brief(onError).Key("a")
-	asidetest.InMemory(t, writer, key, asidetest.Value("old"))
+	inMemory(t, key, asidetest.Value("old"), []*aside.Cache{writer})
 	pastTTL(t, writer, key)
 	failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
 	_, err := aside.Get[string](t.Context(), reader, key)
@@ -238,7 +291,7 @@ func TestAValueThatIsInvalidatedDuringAFailingLoadIsNoAnswer(t *testing.T) {
 			server := redistest.Start(t)
 			c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
 			key := brief(onError).Key("a")
-			asidetest.InMemory(t, c, key, asidetest.Value("old"))
+			inMemory(t, key, asidetest.Value("old"), []*aside.Cache{c})
 			pastTTL(t, c, key)
 			began, release := make(chan struct{}), make(chan struct{})
 			failed := make(chan error, 1)
@@ -273,7 +326,8 @@ func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
 	o.LeaseTTL = time.Hour // it does not end by itself
 	c, other := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	key := p.Key("a")
-	asidetest.InMemory(t, c, key, asidetest.Value("old"))
+	inMemory(t, key, asidetest.Value("old"), []*aside.Cache{c})
+	refreshes := c.Metrics().Labels["items"].Refreshes
 	pastTTL(t, c, key)
 	stuck, began := make(chan struct{}), make(chan struct{})
 	defer close(stuck)
@@ -288,20 +342,31 @@ func TestTheLeaseOfARefreshThatHangsIsGivenBackAtItsTimeLimit(t *testing.T) {
 		require.NoError(t, err)
 		return v == "new"
 	})
-	require.EqualValues(t, 1, c.Metrics().Labels["items"].Refreshes)
+	require.Equal(t, refreshes+1, c.Metrics().Labels["items"].Refreshes)
 }
 
 // Without Redis the phases hold in memory: a value is loaded anew in the background before DegradedTTL ends, and nobody waits.
 func TestAnOutageOfRedisIsNoWaveOfLoads(t *testing.T) {
 	t.Parallel()
+	asidetest.Repeatedly(t, "the machine does not stall", func() bool { return noWaveOfLoads(t) })
+}
+
+// noWaveOfLoads reports whether the machine did not stall meanwhile.
+func noWaveOfLoads(t *testing.T) bool {
 	p := &aside.Policy{Name: "items", Category: "items", TTL: time.Hour, Stale: time.Hour, DegradedTTL: time.Second}
 	key := p.Key("a")
-	c := asidetest.Away(t, aside.Options{}, func(c *aside.Cache) { asidetest.InMemory(t, c, key, asidetest.Value("v")) })
+	c := asidetest.Away(t, aside.Options{}, func(c *aside.Cache) { inMemory(t, key, asidetest.Value("v"), []*aside.Cache{c}) })
 	var loads atomic.Int64
 	load := func(context.Context) (string, error) { loads.Add(1); return "v", nil }
-	for began := time.Now(); time.Since(began) < 3*time.Second; {
+	last := time.Now()
+	for began := last; time.Since(began) < 3*time.Second; {
 		r, err := aside.Lookup(t.Context(), c, key, load)
 		require.NoError(t, err)
+		now := time.Now()
+		if now.Sub(last) > p.DegradedTTL/4 {
+			return false
+		}
+		last = now
 		require.Equal(t, aside.StatusStale, r.Status, "nobody waits for a load; %s", r.Reason)
 		select {
 		case <-time.After(5 * time.Millisecond):
@@ -310,17 +375,20 @@ func TestAnOutageOfRedisIsNoWaveOfLoads(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, loads.Load(), int64(2))
 	require.LessOrEqual(t, loads.Load(), int64(7))
-	require.EqualValues(t, loads.Load(), c.Metrics().Labels["items"].Refreshes)
+	asidetest.Eventually(t, "all of them were in the background", func() bool { return uint64(loads.Load()) == c.Metrics().Labels["items"].Refreshes })
+	return true
 }
 
 // Hazard 40: after a load in the background has failed, no process tries again for a while. Hazard 39: who needs a new value does not wait for that.
 func TestAFailedRefreshHoldsBackTheFleetAndNobodyWhoNeedsANewValue(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	a, b := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
+	o := asidetest.At(server.Addr())
+	o.Backoff = time.Second // so the mark stays for ten
+	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	key := brief(ageing).Key("a")
-	asidetest.InMemory(t, a, key, asidetest.Value("old"))
-	asidetest.InMemory(t, b, key, never)
+	inMemory(t, key, asidetest.Value("old"), []*aside.Cache{a, b})
+	skipped, failed := b.Metrics().Labels["items"].RefreshesSkipped, a.Metrics().Labels["items"].RefreshErrors
 	pastTTL(t, a, key)
 	var loads atomic.Int64
 	failing := func(context.Context) (string, error) { loads.Add(1); return "", errors.New("the source is down") }
@@ -334,9 +402,9 @@ func TestAFailedRefreshHoldsBackTheFleetAndNobodyWhoNeedsANewValue(t *testing.T)
 	server.MustDo(t, "PEXPIRE", "{"+key.String()+"}!l", "60000") // so that the rest of the test is not in a hurry
 
 	requireStale(t, b, key, "old", failing)
-	asidetest.Eventually(t, "the other process leaves it alone", func() bool { return b.Metrics().Labels["items"].RefreshesSkipped == 1 })
+	asidetest.Eventually(t, "the other process leaves it alone", func() bool { return b.Metrics().Labels["items"].RefreshesSkipped == skipped+1 })
 	require.EqualValues(t, 1, loads.Load())
-	require.EqualValues(t, 1, a.Metrics().Labels["items"].RefreshErrors)
+	require.Equal(t, failed+1, a.Metrics().Labels["items"].RefreshErrors)
 
 	v, err := aside.GetOrLoad(t.Context(), b, key, asidetest.Value("new"), aside.Strong())
 	require.NoError(t, err)
@@ -402,8 +470,7 @@ func TestALoadThatFindsNothingEndsTheOldValueInAllProcesses(t *testing.T) {
 			t.Parallel()
 			c, other := asidetest.Connected(t, asidetest.At(server.Addr())), asidetest.Connected(t, asidetest.At(server.Addr()))
 			key := brief(func(p *aside.Policy) { p.StaleIfError, p.NegativeTTL = time.Hour, -1 }).Key(name)
-			asidetest.InMemory(t, c, key, asidetest.Value("old"))
-			asidetest.InMemory(t, other, key, never)
+			inMemory(t, key, asidetest.Value("old"), []*aside.Cache{c, other})
 			pastTTL(t, c, key)
 			failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
 			requireStale(t, other, key, "old", failing)
@@ -435,7 +502,7 @@ func TestAfterAnOutageRedisIsAskedForTheOldValue(t *testing.T) {
 			server := redistest.Start(t)
 			w, other := asidetest.Watch(t, server), asidetest.Connected(t, asidetest.At(server.Addr()))
 			key := brief(func(p *aside.Policy) { p.StaleIfError, p.DegradedTTL = time.Hour, time.Hour }).Key("a")
-			asidetest.InMemory(t, w.Cache, key, asidetest.Value("old"))
+			inMemory(t, key, asidetest.Value("old"), []*aside.Cache{w.Cache})
 			pastTTL(t, w.Cache, key)
 			w.Proxy.Refuse(true)
 			w.Proxy.CloseConnections()

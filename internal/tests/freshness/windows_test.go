@@ -322,7 +322,7 @@ func TestAValuesOwnWindowsHoldInAllProcesses(t *testing.T) {
 			require.NoError(t, err)
 		},
 		"Set": func(t *testing.T, c *aside.Cache, key aside.Key, stale, ifError time.Duration) {
-			require.NoError(t, aside.Set(t.Context(), c, key, "old", aside.WithStale(stale, ifError)))
+			asidetest.Stored(t, c, key, "old", aside.WithStale(stale, ifError))
 		},
 	}
 	failing := func(context.Context) (string, error) { return "", errors.New("the source is down") }
@@ -446,7 +446,7 @@ func TestTheKeyOfATagOutlivesAValueWithItsOwnWindows(t *testing.T) {
 		return keptFor("v", 7*time.Hour, 0)(ctx)
 	})
 	require.Greater(t, left("late"), 7*time.Hour)
-	require.NoError(t, aside.Set(t.Context(), c, p.Key("set"), "v", aside.WithTags("set"), aside.WithStale(8*time.Hour, 0)))
+	asidetest.Stored(t, c, p.Key("set"), "v", aside.WithTags("set"), aside.WithStale(8*time.Hour, 0))
 	require.Greater(t, left("set"), 8*time.Hour)
 }
 
@@ -492,7 +492,7 @@ func TestAResultSaysHowOldItsValueIs(t *testing.T) {
 				require.True(t, r.Negative)
 				require.GreaterOrEqual(t, r.LoadTime, takes)
 			}
-			require.NoError(t, aside.Set(t.Context(), c, key, "set"))
+			asidetest.Stored(t, c, key, "set")
 			r, _, err = look(t, c, key, s)
 			require.NoError(t, err)
 			require.Zero(t, r.LoadTime, "nobody has loaded it")

@@ -16,7 +16,7 @@ func TestAUserWithTheDocumentedRulesLacksNothing(t *testing.T) {
 	server := redistest.Start(t)
 	server.MustDo(t, append([]string{"ACL", "SETUSER", "documented"}, asidetest.ACLRules("a-long-password", "items", "lane0")...)...)
 	o := asidetest.Anonymously(server.Addr())
-	o.Redis.Username, o.Redis.Password, o.LeaseTTL = "documented", "a-long-password", 100*time.Millisecond
+	o.Redis.Username, o.Redis.Password, o.LeaseTTL = "documented", "a-long-password", 2*time.Second
 	a, b := asidetest.Connected(t, o), asidetest.Connected(t, o)
 	require.True(t, a.Health().Tracking)
 	ctx, tags := t.Context(), aside.WithTags("x")
@@ -25,7 +25,7 @@ func TestAUserWithTheDocumentedRulesLacksNothing(t *testing.T) {
 		asidetest.InMemory(t, b, key, asidetest.Value("not this one"), tags)
 		_, err := aside.GetOrLoad(ctx, a, key, asidetest.Value("v2"), aside.Refresh())
 		require.NoError(t, err)
-		require.NoError(t, aside.Set(ctx, a, key, "v3", tags))
+		asidetest.Stored(t, a, key, "v3", tags)
 		v, err := aside.GetOrLoad(ctx, b, key, asidetest.Value("not this one"), aside.Strong())
 		require.NoError(t, err)
 		require.Equal(t, "v3", v)

@@ -1,0 +1,160 @@
+package asidehttp
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// ServeOptions configures [Serve]. The zero value is right for most responses: clients keep the body, and ask each time whether it is still right.
+type ServeOptions struct {
+	// MaxAge is how old a value may be for clients and proxies to use it without asking. The age counts from the start of the value's load, so
+	// that of a value that was cached for longer they ask each time. An invalidation does not reach the copies that they keep. Default: they ask
+	// each time (no-cache), which costs a request and a 304. Whole seconds count.
+	MaxAge time.Duration
+
+	// StaleWhileRevalidate and StaleIfError are how long after MaxAge a copy may be used while a newer one is asked for, and if that fails
+	// (RFC 5861). Default: not at all. Whole seconds count.
+	StaleWhileRevalidate, StaleIfError time.Duration
+
+	// Public allows proxies to keep the response too. Default: only the client itself keeps it (private).
+	Public bool
+
+	// Name is the cache's name in Cache-Status. Default: aside.
+	Name string
+
+	// Key is shown in Cache-Status, if it is set. Everyone who gets the response sees it.
+	Key aside.Key
+}
+
+// Serve answers a request with a cached body: the coding that the client likes best, as the bytes that lie in the cache. A client that takes no
+// coding gets the body decoded while it is written. It sets Content-Type, Content-Encoding, Content-Length, Vary, ETag, Age and Cache-Control, and
+// appends to Cache-Status ([SetCacheStatus]). Other headers of the response are left as they are.
+//
+//	catalogue, err := aside.Lookup(ctx, c, Models.Key("all"), func(ctx context.Context) (asidehttp.Body, error) {
+//		b, err := fetchAll(ctx)
+//		return asidehttp.Pack("application/json", b), err // once, in the loader
+//	})
+//	if err != nil {
+//		// answer with an error
+//	}
+//	asidehttp.Serve(w, r, catalogue, asidehttp.ServeOptions{MaxAge: time.Minute, Public: true})
+//
+// A GET or HEAD whose If-None-Match has an ETag of the same content, in whatever coding, gets 304. A client that excludes every coding there is,
+// and identity too, gets 406. A Body that Pack has not made gets 500. Serve does not answer with ranges.
+//
+// A middleware that has set Content-Encoding before the handler, as gin-contrib/gzip does, encodes what is written: it gets the body decoded, so
+// that nothing is encoded twice. Leave such a middleware out of the routes that Serve answers.
+func Serve(w http.ResponseWriter, r *http.Request, res aside.Result[Body], o ServeOptions) {
+	h := w.Header()
+	key := ""
+	if o.Key != (aside.Key{}) {
+		key = o.Key.String()
+	}
+	h.Add("Cache-Status", cacheStatus(statusOf(res), o.Name, key))
+	p, err := res.Value.read()
+	if err != nil {
+		refuse(w, newProblem(http.StatusInternalServerError, "the cached value is %v", err))
+		return
+	}
+	varyByCoding(h)
+	outside := h.Get("Content-Encoding") // what a middleware encodes into
+	coding := outside
+	if outside == "" {
+		coding = p.choose(r.Header)
+	}
+	if coding == "" {
+		refuse(w, newProblem(http.StatusNotAcceptable, "accept %s, or no coding", p.names()))
+		return
+	}
+	tag := p.tag(coding)
+	h["Cache-Control"] = []string{o.cacheControl()}
+	h["Age"] = []string{strconv.FormatInt(int64(max(0, res.Age)/time.Second), 10)}
+	if reads(r) {
+		if known, ok := p.known(r.Header, tag); ok {
+			h["Etag"] = []string{known}
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	h["Etag"] = []string{tag}
+	h["Content-Type"] = []string{p.kind}
+	v := p.find(coding)
+	if outside != "" {
+		v = nil
+	}
+	switch {
+	case outside != "": // the middleware knows the length
+	case v == nil:
+		h["Content-Length"] = []string{strconv.FormatInt(p.size, 10)}
+	default:
+		if coding != identity {
+			h["Content-Encoding"] = []string{coding}
+		}
+		h["Content-Length"] = []string{strconv.Itoa(len(v.data))}
+	}
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if v != nil {
+		_, _ = w.Write(v.data) // an error means that the client has closed the connection
+		return
+	}
+	p.decodeTo(w)
+}
+
+// refuse answers with a problem, which no cache may keep.
+func refuse(w http.ResponseWriter, p *problem) {
+	harden(w.Header())
+	p.write(w)
+}
+
+// varyByCoding adds Accept-Encoding to Vary, unless a middleware has done so.
+func varyByCoding(h http.Header) {
+	for _, line := range h["Vary"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = trim(name); name == "*" || strings.EqualFold(name, "Accept-Encoding") {
+				return
+			}
+		}
+	}
+	h.Add("Vary", "Accept-Encoding")
+}
+
+// names lists the codings, for a message.
+func (p *packed) names() string {
+	var names []string
+	for _, v := range p.all() {
+		if v.name != identity {
+			names = append(names, v.name)
+		}
+	}
+	if len(names) == 0 {
+		return identity
+	}
+	return strings.Join(names, " or ")
+}
+
+func (o ServeOptions) cacheControl() string {
+	b := make([]byte, 0, 96)
+	if o.Public {
+		b = append(b, "public, "...)
+	} else {
+		b = append(b, "private, "...)
+	}
+	if o.MaxAge <= 0 && o.StaleWhileRevalidate <= 0 && o.StaleIfError <= 0 {
+		return string(append(b, "no-cache"...))
+	}
+	b = strconv.AppendInt(append(b, "max-age="...), int64(max(0, o.MaxAge)/time.Second), 10)
+	if o.StaleWhileRevalidate > 0 {
+		b = strconv.AppendInt(append(b, ", stale-while-revalidate="...), int64(o.StaleWhileRevalidate/time.Second), 10)
+	}
+	if o.StaleIfError > 0 {
+		b = strconv.AppendInt(append(b, ", stale-if-error="...), int64(o.StaleIfError/time.Second), 10)
+	}
+	return string(b)
+}
