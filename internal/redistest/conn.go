@@ -20,7 +20,7 @@ func (e Error) Error() string { return string(e) }
 // Conn is one plain RESP2 connection, for a single goroutine: enough to see what a
 // server really holds, and to play a client that keeps to no rules.
 type Conn struct {
-	// Timeout bounds each Do and Receive; 10 s unless changed.
+	// Timeout bounds each Do and Receive; 30 s unless changed.
 	Timeout time.Duration
 
 	conn net.Conn
@@ -43,11 +43,11 @@ func Raw(t testing.TB, addr string) *Conn {
 func Dial(addr string) (*Conn, error) { return dial(addr) }
 
 func dial(addr string) (*Conn, error) {
-	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	conn, err := net.DialTimeout("tcp", addr, 30*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{Timeout: 10 * time.Second, conn: conn, r: bufio.NewReader(conn)}, nil
+	return &Conn{Timeout: 30 * time.Second, conn: conn, r: bufio.NewReader(conn)}, nil
 }
 
 // Close closes the connection.

@@ -21,7 +21,7 @@ func TestServerDiesWithTheTestBinary(t *testing.T) {
 	}
 	Raw(t, addr)
 	p.Kill()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(Patience)
 	for {
 		c, err := dial(addr)
 		if err != nil {

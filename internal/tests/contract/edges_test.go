@@ -297,36 +297,25 @@ func TestAValueIsStoredThoughItsEncodingOutlastsALease(t *testing.T) {
 
 func TestManyKeysAtOnceAreGivenTheTimeTheyNeed(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
 	const limit = time.Second // and another one for 8,000 keys
 	keys := make([]aside.Key, 8000)
 	for i := range keys {
 		keys[i] = asidetest.Items.Key(i)
 	}
-	asidetest.Repeatedly(t, "the replies come after the limit, and before the time for so many keys is over", func() bool {
-		w := asidetest.WatchedAs(t, server, func(addr string) aside.Options { // one that does not send what was not confirmed before
-			o := asidetest.At(addr)
-			o.OpTimeout = limit
-			return o
-		})
-		gate := w.Proxy.HoldReplies(func(args []string) bool {
-			return slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "items:") })
-		})
-		began, receipts := time.Now(), make(chan aside.Receipt, 1)
-		go func() {
-			receipt, err := w.Invalidate(t.Context(), keys...)
-			if err != nil {
-				t.Error(err)
-			}
-			receipts <- receipt
-		}()
-		asidetest.Eventually(t, "Redis answers, or there was no time for that", func() bool { return gate.Held() > 0 || len(receipts) > 0 })
-		<-time.After(time.Until(began.Add(limit + 50*time.Millisecond)))
-		gate.Release()
-		receipt := <-receipts
-		require.NoError(t, w.Close())
-		return receipt.Confirmed
+	w := asidetest.WatchedAs(t, redistest.Start(t), func(addr string) aside.Options {
+		o := asidetest.At(addr)
+		o.OpTimeout = limit
+		return o
 	})
+	gate := w.Proxy.HoldReplies(func(args []string) bool {
+		return slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "items:") })
+	})
+	began := time.Now()
+	receipt, err := w.Invalidate(t.Context(), keys...)
+	require.NoError(t, err)
+	require.False(t, receipt.Confirmed)
+	require.Greater(t, time.Since(began), limit+900*time.Millisecond) // a bound from below: no machine is too slow for it
+	gate.Release()
 }
 
 func TestLargeValuesAreReadByAProcessThatHasJustStarted(t *testing.T) {

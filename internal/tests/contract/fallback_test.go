@@ -117,8 +117,8 @@ func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
 	var dials atomic.Int64
 	var up atomic.Bool
 	o := asidetest.RedisAt(func(r *rueidis.ClientOption) {
-		r.ForceSingleClient = true
-		r.InitAddress = []string{address}
+		r.ForceSingleClient, r.InitAddress = true, []string{address}
+		r.ConnWriteTimeout, r.Dialer.KeepAlive = 2500*time.Millisecond, 250*time.Millisecond // a machine that stands still is no change
 		r.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			dials.Add(1)
 			if !up.Load() {
