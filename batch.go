@@ -71,6 +71,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 	if len(b.ids) == 0 {
 		return b.values, c.usable()
 	}
+	b.began = c.engine.Clock.Now()
 	c.engine.AnswerMany(ctx, b.requests, b.run, func(index int, out engine.Outcome, err error) { b.settle(ctx, c, index, out, err) })
 	if len(b.failed) > 0 {
 		return b.values, &BatchError[K]{Errors: b.failed, absent: b.absent}
@@ -86,6 +87,7 @@ type batch[K comparable, T any] struct {
 	values   map[K]T
 	failed   map[K]error
 	absent   map[K]struct{} // not found
+	began    int64          // on the cache's clock
 }
 
 // run is the batch's engine.LoadFunc.
@@ -109,6 +111,9 @@ func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, en
 func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engine.Outcome, err error) {
 	r := b.requests[index]
 	err = callError(err, r.Key)
+	if err != nil || out.Tier != engine.TierMemory {
+		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - b.began))
+	}
 	if c.settle(ctx, r, out, err) {
 		alone := &batch[K, T]{ids: b.ids[index : index+1], load: b.load}
 		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, alone.run, equalByMethod[T]))
@@ -117,7 +122,7 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 		b.absent[b.ids[index]] = struct{}{}
 		return
 	}
-	result, err := resultOf[T](c, out, err)
+	result, err := resultOf[T](c, &r, out, err)
 	if err == nil {
 		b.values[b.ids[index]] = result.Value
 		return

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -206,7 +207,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if c.settle(ctx, r, out, err) {
 		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
 	}
-	return resultOf[T](c, out, err)
+	return resultOf[T](c, &r, out, err)
 }
 
 // answer is lookup of a value that takes more than a look into memory.
@@ -214,7 +215,9 @@ func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(co
 	out, unanswered, ok := c.engine.Look(r)
 	switch {
 	case !ok:
+		began := c.engine.Clock.Now()
 		out, err := c.engine.Answer(ctx, unanswered, loadsOne(load))
+		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - began))
 		return out, callError(err, r.Key)
 	case unanswered.RefreshDue():
 		c.engine.Refresh(ctx, unanswered, loadsOne(load))
@@ -224,7 +227,7 @@ func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(co
 
 // settle counts an answered call. It reports whether the call was a hit that was sampled for a check.
 func (c *Cache) settle(ctx context.Context, r engine.Request, out engine.Outcome, err error) (check bool) {
-	count(r.Policy.Counters, out, err)
+	count(r.Policy.Counters, out, err, r.Cause(&out))
 	return err == nil && out.Status == engine.StatusHit && c.sampler.Draws() && c.sampler.HasRoom(ctx, r.Policy.Counters)
 }
 
@@ -250,8 +253,8 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 			err = ErrClosed
 		}
 	}
-	count(r.Policy.Counters, out, err)
-	return resultOf[T](c, out, err)
+	count(r.Policy.Counters, out, err, r.Cause(&out))
+	return resultOf[T](c, &r, out, err)
 }
 
 // give turns the result of a typed loader into one for the engine. The value and its entry for memory are one allocation, so that a hit

@@ -1,6 +1,10 @@
 package aside
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/closing"
@@ -59,3 +63,52 @@ func (c *Cache) Health() Health {
 	}
 	return h
 }
+
+// MemoryMetrics says how full the memory of a cache is. Entries and Bytes include expired values for some seconds.
+type MemoryMetrics struct {
+	Entries      int    `json:"entries"`
+	Bytes        int64  `json:"bytes"` // of the values, as MaxBytes counts them
+	MaxEntries   int    `json:"maxEntries"`
+	MaxBytes     int64  `json:"maxBytes"`
+	Evictions    uint64 `json:"evictions"` // values that made room for others, since New
+	EvictedBytes uint64 `json:"evictedBytes"`
+}
+
+// LoadingMetrics says what loads a process makes at present.
+type LoadingMetrics struct {
+	Running          int `json:"running"`          // places of MaxLoads that are taken
+	Queued           int `json:"queued"`           // loads that wait for a place
+	Limit            int `json:"limit"`            // MaxLoads
+	QueueLimit       int `json:"queueLimit"`       // MaxQueuedLoads
+	LeasesHeld       int `json:"leasesHeld"`       // leases in Redis, from before the load until its value is stored
+	LeasesUnreturned int `json:"leasesUnreturned"` // leases that Redis did not confirm to be released; they are released when it answers, or expire
+}
+
+// JournalMetrics says which invalidations of this process Redis has not confirmed. They are retried, and their keys are not read from Redis.
+type JournalMetrics struct {
+	Unconfirmed int           `json:"unconfirmed"` // keys, tags and patterns
+	Patterns    int           `json:"patterns"`    // of these
+	Oldest      time.Duration `json:"-"`           // how long the oldest one has waited; in the JSON oldestSeconds
+}
+
+// MarshalJSON adds Oldest in seconds.
+func (m JournalMetrics) MarshalJSON() ([]byte, error) {
+	type counts JournalMetrics
+	return json.Marshal(struct {
+		counts
+		OldestSeconds float64 `json:"oldestSeconds"`
+	}{counts(m), m.Oldest.Seconds()})
+}
+
+func (c *Cache) usage() (MemoryMetrics, LoadingMetrics, JournalMetrics) {
+	u := c.engine.Usage()
+	return MemoryMetrics{u.Memory.Entries, u.Memory.Bytes, u.Memory.MaxEntries, u.Memory.MaxBytes, u.Memory.Evictions, u.Memory.EvictedBytes},
+		LoadingMetrics{u.Running, u.Queued, c.opts.MaxLoads, max(0, c.opts.MaxQueuedLoads), u.Held, u.Unreturned},
+		JournalMetrics(u.Journal)
+}
+
+// process names this process for as long as it runs, and no other one.
+var process = sync.OnceValue(func() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s/%d/%d", host, os.Getpid(), time.Now().UnixNano())
+})

@@ -14,6 +14,7 @@ import (
 	"github.com/gatewayz/aside/internal/outside"
 
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // An Invalidation describes a confirmed invalidation, for Options.OnInvalidated. One of Keys, Category, Pattern, Tags and All is set.
@@ -120,6 +121,7 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
+	c.metrics.Invalidations[stats.OfKeys].Add(1)
 	t, errs := c.engine.Invalidator.Remove(ctx, caller, names, tags)
 	for i, err := range errs {
 		if err != nil {
@@ -150,6 +152,7 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if !c.knowsCategory(ctx, category) { // checked before Retire makes its first generation
 		err = c.unknownCategory(category)
 	}
+	c.metrics.Invalidations[stats.OfCategory].Add(1)
 	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)), err
 }
 
@@ -175,6 +178,7 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{}, err
 	}
 	defer end()
+	c.metrics.Invalidations[stats.OfTags].Add(1)
 	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)), nil
 }
 
@@ -189,6 +193,7 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
+	c.metrics.Invalidations[stats.OfAll].Add(1)
 	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
 }
 
@@ -214,6 +219,7 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		return Receipt{}, err
 	}
 	defer end()
+	c.metrics.Invalidations[stats.OfPattern].Add(1)
 	return receiptOf(c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
 }
 

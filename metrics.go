@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"iter"
 	"reflect"
 	"time"
 
@@ -12,10 +13,10 @@ import (
 	"github.com/gatewayz/aside/internal/stats"
 )
 
-// Metrics is a snapshot of a cache's counters since New, one set for each label. A policy's Label is its category by default. Metrics marshals
-// to
+// Metrics is a snapshot of a cache's counters since New, one set for each label, and of what the cache holds at present. A policy's Label is its
+// category by default. Metrics marshals to
 //
-//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…}}
+//	{"metrics":{"models":{"hits":1250,"misses":50,"errors":0,"hitRate":0.96,…},…},…}
 type Metrics struct {
 	Labels map[string]LabelMetrics `json:"metrics"`
 	// InvalidationMessages counts the invalidation messages from Redis, those about this process's own changes included.
@@ -25,6 +26,16 @@ type Metrics struct {
 	TrackingLost uint64 `json:"trackingLost"`
 	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
+
+	// At is when the metrics were read, and Process by which process: its host, its pid and its start. A monitor that reaches several processes
+	// by one address must not subtract the counters of one from those of another.
+	At      time.Time `json:"at"`
+	Process string    `json:"process"`
+
+	InMemory      MemoryMetrics     `json:"inMemory"`
+	Loading       LoadingMetrics    `json:"loading"`
+	Journal       JournalMetrics    `json:"journal"`
+	Invalidations map[string]uint64 `json:"invalidations"` // calls of this process, by "keys", "tags", "category", "pattern" and "all"
 }
 
 // LabelMetrics has the counters of one label. Each call counts once, in Hits or in Misses. The counters are exact, but read while calls run
@@ -57,10 +68,84 @@ type LabelMetrics struct {
 	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
 	NotModified      uint64 `json:"notModified"`      // loaded values of which the source said that they are not modified
 
+	Causes   map[Cause]uint64   `json:"causes"`   // the misses by their cause: all causes, and the sum is Misses
+	Outcomes map[Outcome]uint64 `json:"outcomes"` // the loader calls that have ended by their outcome: all outcomes, and the sum is Loads without those that run
+
+	LoadTimes  Histogram `json:"loadTimes"`  // how long the loader calls in Outcomes took, in seconds; one that exceeds its LoadTimeout counts with that
+	CallTimes  Histogram `json:"callTimes"`  // how long calls took that memory could not answer, in seconds; hits in memory are not timed
+	ValueBytes Histogram `json:"valueBytes"` // the sizes of stored values, in bytes: as Redis holds them, in memory mode as memory does
+
 	// Samples of Options.ConsistencyCheck. The JSON has them only if there were any.
 	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
 	Inconsistent uint64 `json:"-"` // of these, values that were still served and still different after ConsistencyCheck.SettleTime
 	Unchecked    uint64 `json:"-"` // samples that were skipped: over ConsistencyCheck.MaxPerSecond, no longer cached, or the load failed or had no place
+}
+
+// A Histogram has the observations of a quantity in buckets, whose upper bounds are the powers of 2^(1/4) = 1.19. It marshals to
+// {"count":…,"sum":…,"p50":…,"p99":…}.
+type Histogram struct {
+	Count   uint64   // observations
+	Sum     float64  // of all observations
+	Buckets []Bucket // those that are not empty, smaller ones first
+}
+
+// A Bucket has the observations that are at most Upper, and above the next smaller bound.
+type Bucket struct {
+	Upper float64
+	Count uint64
+}
+
+// Quantile returns a bound for the share q, from 0 to 1, of the observations: the share is at most that, and the exact quantile at most 19%
+// less. It is 0 without observations. Times below a microsecond count as one, times above 12 days as 12 days, and sizes above 1 TiB as 1 TiB.
+func (h Histogram) Quantile(q float64) float64 {
+	rank, sum := q*float64(h.Count), uint64(0)
+	for _, b := range h.Buckets {
+		if sum += b.Count; float64(sum) >= rank {
+			return b.Upper
+		}
+	}
+	return 0
+}
+
+// Minus returns the observations since an earlier state of the same histogram. Those of two processes, or of a process before and after its
+// restart, have nothing to do with each other.
+func (h Histogram) Minus(earlier Histogram) Histogram {
+	before := make(map[float64]uint64, len(earlier.Buckets))
+	for _, b := range earlier.Buckets {
+		before[b.Upper] = b.Count
+	}
+	since := Histogram{Sum: h.Sum - earlier.Sum}
+	for _, b := range h.Buckets {
+		if old := before[b.Upper]; b.Count > old {
+			since.Buckets = append(since.Buckets, Bucket{b.Upper, b.Count - old})
+			since.Count += b.Count - old
+		}
+	}
+	return since
+}
+
+// MarshalJSON writes two quantiles in place of the buckets.
+func (h Histogram) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Count uint64  `json:"count"`
+		Sum   float64 `json:"sum"`
+		P50   float64 `json:"p50"`
+		P99   float64 `json:"p99"`
+	}{h.Count, h.Sum, h.Quantile(0.5), h.Quantile(0.99)})
+}
+
+// histogramOf makes a Histogram of what internal/histogram has counted.
+func histogramOf(sum float64, buckets iter.Seq2[float64, uint64]) Histogram {
+	filled := 0
+	for range buckets {
+		filled++
+	}
+	h := Histogram{Sum: sum, Buckets: make([]Bucket, 0, filled)}
+	for upper, n := range buckets {
+		h.Buckets = append(h.Buckets, Bucket{upper, n})
+		h.Count += n
+	}
+	return h
 }
 
 // Requests is the number of calls.
@@ -85,7 +170,7 @@ func ratio(part, whole uint64) float64 {
 	return float64(part) / float64(whole)
 }
 
-// MarshalJSON adds the rates, and the mean load time in milliseconds.
+// MarshalJSON adds the rates, LoadTime in seconds, and the mean load time in milliseconds.
 func (m LabelMetrics) MarshalJSON() ([]byte, error) {
 	type counts LabelMetrics
 	mean := 0.0
@@ -99,11 +184,12 @@ func (m LabelMetrics) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		counts
 		*checkFigures
-		HitRate    float64 `json:"hitRate"`
-		MissRate   float64 `json:"missRate"`
-		ErrorRate  float64 `json:"errorRate"`
-		MeanLoadMS float64 `json:"meanLoadMs"`
-	}{counts(m), checks, m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
+		LoadSeconds float64 `json:"loadSeconds"`
+		HitRate     float64 `json:"hitRate"`
+		MissRate    float64 `json:"missRate"`
+		ErrorRate   float64 `json:"errorRate"`
+		MeanLoadMS  float64 `json:"meanLoadMs"`
+	}{counts(m), checks, m.LoadTime.Seconds(), m.HitRate(), m.MissRate(), m.ErrorRate(), mean})
 }
 
 type checkFigures struct {
@@ -115,14 +201,18 @@ type checkFigures struct {
 
 // Metrics returns the counters of every label that has counted something. On a nil cache there are none.
 func (c *Cache) Metrics() Metrics {
-	m := Metrics{Labels: map[string]LabelMetrics{}}
-	if c == nil {
+	m := Metrics{Labels: map[string]LabelMetrics{}, At: time.Now(), Process: process(), Invalidations: make(map[string]uint64, stats.Invalidations)}
+	if c == nil || c.engine == nil {
 		return m
 	}
+	for of := range stats.Invalidation(stats.Invalidations) {
+		m.Invalidations[of.String()] = c.metrics.Invalidations[of].Load()
+	}
+	m.InMemory, m.Loading, m.Journal = c.usage()
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
-		if s := snapshot(counters); s != (LabelMetrics{}) {
-			m.Labels[label] = s
+		if s := snapshot(counters); !reflect.ValueOf(s).IsZero() {
+			m.Labels[label] = s.inDetail(counters)
 		}
 	}
 	return m
@@ -130,11 +220,11 @@ func (c *Cache) Metrics() Metrics {
 
 func snapshot(c *stats.Counters) LabelMetrics {
 	m := LabelMetrics{
-		Misses:        c.Misses.Load(),
 		LoadErrors:    c.LoadErrors.Load(),
 		RedisErrors:   c.RedisErrors.Load(),
 		DecodeErrors:  c.DecodeErrors.Load(),
 		EncodeErrors:  c.EncodeErrors.Load(),
+		Misses:        c.AllMisses(),
 		MemoryHits:    c.MemoryHits.Load(),
 		RedisHits:     c.RedisHits.Load(),
 		NegativeHits:  c.NegativeHits.Load(),
@@ -159,6 +249,22 @@ func snapshot(c *stats.Counters) LabelMetrics {
 	}
 	m.Hits = m.MemoryHits + m.RedisHits
 	m.Errors = m.LoadErrors + m.RedisErrors + m.DecodeErrors + m.EncodeErrors
+	return m
+}
+
+// inDetail adds what there are several numbers of. Misses is then the sum of the causes, also while calls go on.
+func (m LabelMetrics) inDetail(c *stats.Counters) LabelMetrics {
+	m.Causes, m.Outcomes = make(map[Cause]uint64, stats.Causes), make(map[Outcome]uint64, stats.Endings)
+	m.Misses = 0
+	for why := range stats.Cause(stats.Causes) {
+		n := c.Misses[why].Load()
+		m.Causes[Cause(why.String())] = n
+		m.Misses += n
+	}
+	for how := range stats.Ending(stats.Endings) {
+		m.Outcomes[Outcome(how.String())] = c.Endings[how].Load()
+	}
+	m.LoadTimes, m.CallTimes, m.ValueBytes = histogramOf(c.LoadTimes.Read()), histogramOf(c.CallTimes.Read()), histogramOf(c.ValueBytes.Read())
 	return m
 }
 

@@ -27,7 +27,7 @@ func TestAnOutcomeIsCountedByItsStatusAndTier(t *testing.T) {
 		{engine.Outcome{}, ErrMiss, LabelMetrics{Misses: 1}},
 	} {
 		var c stats.Counters
-		count(&c, tt.out, tt.err)
+		count(&c, tt.out, tt.err, stats.Absent)
 		require.Equal(t, tt.want, snapshot(&c), "%+v", tt.out)
 		require.EqualValues(t, 1, c.Calls())
 	}

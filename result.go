@@ -28,6 +28,36 @@ const (
 	TierOrigin Tier = "origin" // the loader: of this call, or of a load that the call has joined
 )
 
+// A Cause is why a call was not answered from the cache: Result has it as Cause, and LabelMetrics counts the misses of each. It is the kind of a
+// Reason.
+type Cause string
+
+// The causes of misses. A call that is answered from the cache has none.
+const (
+	// CauseAbsent: nothing is cached. The value was never stored, was evicted or invalidated by its key, or its time is over: Redis and memory
+	// remove such values. Also that of a call that ended before its cause was known, since its context ended or the time of its load was up.
+	CauseAbsent      Cause = "absent"
+	CauseExpired     Cause = "expired"     // the cached value is still there, and past its TTL and past Stale
+	CauseInvalidated Cause = "invalidated" // Redis still holds the value, and a tag or the category of the value was invalidated
+	CauseUnusable    Cause = "unusable"    // the cached value cannot be decoded, a part of it is gone, or another build, version or policy has stored it
+	CauseUnavailable Cause = "unavailable" // Redis was unavailable or slow, or has not confirmed an invalidation yet: the call is a fallback
+	CauseAsked       Cause = "asked"       // Refresh
+)
+
+// An Outcome is how a loader call ended. LabelMetrics counts the calls of each.
+type Outcome string
+
+// The outcomes of loader calls. A batch is one call: it has the worst outcome of its ids, in this order.
+const (
+	OutcomeNotFound    Outcome = "not_found"    // ErrNotFound
+	OutcomeNotModified Outcome = "not_modified" // ErrNotModified
+	OutcomeOK          Outcome = "ok"           // a value
+	OutcomeCanceled    Outcome = "canceled"     // an error after its context had ended, because no caller waited any more or the cache was closed
+	OutcomeError       Outcome = "error"        // any other error
+	OutcomeTimeout     Outcome = "timeout"      // LoadTimeout was over; the loader may still run
+	OutcomePanic       Outcome = "panic"        // a panic, or runtime.Goexit
+)
+
 // The texts of Result.Reason. There are more texts, about the connection to Redis, such as "redis did not answer in time": docs/messages.md has
 // them. Of those, the name of no constant and no wording is promised.
 const (
@@ -65,6 +95,7 @@ type Result[T any] struct {
 	TTL    time.Duration // how long the value is still fresh; 0 if it is not stored, past its TTL, or not confirmed by Redis
 	Stale  time.Duration // how long the value was past its TTL when the call was answered; 0 if it was not
 	Reason string        // why the call was not answered by a fresh value in memory: one of the constants Reason…, or a text about Redis
+	Cause  Cause         // of a miss or a fallback, the kind of its Reason; empty for hits
 
 	// ETag is what the loader has given to Load.ETag.
 	ETag string
@@ -82,20 +113,20 @@ type Result[T any] struct {
 	Negative bool
 }
 
-// count counts a call by its outcome, or by err.
-func count(in *stats.Counters, out engine.Outcome, err error) {
+// count counts a call by its outcome, or by err. why is the cause of a miss.
+func count(in *stats.Counters, out engine.Outcome, err error, why stats.Cause) {
 	switch {
 	case err != nil || out.Status == engine.StatusMiss:
-		in.CountMiss()
+		in.CountMiss(why)
 	case out.Status == engine.StatusFallback:
-		in.CountFallback()
+		in.CountFallback(why)
 	default:
 		in.CountHit(stats.Hit{InMemory: out.Tier == engine.TierMemory, Stale: out.Status == engine.StatusStale, NotFound: out.Value == nil})
 	}
 }
 
 // resultOf makes the Result of one caller.
-func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error) {
+func resultOf[T any](c *Cache, q *engine.Request, out engine.Outcome, err error) (Result[T], error) {
 	if err != nil {
 		return Result[T]{}, err
 	}
@@ -108,6 +139,9 @@ func resultOf[T any](c *Cache, out engine.Outcome, err error) (Result[T], error)
 		Stale:  out.PastTTL(now),
 		Shared: out.Shared(),
 		Reason: out.Reason, ETag: out.ETag, LoadTime: out.LoadTime, Negative: out.Value == nil,
+	}
+	if out.Status == engine.StatusMiss || out.Status == engine.StatusFallback {
+		r.Cause = Cause(q.Cause(&out).String())
 	}
 	if out.Value == nil {
 		return r, absenceOf(out)

@@ -611,12 +611,12 @@ func TestMetricsInTheDocumentedForm(t *testing.T) {
 		w := ask(h, "GET", "/?metrics=true&pattern=models:*", "", "Bearer "+keyRead)
 		require.Equal(t, http.StatusOK, w.Code)
 		var got struct {
-			Metrics map[string]map[string]float64 `json:"metrics"`
-			Memory  map[string]any                `json:"memory"`
+			Metrics map[string]map[string]any `json:"metrics"`
+			Memory  map[string]any            `json:"memory"`
 		}
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 		m := got.Metrics["models"]
-		require.Equal(t, []float64{3, 1, 0, 0.75, 0.25}, []float64{m["hits"], m["misses"], m["errors"], m["hitRate"], m["missRate"]})
+		require.Equal(t, []any{3.0, 1.0, 0.0, 0.75, 0.25}, []any{m["hits"], m["misses"], m["errors"], m["hitRate"], m["missRate"]})
 		require.Equal(t, map[string]any{"total_keys": 1.0, "pattern": "models:*", "keys": []any{"models:all:all"}, "complete": true}, got.Memory)
 	}
 }

@@ -135,6 +135,13 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// Usage returns how many places are taken, and how many loads wait for one.
+func (b *Bulkhead) Usage() (running, queued int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.places - b.free, b.waiting.Len()
+}
+
 // Full reports whether a new load would have to wait.
 func (b *Bulkhead) Full() bool {
 	b.mu.Lock()

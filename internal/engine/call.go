@@ -24,8 +24,9 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
 	late := &lateReturn{engine: e, attempts: l.attempts, ctx: ctx, before: before, leave: leave}
 	defer late.returned()
-	l.attempts[0].call.NotifyEnd(late)
 	start = e.Clock.Now()
+	late.load, late.start = l, start
+	l.attempts[0].call.NotifyEnd(late)
 	defer func() {
 		l.end()
 		took := time.Duration(e.Clock.Now() - start)
@@ -41,7 +42,8 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			}
 		}
 		applyDecisions(l)
-		e.logPanics(l.attempts)
+		e.countEnd(l, start, e.endingOf(ctx, l.attempts))
+		e.logPanics(ctx, l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before late is notified of it.
 		if l.attempts[0].call.IgnoreEnd(late) && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {
 			e.countResults(l, before)
@@ -106,11 +108,11 @@ const (
 
 // logPanics logs the first panic among the results of a loader, at most once in ten seconds. The error that callers get does not show the
 // stack.
-func (e *Engine) logPanics(attempts []*attempt) {
+func (e *Engine) logPanics(ctx context.Context, attempts []*attempt) {
 	for _, a := range attempts {
 		if p, ok := a.Err.(*flight.PanicError); ok {
 			if e.panicLog.Allow(e.Clock.Now()) {
-				e.opts.Logger.Error("aside: loader panicked, its callers get an error or an older value", "policy", a.Policy.Name, "key", a.Key,
+				e.opts.Logger.ErrorContext(ctx, "aside: loader panicked, its callers get an error or an older value", "policy", a.Policy.Name, "key", a.Key,
 					"panic", cut(p.Error(), longestPanic), "stack", cut(string(p.Stack), longestStack))
 			}
 			return

@@ -34,7 +34,7 @@ func (e *Engine) refuseBackedOff(attempts []*attempt) (others []*attempt) {
 			continue
 		}
 		left = left.Round(time.Millisecond)
-		a.call.Resolve(Outcome{}, &Error{
+		a.call.Resolve(a.missed(), &Error{
 			Code: CodeBackoff, Key: a.Key, RetryAfter: max(left, time.Millisecond), Err: err,
 			Message: "the last loads failed, the next one may begin in " + left.String(),
 		})

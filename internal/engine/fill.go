@@ -124,6 +124,7 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 		a.payload = a.nonce
 	}
 	a.Policy.observeSize(int64(len(f.Value)))
+	a.Policy.Counters.ValueBytes.Observe(int64(len(value)))
 	return f, err
 }
 
@@ -152,7 +153,7 @@ func (e *Engine) unstorable(a *attempt, err error) {
 	a.refused = err
 	a.Policy.Counters.EncodeErrors.Add(1)
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 

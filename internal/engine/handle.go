@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -21,7 +22,8 @@ type Load struct {
 	engine   *Engine
 	attempts []*attempt
 	parent   *Load
-	alone    bool // no caller waits for it: see LoadAlone
+	alone    bool        // no caller waits for it: see LoadAlone
+	counted  atomic.Bool // how it ended
 
 	mu     sync.Mutex
 	own    decision // without those of each; guarded by mu

@@ -91,6 +91,8 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 	}
 	if refused || !ok || !e.Near.Insert(a.Key, entry, a.fence) {
 		a.Policy.Counters.FillsRejected.Add(1)
+	} else {
+		a.Policy.Counters.ValueBytes.Observe(entry.Size)
 	}
 	if a.Replace {
 		e.Near.Discard(a.Key, a.out.LoadedAt) // the old value, if the new one was not stored

@@ -55,7 +55,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		a := attempts[i]
 		to, ttl := e.decide(m, a, l.decision(i), start)
 		if to != nowhere {
-			e.logSlowLoad(a, ttl)
+			e.logSlowLoad(ctx, a, ttl)
 		}
 		kept := e.share(ctx, m, a, to, ttl)
 		switch {
@@ -127,7 +127,7 @@ func leaveOnce(call *flight.Call[flightKey, Outcome], p *bulkhead.Place) func() 
 func (e *Engine) overloaded(attempts []*attempt, why string) {
 	for _, a := range attempts {
 		a.Policy.Counters.Overloads.Add(1)
-		a.call.Resolve(Outcome{}, &Error{Code: CodeOverloaded, Key: a.Key, Message: why})
+		a.call.Resolve(a.missed(), &Error{Code: CodeOverloaded, Key: a.Key, Message: why})
 	}
 }
 
@@ -200,7 +200,7 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 // whether the value is stored, or is to be stored under its lease.
 func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to destination, ttl time.Duration) (kept bool) {
 	if a.Err != nil {
-		a.call.Resolve(Outcome{}, loadError(ctx, a.Err))
+		a.call.Resolve(a.missed(), loadError(ctx, a.Err))
 		return false
 	}
 	start := a.out.LoadedAt

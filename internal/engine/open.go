@@ -258,7 +258,7 @@ func (e *Engine) undecodable(a *attempt, err error) {
 	a.Policy.Counters.DecodeErrors.Add(1)
 	a.reason = ReasonUnusable
 	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: unusable value in redis treated as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
+		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: unusable value in redis treated as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
 	}
 }
 

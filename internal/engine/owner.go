@@ -35,7 +35,7 @@ func (a *attempt) otherOwner(owner uint64) error {
 func (e *Engine) otherPolicy(a *attempt, owner uint64) {
 	a.reason = ReasonOtherPolicy
 	if a.Policy.sharedLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
+		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
 			"policy", a.Policy.Name, "other", e.opts.NameOfOwner(owner, a.Policy.Category), "key", a.Key)
 	}
 }

@@ -2,13 +2,18 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/gatewayz/aside/internal/guard"
 )
 
 // Peek returns the cached value, without a load. If there is none, the outcome's status says whether Redis could be read.
 func (e *Engine) Peek(ctx context.Context, r Request) (Outcome, bool) {
-	return e.peek(ctx, newAttempt(r))
+	out, took, ok := e.peek(ctx, newAttempt(r))
+	if took > 0 {
+		r.Policy.Counters.CallTimes.Observe(took)
+	}
+	return out, ok
 }
 
 // PeekAlone is Peek for no caller, and for no load that would store anything. So it does not matter to it, and is no failure, that Redis does
@@ -16,10 +21,12 @@ func (e *Engine) Peek(ctx context.Context, r Request) (Outcome, bool) {
 func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 	a := newAttempt(r)
 	a.storable = false
-	return e.peek(ctx, a)
+	out, _, ok := e.peek(ctx, a)
+	return out, ok
 }
 
-func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, ok bool) {
+// peek also returns how long Redis took, 0 if it was not asked.
+func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, took time.Duration, ok bool) {
 	if out, ok = e.readNear(a); !ok {
 		out, ok = e.readAgeing(a, false)
 	}
@@ -31,12 +38,14 @@ func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, ok bool) {
 	}
 	if !ok && e.Store != nil && e.Calls.Enter() {
 		defer e.Calls.Leave()
+		began := e.Clock.Now()
 		out, ok = e.peekStore(ctx, a)
+		took = time.Duration(e.Clock.Now() - began)
 	}
 	if !ok {
-		return Outcome{Status: a.status}, false
+		return a.missed(), took, false
 	}
-	return out, true
+	return out, took, true
 }
 
 // peekStore reads the value in Redis. The fences are ended even if a codec ends the goroutine.

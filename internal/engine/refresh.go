@@ -128,15 +128,15 @@ func (e *Engine) refreshed(ctx context.Context, attempts []*attempt) {
 				attempts[0].Policy.Counters.RefreshErrors.Add(1)
 				counted = true
 			}
-			e.refreshFailed(a, err)
+			e.refreshFailed(ctx, a, err)
 		}
 	}
 }
 
 // refreshFailed logs a load in the background that failed: no caller sees its error.
-func (e *Engine) refreshFailed(a *attempt, err error) {
+func (e *Engine) refreshFailed(ctx context.Context, a *attempt, err error) {
 	if a.Policy.refreshLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.Warn("aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
+		e.opts.Logger.WarnContext(ctx, "aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
 			"error", cut(causes.Text(err), longestPanic))
 	}
 	if a.pause == 0 {
@@ -146,11 +146,11 @@ func (e *Engine) refreshFailed(a *attempt, err error) {
 }
 
 // logSlowLoad logs a load that takes so long for its TTL that the next load in the background is put off: see near.Plan.RetryAt.
-func (e *Engine) logSlowLoad(a *attempt, ttl time.Duration) {
+func (e *Engine) logSlowLoad(ctx context.Context, a *attempt, ttl time.Duration) {
 	if a.out.Value == nil || a.took <= ttl/2 || a.windows.Ahead == 0 && a.windows.Stale == 0 || !a.Policy.slowLog.Allow(e.Clock.Now()) {
 		return
 	}
-	e.opts.Logger.Warn("aside: loads of a policy take longer than half of their TTL, so their values are loaded anew later than the policy says: set a longer TTL",
+	e.opts.Logger.WarnContext(ctx, "aside: loads of a policy take longer than half of their TTL, so their values are loaded anew later than the policy says: set a longer TTL",
 		"policy", a.Policy.Name, "key", a.Key, "took", a.took, "ttl", ttl)
 }
 

@@ -72,6 +72,7 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 				return e.uncached(a, e.noRoom(entry))
 			}
 			e.Near.Put(a.Key, entry)
+			a.Policy.Counters.ValueBytes.Observe(entry.Size)
 		}
 	}
 	e.deleteIfClosed(a)

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A loader may ignore the end of its context, and return late or never. Its callers have had their error at LoadTimeout. Its place in the bulkhead is
@@ -67,6 +68,8 @@ type lateReturn struct {
 	ctx      context.Context // of the load
 	before   uint64          // the number of the last failure when the load began
 	leave    func()          // leaves the load's place
+	load     *Load
+	start    int64 // when the loader was called
 
 	mu      sync.Mutex
 	over    bool // the loader has returned; guarded by mu
@@ -83,6 +86,7 @@ func (r *lateReturn) ContextEnded() {
 	}
 	if r.timeIsUp() {
 		r.leave()
+		r.engine.countEnd(r.load, r.start, stats.EndedTimeout)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package journal keeps the invalidations that Redis has not confirmed, and the last ones that it has confirmed. It does no I/O and
-// reads no clock: package invalidate takes the entries to send from it, and reports which of them are confirmed.
+// Package journal keeps the invalidations that Redis has not confirmed, and the last ones that it has confirmed. It does no
+// I/O: package invalidate takes the entries to send from it, and reports which of them are confirmed.
 package journal
 
 import (
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/quota"
@@ -104,7 +105,7 @@ func (j *Journal) enter(caller string, names []string) (list []*Pending) {
 				return append(list, j.overflow())
 			}
 			if e == nil {
-				e = &unconfirmed{}
+				e = &unconfirmed{since: time.Now()}
 				j.entries[name] = e
 				if text, isPattern := strings.CutPrefix(name, keyspace.PatternPrefix); isPattern {
 					j.patterns[name] = newPattern(name, text)
@@ -128,10 +129,13 @@ func (j *Journal) enter(caller string, names []string) (list []*Pending) {
 // entered as everything too, since an outage may be long. Callers that wait for the first scan of a pattern are released, since there will be
 // none.
 func (j *Journal) overflow() *Pending {
-	all := &unconfirmed{number: j.last, overflow: true}
+	all := &unconfirmed{number: j.last, overflow: true, since: time.Now()}
 	own := all.wait(keyspace.All, j.last)
 	all.waiters = nil
 	for _, e := range j.entries {
+		if e.since.Before(all.since) {
+			all.since = e.since
+		}
 		for _, w := range e.waiters {
 			w.number = j.last
 			w.Fail()

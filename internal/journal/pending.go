@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
 )
@@ -14,6 +15,28 @@ type unconfirmed struct {
 	waiters  []*Pending // the oldest first
 	overflow bool       // it is for everything, since there was no room for names
 	caller   string     // in whose share it is: see account
+	since    time.Time  // when it was entered
+}
+
+// A Usage is what a Journal holds.
+type Usage struct {
+	Unconfirmed int           // entries
+	Patterns    int           // of them
+	Oldest      time.Duration // how long the oldest entry has waited; 0 without entries
+}
+
+// Usage returns what the journal holds. A nil journal holds nothing.
+func (j *Journal) Usage() (u Usage) {
+	if j == nil || j.waiting.Load() == 0 {
+		return u
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	u.Unconfirmed, u.Patterns = len(j.entries), len(j.patterns)
+	for _, e := range j.entries {
+		u.Oldest = max(u.Oldest, time.Since(e.since))
+	}
+	return u
 }
 
 // A Pending is shared by the invalidations of one name between two tries to send it. Their callers wait with it.

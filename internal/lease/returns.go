@@ -33,6 +33,16 @@ func (k *Keeper) release(reqs []redisstore.Request) {
 	}
 }
 
+// Usage returns how many leases are held, and how many could not be released yet.
+func (k *Keeper) Usage() (held, unreturned int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for e := k.held.Front(); e != nil; e = e.Next() {
+		held += len(e.Value.(*Held).leases)
+	}
+	return held, k.toReturn.count()
+}
+
 // Waiting has a signal when there are leases that could not be released: see ReleaseAgain.
 func (k *Keeper) Waiting() <-chan struct{} { return k.toReturn.wake }
 

@@ -31,8 +31,9 @@ type guard struct {
 // Enabled is always true. The goroutine asks the handler's own Enabled before it passes a line.
 func (g *guard) Enabled(context.Context, slog.Level) bool { return true }
 
-func (g *guard) Handle(_ context.Context, r slog.Record) error {
-	g.queue.add(&line{record: r.Clone(), with: g.with, done: make(chan struct{})})
+// Handle keeps the values of ctx for the handler, such as the trace of a call. The line may be written after the call has ended.
+func (g *guard) Handle(ctx context.Context, r slog.Record) error {
+	g.queue.add(&line{ctx: context.WithoutCancel(ctx), record: r.Clone(), with: g.with, done: make(chan struct{})})
 	return nil
 }
 
@@ -49,6 +50,7 @@ func (g *guard) and(apply func(slog.Handler) slog.Handler) slog.Handler {
 }
 
 type line struct {
+	ctx    context.Context
 	record slog.Record
 	with   []func(slog.Handler) slog.Handler
 	done   chan struct{} // closed when the handler has returned
@@ -138,9 +140,8 @@ func (q *queue) pass(l *line, lines int) {
 	for _, apply := range l.with {
 		h = apply(h)
 	}
-	ctx := context.Background()
-	if h.Enabled(ctx, l.record.Level) {
-		_ = h.Handle(ctx, l.record) // there is no place to report that a line was not written
+	if h.Enabled(l.ctx, l.record.Level) {
+		_ = h.Handle(l.ctx, l.record) // there is no place to report that a line was not written
 	}
 	passed = true
 	q.mu.Lock()
@@ -150,6 +151,6 @@ func (q *queue) pass(l *line, lines int) {
 	if lost > 0 {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "aside: log lines lost: the Logger's handler panicked or was too slow", 0)
 		r.Add("lines", lost)
-		q.pass(&line{record: r, done: make(chan struct{})}, lost)
+		q.pass(&line{ctx: context.Background(), record: r, done: make(chan struct{})}, lost)
 	}
 }

@@ -84,18 +84,20 @@ type Cache struct {
 	shards   [shards]shard
 	retired  retired
 	sweeper  *sweeper
+	usage    *usage        // of its own: otter's callback must not keep the Cache alive
 	firstTag atomic.Uint64 // the shard with which the last SomeTags began
 }
 
 // New makes an empty cache that uses clock.
 func New(o Options, clock *Clock) *Cache {
-	c := &Cache{clock: clock, seed: maphash.MakeSeed(), scale: newScale(o)}
+	c := &Cache{clock: clock, seed: maphash.MakeSeed(), scale: newScale(o), usage: &usage{bounds: o}}
 	for i := range c.shards {
 		c.shards[i].generations = weakmap.New[Generation](2*min(o.MaxEntries/shards, math.MaxInt/4) + 1024)
 	}
 	c.store = otter.Must(&otter.Options[string, *Entry]{
-		MaximumWeight: c.scale.most,
-		Weigher:       func(key string, e *Entry) uint32 { return c.scale.weight(key, e) },
+		MaximumWeight:    c.scale.most,
+		Weigher:          func(key string, e *Entry) uint32 { return c.scale.weight(key, e) },
+		OnAtomicDeletion: c.usage.deleted,
 	})
 	c.sweeper = newSweeper()
 	go c.sweeper.run(weak.Make(c))
@@ -167,7 +169,7 @@ func (c *Cache) Insert(key string, e *Entry, f *Fence) bool {
 		case refused || dead:
 			return nil, otter.CancelOp
 		}
-		return e, otter.WriteOp
+		return c.write(e)
 	})
 	return !refused
 }
@@ -182,7 +184,7 @@ func (c *Cache) KeepUntracked(key string, e *Entry, f *Fence) bool {
 		if !kept {
 			return nil, otter.CancelOp
 		}
-		return e, otter.WriteOp
+		return c.write(e)
 	})
 	return kept
 }
@@ -196,7 +198,7 @@ func (c *Cache) Put(key string, e *Entry) {
 		if !c.clock.Before(e.Times().DeadUntil) {
 			return nil, otter.InvalidateOp
 		}
-		return e, otter.WriteOp
+		return c.write(e)
 	})
 }
 

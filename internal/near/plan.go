@@ -79,7 +79,7 @@ func (c *Cache) Postpone(key string, e *Entry, next int64) (ok bool) {
 		if ok = found && there == e; !ok {
 			return nil, otter.CancelOp
 		}
-		return &later, otter.WriteOp
+		return c.write(&later)
 	})
 	return ok
 }

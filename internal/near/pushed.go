@@ -28,10 +28,10 @@ func (c *Cache) afterPush(there *Entry) (*Entry, otter.ComputeOp) {
 	if there == nil || there.Plan == nil || there.Plan.Payload == [12]byte{} || there.Plan.pushedUntil != 0 {
 		return nil, otter.InvalidateOp
 	}
-	return &Entry{
+	return c.write(&Entry{
 		Value: there.Value, Scope: withdrawn, LoadedAt: there.LoadedAt, Size: there.Size,
 		Plan: &Plan{Payload: there.Plan.Payload, pushedUntil: c.clock.Now() + int64(keptPushed)},
-	}, otter.WriteOp
+	})
 }
 
 // isPushed reports whether the entry is only there for Pushed.

@@ -63,7 +63,7 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 		return err == nil, err
 	}
 	if now := k.engine.Clock.Now(); k.mismatches.Allow(now) {
-		k.logger.Warn("aside: inconsistent cached value: its loader returns a different value, and no invalidation was received",
+		k.logger.WarnContext(s.Context, "aside: inconsistent cached value: its loader returns a different value, and no invalidation was received",
 			"policy", s.Request.Policy.Name, "key", s.Request.Key, "age", time.Duration(now-out.LoadedAt).Round(time.Millisecond))
 	}
 	return false, nil

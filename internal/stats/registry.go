@@ -13,11 +13,13 @@ type Registry struct {
 	TrackingLost         atomic.Uint64 // how often messages could have been missed
 	RedisErrors          atomic.Uint64 // invalidations without a label that Redis did not confirm
 
+	Invalidations [Invalidations]atomic.Uint64 // calls that this process has made, by what they invalidate
+
 	labels   sync.Map     // label -> *Counters
 	unlisted atomic.Int64 // labels that were met in calls
 }
 
-// MostLabels is how many labels come from calls. A label takes over four kilobytes, and keeps them, since its counts must not be lost.
+// MostLabels is how many labels come from calls. A label takes about eight kilobytes, and keeps them, since its counts must not be lost.
 const MostLabels = 1024
 
 // OtherLabels is the label that the calls under further labels are counted under.

@@ -18,13 +18,13 @@ func TestStaleAndNegativeHitsAreHits(t *testing.T) {
 	c.CountHit(Hit{InMemory: true, Stale: true})
 	c.CountHit(Hit{Stale: true})
 	c.CountHit(Hit{Stale: true, NotFound: true})
-	c.CountMiss()
-	c.CountFallback()
+	c.CountMiss(Absent)
+	c.CountFallback(Unavailable)
 	require.EqualValues(t, 2, c.MemoryHits.Load())
 	require.EqualValues(t, 2, c.RedisHits.Load())
 	require.EqualValues(t, 3, c.StaleHits.Load())
 	require.EqualValues(t, 1, c.NegativeHits.Load())
-	require.EqualValues(t, 2, c.Misses.Load())
+	require.EqualValues(t, 2, c.AllMisses())
 	require.EqualValues(t, 1, c.Fallbacks.Load())
 	require.EqualValues(t, 6, c.Calls())
 }
@@ -35,8 +35,8 @@ func TestEveryCallIsCountedAsOne(t *testing.T) {
 	for name, count := range map[string]func(c *Counters){
 		"memory":   func(c *Counters) { c.CountHit(Hit{InMemory: true}) },
 		"redis":    func(c *Counters) { c.CountHit(Hit{Stale: true, NotFound: true}) },
-		"miss":     (*Counters).CountMiss,
-		"fallback": (*Counters).CountFallback,
+		"miss":     func(c *Counters) { c.CountMiss(Expired) },
+		"fallback": func(c *Counters) { c.CountFallback(Unavailable) },
 	} {
 		before := r.Calls()
 		count(r.Label("a", true))

@@ -1,0 +1,71 @@
+package aside_test
+
+import (
+	"context"
+	"encoding/json"
+	"expvar"
+	"fmt"
+	"time"
+
+	"github.com/gatewayz/aside"
+)
+
+// Quantiles of the last interval: the counters themselves are those since New.
+func ExampleHistogram_Minus() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	models := aside.NewLoader(c, aside.TTL.ModelDetail, func(context.Context, string) (string, error) {
+		time.Sleep(10 * time.Millisecond) // the source
+		return "a model", nil
+	})
+
+	before := c.Metrics().Labels["models"].LoadTimes
+	for _, id := range []string{"a", "b", "a"} {
+		if _, err := models.Get(context.Background(), id); err != nil {
+			panic(err)
+		}
+	}
+	since := c.Metrics().Labels["models"].LoadTimes.Minus(before)
+	fmt.Println(since.Count, since.Quantile(0.99) >= 0.010)
+	// Output: 2 true
+}
+
+// Why calls were not answered from the cache, and how their loads ended.
+func ExampleLabelMetrics_causes() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	ctx, key := context.Background(), aside.TTL.UserProfile.Key("7")
+	load := func(context.Context) (string, error) { return "", aside.ErrNotFound }
+	_, _ = aside.GetOrLoad(ctx, c, key, load)
+	_, _ = aside.GetOrLoad(ctx, c, key, load) // a hit: "not found" is cached
+	_, _ = aside.GetOrLoad(ctx, c, key, load, aside.Refresh())
+
+	m := c.Metrics().Labels["user_profile"]
+	fmt.Println(m.Causes[aside.CauseAbsent], m.Causes[aside.CauseAsked], m.Outcomes[aside.OutcomeNotFound])
+	// Output: 1 1 2
+}
+
+// Metrics as a variable of expvar, for /debug/vars.
+func ExampleCache_Metrics_expvar() {
+	c, err := aside.New(aside.Options{MaxEntries: 1000})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	expvar.Publish("cache", expvar.Func(func() any { return c.Metrics() }))
+
+	var shown struct {
+		InMemory struct{ Entries, MaxEntries int }
+	}
+	if err := json.Unmarshal([]byte(expvar.Get("cache").String()), &shown); err != nil {
+		panic(err)
+	}
+	fmt.Println(shown.InMemory.Entries, "of", shown.InMemory.MaxEntries)
+	// Output: 0 of 1000
+}
