@@ -107,9 +107,10 @@ func TestHowLongALoadGoesOnThatNobodyWaitsFor(t *testing.T) {
 			t.Run(name+", many "+strconv.FormatBool(many), func(t *testing.T) {
 				t.Parallel()
 				asidetest.InBubble(t, test.o, func(t *testing.T, c *aside.Cache) {
-					test.p.Name, test.p.Category, test.p.TTL = "graced", "graced", time.Hour
+					p := test.p
+					p.Name, p.Category, p.TTL = "graced", "graced", time.Hour
 					ended := make(chan time.Time, 1)
-					l := aside.NewBatchLoader(c, test.p, func(ctx context.Context, ids []int) (map[int]int, error) {
+					l := aside.NewBatchLoader(c, p, func(ctx context.Context, ids []int) (map[int]int, error) {
 						<-ctx.Done()
 						ended <- time.Now()
 						return nil, ctx.Err()
