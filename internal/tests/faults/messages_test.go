@@ -295,10 +295,18 @@ func messages(t *testing.T) (logged []string, tests []string) {
 					}
 				}
 				method, ok := n.Fun.(*ast.SelectorExpr)
-				if strings.HasSuffix(path, "_test.go") || !ok || len(n.Args) == 0 || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name) {
+				if strings.HasSuffix(path, "_test.go") || !ok {
 					return true
 				}
-				if text := beginning(n.Args[0]); strings.HasPrefix(text, "aside") {
+				level, withContext := strings.CutSuffix(method.Sel.Name, "Context")
+				at := 0
+				if withContext {
+					at = 1
+				}
+				if len(n.Args) <= at || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, level) {
+					return true
+				}
+				if text := beginning(n.Args[at]); strings.HasPrefix(text, "aside") {
 					set[text] = true
 				}
 			}
