@@ -25,6 +25,7 @@ type config struct {
 	callers     int
 	seed        uint64
 	ttlScale    float64
+	opTimeout   time.Duration
 }
 
 // Sizes in bytes to which a report repeats the catalogue, without -scale: reportSize by default, quickSize with -quick.
@@ -59,6 +60,7 @@ func parseFlags(args []string, output io.Writer) (config, error) {
 	flags.IntVar(&cfg.requests, "requests", 0, "with -report: requests with the cache on (default 60000, with -quick 10000)")
 	flags.IntVar(&cfg.callers, "callers", 4, "with -report: concurrent callers")
 	flags.Float64Var(&cfg.ttlScale, "ttl-scale", 3600, "with -report: compress the TTLs by this factor in the last part, in which values expire; 3600 makes an hour a second")
+	flags.DurationVar(&cfg.opTimeout, "redis-timeout", 50*time.Millisecond, "how long one operation on Redis may take")
 	flags.Uint64Var(&cfg.seed, "seed", 1, "seed of the database and of the report's traffic")
 
 	if err := flags.Parse(args); err != nil {

@@ -224,7 +224,7 @@ func tell(t *testing.T, steps []step, newShell func([]string) shell) (differs st
 	ctx, stop := context.WithCancel(t.Context())
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, []string{"-addr", "127.0.0.1:0", "-users", "10", "-speedup", "1000", "-warm=false"}, &stdout, &stderr)
+		code <- run(ctx, []string{"-addr", "127.0.0.1:0", "-users", "10", "-speedup", "1000", "-warm=false", "-redis-timeout", "2s"}, &stdout, &stderr)
 	}()
 	defer func() {
 		http.DefaultClient.CloseIdleConnections()

@@ -84,7 +84,7 @@ func optionsFromEnv(cfg config, log *slog.Logger) (aside.Options, error) {
 	if err != nil {
 		return opts, err
 	}
-	opts.Logger, opts.Policies = log, newPolicies().list()
+	opts.Logger, opts.Policies, opts.OpTimeout = log, newPolicies().list(), cfg.opTimeout
 	secret := []byte(os.Getenv("CACHE_SECRET"))
 	switch {
 	case len(secret) > 0:
