@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -261,9 +262,17 @@ func inspectedJSON(c *call, e *inspect.Entry, most int) error {
 	return writeJSON(c, a)
 }
 
-func writeJSON(c *call, v any) error {
-	enc := json.NewEncoder(c.out)
+func writeJSON(c *call, v any) error { return encode(c, v, "  ") }
+
+// encode prints JSON, with every character that a terminal may take for a command escaped.
+func encode(c *call, v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := c.out.Write(inspect.PrintableJSON(b.Bytes()))
+	return err
 }

@@ -111,11 +111,16 @@ func (v verb) run(ctx context.Context, args []string, out, errs io.Writer) int {
 	case errors.Is(err, errFinding):
 		return exitFinding
 	case errors.As(err, &wrong):
-		fmt.Fprintf(errs, "aside %s: %s\nusage: %s; aside %s -h explains it\n", v.name, wrong.text, v.synopsis(), v.name)
+		fmt.Fprintf(errs, "aside %s: %s\nusage: %s; aside %s -h explains it\n", v.name, oneLine(wrong.text), v.synopsis(), v.name)
 		return exitUsage
 	}
-	fmt.Fprintf(errs, "aside %s: %v\n", v.name, err)
+	c.complain(v.name, err)
 	return exitFinding
+}
+
+// complain prints an error, which may have words of a server in it.
+func (c *call) complain(verb string, err error) {
+	fmt.Fprintf(c.err, "aside %s: %s\n", verb, oneLine(err.Error()))
 }
 
 // parse parses flags before, between and behind the arguments, up to a --.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"slices"
@@ -134,11 +133,11 @@ func (f *follower) show(ctx context.Context, name string) error {
 	}
 	at := time.Now()
 	if f.json {
-		return json.NewEncoder(f.out).Encode(struct {
+		return encode(f.call, struct {
 			At   time.Time `json:"at"`
 			Key  string    `json:"key"`
 			What string    `json:"what"`
-		}{at.UTC(), name, what})
+		}{at.UTC(), name, what}, "")
 	}
 	_, err = fmt.Fprintf(f.out, "%s  %s  %s\n", at.Format("15:04:05.000"), oneLine(name), oneLine(what))
 	return err

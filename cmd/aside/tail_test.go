@@ -100,12 +100,15 @@ func TestTailJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	asidetest.Eventually(t, "it follows", func() bool {
-		return says(server, "clients", "tracking_clients:1") && server.MustDo(t, "SET", "products:7", "x") == "OK"
+		return says(server, "clients", "tracking_clients:1") && server.MustDo(t, "SET", "products:7\u009b", "x") == "OK"
 	})
+	text, err := io.ReadAll(out)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "\u009b")
 	var got struct{ Key, What string }
-	require.NoError(t, json.NewDecoder(out).Decode(&got))
+	require.NoError(t, json.Unmarshal(text, &got))
 	require.NoError(t, cmd.Wait())
-	require.Equal(t, "products:7", got.Key)
+	require.Equal(t, "products:7\u009b", got.Key)
 }
 
 func TestTailRefuses(t *testing.T) {

@@ -3,6 +3,7 @@ package inspect
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strconv"
 	"strings"
 	"testing"
@@ -207,6 +208,18 @@ func TestTexts(t *testing.T) {
 		require.Equal(t, c.want, e.Text(), "%q", c.payload)
 	}
 	require.Equal(t, `a\x1b\u202e\ufffd`+"\n", Printable("a\x1b\u202e\xff\n"))
+}
+
+func TestJSONForATerminal(t *testing.T) {
+	t.Parallel()
+	const hidden = "a\u009b\u007f\u202e\U000e0041é\n\x1b"
+	text, err := json.Marshal(hidden)
+	require.NoError(t, err)
+	shown := PrintableJSON(text)
+	require.Equal(t, `"a\u009b\u007f\u202e\udb40\udc41é\n\u001b"`, string(shown))
+	var back string
+	require.NoError(t, json.Unmarshal(shown, &back))
+	require.Equal(t, hidden, back)
 }
 
 // Any bytes end in a verdict, and their text can be shown by a terminal.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/gatewayz/aside/internal/wire"
@@ -78,6 +80,24 @@ func Printable(text string) string {
 		}
 	}
 	return b.String()
+}
+
+// PrintableJSON is JSON whose strings have such characters escaped as JSON does. The encoder of encoding/json escapes the ASCII ones alone: U+009B
+// begins a command too.
+func PrintableJSON(text []byte) []byte {
+	var b []byte
+	for _, r := range string(text) {
+		switch {
+		case !isHidden(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	return b
 }
 
 func isHidden(r rune) bool {
