@@ -17,7 +17,7 @@ var (
 
 // decodeTo writes the content without a coding, at most as many bytes as the Body says that it has. Where the bytes do not decode, or are fewer,
 // it stops: net/http notices that Content-Length was not reached, and closes the connection, so that the client knows.
-func (p *packed) decodeTo(w io.Writer) {
+func (p *packed) decodeTo(w io.Writer) (err error) {
 	v := p.plain()
 	from := bytes.NewReader(v.data)
 	switch v.name {
@@ -27,8 +27,8 @@ func (p *packed) decodeTo(w io.Writer) {
 			// One goroutine, the caller's. Without a small buffer that would be decoded at once, whatever its length is then.
 			d, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecodeBuffersBelow(0))
 		}
-		if d.Reset(from) == nil {
-			_, _ = io.CopyN(w, d, p.size)
+		if err = d.Reset(from); err == nil {
+			_, err = io.CopyN(w, d, p.size)
 		}
 		_ = d.Reset(nil) // the Body is not kept
 		zstdDecoders.Put(d)
@@ -37,12 +37,13 @@ func (p *packed) decodeTo(w io.Writer) {
 		if !ok {
 			d = new(gzip.Reader)
 		}
-		if d.Reset(from) == nil {
-			_, _ = io.CopyN(w, d, p.size)
+		if err = d.Reset(from); err == nil {
+			_, err = io.CopyN(w, d, p.size)
 		}
 		_ = d.Reset(bytes.NewReader(nil))
 		gzipDecoders.Put(d)
 	default:
-		_, _ = w.Write(v.data)
+		_, err = w.Write(v.data)
 	}
+	return err
 }

@@ -1,6 +1,7 @@
 package asidehttp
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -44,7 +45,7 @@ type ServeOptions struct {
 //	asidehttp.Serve(w, r, catalogue, asidehttp.ServeOptions{MaxAge: time.Minute, Public: true})
 //
 // A GET or HEAD whose If-None-Match has an ETag of the same content, in whatever coding, gets 304. A client that excludes every coding there is,
-// and identity too, gets 406. A Body that Pack has not made gets 500. Serve does not answer with ranges.
+// and identity too, gets 406. A Body that Pack has not made gets 500. Serve does not answer with ranges, and looks at no other condition.
 //
 // A middleware that has set Content-Encoding before the handler, as gin-contrib/gzip does, encodes what is written: it gets the body decoded, so
 // that nothing is encoded twice. Leave such a middleware out of the routes that Serve answers.
@@ -80,6 +81,12 @@ func Serve(w http.ResponseWriter, r *http.Request, res aside.Result[Body], o Ser
 			return
 		}
 	}
+	// A middleware ends its stream properly, and a client would take a part of the content for all of it. There is no length that it misses.
+	if outside != "" && p.decodeTo(io.Discard) != nil {
+		delete(h, "Age")
+		refuse(w, newProblem(http.StatusInternalServerError, "the cached value does not decode"))
+		return
+	}
 	h["Etag"] = []string{tag}
 	h["Content-Type"] = []string{p.kind}
 	v := p.find(coding)
@@ -104,7 +111,7 @@ func Serve(w http.ResponseWriter, r *http.Request, res aside.Result[Body], o Ser
 		_, _ = w.Write(v.data) // an error means that the client has closed the connection
 		return
 	}
-	p.decodeTo(w)
+	_ = p.decodeTo(w)
 }
 
 // refuse answers with a problem, which no cache may keep.

@@ -60,7 +60,7 @@ func (c *connection) options() (aside.Options, error) {
 	o, err := aside.OptionsFromEnv()
 	switch {
 	case err != nil && c.redis != "":
-		return o, usage("%s", strings.ReplaceAll(err.Error(), "REDIS_URL", "-redis"))
+		return o, usage("%s", strings.NewReplacer("REDIS_URL", "-redis", "user:password@", "").Replace(err.Error()))
 	case err != nil:
 		return o, usage("%v", err)
 	case len(o.Redis.InitAddress) == 0:

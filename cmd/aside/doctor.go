@@ -120,6 +120,9 @@ func doctor(ctx context.Context, c *call, budget time.Duration) error {
 		defer x.client.Close()
 		x.examine(ctx)
 	}
+	if interrupted(ctx) {
+		return errInterrupted // most checks say that they could not be made, or less
+	}
 	return x.print(c)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -76,17 +77,26 @@ func (x *examination) permissions(ctx context.Context) {
 	if err != nil {
 		user, how = "", "tried"
 	}
+	if user == "" {
+		defer x.clean(ctx)
+	}
 	var denied []string
 	keys := "~" + x.prefix + "%*"
 	if x.prefix != "" {
 		keys = "~" + x.prefix + "*"
 	}
-	for _, args := range commands(x.own) {
-		var text string
-		if user == "" {
-			result := x.do(ctx, args...)
-			text, _ = denial(result.Error()) // of a key: see denial
-		} else if text, _ = x.do(ctx, append([]string{"ACL", "DRYRUN", user}, args...)...).ToString(); text == "OK" {
+	for _, command := range commands(x.own) {
+		args := command
+		if user != "" {
+			args = append([]string{"ACL", "DRYRUN", user}, args...)
+		}
+		text, err := x.do(ctx, args...).ToString()
+		if why, is := denial(err); is && user == "" {
+			text = why // of a key: see denial
+		} else if failed(err) {
+			x.unchecked(check, err)
+			return
+		} else if user == "" || text == "OK" {
 			text = ""
 		}
 		switch {
@@ -94,17 +104,27 @@ func (x *examination) permissions(ctx context.Context) {
 		case strings.Contains(text, "key"):
 			denied = append(denied, keys)
 		default:
-			denied = append(denied, "+"+name(args))
+			denied = append(denied, "+"+name(command))
 		}
-	}
-	if user == "" {
-		x.do(ctx, "UNLINK", x.own)
 	}
 	if denied = slices.Compact(denied); len(denied) > 0 {
 		x.add(check, levelFail, "give the user what it lacks: ACL SETUSER NAME "+strings.Join(denied, " "), "its user lacks %d rules of those in docs/redis.md", len(denied))
 		return
 	}
 	x.add(check, levelOK, "", "its user may run the %d commands of a cache (%s)", len(commands("")), how)
+}
+
+// failed reports whether a command was not answered.
+func failed(err error) bool {
+	var answer *rueidis.RedisError
+	return err != nil && !errors.As(err, &answer) && !rueidis.IsParseErr(err)
+}
+
+// clean removes the key of this run, at the end of an interrupted one too.
+func (x *examination) clean(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	x.do(ctx, "UNLINK", x.own)
 }
 
 // name is how ACL rules call a command.
@@ -156,7 +176,7 @@ func (x *examination) tracking(ctx context.Context) {
 	began := time.Now()
 	if err == nil {
 		err = x.do(ctx, "SET", x.own, "", "PX", "60000").Error()
-		defer x.do(ctx, "UNLINK", x.own)
+		defer x.clean(ctx)
 	}
 	if err != nil {
 		x.add(check, levelWarn, advice, "%s", reason(err))
@@ -165,6 +185,8 @@ func (x *examination) tracking(ctx context.Context) {
 	select {
 	case <-pushed:
 		x.add(check, levelOK, "", "a change is pushed after %s", show(time.Since(began)))
+	case <-ctx.Done():
+		x.unchecked(check, ctx.Err())
 	case <-time.After(opTimeout):
 		x.add(check, levelWarn, advice, "no change was pushed in %s", opTimeout)
 	}

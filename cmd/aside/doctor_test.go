@@ -324,3 +324,39 @@ func says(s *redistest.Server, about, text string) bool {
 	answer, err := s.Do("INFO", about)
 	return err == nil && strings.Contains(answer.(string), text)
 }
+
+// What could not be asked is not permitted.
+func TestDoctorDoesNotTakeSilenceForPermission(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, good...)
+	proxy := redistest.StartProxy(t, server.Addr())
+	gate := proxy.HoldRequests(func(args []string) bool { return len(args) > 3 && args[1] == "DRYRUN" && args[3] == "SCAN" })
+	cmd := shell{"REDIS_URL=redis://" + proxy.Addr()}.command(t, append([]string{"doctor", "-json"}, patient...)...)
+	var out strings.Builder
+	cmd.Stdout = &out
+	require.NoError(t, cmd.Start())
+	gate.Wait(t)
+	proxy.CloseConnections()
+	require.NoError(t, cmd.Wait(), "%s", out.String())
+	require.Regexp(t, `"permissions",\s+"level": "not checked"`, out.String())
+}
+
+// Of an interrupted examination nothing is printed, and nothing is left.
+func TestDoctorIsInterrupted(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, good...)
+	proxy := redistest.StartProxy(t, server.Addr())
+	own := func(args []string) bool { return strings.HasPrefix(args[len(args)-1], "%doctor:") }
+	gate := proxy.HoldPushes(own)
+	cmd := shell{"REDIS_URL=redis://" + proxy.Addr()}.command(t, "doctor")
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	require.NoError(t, cmd.Start())
+	gate.Wait(t) // it has written its key, and waits for the push
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.Error(t, cmd.Wait())
+	require.Equal(t, exitFinding, cmd.ProcessState.ExitCode())
+	require.Empty(t, out.String())
+	require.Equal(t, "aside doctor: interrupted\n", errs.String())
+	require.Empty(t, server.MustDo(t, "KEYS", "%doctor:*"))
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -198,8 +199,12 @@ func tagLine(e *inspect.Entry, t inspect.Tag) string {
 
 // cut is the text of the payload up to a length, and a line about the rest.
 func cut(e *inspect.Entry, most int) (text, more string) {
-	text = e.Text()
-	if len(text) > most {
+	text, whole := e.Text(most)
+	switch {
+	case !whole:
+		text = strings.ToValidUTF8(text[:min(most, len(text))], "")
+		more = fmt.Sprintf("… the value has %d bytes: -raw writes all\n", len(e.Payload))
+	case len(text) > most:
 		more = fmt.Sprintf("… %d more bytes: -most %d shows all\n", len(text)-most, len(text))
 		text = strings.ToValidUTF8(text[:most], "")
 	}
@@ -253,7 +258,11 @@ func inspectedJSON(c *call, e *inspect.Entry, most int) error {
 	for _, t := range e.Tags {
 		a.Tags = append(a.Tags, tag{t.Name, t.Then, t.Now, t.Current()})
 	}
-	if text := e.Text(); most > 0 && len(e.Payload) <= most && json.Valid([]byte(text)) {
+	text := ""
+	if len(e.Payload) <= most {
+		text, _ = e.Text(most)
+	}
+	if json.Valid([]byte(text)) {
 		a.Value = json.RawMessage(text)
 	} else if most > 0 {
 		a.Base64 = base64.StdEncoding.EncodeToString(e.Payload[:min(most, len(e.Payload))])
@@ -261,9 +270,17 @@ func inspectedJSON(c *call, e *inspect.Entry, most int) error {
 	return writeJSON(c, a)
 }
 
-func writeJSON(c *call, v any) error {
-	enc := json.NewEncoder(c.out)
+func writeJSON(c *call, v any) error { return encode(c, v, "  ") }
+
+// encode prints JSON, with every character that a terminal may take for a command escaped.
+func encode(c *call, v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := c.out.Write(inspect.PrintableJSON(b.Bytes()))
+	return err
 }

@@ -75,6 +75,12 @@ func TestInspectHostileNames(t *testing.T) {
 	require.Equal(t, exitFinding, code)
 	require.NotContains(t, out, "\x1b")
 	require.Contains(t, out, `products:\x1b[31m\nverdict  served`)
+
+	seed(t, server, map[string]string{"8": "\u009b31m"}, "a\u009b31mb")
+	out = on(server).ok(t, "list", "-json")
+	require.True(t, json.Valid([]byte(out)), "%s", out)
+	require.NotContains(t, out, "\u009b")
+	require.Contains(t, out, `a\u009b31mb`)
 }
 
 func TestInspectInANamespace(t *testing.T) {

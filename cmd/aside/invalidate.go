@@ -38,6 +38,9 @@ With -api a running process does it, by its admin API. ASIDE_API_KEY has the key
 			if err := s.parse(c); err != nil {
 				return err
 			}
+			if *wait < 0 {
+				return usage("-wait is negative")
+			}
 			if *api != "" {
 				return s.order(ctx, c, *api, *yes, *wait)
 			}
@@ -241,7 +244,7 @@ func (s *selection) order(ctx context.Context, c *call, url string, yes bool, wa
 		Category string   `json:"category,omitempty"`
 		Pattern  string   `json:"pattern,omitempty"`
 		DryRun   bool     `json:"dry_run,omitempty"`
-		Wait     float64  `json:"wait,omitempty"`
+		Wait     float64  `json:"wait"` // 0 too: without it the process chooses
 	}{Keys: s.keys, Tags: s.tags, Category: category, Pattern: s.pattern, DryRun: !yes, Wait: wait.Seconds()}
 	if err := apis[0].do(ctx, "POST", order, &answer); err != nil {
 		return err

@@ -54,6 +54,12 @@ func verbs() []verb {
 // errFinding ends the command with exit code 1. What was found is printed already.
 var errFinding = errors.New("a finding")
 
+// errInterrupted ends the command when a person does.
+var errInterrupted = errors.New("interrupted")
+
+// interrupted reports whether a person has ended the command. The time limits of verbs end their contexts too.
+func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+
 // A usageError ends the command with exit code 2.
 type usageError struct{ text string }
 
@@ -99,9 +105,12 @@ func (v verb) run(ctx context.Context, args []string, out, errs io.Writer) int {
 		v.printHelp(out, flags)
 		return exitOK
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		err = usage("%v", err)
-	} else {
+	case v.where != "" && c.timeout <= 0:
+		err = usage("-timeout is not positive")
+	default:
 		err = do(ctx, c)
 	}
 	var wrong *usageError
@@ -111,11 +120,19 @@ func (v verb) run(ctx context.Context, args []string, out, errs io.Writer) int {
 	case errors.Is(err, errFinding):
 		return exitFinding
 	case errors.As(err, &wrong):
-		fmt.Fprintf(errs, "aside %s: %s\nusage: %s; aside %s -h explains it\n", v.name, wrong.text, v.synopsis(), v.name)
+		fmt.Fprintf(errs, "aside %s: %s\nusage: %s; aside %s -h explains it\n", v.name, oneLine(wrong.text), v.synopsis(), v.name)
 		return exitUsage
 	}
-	fmt.Fprintf(errs, "aside %s: %v\n", v.name, err)
+	if interrupted(ctx) {
+		err = errInterrupted
+	}
+	c.complain(v.name, err)
 	return exitFinding
+}
+
+// complain prints an error, which may have words of a server in it.
+func (c *call) complain(verb string, err error) {
+	fmt.Fprintf(c.err, "aside %s: %s\n", verb, oneLine(err.Error()))
 }
 
 // parse parses flags before, between and behind the arguments, up to a --.

@@ -124,7 +124,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"inspect", "a:b", "c:d"}, "give one key"},
 		{[]string{"inspect", "a:b", "-nosuch"}, "flag provided but not defined: -nosuch"},
 		{[]string{"inspect", "a:b"}, "there is no Redis: set REDIS_URL or REDIS_HOST"},
-		{[]string{"inspect", "a:b", "-redis", "localhost:6379"}, "-redis"},
+		{[]string{"inspect", "a:b", "-redis", "localhost:6379"}, "write redis://host:port/db"},
+		{[]string{"hash", "-json", "-nosuch"}, "flag provided but not defined: -nosuch"},
+		{[]string{"list", "-timeout", "0s"}, "-timeout is not positive"},
+		{[]string{"invalidate", "-all", "-wait", "-1s"}, "-wait is negative"},
 		{[]string{"inspect", "a:b", "-redis", "redis://u:" + asidetest.Canary + "@localhost"}, "everybody on this machine can see a command line"},
 		{[]string{"inspect", "a:b", "-redis", "redis://localhost", "-namespace", "a:b"}, "Namespace"},
 	} {

@@ -129,7 +129,7 @@ func watch(ctx context.Context, c *call, apis []api, every time.Duration, most i
 			case ctx.Err() != nil:
 				return nil
 			case err != nil: // the process may be started again
-				fmt.Fprintln(c.err, "aside watch:", err)
+				c.complain("watch", err)
 				continue
 			}
 			if earlier, ok := before[i][now.Process]; ok {

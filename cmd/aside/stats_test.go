@@ -97,6 +97,25 @@ func TestTheKeyStaysWhereItWasSent(t *testing.T) {
 	require.False(t, reached.Load())
 }
 
+// What answers at the address of a process may be anything.
+func TestAHostileAnswerIsNoCommandForTheTerminal(t *testing.T) {
+	t.Parallel()
+	status := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err == nil {
+			fmt.Fprint(conn, "HTTP/1.1 500 \x1b[2J\u009b\r\nConnection: close\r\n\r\n")
+			conn.Close()
+		}
+	})
+	out, errs, code := withKey.run(t, "stats", "-api", status)
+	require.Equal(t, exitFinding, code)
+	require.Empty(t, out)
+	require.Contains(t, errs, `500 \x1b[2J\u009b`)
+	label := serving(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{\"metrics\":{\"a\u009b2J\":{}}}") })
+	require.Contains(t, withKey.ok(t, "stats", "-api", label), `a\u009b2J`)
+	require.Contains(t, withKey.ok(t, "stats", "-json", "-api", label), `"a\u009b2J"`)
+}
+
 func TestStatsRefuses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"slices"
@@ -35,6 +34,7 @@ command, so a prefix is needed, and it ends by itself.`,
 // A follower is one run of tail.
 type follower struct {
 	*call
+	tracker rueidis.Client // which gets the pushes
 	client  rueidis.Client // which reads the headers
 	pushed  chan string    // names in Redis; "" for everything
 	dropped atomic.Uint64  // pushes that came faster than they could be shown
@@ -64,15 +64,12 @@ func tail(ctx context.Context, c *call, length time.Duration, most int) error {
 	tracking := opt
 	tracking.ClientTrackingOptions = []string{"BCAST", "PREFIX", c.prefix() + c.args[0]}
 	tracking.OnInvalidations = f.note
-	tracker, err := rueidis.NewClient(tracking)
-	if err != nil {
+	if f.tracker, err = rueidis.NewClient(tracking); err != nil {
 		return fmt.Errorf("following the keys failed: %s", reason(err))
 	}
-	defer tracker.Close()
-	for _, node := range tracker.Nodes() { // a connection to each node of a cluster
-		if err := doAt(ctx, node, "PING").Error(); err != nil {
-			return fmt.Errorf("following the keys failed: %s", reason(err))
-		}
+	defer f.tracker.Close()
+	if err := reach(ctx, f.tracker); err != nil {
+		return fmt.Errorf("following the keys failed: %s", reason(err))
 	}
 	opt.DisableCache = true
 	if f.client, err = rueidis.NewClient(opt); err != nil {
@@ -85,6 +82,29 @@ func tail(ctx context.Context, c *call, length time.Duration, most int) error {
 		fmt.Fprintf(c.out, "following %s for %s\n", oneLine(c.prefix()+c.args[0]), show(length))
 	}
 	return f.follow(ctx, most)
+}
+
+// reach sees to a connection to each node.
+func reach(ctx context.Context, client rueidis.Client) error {
+	for _, node := range client.Nodes() {
+		if err := doAt(ctx, node, "PING").Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resume connects again after a loss. A client does that with its next command, and a tracker would send none.
+func (f *follower) resume(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for reach(ctx, f.tracker) != nil || reach(ctx, f.client) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // note is called on the connection's own goroutine, and must not wait.
@@ -114,6 +134,9 @@ func (f *follower) follow(ctx context.Context, most int) error {
 		case <-ctx.Done():
 			return f.sum(time.Since(began))
 		case name := <-f.pushed:
+			if name == "" {
+				f.resume(ctx)
+			}
 			if err := f.show(ctx, name); err != nil && ctx.Err() == nil {
 				return err
 			}
@@ -134,11 +157,11 @@ func (f *follower) show(ctx context.Context, name string) error {
 	}
 	at := time.Now()
 	if f.json {
-		return json.NewEncoder(f.out).Encode(struct {
+		return encode(f.call, struct {
 			At   time.Time `json:"at"`
 			Key  string    `json:"key"`
 			What string    `json:"what"`
-		}{at.UTC(), name, what})
+		}{at.UTC(), name, what}, "")
 	}
 	_, err = fmt.Fprintf(f.out, "%s  %s  %s\n", at.Format("15:04:05.000"), oneLine(name), oneLine(what))
 	return err

@@ -77,6 +77,9 @@ func TestTail(t *testing.T) {
 	require.Contains(t, out, "tag supplier 3: its generation is 1763950000000000")
 	out = followed(t, on(server), []string{"tail", "-n", "1", "x:"}, do("FLUSHALL"))
 	require.Contains(t, out, "everything was flushed")
+	out = followed(t, on(server), []string{"tail", "-n", "2", "products:"}, do("CLIENT", "KILL", "TYPE", "normal"), do("SET", "products:7", "x"))
+	require.Contains(t, out, "or the connection was lost")
+	require.Contains(t, out, "products:7  no value") // it follows again
 	out = followed(t, on(server), []string{"tail", "-n", "1", "-namespace", "shop", "products:"}, do("SET", "shop%:products:7", valueOf(t, "shop%:products:7")))
 	require.Contains(t, out, "shop%:products:7  stored ")
 	require.Contains(t, on(server).ok(t, "tail", "nosuch:", "-for", "10ms"), "0 changes of 0 keys")
@@ -100,12 +103,15 @@ func TestTailJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	asidetest.Eventually(t, "it follows", func() bool {
-		return says(server, "clients", "tracking_clients:1") && server.MustDo(t, "SET", "products:7", "x") == "OK"
+		return says(server, "clients", "tracking_clients:1") && server.MustDo(t, "SET", "products:7\u009b", "x") == "OK"
 	})
+	text, err := io.ReadAll(out)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "\u009b")
 	var got struct{ Key, What string }
-	require.NoError(t, json.NewDecoder(out).Decode(&got))
+	require.NoError(t, json.Unmarshal(text, &got))
 	require.NoError(t, cmd.Wait())
-	require.Equal(t, "products:7", got.Key)
+	require.Equal(t, "products:7\u009b", got.Key)
 }
 
 func TestTailRefuses(t *testing.T) {

@@ -3,6 +3,7 @@ package inspect
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strconv"
 	"strings"
 	"testing"
@@ -204,9 +205,62 @@ func TestTexts(t *testing.T) {
 		{wire.Raw, nil, ""},
 	} {
 		e := Entry{Header: wire.Header{Codec: wire.ID(c.codec)}, Payload: c.payload}
-		require.Equal(t, c.want, e.Text(), "%q", c.payload)
+		text, whole := e.Text(0)
+		require.Equal(t, c.want, text, "%q", c.payload)
+		require.True(t, whole)
 	}
 	require.Equal(t, `a\x1b\u202e\ufffd`+"\n", Printable("a\x1b\u202e\xff\n"))
+}
+
+// Anyone can write a value that is long, or whose indentation is.
+func TestTheTextOfAValueIsNotMuchLongerThanTheValue(t *testing.T) {
+	t.Parallel()
+	deep := func(depth, n int) string {
+		return strings.Repeat("[", depth) + strings.Repeat("0,", n) + "0" + strings.Repeat("]", depth)
+	}
+	levels, err := wire.Marshal(wire.CBOR, nested(900))
+	require.NoError(t, err)
+	for _, c := range []struct {
+		codec   wire.Codec
+		payload string
+		most    int
+		want    string // or what it has, at least
+		whole   bool
+	}{
+		{wire.JSON, deep(9_000, 1000), 0, deep(9_000, 1000), true},
+		{wire.JSON, deep(deepest, 1), 0, "\n" + strings.Repeat("  ", deepest) + "0", true},
+		{wire.JSON, `["` + strings.Repeat(`\"[[`, 100) + `"]`, 0, "[\n  \"" + strings.Repeat(`\"[[`, 100) + "\"\n]", true},
+		{wire.CBOR, string(levels), 0, "00000000  ", true},
+		{wire.JSON, `["` + strings.Repeat("é", mostFormatted/2) + `"]`, 5, `["é`, false},
+		{wire.JSON, `["` + strings.Repeat("é", mostFormatted/2) + `"]`, 0, "", false},
+		{wire.JSON, `["` + strings.Repeat("é", mostFormatted/2) + `"]`, mostFormatted + 10, "[\n  \"éé", true},
+		{wire.Raw, strings.Repeat("\xff", mostFormatted+1), 5, "00000000  ff ff", false},
+	} {
+		e := Entry{Header: wire.Header{Codec: wire.ID(c.codec)}, Payload: []byte(c.payload)}
+		text, whole := e.Text(c.most)
+		require.Equal(t, c.whole, whole)
+		require.True(t, strings.Contains(text, c.want), "%.50q", c.payload)
+		require.LessOrEqual(t, len(text), 5*len(c.payload)+4*deepest*deepest, "%.50q", c.payload)
+	}
+}
+
+func nested(depth int) any {
+	if depth == 0 {
+		return int64(0)
+	}
+	return []any{nested(depth - 1)}
+}
+
+func TestJSONForATerminal(t *testing.T) {
+	t.Parallel()
+	const hidden = "a\u009b\u007f\u202e\U000e0041é\n\x1b"
+	text, err := json.Marshal(hidden)
+	require.NoError(t, err)
+	shown := PrintableJSON(text)
+	require.Equal(t, `"a\u009b\u007f\u202e\udb40\udc41é\n\u001b"`, string(shown))
+	var back string
+	require.NoError(t, json.Unmarshal(shown, &back))
+	require.Equal(t, hidden, back)
 }
 
 // Any bytes end in a verdict, and their text can be shown by a terminal.
@@ -236,7 +290,7 @@ func FuzzRead(f *testing.F) {
 		e, err := Read(t.Context(), store, key, key, roomy)
 		require.NoError(t, err)
 		require.NotEmpty(t, e.Verdict)
-		text := e.Text()
+		text, _ := e.Text(len(value) / 2)
 		require.True(t, utf8.ValidString(text))
 		require.NotContains(t, text, "\x1b")
 		if wrap {
@@ -263,7 +317,8 @@ func TestReadOnAServer(t *testing.T) {
 	e, err := Read(t.Context(), store, key, name, roomy)
 	require.NoError(t, err)
 	require.Equal(t, Served, e.Verdict)
-	require.Equal(t, `"text"`, e.Text())
+	text, _ := e.Text(0)
+	require.Equal(t, `"text"`, text)
 	require.InDelta(t, time.Now().UnixMicro(), e.Now, float64(bound.Microseconds()))
 
 	server.MustDo(t, "DEL", name)
