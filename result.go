@@ -94,7 +94,7 @@ type Result[T any] struct {
 	Age    time.Duration // since the start of the load that made the value, or of the last load that returned ErrNotModified
 	TTL    time.Duration // how long the value is still fresh; 0 if it is not stored, past its TTL, or not confirmed by Redis
 	Stale  time.Duration // how long the value was past its TTL when the call was answered; 0 if it was not
-	Reason string        // what kept the call from being a fresh hit in memory: one of the constants Reason…, or a text about Redis
+	Reason string        // why the call got this answer: one of the constants Reason…, or a text about Redis
 	Cause  Cause         // why a miss or a fallback was no hit; empty for hits
 
 	// ETag is the argument of Load.ETag in the loader.
