@@ -215,10 +215,10 @@ type Warming struct {
 // Warmed says what became of the ids of a Warm.
 type Warmed struct {
 	Seen      int           // ids
-	Fresh     int           // of them, those whose value was cached and within its TTL
-	Loaded    int           // those that were loaded and stored; where the loader or the policy keeps a value from being stored, loaded
-	NotFound  int           // those that were loaded, and that there are not
-	Failed    int           // those that could not be loaded or stored; the metrics count why
+	Fresh     int           // ids whose value was cached and within its TTL
+	Loaded    int           // ids whose value was loaded and stored; also those whose loader or policy prevents that the value is stored
+	NotFound  int           // ids whose loader has returned "not found"
+	Failed    int           // ids whose value could not be loaded or stored; the metrics count why
 	Elsewhere bool          // another process warms under this Name, or has done so less than Every ago
 	Took      time.Duration // the time so far
 }

@@ -68,14 +68,18 @@
 // # Freshness
 //
 // A TTL runs from the start of the load, not from its end: a served value is never older than its TTL, however long it
-// took to load. A policy can allow more: with Stale, a value is served for a while after its TTL, and one call loads it anew in the background.
-// With StaleIfError, it is served if that load fails, or takes longer than SoftTimeout. With RefreshAhead, it is loaded anew before its TTL ends. No
-// value is older than its TTL and the longer one of Stale and StaleIfError, and an invalidation ends it at once. A call can ask for a newer value
-// ([MaxStale]). In the background, a loader runs after the call that gave it has returned: it must not hold what ends with a request, such as a
-// transaction. docs/freshness.md has the details. [WithTTL] changes the TTL of the value that one call stores, and [WithStale] the time after it. A loader can
-// change both for the value that it loads, or prevent that the value is stored, by the methods of [CurrentLoad]. If a loader returns [ErrNotFound], plain or wrapped, this
-// answer is cached for the policy's NegativeTTL (30 s by default). Policy.Jitter prevents that values stored together expire together. [TTL] is a
-// table of ready policies for an AI gateway.
+// took to load. By default the next caller after the TTL waits for a load. If a loader returns [ErrNotFound], plain or wrapped, this answer is cached for
+// the policy's NegativeTTL (30 s by default). Policy.Jitter spreads the expiry of values that were stored together. [TTL] is a table of ready policies
+// for an AI gateway.
+//
+// A policy can serve old values for a bounded time. With Stale, calls get the old value for a while after its TTL, and one call starts a load in the
+// background. With StaleIfError, callers get the old value if the load fails, or takes longer than SoftTimeout. With RefreshAhead, a hit starts the
+// load before the TTL ends. No value is served for longer than its TTL and the longer one of Stale and StaleIfError, and an invalidation ends it at
+// once. A load in the background runs after the call that started it has returned. So the loader must not hold what ends with a request, such as a
+// transaction. docs/freshness.md has the details.
+//
+// The options [WithTTL] and [WithStale] set these times for the value that one call stores. [MaxStale] asks for a newer value. A loader can set the
+// times of the value that it loads, or keep the value from being stored, by the methods of [CurrentLoad].
 //
 // # Invalidation
 //
@@ -108,7 +112,8 @@
 // [Lookup] reports for one call whether it was a hit, where the value came from, how old it is, and the reason of a miss. Cache.Metrics counts
 // hits, misses, loads and errors under the label of each policy, by default its category. Cache.Health reports whether Redis is in use, since when,
 // and why not. Options.ConsistencyCheck compares a small share of the hits with a fresh load, and counts those that stay wrong for longer than an
-// invalidation may take. Package asidehttp serves metrics, health, keys and invalidation over HTTP, and notifies web front ends of invalidations.
+// invalidation may take. Package asidehttp serves metrics, health, keys, invalidation and cached
+// bodies over HTTP, and notifies web front ends of invalidations.
 //
 // # Limits
 //

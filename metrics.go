@@ -24,11 +24,11 @@ type Metrics struct {
 	// TrackingLost counts how often this process could have missed invalidation messages: a connection broke, everything was flushed, or the
 	// cache was not used for a minute. L1 entries from before the loss are not fresh any more.
 	TrackingLost uint64 `json:"trackingLost"`
-	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm. They have no label.
+	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm at once. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
 
-	// At is when the metrics were read, and Process by which process: its host, its pid and its start. A monitor that reaches several processes
-	// by one address must not subtract the counters of one from those of another.
+	// At is the time of this snapshot. Process identifies the process by its host, its pid and its start: a monitor that reaches several processes
+	// by one address must not subtract the counters of one process from those of another.
 	At      time.Time `json:"at"`
 	Process string    `json:"process"`
 
@@ -57,23 +57,23 @@ type LabelMetrics struct {
 	Fallbacks     uint64        `json:"fallbacks"`     // of the misses, those that loaded because Redis was unavailable or failed
 	Loads         uint64        `json:"loads"`         // loader calls
 	LoadTime      time.Duration `json:"-"`             // total time in loaders
-	Overloads     uint64        `json:"overloads"`     // loads that were refused, since the queue was full
+	Overloads     uint64        `json:"overloads"`     // loads that were refused, because the queue was full or too many loaders had not returned after their LoadTimeout
 	FillsRejected uint64        `json:"fillsRejected"` // loaded values that were not stored, because they were invalidated during the load
 
-	Refreshes        uint64 `json:"refreshes"`        // of the loads, those in the background, of values that callers got from the cache
-	RefreshErrors    uint64 `json:"refreshErrors"`    // of these, those that failed
-	RefreshesSkipped uint64 `json:"refreshesSkipped"` // refreshes that were due, and not made: another process makes them, too many loads run, or Redis did not answer
+	Refreshes        uint64 `json:"refreshes"`        // loads in the background, behind calls that got the cached value; they are in Loads too
+	RefreshErrors    uint64 `json:"refreshErrors"`    // refreshes that failed
+	RefreshesSkipped uint64 `json:"refreshesSkipped"` // refreshes that were due and not made: another process loaded the value, too many loads ran, or Redis did not answer
 	Unreturned       int64  `json:"unreturned"`       // loaders that have not returned after their LoadTimeout, at present
 	StaleOnError     uint64 `json:"staleOnError"`     // of the stale hits, those in place of a load that failed or took longer than SoftTimeout
-	SoftTimeouts     uint64 `json:"softTimeouts"`     // of these, those in place of a load that took longer than SoftTimeout
-	NotModified      uint64 `json:"notModified"`      // loaded values of which the source said that they are not modified
+	SoftTimeouts     uint64 `json:"softTimeouts"`     // of StaleOnError, those in place of a load that took longer than SoftTimeout
+	NotModified      uint64 `json:"notModified"`      // loads whose source said that the cached value has not changed
 
-	Causes   map[Cause]uint64   `json:"causes"`   // the misses by their cause: all causes, and the sum is Misses
-	Outcomes map[Outcome]uint64 `json:"outcomes"` // the loader calls that have ended by their outcome: all outcomes, and the sum is Loads without those that run
+	Causes   map[Cause]uint64   `json:"causes"`   // misses by cause: it has all causes, and their sum is Misses
+	Outcomes map[Outcome]uint64 `json:"outcomes"` // ended loader calls by outcome: it has all outcomes, and their sum is Loads without the loader calls that still run
 
-	LoadTimes  Histogram `json:"loadTimes"`  // how long the loader calls in Outcomes took, in seconds; one that exceeds its LoadTimeout counts with that
-	CallTimes  Histogram `json:"callTimes"`  // how long calls took that memory could not answer, in seconds; hits in memory are not timed
-	ValueBytes Histogram `json:"valueBytes"` // the sizes of stored values, in bytes: as Redis holds them, in memory mode as memory does
+	LoadTimes  Histogram `json:"loadTimes"`  // durations of the loader calls in Outcomes, in seconds; a loader that exceeds its LoadTimeout counts with the LoadTimeout
+	CallTimes  Histogram `json:"callTimes"`  // durations of the calls that memory could not answer, in seconds; hits in memory are not timed
+	ValueBytes Histogram `json:"valueBytes"` // sizes of stored values, in bytes: encoded and compressed; in memory mode estimated
 
 	// Samples of Options.ConsistencyCheck. The JSON has them only if there were any.
 	Checked      uint64 `json:"-"` // samples that were compared with a fresh load
@@ -89,14 +89,14 @@ type Histogram struct {
 	Buckets []Bucket // those that are not empty, smaller ones first
 }
 
-// A Bucket has the observations that are at most Upper, and above the next smaller bound.
+// A Bucket counts the observations up to and including Upper, and above the next smaller bound.
 type Bucket struct {
 	Upper float64
 	Count uint64
 }
 
-// Quantile returns a bound for the share q, from 0 to 1, of the observations: the share is at most that, and the exact quantile at most 19%
-// less. It is 0 without observations. Times below a microsecond count as one, times above 12 days as 12 days, and sizes above 1 TiB as 1 TiB.
+// Quantile returns the upper bound of the bucket that has the q-quantile, for q from 0 to 1: at most 19% more than the exact quantile, and 0 without
+// observations. Times below a microsecond count as a microsecond, times above 12 days as 12 days, and sizes above 1 TiB as 1 TiB.
 func (h Histogram) Quantile(q float64) float64 {
 	rank, sum := q*float64(h.Count), uint64(0)
 	for _, b := range h.Buckets {
@@ -107,8 +107,8 @@ func (h Histogram) Quantile(q float64) float64 {
 	return 0
 }
 
-// Minus returns the observations since an earlier state of the same histogram. Those of two processes, or of a process before and after its
-// restart, have nothing to do with each other.
+// Minus returns the observations since an earlier state of the same histogram. Do not subtract the histograms of two processes, or of a process
+// before and after its restart.
 func (h Histogram) Minus(earlier Histogram) Histogram {
 	before := make(map[float64]uint64, len(earlier.Buckets))
 	for _, b := range earlier.Buckets {
@@ -124,7 +124,7 @@ func (h Histogram) Minus(earlier Histogram) Histogram {
 	return since
 }
 
-// MarshalJSON writes two quantiles in place of the buckets.
+// MarshalJSON writes count, sum, p50 and p99, and no buckets.
 func (h Histogram) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Count uint64  `json:"count"`

@@ -28,26 +28,26 @@ const (
 	TierOrigin Tier = "origin" // the loader: of this call, or of a load that the call has joined
 )
 
-// A Cause is why a call was not answered from the cache: Result has it as Cause, and LabelMetrics counts the misses of each. It is the kind of a
-// Reason.
+// A Cause is why a call was not answered from the cache. Result.Cause has the cause of one call, and LabelMetrics.Causes counts all misses. Each
+// Result.Reason of a miss belongs to one cause.
 type Cause string
 
 // The causes of misses. A call that is answered from the cache has none.
 const (
-	// CauseAbsent: nothing is cached. The value was never stored, was evicted or invalidated by its key, or its time is over: Redis and memory
-	// remove such values. Also that of a call that ended before its cause was known, since its context ended or the time of its load was up.
+	// CauseAbsent: nothing is cached. The value was never stored, was evicted, was invalidated by its key, or has expired and was removed. A call
+	// that ends before its cause is known, by its context or a timeout, counts here too.
 	CauseAbsent      Cause = "absent"
-	CauseExpired     Cause = "expired"     // the cached value is still there, and past its TTL and past Stale
+	CauseExpired     Cause = "expired"     // the value is past its TTL and its Stale, and was not removed yet
 	CauseInvalidated Cause = "invalidated" // Redis still holds the value, and a tag or the category of the value was invalidated
 	CauseUnusable    Cause = "unusable"    // the cached value cannot be decoded, a part of it is gone, or another build, version or policy has stored it
 	CauseUnavailable Cause = "unavailable" // Redis was unavailable or slow, or has not confirmed an invalidation yet: the call is a fallback
-	CauseAsked       Cause = "asked"       // Refresh
+	CauseAsked       Cause = "asked"       // the call has the option Refresh
 )
 
 // An Outcome is how a loader call ended. LabelMetrics counts the calls of each.
 type Outcome string
 
-// The outcomes of loader calls. A batch is one call: it has the worst outcome of its ids, in this order.
+// The outcomes of loader calls, the worst last. A batch is one loader call: it has the worst outcome of its ids.
 const (
 	OutcomeNotFound    Outcome = "not_found"    // ErrNotFound
 	OutcomeNotModified Outcome = "not_modified" // ErrNotModified
@@ -58,24 +58,24 @@ const (
 	OutcomePanic       Outcome = "panic"        // a panic, or runtime.Goexit
 )
 
-// The texts of Result.Reason. There are more texts, about the connection to Redis, such as "redis did not answer in time": docs/messages.md has
-// them. Of those, the name of no constant and no wording is promised.
+// The texts of Result.Reason. Code may compare Reason with these constants. Reason can also be a text about the connection to Redis, such as "redis did
+// not answer in time". docs/messages.md lists these texts. They are for people, and may change.
 const (
 	// Of hits.
 	ReasonFresh      = "fresh"                                                // the value is within its TTL
-	ReasonRefreshing = "fresh, being refreshed"                               // RefreshAhead: it is loaded anew in the background
-	ReasonStale      = "past its TTL, being refreshed"                        // Stale: likewise, or it will be in a moment
-	ReasonLoadFailed = "past its TTL, the load failed"                        // StaleIfError: the load that this call has waited for
-	ReasonSlowLoad   = "past its TTL, the load takes longer than SoftTimeout" // likewise; the load goes on
-	ReasonBackoff    = "past its TTL, the last loads failed"                  // likewise; no load is made yet
-	ReasonOverloaded = "past its TTL, too many loads"                         // likewise; Options.MaxQueuedLoads was reached
+	ReasonRefreshing = "fresh, being refreshed"                               // RefreshAhead: a load runs in the background
+	ReasonStale      = "past its TTL, being refreshed"                        // Stale: a load runs in the background, or begins soon
+	ReasonLoadFailed = "past its TTL, the load failed"                        // StaleIfError: this call has waited for the load
+	ReasonSlowLoad   = "past its TTL, the load takes longer than SoftTimeout" // StaleIfError; the load goes on
+	ReasonBackoff    = "past its TTL, the last loads failed"                  // StaleIfError; the key is in backoff
+	ReasonOverloaded = "past its TTL, too many loads"                         // StaleIfError; Options.MaxQueuedLoads was reached, or too many loaders have not returned
 
 	// Of loads: why there was no hit.
-	ReasonNotCached    = "not cached"                                         // nor is a value that was invalidated by its key, or whose last phase is over
-	ReasonExpired      = "expired"                                            // the value that is still there is past its TTL, and past Stale
-	ReasonInvalidated  = "invalidated by a tag or its category"               // Redis still holds it
+	ReasonNotCached    = "not cached"                                         // also after an invalidation of the key, and after the value was removed
+	ReasonExpired      = "expired"                                            // the value is past its TTL and its Stale, and was not removed yet
+	ReasonInvalidated  = "invalidated by a tag or its category"               // Redis still holds the value
 	ReasonUnusable     = "the stored value cannot be used"                    // the log says why
-	ReasonIncomplete   = "a part of the stored value is gone"                 // Redis has evicted it
+	ReasonIncomplete   = "a part of the stored value is gone"                 // Redis has evicted a chunk of a large value
 	ReasonFewerFields  = "stored by this program as a type with fewer fields" // the key is used for two types
 	ReasonOtherBuild   = "stored by a build with another type or codec"       // the loaded value stays in this process
 	ReasonNewerBuild   = "stored by a newer build"                            // likewise
@@ -86,30 +86,30 @@ const (
 	ReasonSharedLoad   = "shared a load in flight"                            // followed by a colon, a space, and the reason of that load
 )
 
-// A Result is a value, with the way in which the call got it.
+// A Result is a value, and how the call got it.
 type Result[T any] struct {
 	Value  T
 	Status Status        // whether the call was a hit, and whether Redis has confirmed the value
 	Tier   Tier          // the origin of the value
-	Age    time.Duration // since the start of the load that made the value, or the last one that found it to be not modified
+	Age    time.Duration // since the start of the load that made the value, or of the last load that returned ErrNotModified
 	TTL    time.Duration // how long the value is still fresh; 0 if it is not stored, past its TTL, or not confirmed by Redis
 	Stale  time.Duration // how long the value was past its TTL when the call was answered; 0 if it was not
-	Reason string        // why the call was not answered by a fresh value in memory: one of the constants Reason…, or a text about Redis
-	Cause  Cause         // of a miss or a fallback, the kind of its Reason; empty for hits
+	Reason string        // why the call got this answer: one of the constants Reason…, or a text about Redis
+	Cause  Cause         // why a miss or a fallback was no hit; empty for hits
 
-	// ETag is what the loader has given to Load.ETag.
+	// ETag is the argument of Load.ETag in the loader.
 	ETag string
 
-	// LoadTime is how long the load that made the value took: this call's load, or the one that has stored the value. Of a value in Redis it is in
-	// whole milliseconds. Of a value that was found to be not modified, a hit has the time of the last load, or half of the time that was known
-	// before it, whichever is longer. 0: not known, as after Set.
+	// LoadTime is how long the load took that made the value: the load of this call, or the load that has stored the value. For a value in Redis it is
+	// in whole milliseconds. 0: not known, as after Set. After ErrNotModified, a hit has the time of the last load, or half of the LoadTime before
+	// that load if this is longer.
 	LoadTime time.Duration
 
-	// Shared reports whether the value is from a load that another call of this process had started, and that this call has waited for.
+	// Shared reports whether another call of this process had started the load of the value, and this call has waited for that load.
 	Shared bool
 
-	// Negative marks a "not found", cached or just loaded. Lookup returns it together with an error that is ErrNotFound. With any other error, the
-	// Result is zero.
+	// Negative marks a "not found", cached or just loaded. Lookup returns such a Result together with an error that is ErrNotFound. With any other
+	// error, the Result is zero.
 	Negative bool
 }
 

@@ -65,10 +65,10 @@ func MaxStale(d time.Duration) CallOption {
 	return CallOption{&callOptions{limits: &engine.Limits{MaxStale: min(d, engine.Longest)}}}
 }
 
-// WithStale sets for how long after its TTL the value that this call stores is served, instead of Policy.Stale and Policy.StaleIfError: at once for
-// stale, and for ifError where it cannot be loaded anew. 0 is none, and an ifError of 0 is as long as stale. Other durations must be at least 1 ms,
-// ifError at least stale, and with the TTL they are 100 years at most. The value keeps these times in all processes, also where their policy says
-// otherwise. A load that is in flight already keeps the times that it began with, and a loader can set others: see Load.Stale.
+// WithStale sets how long after its TTL the value that this call stores is served. The duration stale replaces Policy.Stale, and ifError replaces
+// Policy.StaleIfError. A stale of 0 is none, and an ifError of 0 is as long as stale. Other durations must be at least 1 ms, ifError at least as long
+// as stale, and each with the TTL at most 100 years. The value keeps these times in all processes, whatever their policy says. A load that is in
+// flight already keeps the times that it began with, and a loader can set others: see Load.Stale.
 func WithStale(stale, ifError time.Duration) CallOption {
 	err := cmp.Or(
 		engine.CheckWindow(withStale[0], stale, 0), engine.CheckWindow(withStale[1], ifError, 0), engine.CheckOrder(withStale[0], stale, withStale[1], ifError),
@@ -173,16 +173,16 @@ func (l *Load) Stale(d time.Duration) {
 	}
 }
 
-// StaleIfError sets for how long after their TTL the loaded values are served where they cannot be loaded anew, instead of WithStale and
-// Policy.StaleIfError. 0: for as long as Stale. A duration that is shorter than Stale, that of Load.Stale, WithStale or the policy, is an error too. Use it
-// for an HTTP response with stale-if-error. In all else it is as Stale.
+// StaleIfError sets how long after their TTL the loaded values are served if the next load fails, instead of WithStale and Policy.StaleIfError. 0: as
+// long as Stale. It is an error if the duration is shorter than the Stale of the value, which Load.Stale, WithStale or the policy has set. Use it for
+// an HTTP response with stale-if-error. Otherwise the rules of Stale hold.
 func (l *Load) StaleIfError(d time.Duration) {
 	if l != nil && l.load != nil {
 		l.load.StaleIfError(d)
 	}
 }
 
-// NoStore prevents that the loaded values are stored. Waiting callers get the values, and later callers load again. NoStore has no effect once
+// NoStore keeps the loaded values from being stored. Waiting callers get the values, and later callers load again. NoStore has no effect once
 // the loader has returned.
 func (l *Load) NoStore() {
 	if l != nil && l.load != nil {

@@ -48,24 +48,25 @@ type Policy struct {
 	// not served.
 	DegradedTTL time.Duration
 
-	// Stale is for how long after its TTL a value is served while one caller, in all processes, has it loaded anew in the background. Nothing
-	// is refreshed that nobody asks for. If the process that loads is killed, others try after Options.LeaseTTL, each about once in a second. So
-	// that nobody waits even then, let Stale be longer than LeaseTTL, a load and 1.5 s together. Default: Options.Stale. Negative: off.
+	// Stale is how long after its TTL a value is still served. Meanwhile a call in one of the processes starts a load in the background. A key that
+	// nobody asks for is not refreshed. If the process that loads is killed, other processes try after Options.LeaseTTL, each about once a second. To
+	// let nobody wait even then, set Stale to more than the sum of LeaseTTL, the time of a load, and 1.5 s. Default: Options.Stale. Negative: off.
 	Stale time.Duration
 
-	// StaleIfError is for how long after its TTL a value is served if it cannot be loaded anew, or not within SoftTimeout. Redis and memory
-	// keep values for so long. An invalidation ends a value at once, whatever fails. It is at least Stale. Default: Options.StaleIfError, or
-	// Stale where that is longer. Negative: Stale.
+	// StaleIfError is how long after its TTL a value is served if its load fails or takes longer than SoftTimeout. Redis and memory keep values for
+	// that long. An invalidation ends a value at once, whatever fails. StaleIfError is at least Stale. Default: Options.StaleIfError, or Stale if
+	// this is longer. Negative: Stale.
 	StaleIfError time.Duration
 
-	// SoftTimeout is how long after the beginning of a load the callers that wait for it get the older value, where StaleIfError allows one.
-	// The load goes on until LoadTimeout. It must be less than LoadTimeout. Default: Options.SoftTimeout. Negative: they wait for the load.
+	// SoftTimeout bounds how long callers wait for a load if StaleIfError allows an older value: from the start of the load until they get the older
+	// value. The load goes on until LoadTimeout. SoftTimeout must be less than LoadTimeout. Default: Options.SoftTimeout. Negative: callers wait for
+	// the load.
 	SoftTimeout time.Duration
 
-	// RefreshAhead is the last part of the TTL, as a fraction of up to 0.5, in which a hit has the value loaded anew in the background. It is
-	// extended to twice the time that a load takes, up to half of the TTL, and shortened at random by up to a half, so that not all processes ask
-	// at once. The more of its TTL a load takes, the more loads this makes: half as many again for a load of a quarter of the TTL. A value whose
-	// load takes half of its TTL is not refreshed ahead. Default: Options.RefreshAhead. Negative: off.
+	// RefreshAhead is the last part of the TTL, as a fraction of up to 0.5, in which a hit starts a load in the background. The part is extended to
+	// twice the time that a load takes, up to half of the TTL. It is shortened at random by up to a half, so that not all processes ask at once. The
+	// longer a load takes, the more loads there are: half as many again if a load takes a quarter of the TTL. If a load takes half of the TTL or
+	// longer, its value is not refreshed ahead. Default: Options.RefreshAhead. Negative: off.
 	RefreshAhead float64
 
 	// LoadTimeout bounds how long a caller waits for a load, and when the loader's context ends. Default:
@@ -258,8 +259,8 @@ func (c *Cache) Policies() []Policy {
 // become misses. "json", "cbor" and "raw" are taken.
 type Codec = wire.Codec
 
-// JSONFunctions are an implementation of JSON, such as sonic's: Options.JSON has them encode and decode in place of encoding/json, whose rules
-// they must follow. They are called by many goroutines at once. The package checks what it checks with encoding/json too: values that JSON
+// JSONFunctions are an implementation of JSON, such as sonic's. Set as Options.JSON, they replace encoding/json, and must follow its rules. They are
+// called by many goroutines at once. The package checks what it checks with encoding/json too: values that JSON
 // would change are refused, and values of another build of a type. The format stays the same, so processes with different functions read each
 // other's values. Set both functions.
 type JSONFunctions = wire.JSONFunctions

@@ -9,11 +9,12 @@ import (
 	"strings"
 )
 
-// A Body is the body of an HTTP response as [Pack] makes it, for the cache: the content type, the SHA-256 of the content, and the content in one
-// or several codings. The cache stores these bytes as they are, so that a hit decodes nothing. [Serve] writes the coding that the client takes.
+// A Body is the body of an HTTP response, made by [Pack] to be cached: the content type, the SHA-256 of the content, and the content in one
+// or several codings. The codec Raw, the default, stores these bytes as they are, so a hit decodes nothing. [Serve] writes the coding that the client
+// prefers.
 //
-// Its form is: 4 bytes that identify it, the sum, the length of the content, the content type, the number of codings, the name and the length of
-// each, and then their bytes. Lengths and numbers are uvarints of encoding/binary. Builds that share a Redis read each other's.
+// The format is: 4 bytes that identify a Body, the SHA-256, the length of the content, the content type, the number of codings, the name and the
+// length of each coding, and then the bytes of the codings. Lengths and numbers are uvarints of encoding/binary.
 type Body []byte
 
 const (

@@ -8,16 +8,16 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// SetCacheStatus appends how a call was answered to the Cache-Status header of a response (RFC 9211), for handlers that encode a value themselves.
-// [Serve] does it by itself. The name identifies the cache. Default: aside.
+// SetCacheStatus adds to the Cache-Status header of a response (RFC 9211) how the cache has answered a call. It is for handlers that encode a value
+// themselves: [Serve] sets the header too. The name identifies the cache. Default: aside.
 //
-//	aside; hit; ttl=412; detail=memory      a fresh value, in memory or in redis
-//	aside; hit; ttl=-9; detail=memory       past its TTL; detail may be backoff or overloaded, which say why it is not loaded anew
-//	aside; hit; ttl=0; detail=stale         Redis cannot confirm the value
-//	aside; fwd=stale; ttl=-9; detail=load-failed    past its TTL, after this call has waited for a load that failed; or slow-load
-//	aside; fwd=miss; stored; collapsed      by a load; stored: the value is cached now; collapsed: another call had started the load
-//	aside; fwd=miss; detail=unavailable     by a load, because Redis was unavailable or failed
-//	aside                                   res is the zero Result of a call that failed
+//	aside; hit; ttl=412; detail=memory              a fresh value in memory; in Redis: detail=redis
+//	aside; hit; ttl=-9; detail=memory               a value past its TTL; detail=backoff and overloaded: why no load was made
+//	aside; hit; ttl=0; detail=stale                 a value that Redis cannot confirm
+//	aside; fwd=stale; ttl=-9; detail=load-failed    a value past its TTL, after this call has waited for a load that failed; or detail=slow-load
+//	aside; fwd=miss; stored; collapsed              by a load; stored: the value is cached now; collapsed: another call had started the load
+//	aside; fwd=miss; detail=unavailable             by a load, because Redis was unavailable or failed
+//	aside                                           the call failed: res is the zero Result
 func SetCacheStatus[T any](h http.Header, res aside.Result[T], name string) {
 	h.Add("Cache-Status", cacheStatus(statusOf(res), name, ""))
 }

@@ -1,4 +1,4 @@
-// Package asidehttp serves the administration of an aside cache and cached bodies over HTTP, and notifies web front ends of invalidations.
+// Package asidehttp serves an administration API for an aside cache over HTTP, serves cached bodies, and notifies web front ends of invalidations.
 //
 //	mux.Handle("/api/cache/invalidate", asidehttp.AdminHandler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 //

@@ -12,14 +12,14 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A Coding is a content coding for [Pack]. [Zstd] and [Gzip] return those of this package. Brotli takes three lines, with a library of yours:
+// A Coding is a content coding for [Pack]. [Zstd] and [Gzip] return those of this package. Brotli needs a library of yours:
 //
 //	asidehttp.Coding{Name: "br", NewWriter: func(w io.Writer) io.WriteCloser { return brotli.NewWriterLevel(w, 5) }}
 type Coding struct {
 	// Name is the coding's name in Accept-Encoding and Content-Encoding, in lower case, at most 32 bytes.
 	Name string
 
-	// NewWriter returns a writer that encodes what it is given into w, until it is closed. An error of the writer leaves the coding out.
+	// NewWriter returns a writer that encodes its input into w. Pack closes it. If it returns an error, Pack leaves the coding out.
 	NewWriter func(w io.Writer) io.WriteCloser
 }
 
@@ -84,14 +84,15 @@ const (
 	leastSaved = 10      // a coding has to save a tenth
 )
 
-// Pack makes a Body: the content type and the body, once in each of the codings. Call it in the loader, so that the body is encoded once for each
-// load and not for each request. Default codings: Zstd() and Gzip(6). [Serve] prefers the earlier one of two that a client likes the same.
+// Pack makes a Body of a content type and a body, and encodes the body in each of the codings, seven at most. Call Pack in the loader, so that the
+// body is encoded once for each load and not for each request. Default codings: Zstd() and Gzip(6). If a client prefers two codings equally, [Serve]
+// takes the earlier one.
 //
-// A body below 1 KiB is kept as it is. So is one that no coding makes smaller by a tenth; a coding that does not is left out. Beside codings other
-// than zstd and gzip, which Serve decodes for clients that take no coding, Pack keeps the body as it is too.
+// A body below 1 KiB is not encoded. A coding that saves less than a tenth is left out. The body without a coding is kept only if neither zstd
+// nor gzip is: Serve decodes these for clients that take no coding.
 //
-// A content type that is empty, longer than 1 KiB or not printable ASCII is replaced by application/octet-stream. A wrong Coding panics, with the
-// name of the field: it is a mistake of the program.
+// A content type that is empty, longer than 1 KiB or not printable ASCII is replaced by application/octet-stream. Pack panics if a Coding is wrong:
+// that is a mistake of the program, and the message names the field.
 func Pack(contentType string, body []byte, codings ...Coding) Body {
 	if len(codings) == 0 {
 		codings = []Coding{Zstd(), Gzip(6)}

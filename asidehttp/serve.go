@@ -12,13 +12,13 @@ import (
 
 // ServeOptions configures [Serve]. The zero value is right for most responses: clients keep the body, and ask each time whether it is still right.
 type ServeOptions struct {
-	// MaxAge is how old a value may be for clients and proxies to use it without asking. The age counts from the start of the value's load, so
-	// that of a value that was cached for longer they ask each time. An invalidation does not reach the copies that they keep. Default: they ask
-	// each time (no-cache), which costs a request and a 304. Whole seconds count.
+	// MaxAge is until what age of the value clients and proxies use their copy without asking. The age counts from the start of the load. If a
+	// value has been in the cache for longer than MaxAge, they ask each time. An invalidation does not reach their copies. Default: they ask each
+	// time (no-cache), which costs a request and a 304. Fractions of a second are cut off.
 	MaxAge time.Duration
 
-	// StaleWhileRevalidate and StaleIfError are how long after MaxAge a copy may be used while a newer one is asked for, and if that fails
-	// (RFC 5861). Default: not at all. Whole seconds count.
+	// StaleWhileRevalidate is how long after MaxAge a client may use its copy while it asks for a newer one, and StaleIfError how long if it gets
+	// none (RFC 5861). Default: not at all. Fractions of a second are cut off.
 	StaleWhileRevalidate, StaleIfError time.Duration
 
 	// Public allows proxies to keep the response too. Default: only the client itself keeps it (private).
@@ -31,9 +31,9 @@ type ServeOptions struct {
 	Key aside.Key
 }
 
-// Serve answers a request with a cached body: the coding that the client likes best, as the bytes that lie in the cache. A client that takes no
-// coding gets the body decoded while it is written. It sets Content-Type, Content-Encoding, Content-Length, Vary, ETag, Age and Cache-Control, and
-// appends to Cache-Status ([SetCacheStatus]). Other headers of the response are left as they are.
+// Serve answers a request with a cached body, in the coding that the client prefers. It writes the bytes of the cache, and encodes nothing. For a
+// client that takes no coding, Serve decodes the body while it writes. Serve sets Content-Type, Content-Encoding, Content-Length, Vary, ETag, Age and
+// Cache-Control, and appends to Cache-Status ([SetCacheStatus]). It leaves other headers of the response as they are.
 //
 //	catalogue, err := aside.Lookup(ctx, c, Models.Key("all"), func(ctx context.Context) (asidehttp.Body, error) {
 //		b, err := fetchAll(ctx)
@@ -44,11 +44,11 @@ type ServeOptions struct {
 //	}
 //	asidehttp.Serve(w, r, catalogue, asidehttp.ServeOptions{MaxAge: time.Minute, Public: true})
 //
-// A GET or HEAD whose If-None-Match has an ETag of the same content, in whatever coding, gets 304. A client that excludes every coding there is,
-// and identity too, gets 406. A Body that Pack has not made gets 500. Serve does not answer with ranges, and looks at no other condition.
+// A GET or HEAD gets 304 if its If-None-Match has an ETag of the same content, in any coding. A client that excludes all available codings, and
+// identity too, gets 406. If Pack has not made the Body, the response is 500. Serve does not answer with ranges, and looks at no other condition.
 //
-// A middleware that has set Content-Encoding before the handler, as gin-contrib/gzip does, encodes what is written: it gets the body decoded, so
-// that nothing is encoded twice. Leave such a middleware out of the routes that Serve answers.
+// Do not use compressing middleware on routes that Serve answers. A middleware that sets Content-Encoding before the handler, as gin-contrib/gzip
+// does, encodes what the handler writes. Serve then writes the body without a coding, so that nothing is encoded twice.
 func Serve(w http.ResponseWriter, r *http.Request, res aside.Result[Body], o ServeOptions) {
 	h := w.Header()
 	key := ""

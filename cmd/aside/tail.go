@@ -19,8 +19,8 @@ import (
 var tailVerb = verb{
 	name: "tail", arguments: "PREFIX", does: "each change of the keys that begin with PREFIX, as Redis pushes it",
 	details: `
-It shows who rewrites a key and how often: a line for each change, with the header that the key
-has then. 'products:' follows a category, '%t:' the invalidations of tags. A key that changes
+It shows which keys are rewritten and how often: a line for each change, with the header that the
+key has then. 'products:' follows a category, '%t:' the invalidations of tags. A key that changes
 again at once may have one line for both changes. The server has work with each push to the
 command, so a prefix is needed, and it ends by itself.`,
 	where: onRedis,
