@@ -27,12 +27,13 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 `)
 
-// A probe counts pushes about one key, by which one connection is checked. Only messages on the connection that has read the key
-// count.
+// A probe counts pushes about one key, by which one connection of a session is checked. Only messages on the connection that has read
+// the key count. Another session of this process may read and write the same key.
 type probe struct {
-	t    *tracking
-	name string
-	wake chan struct{} // with room for one
+	t       *tracking
+	session *session
+	name    string
+	wake    chan struct{} // with room for one
 
 	// All guarded by t.mu.
 	conn         *trackedConn // that has read the key last
@@ -40,11 +41,12 @@ type probe struct {
 	pushesAtRead uint64       // pushes, at the position of that reply
 	pushes       uint64       // how many pushes were about the key
 	events       uint64       // how many pushes were about the key, or about all keys
+	eventsAtRead uint64       // events, at the position of that reply
 }
 
 // newProbe counts pushes about a key from now on, until stop.
-func (t *tracking) newProbe(name string) *probe {
-	p := &probe{t: t, name: name, wake: make(chan struct{}, 1)}
+func (t *tracking) newProbe(of *session, name string) *probe {
+	p := &probe{t: t, session: of, name: name, wake: make(chan struct{}, 1)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.probes == nil {
@@ -63,24 +65,19 @@ func (p *probe) stop() {
 	}
 }
 
-// count is how often the server has pushed a change, and how often a change of the key by name.
-func (p *probe) count() (events, named uint64) {
+// tracked reports whether the server pushes the next change of the key, and how often it had pushed a change when the key was read. It
+// pushes one change after each read. FLUSHALL makes it forget which keys were read.
+func (p *probe) tracked() (atRead uint64, ok bool) {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
-	return p.events, p.pushes
+	return p.eventsAtRead, p.conn != nil && p.events == p.eventsAtRead
 }
 
-// told reports whether the server has pushed a change since there were so many.
-func (p *probe) told(before uint64) bool {
-	events, _ := p.count()
-	return events > before
-}
-
-// alone reports whether no other session of this process writes the key: one does that will replace this one, or has.
-func (p *probe) alone() bool {
+// count is how often the server has pushed a change.
+func (p *probe) count() uint64 {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
-	return len(p.t.probes[p.name]) == 1
+	return p.events
 }
 
 // last is the value that was read last, and how many pushes there had been by then.
@@ -94,13 +91,13 @@ func (p *probe) last() (value string, named uint64) {
 func (p *probe) await(ctx context.Context, before uint64) error {
 	t := time.NewTimer(probeLife)
 	defer t.Stop()
-	for !p.told(before) {
+	for p.count() <= before {
 		select {
 		case <-p.wake:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
-			if p.told(before) {
+			if p.count() > before {
 				return nil
 			}
 			return errSilent
@@ -114,8 +111,10 @@ func (t *tracking) probeRead(w *trackedConn, name string, reply rueidis.RedisMes
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.probes[name] {
-		p.conn, p.pushesAtRead = w, p.pushes
-		p.value, _ = reply.ToString()
+		if p.session == w.session {
+			p.conn, p.pushesAtRead, p.eventsAtRead = w, p.pushes, p.events
+			p.value, _ = reply.ToString()
+		}
 	}
 }
 
@@ -157,25 +156,27 @@ func (s *Store) writeProbe(ctx context.Context, c rueidis.Client, name, value st
 	return err
 }
 
-// probeNames are names of this process that the server has, one for each connection: rueidis chooses a connection by the slot of
+// probeNames are names of this process that the server has, a pair for each connection: rueidis chooses a connection by the slot of
 // the key.
-func (l *link) probeNames() (names []string) {
+func (l *link) probeNames() (pairs [][2]string) {
 	wires := uint16(1) << max(0, l.options.PipelineMultiplex)
-	seen := make(map[uint16]bool)
+	found := make(map[uint16][]string)
 	owned, first := l.owned.Load(), l.ownName(watchName)
-	for i := 0; len(seen) < int(wires) && i < mostNames; i++ {
+	for i := 0; len(pairs) < int(wires) && i < mostNames; i++ {
 		name := first
 		if i > 0 {
 			name = fmt.Sprint(first, i)
 		}
 		slot := slotOf(name)
-		if owned != nil && !owned.empty() && !owned.has(slot) || seen[slot%wires] {
+		if owned != nil && !owned.empty() && !owned.has(slot) || len(found[slot%wires]) == 2 {
 			continue
 		}
-		seen[slot%wires] = true
-		names = append(names, name)
+		found[slot%wires] = append(found[slot%wires], name)
+		if names := found[slot%wires]; len(names) == 2 {
+			pairs = append(pairs, [2]string(names))
+		}
 	}
-	return names
+	return pairs
 }
 
 // readTracked reads the keys of probes, so that the server pushes their changes. The value of a key that is missing, or at another

@@ -27,8 +27,8 @@ type session struct {
 
 // probing is what the rounds of watch have found. The goroutine that makes the session uses it, then watch.
 type probing struct {
-	probedKeys map[string]*probedKey
-	sure       uint64 // the watermark before the last round that has found the data the same
+	probedPairs map[[2]string]*probedPair
+	sure        uint64 // the watermark before the last round that has found the data the same
 }
 
 // lost is called when a connection has broken.

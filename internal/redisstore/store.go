@@ -109,7 +109,11 @@ func (s *Store) linkTo(owned *slotSet) *link {
 	}
 	l.onConnect = func(ctx context.Context, c rueidis.Client) error { return s.onConnect(ctx, l, c) }
 	l.trackAll = func(ctx context.Context, c rueidis.Client) error {
-		_, err := readTracked(ctx, c, l.probeNames())
+		var names []string
+		for _, pair := range l.probeNames() {
+			names = append(names, pair[0])
+		}
+		_, err := readTracked(ctx, c, names)
 		return err
 	}
 	l.readWatermark = func(ctx context.Context, c rueidis.Client) error { return s.readWatermark(ctx, l, c) }

@@ -20,17 +20,19 @@ var (
 	errOtherData = errors.New("the server has other data than before, as after SWAPDB")
 )
 
-// A probedKey is what is known of one key by which a connection is probed.
-type probedKey struct {
-	*probe
-	written string // the value that was last written and then read; "" where that is not known
-	pushes  uint64 // how many pushes there had been when the key was read
+// A probedPair is the two keys by which a connection is probed. They are written in turn, one in each round. So the one that a round
+// does not write shows whether the data is still the same, wherever in the round it was exchanged.
+type probedPair struct {
+	keys    [2]*probe
+	next    int    // the index of the one that the next round writes
+	written string // the value of the other one, as it was written and then read; "" where that is not known
+	pushes  uint64 // how many pushes about that one there had been when it was read
 }
 
 // probePush finds out whether the server pushes changes to this process. There are proxies that accept the command that enables
 // pushes, and then push nothing. The first round of watch expects the values that are written here.
 func (s *Store) probePush(ctx context.Context, l *link, now *session) error {
-	now.probedKeys = make(map[string]*probedKey)
+	now.probedPairs = make(map[[2]string]*probedPair)
 	return s.probeRound(ctx, l, now)
 }
 
@@ -95,83 +97,105 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 	}
 }
 
-// probeRound is one round. Every key is read: unless a push has named it since, its value must be the one that was written in the
-// round before. Then the key is written, which the server must push, and read for the next round. The reply of that read comes
-// behind the push about the write. So a process that was paused does not take its own pause for silence of the server.
+// probeRound is one round for each connection.
 func (s *Store) probeRound(ctx context.Context, l *link, now *session) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	names := l.probeNames()
-	for name, t := range now.probedKeys {
-		if !slices.Contains(names, name) { // its slot has moved
-			t.stop()
-			delete(now.probedKeys, name)
+	pairs := l.probeNames()
+	for names, v := range now.probedPairs {
+		if !slices.Contains(pairs, names) { // a slot has moved
+			v.stop()
+			delete(now.probedPairs, names)
 		}
 	}
-	for _, name := range names {
-		v := now.probedKeys[name]
+	for _, names := range pairs {
+		v := now.probedPairs[names]
 		if v == nil {
-			v = &probedKey{probe: s.newProbe(name)}
-			now.probedKeys[name] = v
-			if _, err := readTracked(ctx, now.client, []string{name}); err != nil {
-				return err
-			}
+			v = &probedPair{keys: [2]*probe{s.newProbe(now, names[0]), s.newProbe(now, names[1])}}
+			now.probedPairs[names] = v
 		}
-		if err := s.probeKey(ctx, now.client, v); err != nil {
+		if err := s.probePair(ctx, now.client, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) probeKey(ctx context.Context, c rueidis.Client, v *probedKey) error {
-	written := v.written
-	v.written = ""
-	if written != "" {
-		if _, err := readTracked(ctx, c, []string{v.name}); err != nil {
+// probePair writes one key of a pair, which the server must push, and reads both. The reply of that read comes behind the push about
+// the write. So a process that was paused does not take its own pause for silence of the server. Unless a push has named the other
+// key since it was read last, its value must still be the one that was written in an earlier round:
+//
+//  1. The other key is read: the data is the same.
+//  2. The data is exchanged.
+//  3. This key is written and read, in the other data. It shows nothing.
+//
+// A round that fails leaves the other key as it is, so a later round compares it.
+func (s *Store) probePair(ctx context.Context, c rueidis.Client, v *probedPair) error {
+	key, other := v.keys[v.next], v.keys[1-v.next]
+	before, tracked := key.tracked()
+	if !tracked {
+		if _, err := readTracked(ctx, c, []string{key.name}); err != nil {
 			return err
 		}
-		if value, pushes := v.last(); value != written && pushes == v.pushes {
-			return errOtherData
-		}
+		before, _ = key.tracked()
 	}
 	value := crypto.Text()
-	before, named := v.count()
-	if err := s.writeProbe(ctx, c, v.name, value); err != nil {
-		if _, refused := rueidis.IsRedisErr(err); refused && !isReplica(err) {
-			return nil // a server that stores nothing now may still push changes
+	err := s.writeProbe(ctx, c, key.name, value)
+	_, refused := rueidis.IsRedisErr(err) // a server that stores nothing now may still push changes
+	if err != nil && (!refused || isReplica(err)) {
+		return err
+	}
+	if _, err := readTracked(ctx, c, []string{key.name, other.name}); err != nil {
+		return err
+	}
+	exchanged := v.compare(other)
+	if !refused {
+		if err := key.await(ctx, before); err != nil {
+			return err
 		}
-		return err
+		if read, pushes := key.last(); read == value {
+			v.written, v.pushes = value, pushes
+			v.next = 1 - v.next
+		} // else a later round compares the other key again
 	}
-	if _, err := readTracked(ctx, c, []string{v.name}); err != nil {
-		return err
-	}
-	if err := v.await(ctx, before); err != nil {
-		return err
-	}
-	switch read, pushes := v.last(); {
-	case read == value:
-		v.written, v.pushes = value, pushes
-	case pushes == named+1 && v.alone():
-		// That is the push about the write, and another one has not come. So the data was exchanged between the write and the read.
-		// The next round would have nothing to compare.
+	if exchanged {
 		return errOtherData
 	}
 	return nil
 }
 
-// comparesAll reports whether the next round compares the value of every key with what was written.
+// compare reports whether the key that was not written has another value, which no push explains. The value of a key that has
+// another one is no longer known.
+func (v *probedPair) compare(other *probe) (exchanged bool) {
+	if v.written == "" {
+		return false
+	}
+	value, pushes := other.last()
+	exchanged = value != v.written && pushes == v.pushes
+	if v.pushes = pushes; value != v.written {
+		v.written = ""
+	}
+	return exchanged
+}
+
+func (v *probedPair) stop() {
+	for _, key := range v.keys {
+		key.stop()
+	}
+}
+
+// comparesAll reports whether the next round compares a value of every pair with what was written.
 func (s *session) comparesAll() bool {
-	for _, v := range s.probedKeys {
+	for _, v := range s.probedPairs {
 		if v.written == "" {
 			return false
 		}
 	}
-	return len(s.probedKeys) > 0
+	return len(s.probedPairs) > 0
 }
 
 func (s *session) stopProbes() {
-	for _, t := range s.probedKeys {
-		t.stop()
+	for _, v := range s.probedPairs {
+		v.stop()
 	}
 }

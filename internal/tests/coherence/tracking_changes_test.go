@@ -334,3 +334,72 @@ func TestAnExchangeOfTheDatabasesBehindAProbesWriteIsNoticed(t *testing.T) {
 	stayed := staysOld(t, b, key)
 	require.Less(t, stayed, atMost(3500*time.Millisecond))
 }
+
+// A round has found the data the same, and has not written its key yet. What it writes then is in the other data.
+//
+//  1. B reads what it has written in the round before: the data is the same
+//  2. the databases are exchanged
+//  3. B writes, reads what it has written, and receives the push about it
+func TestAnExchangeOfTheDatabasesBeforeAProbesWriteIsNoticed(t *testing.T) {
+	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("nodes of a cluster have one database")
+	}
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
+	key := asidetest.Items.Key("a")
+	asidetest.InMemory(t, b, key, asidetest.Value("old"))
+	tried(t, proxy, 1)
+	write := proxy.HoldRequests(isTouch)
+	write.Wait(t)
+	server.MustDo(t, "SWAPDB", "0", "1")
+	write.Release()
+	atMost := asidetest.Allowing(t)
+	stayed := staysOld(t, b, key)
+	require.Less(t, stayed, atMost(3500*time.Millisecond))
+}
+
+// Rounds fail, and the connection stays. What was written before them is compared once they succeed again.
+//
+//  1. the server refuses the reads, or the writes, of keys that connections are tried with
+//  2. the databases are exchanged
+//  3. the server refuses nothing any more
+func TestAnExchangeOfTheDatabasesWhileProbesFailIsNoticed(t *testing.T) {
+	t.Parallel()
+	if asidetest.InCluster {
+		t.Skip("nodes of a cluster have one database")
+	}
+	for name, rights := range map[string][]string{"reads": nil, "writes": {"%R~%watch:*"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			server.MayDeny()
+			proxy := redistest.StartProxy(t, server.Addr())
+			b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
+			key := asidetest.Items.Key("a")
+			asidetest.InMemory(t, b, key, asidetest.Value("old"))
+			tried(t, proxy, 2)
+			others := []string{"ACL", "SETUSER", "default", "resetkeys", "~items:*", "~{*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*"}
+			server.MustDo(t, append(others, rights...)...)
+			attempts := func() (n int) {
+				for _, args := range proxy.Log() {
+					if isTouch(args) || isTouchRead(args) {
+						n++
+					}
+				}
+				return n
+			}
+			before := attempts()
+			proxy.Await(t, "rounds have failed", func() bool { return attempts() >= before+6 })
+			server.MustDo(t, "SWAPDB", "0", "1")
+			r, err := aside.Lookup(t.Context(), b, key, asidetest.Value("new"))
+			require.NoError(t, err)
+			require.Equal(t, "old", r.Value, "the connection has stayed")
+			server.MustDo(t, "ACL", "SETUSER", "default", "allkeys")
+			atMost := asidetest.Allowing(t)
+			stayed := staysOld(t, b, key)
+			require.Less(t, stayed, atMost(3500*time.Millisecond))
+		})
+	}
+}
