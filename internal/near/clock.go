@@ -9,9 +9,9 @@ import (
 const (
 	// tick is how often the coarse clock reads the time. To read the precise clock on every hit would cost more than the hit itself.
 	tick = 10 * time.Millisecond
-	// margin is the distance from a deadline below which the coarse time is not trusted. It is several ticks, because the clock's goroutine
-	// may run late on a busy machine.
-	margin = 10 * tick
+	// margin is the distance from a deadline below which the coarse time is not trusted. It is many ticks, because the clock's goroutine runs
+	// late on a busy machine: by more than a tenth of a second where twenty programs share two processors.
+	margin = 100 * tick
 )
 
 // A Clock counts nanoseconds of process time. It never jumps with the wall clock.
@@ -34,9 +34,9 @@ func NewClock() *Clock {
 // Now returns the precise time.
 func (c *Clock) Now() int64 { return c.offset + int64(time.Since(c.base)) }
 
-// Before reports whether deadline lies in the future. It reads the precise clock only if deadline is close. The whole process may be stopped
-// for a time, by SIGSTOP or with its virtual machine. The coarse time lags by that time until the clock's goroutine has run again. In that
-// moment Before may take a deadline that passed during the stop for a future one.
+// Before reports whether deadline lies in the future. It reads the precise clock only if deadline is closer than margin. The whole process may be
+// stopped for longer than that, by SIGSTOP or with its virtual machine. The coarse time lags by that time until the clock's goroutine has run again.
+// In that moment Before may take a deadline that passed during the stop for a future one.
 func (c *Clock) Before(deadline int64) bool {
 	return c.coarse.NowNano()+int64(margin) < deadline || c.Now() < deadline
 }
