@@ -142,7 +142,7 @@ func (c *Cache) presentable(e *Entry) bool {
 		return false
 	}
 	since, outdated := e.lapsed()
-	return !outdated && (since == 0 || c.clock.Before(since+int64(e.Scope.StaleFor)))
+	return !outdated && (since == 0 || c.lasts(since, e.Scope.StaleFor))
 }
 
 // usable reports whether the entry may still be served.

@@ -1,6 +1,7 @@
 package near
 
 import (
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,33 @@ func TestAnEntryThatHasLostItsVoucherIsFoundByStaleForAWhile(t *testing.T) {
 		require.EqualValues(t, 1, c.Sweep())
 		require.Zero(t, c.Len())
 	})
+}
+
+// Hazard 250.
+func TestWithoutATimeForStaleEntriesNoneIsFoundByALateClock(t *testing.T) {
+	t.Parallel()
+	for _, never := range []time.Duration{0, -1} {
+		synctest.Test(t, func(t *testing.T) {
+			clock := NewClock()
+			defer clock.Stop()
+			clock.offset += int64(time.Second) // by which the coarse time is late
+			c := New(roomy, clock)
+			defer c.Close()
+			wire, generation := new(Validity), new(Validity)
+			e := stale(clock, "v", time.Hour, wire)
+			e.Scope.StaleFor = never
+			require.True(t, insert(c, "k", e))
+			f := c.Fence("tag", nil)
+			defer f.End()
+			g := c.Learn(f, 1, generation)
+			wire.Lapse(clock.Now())
+			generation.Lapse(clock.Now())
+			require.True(t, clock.Before(clock.Now()), "the coarse time is late")
+			require.Nil(t, c.Stale("k"))
+			require.Nil(t, c.Lapsed("tag", never))
+			runtime.KeepAlive(g)
+		})
+	}
 }
 
 func TestAStaleEntryEndsWithItsTime(t *testing.T) {
