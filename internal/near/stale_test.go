@@ -48,7 +48,7 @@ func TestWithoutATimeForStaleEntriesNoneIsFoundByALateClock(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			clock := NewClock()
 			defer clock.Stop()
-			clock.offset += int64(time.Second) // by which the coarse time is late
+			clock.offset += 2 * int64(margin) // by which the coarse time is late
 			c := New(roomy, clock)
 			defer c.Close()
 			wire, generation := new(Validity), new(Validity)
