@@ -61,6 +61,7 @@ func TestEachMissHasItsCause(t *testing.T) {
 	sweep := proxy.HoldRequests(func(args []string) bool { return args[0] == "SCAN" }) // otherwise the value is removed at once
 	_, err = b.InvalidateCategory(t.Context(), "caused")
 	require.NoError(t, err)
+	asidetest.AllTold(t, a)
 	look(p.Key("tagged"), aside.CauseInvalidated)
 	sweep.Release()
 
