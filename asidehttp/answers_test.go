@@ -83,7 +83,7 @@ func TestNothingIsLeftInRedisOfMadeUpNames(t *testing.T) {
 	server := redistest.Start(t)
 	c := listing(t, server.Addr())
 	h := asidehttp.AdminHandler(c, options(io.Discard))
-	size := func() int64 { return server.MustDo(t, "DBSIZE").(int64) }
+	size := func() int { return len(asidetest.WithoutProbes(server.MustDo(t, "KEYS", "*"))) }
 	ask(h, "POST", "/", `{"category":"user"}`, "Bearer "+keyChange)
 	ask(h, "POST", "/", `{"tags":["x"]}`, "Bearer "+keyChange)
 	before := size()
@@ -101,5 +101,5 @@ func TestNothingIsLeftInRedisOfMadeUpNames(t *testing.T) {
 			return ask(h, "POST", "/", bodyOf(t, "pattern", fmt.Sprintf("user:%d", i)), "Bearer "+keyChange).Code == 200
 		})
 	}
-	require.LessOrEqual(t, size()-before, int64(3), "%v", server.MustDo(t, "KEYS", "*"))
+	require.LessOrEqual(t, size()-before, 3, "%v", server.MustDo(t, "KEYS", "*"))
 }

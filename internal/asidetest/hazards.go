@@ -2,6 +2,7 @@ package asidetest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,4 +51,16 @@ func AsksForLease(args []string, key string) bool {
 // Evalsha reports whether a command runs a script on a key.
 func Evalsha(args []string, key string) bool {
 	return len(args) > 3 && args[0] == "EVALSHA" && args[3] == key
+}
+
+// WithoutProbes returns the names that are not of the keys which each cache writes and reads to find out about its connections and its server.
+// When it does so is up to the time.
+func WithoutProbes(names any) (others []string) {
+	for _, name := range names.([]any) {
+		text := name.(string)
+		if !strings.HasPrefix(text, "%watch:") && !strings.HasPrefix(text, "%probe:") && !strings.HasPrefix(text, "%mark:") {
+			others = append(others, text)
+		}
+	}
+	return others
 }

@@ -45,8 +45,8 @@ func TestKeysStandInRedisAsDocumented(t *testing.T) {
 		require.LessOrEqual(t, left, seconds, key.String())
 		require.GreaterOrEqual(t, left, seconds-int64(time.Since(began)/time.Second)-1, key.String())
 	}
-	generations := len(server.MustDo(t, "KEYS", "%*").([]any))
-	require.EqualValues(t, 10+generations, server.MustDo(t, "DBSIZE"), "nothing but the values: every lease has been given back")
+	generations := len(asidetest.WithoutProbes(server.MustDo(t, "KEYS", "%*")))
+	require.Len(t, asidetest.WithoutProbes(server.MustDo(t, "KEYS", "*")), 10+generations, "nothing but the values: every lease has been given back")
 	require.Equal(t, 1+1+7, generations, "of everything, of the named tags, and of each category")
 	require.EqualValues(t, 2, len(server.MustDo(t, "KEYS", "models:*").([]any)))
 	require.Equal(t, []any{"sessions:ABC123:search:a%2Ab%3Ac %7Bd%7D%25"}, server.MustDo(t, "KEYS", "sessions:*:search:*"))
