@@ -1,9 +1,7 @@
 package main
 
 import (
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -235,17 +233,7 @@ func delayed(t *testing.T) shell {
 // overTLS is a server with a certificate that ends at a time.
 func overTLS(t *testing.T, end time.Time) shell {
 	cert, _ := asidetest.Certificate(t, "localhost", end)
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	require.NoError(t, err)
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		name = filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-		return name
-	}
-	c, k := write("cert.pem", "CERTIFICATE", cert.Certificate[0]), write("key.pem", "PRIVATE KEY", key)
-	port := strconv.Itoa(redistest.FreePort(t))
-	redistest.Start(t, append(good[:len(good):len(good)], "--tls-port", port, "--tls-cert-file", c, "--tls-key-file", k, "--tls-ca-cert-file", c, "--tls-auth-clients", "no")...)
+	_, port, c := asidetest.ServerOverTLS(t, cert, append(good[:len(good):len(good)], "--tls-auth-clients", "no")...)
 	return shell{"REDIS_URL=rediss://localhost:" + port, "SSL_CERT_FILE=" + c}
 }
 

@@ -82,6 +82,13 @@ func Terminate(t *testing.T, server string, config *tls.Config) (addr string, co
 func OverTLS(t *testing.T, args ...string) (s *redistest.Server, addr string, pool *x509.CertPool) {
 	t.Helper()
 	cert, pool := Certificate(t, "redis.test", time.Now().Add(time.Hour))
+	s, port, _ := ServerOverTLS(t, cert, args...)
+	return s, net.JoinHostPort("127.0.0.1", port), pool
+}
+
+// ServerOverTLS is a real server with a certificate, the port at which it speaks TLS, and the file with the certificate.
+func ServerOverTLS(t *testing.T, cert tls.Certificate, args ...string) (s *redistest.Server, port, file string) {
+	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -90,8 +97,7 @@ func OverTLS(t *testing.T, args ...string) (s *redistest.Server, addr string, po
 		require.NoError(t, os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 		return name
 	}
-	c, k := write("cert.pem", "CERTIFICATE", cert.Certificate[0]), write("key.pem", "PRIVATE KEY", key)
-	port := strconv.Itoa(redistest.FreePort(t))
-	s = redistest.Start(t, append([]string{"--tls-port", port, "--tls-cert-file", c, "--tls-key-file", k, "--tls-ca-cert-file", c}, args...)...)
-	return s, net.JoinHostPort("127.0.0.1", port), pool
+	file, port = write("cert.pem", "CERTIFICATE", cert.Certificate[0]), strconv.Itoa(redistest.FreePort(t))
+	own := []string{"--tls-port", port, "--tls-cert-file", file, "--tls-key-file", write("key.pem", "PRIVATE KEY", key), "--tls-ca-cert-file", file}
+	return redistest.Start(t, append(own, args...)...), port, file
 }

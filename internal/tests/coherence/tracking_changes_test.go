@@ -33,6 +33,24 @@ func staysOld(t *testing.T, c *aside.Cache, key aside.Key) (stayed time.Duration
 	return stayed
 }
 
+// requireSoonNew requires that c serves "old" for no longer than it takes to notice what no push has told.
+func requireSoonNew(t *testing.T, c *aside.Cache, key aside.Key) {
+	t.Helper()
+	atMost := asidetest.Allowing(t)
+	stayed := staysOld(t, c, key)
+	require.Less(t, stayed, atMost(3500*time.Millisecond))
+}
+
+// tracked is a cache behind a proxy that has "old" in memory.
+func tracked(t *testing.T) (server *redistest.Server, proxy *redistest.Proxy, c *aside.Cache, key aside.Key) {
+	t.Helper()
+	server = redistest.Start(t)
+	proxy = redistest.StartProxy(t, server.Addr())
+	c, key = asidetest.Connected(t, asidetest.Anonymously(proxy.Addr())), asidetest.Items.Key("a")
+	asidetest.InMemory(t, c, key, asidetest.Value("old"))
+	return server, proxy, c, key
+}
+
 // looksAt waits until two processes, each of which looks at the cluster every second, have both done so at a node.
 func looksAt(t *testing.T, node *redistest.Server) {
 	t.Helper()
@@ -260,9 +278,7 @@ func TestASilentConnectionIsFoundOutAmongSeveral(t *testing.T) {
 	}
 	mu.Unlock()
 	asidetest.Stored(t, a, key, "new")
-	atMost := asidetest.Allowing(t)
-	stayed := staysOld(t, b, key)
-	require.Less(t, stayed, atMost(3500*time.Millisecond))
+	requireSoonNew(t, b, key)
 }
 
 // Other data are made ready in a database that is emptied first, and then put in place. What is told of that, as of any FLUSHDB,
@@ -277,11 +293,7 @@ func TestAnExchangeOfTheDatabasesIsNoticedRightAfterAFlushOfAnother(t *testing.T
 
 // exchangedAfterAFlush reports whether the machine was fast enough to do so between two rounds of trials.
 func exchangedAfterAFlush(t *testing.T) bool {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
-	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
-	key := asidetest.Items.Key("a")
-	asidetest.InMemory(t, b, key, asidetest.Value("old"))
+	server, proxy, b, key := tracked(t)
 	tried(t, proxy, 1)
 	other := redistest.Raw(t, server.Addr())
 	do := func(args ...string) {
@@ -305,9 +317,7 @@ func exchangedAfterAFlush(t *testing.T) bool {
 	if slices.ContainsFunc(proxy.Log(), func(args []string) bool { return isTouch(args) || isTouchRead(args) }) {
 		return false
 	}
-	atMost := asidetest.Allowing(t)
-	stayed := staysOld(t, b, key)
-	require.Less(t, stayed, atMost(3500*time.Millisecond))
+	requireSoonNew(t, b, key)
 	return true
 }
 
@@ -317,11 +327,7 @@ func TestAnExchangeOfTheDatabasesBehindAProbesWriteIsNoticed(t *testing.T) {
 	if asidetest.InCluster {
 		t.Skip("nodes of a cluster have one database")
 	}
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
-	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
-	key := asidetest.Items.Key("a")
-	asidetest.InMemory(t, b, key, asidetest.Value("old"))
+	server, proxy, b, key := tracked(t)
 	tried(t, proxy, 1)
 	write := proxy.HoldRequests(isTouch)
 	write.Wait(t)
@@ -330,9 +336,7 @@ func TestAnExchangeOfTheDatabasesBehindAProbesWriteIsNoticed(t *testing.T) {
 	read.Wait(t)
 	server.MustDo(t, "SWAPDB", "0", "1")
 	read.Release()
-	atMost := asidetest.Allowing(t)
-	stayed := staysOld(t, b, key)
-	require.Less(t, stayed, atMost(3500*time.Millisecond))
+	requireSoonNew(t, b, key)
 }
 
 // A round has found the data the same, and has not written its key yet. What it writes then is in the other data.
@@ -345,19 +349,13 @@ func TestAnExchangeOfTheDatabasesBeforeAProbesWriteIsNoticed(t *testing.T) {
 	if asidetest.InCluster {
 		t.Skip("nodes of a cluster have one database")
 	}
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr())
-	b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
-	key := asidetest.Items.Key("a")
-	asidetest.InMemory(t, b, key, asidetest.Value("old"))
+	server, proxy, b, key := tracked(t)
 	tried(t, proxy, 1)
 	write := proxy.HoldRequests(isTouch)
 	write.Wait(t)
 	server.MustDo(t, "SWAPDB", "0", "1")
 	write.Release()
-	atMost := asidetest.Allowing(t)
-	stayed := staysOld(t, b, key)
-	require.Less(t, stayed, atMost(3500*time.Millisecond))
+	requireSoonNew(t, b, key)
 }
 
 // Rounds fail, and the connection stays. What was written before them is compared once they succeed again.
@@ -373,12 +371,8 @@ func TestAnExchangeOfTheDatabasesWhileProbesFailIsNoticed(t *testing.T) {
 	for name, rights := range map[string][]string{"reads": nil, "writes": {"%R~%watch:*"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := redistest.Start(t)
+			server, proxy, b, key := tracked(t)
 			server.MayDeny()
-			proxy := redistest.StartProxy(t, server.Addr())
-			b := asidetest.Connected(t, asidetest.Anonymously(proxy.Addr()))
-			key := asidetest.Items.Key("a")
-			asidetest.InMemory(t, b, key, asidetest.Value("old"))
 			tried(t, proxy, 2)
 			others := []string{"ACL", "SETUSER", "default", "resetkeys", "~items:*", "~{*", "~%all", "~%tags", "~%c:*", "~%mark:*", "~%probe:*"}
 			server.MustDo(t, append(others, rights...)...)
@@ -397,9 +391,7 @@ func TestAnExchangeOfTheDatabasesWhileProbesFailIsNoticed(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "old", r.Value, "the connection has stayed")
 			server.MustDo(t, "ACL", "SETUSER", "default", "allkeys")
-			atMost := asidetest.Allowing(t)
-			stayed := staysOld(t, b, key)
-			require.Less(t, stayed, atMost(3500*time.Millisecond))
+			requireSoonNew(t, b, key)
 		})
 	}
 }
