@@ -224,28 +224,30 @@ func TestAWarmingThatLosesItsNameEnds(t *testing.T) {
 	require.Equal(t, "another process", server.MustDo(t, "GET", leases[0].(string)))
 }
 
-func TestALostReplyToTheRequestForANameIsNotAnotherProcess(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
+// warmedByALostReply is a warming of ten ids whose request for its name is answered, and the reply is lost.
+func warmedByALostReply(t *testing.T, server *redistest.Server, w aside.Warming) (warmed aside.Warmed) {
+	t.Helper()
 	proxy := redistest.StartProxy(t, server.Addr())
 	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
 	gate := proxy.HoldReplies(func(args []string) bool {
 		return slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "%w:items") })
 	})
-	type result struct {
-		aside.Warmed
-		err error
-	}
-	done := make(chan result, 1)
+	done := make(chan error, 1)
 	go func() {
-		warmed, err := aside.Warm(t.Context(), c, upTo(10), itemKey, new(table).load, aside.Warming{Name: "items"})
-		done <- result{warmed, err}
+		var err error
+		warmed, err = aside.Warm(t.Context(), c, upTo(10), itemKey, new(table).load, w)
+		done <- err
 	}()
 	gate.Wait(t)
 	proxy.CloseConnections()
 	gate.Release()
-	got := <-done
-	require.NoError(t, got.err)
+	require.NoError(t, <-done)
+	return warmed
+}
+
+func TestALostReplyToTheRequestForANameIsNotAnotherProcess(t *testing.T) {
+	t.Parallel()
+	got := warmedByALostReply(t, redistest.Start(t), aside.Warming{Name: "items"})
 	require.False(t, got.Elsewhere)
 	require.Equal(t, 10, got.Seen)
 }
@@ -256,25 +258,7 @@ func TestALostReplyToTheRequestForANameDoesNotWarmAgain(t *testing.T) {
 	w := aside.Warming{Name: "items", Every: time.Hour}
 	_, err := aside.Warm(t.Context(), asidetest.Connected(t, asidetest.At(server.Addr())), upTo(10), itemKey, new(table).load, w)
 	require.NoError(t, err)
-	proxy := redistest.StartProxy(t, server.Addr())
-	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
-	gate := proxy.HoldReplies(func(args []string) bool {
-		return slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "%w:items") })
-	})
-	type result struct {
-		aside.Warmed
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		warmed, err := aside.Warm(t.Context(), c, upTo(10), itemKey, new(table).load, w)
-		done <- result{warmed, err}
-	}()
-	gate.Wait(t)
-	proxy.CloseConnections()
-	gate.Release()
-	got := <-done
-	require.NoError(t, got.err)
+	got := warmedByALostReply(t, server, w)
 	require.True(t, got.Elsewhere, "another has warmed within the hour")
 	require.Zero(t, got.Seen)
 	require.Empty(t, server.MustDo(t, "KEYS", "*!l"))
