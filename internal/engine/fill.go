@@ -31,6 +31,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 			if encoding := (*wire.CodecError)(nil); errors.As(err, &encoding) && !a.Replace && !a.lost.Load() {
 				a.quiet = true // the value cannot be stored in Redis, but in memory
 				e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
+				a.call.Forget() // not earlier: a caller that comes before the value is in memory, and does not join, loads it again
 			}
 		}
 	}

@@ -150,7 +150,6 @@ func (e *Engine) storableYet(m *tags.Snapshot, a *attempt, err error) error {
 		a.Policy.Counters.RedisErrors.Add(1)
 		return err
 	case err != nil:
-		a.call.Forget()
 		e.unstorable(a, err)
 		return err
 	case a.fence.BrokenHere(), a.lost.Load(), m.InvalidatedHere(a.Tags):

@@ -86,6 +86,42 @@ func TestWhatCannotBeEncodedIsKeptInMemory(t *testing.T) {
 	})
 }
 
+// A handlerFunc gets all records.
+type handlerFunc func(slog.Record)
+
+func (f handlerFunc) Enabled(context.Context, slog.Level) bool      { return true }
+func (f handlerFunc) Handle(_ context.Context, r slog.Record) error { f(r); return nil }
+func (f handlerFunc) WithAttrs([]slog.Attr) slog.Handler            { return f }
+func (f handlerFunc) WithGroup(string) slog.Handler                 { return f }
+
+// A caller that comes while a value turns out not to be storable does not load it again: it joins the load, or finds the value in memory.
+func TestNobodyLoadsAgainWhileAValueTurnsOutNotToBeStorable(t *testing.T) {
+	t.Parallel()
+	var c *aside.Cache
+	var loads atomic.Int64
+	load := func(context.Context) (float64, error) { loads.Add(1); return math.NaN(), nil }
+	key := asidetest.Items.Key("odd")
+	came := make(chan error, 1)
+	o := asidetest.At(redistest.Start(t).Addr())
+	o.Logger = slog.New(handlerFunc(func(r slog.Record) {
+		if r.Message != "aside: value not cached" {
+			return
+		}
+		second := make(chan error, 1)
+		go func() {
+			_, err := aside.GetOrLoad(t.Context(), c, key, load)
+			second <- err
+		}()
+		came <- <-second
+	}))
+	c = asidetest.Connected(t, o)
+	asidetest.Eventually(t, "pushes arrive", func() bool { return c.Health().Tracking })
+	_, err := aside.GetOrLoad(t.Context(), c, key, load)
+	require.NoError(t, err)
+	require.NoError(t, <-came)
+	require.EqualValues(t, 1, loads.Load())
+}
+
 // The first value of a type shows what its codec leaves out.
 func TestWhatACodecLeavesOutIsLoggedOnce(t *testing.T) {
 	t.Parallel()
