@@ -17,10 +17,10 @@ import (
 // often, make it once: a hit then allocates nothing. Keys can be compared with ==, and be the keys of a map. The zero Key is invalid, and so is
 // a Key with a part that is neither a string nor an integer. Every call with an invalid Key fails with CodeInvalidKey.
 type Key struct {
+	short  [39]byte // first, at an aligned offset: a hit takes a tenth longer otherwise
+	form   uint8    // how many bytes of short are the text; or longKey, invalidKey
 	policy *Policy
 	other  string // the text of a longer key; why an invalid key is invalid
-	form   uint8  // how many bytes of short are the text; or longKey, invalidKey
-	short  [39]byte
 }
 
 // The forms of keys whose text is not in short. A text has one form, and the rest of short is zero: so keys are equal if their texts are.
