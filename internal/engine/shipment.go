@@ -150,6 +150,9 @@ func (e *Engine) storableYet(m *tags.Snapshot, a *attempt, err error) error {
 		a.Policy.Counters.RedisErrors.Add(1)
 		return err
 	case err != nil:
+		if !errors.As(err, new(*wire.CodecError)) { // otherwise fill keeps the value in memory first
+			a.call.Forget()
+		}
 		e.unstorable(a, err)
 		return err
 	case a.fence.BrokenHere(), a.lost.Load(), m.InvalidatedHere(a.Tags):
