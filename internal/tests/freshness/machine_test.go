@@ -105,7 +105,24 @@ const (
 	modesOfSource
 )
 
+// load is the loader of one key.
 func (m *machine) load(ctx context.Context, key int) (piece, error) {
+	p, of, err := m.loadOne(ctx, key)
+	m.end(of)
+	return p, err
+}
+
+// end notes that a loader has returned a value: what it has loaded for one key of a batch, others may join until it has returned all.
+func (m *machine) end(origins ...int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, of := range origins {
+		m.origins[of].ended = time.Now()
+	}
+}
+
+// loadOne loads a key. The result has the origin of of, also where that is not modified.
+func (m *machine) loadOne(ctx context.Context, key int) (p piece, of int, err error) {
 	mode := m.modes[key].Load()
 	began, rest := time.Now(), briefRest
 	l := aside.CurrentLoad(ctx).Of(lasting.Key(key))
@@ -115,28 +132,23 @@ func (m *machine) load(ctx context.Context, key int) (piece, error) {
 		l.StaleIfError(longRest)
 	}
 	prior, cached := aside.PreviousOf[piece](ctx, lasting.Key(key))
-	p := piece{Version: m.versions[key].Load()}
+	p.Version = m.versions[key].Load()
 	m.mu.Lock()
 	p.Load = len(m.origins)
 	m.origins = append(m.origins, origin{key: key, began: began})
 	m.origins[p.Load].renew(began, rest)
 	m.mu.Unlock()
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.origins[p.Load].ended = time.Now()
-	}()
 	switch mode {
 	case fails:
-		return p, errSource
+		return p, p.Load, errSource
 	case hangs:
 		<-ctx.Done()
-		return p, ctx.Err()
+		return p, p.Load, ctx.Err()
 	case isSlow:
 		select {
 		case <-time.After(90 * time.Millisecond):
 		case <-ctx.Done():
-			return p, ctx.Err()
+			return p, p.Load, ctx.Err()
 		}
 	}
 	old, readable := prior.Value()
@@ -151,12 +163,12 @@ func (m *machine) load(ctx context.Context, key int) (piece, error) {
 		if old.Version != p.Version {
 			m.count("not modified, without a look")
 		}
-		return p, fmt.Errorf("version %d: %w", old.Version, aside.ErrNotModified)
+		return p, old.Load, fmt.Errorf("version %d: %w", old.Version, aside.ErrNotModified)
 	case mode == claims:
-		return p, aside.ErrNotModified
+		return p, p.Load, aside.ErrNotModified
 	}
 	l.ETag(etagOf(p))
-	return p, nil
+	return p, p.Load, nil
 }
 
 func etagOf(p piece) string { return strconv.FormatInt(p.Version, 10) }
@@ -273,13 +285,16 @@ func (m *machine) read(rng *rand.Rand, process int) {
 		keys := []int{key, (key + 2) % pieces, (key + 4) % pieces} // of one tag
 		got, err := aside.GetOrLoadMany(ctx, c, keys, func(k int) aside.Key { return lasting.Key(k) }, func(ctx context.Context, keys []int) (map[int]piece, error) {
 			values, failed := make(map[int]piece), make(map[int]error)
+			var origins []int
 			for _, k := range keys {
-				if p, err := m.load(ctx, k); err != nil {
+				p, of, err := m.loadOne(ctx, k)
+				if origins = append(origins, of); err != nil {
 					failed[k] = err
 				} else {
 					values[k] = p
 				}
 			}
+			m.end(origins...)
 			if len(failed) > 0 {
 				return values, &aside.BatchError[int]{Errors: failed}
 			}
