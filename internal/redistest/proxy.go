@@ -98,8 +98,8 @@ func (p *Proxy) Close() {
 // Requests returns the number of round trips since the last [Proxy.ResetCounts], over all connections: of bursts of
 // commands that went to the server with no reply in between. The first command of a connection begins a round trip,
 // and so does every command before which the client was sent a reply since the last command. Pushes are no replies,
-// and PING does not count: clients send it of their own accord to keep a connection alive. A command that the proxy
-// still holds is not counted yet.
+// and PING does not count: clients send it of their own accord to keep a connection alive. Neither do the probes of a
+// cache's connections. A command that the proxy still holds is not counted yet.
 func (p *Proxy) Requests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -407,6 +407,11 @@ func (it *item) leaveGates() {
 
 func (it *item) ping() bool { return len(it.args) > 0 && strings.EqualFold(it.args[0], "PING") }
 
+// probe reports whether it is about a key by which a cache finds out, once a second, whether its connection still works.
+func (it *item) probe() bool {
+	return slices.ContainsFunc(it.args, func(arg string) bool { return strings.HasPrefix(arg, "%watch:") })
+}
+
 // proxyConn is one client's connection and the one that belongs to it at the server.
 type proxyConn struct {
 	p        *Proxy
@@ -589,16 +594,18 @@ func (c *proxyConn) passed(it *item) {
 		if it.ping() {
 			return
 		}
-		if c.answered {
-			c.p.trips++
+		if !it.probe() {
+			if c.answered {
+				c.p.trips++
+			}
+			c.answered = false
 		}
-		c.answered = false
 		logged := make([]string, len(it.args))
 		for i, arg := range it.args {
 			logged[i] = strings.Clone(arg[:min(len(arg), maxLoggedArg)])
 		}
 		c.p.log = append(c.p.log, logged)
-	case it.kind == reply && !it.ping():
+	case it.kind == reply && !it.ping() && !it.probe():
 		c.answered = true
 	}
 }
