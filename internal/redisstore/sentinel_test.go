@@ -114,8 +114,6 @@ func TestThePrimaryThatSentinelsHaveChosenIsFound(t *testing.T) {
 // A host that is gone swallows what is sent to it. It is waited for as long as a dial may take, and tried last the next time.
 func TestASentinelThatSwallowsPacketsHoldsUpNobodyForLong(t *testing.T) {
 	t.Parallel()
-	primary := redistest.Start(t)
-	knows := redistest.StartSentinel(t, watched, primary, 1)
 	const gone = "192.0.2.1:26379" // TEST-NET-1
 	for name, change := range map[string]func(o *rueidis.ClientOption, dial func(context.Context, string) (net.Conn, error)){
 		"DialCtxFn": func(o *rueidis.ClientOption, dial func(context.Context, string) (net.Conn, error)) {
@@ -131,6 +129,8 @@ func TestASentinelThatSwallowsPacketsHoldsUpNobodyForLong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			primary := redistest.Start(t)
+			knows := redistest.StartSentinel(t, watched, primary, 1)
 			var swallowed atomic.Int64
 			over := make(chan struct{})
 			t.Cleanup(func() { close(over) })
@@ -147,7 +147,7 @@ func TestASentinelThatSwallowsPacketsHoldsUpNobodyForLong(t *testing.T) {
 			s := up(t, o)
 			require.EqualValues(t, 1, swallowed.Load())
 			before := only(s).session.Load()
-			_, _ = primary.Do("CLIENT", "KILL", "TYPE", "normal") // which may be killed itself, by the other test
+			primary.MustDo(t, "CLIENT", "KILL", "TYPE", "normal")
 			require.Eventually(t, func() bool { now := only(s).session.Load(); return now != nil && now != before }, bound, time.Millisecond)
 			require.EqualValues(t, 1, swallowed.Load())
 		})
