@@ -198,19 +198,19 @@ func causedInMemory(t *testing.T, caused map[string]bool) {
 		callers.Wait()
 		w.is("aside_loads_running", 0)
 
-		stale := aside.Policy{Name: "stale", Category: "stale", Label: "models", TTL: time.Minute, Stale: time.Hour, StaleIfError: 2 * time.Hour}
+		stale := aside.Policy{Name: "stale", Category: "stale", Label: "models", TTL: 10 * time.Second, Stale: time.Minute, StaleIfError: 2 * time.Minute}
 		get(stale, "a", value("v"))
-		time.Sleep(2 * time.Minute)
+		time.Sleep(20 * time.Second)
 		w.moves("a hit past the TTL", scrape{
 			`aside_hits_total{label="models",tier="memory"}`: 1, `aside_stale_hits_total{label="models"}`: 1, `aside_loads_total{label="models",outcome="not_modified"}`: 1,
 			"aside_refreshes_total": 1, "aside_refresh_errors_total": 0, "aside_stale_on_error_total": 0,
 		}, func() { get(stale, "a", fails(aside.ErrNotModified)); time.Sleep(time.Second) })
-		time.Sleep(2 * time.Minute)
+		time.Sleep(20 * time.Second)
 		w.moves("a refresh that fails", scrape{
 			`aside_hits_total{label="models",tier="memory"}`: 1, `aside_stale_hits_total{label="models"}`: 1, `aside_loads_total{label="models",outcome="error"}`: 1,
 			`aside_errors_total{label="models",kind="load"}`: 1, "aside_refreshes_total": 1, "aside_refresh_errors_total": 1,
 		}, func() { get(stale, "a", fails(errSource)); time.Sleep(time.Second) })
-		time.Sleep(90 * time.Minute)
+		time.Sleep(80 * time.Second)
 		w.moves("an old value in place of an error", scrape{
 			`aside_hits_total{label="models",tier="memory"}`: 1, `aside_stale_hits_total{label="models"}`: 1, `aside_loads_total{label="models",outcome="error"}`: 1,
 			`aside_errors_total{label="models",kind="load"}`: 1, "aside_stale_on_error_total": 1, "aside_refreshes_total": 0,

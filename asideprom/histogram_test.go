@@ -58,7 +58,7 @@ func written(t *testing.T, m prometheus.Metric) *dto.Histogram {
 func TestClassicBucketsAreExact(t *testing.T) {
 	t.Parallel()
 	desc := prometheus.NewDesc("x", "x", []string{labelLabel}, nil)
-	for range 300 {
+	for range 100 {
 		for _, of := range []struct {
 			bounds          []float64
 			lowest, highest int
@@ -94,7 +94,7 @@ func TestClassicBucketsAreExact(t *testing.T) {
 func TestNativeBucketsAreThoseOfTheHistogram(t *testing.T) {
 	t.Parallel()
 	desc := prometheus.NewDesc("x", "x", []string{labelLabel}, nil)
-	for range 300 {
+	for range 100 {
 		h, _ := anyHistogram(-80, 80)
 		var sum histogram
 		sum.add(h)
