@@ -1,0 +1,113 @@
+package asideprom
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatewayz/aside"
+)
+
+type collector struct {
+	cache         *aside.Cache
+	mode, version string
+	native        bool
+	known         []string // labels that have series before their first call
+
+	ofLabel, distributions, ofCache []*prometheus.Desc // in the order of the tables
+	info, since                     *prometheus.Desc
+}
+
+// describe makes the descriptions of all metrics.
+func (c *collector) describe(desc func(name, help string, labels ...string) *prometheus.Desc) {
+	for _, m := range ofLabel {
+		c.ofLabel = append(c.ofLabel, desc(m.name, m.help, own(m.by, labelLabel)...))
+	}
+	for _, d := range distributions {
+		c.distributions = append(c.distributions, desc(d.name, d.help, labelLabel))
+	}
+	for _, m := range ofCache {
+		c.ofCache = append(c.ofCache, desc(m.name, m.help, own(m.by)...))
+	}
+	c.info = desc("info", "1. Labels: the version of the library, empty if it is not known; memory or redis; whether Redis pushes changes to this process.", infoLabels...)
+	c.since = desc("state_since_timestamp_seconds", "Since when the cache has its state. A nil or closed cache has none.")
+}
+
+// own adds a metric's own label or its value, if it has one, behind others.
+func own(by string, others ...string) []string {
+	if by == "" {
+		return others
+	}
+	return append(others, by)
+}
+
+// Describe is part of prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, list := range [][]*prometheus.Desc{c.ofLabel, c.distributions, c.ofCache, {c.info, c.since}} {
+		for _, desc := range list {
+			to <- desc
+		}
+	}
+}
+
+// Collect is part of prometheus.Collector. Registries call it concurrently.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	r := reading{c.cache.Metrics(), c.cache.Health()}
+	for label, all := range c.labels(r.Metrics) {
+		c.collectLabel(to, label, all)
+	}
+	for i, m := range ofCache {
+		m.each(func(value string) {
+			to <- prometheus.MustNewConstMetric(c.ofCache[i], m.kind, m.read(&r, value), own(value)...)
+		})
+	}
+	to <- prometheus.MustNewConstMetric(c.info, gauge, 1, c.version, c.mode, strconv.FormatBool(r.health.Tracking))
+	if !r.health.Since.IsZero() {
+		to <- prometheus.MustNewConstMetric(c.since, gauge, float64(r.health.Since.UnixMilli())/1000)
+	}
+}
+
+// labels are the counters by what is shown of their labels. Prometheus takes UTF-8 alone, and one label that is none would fail the whole scrape.
+// Two labels that are shown as one are counted together, since two series with the same labels would fail it too.
+func (c *collector) labels(m aside.Metrics) map[string][]aside.LabelMetrics {
+	all := make(map[string][]aside.LabelMetrics, len(m.Labels)+len(c.known))
+	for _, label := range c.known {
+		all[shown(label)] = nil
+	}
+	for label, counters := range m.Labels {
+		all[shown(label)] = append(all[shown(label)], counters)
+	}
+	return all
+}
+
+func shown(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }
+
+func (c *collector) collectLabel(to chan<- prometheus.Metric, label string, all []aside.LabelMetrics) {
+	for i, m := range ofLabel {
+		m.each(func(value string) {
+			sum := 0.0
+			for n := range all {
+				sum += m.read(&all[n], value)
+			}
+			to <- prometheus.MustNewConstMetric(c.ofLabel[i], m.kind, sum, own(value, label)...)
+		})
+	}
+	for i, d := range distributions {
+		var h histogram
+		for n := range all {
+			h.add(d.read(&all[n]))
+		}
+		to <- h.metric(c.distributions[i], d.bounds, c.native, label)
+	}
+}
+
+// each calls f for each value of the metric's own label, with an empty one if it has no such label.
+func (m metric[T]) each(f func(value string)) {
+	if m.by == "" {
+		f("")
+	}
+	for _, value := range m.values {
+		f(value)
+	}
+}
