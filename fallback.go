@@ -8,7 +8,11 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/closing"
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/health"
+	"github.com/gatewayz/aside/internal/recent"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/sampler"
 )
 
 func init() { closing.Of = func(c any) <-chan struct{} { return c.(*Cache).closes() } }
@@ -62,6 +66,129 @@ func (c *Cache) Health() Health {
 		h.Reason = health.Untracked(s)
 	}
 	return h
+}
+
+func (c *Cache) stateChanged(s redisstore.State) {
+	c.health.Changed(s)
+	change := StateChange{At: time.Now(), State: StateConnected}
+	switch {
+	case !s.Up:
+		change.State, change.Reason = StateDegraded, health.Reason(s)
+	case s.Silent:
+		change.Reason = health.Untracked(s)
+	}
+	c.recent.states.Add(change)
+}
+
+// Recent has the last events of a cache, at most 128 of each kind, the oldest first. Hits are not among them. Keys are as in the log: Key.String. A
+// name or key longer than 512 bytes is shortened. Recent marshals to
+//
+//	{"states":[{"at":…,"state":"degraded","reason":…}],"invalidations":[…],"failedLoads":[…],"inconsistent":[…]}
+//
+// It is for the operators of a program. Names of keys and tags, and the texts of loaders' errors, are not for everybody.
+type Recent struct {
+	States        []StateChange        `json:"states"`
+	Invalidations []RecentInvalidation `json:"invalidations"`
+	FailedLoads   []FailedLoad         `json:"failedLoads"`
+	Inconsistent  []InconsistentValue  `json:"inconsistent"`
+}
+
+// A StateChange is a change of Health. A reason of another kind, such as a wrong password after a broken connection, is a change too.
+type StateChange struct {
+	At     time.Time `json:"at"`
+	State  State     `json:"state"`            // from then on
+	Reason string    `json:"reason,omitempty"` // as in Health
+}
+
+// A RecentInvalidation is an invalidation by this process, as its call returned.
+type RecentInvalidation struct {
+	At        time.Time     `json:"at"`              // when it returned
+	Kind      string        `json:"kind"`            // "keys", "tags", "category", "pattern" or "all"
+	Names     []string      `json:"names"`           // the first 10; none of "all"
+	Count     int           `json:"count"`           // how many names there were
+	Removed   int64         `json:"removed"`         // Receipt.Removed: 0 where a background cleanup removes the values
+	Confirmed bool          `json:"confirmed"`       // Receipt.Confirmed
+	Took      time.Duration `json:"-"`               // in the JSON tookSeconds
+	Actor     string        `json:"actor,omitempty"` // who: see WithActor
+}
+
+// MarshalJSON adds Took in seconds.
+func (r RecentInvalidation) MarshalJSON() ([]byte, error) {
+	type event RecentInvalidation
+	return json.Marshal(struct {
+		event
+		TookSeconds float64 `json:"tookSeconds"`
+	}{event(r), r.Took.Seconds()})
+}
+
+// A FailedLoad is a loader call that has failed, with an error or a panic, or by its LoadTimeout. A batch is one loader call.
+type FailedLoad struct {
+	At      time.Time     `json:"at"` // when it failed
+	Policy  string        `json:"policy"`
+	Key     string        `json:"key"`     // of a batch the first id with this Outcome
+	Count   int           `json:"count"`   // how many ids of a batch have this Outcome; else 1
+	Outcome Outcome       `json:"outcome"` // OutcomeError, OutcomeTimeout or OutcomePanic
+	Took    time.Duration `json:"-"`       // in the JSON tookSeconds
+	Error   string        `json:"error"`   // the text of the loader's error, at most 1 KiB of it
+}
+
+// MarshalJSON adds Took in seconds.
+func (f FailedLoad) MarshalJSON() ([]byte, error) {
+	type event FailedLoad
+	return json.Marshal(struct {
+		event
+		TookSeconds float64 `json:"tookSeconds"`
+	}{event(f), f.Took.Seconds()})
+}
+
+// An InconsistentValue is a value that a ConsistencyCheck has found to be wrong.
+type InconsistentValue struct {
+	At     time.Time     `json:"at"` // when it was found
+	Policy string        `json:"policy"`
+	Key    string        `json:"key"`
+	Age    time.Duration `json:"-"` // of the value then; in the JSON ageSeconds
+}
+
+// MarshalJSON adds Age in seconds.
+func (v InconsistentValue) MarshalJSON() ([]byte, error) {
+	type event InconsistentValue
+	return json.Marshal(struct {
+		event
+		AgeSeconds float64 `json:"ageSeconds"`
+	}{event(v), v.Age.Seconds()})
+}
+
+// Recent returns the last events. On a nil cache there are none. A closed cache keeps its events. Recent may be called at any time, by many goroutines.
+func (c *Cache) Recent() Recent {
+	if c == nil {
+		c = new(Cache)
+	}
+	return Recent{c.recent.states.All(), c.recent.invalidations.All(), c.recent.failed.All(), c.recent.inconsistent.All()}
+}
+
+// recentEvents are what Recent returns.
+type recentEvents struct {
+	states        recent.Ring[StateChange]
+	invalidations recent.Ring[RecentInvalidation]
+	failed        recent.Ring[FailedLoad]
+	inconsistent  recent.Ring[InconsistentValue]
+}
+
+// How many names an event has, and how many bytes each of them.
+const (
+	mostNames  = 10
+	mostOfName = 512
+)
+
+func (r *recentEvents) failedLoad(f engine.FailedLoad) {
+	r.failed.Add(FailedLoad{
+		At: time.Now(), Policy: f.Policy, Key: recent.Text(f.Key, mostOfName), Count: f.Keys, Outcome: Outcome(f.How.String()), Took: f.Took,
+		Error: recent.Text(f.Error, len(f.Error)),
+	})
+}
+
+func (r *recentEvents) inconsistentValue(v sampler.Inconsistent) {
+	r.inconsistent.Add(InconsistentValue{time.Now(), v.Policy, recent.Text(v.Key, mostOfName), v.Age})
 }
 
 // MemoryMetrics says how full the memory of a cache is. Entries and Bytes include expired values for some seconds.

@@ -52,12 +52,13 @@ type Options struct {
 	Logger         *slog.Logger
 	Counters       *stats.Registry
 
-	OnState     func(redisstore.State)                     // is called with each change of the connection's state
-	Categories  func() []string                            // of the policies that are known
-	InUse       func() []string                            // the categories that were used since the last call
-	NameOfOwner func(owner uint64, category string) string // the name of the policy that a stored value belongs to
-	ErrClosed   error                                      // of calls that Close cuts short
-	ErrorOf     func(err error, key string) error          // turns the error of a load into the error for a caller
+	OnState      func(redisstore.State)                     // is called with each change of the connection's state
+	OnFailedLoad func(FailedLoad)                           // is called with each call of a loader that fails; nil: none
+	Categories   func() []string                            // of the policies that are known
+	InUse        func() []string                            // the categories that were used since the last call
+	NameOfOwner  func(owner uint64, category string) string // the name of the policy that a stored value belongs to
+	ErrClosed    error                                      // of calls that Close cuts short
+	ErrorOf      func(err error, key string) error          // turns the error of a load into the error for a caller
 }
 
 // An Engine is the load path of one cache.
