@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,6 +68,54 @@ func (c *Cache) Health() Health {
 		h.Reason = health.Untracked(s)
 	}
 	return h
+}
+
+// A Node is a Redis server that this process uses. In a cluster these are the primaries that have slots, or are about to get some.
+type Node struct {
+	Addr     string    `json:"addr"`             // host:port, or the path of a socket; empty while Sentinels have not named the server
+	Up       bool      `json:"up"`               // calls are sent to the server
+	Since    time.Time `json:"since"`            // since when Up has been as it is
+	Reason   string    `json:"reason,omitempty"` // why it is not up, or what is missing; as in Health
+	Tracking bool      `json:"tracking"`         // the server is up, and pushes changes to this process
+	// ClockOffset is how far the server's clock is before the clock of this process; negative: behind. No value's age depends on it: the times of
+	// values are the server's. ClockWithin is how far off ClockOffset may be: half of a round trip. Both are 0 until the server's clock was read for
+	// the first time. In the JSON they are clockOffsetSeconds and clockWithinSeconds.
+	ClockOffset time.Duration `json:"-"`
+	ClockWithin time.Duration `json:"-"`
+}
+
+// MarshalJSON adds ClockOffset and ClockWithin in seconds.
+func (n Node) MarshalJSON() ([]byte, error) {
+	type node Node
+	return json.Marshal(struct {
+		node
+		ClockOffsetSeconds float64 `json:"clockOffsetSeconds"`
+		ClockWithinSeconds float64 `json:"clockWithinSeconds"`
+	}{node(n), n.ClockOffset.Seconds(), n.ClockWithin.Seconds()})
+}
+
+// Nodes returns the Redis servers that this process uses, by their addresses: one, or the primaries of a cluster. There are none in memory mode, on a
+// nil or closed cache, and while nothing is known of the cluster: Health says why. Nodes asks no server. It may be called at any time, by many
+// goroutines. It is for the operators of a program, and Health for everybody: Health has no address.
+func (c *Cache) Nodes() []Node {
+	if c == nil || c.engine == nil || c.engine.Store == nil || c.closed.Load() {
+		return nil
+	}
+	all := c.engine.Store.Nodes()
+	nodes := make([]Node, len(all))
+	for i, n := range all {
+		nodes[i] = Node{
+			Addr: n.Addr, Up: n.State.Up, Since: n.State.Since, Tracking: n.State.Up && n.Tracked, ClockOffset: n.Offset, ClockWithin: n.Within,
+		}
+		switch {
+		case !n.State.Up:
+			nodes[i].Reason = health.Reason(n.State)
+		case !n.Tracked:
+			nodes[i].Reason = health.Untracked(n.State)
+		}
+	}
+	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Addr, b.Addr) })
+	return nodes
 }
 
 func (c *Cache) stateChanged(s redisstore.State) {

@@ -129,7 +129,7 @@ func exercise(t *testing.T, c *aside.Cache) (said []any) {
 	if c.Health().State == aside.StateDegraded {
 		require.NotEmpty(t, events.States)
 	}
-	say(events)
+	say(events, c.Nodes())
 	return said
 }
 
