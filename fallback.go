@@ -277,11 +277,11 @@ func (m JournalMetrics) MarshalJSON() ([]byte, error) {
 	}{counts(m), m.Oldest.Seconds()})
 }
 
-func (c *Cache) usage() (MemoryMetrics, LoadingMetrics, JournalMetrics) {
+func (c *Cache) usage() (memory MemoryMetrics, loading LoadingMetrics, journal JournalMetrics, swept uint64) {
 	u := c.engine.Usage()
 	return MemoryMetrics{u.Memory.Entries, u.Memory.Bytes, u.Memory.MaxEntries, u.Memory.MaxBytes, u.Memory.Evictions, u.Memory.EvictedBytes},
 		LoadingMetrics{u.Running, u.Queued, c.opts.MaxLoads, max(0, c.opts.MaxQueuedLoads), u.Held, u.Unreturned},
-		JournalMetrics(u.Journal)
+		JournalMetrics(u.Journal), u.Memory.Swept + c.metrics.Swept.Load()
 }
 
 // process names this process for as long as it runs, and no other one.

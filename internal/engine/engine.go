@@ -149,14 +149,15 @@ func (e *Engine) connect() {
 		Pushed:      e.Invalidator.Pushed,
 		Gap:         e.Invalidator.Gap,
 		OnWatermark: e.journal.Recover,
-		Calls:       opts.Counters.Calls,
+		Idling:      redisstore.Idling{Calls: opts.Counters.Calls},
+		Trips:       &opts.Counters.RoundTrips,
 	})
 	e.tags.Connect(e.Store, e.journal.Contains)
 	e.Scanner = scan.New(scan.Options{
 		Store: e.Store, Named: e.named, Categories: opts.Categories, Unconfirmed: e.journal.Contains,
 		Now: e.Clock.Now, Logger: opts.Logger,
 	})
-	sweeper := scan.NewSweeper(e.Scanner)
+	sweeper := scan.NewSweeper(e.Scanner, &opts.Counters.Swept)
 	e.leases = lease.NewKeeper(e.Store, opts.LeaseTTL, opts.MaxValueBytes, e.Calls.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	e.Invalidator.Connect(ctx, e.Store, sweeper, e.Scanner)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A batch is commands, each for one name. They are sent to the nodes of their names: to each node in one round trip, to all nodes
@@ -178,6 +180,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			default:
 				answers, size = sendPlain(ctx, by.client, from, to, build)
 			}
+			s.noteTrip(ctx, b.purpose(), time.Since(sent), answers)
 			by.places.give(answers)
 			return nil
 		}
@@ -222,6 +225,17 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		}
 	}
 	return results
+}
+
+// noteTrip counts a round trip that Redis has answered, if only with errors, or that has taken all the time that it may take. A broken connection
+// and a caller that has gone say nothing about how long a round trip takes.
+func (s *Store) noteTrip(ctx context.Context, of stats.Trip, took time.Duration, answers []rueidis.RedisResult) {
+	for _, r := range answers {
+		if err := r.Error(); classOf(err) != failure || IsTimeout(err) && !CallersOwn(ctx) {
+			s.trips.Observe(of, took)
+			return
+		}
+	}
 }
 
 func unsent(results []rueidis.RedisResult, n int, err error) []rueidis.RedisResult {

@@ -42,7 +42,7 @@ func TestNodesHaveTheServer(t *testing.T) {
 
 func TestNodesSayThatAServerDoesNotTrack(t *testing.T) {
 	t.Parallel()
-	c := asidetest.Connected(t, asidetest.At(asidetest.StartUntracked(t).Addr()))
+	c := asidetest.Connected(t, asidetest.Anonymously(asidetest.StartUntracked(t).Addr()))
 	n := c.Nodes()[0]
 	require.True(t, n.Up)
 	require.False(t, n.Tracking)
