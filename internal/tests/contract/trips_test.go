@@ -118,6 +118,20 @@ func TestARoundTripThatIsNotAnsweredTakesAsLongAsItMay(t *testing.T) {
 	require.Equal(t, before, tripsOf(c)["read"], "a caller without time says nothing about Redis")
 }
 
+// A cleanup gives Redis two seconds for each round trip.
+func TestACleanupThatIsNotAnsweredIsTimed(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
+	key := asidetest.Items.Key("a")
+	asidetest.Stored(t, c, key, "v")
+	held := proxy.HoldRequests(func(args []string) bool { return asidetest.Evalsha(args, key.String()) })
+	_, err := c.InvalidateCategory(t.Context(), asidetest.Items.Category)
+	require.NoError(t, err)
+	asidetest.Eventually(t, "it is given up", func() bool { return c.Metrics().Redis["sweep"].Sum >= 2 })
+	held.Release()
+}
+
 func TestSweptValuesAreCounted(t *testing.T) {
 	t.Parallel()
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
