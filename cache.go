@@ -40,6 +40,7 @@ type Cache struct {
 	opts       Options
 	metrics    stats.Registry
 	health     *health.Log
+	recent     recentEvents
 	closing    sync.Once
 	warnSecret sync.Once
 }
@@ -61,7 +62,7 @@ func New(opts Options) (*Cache, error) {
 		c.health.Ask(c.engine.Store.State)
 	}
 	if opts.ConsistencyCheck.SampleRate > 0 {
-		c.sampler.Start(sampler.Options(opts.ConsistencyCheck), c.engine, opts.Logger)
+		c.sampler.Start(sampler.Options(opts.ConsistencyCheck), c.engine, opts.Logger, c.recent.inconsistentValue)
 	}
 	return c, nil
 }
@@ -72,7 +73,7 @@ func (c *Cache) engineOptions(redis rueidis.ClientOption) engine.Options {
 		MaxEntries: c.opts.MaxEntries, MaxBytes: c.opts.MaxBytes, MaxValueBytes: c.opts.MaxValueBytes,
 		CompressFrom: c.opts.CompressFrom, ChunkFrom: c.opts.ChunkFrom,
 		MaxLoads: c.opts.MaxLoads, MaxQueuedLoads: c.opts.MaxQueuedLoads, Backoff: c.opts.Backoff, MaxBackoff: c.opts.MaxBackoff,
-		Logger: c.opts.Logger, Counters: &c.metrics, OnState: c.health.Changed,
+		Logger: c.opts.Logger, Counters: &c.metrics, OnState: c.stateChanged, OnFailedLoad: c.recent.failedLoad,
 		Categories: c.policies.categories, InUse: c.policies.inUse, NameOfOwner: c.policies.nameOfOwner,
 		ErrClosed: ErrClosed, ErrorOf: callError,
 	}

@@ -4,11 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/closing"
+	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/health"
+	"github.com/gatewayz/aside/internal/recent"
+	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/sampler"
 )
 
 func init() { closing.Of = func(c any) <-chan struct{} { return c.(*Cache).closes() } }
@@ -64,6 +70,177 @@ func (c *Cache) Health() Health {
 	return h
 }
 
+// A Node is a Redis server that this process uses. In a cluster these are the primaries that have slots, or are about to get some.
+type Node struct {
+	Addr     string    `json:"addr"`             // host:port, or the path of a socket; empty while Sentinels have not named the server
+	Up       bool      `json:"up"`               // calls are sent to the server
+	Since    time.Time `json:"since"`            // since when Up has been as it is
+	Reason   string    `json:"reason,omitempty"` // why it is not up, or what is missing; as in Health
+	Tracking bool      `json:"tracking"`         // the server is up, and pushes changes to this process
+	// ClockOffset is how far the server's clock is before the clock of this process; negative: behind. No value's age depends on it: the times of
+	// values are the server's. ClockWithin is how far off ClockOffset may be: half of a round trip. Both are 0 until the server's clock was read for
+	// the first time. In the JSON they are clockOffsetSeconds and clockWithinSeconds.
+	ClockOffset time.Duration `json:"-"`
+	ClockWithin time.Duration `json:"-"`
+}
+
+// MarshalJSON adds ClockOffset and ClockWithin in seconds.
+func (n Node) MarshalJSON() ([]byte, error) {
+	type node Node
+	return json.Marshal(struct {
+		node
+		ClockOffsetSeconds float64 `json:"clockOffsetSeconds"`
+		ClockWithinSeconds float64 `json:"clockWithinSeconds"`
+	}{node(n), n.ClockOffset.Seconds(), n.ClockWithin.Seconds()})
+}
+
+// Nodes returns the Redis servers that this process uses, by their addresses: one, or the primaries of a cluster. There are none in memory mode, on a
+// nil or closed cache, and while nothing is known of the cluster: Health says why. Nodes asks no server. It may be called at any time, by many
+// goroutines. It is for the operators of a program, and Health for everybody: Health has no address.
+func (c *Cache) Nodes() []Node {
+	if c == nil || c.engine == nil || c.engine.Store == nil || c.closed.Load() {
+		return nil
+	}
+	all := c.engine.Store.Nodes()
+	nodes := make([]Node, len(all))
+	for i, n := range all {
+		nodes[i] = Node{
+			Addr: n.Addr, Up: n.State.Up, Since: n.State.Since, Tracking: n.State.Up && n.Tracked, ClockOffset: n.Offset, ClockWithin: n.Within,
+		}
+		switch {
+		case !n.State.Up:
+			nodes[i].Reason = health.Reason(n.State)
+		case !n.Tracked:
+			nodes[i].Reason = health.Untracked(n.State)
+		}
+	}
+	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Addr, b.Addr) })
+	return nodes
+}
+
+func (c *Cache) stateChanged(s redisstore.State) {
+	c.health.Changed(s)
+	change := StateChange{At: time.Now(), State: StateConnected}
+	switch {
+	case !s.Up:
+		change.State, change.Reason = StateDegraded, health.Reason(s)
+	case s.Silent:
+		change.Reason = health.Untracked(s)
+	}
+	c.recent.states.Add(change)
+}
+
+// Recent has the last events of a cache, at most 128 of each kind, the oldest first. Hits are not among them. Keys are as in the log: Key.String. A
+// name or key longer than 512 bytes is shortened. Recent marshals to
+//
+//	{"states":[{"at":…,"state":"degraded","reason":…}],"invalidations":[…],"failedLoads":[…],"inconsistent":[…]}
+//
+// It is for the operators of a program. Names of keys and tags, and the texts of loaders' errors, are not for everybody.
+type Recent struct {
+	States        []StateChange        `json:"states"`
+	Invalidations []RecentInvalidation `json:"invalidations"`
+	FailedLoads   []FailedLoad         `json:"failedLoads"`
+	Inconsistent  []InconsistentValue  `json:"inconsistent"`
+}
+
+// A StateChange is a change of Health. A reason of another kind, such as a wrong password after a broken connection, is a change too.
+type StateChange struct {
+	At     time.Time `json:"at"`
+	State  State     `json:"state"`            // from then on
+	Reason string    `json:"reason,omitempty"` // as in Health
+}
+
+// A RecentInvalidation is an invalidation by this process, as its call returned.
+type RecentInvalidation struct {
+	At        time.Time     `json:"at"`              // when it returned
+	Kind      string        `json:"kind"`            // "keys", "tags", "category", "pattern" or "all"
+	Names     []string      `json:"names"`           // the first 10; none of "all"
+	Count     int           `json:"count"`           // how many names there were
+	Removed   int64         `json:"removed"`         // Receipt.Removed: 0 where a background cleanup removes the values
+	Confirmed bool          `json:"confirmed"`       // Receipt.Confirmed
+	Took      time.Duration `json:"-"`               // in the JSON tookSeconds
+	Actor     string        `json:"actor,omitempty"` // who: see WithActor
+}
+
+// MarshalJSON adds Took in seconds.
+func (r RecentInvalidation) MarshalJSON() ([]byte, error) {
+	type event RecentInvalidation
+	return json.Marshal(struct {
+		event
+		TookSeconds float64 `json:"tookSeconds"`
+	}{event(r), r.Took.Seconds()})
+}
+
+// A FailedLoad is a loader call that has failed, with an error or a panic, or by its LoadTimeout. A batch is one loader call.
+type FailedLoad struct {
+	At      time.Time     `json:"at"` // when it failed
+	Policy  string        `json:"policy"`
+	Key     string        `json:"key"`     // of a batch the first id with this Outcome
+	Count   int           `json:"count"`   // how many ids of a batch have this Outcome; else 1
+	Outcome Outcome       `json:"outcome"` // OutcomeError, OutcomeTimeout or OutcomePanic
+	Took    time.Duration `json:"-"`       // in the JSON tookSeconds
+	Error   string        `json:"error"`   // the text of the loader's error, at most 1 KiB of it
+}
+
+// MarshalJSON adds Took in seconds.
+func (f FailedLoad) MarshalJSON() ([]byte, error) {
+	type event FailedLoad
+	return json.Marshal(struct {
+		event
+		TookSeconds float64 `json:"tookSeconds"`
+	}{event(f), f.Took.Seconds()})
+}
+
+// An InconsistentValue is a value that a ConsistencyCheck has found to be wrong.
+type InconsistentValue struct {
+	At     time.Time     `json:"at"` // when it was found
+	Policy string        `json:"policy"`
+	Key    string        `json:"key"`
+	Age    time.Duration `json:"-"` // of the value then; in the JSON ageSeconds
+}
+
+// MarshalJSON adds Age in seconds.
+func (v InconsistentValue) MarshalJSON() ([]byte, error) {
+	type event InconsistentValue
+	return json.Marshal(struct {
+		event
+		AgeSeconds float64 `json:"ageSeconds"`
+	}{event(v), v.Age.Seconds()})
+}
+
+// Recent returns the last events. On a nil cache there are none. A closed cache keeps its events. Recent may be called at any time, by many goroutines.
+func (c *Cache) Recent() Recent {
+	if c == nil {
+		c = new(Cache)
+	}
+	return Recent{c.recent.states.All(), c.recent.invalidations.All(), c.recent.failed.All(), c.recent.inconsistent.All()}
+}
+
+// recentEvents are what Recent returns.
+type recentEvents struct {
+	states        recent.Ring[StateChange]
+	invalidations recent.Ring[RecentInvalidation]
+	failed        recent.Ring[FailedLoad]
+	inconsistent  recent.Ring[InconsistentValue]
+}
+
+// How many names an event has, and how many bytes each of them.
+const (
+	mostNames  = 10
+	mostOfName = 512
+)
+
+func (r *recentEvents) failedLoad(f engine.FailedLoad) {
+	r.failed.Add(FailedLoad{
+		At: time.Now(), Policy: f.Policy, Key: recent.Text(f.Key, mostOfName), Count: f.Keys, Outcome: Outcome(f.How.String()), Took: f.Took,
+		Error: recent.Text(f.Error, len(f.Error)),
+	})
+}
+
+func (r *recentEvents) inconsistentValue(v sampler.Inconsistent) {
+	r.inconsistent.Add(InconsistentValue{time.Now(), v.Policy, recent.Text(v.Key, mostOfName), v.Age})
+}
+
 // MemoryMetrics says how full the memory of a cache is. Entries and Bytes include expired values for some seconds.
 type MemoryMetrics struct {
 	Entries      int    `json:"entries"`
@@ -100,11 +277,11 @@ func (m JournalMetrics) MarshalJSON() ([]byte, error) {
 	}{counts(m), m.Oldest.Seconds()})
 }
 
-func (c *Cache) usage() (MemoryMetrics, LoadingMetrics, JournalMetrics) {
+func (c *Cache) usage() (memory MemoryMetrics, loading LoadingMetrics, journal JournalMetrics, swept uint64) {
 	u := c.engine.Usage()
 	return MemoryMetrics{u.Memory.Entries, u.Memory.Bytes, u.Memory.MaxEntries, u.Memory.MaxBytes, u.Memory.Evictions, u.Memory.EvictedBytes},
 		LoadingMetrics{u.Running, u.Queued, c.opts.MaxLoads, max(0, c.opts.MaxQueuedLoads), u.Held, u.Unreturned},
-		JournalMetrics(u.Journal)
+		JournalMetrics(u.Journal), u.Memory.Swept + c.metrics.Swept.Load()
 }
 
 // process names this process for as long as it runs, and no other one.

@@ -12,6 +12,7 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/outside"
+	"github.com/gatewayz/aside/internal/recent"
 
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/stats"
@@ -39,8 +40,36 @@ type Receipt struct {
 	ticket *invalidate.Ticket // nil if there was nothing to invalidate
 }
 
-func receiptOf(t *invalidate.Ticket) Receipt {
+// countInvalidation counts an invalidation that begins now.
+func (c *Cache) countInvalidation(of stats.Invalidation) (began time.Time) {
+	c.metrics.Invalidations[of].Add(1)
+	return time.Now()
+}
+
+// invalidated notes an invalidation for Recent, and returns its receipt.
+func (c *Cache) invalidated(ctx context.Context, of stats.Invalidation, began time.Time, t *invalidate.Ticket, names ...string) Receipt {
+	now := time.Now()
+	c.recent.invalidations.Add(RecentInvalidation{
+		At: now, Kind: of.String(), Names: recent.Texts(names, mostNames, mostOfName), Count: len(names),
+		Removed: t.Removed, Confirmed: t.Confirmed, Took: now.Sub(began), Actor: actorOf(ctx),
+	})
 	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
+}
+
+type actorKey struct{}
+
+// WithActor returns a context for invalidations by somebody: Cache.Recent has the name with each of them, shortened to 128 bytes. Calls with the context
+// are the same otherwise. The admin API sets the Name of its key.
+func WithActor(ctx context.Context, name string) context.Context {
+	const most = 128
+	return context.WithValue(ctx, actorKey{}, recent.Text(name, most))
+}
+
+// actorOf returns the name of WithActor. The program's own context may panic.
+func actorOf(ctx context.Context) (name string) {
+	defer func() { _ = recover() }()
+	name, _ = ctx.Value(actorKey{}).(string)
+	return name
 }
 
 // Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if ctx ends first, and ErrClosed if
@@ -121,14 +150,14 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
-	c.metrics.Invalidations[stats.OfKeys].Add(1)
+	began := c.countInvalidation(stats.OfKeys)
 	t, errs := c.engine.Invalidator.Remove(ctx, caller, names, tags)
 	for i, err := range errs {
 		if err != nil {
 			policies[i].Counters.RedisErrors.Add(1)
 		}
 	}
-	return receiptOf(t), nil
+	return c.invalidated(ctx, stats.OfKeys, began, t, names...), nil
 }
 
 // InvalidateCategory invalidates all entries of a category, at the same cost for any number of entries. Guarantees, errors and context are as
@@ -152,8 +181,9 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if !c.knowsCategory(ctx, category) { // checked before Retire makes its first generation
 		err = c.unknownCategory(category)
 	}
-	c.metrics.Invalidations[stats.OfCategory].Add(1)
-	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)), err
+	began := c.countInvalidation(stats.OfCategory)
+	t := c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)
+	return c.invalidated(ctx, stats.OfCategory, began, t, category), err
 }
 
 // InvalidateTags invalidates all entries that carry one of tags, by WithTags or by Load.Tag. Cost, guarantees, errors and context are as for
@@ -178,8 +208,9 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{}, err
 	}
 	defer end()
-	c.metrics.Invalidations[stats.OfTags].Add(1)
-	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)), nil
+	began := c.countInvalidation(stats.OfTags)
+	t := c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)
+	return c.invalidated(ctx, stats.OfTags, began, t, tags...), nil
 }
 
 // InvalidateAll invalidates all entries. Cost, guarantees, errors and context are as for InvalidateCategory.
@@ -193,8 +224,8 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
-	c.metrics.Invalidations[stats.OfAll].Add(1)
-	return receiptOf(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
+	began := c.countInvalidation(stats.OfAll)
+	return c.invalidated(ctx, stats.OfAll, began, c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
 }
 
 // InvalidatePattern removes every value whose key matches the pattern. Guarantees and errors are as for Invalidate. An invalid Pattern is an
@@ -219,8 +250,8 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		return Receipt{}, err
 	}
 	defer end()
-	c.metrics.Invalidations[stats.OfPattern].Add(1)
-	return receiptOf(c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
+	began := c.countInvalidation(stats.OfPattern)
+	return c.invalidated(ctx, stats.OfPattern, began, c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end), pattern.text), nil
 }
 
 // admit returns for which key of the admin API names are to be invalidated, "" for the program itself, and reserves room until end is called.

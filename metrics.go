@@ -36,6 +36,15 @@ type Metrics struct {
 	Loading       LoadingMetrics    `json:"loading"`
 	Journal       JournalMetrics    `json:"journal"`
 	Invalidations map[string]uint64 `json:"invalidations"` // calls of this process, by "keys", "tags", "category", "pattern" and "all"
+
+	// Redis has the durations of round trips to Redis, in seconds, by "read", "lease", "fill", "invalidate" and "sweep": it has all of them, in memory
+	// mode without observations. It has each round trip that Redis has answered, if only with an error, and those that Redis has not answered in
+	// time, with the time after which this process gave up. A broken connection, a caller that has gone, and a call that was not sent, since Redis
+	// was unavailable, are no observations. In a cluster each node is a round trip of its own.
+	Redis map[string]Histogram `json:"redis"`
+	// Swept counts the values that the cleanup behind InvalidateCategory, InvalidateTags and InvalidateAll has removed: from Redis, in memory mode from
+	// memory. See Receipt.WaitCleanup for one invalidation.
+	Swept uint64 `json:"swept"`
 }
 
 // LabelMetrics has the counters of one label. Each call counts once, in Hits or in Misses. The counters are exact, but read while calls run
@@ -201,14 +210,17 @@ type checkFigures struct {
 
 // Metrics returns the counters of every label that has counted something. On a nil cache there are none.
 func (c *Cache) Metrics() Metrics {
-	m := Metrics{Labels: map[string]LabelMetrics{}, At: time.Now(), Process: process(), Invalidations: make(map[string]uint64, stats.Invalidations)}
+	m := Metrics{Labels: map[string]LabelMetrics{}, At: time.Now(), Process: process(), Invalidations: make(map[string]uint64, stats.Invalidations), Redis: make(map[string]Histogram, stats.Trips)}
 	if c == nil || c.engine == nil {
 		return m
 	}
 	for of := range stats.Invalidation(stats.Invalidations) {
 		m.Invalidations[of.String()] = c.metrics.Invalidations[of].Load()
 	}
-	m.InMemory, m.Loading, m.Journal = c.usage()
+	for of := stats.Other + 1; of < stats.Trips; of++ {
+		m.Redis[of.String()] = histogramOf(c.metrics.RoundTrips[of].Read())
+	}
+	m.InMemory, m.Loading, m.Journal, m.Swept = c.usage()
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
 		if s := snapshot(counters); !reflect.ValueOf(s).IsZero() {

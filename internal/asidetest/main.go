@@ -58,7 +58,7 @@ func NewCache(t testing.TB, o aside.Options) *aside.Cache {
 	t.Cleanup(func() {
 		metrics, health := c.Metrics(), c.Health()
 		c.Close()
-		text := fmt.Sprintf("%s\n%v %+v %#v\n%+v\n%+v", log.String(), c, o, c, health, metrics)
+		text := fmt.Sprintf("%s\n%v %+v %#v\n%+v\n%+v\n%+v", log.String(), c, o, c, health, metrics, c.Recent())
 		if form, found := CanaryIn(text); found {
 			t.Errorf("the canary was told as %s: %s", form, text)
 		}

@@ -42,7 +42,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 			}
 		}
 		applyDecisions(l)
-		e.countEnd(l, start, e.endingOf(ctx, l.attempts))
+		e.countEnd(l, start, e.endOf(ctx, l.attempts))
 		e.logPanics(ctx, l.attempts)
 		// The context is looked at too: where nobody waits any more, the loader can return before late is notified of it.
 		if l.attempts[0].call.IgnoreEnd(late) && (ctx.Err() == nil || errors.Is(context.Cause(ctx), flight.ErrTimeout)) {

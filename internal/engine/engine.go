@@ -52,12 +52,13 @@ type Options struct {
 	Logger         *slog.Logger
 	Counters       *stats.Registry
 
-	OnState     func(redisstore.State)                     // is called with each change of the connection's state
-	Categories  func() []string                            // of the policies that are known
-	InUse       func() []string                            // the categories that were used since the last call
-	NameOfOwner func(owner uint64, category string) string // the name of the policy that a stored value belongs to
-	ErrClosed   error                                      // of calls that Close cuts short
-	ErrorOf     func(err error, key string) error          // turns the error of a load into the error for a caller
+	OnState      func(redisstore.State)                     // is called with each change of the connection's state
+	OnFailedLoad func(FailedLoad)                           // is called with each call of a loader that fails; nil: none
+	Categories   func() []string                            // of the policies that are known
+	InUse        func() []string                            // the categories that were used since the last call
+	NameOfOwner  func(owner uint64, category string) string // the name of the policy that a stored value belongs to
+	ErrClosed    error                                      // of calls that Close cuts short
+	ErrorOf      func(err error, key string) error          // turns the error of a load into the error for a caller
 }
 
 // An Engine is the load path of one cache.
@@ -148,14 +149,15 @@ func (e *Engine) connect() {
 		Pushed:      e.Invalidator.Pushed,
 		Gap:         e.Invalidator.Gap,
 		OnWatermark: e.journal.Recover,
-		Calls:       opts.Counters.Calls,
+		Idling:      redisstore.Idling{Calls: opts.Counters.Calls},
+		Trips:       &opts.Counters.RoundTrips,
 	})
 	e.tags.Connect(e.Store, e.journal.Contains)
 	e.Scanner = scan.New(scan.Options{
 		Store: e.Store, Named: e.named, Categories: opts.Categories, Unconfirmed: e.journal.Contains,
 		Now: e.Clock.Now, Logger: opts.Logger,
 	})
-	sweeper := scan.NewSweeper(e.Scanner)
+	sweeper := scan.NewSweeper(e.Scanner, &opts.Counters.Swept)
 	e.leases = lease.NewKeeper(e.Store, opts.LeaseTTL, opts.MaxValueBytes, e.Calls.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	e.Invalidator.Connect(ctx, e.Store, sweeper, e.Scanner)

@@ -86,7 +86,7 @@ func (r *lateReturn) ContextEnded() {
 	}
 	if r.timeIsUp() {
 		r.leave()
-		r.engine.countEnd(r.load, r.start, stats.EndedTimeout)
+		r.engine.countEnd(r.load, r.start, end{stats.EndedTimeout, r.attempts[0], len(r.attempts), flight.ErrTimeout})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/stats"
 )
@@ -36,19 +37,50 @@ func (r *Request) Cause(out *Outcome) stats.Cause {
 // missed is the outcome beside an error: it says why there was no hit.
 func (a *attempt) missed() Outcome { return Outcome{Status: a.status, Reason: a.reason} }
 
-// countEnd counts how a call of the loader ended: when it returns, or at the end of its time, whichever comes first.
-func (e *Engine) countEnd(l *Load, start int64, how stats.Ending) {
-	if l.counted.CompareAndSwap(false, true) {
-		l.attempts[0].Policy.Counters.CountEnd(how, time.Duration(e.Clock.Now()-start))
+// A FailedLoad is a call of a loader that has failed.
+type FailedLoad struct {
+	Policy string
+	Key    string // the first one that failed
+	Keys   int    // how many failed
+	How    stats.Ending
+	Took   time.Duration
+	Error  string // as the log has it
+}
+
+// An end is how a call of the loader ended.
+type end struct {
+	how  stats.Ending
+	of   *attempt // the first attempt that ended so
+	keys int      // how many did
+	err  error    // its error
+}
+
+// countEnd counts how a call of the loader ended: when it returns, or at the end of its time, whichever comes first. A failure is reported.
+func (e *Engine) countEnd(l *Load, start int64, as end) {
+	if !l.counted.CompareAndSwap(false, true) {
+		return
+	}
+	policy, took := l.attempts[0].Policy, time.Duration(e.Clock.Now()-start)
+	policy.Counters.CountEnd(as.how, took)
+	if as.how.Failed() && e.opts.OnFailedLoad != nil {
+		e.opts.OnFailedLoad(FailedLoad{policy.Name, as.of.Key, as.keys, as.how, took, cut(causes.Text(as.err), longestPanic)})
 	}
 }
 
-// endingOf returns how the call of the loader ended whose results attempts have.
-func (e *Engine) endingOf(ctx context.Context, attempts []*attempt) (last stats.Ending) {
+// endOf returns how the call of the loader ended whose results attempts have.
+func (e *Engine) endOf(ctx context.Context, attempts []*attempt) (worst end) {
 	for _, a := range attempts {
-		last = max(last, e.endingOfOne(ctx, a))
+		switch how := e.endingOfOne(ctx, a); {
+		case worst.of == nil || how > worst.how:
+			worst = end{how, a, 1, a.Err}
+		case how == worst.how:
+			worst.keys++
+		}
 	}
-	return last
+	if worst.how.Failed() {
+		worst.err = loadError(ctx, worst.err)
+	}
+	return worst
 }
 
 func (e *Engine) endingOfOne(ctx context.Context, a *attempt) stats.Ending {

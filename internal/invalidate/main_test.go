@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,7 +89,7 @@ func onRedis(t *testing.T, hook func(Event)) (f *fixture, server *redistest.Serv
 		Unconfirmed: f.journal.Contains, Logger: slog.New(slog.DiscardHandler), Now: f.clock.Now,
 	})
 	ctx, stop := context.WithCancel(context.Background())
-	f.Connect(ctx, store, scan.NewSweeper(scanner), scanner)
+	f.Connect(ctx, store, scan.NewSweeper(scanner, new(atomic.Uint64)), scanner)
 	t.Cleanup(func() { stop(); store.Close() }) // before what newFixture ends
 	require.Eventually(t, store.Up, bound, time.Millisecond)
 	return f, server, proxy

@@ -21,6 +21,7 @@ type sweeper struct {
 	ending        sync.Once
 	stop, stopped chan struct{}
 	wake          chan struct{} // has room for one message
+	removed       atomic.Uint64 // entries that were counted for a request
 
 	mu      sync.Mutex
 	pending []*count             // requests for the next sweep; guarded by mu
@@ -118,6 +119,7 @@ func (s *sweeper) countRemoved(e *Entry) {
 	for _, v := range e.Scope.Validities {
 		if n := s.counts[v]; n != nil {
 			n.removed.Add(1)
+			s.removed.Add(1)
 			return
 		}
 	}

@@ -22,12 +22,13 @@ type Usage struct {
 	Bytes        int64  // of the entries' values
 	Evictions    uint64 // entries that made room for others
 	EvictedBytes uint64
+	Swept        uint64 // entries that were removed in the background because their tags were retired by RetireAll
 }
 
 // Usage returns how full the cache is.
 func (c *Cache) Usage() Usage {
 	u := c.usage
-	return Usage{u.bounds, c.Len(), u.bytes.Load(), u.evictions.Load(), u.evictedBytes.Load()}
+	return Usage{u.bounds, c.Len(), u.bytes.Load(), u.evictions.Load(), u.evictedBytes.Load(), c.sweeper.removed.Load()}
 }
 
 // write has Compute store an entry.

@@ -31,7 +31,7 @@ func TestWhatIsAddedToABudgetAddsUp(t *testing.T) {
 func TestBudgetsThatEndTogetherShareTheirEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{opTimeout: 160 * time.Millisecond, grace: grace{limit: 160 * time.Millisecond}}
+		s := &Store{limits: limits{opTimeout: 160 * time.Millisecond, grace: grace{limit: 160 * time.Millisecond}}}
 		s.grace.over.Store(true)
 		type name struct{}
 		began := time.Now()
@@ -70,7 +70,7 @@ func TestBudgetsThatEndTogetherShareTheirEnd(t *testing.T) {
 func TestBudgetsForMuchLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{opTimeout: 50 * time.Millisecond, grace: grace{limit: 50 * time.Millisecond}}
+		s := &Store{limits: limits{opTimeout: 50 * time.Millisecond, grace: grace{limit: 50 * time.Millisecond}}}
 		s.grace.over.Store(true)
 		for range 1000 { // loads of batches: the leases of one are renewed for as long as its largest values may take to be sent
 			ctx, cancel := s.Budget(context.Background(), 1000*64<<20, 1000)
@@ -107,7 +107,7 @@ func (tardy) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisec
 func TestWhoseTheEndOfAContextWas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{opTimeout: time.Second}
+		s := &Store{limits: limits{opTimeout: time.Second}}
 		budget := func(ctx context.Context) context.Context {
 			ctx, cancel := s.Budget(ctx, 0, 1)
 			t.Cleanup(cancel)
@@ -141,7 +141,7 @@ func TestWhoseTheEndOfAContextWas(t *testing.T) {
 func TestLargeValuesAreGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{grace: grace{limit: 50 * time.Millisecond}}
+		s := &Store{limits: limits{grace: grace{limit: 50 * time.Millisecond}}}
 		s.grace.over.Store(true)
 		limit := func(size int64, keys int) time.Duration {
 			ctx, cancel := s.Budget(t.Context(), size, keys)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A large value is stored in chunks, each under a key of its own that is written once and never changed, and a small value with a
@@ -34,7 +36,7 @@ func (s *Store) Chunks(ctx context.Context, key, nonce string, lengths []int) (c
 	chunks = make([][]byte, 0, len(lengths))
 	for len(chunks) < len(lengths) {
 		from := len(chunks)
-		for i, r := range s.eachInBulk(ctx, name, min(chunkWindow, len(lengths)-from), func(c rueidis.Client, i int) rueidis.Completed {
+		for i, r := range s.eachInBulk(ctx, stats.Reading, name, min(chunkWindow, len(lengths)-from), func(c rueidis.Client, i int) rueidis.Completed {
 			return c.B().Getrange().Key(chunkKey(name, nonce, from+i)).Start(0).End(int64(lengths[from+i])).Build()
 		}) {
 			chunk, err := r.AsBytes()
@@ -58,7 +60,7 @@ func (s *Store) Chunks(ctx context.Context, key, nonce string, lengths []int) (c
 func (s *Store) putChunks(ctx context.Context, f Filling) (held bool, sent int, err error) {
 	name := s.namespace.name(f.Key)
 	for of := f.Chunks[:0]; ; of = f.Chunks[sent:min(sent+chunkWindow, len(f.Chunks))] {
-		results := s.eachInBulk(ctx, name, 1+len(of), func(c rueidis.Client, i int) rueidis.Completed {
+		results := s.eachInBulk(ctx, stats.Filling, name, 1+len(of), func(c rueidis.Client, i int) rueidis.Completed {
 			if i == 0 {
 				return c.B().Get().Key(leaseKey(name)).Build()
 			}
@@ -99,7 +101,7 @@ func (s *Store) forgetChunks(ctx context.Context, stored map[*Filling]int) {
 //
 //	KEYS  K
 //	ARGV  nonce, number of chunks, and the format
-var forget = newScript(formatFrom(3) + `
+var forget = newScript(stats.Filling, formatFrom(3)+`
 local nonce = chunksOf(KEYS[1])
 if nonce == ARGV[1] then
 	return 0
@@ -129,8 +131,8 @@ func signal(c chan struct{}) {
 }
 
 // eachInBulk is each for n commands with large values that belong to one name.
-func (s *Store) eachInBulk(ctx context.Context, name string, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
-	return s.each(ctx, batch{content: content{names: slices.Repeat([]string{name}, n), plain: build}, most: 1 + chunkWindow, bulk: true})
+func (s *Store) eachInBulk(ctx context.Context, trip stats.Trip, name string, n int, build func(rueidis.Client, int) rueidis.Completed) []rueidis.RedisResult {
+	return s.each(ctx, batch{content: content{names: slices.Repeat([]string{name}, n), plain: build, trip: trip}, most: 1 + chunkWindow, bulk: true})
 }
 
 // inBulk is the session for large values. Until there is a second client it is the first: no caller waits for a connection to be

@@ -58,6 +58,16 @@ func (c *serverClock) Now() (now, within int64, ok bool) {
 	return r.server + time.Since(r.at).Microseconds(), r.within, true
 }
 
+// offset estimates how far the server's clock is before this process's, and how far off the estimate may be. Before the first reading both are 0.
+func (c *serverClock) offset() (offset, within time.Duration) {
+	r := c.best.Load()
+	if r == nil {
+		return 0, 0
+	}
+	now := time.Now() // once: a pause between two readings would pass for an offset
+	return time.UnixMicro(r.server).Add(now.Sub(r.at)).Sub(now), time.Duration(r.within) * time.Microsecond
+}
+
 // Now estimates the time in µs of the server that has key, and how far off the estimate may be. ok is false before the first
 // connection.
 func (s *Store) Now(key string) (now, within int64, ok bool) {

@@ -1,12 +1,17 @@
 package redisstore
 
-import "github.com/redis/rueidis"
+import (
+	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
+)
 
 // A content is the commands of a batch: plain ones with their names, or calls, or tracked reads. Where there are calls and reads, a read follows
 // each call.
 type content struct {
 	names  []string
 	plain  func(c rueidis.Client, i int) rueidis.Completed
+	trip   stats.Trip // what plain commands are for
 	calls  []call
 	inFull bool   // the calls are sent with the text of their scripts
 	reads  *reads // those that are sent with ASKING, to a node that is only about to get the name, are not tracked
@@ -35,6 +40,17 @@ func (c *content) len() int {
 		n += len(c.reads.names)
 	}
 	return n
+}
+
+// purpose is what the commands are for. Of several calls the last one says so: the generations of tags are asked for before leases.
+func (c *content) purpose() stats.Trip {
+	switch {
+	case len(c.calls) > 0:
+		return c.calls[len(c.calls)-1].script.trip
+	case c.reads != nil:
+		return stats.Reading
+	}
+	return c.trip
 }
 
 // onlyReads reports whether all commands are tracked reads.

@@ -2,6 +2,8 @@ package redisstore
 
 import (
 	"context"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // erase removes a value of the format, and the lease in any case, and notifies the clients that have read K. What is not a value
@@ -11,12 +13,12 @@ import (
 //	ARGV  the format
 //
 // The reply is how many values were removed.
-var erase = newScript(formatFrom(1) + `
+var erase = newScript(stats.Invalidating, formatFrom(1)+`
 local removed = 0
 if redis.pcall('GETRANGE', KEYS[1], 0, #magic - 1) == magic then
 	removed = drop(KEYS[1])
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then` + notifyLease + `
+if redis.call('EXISTS', KEYS[2]) == 1 then`+notifyLease+`
 end
 return removed
 `)

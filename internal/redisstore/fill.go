@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A Filling stores one value under its lease.
@@ -47,7 +49,7 @@ const (
 // The reply is an Outcome. The end of life is absolute, so that a delayed fill does not live longer. Chunks live longer than the
 // value. A caller that has seized the lease has not looked at K, so this script does. A newer build's value is out of date too.
 // But to replace it would make two builds overwrite each other's values in turn, so it is removed and not replaced.
-var fill = newScript(formatFrom(5) + `
+var fill = newScript(stats.Filling, formatFrom(5)+`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end
@@ -55,7 +57,7 @@ redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[3]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
-	if drop(KEYS[1]) == 0 then -- under the lease, a value that is there can only be older, and so can copies in other processes` + notifyMissing + `
+	if drop(KEYS[1]) == 0 then -- under the lease, a value that is there can only be older, and so can copies in other processes`+notifyMissing+`
 	end
 	return 2
 end
@@ -65,7 +67,7 @@ if head and (itsVersion > version or itsFlags > flags) then
 	return 0
 end
 for i = 0, tonumber(ARGV[4]) - 1 do
-	if redis.call('PEXPIRE', chunkKey(KEYS[1], ARGV[1], i), left + ` + strconv.Itoa(int(chunkGrace.Milliseconds())) + `) == 0 then
+	if redis.call('PEXPIRE', chunkKey(KEYS[1], ARGV[1], i), left + `+strconv.Itoa(int(chunkGrace.Milliseconds()))+`) == 0 then
 		return redis.error_reply('NOCHUNK a chunk of the value is gone')
 	end
 end
@@ -82,7 +84,7 @@ return 1
 //	ARGV  nonce, value, until when K lives (ms, the server's time)
 //
 // A value that arrives after its life is stored and is missing at once.
-var fillEmpty = newScript(`
+var fillEmpty = newScript(stats.Filling, `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end

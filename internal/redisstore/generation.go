@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A Tag names the key of a tag, and how long Ensure keeps the key alive at least from now on; 0 is for ever. For Bump only whether
@@ -75,7 +77,7 @@ end
 // A server without memory refuses the first write of a script if that takes memory, but not the second one. UNLINK takes none. If
 // SET is refused all the same, the last generation is lost, which invalidates as much: an entry that carries it then carries an
 // unknown generation.
-var bump = repeatable(newScript(withGeneration + `
+var bump = repeatable(newScript(stats.Invalidating, withGeneration+`
 local life, exists = ARGV[1], redis.call('EXISTS', KEYS[1]) == 1
 if life ~= '0' and exists then
 	local left = redis.pcall('PTTL', KEYS[1])
@@ -115,7 +117,7 @@ return following
 //
 // The new life is longer than the least life, so that the key is seldom changed: a change makes every process drop the entries
 // with that tag from memory. Where the user may not ask for the remaining time, keys get a long life instead.
-var ensure = repeatable(newScript(withGeneration + `
+var ensure = repeatable(newScript(stats.Reading, withGeneration+`
 local least, life = tonumber(ARGV[1]), ARGV[2]
 local left = least > 0 and redis.pcall('PTTL', KEYS[1]) or 0
 if generation > 0 then
@@ -125,7 +127,7 @@ if generation > 0 then
 	return text
 end
 if type(left) ~= 'number' then
-	life = '` + strconv.FormatInt(unknownLife.Milliseconds(), 10) + `'
+	life = '`+strconv.FormatInt(unknownLife.Milliseconds(), 10)+`'
 end
 local first = string.format('%.0f', now)
 if least == 0 then

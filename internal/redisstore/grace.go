@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// limits are how long operations may take.
+type limits struct {
+	opTimeout time.Duration // one operation on small values
+	grace     grace
+}
+
 // A grace is the time after the start of the process in which an operation may take longer than the limit. The process is short of
 // processor time then, and so is the rest of its fleet, which has started at once. Without the grace each process would find Redis
 // too slow and load for itself.

@@ -9,10 +9,10 @@ import (
 // idleAfter is how long a process makes no call until its connections are no longer probed. Some services bill by command.
 const idleAfter = time.Minute
 
-// An idling says when this process counts as idle.
-type idling struct {
-	calls func() uint64 // grows with each call of the users; nil: never idle
-	after time.Duration // without a call
+// An Idling says when this process counts as idle: connections are not probed then.
+type Idling struct {
+	Calls func() uint64 // grows with each call of the users; nil: never idle
+	After time.Duration // without a call; a minute unless set
 }
 
 // An activity measures how long there was no call, and no watermark was written.

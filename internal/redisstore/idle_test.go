@@ -19,7 +19,7 @@ import (
 func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Validity) {
 	server = redistest.Start(t)
 	server.MustDo(t, "SET", key, "value")
-	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Calls: asked, IdleAfter: 2 * time.Second})
+	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Idling: Idling{Calls: asked, After: 2 * time.Second}})
 	clock := near.NewClock()
 	t.Cleanup(clock.Stop)
 	memory := near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)
@@ -101,7 +101,7 @@ func TestTheSameMarkHasConnectionsTriedOnce(t *testing.T) {
 	server := redistest.Start(t)
 	s := up(t, Options{
 		Client: clientOf(server.Addr()), Format: format, Gap: func() { gaps.Add(1) },
-		Calls: func() uint64 { return 7 }, IdleAfter: 4 * time.Second,
+		Idling: Idling{Calls: func() uint64 { return 7 }, After: 4 * time.Second},
 	})
 	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	atRest(t, server)
@@ -140,7 +140,7 @@ func TestAMarkIsNotWrittenOverOtherDataWhileConnectionsRest(t *testing.T) {
 	var found marked
 	s := up(t, Options{
 		Client: clientOf(server.Addr()), Format: format, OnWatermark: found.note,
-		Calls: func() uint64 { return 7 }, IdleAfter: 2 * time.Second,
+		Idling: Idling{Calls: func() uint64 { return 7 }, After: 2 * time.Second},
 	})
 	require.NoError(t, s.WriteWatermark(t.Context(), 1))
 	atRest(t, server)

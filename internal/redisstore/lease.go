@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A Rejected identifies a value that its reader could not use, so that Acquire may replace that value. The zero value identifies
@@ -82,7 +84,7 @@ func newLeaseLife(life time.Duration) leaseLife {
 // is refused.
 //
 // A mark is in the place of a lease after a load has failed for which no caller waited: see release. Only loads of that kind heed it.
-var acquire = newScript(`
+var acquire = newScript(stats.Leasing, `
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local granted = 1
@@ -117,7 +119,7 @@ return {2, now}
 //	ARGV  nonce, lease in ms
 //
 // The reply is {1, now}, as from acquire.
-var seize = newScript(`
+var seize = newScript(stats.Leasing, `
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local time = redis.call('TIME')
 return {1, time[1] * 1000000 + time[2]}
@@ -127,7 +129,7 @@ return {1, time[1] * 1000000 + time[2]}
 //
 //	KEYS  K, L
 //	ARGV  nonce, lease in ms
-var renew = newScript(`
+var renew = newScript(stats.Leasing, `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end
@@ -140,7 +142,7 @@ return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 //	ARGV  nonce, "quiet" to notify nobody: waiting processes poll, a little later; for how many ms K is marked, if it has a value, or 0
 //
 // A mark begins with "-", as no nonce does.
-var release = newScript(`
+var release = newScript(stats.Leasing, `
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end
@@ -150,7 +152,7 @@ if tonumber(ARGV[3]) > 0 and redis.call('EXISTS', KEYS[1]) == 1 then
 end
 if ARGV[2] == 'quiet' then
 	return redis.call('DEL', KEYS[2])
-end` + notifyLease + `
+end`+notifyLease+`
 return 1
 `)
 

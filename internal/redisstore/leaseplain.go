@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // Most loads are of keys that were found missing. Their leases are asked for in plain commands, which take Redis a third of the time of the
@@ -26,7 +28,7 @@ var (
 )
 
 func plainly(command func(b rueidis.Builder, keys, args []string) rueidis.Completed) *script {
-	return &script{command: command}
+	return &script{trip: stats.Leasing, command: command}
 }
 
 // plainCalls is how many calls askPlainly adds.

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // While a slot moves, a key may already be at one node and its lease still at the other, or missing. Then no script can take both:
@@ -36,7 +38,7 @@ func (s *Store) removeSplit(ctx context.Context, keys []string, results []rueidi
 		return
 	}
 	unlink := func(names []string) []rueidis.RedisResult {
-		return s.each(ctx, batch{content: content{names: names, plain: func(c rueidis.Client, i int) rueidis.Completed {
+		return s.each(ctx, batch{content: content{names: names, trip: stats.Invalidating, plain: func(c rueidis.Client, i int) rueidis.Completed {
 			return c.B().Unlink().Key(names[i]).Build()
 		}}})
 	}
@@ -70,11 +72,11 @@ func (s *Store) eraseSplit(ctx context.Context, keys []string, results []rueidis
 		if len(head) > 0 && string(head) != magic {
 			// The lease is removed all the same. EXISTS then answers 0, which counts as nothing removed.
 			lease := []string{leaseKey(s.namespace.name(ours[j]))}
-			results[of[j]] = s.each(ctx, batch{content: content{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
+			results[of[j]] = s.each(ctx, batch{content: content{names: lease, trip: stats.Invalidating, plain: func(c rueidis.Client, _ int) rueidis.Completed {
 				return c.B().Unlink().Key(lease[0]).Build()
 			}}})[0]
 			if results[of[j]].Error() == nil {
-				results[of[j]] = s.each(ctx, batch{content: content{names: lease, plain: func(c rueidis.Client, _ int) rueidis.Completed {
+				results[of[j]] = s.each(ctx, batch{content: content{names: lease, trip: stats.Invalidating, plain: func(c rueidis.Client, _ int) rueidis.Completed {
 					return c.B().Exists().Key(lease[0]).Build()
 				}}})[0]
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // probeLife is how long a server may take to push a change that this process makes as a probe.
@@ -21,7 +23,7 @@ const probeKept = time.Hour
 //
 //	KEYS  the key
 //	ARGV  the value, its life in ms
-var writeProbe = newScript(`
+var writeProbe = newScript(stats.Other, `
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1

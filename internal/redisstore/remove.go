@@ -3,6 +3,8 @@ package redisstore
 import (
 	"context"
 	"strconv"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // remove invalidates K: it removes value and lease together, and notifies all clients that have read K, as missing too. Only a
@@ -10,10 +12,10 @@ import (
 //
 //	KEYS  K, L
 //	ARGV  the format
-var remove = newScript(formatFrom(1) + `
+var remove = newScript(stats.Invalidating, formatFrom(1)+`
 redis.call('DEL', KEYS[2])
 local removed = drop(KEYS[1])
-if removed == 0 then` + notifyMissing + `
+if removed == 0 then`+notifyMissing+`
 end
 return removed
 `)
@@ -26,7 +28,7 @@ return removed
 // A value that this build cannot read is removed, a newer build's included: one load too many does no harm. Starts are below 2^53
 // until the year 2255, so Lua's numbers hold them exactly. Where K is missing, the clients that have read it as missing are
 // notified: what they keep in memory is older, too.
-var discard = newScript(formatFrom(2) + `
+var discard = newScript(stats.Invalidating, formatFrom(2)+`
 local head, itsVersion, itsFlags = headOf(KEYS[1])
 if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags then
 	local start = 0
@@ -38,7 +40,7 @@ if head and #head >= startAt + 8 and itsVersion <= version and itsFlags <= flags
 	end
 end
 local removed = drop(KEYS[1])
-if removed == 0 then` + notifyMissing + `
+if removed == 0 then`+notifyMissing+`
 end
 return removed
 `)

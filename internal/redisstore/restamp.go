@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A Restamping gives the value of a key a new beginning, under a lease: the source has said that the value is still right. What follows the
@@ -34,7 +36,7 @@ type Restamping struct {
 //
 // The length of the beginning rarely changes. Then the value is not copied, and Redis takes it even without memory: PEXPIRE comes first,
 // which needs none.
-var restamp = newScript(formatFrom(8) + `
+var restamp = newScript(stats.Filling, formatFrom(8)+`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
 	return 0
 end
@@ -42,7 +44,7 @@ local time = redis.call('TIME')
 local left = math.floor((tonumber(ARGV[5]) - time[1] * 1000000 - time[2]) / 1000)
 if left <= 0 then
 	redis.call('DEL', KEYS[2])
-	if drop(KEYS[1]) == 0 then` + notifyMissing + `
+	if drop(KEYS[1]) == 0 then`+notifyMissing+`
 	end
 	return 2
 end
@@ -55,7 +57,7 @@ if not head or itsVersion > version or itsFlags > flags or string.sub(head, nonc
 	return 3
 end
 for i = 0, tonumber(ARGV[6]) - 1 do
-	if redis.call('PEXPIRE', chunkKey(KEYS[1], ARGV[7], i), left + ` + strconv.Itoa(int(chunkGrace.Milliseconds())) + `) == 0 then
+	if redis.call('PEXPIRE', chunkKey(KEYS[1], ARGV[7], i), left + `+strconv.Itoa(int(chunkGrace.Milliseconds()))+`) == 0 then
 		drop(KEYS[1])
 		return 3
 	end

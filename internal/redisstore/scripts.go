@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // Each script works on one key K and its lease L = {K}!l, which a cluster puts into the same slot. A lease's value is the nonce of
@@ -15,6 +17,7 @@ import (
 // A script is sent by its SHA-1, for EVALSHA. Where it has a command, it is that command and no script.
 type script struct {
 	text, sha1 string
+	trip       stats.Trip
 	repeatable bool // to run it twice has the same effect as once
 	command    func(b rueidis.Builder, keys, args []string) rueidis.Completed
 }
@@ -22,9 +25,9 @@ type script struct {
 // scripts are all scripts of this package.
 var scripts []*script
 
-func newScript(text string) *script {
+func newScript(trip stats.Trip, text string) *script {
 	sum := sha1.Sum([]byte(text))
-	s := &script{text: text, sha1: hex.EncodeToString(sum[:])}
+	s := &script{trip: trip, text: text, sha1: hex.EncodeToString(sum[:])}
 	scripts = append(scripts, s)
 	return s
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A batch is commands, each for one name. They are sent to the nodes of their names: to each node in one round trip, to all nodes
@@ -147,7 +149,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		var size int64
 		var by *session
 		var worked time.Duration
-		next := func(ctx context.Context) error {
+		next := func(limited context.Context) error {
 			if now = l.session.Load(); now == nil {
 				return ErrUnavailable
 			}
@@ -155,7 +157,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			if b.bulk {
 				by = now.inBulk()
 			}
-			if err := l.place(ctx, now, by); err != nil {
+			if err := l.place(limited, now, by); err != nil {
 				return err
 			}
 			sent = time.Now()
@@ -163,21 +165,22 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			build := func(c rueidis.Client, j int) rueidis.Completed { return b.build(c, at(j)) }
 			switch {
 			case asking:
-				answers, size = sendAsking(ctx, by.client, from, to, build)
+				answers, size = sendAsking(limited, by.client, from, to, build)
 			case b.onlyReads():
-				answers = sendTracked(ctx, now, b.reads, from, to, at)
+				answers = sendTracked(limited, now, b.reads, from, to, at)
 			case b.reads != nil && now.tracked:
-				answers, size = sendPlain(ctx, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
+				answers, size = sendPlain(limited, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
 					if read, ok := b.read(at(j)); ok && j > from {
 						return rueidis.Completed(b.reads.build(now, read))
 					}
 					return build(c, j)
 				})
 			case b.inPortions:
-				answers, size, worked = sendTimed(ctx, by.client, from, to, build)
+				answers, size, worked = sendTimed(limited, by.client, from, to, build)
 			default:
-				answers, size = sendPlain(ctx, by.client, from, to, build)
+				answers, size = sendPlain(limited, by.client, from, to, build)
 			}
+			s.noteTrip(ctx, b.purpose(), time.Since(sent), answers)
 			by.places.give(answers)
 			return nil
 		}
@@ -222,6 +225,17 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 		}
 	}
 	return results
+}
+
+// noteTrip counts a round trip that Redis has answered, if only with errors, or that has taken all the time that it may take. A broken connection
+// and a caller that has gone, whose ctx has ended, say nothing about how long a round trip takes.
+func (s *Store) noteTrip(ctx context.Context, of stats.Trip, took time.Duration, answers []rueidis.RedisResult) {
+	for _, r := range answers {
+		if err := r.Error(); classOf(err) != failure || IsTimeout(err) && !CallersOwn(ctx) {
+			s.trips.Observe(of, took)
+			return
+		}
+	}
 }
 
 func unsent(results []rueidis.RedisResult, n int, err error) []rueidis.RedisResult {

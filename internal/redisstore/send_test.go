@@ -2,12 +2,15 @@ package redisstore
 
 import (
 	"context"
+	"io"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 func TestNothingIsSentForACallerWhoHasLeft(t *testing.T) {
@@ -31,4 +34,47 @@ func TestNothingIsSentForACallerWhoHasLeft(t *testing.T) {
 		}
 	}
 	require.Zero(t, only(s).failed.Load())
+}
+
+// Broken connections and callers that have gone would make Redis look fast.
+func TestWhichRoundTripsAreTimed(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	spent, cancel := (&Store{}).Budget(t.Context(), 0, 1)
+	defer cancel()
+	<-spent.Done()
+	timedOut := rueidis.NewErrorResult(context.DeadlineExceeded)
+	for name, c := range map[string]struct {
+		ctx     context.Context
+		answers []rueidis.RedisResult
+		timed   bool
+	}{
+		"answered":                      {t.Context(), []rueidis.RedisResult{{}}, true},
+		"missing":                       {t.Context(), []rueidis.RedisResult{rueidis.NewErrorResult(rueidis.Nil)}, true},
+		"answered in part":              {t.Context(), []rueidis.RedisResult{rueidis.NewErrorResult(io.EOF), {}}, true},
+		"too slow":                      {spent, []rueidis.RedisResult{timedOut}, true},
+		"too slow for a caller of ours": {ended, []rueidis.RedisResult{timedOut}, false},
+		"broken":                        {t.Context(), []rueidis.RedisResult{rueidis.NewErrorResult(io.EOF)}, false},
+		"not sent":                      {t.Context(), nil, false},
+	} {
+		s := &Store{trips: new(stats.RoundTrips)}
+		s.noteTrip(c.ctx, stats.Reading, time.Second, c.answers)
+		sum, _ := s.trips[stats.Reading].Read()
+		require.Equal(t, c.timed, sum == 1, name)
+	}
+	s := &Store{trips: new(stats.RoundTrips)}
+	s.noteTrip(t.Context(), stats.Other, time.Second, []rueidis.RedisResult{{}})
+	for of := range s.trips {
+		sum, _ := s.trips[of].Read()
+		require.Zero(t, sum)
+	}
+}
+
+// A script that is new here must say what it is for.
+func TestEachScriptHasAPurpose(t *testing.T) {
+	t.Parallel()
+	for _, script := range scripts {
+		require.Equal(t, script == writeProbe || script == writeWatermark, script.trip == stats.Other, script.text)
+	}
 }

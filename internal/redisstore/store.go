@@ -14,6 +14,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // Options configures a Store. None of its functions may block.
@@ -28,8 +29,8 @@ type Options struct {
 	Pushed      func(key string) // called with each key that was read with a Fence and then changed by another client
 	Gap         func()           // called when validities have ended
 	OnWatermark func(uint64)     // called with the watermark that a server has, 0 for none, before the server is used
-	Calls       func() uint64    // grows with each call of the users; nil: connections are always probed
-	IdleAfter   time.Duration    // time without a call after which probes stop; a minute unless set
+	Idling      Idling
+	Trips       *stats.RoundTrips // counts round trips; nil: nowhere
 }
 
 func (o *Options) now() func() int64 {
@@ -46,25 +47,25 @@ type Store struct {
 	tracking
 	namespace     namespace
 	announcements announcements // where the server does no tracking
-	opTimeout     time.Duration
-	grace         grace
-	ends          ends
-	changed       func(key string)
-	onWatermark   func(uint64)
-	idling        idling
-	leaseLife     leaseLife
-	format        scriptFormat
+	limits
+	ends        ends
+	changed     func(key string)
+	onWatermark func(uint64)
+	idling      Idling
+	leaseLife   leaseLife
+	format      scriptFormat
+	trips       *stats.RoundTrips
 }
 
 // Open returns at once. The connection is made in the background.
 func Open(o Options) *Store {
 	s := &Store{
-		opTimeout: o.OpTimeout,
-		grace:     grace{limit: o.OpTimeout},
-		idling:    idling{o.Calls, cmp.Or(o.IdleAfter, idleAfter)},
+		limits:    limits{opTimeout: o.OpTimeout, grace: grace{limit: o.OpTimeout}},
+		idling:    Idling{o.Idling.Calls, cmp.Or(o.Idling.After, idleAfter)},
 		namespace: namespace(o.Namespace),
 		leaseLife: newLeaseLife(o.Lease),
 		format:    o.Format.forScripts(),
+		trips:     o.Trips,
 	}
 	s.changed, s.tracking.gap, s.onWatermark = func(string) {}, func() {}, func(uint64) {}
 	if o.OnWatermark != nil {

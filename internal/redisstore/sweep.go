@@ -1,6 +1,10 @@
 package redisstore
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/gatewayz/aside/internal/stats"
+)
 
 // An Outdated names a value that is removed if it carries an older generation of one of some tags.
 type Outdated struct {
@@ -35,7 +39,7 @@ const sweepWork = 1000
 // Values that were loaded at about the same time carry the same tags. The script parses the same bytes once.
 //
 // A value that this build cannot read stays. A carried number that is no generation is older than any.
-var sweep = newScript(formatFrom(1) + `
+var sweep = newScript(stats.Sweeping, formatFrom(1)+`
 local tagsAt, lengthAt, byte, sub = tonumber(ARGV[9]), tonumber(ARGV[8]), string.byte, string.sub
 local numbers, verdicts, removed, seen, work = {}, {}, {}, 0, 0
 for i = 10, #ARGV, 2 do
@@ -67,12 +71,12 @@ local function verdictOn(tags)
 	return 0
 end
 for n, key in ipairs(KEYS) do
-	local head = redis.pcall('GETRANGE', key, 0, tagsAt + ` + strconv.Itoa(firstTags-1) + `)
+	local head = redis.pcall('GETRANGE', key, 0, tagsAt + `+strconv.Itoa(firstTags-1)+`)
 	if type(head) == 'string' and #head >= tagsAt + 2 and sub(head, 1, #magic) == magic then
 		local itsVersion, itsFlags = byte(head, #magic + 1, #magic + 2)
 		local a, b, c, d = byte(head, lengthAt + 1, lengthAt + 4)
 		local length = a + b * 256 + c * 65536 + d * 16777216
-		if itsVersion == version and itsFlags <= flags and length >= 2 and length <= ` + strconv.Itoa(longestTags) + ` then
+		if itsVersion == version and itsFlags <= flags and length >= 2 and length <= `+strconv.Itoa(longestTags)+` then
 			if #head < tagsAt + length then
 				head = redis.call('GETRANGE', key, 0, tagsAt + length - 1)
 			end
@@ -93,7 +97,7 @@ for n, key in ipairs(KEYS) do
 		end
 	end
 	seen, work = n, work + 2
-	if work >= ` + strconv.Itoa(sweepWork) + ` then
+	if work >= `+strconv.Itoa(sweepWork)+` then
 		break
 	end
 end

@@ -42,14 +42,14 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 	defer now.stopProbes()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	activity := activity{calls: s.idling.calls, reads: s.tracking.reads, l: l}
+	activity := activity{calls: s.idling.Calls, reads: s.tracking.reads, l: l}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if activity.idle(s.idling.after) {
+		if activity.idle(s.idling.After) {
 			if !now.suspendProbes(ctx) {
 				return
 			}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // A watermark is what is known of the watermark of one server.
@@ -116,7 +118,7 @@ var errWatermarkGone = errors.New("the watermark that was written last is gone")
 //
 // The key is deleted first. A server without memory allows that, and then allows the SET: it stops no script that has written. So
 // what is invalidated meanwhile need not be remembered until there is memory again.
-var writeWatermark = newScript(`
+var writeWatermark = newScript(stats.Other, `
 local there = redis.call('GET', KEYS[1])
 local last = tonumber(ARGV[2])
 if there and tonumber(there) and (last == 0 or tonumber(there) < last) then

@@ -62,9 +62,12 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 	if err := k.compare(s, out.Value); err != errDiffers {
 		return err == nil, err
 	}
-	if now := k.engine.Clock.Now(); k.mismatches.Allow(now) {
+	now := k.engine.Clock.Now()
+	wrong := Inconsistent{s.Request.Policy.Name, s.Request.Key, time.Duration(now - out.LoadedAt).Round(time.Millisecond)}
+	k.found(wrong)
+	if k.mismatches.Allow(now) {
 		k.logger.WarnContext(s.Context, "aside: inconsistent cached value: its loader returns a different value, and no invalidation was received",
-			"policy", s.Request.Policy.Name, "key", s.Request.Key, "age", time.Duration(now-out.LoadedAt).Round(time.Millisecond))
+			"policy", wrong.Policy, "key", wrong.Key, "age", wrong.Age)
 	}
 	return false, nil
 }

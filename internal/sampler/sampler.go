@@ -42,6 +42,7 @@ type Sampler struct {
 	engine     *engine.Engine
 	logger     *slog.Logger
 	mismatches loglimit.Limiter
+	found      func(Inconsistent)
 }
 
 // A Sample is a hit to check. It does not hold the value, which it would keep in memory: the check reads the cached value again.
@@ -52,15 +53,21 @@ type Sample struct {
 	Equal   func(a, b any) bool // compares two pointers to values
 }
 
-// Start starts to draw and check samples, until the engine is closed.
-func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger) {
+// An Inconsistent is a value that a check has found to differ from what its loader returns.
+type Inconsistent struct {
+	Policy, Key string
+	Age         time.Duration
+}
+
+// Start starts to draw and check samples, until the engine is closed. It calls found with each inconsistent value.
+func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger, found func(Inconsistent)) {
 	k.below, k.settle = below(o.SampleRate), o.SettleTime
 	if o.MaxPerSecond > 0 {
 		k.pause = time.Duration(min(float64(time.Second)/o.MaxPerSecond, float64(engine.Longest)))
 	}
 	k.queue = make(chan *Sample, samplesQueued)
 	k.checks, k.loads = make(chan struct{}, checksAtOnce), make(chan struct{}, loadsAtOnce)
-	k.engine, k.logger = e, logger
+	k.engine, k.logger, k.found = e, logger, found
 	e.Calls.Go(k.run)
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatewayz/aside/internal/journal"
@@ -21,6 +22,7 @@ import (
 // A Sweeper knows which tags wait to be swept, and sweeps them. It is safe for concurrent use.
 type Sweeper struct {
 	scanner *Scanner
+	swept   *atomic.Uint64 // counts the removed values
 	wake    chan struct{}
 
 	mu      sync.Mutex
@@ -62,9 +64,9 @@ type swept struct {
 	counts     []*journal.Count
 }
 
-// NewSweeper makes a Sweeper. It sweeps while Run runs.
-func NewSweeper(s *Scanner) *Sweeper {
-	return &Sweeper{scanner: s, wake: make(chan struct{}, 1), pending: make(map[string]*pendingSweep)}
+// NewSweeper makes a Sweeper, which adds to swept how many values it removes. It sweeps while Run runs.
+func NewSweeper(s *Scanner, swept *atomic.Uint64) *Sweeper {
+	return &Sweeper{scanner: s, swept: swept, wake: make(chan struct{}, 1), pending: make(map[string]*pendingSweep)}
 }
 
 // Reserve sets room aside for the tags among the names that a caller is going to invalidate, until end is called.
@@ -222,6 +224,7 @@ func (s *Sweeper) sweep(ctx context.Context, r round) error {
 		current[tag] = t.generation
 	}
 	return s.scanner.sweep(ctx, current, func(tag string, n int64) {
+		s.swept.Add(uint64(n))
 		for _, c := range r[tag].counts {
 			c.Removed.Add(n)
 		}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func done(list ...*journal.Count) (n int) {
 // and more time for each value that is removed.
 func TestWhatWaitsForSweepsDoesNotGrow(t *testing.T) {
 	t.Parallel()
-	s := NewSweeper(nil)
+	s := NewSweeper(nil, new(atomic.Uint64))
 	first := s.begin("", "a", 1)
 	running := s.beginRound()
 	generation := uint64(1)
@@ -63,7 +64,7 @@ func TestWhatWaitsForSweepsDoesNotGrow(t *testing.T) {
 // Two that wait at the same time share a count, and so does one that comes while its values are removed already.
 func TestATallyIsSharedByThoseWhoWaitForTheSameSweep(t *testing.T) {
 	t.Parallel()
-	s := NewSweeper(nil)
+	s := NewSweeper(nil, new(atomic.Uint64))
 	count := journal.NewCount()
 	one := s.begin("", "a", 5, count)
 	require.Same(t, count, one)
@@ -83,7 +84,7 @@ func TestATallyIsSharedByThoseWhoWaitForTheSameSweep(t *testing.T) {
 
 func TestTagsToSweepAreBounded(t *testing.T) {
 	t.Parallel()
-	s := NewSweeper(nil)
+	s := NewSweeper(nil, new(atomic.Uint64))
 	for i := range mostPending {
 		s.begin("", keyspace.NamedPrefix+strconv.Itoa(i), 1)
 	}
@@ -104,7 +105,7 @@ func TestTagsToSweepAreBounded(t *testing.T) {
 // Hazard 79: nothing is to be swept of a tag that had no generation.
 func TestATagThatWasMissingIsNotSwept(t *testing.T) {
 	t.Parallel()
-	s := NewSweeper(nil)
+	s := NewSweeper(nil, new(atomic.Uint64))
 	count := journal.NewCount()
 	require.Empty(t, s.Begin("", keyspace.NamedPrefix+"x", redisstore.Generation{Value: 1, Missing: true}, count))
 	<-count.Done
@@ -116,7 +117,7 @@ func TestATagThatWasMissingIsNotSwept(t *testing.T) {
 // Hazard 141: what one caller has leaves some places to the next one.
 func TestOneCallerLeavesRoomForTagsToSweep(t *testing.T) {
 	t.Parallel()
-	s := NewSweeper(nil)
+	s := NewSweeper(nil, new(atomic.Uint64))
 	invalidate := func(caller string, i int) bool {
 		tags := []string{keyspace.Sequence}
 		for n := range 1000 {
@@ -151,7 +152,7 @@ func TestOneCallerLeavesRoomForTagsToSweep(t *testing.T) {
 // Hazard 143: what waits in the journal on behalf of others is due to be swept later; some places are the program's all the same.
 func TestTheProgramFindsPlacesForTagsToSweep(t *testing.T) {
 	t.Parallel()
-	s := NewSweeper(nil)
+	s := NewSweeper(nil, new(atomic.Uint64))
 	for i := range mostPending {
 		s.begin(journal.Resent, keyspace.NamedPrefix+strconv.Itoa(i), 1)
 	}
@@ -167,7 +168,7 @@ func TestASweepThatFailsIsLoggedAndRepeated(t *testing.T) {
 	f.server.MayDeny()
 	f.put(t, "items:a", nil)
 	f.server.MustDo(t, "ACL", "SETUSER", "default", "-scan")
-	s := NewSweeper(f.Scanner)
+	s := NewSweeper(f.Scanner, new(atomic.Uint64))
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })

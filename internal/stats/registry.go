@@ -14,6 +14,8 @@ type Registry struct {
 	RedisErrors          atomic.Uint64 // invalidations without a label that Redis did not confirm
 
 	Invalidations [Invalidations]atomic.Uint64 // calls that this process has made, by what they invalidate
+	RoundTrips    RoundTrips
+	Swept         atomic.Uint64 // values that sweeps have removed from Redis
 
 	labels   sync.Map     // label -> *Counters
 	unlisted atomic.Int64 // labels that were met in calls

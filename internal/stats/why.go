@@ -39,6 +39,9 @@ const (
 // String returns the name of the ending.
 func (e Ending) String() string { return endingNames[e] }
 
+// Failed reports whether the loader has failed, which one that nobody waits for has not.
+func (e Ending) Failed() bool { return e >= EndedError }
+
 var endingNames = [Endings]string{"not_found", "not_modified", "ok", "canceled", "error", "timeout", "panic"}
 
 // An Invalidation is what is invalidated together.

@@ -448,3 +448,26 @@ func TestAReceiptFromBeforeAFailoverSaysNothingOfReplicas(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, again.Replicated(t.Context(), 1))
 }
+
+func TestNodesHaveThePrimariesOfACluster(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	c := asidetest.Connected(t, asidetest.InClusterOf(cluster))
+	servers := make(map[string]bool)
+	for _, key := range spread(30) {
+		servers[cluster.NodeOf(key.String()).Addr()] = true
+	}
+	nodes := c.Nodes()
+	require.Len(t, nodes, 3)
+	for i, n := range nodes {
+		require.True(t, servers[n.Addr], n.Addr)
+		require.True(t, n.Up && n.Tracking, n.Addr)
+		require.Positive(t, n.ClockWithin)
+		require.True(t, i == 0 || nodes[i-1].Addr < n.Addr)
+	}
+	lost := cluster.NodeOf(asidetest.Items.Key(0).String())
+	lost.Kill()
+	asidetest.Eventually(t, "the loss of one is noticed", func() bool {
+		return slices.ContainsFunc(c.Nodes(), func(n aside.Node) bool { return n.Addr == lost.Addr() && !n.Up && n.Reason != "" })
+	})
+}

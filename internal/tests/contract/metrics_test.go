@@ -170,7 +170,7 @@ func TestMetricsMarshalToTheDocumentedForm(t *testing.T) {
 	}},"invalidationMessages":0,"trackingLost":0,"redisErrors":0,"at":"1970-01-01T00:00:00Z","process":"host/1/2",
 		"inMemory":{"entries":0,"bytes":0,"maxEntries":0,"maxBytes":0,"evictions":0,"evictedBytes":0},
 		"loading":{"running":0,"queued":0,"limit":0,"queueLimit":0,"leasesHeld":0,"leasesUnreturned":0},
-		"journal":{"unconfirmed":0,"patterns":0,"oldestSeconds":0},"invalidations":null}`, string(text))
+		"journal":{"unconfirmed":0,"patterns":0,"oldestSeconds":0},"invalidations":null,"redis":null,"swept":0}`, string(text))
 
 	for _, c := range []*aside.Cache{nil, asidetest.NewCache(t, aside.Options{})} {
 		m := c.Metrics()

@@ -121,7 +121,15 @@ func exercise(t *testing.T, c *aside.Cache) (said []any) {
 		say(err)
 	}
 	say(c.Invalidate(ctx, key))
+	say(c.InvalidateTags(ctx, "of "+id))
 	say(c.Metrics(), c.Health())
+	events := c.Recent()
+	require.Len(t, events.Invalidations, 2)
+	require.NotEmpty(t, events.FailedLoads, "there is something to look at")
+	if c.Health().State == aside.StateDegraded {
+		require.NotEmpty(t, events.States)
+	}
+	say(events, c.Nodes())
 	return said
 }
 
