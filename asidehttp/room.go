@@ -8,8 +8,8 @@ import (
 	"github.com/gatewayz/aside/internal/outside"
 )
 
-// onBehalfOf names the key of an order, and marks the orders of a key without ScopeAll. While Redis is unavailable, invalidations are pending. When there is no more room for
-// them, the cache invalidates everything instead. It refuses a marked order before that happens.
+// onBehalfOf names the key of an order, and marks the orders of a key without ScopeAll. While Redis is unavailable, invalidations are
+// pending. When there is no more room for them, the cache invalidates everything instead. It refuses a marked order before that happens.
 func onBehalfOf(ctx context.Context, who visitor) context.Context {
 	ctx = aside.WithActor(ctx, who.name)
 	if who.may&mayEmpty != 0 {
