@@ -92,8 +92,10 @@ func TestABatchReadsRedisInOneRoundTrip(t *testing.T) {
 		require.Equal(t, id*id, v)
 	}
 	read := map[string]int{}
-	for _, args := range c.Asked("GETRANGE") {
-		read[args[0]]++
+	for _, args := range c.Proxy.Log() {
+		if args[0] == "GETRANGE" && !asidetest.IsHead(args, args[1]) { // fills may have begun
+			read[args[1]]++
+		}
 	}
 	for _, id := range ids {
 		require.Equal(t, 1, read[asidetest.ItemKey(id).String()], "each is read once")
