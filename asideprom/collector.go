@@ -56,6 +56,9 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 // Collect is part of prometheus.Collector. Registries call it concurrently.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	r := reading{c.cache.Metrics(), c.cache.Health()}
+	if r.health.Since.IsZero() {
+		r.Journal = aside.JournalMetrics{} // a closed cache retries nothing: its oldest invalidation would seem to wait for as long as the process runs
+	}
 	for label, all := range c.labels(r.Metrics) {
 		c.collectLabel(to, label, all)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asideprom"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // A process that only stores values, such as one that imports them, has its sizes in the scrape.
@@ -96,6 +97,24 @@ func TestScrapesWhileCachesComeAndGo(t *testing.T) {
 		}
 	}
 	all.Wait()
+}
+
+// A closed cache retries no invalidation, so none waits: its alert says not to restart the process, and would fire for as long as that runs.
+func TestNoInvalidationOfAClosedCacheWaits(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := connected(t, server.Addr())
+	registry := registered(t, c, asideprom.Options{})
+	server.Kill()
+	_, err := c.InvalidateCategory(t.Context(), "models")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, scraped(t, registry)["aside_invalidations_unconfirmed"])
+	require.NoError(t, c.Close())
+	all := scraped(t, registry)
+	require.Contains(t, all, "aside_invalidations_unconfirmed")
+	require.Zero(t, all["aside_invalidations_unconfirmed"])
+	require.Zero(t, all["aside_invalidations_unconfirmed_oldest_seconds"])
+	require.EqualValues(t, 1, all[`aside_invalidations_total{by="category"}`], "counters keep their values")
 }
 
 // Labels and prefixes that a registerer adds are added, or refused by an error.
