@@ -223,7 +223,9 @@ func (c *Cache) Metrics() Metrics {
 	m.InMemory, m.Loading, m.Journal, m.Swept = c.usage()
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
-		if s := snapshot(counters); !reflect.ValueOf(s).IsZero() {
+		s := snapshot(counters)
+		stored := histogramOf(counters.ValueBytes.Read()).Count > 0 // a Set counts nothing else
+		if stored || !reflect.ValueOf(s).IsZero() {
 			m.Labels[label] = s.inDetail(counters)
 		}
 	}

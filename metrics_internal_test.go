@@ -2,6 +2,7 @@ package aside
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -31,4 +32,18 @@ func TestAnOutcomeIsCountedByItsStatusAndTier(t *testing.T) {
 		require.Equal(t, tt.want, snapshot(&c), "%+v", tt.out)
 		require.EqualValues(t, 1, c.Calls())
 	}
+}
+
+// A process that only stores values has their sizes in its metrics, and no label that it has not used.
+func TestASetAloneHasALabel(t *testing.T) {
+	t.Parallel()
+	used, unused := Policy{Name: "used", Category: "used", TTL: time.Hour}, Policy{Name: "unused", Category: "unused", TTL: time.Hour}
+	c, err := New(Options{Policies: []Policy{used, unused}})
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	require.NoError(t, Set(t.Context(), c, used.Key("a"), "v"))
+	labels := c.Metrics().Labels
+	require.Len(t, labels, 1)
+	require.EqualValues(t, 1, labels["used"].ValueBytes.Count)
+	require.Zero(t, labels["used"].Requests())
 }

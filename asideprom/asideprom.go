@@ -75,7 +75,8 @@ func (o Options) validate() error {
 
 // New makes a collector for the metrics of c. It fails for invalid Options, with an *aside.Error for each field that is wrong.
 //
-// A nil cache and a closed one are in the state "degraded", as Cache.Health says. The counters of a closed cache keep their values.
+// A nil cache and a closed one are in the state "degraded", as Cache.Health says, for which alerts fire. The counters of a closed cache keep their
+// values. Unregister the collector of a cache that is closed before the process ends.
 //
 // The labels of policies that are known at this time, those in aside.Options.Policies above all, have all their series from the first scrape,
 // with the value 0. Another label has them from its first call, so that rate does not see that call. A label that is not valid UTF-8 is shown

@@ -1,6 +1,8 @@
 package asideprom
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,6 +56,9 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 // Collect is part of prometheus.Collector. Registries call it concurrently.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	r := reading{c.cache.Metrics(), c.cache.Health()}
+	if r.health.Since.IsZero() {
+		r.Journal = aside.JournalMetrics{} // a closed cache retries nothing: its oldest invalidation would seem to wait for as long as the process runs
+	}
 	for label, all := range c.labels(r.Metrics) {
 		c.collectLabel(to, label, all)
 	}
@@ -69,14 +74,15 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 }
 
 // labels are the counters by what is shown of their labels. Prometheus takes UTF-8 alone, and one label that is none would fail the whole scrape.
-// Two labels that are shown as one are counted together, since two series with the same labels would fail it too.
+// Two labels that are shown as one are counted together, since two series with the same labels would fail it too. They are in one order in every
+// scrape: a sum of fractions depends on the order, and a sum that is a little less than before is a restart of the process for rate.
 func (c *collector) labels(m aside.Metrics) map[string][]aside.LabelMetrics {
 	all := make(map[string][]aside.LabelMetrics, len(m.Labels)+len(c.known))
 	for _, label := range c.known {
 		all[shown(label)] = nil
 	}
-	for label, counters := range m.Labels {
-		all[shown(label)] = append(all[shown(label)], counters)
+	for _, label := range slices.Sorted(maps.Keys(m.Labels)) {
+		all[shown(label)] = append(all[shown(label)], m.Labels[label])
 	}
 	return all
 }
