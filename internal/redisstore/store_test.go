@@ -22,7 +22,7 @@ func only(s *Store) *link { return s.table.Load().only() }
 
 func open(t *testing.T, o Options) *Store {
 	t.Helper()
-	o.Lease = 5 * time.Second
+	o.Lease = bound // nobody renews it
 	if o.OpTimeout == 0 {
 		o.OpTimeout = 5 * time.Second
 	}
