@@ -331,7 +331,8 @@ func TestANilLoaderIsATypedError(t *testing.T) {
 		asidetest.RequireCode(t, err, aside.CodeInvalidArgument, call)
 		require.Regexp(t, "give|make it with NewLoader", err.Error(), call)
 	}
-	require.Empty(t, c.Metrics().Labels)
+	counted := c.Metrics().Labels["k"]
+	require.Zero(t, counted.Requests()+counted.Loads)
 }
 
 func TestAnOptionThatDoesNotFitItsCallIsATypedError(t *testing.T) {
