@@ -32,7 +32,8 @@ func TestRoundTripsAreTimedByWhatTheyAreFor(t *testing.T) {
 	require.Empty(t, tripsOf(c), "to connect is for nothing of this")
 	require.Len(t, c.Metrics().Redis, 5, "each purpose is there from the start")
 	before := tripsOf(c)
-	// grown requires what round trips there have been since, and at least one of each.
+	// grown requires that there was at least one round trip of each of these purposes since, and of the others only such as a process makes by itself
+	// when a call takes long: it reads generations that are in use, and renews leases.
 	grown := func(what string, purposes ...string) {
 		t.Helper()
 		now := tripsOf(c)
@@ -42,7 +43,8 @@ func TestRoundTripsAreTimedByWhatTheyAreFor(t *testing.T) {
 				more = append(more, of)
 			}
 		}
-		require.ElementsMatch(t, purposes, more, what)
+		require.Subset(t, more, purposes, what)
+		require.Subset(t, append(purposes, "read", "lease"), more, what)
 		before = now
 	}
 	key := asidetest.Items.Key("a")
@@ -101,20 +103,20 @@ func TestARoundTripThatIsNotAnsweredTakesAsLongAsItMay(t *testing.T) {
 	o := asidetest.At(proxy.Addr())
 	o.OpTimeout = 200 * time.Millisecond
 	c := asidetest.Connected(t, o)
-	before := tripsOf(c)["read"]
 	proxy.HoldRequests(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:a" })
-	_, err := aside.Get[string](t.Context(), c, asidetest.Items.Key("a"))
-	require.ErrorIs(t, err, aside.ErrMiss)
-	m := c.Metrics().Redis["read"]
-	require.Equal(t, before+1, m.Count)
-	require.GreaterOrEqual(t, m.Sum, o.OpTimeout.Seconds())
+	asidetest.Repeatedly(t, "Redis is available, so it is asked", func() bool {
+		before := c.Metrics().Redis["read"]
+		_, err := aside.Get[string](t.Context(), c, asidetest.Items.Key("a"))
+		require.ErrorIs(t, err, aside.ErrMiss)
+		after := c.Metrics().Redis["read"]
+		return after.Count == before.Count+1 && after.Sum-before.Sum >= o.OpTimeout.Seconds()
+	})
 
-	before = m.Count
+	before := tripsOf(c)["read"]
 	ctx, leave := context.WithTimeout(t.Context(), time.Millisecond)
 	defer leave()
-	_, err = aside.Get[string](ctx, c, asidetest.Items.Key("a"))
+	_, err := aside.Get[string](ctx, c, asidetest.Items.Key("a"))
 	require.Error(t, err)
-	t.Log(m.Sum, c.Metrics().Redis["read"], err)
 	require.Equal(t, before, tripsOf(c)["read"], "a caller without time says nothing about Redis")
 }
 
