@@ -63,6 +63,39 @@ func joinedAfter(t *testing.T, e *Engine, r Request, tag string) bool {
 	return !leads
 }
 
+// Hazard 148 too: memory learns the generation when the flight has begun, and has not read anything yet. So the flight does not read the generation, and
+// no reply arms its fence.
+func TestNobodyJoinsAReadAfterThePushOfAGenerationThatMemoryHasLearnedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, tag := range []string{keyspace.CategoryTag("items"), keyspace.All} {
+		t.Run(tag, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			require.NoError(t, connected(t, server.Addr()).Set(t.Context(), requestOf(items(), "a"), given("old")))
+			e, p := connected(t, proxy.Addr()), items()
+			a := newAttempt(requestOf(p, "a"))
+			a.call, a.leader = e.flights.Join(a.flightKey())
+			defer a.call.Forsake(errClosed)
+			m := e.tags.Snapshot()
+			defer endFences(m, []*attempt{a})
+			require.Nil(t, e.Near.Generation(tag))
+			e.takeFences(a, m, nil)
+			_, err := answer(t, e, requestOf(p, "other"), loads("v"))
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return e.Near.Generation(tag) != nil }, inTime, 1e6)
+
+			gate := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == "items:a" })
+			read := make(chan int, 1)
+			go func() { read <- len(e.readStore(t.Context(), m, []*attempt{a}, func(*attempt, Outcome) {})) }()
+			gate.Wait(t)
+			require.False(t, joinedAfter(t, e, requestOf(p, "a"), tag), "the read may be from before the push")
+			gate.Release()
+			<-read
+		})
+	}
+}
+
 // Hazard 190: a Strong read trusts nothing that memory knows, and memory knew the generations when it began.
 func TestNobodyJoinsAStrongReadAfterThePushOfATagThatMemoryKnew(t *testing.T) {
 	t.Parallel()
