@@ -33,6 +33,10 @@ func TestALoadInTheBackgroundHasTheValuesOfItsCallAndOutlivesIt(t *testing.T) {
 		over, got := make(chan struct{}), make(chan seen, 1)
 		load := func(ctx context.Context) (string, error) {
 			<-over // the call has returned, and its context has ended
+			select {
+			case <-ctx.Done(): // as the client of a source waits for it
+			default:
+			}
 			s := seen{trace: ctx.Value(traceKey{}), err: ctx.Err()}
 			if deadline, ok := ctx.Deadline(); ok {
 				s.left = time.Until(deadline)
