@@ -65,5 +65,5 @@ func TestAReplayThatRedisWasLostInIsSoonTriedAgain(t *testing.T) {
 		took = ended.Sub(began)
 		return true, false
 	})
-	require.Less(t, rest, 4*took, "not four times as long as the first try took")
+	require.Less(t, rest, min(4*took, 5*time.Second), "not four times as long as the first try took, nor the longest pause")
 }
