@@ -13,7 +13,6 @@ import (
 	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/outside"
 	"github.com/gatewayz/aside/internal/recent"
-
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/stats"
 )

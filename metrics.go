@@ -210,7 +210,10 @@ type checkFigures struct {
 
 // Metrics returns the counters of every label that has counted something. On a nil cache there are none.
 func (c *Cache) Metrics() Metrics {
-	m := Metrics{Labels: map[string]LabelMetrics{}, At: time.Now(), Process: process(), Invalidations: make(map[string]uint64, stats.Invalidations), Redis: make(map[string]Histogram, stats.Trips)}
+	m := Metrics{
+		Labels: map[string]LabelMetrics{}, At: time.Now(), Process: process(),
+		Invalidations: make(map[string]uint64, stats.Invalidations), Redis: make(map[string]Histogram, stats.Trips),
+	}
 	if c == nil || c.engine == nil {
 		return m
 	}
