@@ -50,21 +50,39 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 	if load == nil || key == nil {
 		return nil, invalidArgument("the loader or the key function is nil: give both")
 	}
-	b := batch[K, T]{load: load, values: make(map[K]T, len(ids)), absent: make(map[K]struct{})}
-	// All ids are checked before the first step.
-	seen := make(map[K]struct{}, len(ids))
+	b := batch[K, T]{load: load, values: make(map[K]T, len(ids))}
+	fromMemory := passive(opts)
+	var limit time.Duration // the longest LoadTimeout of the ids in memory
+	var seen map[K]struct{} // the other ids
+	// All ids are looked up and checked before the first step that takes long.
 	for i, id := range ids {
+		if _, twice := b.values[id]; twice {
+			continue
+		}
 		if _, twice := seen[id]; twice {
 			continue
 		}
-		seen[id] = struct{}{}
-		r, _, err := newRequest[T](ctx, c, key(id), opts)
+		k := key(id)
+		if fromMemory {
+			if v, owner := hit[T](c, &k); v != nil {
+				limit = max(limit, owner.LoadTimeout)
+				if b.values[id] = *v; c.drawn(owner.Counters.MemoryHits.Add()) {
+					sampleHit(ctx, c, k, owner.Counters, func(ctx context.Context) (T, error) { return loadAlone(ctx, id, load) })
+				}
+				continue
+			}
+		}
+		r, _, err := newRequest[T](ctx, c, k, opts)
 		if err == nil {
 			err = callError(c.engine.Check(ctx, r.Key), r.Key)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
 		}
+		if seen == nil {
+			seen, b.absent = make(map[K]struct{}, len(ids)-i), make(map[K]struct{})
+		}
+		seen[id] = struct{}{}
 		b.requests = append(b.requests, r)
 		b.ids = append(b.ids, id) // a copy, since the load may outlive the call
 	}
@@ -72,7 +90,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		return b.values, c.usable()
 	}
 	b.began = c.engine.Clock.Now()
-	c.engine.AnswerMany(ctx, b.requests, b.run, func(index int, out engine.Outcome, err error) { b.settle(ctx, c, index, out, err) })
+	c.engine.AnswerMany(ctx, b.requests, limit, b.run, func(index int, out engine.Outcome, err error) { b.settle(ctx, c, index, out, err) })
 	if len(b.failed) > 0 {
 		return b.values, &BatchError[K]{Errors: b.failed, absent: b.absent}
 	}
@@ -327,7 +345,7 @@ func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key 
 		var absent []bool // of loaded
 		var closed error
 		cold.load = load
-		c.engine.AnswerMany(ctx, cold.requests, cold.run, func(i int, out engine.Outcome, err error) {
+		c.engine.AnswerMany(ctx, cold.requests, 0, cold.run, func(i int, out engine.Outcome, err error) {
 			switch {
 			case err != nil:
 				n.Failed++

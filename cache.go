@@ -191,6 +191,15 @@ func (c *Cache) found(text string) (value any, owner *resolved) {
 	return nil, nil
 }
 
+// hit looks up a key in memory for a batch. v is nil if there is no fresh value of type T that belongs to the key's policy.
+func hit[T any](c *Cache, key *Key) (v *T, owner *resolved) {
+	value, owner := c.found(key.view())
+	if owner != nil && owner.is(key.policy) {
+		v, _ = value.(*T)
+	}
+	return v, owner
+}
+
 // lookup is GetOrLoad after a miss in memory.
 func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Context) (T, error), opts []CallOption) (Result[T], error) {
 	r, _, err := withoutKey[T](ctx, c, key, opts)

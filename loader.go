@@ -143,7 +143,7 @@ func (l *Loader[K, T]) usable() error {
 }
 
 // loadAlone loads one id with a function for many.
-func loadAlone[K ID, T any](ctx context.Context, id K, load func(context.Context, []K) (map[K]T, error)) (value T, err error) {
+func loadAlone[K comparable, T any](ctx context.Context, id K, load func(context.Context, []K) (map[K]T, error)) (value T, err error) {
 	values, err := load(ctx, []K{id})
 	return newAnswers([]K{id}, values, err).of(id)
 }

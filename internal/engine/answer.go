@@ -36,7 +36,7 @@ func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out O
 	}
 	done := func(_ int, o Outcome, e error) { out, err = o, e }
 	for left := a.alone(); len(left) > 0; {
-		left = e.round(ctx, left, load, nil, done)
+		left = e.round(ctx, left, 0, load, nil, done)
 	}
 	if err == nil && !a.leader && out.Status != StatusHit && out.Status != StatusStale {
 		out.Reason = ReasonSharedLoad + ": " + out.Reason
@@ -52,8 +52,8 @@ type answered struct {
 }
 
 // AnswerMany answers many requests, which share round trips and one call of the loader. It calls done for each request as soon as that is
-// answered, with the request's index, one call at a time.
-func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFunc, done func(index int, out Outcome, err error)) {
+// answered, with the request's index, one call at a time. The time limit of the load is the longest of limit and the policies' own.
+func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.Duration, load LoadFunc, done func(index int, out Outcome, err error)) {
 	var here []answered
 	var left, due []*attempt
 	for i, r := range requests {
@@ -72,7 +72,7 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFu
 		e.refreshBehind(ctx, due, load)
 	}
 	for len(left)+len(here) > 0 {
-		left, here = e.round(ctx, left, load, here, done), nil
+		left, here = e.round(ctx, left, limit, load, here, done), nil
 	}
 }
 
@@ -91,8 +91,8 @@ func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 // round joins or leads the flights of attempts, waits for the flights, and calls done for each answered attempt. It starts with here, the
 // attempts that are answered already: done may run a codec, and does so while the flights run. It returns the attempts that need another
 // round: those that joined a load which turned out to be too old for them, and those that waited for the end of a load that they do not
-// share.
-func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, here []answered, done func(int, Outcome, error)) (again []*attempt) {
+// share. The flights' time limit is timeout or more: the longest of all keys, hits included, since a batch has one time limit.
+func (e *Engine) round(ctx context.Context, attempts []*attempt, timeout time.Duration, load LoadFunc, here []answered, done func(int, Outcome, error)) (again []*attempt) {
 	var leading, due []*attempt
 	joined := listOf(attempts)
 	var busy []*attempt                          // another flight runs that they do not share
@@ -101,7 +101,6 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, load LoadFunc, 
 		leading, calls = attempts[0].led.attempts[:0], attempts[0].led.calls[:0]
 	}
 	var ends []<-chan struct{} // closed when those flights end
-	var timeout time.Duration  // the longest of all keys, hits included: a batch has one time limit
 	waited := 0                // how many of joined have got their result
 	// A codec that done runs may end this goroutine, and so may a method of the caller's context. Other callers must not wait for a flight
 	// that then never runs.

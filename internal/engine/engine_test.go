@@ -112,7 +112,7 @@ func TestManyRequestsAreAnsweredByOneCallOfTheLoader(t *testing.T) {
 		requests = append(requests, requestOf(p, key))
 	}
 	answers := make(map[int]string)
-	e.AnswerMany(t.Context(), requests, func(_ context.Context, indexes []int, found func(int, Loaded)) {
+	e.AnswerMany(t.Context(), requests, 0, func(_ context.Context, indexes []int, found func(int, Loaded)) {
 		calls++
 		require.Equal(t, []int{0, 1, 3}, indexes)
 		for _, i := range indexes {
