@@ -2,8 +2,10 @@ package asidecodec_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -43,11 +45,16 @@ func TestSonicBoundsTheNesting(t *testing.T) {
 // A decoded string must not keep the whole text in memory.
 func TestStringsOfSonicShareNoMemoryWithTheText(t *testing.T) {
 	t.Parallel()
-	text := []byte(`{"Name":"a name","Map":{"key":["v"]},"Any":"x"}`)
+	text := []byte(`{"Name":"a name","Map":{"key":["v"]},"Any":{"k":["x","with \" an escape"]},"Raw":{"a": "b"},"Number":1234567,"Bytes":"YWJj","Address":"192.0.2.1","Keys":{"192.0.2.2":1}}`)
 	var v struct {
-		Name string
-		Map  map[string][]string
-		Any  any
+		Name    string
+		Map     map[string][]string
+		Any     any
+		Raw     json.RawMessage
+		Number  json.Number
+		Bytes   []byte
+		Address *netip.Addr
+		Keys    map[netip.Addr]int
 	}
 	require.NoError(t, asidecodec.Sonic().Unmarshal(text, &v))
 	for i := range text {
@@ -55,5 +62,10 @@ func TestStringsOfSonicShareNoMemoryWithTheText(t *testing.T) {
 	}
 	require.Equal(t, "a name", v.Name)
 	require.Equal(t, map[string][]string{"key": {"v"}}, v.Map)
-	require.Equal(t, "x", v.Any)
+	require.Equal(t, map[string]any{"k": []any{"x", `with " an escape`}}, v.Any)
+	require.Equal(t, `{"a": "b"}`, string(v.Raw))
+	require.Equal(t, json.Number("1234567"), v.Number)
+	require.Equal(t, "abc", string(v.Bytes))
+	require.Equal(t, "192.0.2.1", v.Address.String())
+	require.Equal(t, map[netip.Addr]int{netip.MustParseAddr("192.0.2.2"): 1}, v.Keys)
 }

@@ -19,6 +19,7 @@ type scenario struct {
 	about   string // what an operation is
 	columns []column
 	rows    []row
+	most    int // rounds at most, where each takes long; 0: any number
 }
 
 // errNoCall leaves a library out of a scenario.
@@ -68,7 +69,11 @@ func (b *bench) run(s scenario) (result, error) {
 		measures = append(measures, measure)
 	}
 	out.rounds = make([][]sample, len(out.rows))
-	for round := range b.rounds {
+	rounds := b.rounds
+	if s.most > 0 {
+		rounds = min(rounds, s.most)
+	}
+	for round := range rounds {
 		for i := range out.rows {
 			at := (round + i) % len(out.rows)
 			m, err := measures[at]()

@@ -15,11 +15,17 @@ type shape struct {
 	elem   *shape            // of a list, an array, a map or a pointer
 	key    int64             // size of a map's keys
 	fields map[string]*shape // of a struct, by their names in the format and by these names folded; numbers are in decimal
+	order  []namedShape      // of a struct: its fields in the order of the type, by their names in the format
 	array  []*shape          // of a struct that CBOR writes as a list
 	own    bool              // the type decodes itself: a value of another form may become anything
 	ratio  bool              // a few digits of its text may be an exponent
 	digits bool              // its text, or the text of a value in it, is a number of any length
 	most   int64             // the most that one value of the format can add, anywhere in a value of the type
+}
+
+type namedShape struct {
+	name  string
+	shape *shape
 }
 
 type kind int
@@ -161,6 +167,9 @@ func makeShape(t reflect.Type, format string, made map[reflect.Type]*shape) *sha
 			if there := s.fields[name]; there == nil || shapes[i].worst() > there.worst() {
 				s.fields[name] = shapes[i]
 			}
+		}
+		for i := 0; i < len(names); i += 2 {
+			s.order = append(s.order, namedShape{names[i], s.fields[names[i]]})
 		}
 		if format == "cbor" && isArray(t) {
 			s.array = arrayShapes(t, format, made)

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,33 @@ func FuzzAnyPayloadIsWeighed(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Fields come in another order than that of the type, or are left out: they weigh the same as by name.
+func TestTheOrderOfFieldsChangesNoWeight(t *testing.T) {
+	type row struct {
+		A []wide `json:"a"`
+		B string `json:"b"`
+		C any    `json:"c"`
+		D []wide `json:"d"`
+		E []any  `json:"e"`
+		F []wide `json:"f"`
+	}
+	members := []string{`"a":[{},{}]`, `"b":"text"`, `"c":[1]`, `"d":[{}]`, `"e":[1,2,3]`, `"f":[{},{},{}]`}
+	weigh := func(members ...string) int64 {
+		return weight(JSON, reflect.TypeFor[row](), []byte("{"+strings.Join(members, ",")+"}"))
+	}
+	empty := weigh()
+	sum := int64(0)
+	for _, m := range members {
+		sum += weigh(m) - empty // the only one: the others are left out
+	}
+	require.Equal(t, sum, weigh(members...)-empty)
+	backwards := slices.Clone(members)
+	slices.Reverse(backwards)
+	require.Equal(t, sum, weigh(backwards...)-empty)
+	require.Equal(t, sum, weigh(members[0], members[5], members[1], members[4], members[3], members[2])-empty)
+	require.Equal(t, sum+weigh(members[3])-empty, weigh(append(members, members[3])...)-empty, "a name that comes twice")
 }
 
 // What an ordinary value costs more for being looked at.
