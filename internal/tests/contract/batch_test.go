@@ -368,3 +368,60 @@ func TestABatchLoaderServesSingleCallersToo(t *testing.T) {
 		require.ErrorContains(t, err, "1 ids of a batch failed")
 	})
 }
+
+// The values of a batch in memory take nothing but the map of the result. Each is a hit, and may be drawn for a comparison.
+func TestABatchOfHitsAllocatesOnlyItsMap(t *testing.T) {
+	c := asidetest.NewCache(t, aside.Options{Policies: []aside.Policy{asidetest.Items}})
+	ids := make([]int, 100)
+	for i := range ids {
+		ids[i] = 1000 + i
+	}
+	loader := aside.NewBatchLoader(c, asidetest.Items, func(_ context.Context, ids []int) (map[int]string, error) {
+		values := make(map[int]string)
+		for _, id := range ids {
+			values[id] = asidetest.Items.Key(id).String()
+		}
+		return values, nil
+	})
+	get := func() {
+		values, err := loader.GetMany(t.Context(), ids)
+		if err != nil || len(values) != len(ids) || values[1007] != "items:1007" {
+			panic(fmt.Sprint(values, err))
+		}
+	}
+	get()
+	before := c.Metrics().Labels["items"]
+	const calls = 101 // AllocsPerRun calls once more than it is told to
+	allocated := testing.AllocsPerRun(calls-1, get)
+	theMap := testing.AllocsPerRun(100, func() {
+		m := make(map[int]string, len(ids))
+		for _, id := range ids {
+			m[id] = "a value"
+		}
+	})
+	if !asidetest.RaceDetector { // it allocates too
+		require.LessOrEqual(t, allocated, theMap+2)
+	}
+	after := c.Metrics().Labels["items"]
+	require.EqualValues(t, calls*len(ids), after.Hits-before.Hits)
+	require.EqualValues(t, 1, after.Loads)
+}
+
+func TestABatchWithAnIdTwiceHasItOnce(t *testing.T) {
+	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{Policies: []aside.Policy{asidetest.Items}})
+		load := func(_ context.Context, ids []int) (map[int]string, error) {
+			if sorted := slices.Sorted(slices.Values(ids)); len(slices.Compact(sorted)) != len(ids) {
+				t.Errorf("the loader got an id twice: %v", ids)
+			}
+			return map[int]string{1: "one", 2: "two"}, nil
+		}
+		for _, ids := range [][]int{{1, 1}, {1, 2, 1, 2, 2}, {2, 1, 2}} {
+			values, err := aside.GetOrLoadMany(t.Context(), c, ids, func(id int) aside.Key { return asidetest.Items.Key(id) }, load)
+			require.NoError(t, err)
+			require.Equal(t, "one", values[1])
+		}
+		items := c.Metrics().Labels["items"]
+		require.EqualValues(t, 1+2+2, items.Requests(), "each id counts once a batch")
+	})
+}
