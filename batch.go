@@ -1,17 +1,15 @@
 package aside
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
-	"github.com/gatewayz/aside/internal/keyspace"
-	"github.com/gatewayz/aside/internal/warm"
+	"github.com/gatewayz/aside/internal/flight"
 )
 
 // A BatchError has the errors of the failed ids of a batch. The values of the other ids are returned with it. A batch loader may return a
@@ -47,28 +45,124 @@ func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.E
 // and an error, the error is for the ids without a value; to fail ids with different errors, return a BatchError. The time limit is the longest
 // LoadTimeout of the keys' policies. load may change the slice that it gets.
 func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]T, error) {
-	if load == nil || key == nil {
-		return nil, invalidArgument("the loader or the key function is nil: give both")
+	values := make(map[K]T, len(ids))
+	b := batch[K, T]{load: load, answered: func(id K, r Result[T]) {
+		if !r.Negative {
+			values[id] = r.Value
+		}
+	}}
+	if passive(opts) {
+		b.inMemory = func(id K, key *Key) (limit time.Duration, ok bool) {
+			if _, twice := values[id]; twice {
+				return 0, true
+			}
+			v, owner := hit[T](c, key)
+			if v == nil {
+				return 0, false
+			}
+			if values[id] = *v; c.drawn(owner.Counters.MemoryHits.Add()) {
+				sampleHit(ctx, c, *key, owner.Counters, func(ctx context.Context) (T, error) { return loadAlone(ctx, id, load) })
+			}
+			return owner.LoadTimeout, true
+		}
 	}
-	b := batch[K, T]{load: load, values: make(map[K]T, len(ids))}
-	fromMemory := passive(opts)
+	if err := b.get(ctx, c, ids, key, opts); err != nil {
+		if _, failed := err.(*BatchError[K]); !failed {
+			return nil, err
+		}
+		return values, err
+	}
+	return values, nil
+}
+
+// LookupMany is GetOrLoadMany with a Result for each id. An id that is not found is in the map, with Result.Negative.
+func LookupMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]Result[T], error) {
+	results := make(map[K]Result[T], len(ids))
+	b := batch[K, T]{load: load, answered: func(id K, r Result[T]) { results[id] = r }}
+	if err := b.get(ctx, c, ids, key, opts); err != nil {
+		if _, failed := err.(*BatchError[K]); !failed {
+			return nil, err
+		}
+		return results, err
+	}
+	return results, nil
+}
+
+// parallelSets is how many values SetMany stores at the same time.
+const parallelSets = 64
+
+// SetMany is Set for many values at once: key makes the key of each id. Up to 64 values are stored at the same time. Ids that fail are in one
+// *BatchError[K]; the others are stored. With an invalid key or option, nothing is stored.
+func SetMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T, key func(K) Key, opts ...CallOption) error {
+	if key == nil {
+		return invalidArgument("the key function is nil: give the function that makes the key of an id")
+	}
+	keys := make(map[K]Key, len(values))
+	for id := range values {
+		keys[id] = key(id)
+		if _, _, err := newRequest[T](ctx, c, keys[id], opts); err != nil {
+			return fmt.Errorf("an id of the batch: %w", err)
+		}
+	}
+	var (
+		mu     sync.Mutex
+		failed map[K]error
+		wg     sync.WaitGroup
+		places = make(chan struct{}, parallelSets)
+	)
+	for id, value := range values {
+		places <- struct{}{}
+		wg.Go(func() {
+			err := callError(flight.ErrGoexit, keys[id].String()) // for a codec that ends the goroutine
+			defer func() {
+				if err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					if failed == nil {
+						failed = make(map[K]error)
+					}
+					failed[id] = err
+				}
+				<-places
+			}()
+			err = Set(ctx, c, keys[id], value, opts...)
+		})
+	}
+	wg.Wait()
+	if len(failed) > 0 {
+		return &BatchError[K]{Errors: failed}
+	}
+	return c.usable()
+}
+
+// A batch is one call for many ids.
+type batch[K comparable, T any] struct {
+	ids      []K              // without duplicates
+	requests []engine.Request // for each of them
+	load     func(context.Context, []K) (map[K]T, error)
+	inMemory func(K, *Key) (limit time.Duration, ok bool) // answers an id from memory, with the LoadTimeout of its policy; nil: not before the engine does
+	answered func(K, Result[T])                           // takes the result of each other id that has not failed
+	failed   map[K]error
+	absent   map[K]struct{} // not found
+	began    int64          // on the cache's clock
+}
+
+// get answers ids. The error is a BatchError if the call itself was valid.
+func (b *batch[K, T]) get(ctx context.Context, c *Cache, ids []K, key func(K) Key, opts []CallOption) error {
+	if b.load == nil || key == nil {
+		return invalidArgument("the loader or the key function is nil: give both")
+	}
 	var limit time.Duration // the longest LoadTimeout of the ids in memory
 	var seen map[K]struct{} // the other ids
 	// All ids are looked up and checked before the first step that takes long.
 	for i, id := range ids {
-		if _, twice := b.values[id]; twice {
-			continue
-		}
 		if _, twice := seen[id]; twice {
 			continue
 		}
 		k := key(id)
-		if fromMemory {
-			if v, owner := hit[T](c, &k); v != nil {
-				limit = max(limit, owner.LoadTimeout)
-				if b.values[id] = *v; c.drawn(owner.Counters.MemoryHits.Add()) {
-					sampleHit(ctx, c, k, owner.Counters, func(ctx context.Context) (T, error) { return loadAlone(ctx, id, load) })
-				}
+		if b.inMemory != nil {
+			if of, ok := b.inMemory(id, &k); ok {
+				limit = max(limit, of)
 				continue
 			}
 		}
@@ -77,7 +171,7 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 			err = callError(c.engine.Check(ctx, r.Key), r.Key)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("id %d of the batch: %w", i, err)
+			return fmt.Errorf("id %d of the batch: %w", i, err)
 		}
 		if seen == nil {
 			seen, b.absent = make(map[K]struct{}, len(ids)-i), make(map[K]struct{})
@@ -87,29 +181,37 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		b.ids = append(b.ids, id) // a copy, since the load may outlive the call
 	}
 	if len(b.ids) == 0 {
-		return b.values, c.usable()
+		return c.usable()
 	}
 	b.began = c.engine.Clock.Now()
 	c.engine.AnswerMany(ctx, b.requests, limit, b.run, func(index int, out engine.Outcome, err error) { b.settle(ctx, c, index, out, err) })
 	if len(b.failed) > 0 {
-		return b.values, &BatchError[K]{Errors: b.failed, absent: b.absent}
+		return &BatchError[K]{Errors: b.failed, absent: b.absent}
 	}
-	return b.values, nil
+	return nil
 }
 
-// A batch is one call of GetOrLoadMany.
-type batch[K comparable, T any] struct {
-	ids      []K              // without duplicates
-	requests []engine.Request // for each of them
-	load     func(context.Context, []K) (map[K]T, error)
-	values   map[K]T
-	failed   map[K]error
-	absent   map[K]struct{} // not found
-	began    int64          // on the cache's clock
-}
-
-// run is the batch's engine.LoadFunc.
+// run is the batch's engine.LoadFunc. It calls the loader with at most MaxBatch ids at a time.
 func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, engine.Loaded)) {
+	most := len(indexes)
+	for _, index := range indexes {
+		if n := b.requests[index].Policy.MaxBatch; n > 0 {
+			most = min(most, n)
+		}
+	}
+	for from := 0; from < len(indexes); from += most {
+		to := min(from+most, len(indexes))
+		if err := ctx.Err(); from > 0 && err != nil { // the first call is made in any case: a loader may ignore its context
+			for _, index := range indexes[from:to] {
+				found(index, failed(err))
+			}
+			continue
+		}
+		b.runPortion(engine.InPortion(ctx, from, to), indexes[from:to], found)
+	}
+}
+
+func (b *batch[K, T]) runPortion(ctx context.Context, indexes []int, found func(int, engine.Loaded)) {
 	ids := make([]K, len(indexes))
 	for i, index := range indexes {
 		ids[i] = b.ids[index]
@@ -133,16 +235,16 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - b.began))
 	}
 	if c.settle(ctx, r, out, err) {
-		alone := &batch[K, T]{ids: b.ids[index : index+1], load: b.load}
+		alone := &batch[K, T]{ids: b.ids[index : index+1], requests: b.requests[index : index+1], load: b.load}
 		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, alone.run, equalByMethod[T]))
 	}
-	if err == nil && out.Value == nil {
+	absent := err == nil && out.Value == nil
+	if absent {
 		b.absent[b.ids[index]] = struct{}{}
-		return
 	}
 	result, err := resultOf[T](c, &r, out, err)
-	if err == nil {
-		b.values[b.ids[index]] = result.Value
+	if err == nil || absent {
+		b.answered(b.ids[index], result)
 		return
 	}
 	if b.failed == nil {
@@ -209,186 +311,3 @@ func within[K comparable, V any](ids map[K]V, asked map[K]struct{}) bool {
 	}
 	return true
 }
-
-// A Warming says how Warm works. The zero value warms in this process, with the defaults.
-type Warming struct {
-	// Name lets one process of the fleet warm: while it does, the others return at once, with Warmed.Elsewhere. When Warm has returned, another one
-	// can begin. If the process dies, it can after Options.LeaseTTL. At most 200 bytes, without the characters that keys escape. Default: none, each call warms.
-	Name string
-
-	// Every is how long after a warming without an error and without failed ids no other one of its Name begins. It needs a Name. Default: 0,
-	// the next call warms.
-	Every time.Duration
-
-	// Batch is how many ids one call of the loader gets. Default: 100.
-	Batch int
-
-	// AtOnce is how many batches run at the same time. Each takes a place of Options.MaxLoads. Default: 4.
-	AtOnce int
-
-	// Progress is called after each batch, in the order of the batches, one call at a time. It must return soon, and not panic. Default: none.
-	Progress func(Warmed)
-}
-
-// Warmed says what became of the ids of a Warm.
-type Warmed struct {
-	Seen      int           // ids
-	Fresh     int           // ids whose value was cached and within its TTL
-	Loaded    int           // ids whose value was loaded and stored; also those whose loader or policy prevents that the value is stored
-	NotFound  int           // ids whose loader has returned "not found"
-	Failed    int           // ids whose value could not be loaded or stored; the metrics count why
-	Elsewhere bool          // another process warms under this Name, or has done so less than Every ago
-	Took      time.Duration // the time so far
-}
-
-// Warm loads the values of ids that are not cached. It reads ids as it goes, so there may be any number of them. Of each batch it first reads
-// the beginnings of the values in Redis. Those that are within their TTL cost nothing more. The others are loaded by GetOrLoadMany's rules: one
-// load of a key in the fleet, and nothing from before an invalidation is stored. So a Warm that was interrupted is resumed by another one, which
-// loads what is missing.
-//
-// In Redis mode Warm fills Redis, not the memories of the other processes: those fill with calls. While Redis is unavailable, Warm waits. An id
-// that fails is counted, and the others go on. A value that is not stored, since it was invalidated during its load or Redis has not taken it, is
-// loaded again, twice at most. Warm ends early with ctx's error if ctx ends, with ErrClosed if the cache is closed, and with an *Error for invalid
-// arguments, for an id whose key is invalid, and, with CodeUnavailable, if another process may have begun the warming of this Name. A panic of ids,
-// key or Progress ends it too, in the caller's goroutine.
-func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], key func(K) Key, load func(context.Context, []K) (map[K]T, error), w Warming) (Warmed, error) {
-	if err := c.usableWith(ctx); err != nil {
-		return Warmed{}, err
-	}
-	if load == nil || key == nil || ids == nil {
-		return Warmed{}, invalidArgument("the ids, the loader or the key function is nil: give all three")
-	}
-	if err := w.validate(); err != nil {
-		return Warmed{}, err
-	}
-	until, end := c.engine.UntilClosed(ctx)
-	defer end(nil)
-	began := c.engine.Clock.Now()
-	report := func(n warm.Counts) Warmed {
-		return Warmed{n.Seen, n.Fresh, n.Loaded, n.NotFound, n.Failed, false, time.Duration(c.engine.Clock.Now() - began)}
-	}
-	var progress func(warm.Counts)
-	if w.Progress != nil {
-		progress = func(n warm.Counts) { w.Progress(report(n)) }
-	}
-	var counts warm.Counts
-	run := func(ctx context.Context) (complete bool, err error) {
-		counts, err = warm.Run(ctx, ids, cmp.Or(w.Batch, 100), cmp.Or(w.AtOnce, 4), func(ctx context.Context, ids []K) warm.Counts {
-			n, err := warmBatch(ctx, c, ids, key, load)
-			if err != nil {
-				end(err)
-			}
-			return n
-		}, progress)
-		return counts.Failed == 0, err
-	}
-	var elsewhere bool
-	var err error
-	if w.Name == "" {
-		_, err = run(until)
-	} else {
-		elsewhere, err = c.engine.WarmOnce(until, w.Name, w.Every, run)
-	}
-	if cause := context.Cause(until); err != nil && err == until.Err() && ctx.Err() == nil {
-		err = cause // a batch has failed, or the cache was closed
-	}
-	done := report(counts)
-	done.Elsewhere = elsewhere
-	return done, callError(err, "")
-}
-
-// longestWarmingName bounds Warming.Name, which is part of a key in Redis.
-const longestWarmingName = 200
-
-func (w Warming) validate() error {
-	switch {
-	case len(w.Name) > longestWarmingName || !keyspace.Plain(w.Name):
-		return invalidArgument(fmt.Sprintf("Warming.Name is %q: use at most %d bytes, and none of : * ? [ ] \\ { } %% or a control character", w.Name[:min(len(w.Name), longestWarmingName)], longestWarmingName))
-	case w.Every < 0 || w.Every > 0 && w.Every < time.Millisecond:
-		return invalidArgument("Warming.Every is " + w.Every.String() + ": set at least 1ms, or 0")
-	case w.Every > 0 && w.Name == "":
-		return invalidArgument("Warming.Every is set, and Name is not: give the warming a Name, by which other processes know it")
-	case w.Batch < 0 || w.AtOnce < 0:
-		return invalidArgument(fmt.Sprintf("Warming.Batch is %d and AtOnce %d: set positive numbers, or 0 for the defaults", w.Batch, w.AtOnce))
-	}
-	return nil
-}
-
-// warmBatch is Warm for one batch. Its error ends the warming.
-func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error)) (n warm.Counts, err error) {
-	n.Seen = len(ids)
-	left := batch[K, T]{load: load}
-	for _, id := range ids {
-		r, _, err := newRequest[T](ctx, c, key(id), []CallOption{Strong()})
-		if err == nil {
-			err = c.engine.Check(ctx, r.Key)
-		}
-		if err != nil {
-			n.Failed = n.Seen
-			return n, err
-		}
-		left.ids, left.requests = append(left.ids, id), append(left.requests, r)
-	}
-	for tries := 0; len(left.ids) > 0; tries++ {
-		if err := c.engine.AwaitUp(ctx); err != nil {
-			n.Failed += len(left.ids)
-			return n, err
-		}
-		var cold, loaded, again batch[K, T]
-		for i, fresh := range c.engine.Fresh(ctx, left.requests) {
-			if fresh {
-				n.Fresh++
-			} else {
-				cold.add(left, i)
-			}
-		}
-		var absent []bool // of loaded
-		var closed error
-		cold.load = load
-		c.engine.AnswerMany(ctx, cold.requests, 0, cold.run, func(i int, out engine.Outcome, err error) {
-			switch {
-			case err != nil:
-				n.Failed++
-				if err == ErrClosed {
-					closed = err
-				}
-			case out.Status == engine.StatusFallback: // loaded without Redis
-				again.add(cold, i)
-			case out.Status != engine.StatusMiss:
-				n.Fresh++
-			case out.FreshUntil > out.LoadedAt:
-				loaded.add(cold, i)
-				absent = append(absent, out.Value == nil)
-			default: // not to be stored, by its loader or its policy
-				n.Count(out.Value == nil)
-			}
-		})
-		if closed != nil {
-			return n, closed
-		}
-		c.engine.AwaitStored(ctx, loaded.requests)
-		for i, stored := range c.engine.Fresh(ctx, loaded.requests) {
-			if stored {
-				n.Count(absent[i])
-			} else if tries < warmTries { // invalidated during the load, or Redis has not taken it
-				again.add(loaded, i)
-			} else {
-				n.Failed++
-			}
-		}
-		if tries == warmTries {
-			n.Failed += len(again.ids)
-			break
-		}
-		left = again
-	}
-	return n, nil
-}
-
-// add adds the id with an index in another batch.
-func (b *batch[K, T]) add(from batch[K, T], index int) {
-	b.ids, b.requests = append(b.ids, from.ids[index]), append(b.requests, from.requests[index])
-}
-
-// warmTries is how often the load of an id whose value is not stored is tried again.
-const warmTries = 2

@@ -21,9 +21,9 @@
 //
 //	p, err = aside.GetOrLoad(ctx, c, Products.Key("eu", id), func(ctx context.Context) (*Product, error) { return db.ProductIn(ctx, "eu", id) })
 //
-// [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] reads without loading, [Set] stores a value, and [Lookup] is
-// GetOrLoad with a [Result] that explains the call. A [CallOption] changes one call: [WithTTL], [WithStale], [WithTags], [Refresh],
-// [Strong] or [MaxStale].
+// [NewLoaderBy] takes ids of any type. [GetOrLoadMany] and [NewBatchLoader] load many ids with one call. [Get] reads without loading, [Set]
+// stores a value, and [Lookup] is GetOrLoad with a [Result] that explains the call. A [CallOption] changes one call: [WithTTL], [WithStale],
+// [WithTags], [Refresh], [Strong] or [MaxStale].
 //
 // The directory docs of the repository has a page for each subject. docs/README.md is the index, and docs/concepts.md explains all terms.
 //

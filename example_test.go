@@ -259,6 +259,83 @@ func ExampleNewBatchLoader() {
 	// map[1:teapot 2:kettle] <nil>
 }
 
+func ExampleNewLoaderBy() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	// An id of several parts: a page of a list.
+	type page struct{ limit, offset int }
+	lists := aside.Policy{Category: "lists", TTL: time.Minute}
+	pages := aside.NewLoaderBy(c, lists,
+		func(p *aside.Policy, q page) aside.Key { return p.Key(q.limit, q.offset) },
+		func(ctx context.Context, q page) (string, error) {
+			fmt.Println("SELECT … LIMIT", q.limit, "OFFSET", q.offset)
+			return "two products", nil
+		})
+	for range 2 {
+		list, err := pages.Get(ctx, page{limit: 2, offset: 10})
+		fmt.Println(list, err)
+	}
+	fmt.Println(pages.Key(page{limit: 2, offset: 10}))
+	// Output:
+	// SELECT … LIMIT 2 OFFSET 10
+	// two products <nil>
+	// two products <nil>
+	// lists:2:10
+}
+
+func ExampleNewBatchLoaderBy() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{Secret: aside.NewSecret("a secret of 16 bytes or more")})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	// The loader gets the users' ids, and the keys have their hashes. A statement has at most two parameters here.
+	profiles := aside.Policy{Category: "profiles", TTL: time.Minute, MaxBatch: 2}
+	names := aside.NewBatchLoaderBy(c, profiles,
+		func(p *aside.Policy, id string) aside.Key { return p.Key(c.HashID(id)) },
+		func(ctx context.Context, ids []string) (map[string]string, error) {
+			fmt.Println("SELECT … WHERE id IN", ids)
+			return map[string]string{"u1": "Ada", "u2": "Grace", "u3": "Mary"}, nil
+		})
+	found, err := names.GetMany(ctx, []string{"u1", "u2", "u3"})
+	fmt.Println(found, err)
+	// Output:
+	// SELECT … WHERE id IN [u1 u2]
+	// SELECT … WHERE id IN [u3]
+	// map[u1:Ada u2:Grace u3:Mary] <nil>
+}
+
+func ExampleLoader_SetMany() {
+	ctx := context.Background()
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	names := aside.NewLoader(c, Products, func(ctx context.Context, id int) (string, error) { return "", aside.ErrNotFound })
+	if err := names.SetMany(ctx, map[int]string{1: "teapot", 2: "kettle"}); err != nil {
+		panic(err)
+	}
+	results, err := names.LookupMany(ctx, []int{1, 2, 3})
+	for _, id := range []int{1, 2, 3} {
+		fmt.Println(id, results[id].Value, results[id].Status, results[id].Negative)
+	}
+	fmt.Println(err)
+	// Output:
+	// 1 teapot hit false
+	// 2 kettle hit false
+	// 3  miss true
+	// <nil>
+}
+
 func ExampleLoader_GetMany() {
 	ctx := context.Background()
 	c, err := aside.New(aside.Options{})

@@ -77,6 +77,11 @@ type Policy struct {
 	// default. Negative: such a load is cancelled at once.
 	LoadGrace time.Duration
 
+	// MaxBatch is how many ids one call of a batch loader gets at most, such as how many parameters a statement of the database may have. A
+	// batch with more missing ids calls the loader several times, one call after the other, within the LoadTimeout of one load. Of keys of several
+	// policies, the smallest MaxBatch counts. Default: 0, any number.
+	MaxBatch int
+
 	// Jitter shortens each value's TTL by a random share of up to this fraction, from 0 (off) to less than 1, so that
 	// values stored together do not expire together.
 	Jitter float64
@@ -163,7 +168,7 @@ func (p *Policy) codecName() (name string) {
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
 		p.Stale == q.Stale && p.StaleIfError == q.StaleIfError && p.SoftTimeout == q.SoftTimeout && p.RefreshAhead == q.RefreshAhead &&
-		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.CloneOnRead == q.CloneOnRead
+		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.MaxBatch == q.MaxBatch && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.CloneOnRead == q.CloneOnRead
 }
 
 // sameCodec compares codecs, which may have the same name and different keys, for example: by == where Go can compare them, otherwise by their
@@ -219,6 +224,8 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: SoftTimeout is %v: set at least 1ms, 0 for the cache's default, or a negative duration for none", p.name(), p.SoftTimeout)
 	case !(p.RefreshAhead <= mostAhead): // NaN too
 		return invalidOption("policy %q: RefreshAhead is %v: set a fraction of at most %v, 0 for the cache's default, or a negative number for off", p.name(), p.RefreshAhead, mostAhead)
+	case p.MaxBatch < 0:
+		return invalidOption("policy %q: MaxBatch is %d: set a positive number of ids, or 0 for any number", p.name(), p.MaxBatch)
 	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
 		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
 	case p.Version < 0 || p.Version >= 1<<engine.VersionBits:

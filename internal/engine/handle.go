@@ -181,13 +181,38 @@ func (a *attempt) refusedETag(etag string) error {
 	}
 }
 
-// PerID returns contexts in which each id of a batch has a Load of its own.
+// A portion is a part of the ids of a load, which its loader gets in one call.
+type portion struct {
+	load     *Load
+	from, to int // of load's attempts
+}
+
+type portionKey struct{}
+
+// InPortion returns the context for a call of the loader of ctx with the ids from one index to another.
+func InPortion(ctx context.Context, from, to int) context.Context {
+	l := LoadOf(ctx)
+	if l == nil || from == 0 && to == len(l.attempts) {
+		return ctx
+	}
+	return context.WithValue(ctx, portionKey{}, portion{l, from, to})
+}
+
+// PerID returns contexts in which each of the n ids of a call of the loader has a Load of its own.
 func (l *Load) PerID(ctx context.Context, n int) func(i int) context.Context {
-	if l == nil || n != len(l.attempts) {
-		return func(int) context.Context { return ctx }
+	shared := func(int) context.Context { return ctx }
+	if l == nil {
+		return shared
+	}
+	p, ok := ctx.Value(portionKey{}).(portion)
+	if !ok || p.load != l { // a portion of a load around l, whose values ctx has too
+		p = portion{l, 0, len(l.attempts)}
+	}
+	if n != p.to-p.from {
+		return shared
 	}
 	l.mu.Lock()
-	each := l.shares()
+	each := l.shares()[p.from:p.to]
 	l.mu.Unlock()
 	return func(i int) context.Context { return context.WithValue(ctx, loadKey{}, each[i]) }
 }

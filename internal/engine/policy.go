@@ -27,6 +27,7 @@ type Policy struct {
 	LoadGrace   time.Duration // 0: none
 	Jitter      float64
 	Codec       wire.Codec // nil: the one that fits the type
+	MaxBatch    int        // ids for one call of a batch loader; 0: any number
 	CloneOnRead bool
 	Windows     freshness.Windows
 	SoftTimeout time.Duration // 0: none
