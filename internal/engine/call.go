@@ -24,6 +24,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
 	late := &lateReturn{engine: e, attempts: l.attempts, ctx: ctx, before: before, leave: leave}
 	defer late.returned()
+	loading := e.beginLoad(ctx, l)
 	start = e.Clock.Now()
 	late.load, late.start = l, start
 	l.attempts[0].call.NotifyEnd(late)
@@ -55,7 +56,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		a.Err = flight.ErrGoexit // until the loader returns a result
 	}
 	InLoader(func() {
-		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g Loaded) {
+		load(context.WithValue(loading, loadKey{}, l), indexes, func(index int, g Loaded) {
 			at, _ := slices.BinarySearchFunc(l.attempts, index, func(a *attempt, index int) int { return a.index - index })
 			l.attempts[at].Loaded = g
 		})
