@@ -91,7 +91,7 @@ type End struct {
 	Err error
 
 	Waiters int // of an OpLoad: how many calls waited for it at its end, or have its result
-	// Shared is the context that Begin has returned for the OpLoad of another call, which this OpCall or OpBatch has waited for; of several, the first. It
+	// Shared is the context that Begin has returned for the OpLoad of another call, which this OpCall or OpBatch has joined; of several, the first. It
 	// is for a link to that load. nil: none, or that load had not begun.
 	Shared context.Context
 }

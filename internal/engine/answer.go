@@ -83,6 +83,7 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, load LoadFu
 		ctx, b = e.beginBatch(ctx, left)
 		defer b.end()
 		each = func(a *attempt, out Outcome, err error) {
+			err = e.opts.ErrorOf(err, a.Key)
 			b.note(a, out, err)
 			done(a.index, out, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // call calls the loader in its place of the bulkhead, and counts how the call ends. A panic becomes the error of the attempts, which other
@@ -29,6 +30,8 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	late.load, late.start = l, start
 	l.attempts[0].call.NotifyEnd(late)
 	defer func() {
+		// Nothing, unless a method of the caller's context, which endOf may call, ends the goroutine.
+		defer e.countEnd(l, start, end{stats.EndedPanic, l.attempts[0], len(l.attempts), flight.ErrGoexit})
 		l.end()
 		took := time.Duration(e.Clock.Now() - start)
 		counts.LoadTime.Add(int64(took))

@@ -38,6 +38,7 @@ func (e *Engine) answerObserved(ctx context.Context, a *attempt, load LoadFunc) 
 	last, err := a, errUnended
 	defer func() { op.End(e.endOfCall(last, out, err)) }()
 	out, last, err = e.answer(ctx, a, load)
+	err = e.opts.ErrorOf(err, a.Key) // here, so that the caller gets the error that the Observer is told of
 	return out, err
 }
 
@@ -46,11 +47,11 @@ func (e *Engine) endOfCall(a *attempt, out Outcome, err error) (end observe.End)
 	if out.Status != StatusHit && out.Status != StatusStale {
 		end.Cause = a.Cause(&out).String()
 	}
-	if a.call != nil && !a.leader && (err != nil || end.Cause != "") {
+	if a.call != nil && !a.leader {
 		end.Shared = a.call.Loading()
 	}
 	if err != nil {
-		end.Err = e.opts.ErrorOf(err, a.Key)
+		end.Err = err
 		return end
 	}
 	now := e.Clock.Now()
