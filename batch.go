@@ -234,6 +234,9 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 	if err != nil || out.Tier != engine.TierMemory {
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - b.began))
 	}
+	if err == nil && out.Tier == engine.TierMemory && c.sampler.DrawsTold() {
+		c.engine.ObserveHit(ctx, r.Key, r.Policy, out)
+	}
 	if c.settle(ctx, r, out, err) {
 		alone := &batch[K, T]{ids: b.ids[index : index+1], requests: b.requests[index : index+1], load: b.load}
 		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, alone.run, equalByMethod[T]))

@@ -61,6 +61,9 @@ func New(opts Options) (*Cache, error) {
 	if c.engine.Store != nil {
 		c.health.Ask(c.engine.Store.State)
 	}
+	if opts.Observer.MemoryHits > 0 && c.engine.Observer() != nil {
+		c.sampler.Tell(opts.Observer.MemoryHits)
+	}
 	if opts.ConsistencyCheck.SampleRate > 0 {
 		c.sampler.Start(sampler.Options(opts.ConsistencyCheck), c.engine, opts.Logger, c.recent.inconsistentValue)
 	}
@@ -75,7 +78,7 @@ func (c *Cache) engineOptions(redis rueidis.ClientOption) engine.Options {
 		MaxLoads: c.opts.MaxLoads, MaxQueuedLoads: c.opts.MaxQueuedLoads, Backoff: c.opts.Backoff, MaxBackoff: c.opts.MaxBackoff,
 		Logger: c.opts.Logger, Counters: &c.metrics, OnState: c.stateChanged, OnFailedLoad: c.recent.failedLoad,
 		Categories: c.policies.categories, InUse: c.policies.inUse, NameOfOwner: c.policies.nameOfOwner,
-		ErrClosed: ErrClosed, ErrorOf: callError,
+		ErrClosed: ErrClosed, ErrorOf: callError, Observer: c.opts.Observer.internal(c.opts.Logger),
 	}
 	if c.opts.JSON.Marshal != nil {
 		o.JSON = &c.opts.JSON
@@ -209,10 +212,13 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	if load == nil {
 		return Result[T]{}, invalidArgument("the loader is nil: give the function that loads the value, or use Get")
 	}
-	out, ok := c.engine.LookAgeing(key.view(), &r)
-	if !ok {
+	out, here := c.engine.LookAgeing(key.view(), &r)
+	if !here {
 		r.Key = key.String()
-		out, err = answer(ctx, c, r, load)
+		out, here, err = answer(ctx, c, r, load)
+	}
+	if here && c.sampler.DrawsTold() {
+		c.engine.ObserveHit(ctx, key.String(), r.Policy, out)
 	}
 	if c.settle(ctx, r, out, err) {
 		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
@@ -220,25 +226,25 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 	return resultOf[T](c, &r, out, err)
 }
 
-// answer is lookup of a value that takes more than a look into memory.
-func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(context.Context) (T, error)) (engine.Outcome, error) {
-	out, unanswered, ok := c.engine.Look(r)
+// answer is lookup of a value that takes more than a look into memory. It reports whether that was memory all the same.
+func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(context.Context) (T, error)) (out engine.Outcome, here bool, err error) {
+	out, unanswered, here := c.engine.Look(r)
 	switch {
-	case !ok:
+	case !here:
 		began := c.engine.Clock.Now()
 		out, err := c.engine.Answer(ctx, unanswered, loadsOne(load))
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - began))
-		return out, callError(err, r.Key)
+		return out, false, callError(err, r.Key)
 	case unanswered.RefreshDue():
 		c.engine.Refresh(ctx, unanswered, loadsOne(load))
 	}
-	return out, nil
+	return out, true, nil
 }
 
 // settle counts an answered call. It reports whether the call was a hit that was sampled for a check.
 func (c *Cache) settle(ctx context.Context, r engine.Request, out engine.Outcome, err error) (check bool) {
 	count(r.Policy.Counters, out, err, r.Cause(&out))
-	return err == nil && out.Status == engine.StatusHit && c.sampler.Draws() && c.sampler.HasRoom(ctx, r.Policy.Counters)
+	return err == nil && out.Status == engine.StatusHit && c.sampler.DrawsCheck() && c.sampler.HasRoom(ctx, r.Policy.Counters)
 }
 
 // loadsOne makes an engine.LoadFunc of a loader of one value.

@@ -155,9 +155,12 @@ func TestDocsListEveryOptionCounterAndCode(t *testing.T) {
 	}
 	options, _, found := strings.Cut(document(t, "docs/configuration.md"), "\n### The table of ready policies\n")
 	require.True(t, found)
-	require.ElementsMatch(t, slices.Concat(fields(aside.Options{}), fields(aside.ConsistencyCheck{}), fields(aside.Policy{})), rows(options))
+	require.ElementsMatch(t, slices.Concat(fields(aside.Options{}), fields(aside.ConsistencyCheck{}), fields(aside.Observer{}), fields(aside.Policy{})), rows(options))
 
 	counters := rows(document(t, "docs/observability.md"))
+	for _, name := range slices.Concat(fields(aside.Op{}), fields(aside.End{})) {
+		require.Contains(t, counters, name)
+	}
 	for _, name := range slices.Concat(fields(aside.LabelMetrics{}), fields(aside.Metrics{})) {
 		if name != "Labels" && name != "LoadTime" {
 			require.Contains(t, counters, strings.ToLower(name[:1])+name[1:])

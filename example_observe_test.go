@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"expvar"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/gatewayz/aside"
@@ -68,4 +69,39 @@ func ExampleCache_Metrics_expvar() {
 	}
 	fmt.Println(shown.InMemory.Entries, "of", shown.InMemory.MaxEntries)
 	// Output: 0 of 1000
+}
+
+// What led to a load, as a trace would show it. Begin keeps the name of each operation under a context key of its own.
+func ExampleObserver() {
+	type nameKey struct{}
+	var mu sync.Mutex // the functions are called by many goroutines
+	observer := aside.Observer{
+		Begin: func(ctx context.Context, op aside.Op) context.Context {
+			name := string(op.Kind) + " " + op.Key
+			if parent, ok := ctx.Value(nameKey{}).(string); ok {
+				name = parent + " > " + name
+			}
+			return context.WithValue(ctx, nameKey{}, name)
+		},
+		End: func(ctx context.Context, op aside.Op, end aside.End) {
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Println(ctx.Value(nameKey{}), end.Status, end.Outcome, end.Err)
+		},
+	}
+	c, err := aside.New(aside.Options{Observer: observer})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+
+	models := aside.NewLoader(c, aside.TTL.ModelDetail, func(context.Context, string) (string, error) { return "a model", nil })
+	for range 3 { // two of them are hits in memory, of which nobody is told
+		if _, err := models.Get(context.Background(), "a"); err != nil {
+			panic(err)
+		}
+	}
+	// Output:
+	// call models:a > load models:a  ok <nil>
+	// call models:a miss  <nil>
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/gatewayz/aside/internal/invalidate"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/nearby"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/outside"
 	"github.com/gatewayz/aside/internal/recent"
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -39,21 +40,41 @@ type Receipt struct {
 	ticket *invalidate.Ticket // nil if there was nothing to invalidate
 }
 
-// countInvalidation counts an invalidation that begins now.
-func (c *Cache) countInvalidation(of stats.Invalidation) (began time.Time) {
-	c.metrics.Invalidations[of].Add(1)
-	return time.Now()
+// An invalidating is an invalidation under way.
+type invalidating struct {
+	cache *Cache
+	of    stats.Invalidation
+	names []string
+	actor string
+	began time.Time
+	op    observe.Operation
+	as    observe.End
 }
 
-// invalidated notes an invalidation for Recent, and returns its receipt.
-func (c *Cache) invalidated(ctx context.Context, of stats.Invalidation, began time.Time, t *invalidate.Ticket, names ...string) Receipt {
+// beginInvalidation counts an invalidation that begins now, and tells the Observer. The context that it returns is for the invalidation.
+func (c *Cache) beginInvalidation(ctx context.Context, of stats.Invalidation, policy *engine.Policy, names ...string) (context.Context, *invalidating) {
+	c.metrics.Invalidations[of].Add(1)
+	i := &invalidating{cache: c, of: of, names: names, actor: actorOf(ctx), began: time.Now()}
+	if o := c.engine.Observer(); o != nil {
+		ctx, i.op = o.Begin(ctx, c.opOfInvalidation(of, policy, names))
+		i.as.Err = errUnended // until done
+	}
+	return ctx, i
+}
+
+// done notes an invalidation for Recent, and returns its receipt.
+func (i *invalidating) done(t *invalidate.Ticket) Receipt {
 	now := time.Now()
-	c.recent.invalidations.Add(RecentInvalidation{
-		At: now, Kind: of.String(), Names: recent.Texts(names, mostNames, mostOfName), Count: len(names),
-		Removed: t.Removed, Confirmed: t.Confirmed, Took: now.Sub(began), Actor: actorOf(ctx),
+	i.cache.recent.invalidations.Add(RecentInvalidation{
+		At: now, Kind: i.of.String(), Names: recent.Texts(i.names, mostNames, mostOfName), Count: len(i.names),
+		Removed: t.Removed, Confirmed: t.Confirmed, Took: now.Sub(i.began), Actor: i.actor,
 	})
+	i.as = endOfInvalidation(t)
 	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
 }
+
+// end tells the Observer that the invalidation has ended.
+func (i *invalidating) end() { i.op.End(i.as) }
 
 type actorKey struct{}
 
@@ -149,14 +170,15 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
-	began := c.countInvalidation(stats.OfKeys)
+	ctx, i := c.beginInvalidation(ctx, stats.OfKeys, policies[0], names...)
+	defer i.end()
 	t, errs := c.engine.Invalidator.Remove(ctx, caller, names, tags)
 	for i, err := range errs {
 		if err != nil {
 			policies[i].Counters.RedisErrors.Add(1)
 		}
 	}
-	return c.invalidated(ctx, stats.OfKeys, began, t, names...), nil
+	return i.done(t), nil
 }
 
 // InvalidateCategory invalidates all entries of a category, at the same cost for any number of entries. Guarantees, errors and context are as
@@ -180,9 +202,10 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 	if !c.knowsCategory(ctx, category) { // checked before Retire makes its first generation
 		err = c.unknownCategory(category)
 	}
-	began := c.countInvalidation(stats.OfCategory)
+	ctx, i := c.beginInvalidation(ctx, stats.OfCategory, nil, category)
+	defer i.end()
 	t := c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Category: category}, tag)
-	return c.invalidated(ctx, stats.OfCategory, began, t, category), err
+	return i.done(t), err
 }
 
 // InvalidateTags invalidates all entries that carry one of tags, by WithTags or by Load.Tag. Cost, guarantees, errors and context are as for
@@ -207,9 +230,10 @@ func (c *Cache) InvalidateTags(ctx context.Context, tags ...string) (Receipt, er
 		return Receipt{}, err
 	}
 	defer end()
-	began := c.countInvalidation(stats.OfTags)
+	ctx, i := c.beginInvalidation(ctx, stats.OfTags, nil, tags...)
+	defer i.end()
 	t := c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{Tags: slices.Clone(tags)}, names...)
-	return c.invalidated(ctx, stats.OfTags, began, t, tags...), nil
+	return i.done(t), nil
 }
 
 // InvalidateAll invalidates all entries. Cost, guarantees, errors and context are as for InvalidateCategory.
@@ -223,8 +247,9 @@ func (c *Cache) InvalidateAll(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer end()
-	began := c.countInvalidation(stats.OfAll)
-	return c.invalidated(ctx, stats.OfAll, began, c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
+	ctx, i := c.beginInvalidation(ctx, stats.OfAll, nil)
+	defer i.end()
+	return i.done(c.engine.Invalidator.Retire(ctx, caller, invalidate.Event{All: true}, keyspace.All)), nil
 }
 
 // InvalidatePattern removes every value whose key matches the pattern. Guarantees and errors are as for Invalidate. An invalid Pattern is an
@@ -249,8 +274,9 @@ func (c *Cache) InvalidatePattern(ctx context.Context, pattern Pattern) (Receipt
 		return Receipt{}, err
 	}
 	defer end()
-	began := c.countInvalidation(stats.OfPattern)
-	return c.invalidated(ctx, stats.OfPattern, began, c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end), pattern.text), nil
+	ctx, i := c.beginInvalidation(ctx, stats.OfPattern, nil, pattern.text)
+	defer i.end()
+	return i.done(c.engine.Invalidator.Match(ctx, caller, pattern.text, pattern.glob, end)), nil
 }
 
 // admit returns for which key of the admin API names are to be invalidated, "" for the program itself, and reserves room until end is called.

@@ -157,6 +157,9 @@ type Options struct {
 	// ConsistencyCheck compares a small share of hits with a fresh load, and counts inconsistent ones. Default: none.
 	ConsistencyCheck ConsistencyCheck
 
+	// Observer is told what the cache does beside answering from memory, and if it wants, of a share of the hits in memory. Default: none.
+	Observer Observer
+
 	// Logger gets what an operator should see: changes of state, and values that cannot be read or stored. Its handler runs on
 	// a goroutine of its own, and delays nothing. Lines are lost while the handler panics or is too slow, and a later line says how many.
 	// Default: slog.Default().
@@ -287,6 +290,9 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	if n := len(o.Secret.Reveal()); n > 0 && n < 16 {
 		bad("Secret has %d bytes: use at least 16 random ones, or none", n)
+	}
+	if err := o.Observer.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	var wrong []error
 	o.ConsistencyCheck, wrong = o.ConsistencyCheck.withDefaults()

@@ -115,7 +115,7 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	ttl = engine.Bounded(ttl)
 	r := &resolved{policy: *p}
 	q := &r.Policy
-	q.Name, q.Category, q.Owner = p.name(), p.Category, ownerOf(p)
+	q.Name, q.Label, q.Category, q.Owner = p.name(), p.label(), p.Category, ownerOf(p)
 	q.Tags = []string{keyspace.All, keyspace.CategoryTag(p.Category)}
 	q.TTL = ttl
 	q.NegativeTTL = engine.Bounded(cmp.Or(p.NegativeTTL, min(t.opts.NegativeTTL, ttl)))

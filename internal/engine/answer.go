@@ -30,18 +30,27 @@ func (e *Engine) Refresh(ctx context.Context, u Unanswered, load LoadFunc) {
 
 // Answer answers one request by a flight that it joins or leads.
 func (e *Engine) Answer(ctx context.Context, u Unanswered, load LoadFunc) (out Outcome, err error) {
-	a := u.attempt
-	if err := e.Check(ctx, a.Key); err != nil {
-		return Outcome{}, err
+	if e.opts.Observer != nil {
+		return e.answerObserved(ctx, u.attempt, load)
 	}
-	done := func(_ int, o Outcome, e error) { out, err = o, e }
+	out, _, err = e.answer(ctx, u.attempt, load)
+	return out, err
+}
+
+// answer is Answer that nobody is told of. It also returns the attempt of the last round.
+func (e *Engine) answer(ctx context.Context, a *attempt, load LoadFunc) (out Outcome, last *attempt, err error) {
+	if err := e.Check(ctx, a.Key); err != nil {
+		return Outcome{}, a, err
+	}
+	done := func(_ *attempt, o Outcome, e error) { out, err = o, e }
 	for left := a.alone(); len(left) > 0; {
+		a = left[0]
 		left = e.round(ctx, left, 0, load, nil, done)
 	}
 	if err == nil && !a.leader && out.Status != StatusHit && out.Status != StatusStale {
 		out.Reason = ReasonSharedLoad + ": " + out.Reason
 	}
-	return out, err
+	return out, a, err
 }
 
 // An answered attempt is one that needs no flight.
@@ -54,6 +63,7 @@ type answered struct {
 // AnswerMany answers many requests, which share round trips and one call of the loader. It calls done for each request as soon as that is
 // answered, with the request's index, one call at a time. The time limit of the load is the longest of limit and the policies' own.
 func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.Duration, load LoadFunc, done func(index int, out Outcome, err error)) {
+	each := func(a *attempt, out Outcome, err error) { done(a.index, out, err) }
 	var here []answered
 	var left, due []*attempt
 	for i, r := range requests {
@@ -68,11 +78,21 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.
 			left = append(left, a)
 		}
 	}
+	if e.opts.Observer != nil && len(left) > 0 {
+		var b *observedBatch
+		ctx, b = e.beginBatch(ctx, left)
+		defer b.end()
+		each = func(a *attempt, out Outcome, err error) {
+			err = e.opts.ErrorOf(err, a.Key)
+			b.note(a, out, err)
+			done(a.index, out, err)
+		}
+	}
 	if len(due) > 0 {
 		e.refreshBehind(ctx, due, load)
 	}
 	for len(left)+len(here) > 0 {
-		left, here = e.round(ctx, left, limit, load, here, done), nil
+		left, here = e.round(ctx, left, limit, load, here, each), nil
 	}
 }
 
@@ -92,7 +112,7 @@ func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
 // attempts that are answered already: done may run a codec, and does so while the flights run. It returns the attempts that need another
 // round: those that joined a load which turned out to be too old for them, and those that waited for the end of a load that they do not
 // share. The flights' time limit is timeout or more: the longest of all keys, hits included, since a batch has one time limit.
-func (e *Engine) round(ctx context.Context, attempts []*attempt, timeout time.Duration, load LoadFunc, here []answered, done func(int, Outcome, error)) (again []*attempt) {
+func (e *Engine) round(ctx context.Context, attempts []*attempt, timeout time.Duration, load LoadFunc, here []answered, done func(*attempt, Outcome, error)) (again []*attempt) {
 	var leading, due []*attempt
 	joined := listOf(attempts)
 	var busy []*attempt                          // another flight runs that they do not share
@@ -147,7 +167,7 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, timeout time.Du
 		e.flights.Run(ctx, timeout, func(ctx context.Context) { e.leadBatch(ctx, leading, load) }, calls...)
 	}
 	for _, a := range here {
-		done(a.attempt.index, a.out, a.err)
+		done(a.attempt, a.out, a.err)
 	}
 	for _, a := range joined {
 		out, err := e.wait(ctx, a)
@@ -167,14 +187,14 @@ func (e *Engine) round(ctx context.Context, attempts []*attempt, timeout time.Du
 			again.index, again.out.old = a.index, out.old
 			due = append(due, again)
 		}
-		done(a.index, out, err)
+		done(a, out, err)
 	}
 	if len(due) > 0 {
 		e.refreshBehind(ctx, due, load) // Redis had values that are to be loaded anew
 	}
 	for i, a := range busy {
 		if err := e.awaitEnd(ctx, a, ends[i]); err != nil {
-			done(a.index, Outcome{}, err)
+			done(a, Outcome{}, err)
 			continue
 		}
 		again = append(again, a)

@@ -112,7 +112,7 @@ func smallFirst(attempts []*attempt) []int {
 
 // fillParts stores attempts in parts. A large value is a part of its own, and comes last, since a caller that asks for the key again waits until
 // the part is stored.
-func (e *Engine) fillParts(m *tags.Snapshot, attempts []*attempt) {
+func (e *Engine) fillParts(ctx context.Context, m *tags.Snapshot, attempts []*attempt) {
 	small, large := attempts, []*attempt(nil)
 	if len(attempts) > 1 && e.opts.ChunkFrom >= 0 {
 		small = nil
@@ -124,18 +124,18 @@ func (e *Engine) fillParts(m *tags.Snapshot, attempts []*attempt) {
 			}
 		}
 	}
-	e.fillPart(m, small)
+	e.fillPart(ctx, m, small)
 	for i := range large {
-		e.fillPart(m, large[i:i+1])
+		e.fillPart(ctx, m, large[i:i+1])
 	}
 }
 
-func (e *Engine) fillPart(m *tags.Snapshot, attempts []*attempt) {
+func (e *Engine) fillPart(ctx context.Context, m *tags.Snapshot, attempts []*attempt) {
 	if len(attempts) == 0 {
 		return
 	}
-	if gone := e.fill(m, attempts); len(gone) > 0 {
-		e.fill(m, gone)
+	if gone := e.fill(ctx, m, attempts); len(gone) > 0 {
+		e.fill(ctx, m, gone)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // call calls the loader in its place of the bulkhead, and counts how the call ends. A panic becomes the error of the attempts, which other
@@ -24,10 +25,13 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 	// A loader may ignore the end of its context, and return late or never: its callers have got their error by then, and others need its place.
 	late := &lateReturn{engine: e, attempts: l.attempts, ctx: ctx, before: before, leave: leave}
 	defer late.returned()
+	loading := e.beginLoad(ctx, l)
 	start = e.Clock.Now()
 	late.load, late.start = l, start
 	l.attempts[0].call.NotifyEnd(late)
 	defer func() {
+		// Nothing, unless a method of the caller's context, which endOf may call, ends the goroutine.
+		defer e.countEnd(l, start, end{stats.EndedPanic, l.attempts[0], len(l.attempts), flight.ErrGoexit})
 		l.end()
 		took := time.Duration(e.Clock.Now() - start)
 		counts.LoadTime.Add(int64(took))
@@ -55,7 +59,7 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		a.Err = flight.ErrGoexit // until the loader returns a result
 	}
 	InLoader(func() {
-		load(context.WithValue(ctx, loadKey{}, l), indexes, func(index int, g Loaded) {
+		load(context.WithValue(loading, loadKey{}, l), indexes, func(index int, g Loaded) {
 			at, _ := slices.BinarySearchFunc(l.attempts, index, func(a *attempt, index int) int { return a.index - index })
 			l.attempts[at].Loaded = g
 		})

@@ -25,6 +25,7 @@ import (
 	"github.com/gatewayz/aside/internal/lifetime"
 	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/scan"
 	"github.com/gatewayz/aside/internal/stats"
@@ -51,6 +52,7 @@ type Options struct {
 	OnInvalidated  func(invalidate.Event) // nil: none
 	Logger         *slog.Logger
 	Counters       *stats.Registry
+	Observer       *observe.Observer // nil: none
 
 	OnState      func(redisstore.State)                     // is called with each change of the connection's state
 	OnFailedLoad func(FailedLoad)                           // is called with each call of a loader that fails; nil: none
@@ -125,6 +127,7 @@ func Open(opts Options) *Engine {
 	e.Invalidator = invalidate.New(invalidate.Options{
 		Near: e.Near, Clock: e.Clock, Journal: e.journal, Tags: e.tags, Backoff: e.failures, Metrics: opts.Counters,
 		OnInvalidated: opts.OnInvalidated, Logger: opts.Logger, Go: e.Calls.Go, Closed: e.closes, ErrClosed: opts.ErrClosed,
+		Observer: opts.Observer,
 	})
 	if e.journal != nil {
 		e.connect()
@@ -150,7 +153,7 @@ func (e *Engine) connect() {
 		Gap:         e.Invalidator.Gap,
 		OnWatermark: e.journal.Recover,
 		Idling:      redisstore.Idling{Calls: opts.Counters.Calls},
-		Trips:       &opts.Counters.RoundTrips,
+		Trips:       redisstore.Trips{Counts: &opts.Counters.RoundTrips, Observer: opts.Observer},
 	})
 	e.tags.Connect(e.Store, e.journal.Contains)
 	e.Scanner = scan.New(scan.Options{
@@ -158,6 +161,7 @@ func (e *Engine) connect() {
 		Now: e.Clock.Now, Logger: opts.Logger,
 	})
 	sweeper := scan.NewSweeper(e.Scanner, &opts.Counters.Swept)
+	sweeper.Observe(opts.Observer)
 	e.leases = lease.NewKeeper(e.Store, opts.LeaseTTL, opts.MaxValueBytes, e.Calls.Go)
 	ctx, stop := context.WithCancel(context.Background())
 	e.Invalidator.Connect(ctx, e.Store, sweeper, e.Scanner)

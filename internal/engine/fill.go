@@ -14,7 +14,9 @@ import (
 
 // fill stores loaded values in Redis under their leases. Their callers have them by then. It returns those that were to be kept in Redis, as they
 // are not modified, and are not there any more: they are to be stored in full.
-func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
+func (e *Engine) fill(ctx context.Context, m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
+	ctx, observed := e.beginFill(ctx, attempts)
+	defer observed.end()
 	sending := newShipment()
 	var failed []*attempt
 	for _, a := range attempts {
@@ -22,12 +24,14 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 		switch {
 		case errors.Is(err, errOutdated):
 			a.Policy.Counters.FillsRejected.Add(1)
+			observed.rejected()
 			e.release(a)
 			if a.Replace && e.discard(a) != nil {
 				failed = append(failed, a)
 			}
 		case err != nil:
 			failed = append(failed, a)
+			observed.failed(err)
 			if encoding := (*wire.CodecError)(nil); errors.As(err, &encoding) && !a.Replace && !a.lost.Load() {
 				a.quiet = true // the value cannot be stored in Redis, but in memory
 				e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
@@ -37,7 +41,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 	}
 	if len(sending.of) > 0 {
 		// The flight's context may have ended with its last caller. The value is stored all the same.
-		ctx, cancel := e.Store.Budget(context.Background(), sending.size, sending.keys)
+		ctx, cancel := e.Store.Budget(ctx, sending.size, sending.keys)
 		defer cancel()
 		underWay := &sending.underWay
 		e.storing.begin(underWay, sending.of)
@@ -53,6 +57,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 			case errs[i] != nil:
 				a.Policy.Counters.RedisErrors.Add(1)
 				failed = append(failed, a)
+				observed.failed(errs[i])
 				if !a.Replace && !a.lost.Load() && !redisstore.IsMoving(errs[i]) {
 					a.quiet = true
 					e.keepWithoutLease(m, a, a.out.LoadedAt, time.Duration(a.out.FreshUntil-a.out.LoadedAt))
@@ -62,10 +67,12 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 				gone = append(gone, a)
 			case outcomes[i] == redisstore.Refused:
 				a.Policy.Counters.FillsRejected.Add(1)
+				observed.rejected()
 				if a.Replace && e.discard(a) != nil {
 					failed = append(failed, a)
 				}
 			case outcomes[i] == redisstore.Stored:
+				observed.stored(a)
 				if e.keepStored(a, reads[i], sending.fences[i]); reads[i].Err != nil {
 					underWay.err = reads[i].Err
 				}
@@ -84,6 +91,7 @@ func (e *Engine) fill(m *tags.Snapshot, attempts []*attempt) (gone []*attempt) {
 			a.call.Forget() // callers that come later read Redis
 		}
 	}
+	observed.ended = true
 	return gone
 }
 
@@ -125,7 +133,8 @@ func (e *Engine) sealEnvelope(a *attempt, payload []byte, codec uint32) (redisst
 		a.payload = a.nonce
 	}
 	a.Policy.observeSize(int64(len(f.Value)))
-	a.Policy.Counters.ValueBytes.Observe(int64(len(value)))
+	a.size = int64(len(value))
+	a.Policy.Counters.ValueBytes.Observe(a.size)
 	return f, err
 }
 

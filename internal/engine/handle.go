@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -22,8 +23,9 @@ type Load struct {
 	engine   *Engine
 	attempts []*attempt
 	parent   *Load
-	alone    bool        // no caller waits for it: see LoadAlone
-	counted  atomic.Bool // how it ended
+	alone    bool               // no caller waits for it: see LoadAlone
+	counted  atomic.Bool        // how it ended
+	observed *observe.Operation // nil: nobody is told of it
 
 	mu     sync.Mutex
 	own    decision // without those of each; guarded by mu

@@ -72,7 +72,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		}
 	}
 	e.release(unstored...)
-	e.fillParts(m, store)
+	e.fillParts(ctx, m, store)
 	done = true
 }
 

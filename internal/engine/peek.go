@@ -5,11 +5,12 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/guard"
+	"github.com/gatewayz/aside/internal/observe"
 )
 
 // Peek returns the cached value, without a load. If there is none, the outcome's status says whether Redis could be read.
 func (e *Engine) Peek(ctx context.Context, r Request) (Outcome, bool) {
-	out, took, ok := e.peek(ctx, newAttempt(r))
+	out, took, ok := e.peek(ctx, newAttempt(r), e.opts.Observer)
 	if took > 0 {
 		r.Policy.Counters.CallTimes.Observe(took)
 	}
@@ -21,12 +22,12 @@ func (e *Engine) Peek(ctx context.Context, r Request) (Outcome, bool) {
 func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 	a := newAttempt(r)
 	a.storable = false
-	out, _, ok := e.peek(ctx, a)
+	out, _, ok := e.peek(ctx, a, nil)
 	return out, ok
 }
 
 // peek also returns how long Redis took, 0 if it was not asked.
-func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, took time.Duration, ok bool) {
+func (e *Engine) peek(ctx context.Context, a *attempt, observer *observe.Observer) (out Outcome, took time.Duration, ok bool) {
 	if out, ok = e.readNear(a); !ok {
 		out, ok = e.readAgeing(a, false)
 	}
@@ -39,6 +40,11 @@ func (e *Engine) peek(ctx context.Context, a *attempt) (out Outcome, took time.D
 	if !ok && e.Store != nil && e.Calls.Enter() {
 		defer e.Calls.Leave()
 		began := e.Clock.Now()
+		if observer != nil {
+			var op observe.Operation
+			ctx, op = observer.Begin(ctx, e.opOf(observe.Call, a, 1))
+			defer func() { op.End(e.endOfPeek(a, out, ok)) }()
+		}
 		out, ok = e.peekStore(ctx, a)
 		took = time.Duration(e.Clock.Now() - began)
 	}

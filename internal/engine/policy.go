@@ -17,6 +17,7 @@ import (
 // A Policy is a policy of one cache, with the defaults filled in and the overrides applied.
 type Policy struct {
 	Name        string
+	Label       string // of its counters
 	Category    string
 	Owner       uint64   // identifies the policy in its stored values
 	Tags        []string // of all its values

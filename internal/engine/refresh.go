@@ -9,6 +9,7 @@ import (
 	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
 )
@@ -53,6 +54,11 @@ func (e *Engine) refreshBehind(ctx context.Context, due []*attempt, load LoadFun
 // The place comes first: a lease must not be held by a load that cannot run. A key that is not loaded here is given up, unless a caller has
 // joined its flight in the meantime. Such a caller needs a new value, and its key goes along the load path from the beginning.
 func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc) {
+	if e.opts.Observer != nil {
+		var op observe.Operation
+		ctx, op = e.opts.Observer.Begin(ctx, e.opOf(observe.Refresh, attempts[0], len(attempts)))
+		defer func() { op.End(e.endOfRefresh(ctx, attempts)) }()
+	}
 	var joined []*attempt
 	giveUp := func(a *attempt, retry time.Duration) {
 		a.Policy.Counters.RefreshesSkipped.Add(1)

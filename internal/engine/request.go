@@ -177,6 +177,7 @@ type kept struct {
 	ownTTL    bool          // its TTL is not the policy's
 	etag      string        // what its source calls the value
 	took      time.Duration // how long its loader took
+	size      int64         // of its stored form, in bytes
 
 	windows    freshness.Windows // with which it is stored: its policy's, its call's or its loader's
 	ownWindows bool              // they are not its policy's

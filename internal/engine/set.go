@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
@@ -18,10 +19,24 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	defer e.Calls.Leave()
 	a := newAttempt(r)
 	a.Loaded = l
+	err := errUnended
+	if e.opts.Observer != nil {
+		var op observe.Operation
+		ctx, op = e.opts.Observer.Begin(ctx, e.opOf(observe.Set, a, 1))
+		defer func() { op.End(e.endOfSet(a, err)) }()
+	}
+	if err = e.set(ctx, a); errors.Is(err, errNotWritten) {
+		return nil // Set does not fail because Redis does
+	}
+	return err
+}
+
+// set is Set that nobody is told of. It fails with errNotWritten because of Redis.
+func (e *Engine) set(ctx context.Context, a *attempt) error {
 	e.awaitFirst(ctx, a)
 	start := e.Clock.Now()
 	a.ownTTL = a.TTL != a.Policy.TTL
-	a.setWindows(a.askedWindows(), r.Windows != nil)
+	a.setWindows(a.askedWindows(), a.Request.Windows != nil)
 	a.out = Outcome{Value: a.Value, LoadedAt: start, FreshUntil: start + int64(shortened(a.TTL, a.Policy.Jitter))}
 	a.Replace = true
 	var err error
@@ -54,7 +69,7 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 	// The cached value is out of date, although the new one could not be stored.
 	e.removeOld(ctx, a)
 	if errors.Is(err, errNotWritten) {
-		return nil // Set does not fail because Redis does
+		return errNotWritten
 	}
 	return &Error{Code: CodeInvalidArgument, Key: a.Key, Message: "Set: value rejected; previous value removed", Err: err}
 }
@@ -72,7 +87,8 @@ func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
 				return e.uncached(a, e.noRoom(entry))
 			}
 			e.Near.Put(a.Key, entry)
-			a.Policy.Counters.ValueBytes.Observe(entry.Size)
+			a.size = entry.Size
+			a.Policy.Counters.ValueBytes.Observe(a.size)
 		}
 	}
 	e.deleteIfClosed(a)

@@ -62,6 +62,7 @@ func (e *Engine) countEnd(l *Load, start int64, as end) {
 	}
 	policy, took := l.attempts[0].Policy, time.Duration(e.Clock.Now()-start)
 	policy.Counters.CountEnd(as.how, took)
+	e.endLoad(l, as)
 	if as.how.Failed() && e.opts.OnFailedLoad != nil {
 		e.opts.OnFailedLoad(FailedLoad{policy.Name, as.of.Key, as.keys, as.how, took, cut(causes.Text(as.err), longestPanic)})
 	}

@@ -20,8 +20,14 @@ type Call[K comparable, V any] struct {
 
 	freshness
 	awaited
-	val V     // written once, before done is closed
-	err error // likewise
+	outcome[V]
+}
+
+// An outcome is what became of a call.
+type outcome[V any] struct {
+	val    V               // written once, before done is closed
+	err    error           // likewise
+	loadBy context.Context // see LoadOn; guarded by group.mu
 }
 
 // afterwards is what becomes of a load whose callers leave.

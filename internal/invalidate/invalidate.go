@@ -12,6 +12,7 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/scan"
 	"github.com/gatewayz/aside/internal/stats"
@@ -31,6 +32,7 @@ type Options struct {
 	Go            func(f func())  // runs f in the background
 	Closed        <-chan struct{} // is closed when the cache is
 	ErrClosed     error           // is returned to callers that wait then
+	Observer      *observe.Observer
 }
 
 // An Invalidator carries out invalidations. It is safe for concurrent use.
@@ -42,6 +44,9 @@ type Invalidator struct {
 	scanner  *scan.Scanner
 	notifier *notifier        // nil without a hook
 	refusals loglimit.Limiter // of Redis, to carry out an invalidation
+
+	origin         observe.Origin // of the keys and tags in the journal
+	patternsOrigin observe.Origin // of the patterns in it
 }
 
 // New makes an Invalidator, in memory mode until Connect. It notifies OnInvalidated until the cache is closed.
@@ -128,6 +133,7 @@ func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []st
 	if errs == nil {
 		_, pending = v.o.Journal.Confirm(before, keys...)
 	} else {
+		v.origin.Note(ctx, v.o.Observer)
 		pending = v.o.Journal.Enter(caller, keys...)
 	}
 	for _, key := range keys {
@@ -169,8 +175,10 @@ func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, ta
 		}
 	}
 	if !confirmed {
+		v.origin.Note(ctx, v.o.Observer)
 		return v.ticket(0, v.o.Journal.Enter(caller, tags...))
 	}
+	v.sweeper.From(ctx)
 	var own []*journal.Count
 	var again []*journal.Pending
 	for i, tag := range tags {
@@ -194,6 +202,7 @@ func (v *Invalidator) Match(ctx context.Context, caller, text string, g glob.Glo
 		return v.ticket(removed, nil)
 	}
 	v.awaitServers(ctx)
+	v.patternsOrigin.Note(ctx, v.o.Observer)
 	pending := v.o.Journal.Enter(caller, keyspace.PatternPrefix+text)
 	entered()
 	// The pattern is in the journal by now: values that were read before are deleted here, a read in flight is not kept, and a read that

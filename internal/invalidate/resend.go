@@ -7,7 +7,9 @@ import (
 
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/redisstore"
+	"github.com/gatewayz/aside/internal/stats"
 )
 
 // sendBatch sends one batch of the keys and tags that Redis has not confirmed. It reports whether there were any, and whether all of them
@@ -18,6 +20,12 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 	}
 	tags, keys, upTo := v.o.Journal.Batch()
 	all = true
+	if v.o.Observer != nil {
+		var end func(all bool)
+		ctx, end = v.beginReplay(ctx, &v.origin, len(tags)+len(keys))
+		defer func() { end(all) }()
+		v.sweeper.From(ctx)
+	}
 	ctx, cancel := v.store.Budget(ctx, 0, len(tags)+len(keys))
 	defer cancel()
 	if len(tags) > 0 {
@@ -35,7 +43,8 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 		}
 		done := succeeded(keys, errs)
 		if len(done) == 0 {
-			return some, false
+			all = false
+			return some, all
 		}
 		_, again := v.o.Journal.Confirm(upTo, done...)
 		all = again == nil && len(done) == len(keys) && all
@@ -52,6 +61,11 @@ func (v *Invalidator) sendPatterns(ctx context.Context) (some, all bool) {
 		byCategory[p.Category()] = append(byCategory[p.Category()], p)
 	}
 	all = true
+	if v.o.Observer != nil && len(patterns) > 0 {
+		var end func(all bool)
+		ctx, end = v.beginReplay(ctx, &v.patternsOrigin, len(patterns))
+		defer func() { end(all) }()
+	}
 	for _, group := range byCategory {
 		err := v.scanner.Erase(ctx, group)
 		for _, p := range group {
@@ -75,6 +89,20 @@ func (v *Invalidator) sendPatterns(ctx context.Context) (some, all bool) {
 		}
 	}
 	return len(patterns) > 0, all
+}
+
+// beginReplay tells the Observer that so many invalidations are sent which Redis has not confirmed. end tells whether Redis has confirmed all of them.
+func (v *Invalidator) beginReplay(ctx context.Context, of *observe.Origin, n int) (_ context.Context, end func(all bool)) {
+	origin := of.Take()
+	ctx, op := v.o.Observer.Begin(observe.ValuesOf(ctx, origin), observe.Op{Kind: observe.Replay, Keys: n})
+	return ctx, func(all bool) {
+		as := observe.End{}
+		if !all {
+			as.Cause = stats.Unavailable.String()
+			of.Return(origin) // it is sent again
+		}
+		op.End(as)
+	}
 }
 
 // independent parts tags into groups of which none waits for another: the named ones with the sequence, which must be raised before

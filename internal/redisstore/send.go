@@ -160,9 +160,13 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			if err := l.place(limited, now, by); err != nil {
 				return err
 			}
+			build := func(c rueidis.Client, j int) rueidis.Completed { return b.build(c, at(j)) }
+			if s.trips.Observer != nil {
+				_, op := s.trips.Observer.Begin(ctx, tripOp(l, by.client, b, from, to, at))
+				defer func() { op.End(endOfTrip(answers)) }()
+			}
 			sent = time.Now()
 			worked = -1
-			build := func(c rueidis.Client, j int) rueidis.Completed { return b.build(c, at(j)) }
 			switch {
 			case asking:
 				answers, size = sendAsking(limited, by.client, from, to, build)
@@ -232,7 +236,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 func (s *Store) noteTrip(ctx context.Context, of stats.Trip, took time.Duration, answers []rueidis.RedisResult) {
 	for _, r := range answers {
 		if err := r.Error(); classOf(err) != failure || IsTimeout(err) && !CallersOwn(ctx) {
-			s.trips.Observe(of, took)
+			s.trips.Counts.Observe(of, took)
 			return
 		}
 	}

@@ -58,15 +58,15 @@ func TestWhichRoundTripsAreTimed(t *testing.T) {
 		"broken":                        {t.Context(), []rueidis.RedisResult{rueidis.NewErrorResult(io.EOF)}, false},
 		"not sent":                      {t.Context(), nil, false},
 	} {
-		s := &Store{trips: new(stats.RoundTrips)}
+		s := &Store{trips: Trips{Counts: new(stats.RoundTrips)}}
 		s.noteTrip(c.ctx, stats.Reading, time.Second, c.answers)
-		sum, _ := s.trips[stats.Reading].Read()
+		sum, _ := s.trips.Counts[stats.Reading].Read()
 		require.Equal(t, c.timed, sum == 1, name)
 	}
-	s := &Store{trips: new(stats.RoundTrips)}
+	s := &Store{trips: Trips{Counts: new(stats.RoundTrips)}}
 	s.noteTrip(t.Context(), stats.Other, time.Second, []rueidis.RedisResult{{}})
-	for of := range s.trips {
-		sum, _ := s.trips[of].Read()
+	for of := range s.trips.Counts {
+		sum, _ := s.trips.Counts[of].Read()
 		require.Zero(t, sum)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -30,7 +31,13 @@ type Options struct {
 	Gap         func()           // called when validities have ended
 	OnWatermark func(uint64)     // called with the watermark that a server has, 0 for none, before the server is used
 	Idling      Idling
-	Trips       *stats.RoundTrips // counts round trips; nil: nowhere
+	Trips       Trips
+}
+
+// Trips are told of round trips: of those that callers and background work make, not of those that keep connections.
+type Trips struct {
+	Counts   *stats.RoundTrips // counts them; nil: nowhere
+	Observer *observe.Observer // nil: none
 }
 
 func (o *Options) now() func() int64 {
@@ -54,7 +61,7 @@ type Store struct {
 	idling      Idling
 	leaseLife   leaseLife
 	format      scriptFormat
-	trips       *stats.RoundTrips
+	trips       Trips
 }
 
 // Open returns at once. The connection is made in the background.

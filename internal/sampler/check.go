@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/observe"
 )
 
 var (
@@ -13,11 +14,23 @@ var (
 	errNotCached = errors.New("no longer cached")
 	errNotServed = errors.New("redis is unavailable: cached values are served as stale")
 	errClosed    = errors.New("closed")
+	errUnended   = errors.New("the codec has panicked, or ended the goroutine")
 )
 
-// check checks a sample, and counts the result. It has a place among k.loads.
-func (k *Sampler) check(s *Sample) {
-	switch consistent, err := k.recheck(s); {
+// examine checks a sample, and counts the result. It has a place among k.loads.
+func (k *Sampler) examine(s *Sample) {
+	consistent, err := false, error(errUnended)
+	if observer := k.engine.Observer(); observer != nil {
+		var op observe.Operation
+		s.Context, op = observer.Begin(s.Context, k.engine.OpOf(observe.Check, s.Request))
+		defer func() {
+			if err == nil && !consistent {
+				err = errDiffers
+			}
+			op.End(observe.End{Err: err})
+		}()
+	}
+	switch consistent, err = k.recheck(s); {
 	case err != nil:
 		s.counters().Unchecked.Add()
 	case !consistent:

@@ -30,9 +30,11 @@ type Options struct {
 	MaxPerSecond float64       // bounds the checks that begin in a second; 0 or less: no limit
 }
 
-// A Sampler draws samples of hits, and checks them. The zero value draws none.
+// A Sampler draws samples of hits: those that are checked, and those in memory that an Observer is told of. The zero value draws none.
 type Sampler struct {
-	below  uint64 // the share of hits, of 2^64
+	below  uint64 // the share of hits in memory that are drawn, of 2^64: the larger one of the two shares
+	check  uint64 // the share of hits that are checked
+	tell   uint64 // the share of hits in memory that an Observer is told of
 	settle time.Duration
 	pause  time.Duration
 	queue  chan *Sample
@@ -61,7 +63,8 @@ type Inconsistent struct {
 
 // Start starts to draw and check samples, until the engine is closed. It calls found with each inconsistent value.
 func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger, found func(Inconsistent)) {
-	k.below, k.settle = below(o.SampleRate), o.SettleTime
+	k.check, k.settle = below(o.SampleRate), o.SettleTime
+	k.below = max(k.check, k.tell)
 	if o.MaxPerSecond > 0 {
 		k.pause = time.Duration(min(float64(time.Second)/o.MaxPerSecond, float64(engine.Longest)))
 	}
@@ -69,6 +72,12 @@ func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger, found 
 	k.checks, k.loads = make(chan struct{}, checksAtOnce), make(chan struct{}, loadsAtOnce)
 	k.engine, k.logger, k.found = e, logger, found
 	e.Calls.Go(k.run)
+}
+
+// Tell draws a share of the hits in memory, more than 0 and at most 1, for an Observer. It is called before the first hit.
+func (k *Sampler) Tell(share float64) {
+	k.tell = below(share)
+	k.below = max(k.check, k.tell)
 }
 
 func below(share float64) uint64 {
@@ -81,13 +90,22 @@ func below(share float64) uint64 {
 // golden is 2^64 divided by the golden ratio.
 const golden = 0x9e3779b97f4a7c15
 
-// Drawn reports whether hit number n is a sample. It costs a multiplication, and a random number costs several times as much. The multiples of
+// Drawn reports whether hit number n is drawn: see Checks and Tells. It costs a multiplication, and a random number costs several times as much. The multiples of
 // the golden ratio are spread evenly over 2^64, and so is every second of them, every third, and so on. So each key gets its share of samples,
 // whatever the rhythm of the calls.
 func (k *Sampler) Drawn(n uint64) bool { return n*golden < k.below }
 
-// Draws is Drawn for a hit that has no number.
-func (k *Sampler) Draws() bool { return k.below != 0 && rand.Uint64() < k.below }
+// Checks reports whether a hit that was drawn is to be checked. Of the two shares, all of the hits that were drawn are in the larger one.
+func (k *Sampler) Checks() bool { return k.check == k.below || rand.Uint64N(k.below) < k.check }
+
+// Tells reports whether a hit that was drawn is one that an Observer is told of.
+func (k *Sampler) Tells() bool { return k.tell == k.below || rand.Uint64N(k.below) < k.tell }
+
+// DrawsCheck is Drawn and Checks for a hit that has no number.
+func (k *Sampler) DrawsCheck() bool { return k.check != 0 && rand.Uint64() < k.check }
+
+// DrawsTold is Drawn and Tells for a hit that has no number.
+func (k *Sampler) DrawsTold() bool { return k.tell != 0 && rand.Uint64() < k.tell }
 
 // HasRoom reports whether Offer would take a sample, before the sample is made.
 func (k *Sampler) HasRoom(ctx context.Context, counters *stats.Counters) bool {
@@ -130,7 +148,7 @@ func (k *Sampler) run() {
 					s.counters().Unchecked.Add()
 				}
 			}()
-			k.check(s)
+			k.examine(s)
 		})
 		if k.pause > 0 && !k.wait(k.pause) {
 			return

@@ -36,6 +36,7 @@ func TestNoHitIsDrawnWithoutAShare(t *testing.T) {
 	var k Sampler
 	for range 1000 {
 		require.False(t, k.Drawn(rand.Uint64()))
-		require.False(t, k.Draws())
+		require.False(t, k.DrawsCheck())
+		require.False(t, k.DrawsTold())
 	}
 }

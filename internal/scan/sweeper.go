@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/quota"
 	"github.com/gatewayz/aside/internal/redisstore"
 )
@@ -30,6 +31,9 @@ type Sweeper struct {
 	others  int                      // how many of them callers outside of the program have invalidated; guarded by mu
 
 	outside quota.Shares // of these callers
+
+	observer *observe.Observer // nil: none
+	origin   observe.Origin    // of what is pending
 }
 
 // mostPending is how many tags wait to be swept. The values of further ones are out of date too, and end with their TTL. Callers outside
@@ -68,6 +72,12 @@ type swept struct {
 func NewSweeper(s *Scanner, swept *atomic.Uint64) *Sweeper {
 	return &Sweeper{scanner: s, swept: swept, wake: make(chan struct{}, 1), pending: make(map[string]*pendingSweep)}
 }
+
+// Observe sets the Observer that is told of sweeps. It is called before Run.
+func (s *Sweeper) Observe(o *observe.Observer) { s.observer = o }
+
+// From notes the context of what the next Begin is called for.
+func (s *Sweeper) From(ctx context.Context) { s.origin.Note(ctx, s.observer) }
 
 // Reserve sets room aside for the tags among the names that a caller is going to invalidate, until end is called.
 func (s *Sweeper) Reserve(caller string, names []string) (end func(), ok bool) {
@@ -218,7 +228,18 @@ func (s *Sweeper) Run(ctx context.Context) {
 }
 
 // sweep removes and counts what a round is about.
-func (s *Sweeper) sweep(ctx context.Context, r round) error {
+func (s *Sweeper) sweep(ctx context.Context, r round) (err error) {
+	if s.observer != nil {
+		var op observe.Operation
+		origin := s.origin.Take()
+		ctx, op = s.observer.Begin(observe.ValuesOf(ctx, origin), observe.Op{Kind: observe.Sweep, Keys: len(r)})
+		defer func() {
+			if err != nil {
+				s.origin.Return(origin) // it is repeated
+			}
+			op.End(observe.End{Err: err})
+		}()
+	}
 	current := make(map[string]uint64, len(r))
 	for tag, t := range r {
 		current[tag] = t.generation
