@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/sampler"
 	"github.com/gatewayz/aside/internal/warm"
 )
 
@@ -113,6 +114,9 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 	err = callError(err, r.Key)
 	if err != nil || out.Tier != engine.TierMemory {
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - b.began))
+	}
+	if c.sampler.Draws(sampler.Counting) {
+		c.countKey(r.Key)
 	}
 	if c.settle(ctx, r, out, err) {
 		alone := &batch[K, T]{ids: b.ids[index : index+1], load: b.load}

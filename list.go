@@ -293,3 +293,34 @@ func generationOf(t inspect.Tag) TagGeneration {
 	}
 	return g
 }
+
+// A HotKey is a key that is asked for often, with its share of the calls of this process in the last minutes: of those that Metrics counts as hits or
+// misses.
+type HotKey struct {
+	Key    string  `json:"key"`    // as in Key.String; a key of more than 512 bytes is shortened, and is counted with others that begin with the same bytes
+	Share  float64 `json:"share"`  // from 0 to 1
+	Within float64 `json:"within"` // how far off Share may be: further in about one of three hundred cases
+}
+
+// HotKeys returns the keys that are asked for most, the largest share first: at most Options.HotKeys of them, and none without that option. Two keys whose
+// shares differ by less than Within may be in the wrong order. A call counts for half after a minute, for a quarter after two, and so on. On a
+// nil cache there are none; a closed cache counts no more. HotKeys may be called at any time, by many goroutines.
+//
+// The keys are for the operators of a program, and not for everybody.
+func (c *Cache) HotKeys() []HotKey {
+	if c == nil || c.hot == nil {
+		return nil
+	}
+	top := c.hot.Top(c.engine.Clock.Now())
+	list := make([]HotKey, len(top))
+	for i, k := range top {
+		list[i] = HotKey(k)
+	}
+	return list
+}
+
+// mostHotKeys is the largest Options.HotKeys. Their counts take about seven megabytes.
+const mostHotKeys = 10_000
+
+// countKey counts a call for HotKeys that was drawn.
+func (c *Cache) countKey(key string) { c.hot.Add(key, c.engine.Clock.Now()) }
