@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/sampler"
 )
 
 // A BatchError has the errors of the failed ids of a batch. The values of the other ids are returned with it. A batch loader may return a
@@ -234,8 +235,11 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 	if err != nil || out.Tier != engine.TierMemory {
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - b.began))
 	}
-	if err == nil && out.Tier == engine.TierMemory && c.sampler.DrawsTold() {
+	if err == nil && out.Tier == engine.TierMemory && c.sampler.Draws(sampler.Telling) {
 		c.engine.ObserveHit(ctx, r.Key, r.Policy, out)
+	}
+	if c.sampler.Draws(sampler.Counting) {
+		c.countKey(r.Key)
 	}
 	if c.settle(ctx, r, out, err) {
 		alone := &batch[K, T]{ids: b.ids[index : index+1], requests: b.requests[index : index+1], load: b.load}

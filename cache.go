@@ -17,6 +17,7 @@ import (
 	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/health"
+	"github.com/gatewayz/aside/internal/hotkeys"
 	"github.com/gatewayz/aside/internal/invalidate"
 	"github.com/gatewayz/aside/internal/sampler"
 	"github.com/gatewayz/aside/internal/stats"
@@ -41,6 +42,7 @@ type Cache struct {
 	metrics    stats.Registry
 	health     *health.Log
 	recent     recentEvents
+	hot        *hotkeys.Counter // nil without Options.HotKeys
 	closing    sync.Once
 	warnSecret sync.Once
 }
@@ -62,7 +64,11 @@ func New(opts Options) (*Cache, error) {
 		c.health.Ask(c.engine.Store.State)
 	}
 	if opts.Observer.MemoryHits > 0 && c.engine.Observer() != nil {
-		c.sampler.Tell(opts.Observer.MemoryHits)
+		c.sampler.Share(sampler.Telling, opts.Observer.MemoryHits)
+	}
+	if opts.HotKeys > 0 {
+		c.hot = hotkeys.New(opts.HotKeys, c.engine.Clock.Now())
+		c.sampler.Share(sampler.Counting, 1.0/hotkeys.OneIn)
 	}
 	if opts.ConsistencyCheck.SampleRate > 0 {
 		c.sampler.Start(sampler.Options(opts.ConsistencyCheck), c.engine, opts.Logger, c.recent.inconsistentValue)
@@ -217,8 +223,11 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		r.Key = key.String()
 		out, here, err = answer(ctx, c, r, load)
 	}
-	if here && c.sampler.DrawsTold() {
+	if here && c.sampler.Draws(sampler.Telling) {
 		c.engine.ObserveHit(ctx, key.String(), r.Policy, out)
+	}
+	if c.sampler.Draws(sampler.Counting) {
+		c.countKey(key.String())
 	}
 	if c.settle(ctx, r, out, err) {
 		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
@@ -244,7 +253,7 @@ func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(co
 // settle counts an answered call. It reports whether the call was a hit that was sampled for a check.
 func (c *Cache) settle(ctx context.Context, r engine.Request, out engine.Outcome, err error) (check bool) {
 	count(r.Policy.Counters, out, err, r.Cause(&out))
-	return err == nil && out.Status == engine.StatusHit && c.sampler.DrawsCheck() && c.sampler.HasRoom(ctx, r.Policy.Counters)
+	return err == nil && out.Status == engine.StatusHit && c.sampler.Draws(sampler.Checking) && c.sampler.HasRoom(ctx, r.Policy.Counters)
 }
 
 // loadsOne makes an engine.LoadFunc of a loader of one value.
@@ -268,6 +277,9 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 		case c.closed.Load():
 			err = ErrClosed
 		}
+	}
+	if c.sampler.Draws(sampler.Counting) {
+		c.countKey(r.Key)
 	}
 	count(r.Policy.Counters, out, err, r.Cause(&out))
 	return resultOf[T](c, &r, out, err)

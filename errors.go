@@ -41,13 +41,13 @@ func sound(err error) error {
 // A Code is the kind of an Error.
 type Code string
 
-// The codes of Error. Failures of Redis are errors of Keys and of Receipt.Replicated alone.
+// The codes of Error. Failures of Redis are errors of Keys, of Inspect and of Receipt.Replicated alone.
 const (
 	CodeInvalidOption   Code = "invalid_option"   // Options, a Policy or the environment is wrong; the message says where
 	CodeInvalidArgument Code = "invalid_argument" // a nil cache or loader, an option that does not fit the call
 	CodeInvalidKey      Code = "invalid_key"      // a key part is neither a string nor an integer, the zero Key, or a text that ParseKey refuses
 	CodeInvalidPattern  Code = "invalid_pattern"  // a Pattern cannot be parsed, or covers more than one category; the message says what to write
-	CodeUnavailable     Code = "unavailable"      // Keys could not read Redis, or Replicated does not know the state of the replicas; Err is why. Or Warm has lost the lease of its Name
+	CodeUnavailable     Code = "unavailable"      // Keys or Inspect could not read Redis, or Replicated does not know the state of the replicas; Err is why. Or Warm has lost the lease of its Name
 	CodeLoadTimeout     Code = "load_timeout"     // the load took longer than the policy's LoadTimeout; Err is context.DeadlineExceeded
 	CodeLoaderPanic     Code = "loader_panic"     // the loader panicked; Stack shows where
 	CodeLoaderExit      Code = "loader_exit"      // the loader ended its goroutine with runtime.Goexit

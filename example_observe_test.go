@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"expvar"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,4 +105,31 @@ func ExampleObserver() {
 	// Output:
 	// call models:a > load models:a  ok <nil>
 	// call models:a miss  <nil>
+}
+
+// What is cached under a key, and whether a call would get it.
+func ExampleCache_Inspect() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	ctx, products := context.Background(), aside.Policy{Name: "products", Category: "products", TTL: time.Hour}
+	if err := aside.Set(ctx, c, products.Key(7), map[string]int{"price": 5}, aside.WithTags("supplier 3")); err != nil {
+		panic(err)
+	}
+	for _, text := range []string{"products:7", "products:8"} { // as an operator has typed them
+		key, err := products.ParseKey(text)
+		if err != nil {
+			panic(err)
+		}
+		e, err := c.Inspect(ctx, key, 1000)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(e.Key, e.Verdict, e.Tags, strings.TrimSpace(string(e.Payload)))
+	}
+	// Output:
+	// products:7 served [supplier 3] {"price":5}
+	// products:8 not cached []
 }

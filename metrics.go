@@ -334,14 +334,18 @@ func (k ConsistencyCheck) withDefaults() (ConsistencyCheck, []error) {
 // of functions that it may inline from this one: of those of other packages only of such as are inlined here. So it is here that Drawn is called.
 func (c *Cache) drawn(n uint64) bool { return c.sampler.Drawn(n) }
 
-// sampleHit offers a hit in memory that was drawn for a check, and tells the Observer of one that was drawn for that. It is not inlined, so that other hits do not allocate what it needs.
+// sampleHit counts the key of a hit in memory that was drawn, tells the Observer of it, or offers it for a check: for which of these it was drawn, is
+// looked at here. It is not inlined, so that other hits do not allocate what it needs.
 //
 //go:noinline
 func sampleHit[T any](ctx context.Context, c *Cache, key Key, counts *stats.Counters, load func(context.Context) (T, error)) {
-	if c.sampler.Tells() {
+	if c.sampler.Takes(sampler.Counting) {
+		c.countKey(key.String())
+	}
+	if c.sampler.Takes(sampler.Telling) {
 		c.tellHit(ctx, key)
 	}
-	if !c.sampler.Checks() || !c.sampler.HasRoom(ctx, counts) {
+	if !c.sampler.Takes(sampler.Checking) || !c.sampler.HasRoom(ctx, counts) {
 		return
 	}
 	if p, err := c.policies.resolve(key.policy); err == nil {

@@ -96,14 +96,14 @@ type End struct {
 	Shared context.Context
 }
 
-func (o Observer) validate() error {
+func (o Observer) validate() (errs []error) {
 	if !(o.MemoryHits >= 0 && o.MemoryHits <= 1) { // NaN too
-		return invalidOption("Options.Observer.MemoryHits is %v: set a share of the hits in memory from 0, for none, to 1", o.MemoryHits)
+		errs = append(errs, invalidOption("Options.Observer.MemoryHits is %v: set a share of the hits in memory from 0, for none, to 1", o.MemoryHits))
 	}
 	if o.MemoryHits > 0 && o.Begin == nil && o.End == nil {
-		return invalidOption("Options.Observer.MemoryHits is %v, and Begin and End are not set: set one of them, or MemoryHits to 0", o.MemoryHits)
+		errs = append(errs, invalidOption("Options.Observer.MemoryHits is %v, and Begin and End are not set: set one of them, or MemoryHits to 0", o.MemoryHits))
 	}
-	return nil
+	return errs
 }
 
 // internal makes the Observer of the packages below, nil without a function.

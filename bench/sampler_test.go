@@ -11,7 +11,7 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// BenchmarkSampledHit compares hits in memory with Options.ConsistencyCheck at 1% with hits without it, by all processors at once. On a
+// BenchmarkSampledHit compares hits in memory with Options.ConsistencyCheck at 1%, and with Options.HotKeys, with hits without them, by all processors at once. On a
 // machine that has other work, whole runs cannot be compared: so each round lets the caches take turns within milliseconds,
 // and the medians of the rounds' ratios are reported, with that of two caches without checks beside it, which is the noise. The
 // loader takes no time; Rate is the default, and what is drawn beyond it is dropped.
@@ -24,8 +24,9 @@ func BenchmarkSampledHit(b *testing.B) {
 		keys[i], values[i] = products.Key(i), newProduct(i)
 		loaders[i] = func(context.Context) (*product, error) { return values[i], nil }
 	}
-	open := func(check aside.ConsistencyCheck) *aside.Cache {
-		c, err := aside.New(aside.Options{Policies: []aside.Policy{products}, ConsistencyCheck: check})
+	open := func(o aside.Options) *aside.Cache {
+		o.Policies = []aside.Policy{products}
+		c, err := aside.New(o)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -37,7 +38,8 @@ func BenchmarkSampledHit(b *testing.B) {
 		}
 		return c
 	}
-	off, again, on := open(aside.ConsistencyCheck{}), open(aside.ConsistencyCheck{}), open(aside.ConsistencyCheck{SampleRate: 0.01})
+	off, again := open(aside.Options{}), open(aside.Options{})
+	on, hot := open(aside.Options{ConsistencyCheck: aside.ConsistencyCheck{SampleRate: 0.01}}), open(aside.Options{HotKeys: 100})
 
 	const hits = 1 << 14 // about a millisecond
 	var alone []float64
@@ -56,20 +58,24 @@ func BenchmarkSampledHit(b *testing.B) {
 		all.Wait()
 		return float64(time.Since(began).Nanoseconds()) / float64(runtime.GOMAXPROCS(0)*hits)
 	}
-	var noise, cost []float64
+	var noise, cost, hotCost []float64
 	for n := 0; b.Loop(); n++ {
-		caches := []*aside.Cache{off, again, on}
-		var took [3]float64
+		caches := []*aside.Cache{off, again, on, hot}
+		var took [4]float64
 		for turn := range caches {
 			i := (n + turn) % len(caches)
 			took[i] = lap(caches[i])
 		}
 		alone = append(alone, took[0])
-		noise, cost = append(noise, took[1]/took[0]), append(cost, took[2]/took[0])
+		noise, cost, hotCost = append(noise, took[1]/took[0]), append(cost, took[2]/took[0]), append(hotCost, took[3]/took[0])
 	}
 	b.ReportMetric(median(alone), "ns/hit-off")
 	b.ReportMetric(median(noise), "off/off")
 	b.ReportMetric(median(cost), "on/off")
+	b.ReportMetric(median(hotCost), "hot/off")
+	if top := hot.HotKeys(); len(top) == 0 || top[0].Share < 2*top[0].Within {
+		b.Fatalf("no key is hot: %+v", top)
+	}
 	m := on.Metrics().Labels["products"]
 	for ended := time.Now(); m.Checked == 0 && time.Since(ended) < 10*time.Second; m = on.Metrics().Labels["products"] {
 		time.Sleep(time.Millisecond) // the first check may be under way

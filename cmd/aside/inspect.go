@@ -161,7 +161,7 @@ func kind(e *inspect.Entry) string {
 
 func sizes(e *inspect.Entry) string {
 	text := fmt.Sprintf("%d bytes in Redis", e.Size)
-	if e.Payload != nil && int64(e.Decoded) != e.Stored {
+	if e.Compressed() {
 		text += fmt.Sprintf(", the value is %d, compressed to %d", e.Decoded, e.Stored)
 	} else {
 		text += fmt.Sprintf(", the value is %d", e.Stored)

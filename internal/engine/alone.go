@@ -53,7 +53,9 @@ func (e *Engine) loadAlone(ctx context.Context, r Request, load LoadFunc) (value
 	defer l.end()
 	a.Err = flight.ErrGoexit
 	InLoader(func() {
-		load(context.WithValue(ctx, loadKey{}, l), []int{0}, func(_ int, g Loaded) { a.Loaded = g })
+		within := l.begin(ctx)
+		defer within.end()
+		load(within, []int{0}, func(_ int, g Loaded) { a.Loaded = g })
 	})
 	switch {
 	case l.decision(0).noStore:

@@ -59,7 +59,9 @@ func (e *Engine) call(ctx context.Context, l *Load, load LoadFunc, leave func())
 		a.Err = flight.ErrGoexit // until the loader returns a result
 	}
 	InLoader(func() {
-		load(context.WithValue(loading, loadKey{}, l), indexes, func(index int, g Loaded) {
+		within := l.begin(loading)
+		defer within.end()
+		load(within, indexes, func(index int, g Loaded) {
 			at, _ := slices.BinarySearchFunc(l.attempts, index, func(a *attempt, index int) int { return a.index - index })
 			l.attempts[at].Loaded = g
 		})

@@ -35,6 +35,7 @@ type Policy struct {
 	Counters    *stats.Counters
 	Holder      Holder // holds the policy, and is the owner of its entries in memory
 
+	label       profileLabel
 	ownWindows  atomic.Bool                   // some values have windows of their own: see windows.go
 	largestSeen atomic.Int64                  // the size of the largest stored value so far, in bytes: see Engine.budget
 	loadTime    atomic.Int64                  // how long its loads take: see observeLoad

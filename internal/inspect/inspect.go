@@ -53,16 +53,24 @@ type Entry struct {
 	Verdict Verdict
 	Problem error // what is wrong with an entry that is Unusable, Incomplete or of a newer build
 
-	Header  wire.Header   // as far as it can be read; zero if not at all
-	Size    int64         // bytes of the value in Redis, with its chunks
-	Stored  int64         // bytes of the payload in Redis
-	Decoded int           // bytes of the payload; 0 if it cannot be read
-	Chunks  int           // 0 for a value in one piece
+	Header wire.Header // as far as it can be read; zero if not at all
+	Sizes
 	Tags    []Tag         //
 	Now     int64         // time of the server, in µs since the Unix epoch
 	Within  time.Duration // how far off Now may be
 	Payload []byte        // decompressed; nil if it cannot be read
 }
+
+// Sizes say how large an entry is.
+type Sizes struct {
+	Size    int64 // bytes of the value in Redis, with its chunks
+	Stored  int64 // bytes of the payload in Redis
+	Decoded int   // bytes of the payload; 0 if it cannot be read
+	Chunks  int   // 0 for a value in one piece
+}
+
+// Compressed reports whether the payload was compressed.
+func (e *Entry) Compressed() bool { return e.Payload != nil && int64(e.Decoded) != e.Stored }
 
 // Read reads the value of a key. name is the key in Redis, with the namespace. Payloads above lim.MaxValue are not read. The error is the store's.
 func Read(ctx context.Context, s Store, key, name string, lim wire.Limits) (Entry, error) {

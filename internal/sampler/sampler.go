@@ -30,11 +30,21 @@ type Options struct {
 	MaxPerSecond float64       // bounds the checks that begin in a second; 0 or less: no limit
 }
 
-// A Sampler draws samples of hits: those that are checked, and those in memory that an Observer is told of. The zero value draws none.
+// A Purpose is what hits are drawn for.
+type Purpose int
+
+// The purposes.
+const (
+	Checking Purpose = iota // the hit is checked: see Start
+	Counting                // its key is counted
+	Telling                 // an Observer is told of it; only hits in memory
+	purposes
+)
+
+// A Sampler draws samples of hits, and checks some of them. The zero value draws none.
 type Sampler struct {
-	below  uint64 // the share of hits in memory that are drawn, of 2^64: the larger one of the two shares
-	check  uint64 // the share of hits that are checked
-	tell   uint64 // the share of hits in memory that an Observer is told of
+	below  uint64           // the share of hits that are drawn for any purpose, of 2^64: the largest of shares
+	shares [purposes]uint64 // that are drawn for each purpose
 	settle time.Duration
 	pause  time.Duration
 	queue  chan *Sample
@@ -63,8 +73,8 @@ type Inconsistent struct {
 
 // Start starts to draw and check samples, until the engine is closed. It calls found with each inconsistent value.
 func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger, found func(Inconsistent)) {
-	k.check, k.settle = below(o.SampleRate), o.SettleTime
-	k.below = max(k.check, k.tell)
+	k.Share(Checking, o.SampleRate)
+	k.settle = o.SettleTime
 	if o.MaxPerSecond > 0 {
 		k.pause = time.Duration(min(float64(time.Second)/o.MaxPerSecond, float64(engine.Longest)))
 	}
@@ -74,10 +84,10 @@ func (k *Sampler) Start(o Options, e *engine.Engine, logger *slog.Logger, found 
 	e.Calls.Go(k.run)
 }
 
-// Tell draws a share of the hits in memory, more than 0 and at most 1, for an Observer. It is called before the first hit.
-func (k *Sampler) Tell(share float64) {
-	k.tell = below(share)
-	k.below = max(k.check, k.tell)
+// Share sets which share of the hits is drawn for a purpose: more than 0, and at most 1. It is called before the first hit.
+func (k *Sampler) Share(of Purpose, share float64) {
+	k.shares[of] = below(share)
+	k.below = max(k.below, k.shares[of])
 }
 
 func below(share float64) uint64 {
@@ -90,22 +100,18 @@ func below(share float64) uint64 {
 // golden is 2^64 divided by the golden ratio.
 const golden = 0x9e3779b97f4a7c15
 
-// Drawn reports whether hit number n is drawn: see Checks and Tells. It costs a multiplication, and a random number costs several times as much. The multiples of
-// the golden ratio are spread evenly over 2^64, and so is every second of them, every third, and so on. So each key gets its share of samples,
-// whatever the rhythm of the calls.
+// Drawn reports whether hit number n is drawn, for one purpose at least: see Takes. It costs a multiplication, and a random number costs several
+// times as much. The multiples of the golden ratio are spread evenly over 2^64, and so is every second of them, every third, and so on. So each key
+// gets its share of samples, whatever the rhythm of the calls.
 func (k *Sampler) Drawn(n uint64) bool { return n*golden < k.below }
 
-// Checks reports whether a hit that was drawn is to be checked. Of the two shares, all of the hits that were drawn are in the larger one.
-func (k *Sampler) Checks() bool { return k.check == k.below || rand.Uint64N(k.below) < k.check }
+// Takes reports whether a hit that was drawn is drawn for a purpose. A purpose with the largest share takes all of them.
+func (k *Sampler) Takes(of Purpose) bool {
+	return k.shares[of] == k.below || rand.Uint64N(k.below) < k.shares[of]
+}
 
-// Tells reports whether a hit that was drawn is one that an Observer is told of.
-func (k *Sampler) Tells() bool { return k.tell == k.below || rand.Uint64N(k.below) < k.tell }
-
-// DrawsCheck is Drawn and Checks for a hit that has no number.
-func (k *Sampler) DrawsCheck() bool { return k.check != 0 && rand.Uint64() < k.check }
-
-// DrawsTold is Drawn and Tells for a hit that has no number.
-func (k *Sampler) DrawsTold() bool { return k.tell != 0 && rand.Uint64() < k.tell }
+// Draws is Drawn and Takes for a call that has no number.
+func (k *Sampler) Draws(of Purpose) bool { return k.shares[of] != 0 && rand.Uint64() < k.shares[of] }
 
 // HasRoom reports whether Offer would take a sample, before the sample is made.
 func (k *Sampler) HasRoom(ctx context.Context, counters *stats.Counters) bool {
