@@ -30,6 +30,7 @@ type status struct {
 	mu    sync.Mutex
 	state State // guarded by mu
 	cause error // why lost was signalled; guarded by mu
+	trips trips // guarded by mu
 }
 
 // report sets the state, and notifies if it has changed.
