@@ -38,22 +38,22 @@ func tripCauseOf(err error) TripCause {
 	return TripBroken
 }
 
-// trips counts, by cause, how often callers were not sent to a server any more. It is about one address: a link that goes to another
+// tripCounts counts, by cause, how often callers were not sent to a server any more. It is about one address: a link that goes to another
 // address, since Sentinels have named another primary, counts anew, as a process does that begins.
-type trips struct {
+type tripCounts struct {
 	addr string
 	by   [TripCauses]uint64
 }
 
-func (t *trips) count(addr string, cause error) {
+func (t *tripCounts) count(addr string, cause error) {
 	if addr != t.addr {
-		*t = trips{addr: addr}
+		*t = tripCounts{addr: addr}
 	}
 	t.by[tripCauseOf(cause)]++
 }
 
 // of are the counts of an address.
-func (t *trips) of(addr string) [TripCauses]uint64 {
+func (t *tripCounts) of(addr string) [TripCauses]uint64 {
 	if addr != t.addr {
 		return [TripCauses]uint64{}
 	}
