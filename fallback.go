@@ -77,6 +77,10 @@ type Node struct {
 	Since    time.Time `json:"since"`            // since when Up has been as it is
 	Reason   string    `json:"reason,omitempty"` // why it is not up, or what is missing; as in Health
 	Tracking bool      `json:"tracking"`         // the server is up, and pushes changes to this process
+	// Trips counts how often this process had to stop sending calls to the server, by the cause: "broken" (the connection has broken), "timeout" (no
+	// answer in time), "slow" (answers later than OpTimeout), "silent" (a change was not pushed), "unready" (the server loads its data, or has no
+	// primary), "refused" (the server refuses the user, or all writes). It has all causes. A server that Sentinels name again begins anew.
+	Trips map[string]uint64 `json:"trips"`
 	// ClockOffset is how far the server's clock is before the clock of this process; negative: behind. No value's age depends on it: the times of
 	// values are the server's. ClockWithin is how far off ClockOffset may be: half of a round trip. Both are 0 until the server's clock was read for
 	// the first time. In the JSON they are clockOffsetSeconds and clockWithinSeconds.
@@ -106,6 +110,10 @@ func (c *Cache) Nodes() []Node {
 	for i, n := range all {
 		nodes[i] = Node{
 			Addr: n.Addr, Up: n.State.Up, Since: n.State.Since, Tracking: n.State.Up && n.Tracked, ClockOffset: n.Offset, ClockWithin: n.Within,
+			Trips: make(map[string]uint64, redisstore.TripCauses),
+		}
+		for cause, count := range n.Trips {
+			nodes[i].Trips[redisstore.TripCause(cause).String()] = count
 		}
 		switch {
 		case !n.State.Up:

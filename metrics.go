@@ -24,6 +24,8 @@ type Metrics struct {
 	// TrackingLost counts how often this process could have missed invalidation messages: a connection broke, everything was flushed, or the
 	// cache was not used for a minute. L1 entries from before the loss are not fresh any more.
 	TrackingLost uint64 `json:"trackingLost"`
+	// TrackingPaused counts how many of TrackingLost were because the cache was not used for a minute, which is no fault.
+	TrackingPaused uint64 `json:"trackingPaused"`
 	// RedisErrors counts invalidations by category, tag or pattern, and of everything, that Redis did not confirm at once. They have no label.
 	RedisErrors uint64 `json:"redisErrors"`
 
@@ -224,6 +226,7 @@ func (c *Cache) Metrics() Metrics {
 		m.Redis[of.String()] = histogramOf(c.metrics.RoundTrips[of].Read())
 	}
 	m.InMemory, m.Loading, m.Journal, m.Swept = c.usage()
+	m.TrackingPaused = c.metrics.TrackingPaused.Load() // before the whole, of which it must not be more
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
 	for label, counters := range c.metrics.All() {
 		s := snapshot(counters)

@@ -3,8 +3,10 @@ package aside
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -119,6 +121,7 @@ func TestAPolicyIsKeptInMindWhileMemoryHasSomethingOfIt(t *testing.T) {
 	require.Len(t, labels, stats.MostLabels+1)
 	require.EqualValues(t, 1, labels["tenant 0"].Hits)
 	require.EqualValues(t, tenants-stats.MostLabels, labels[stats.OtherLabels].Hits)
+	require.ElementsMatch(t, slices.Collect(maps.Keys(labels)), c.Labels(), "no label of a policy that is counted under another one")
 }
 
 func TestListedPoliciesHaveTheirOwnLabels(t *testing.T) {

@@ -255,6 +255,15 @@ func (c *Cache) Policies() []Policy {
 	return list
 }
 
+// Labels returns the labels under which the cache counts, sorted: those of the policies in Options.Policies, of the policies used so far and, if
+// there are too many of these, "(others)": see Policy.Label. Metrics has those of them that have counted something. On a nil cache there are none.
+func (c *Cache) Labels() []string {
+	if c == nil || c.engine == nil {
+		return nil
+	}
+	return slices.Sorted(c.metrics.Labels())
+}
+
 // A Codec turns values into the bytes that Redis keeps, and back. It is an interface with three methods:
 //
 //	Name() string                       // identifies the format in stored values

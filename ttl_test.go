@@ -38,3 +38,19 @@ func TestPoliciesAreThoseThatTheCacheKnows(t *testing.T) {
 	require.Empty(t, (*aside.Cache)(nil).Policies())
 	require.Empty(t, new(aside.Cache).Policies())
 }
+
+func TestLabelsAreThoseThatTheCacheCountsUnder(t *testing.T) {
+	t.Parallel()
+	c, err := aside.New(aside.Options{Policies: []aside.Policy{
+		{Name: "a", Category: "things", TTL: time.Minute}, {Name: "b", Category: "things", TTL: time.Minute}, {Name: "c", Category: "things", Label: "c", TTL: time.Minute},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"c", "things"}, c.Labels(), "before anything is counted")
+	met := aside.Policy{Category: "met", TTL: time.Minute}
+	_, _ = aside.Get[int](t.Context(), c, met.Key(1))
+	require.Equal(t, []string{"c", "met", "things"}, c.Labels())
+	require.NoError(t, c.Close())
+	require.Equal(t, []string{"c", "met", "things"}, c.Labels(), "a closed cache keeps its counters")
+	require.Empty(t, (*aside.Cache)(nil).Labels())
+	require.Empty(t, new(aside.Cache).Labels())
+}

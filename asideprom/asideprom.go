@@ -6,7 +6,7 @@
 //	}
 //	prometheus.MustRegister(collector)
 //
-// The collector reads Cache.Metrics and Cache.Health at each scrape. It holds no counters and starts nothing. Rules has recording and alerting
+// The collector reads Cache.Metrics, Cache.Health and Cache.Nodes at each scrape. It holds no counters and starts nothing. Rules has recording and alerting
 // rules for these metrics. docs/observability.md lists the metrics and the alerts.
 package asideprom
 
@@ -78,9 +78,9 @@ func (o Options) validate() error {
 // A nil cache and a closed one are in the state "degraded", as Cache.Health says, for which alerts fire. The counters of a closed cache keep their
 // values. Unregister the collector of a cache that is closed before the process ends.
 //
-// The labels of policies that are known at this time, those in aside.Options.Policies above all, have all their series from the first scrape,
-// with the value 0. Another label has them from its first call, so that rate does not see that call. A label that is not valid UTF-8 is shown
-// with U+FFFD for what is not, and labels that look the same then are counted together.
+// The labels of policies in aside.Options.Policies have all their series from the first scrape, with the value 0. Another label has them from the
+// first call, so that rate does not see that call. A label, or an address of a server, that is not valid UTF-8 is shown with U+FFFD for what is not,
+// and those that look the same then are counted together. A cache in memory mode has no series of Redis.
 func New(c *aside.Cache, o Options) (prometheus.Collector, error) {
 	if o.Name == "" {
 		o.Name = "default"
@@ -92,13 +92,6 @@ func New(c *aside.Cache, o Options) (prometheus.Collector, error) {
 		return nil, err
 	}
 	col := &collector{cache: c, mode: modeOf(c), version: version(), native: o.Native}
-	for _, p := range c.Policies() {
-		label := p.Label
-		if label == "" {
-			label = p.Category
-		}
-		col.known = append(col.known, label)
-	}
 	constant := prometheus.Labels{cacheLabel: o.Name}
 	maps.Copy(constant, o.Labels)
 	col.describe(func(name, help string, labels ...string) *prometheus.Desc {

@@ -86,6 +86,14 @@ func patient(ok func() bool) {
 
 var errSource = errors.New("the source fails")
 
+// ignoring is err, unless it is what was expected.
+func ignoring(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
+
 func value(v string) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return v, nil }
 }
@@ -105,8 +113,9 @@ func TestEachSeriesIsCaused(t *testing.T) {
 	if !onRedis || !caused[`aside_state{state="connected"}`] {
 		return // the test on Redis has failed, or there is no server
 	}
-	for name := range scraped(t, registered(t, open(t, aside.Options{Policies: []aside.Policy{models}}), asideprom.Options{})) {
-		if strings.Contains(name, "_bucket{") || strings.Contains(name, "aside_info{") {
+	for name := range scraped(t, registered(t, away(t), asideprom.Options{})) {
+		if strings.Contains(name, "_bucket{") || strings.Contains(name, "aside_info{") || name == "aside_tracking_paused_total" ||
+			strings.Contains(name, "aside_redis_trips_total{") && !strings.Contains(name, `"broken"`) {
 			continue // have tests of their own
 		}
 		require.True(t, caused[name], "no step has caused %s", name)
@@ -324,6 +333,33 @@ func causedOnRedis(t *testing.T, caused map[string]bool) {
 		func() { get("tagged") })
 	sweep.Release()
 
+	w.is("aside_redis_up{node=\"the server\"}", 1)
+	for op, do := range map[string]func() error{
+		"read": func() error {
+			_, err := aside.Get[string](ctx, c, models.Key("not there"))
+			return ignoring(err, aside.ErrMiss)
+		},
+		"lease":      func() error { get("leased and filled"); return nil },
+		"fill":       func() error { return aside.Set(ctx, c, models.Key("set"), "v", aside.WithTags("mine")) },
+		"invalidate": func() error { _, err := c.Invalidate(ctx, models.Key("set")); return err },
+	} {
+		series := `aside_redis_duration_seconds_count{op="` + op + `"}`
+		w.rises(op, series, func() { require.NoError(t, do()) })
+		w.caused[strings.Replace(series, "_count", "_sum", 1)] = scraped(t, w.registry)[strings.Replace(series, "_count", "_sum", 1)] > 0
+	}
+	w.rises("the cleanup behind an invalidation", "aside_swept_entries_total", func() {
+		stored("swept", aside.WithTags("swept"))
+		receipt, err := c.InvalidateTags(ctx, "swept")
+		require.NoError(t, err)
+		removed, err := receipt.WaitCleanup(ctx)
+		require.NoError(t, err)
+		require.Positive(t, removed)
+	})
+	for _, series := range []string{`aside_redis_duration_seconds_count{op="sweep"}`, `aside_redis_duration_seconds_sum{op="sweep"}`} {
+		require.Positive(t, scraped(t, w.registry)[series])
+		w.caused[series] = true
+	}
+
 	w.rises("everything is flushed", "aside_tracking_lost_total", func() { server.FlushAll(t) })
 
 	// A load that holds a lease when Redis no longer answers.
@@ -334,8 +370,11 @@ func causedOnRedis(t *testing.T, caused map[string]bool) {
 	}()
 	<-began
 	w.is("aside_leases_held", 1)
-	server.Kill()
+	broken := `aside_redis_trips_total{cause="broken",node="the server"}`
+	w.rises("the server goes", broken, server.Kill)
+	require.EqualValues(t, 1, scraped(t, w.registry)[broken])
 	w.is(`aside_state{state="degraded"}`, 1)
+	w.is("aside_redis_up{node=\"the server\"}", 0)
 	close(release)
 	require.NoError(t, <-ended)
 	w.is("aside_leases_unreturned", 1)

@@ -15,10 +15,9 @@ type collector struct {
 	cache         *aside.Cache
 	mode, version string
 	native        bool
-	known         []string // labels that have series before their first call
 
-	ofLabel, distributions, ofCache []*prometheus.Desc // in the order of the tables
-	info, since                     *prometheus.Desc
+	ofLabel, distributions, ofCache, onRedis, ofNode []*prometheus.Desc // in the order of the tables
+	info, since                                      *prometheus.Desc
 }
 
 // describe makes the descriptions of all metrics.
@@ -27,10 +26,16 @@ func (c *collector) describe(desc func(name, help string, labels ...string) *pro
 		c.ofLabel = append(c.ofLabel, desc(m.name, m.help, own(m.by, labelLabel)...))
 	}
 	for _, d := range distributions {
-		c.distributions = append(c.distributions, desc(d.name, d.help, labelLabel))
+		c.distributions = append(c.distributions, desc(d.name, d.help, own(d.by, labelLabel)...))
 	}
 	for _, m := range ofCache {
 		c.ofCache = append(c.ofCache, desc(m.name, m.help, own(m.by)...))
+	}
+	for _, d := range onRedis {
+		c.onRedis = append(c.onRedis, desc(d.name, d.help, own(d.by)...))
+	}
+	for _, m := range ofNode {
+		c.ofNode = append(c.ofNode, desc(m.name, m.help, own(m.by, nodeLabel)...))
 	}
 	c.info = desc("info", "1. Labels: the version of the library, empty if it is not known; memory or redis; whether Redis pushes changes to this process.", infoLabels...)
 	c.since = desc("state_since_timestamp_seconds", "Since when the cache has its state. A nil or closed cache has none.")
@@ -46,7 +51,7 @@ func own(by string, others ...string) []string {
 
 // Describe is part of prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, list := range [][]*prometheus.Desc{c.ofLabel, c.distributions, c.ofCache, {c.info, c.since}} {
+	for _, list := range [][]*prometheus.Desc{c.ofLabel, c.distributions, c.ofCache, c.onRedis, c.ofNode, {c.info, c.since}} {
 		for _, desc := range list {
 			to <- desc
 		}
@@ -63,9 +68,12 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		c.collectLabel(to, label, all)
 	}
 	for i, m := range ofCache {
-		m.each(func(value string) {
+		each(m.by, m.values, func(value string) {
 			to <- prometheus.MustNewConstMetric(c.ofCache[i], m.kind, m.read(&r, value), own(value)...)
 		})
+	}
+	if c.mode != "memory" {
+		c.collectRedis(to, r.Metrics)
 	}
 	to <- prometheus.MustNewConstMetric(c.info, gauge, 1, c.version, c.mode, strconv.FormatBool(r.health.Tracking))
 	if !r.health.Since.IsZero() {
@@ -77,8 +85,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 // Two labels that are shown as one are counted together, since two series with the same labels would fail it too. They are in one order in every
 // scrape: a sum of fractions depends on the order, and a sum that is a little less than before is a restart of the process for rate.
 func (c *collector) labels(m aside.Metrics) map[string][]aside.LabelMetrics {
-	all := make(map[string][]aside.LabelMetrics, len(m.Labels)+len(c.known))
-	for _, label := range c.known {
+	all := make(map[string][]aside.LabelMetrics, len(m.Labels))
+	for _, label := range c.cache.Labels() { // those that have counted nothing yet, too
 		all[shown(label)] = nil
 	}
 	for _, label := range slices.Sorted(maps.Keys(m.Labels)) {
@@ -91,7 +99,7 @@ func shown(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }
 
 func (c *collector) collectLabel(to chan<- prometheus.Metric, label string, all []aside.LabelMetrics) {
 	for i, m := range ofLabel {
-		m.each(func(value string) {
+		each(m.by, m.values, func(value string) {
 			sum := 0.0
 			for n := range all {
 				sum += m.read(&all[n], value)
@@ -100,20 +108,45 @@ func (c *collector) collectLabel(to chan<- prometheus.Metric, label string, all 
 		})
 	}
 	for i, d := range distributions {
-		var h histogram
-		for n := range all {
-			h.add(d.read(&all[n]))
-		}
-		to <- h.metric(c.distributions[i], d.bounds, c.native, label)
+		each(d.by, d.values, func(value string) {
+			var h histogram
+			for n := range all {
+				h.add(d.read(&all[n], value))
+			}
+			to <- h.metric(c.distributions[i], d.bounds, c.native, own(value, label)...)
+		})
 	}
 }
 
-// each calls f for each value of the metric's own label, with an empty one if it has no such label.
-func (m metric[T]) each(f func(value string)) {
-	if m.by == "" {
-		f("")
+func (c *collector) collectRedis(to chan<- prometheus.Metric, all aside.Metrics) {
+	for i, d := range onRedis {
+		each(d.by, d.values, func(value string) {
+			var h histogram
+			h.add(d.read(&all, value))
+			to <- h.metric(c.onRedis[i], d.bounds, c.native, own(value)...)
+		})
 	}
-	for _, value := range m.values {
-		f(value)
+	for addr, node := range nodes(c.cache.Nodes()) {
+		for i, m := range ofNode {
+			each(m.by, m.values, func(value string) {
+				to <- prometheus.MustNewConstMetric(c.ofNode[i], m.kind, m.read(&node, value), own(value, addr)...)
+			})
+		}
 	}
+}
+
+// nodes are the servers by what is shown of their addresses. As with labels, two that are shown as one are counted together: they are up if both are.
+func nodes(all []aside.Node) map[string]aside.Node {
+	by := make(map[string]aside.Node, len(all))
+	for _, n := range all {
+		addr := shown(n.Addr)
+		if other, found := by[addr]; found {
+			n.Up = n.Up && other.Up
+			for cause, count := range other.Trips {
+				n.Trips[cause] += count
+			}
+		}
+		by[addr] = n
+	}
+	return by
 }

@@ -61,7 +61,47 @@ func TestSeriesBeginAtZeroAndKeepToTheirBudget(t *testing.T) {
 	require.Equal(t, first.of(`{label="models"`), second.of(`{label="unlisted"`))
 	require.Len(t, second, len(first)+first.of(`{label="models"`))
 	require.Less(t, len(first)-2*first.of(`{label="models"`), 50, "those without a label")
+	require.Zero(t, second.of("aside_redis_"), "in memory mode there are none of Redis")
 	requireLint(t, registry)
+}
+
+// A cache on Redis has more series, as many for each server, and they too begin at 0.
+func TestSeriesOfRedisBeginAtZeroAndKeepToTheirBudget(t *testing.T) {
+	t.Parallel()
+	registry := registered(t, away(t), asideprom.Options{})
+	all := scraped(t, registry)
+	for name, v := range all.counters() {
+		require.Zero(t, v, name)
+	}
+	require.Equal(t, 7, all.of(`node="`))
+	require.Equal(t, 5*15, all.of("aside_redis_duration_seconds_"))
+	require.Contains(t, all, `aside_redis_up{node="the server"}`)
+	require.Zero(t, all[`aside_redis_up{node="the server"}`])
+	require.Contains(t, string(text(t, registry)), `aside_redis_up{cache="default",node="`+nowhere+`"} 0`)
+	require.LessOrEqual(t, all.of(`{label="models"`), 70)
+	require.Less(t, len(all)-all.of(`{label="models"`), 130, "those without a label")
+	requireLint(t, registry)
+}
+
+// A label of a policy that is counted under another one, since there are too many of them, has no series: they would stay 0 for ever.
+func TestALabelThatIsNotCountedHasNoSeries(t *testing.T) {
+	t.Parallel()
+	const most, more = 1024, 50
+	c := open(t, aside.Options{Policies: []aside.Policy{models}})
+	for i := range most + more {
+		p := aside.Policy{Category: fmt.Sprint("tenant ", i), TTL: time.Hour}
+		require.NoError(t, aside.Set(t.Context(), c, p.Key("a"), "v"))
+	}
+	all := scraped(t, registered(t, c, asideprom.Options{}))
+	require.Equal(t, most+2, all.of("aside_value_bytes_count{"), "that of the listed policy, and that of the others")
+	require.EqualValues(t, more, all[`aside_value_bytes_count{label="(others)"}`])
+	require.Contains(t, all, `aside_value_bytes_count{label="models"}`)
+	delete(all, `aside_value_bytes_count{label="models"}`)
+	for name, v := range all {
+		if strings.HasPrefix(name, "aside_value_bytes_count{") {
+			require.Positive(t, v, name)
+		}
+	}
 }
 
 // The causes, outcomes and invalidations that the library counts are those that have a series.
@@ -82,6 +122,18 @@ func TestNoCauseOutcomeOrInvalidationIsMissing(t *testing.T) {
 	require.Equal(t, len(m.Invalidations), all.of("aside_invalidations_total{"))
 	for by := range m.Invalidations {
 		require.Contains(t, all, fmt.Sprintf(`aside_invalidations_total{by=%q}`, by))
+	}
+
+	c = away(t)
+	all, m = scraped(t, registered(t, c, asideprom.Options{})), c.Metrics()
+	require.Equal(t, len(m.Redis), all.of("aside_redis_duration_seconds_count{"))
+	for op := range m.Redis {
+		require.Contains(t, all, fmt.Sprintf(`aside_redis_duration_seconds_count{op=%q}`, op))
+	}
+	trips := c.Nodes()[0].Trips
+	require.Equal(t, len(trips), all.of("aside_redis_trips_total{"))
+	for cause := range trips {
+		require.Contains(t, all, fmt.Sprintf(`aside_redis_trips_total{cause=%q,node="the server"}`, cause))
 	}
 }
 
@@ -261,7 +313,7 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 	}
 	// Each label of the metrics is refused as a constant one, which would be there twice.
 	labels := map[string]bool{"le": true}
-	c := open(t, aside.Options{Policies: []aside.Policy{models}})
+	c := away(t)
 	families, err := registered(t, c, asideprom.Options{}).Gather()
 	require.NoError(t, err)
 	for _, f := range families {
@@ -269,7 +321,7 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 			labels[l.GetName()] = true
 		}
 	}
-	require.Len(t, labels, 12, labels)
+	require.Len(t, labels, 14, labels)
 	for name := range labels {
 		_, err := asideprom.New(c, asideprom.Options{Labels: prometheus.Labels{name: "x"}})
 		require.ErrorContains(t, err, fmt.Sprintf("has the label %q, which the metrics have themselves", name))

@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asideprom"
 )
 
@@ -28,7 +27,7 @@ func TestThePageHasEachMetricAndAlert(t *testing.T) {
 			documented = append(documented, name[1])
 		}
 	}
-	families, err := registered(t, open(t, aside.Options{Policies: []aside.Policy{models}}), asideprom.Options{}).Gather()
+	families, err := registered(t, away(t), asideprom.Options{}).Gather()
 	require.NoError(t, err)
 	var described []string
 	for _, f := range families {
@@ -40,7 +39,7 @@ func TestThePageHasEachMetricAndAlert(t *testing.T) {
 		}
 		for _, m := range f.Metric {
 			for _, l := range m.Label {
-				if l.GetName() != "cache" && l.GetName() != "label" && f.GetName() != "aside_info" {
+				if l.GetName() != "cache" && l.GetName() != "label" && l.GetName() != "node" && f.GetName() != "aside_info" {
 					require.Contains(t, rowOf(page, f.GetName()), "`"+l.GetValue()+"`", f.GetName())
 				}
 			}

@@ -60,12 +60,12 @@ func (h *histogram) native() map[int]int64 {
 	return buckets
 }
 
-func (h *histogram) metric(desc *prometheus.Desc, bounds []float64, native bool, label string) prometheus.Metric {
-	classic := prometheus.MustNewConstHistogram(desc, h.count, h.sum, h.classic(bounds), label)
+func (h *histogram) metric(desc *prometheus.Desc, bounds []float64, native bool, labels ...string) prometheus.Metric {
+	classic := prometheus.MustNewConstHistogram(desc, h.count, h.sum, h.classic(bounds), labels...)
 	if !native {
 		return classic
 	}
-	return both{prometheus.MustNewConstNativeHistogram(desc, h.count, h.sum, h.native(), nil, 0, schema, 0, time.Time{}, label), classic}
+	return both{prometheus.MustNewConstNativeHistogram(desc, h.count, h.sum, h.native(), nil, 0, schema, 0, time.Time{}, labels...), classic}
 }
 
 // both is a native histogram with the buckets of a classic one. The library makes such histograms of observations alone, not of counts.

@@ -33,6 +33,12 @@ func open(t testing.TB, o aside.Options) *aside.Cache {
 	return c
 }
 
+// nowhere is an address where no server is.
+const nowhere = "127.0.0.1:1"
+
+// away makes a cache whose Redis cannot be reached.
+func away(t testing.TB) *aside.Cache { return open(t, at(nowhere)) }
+
 // registered is a registry with a collector for c. It is pedantic: it compares what is collected with what is described.
 func registered(t testing.TB, c *aside.Cache, o asideprom.Options) *prometheus.Registry {
 	t.Helper()
@@ -76,6 +82,8 @@ func series(name string, labels []*dto.LabelPair, more ...string) string {
 	for _, l := range labels {
 		switch pair := fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()); {
 		case pair == `cache="default"`:
+		case l.GetName() == "node":
+			pairs = append(pairs, `node="the server"`) // its port is another one in each run
 		case l.GetName() == "label":
 			pairs = append([]string{pair}, pairs...) // first, as a reader would write it
 		default:

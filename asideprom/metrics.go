@@ -8,10 +8,11 @@ import (
 	"github.com/gatewayz/aside"
 )
 
-// The labels that every series of a cache has, and every series of a policy's label.
+// The labels that every series of a cache has, every series of a policy's label, and every series of a Redis server.
 const (
 	cacheLabel = "cache"
 	labelLabel = "label"
+	nodeLabel  = "node"
 )
 
 // A metric is one number of T, or one for each value of a label of its own. All values are there in each scrape: rate would not see the first
@@ -22,6 +23,16 @@ type metric[T any] struct {
 	by         string   // its own label, empty for none
 	values     []string // of that label
 	read       func(of *T, value string) float64
+}
+
+// each calls f for each value of a label of a metric's own, with an empty one if it has no such label.
+func each(by string, values []string, f func(value string)) {
+	if by == "" {
+		f("")
+	}
+	for _, value := range values {
+		f(value)
+	}
 }
 
 // A reading is what one scrape reads.
@@ -95,21 +106,46 @@ func failures(m *aside.LabelMetrics, kind string) float64 {
 	}
 }
 
-// A distribution is a histogram of a policy's label.
-type distribution struct {
+// A distribution is a histogram of T, or one for each value of a label of its own.
+type distribution[T any] struct {
 	name, help string
 	bounds     []float64
-	read       func(*aside.LabelMetrics) aside.Histogram
+	by         string   // its own label, empty for none
+	values     []string // of that label
+	read       func(of *T, value string) aside.Histogram
 }
 
-// distributions have bounds that are powers of 4, one second among them. The bounds are among those of aside.Histogram, so that the counts are exact.
-var distributions = []distribution{
-	{"load_duration_seconds", "How long loader calls took. A loader that exceeds its LoadTimeout counts with the LoadTimeout.", powersOf4(-7, 4),
-		func(m *aside.LabelMetrics) aside.Histogram { return m.LoadTimes }},
-	{"call_duration_seconds", "How long calls took that memory could not answer. Hits in memory are not timed.", powersOf4(-7, 4),
-		func(m *aside.LabelMetrics) aside.Histogram { return m.CallTimes }},
-	{"value_bytes", "Sizes of stored values: encoded and compressed, in memory mode estimated.", powersOf4(3, 13),
-		func(m *aside.LabelMetrics) aside.Histogram { return m.ValueBytes }},
+// distributions are the histograms of a policy's label. Bounds are powers of 4, one second among them. They are among those of aside.Histogram, so
+// that the counts are exact.
+var distributions = []distribution[aside.LabelMetrics]{
+	{"load_duration_seconds", "How long loader calls took. A loader that exceeds its LoadTimeout counts with the LoadTimeout.", powersOf4(-7, 4), "", nil,
+		func(m *aside.LabelMetrics, _ string) aside.Histogram { return m.LoadTimes }},
+	{"call_duration_seconds", "How long calls took that memory could not answer. Hits in memory are not timed.", powersOf4(-7, 4), "", nil,
+		func(m *aside.LabelMetrics, _ string) aside.Histogram { return m.CallTimes }},
+	{"value_bytes", "Sizes of stored values: encoded and compressed, in memory mode estimated.", powersOf4(3, 13), "", nil,
+		func(m *aside.LabelMetrics, _ string) aside.Histogram { return m.ValueBytes }},
+}
+
+// onRedis are the histograms of a cache that is not in memory mode.
+var onRedis = []distribution[aside.Metrics]{
+	{"redis_duration_seconds", "How long round trips to Redis took, by what they are for. One that Redis has not answered in time counts with the time after which this process gave up.",
+		powersOf4(-7, 4), "op", []string{"read", "lease", "fill", "invalidate", "sweep"},
+		func(m *aside.Metrics, op string) aside.Histogram { return m.Redis[op] }},
+}
+
+// ofNode are the figures of a Redis server.
+var ofNode = []metric[aside.Node]{
+	{"redis_up", "1 while calls are sent to the server, 0 while they are not.", gauge, "", nil, up},
+	{"redis_trips_total", "How often this process had to stop sending calls to the server, by the cause.", counter,
+		"cause", []string{"broken", "timeout", "slow", "silent", "unready", "refused"},
+		func(n *aside.Node, cause string) float64 { return float64(n.Trips[cause]) }},
+}
+
+func up(n *aside.Node, _ string) float64 {
+	if n.Up {
+		return 1
+	}
+	return 0
 }
 
 // ofCache are the figures of a cache as a whole. Those that are sums over its labels are not worth a series a label.
@@ -158,6 +194,10 @@ var ofCache = []metric[reading]{
 		func(r *reading, _ string) float64 { return float64(r.InvalidationMessages) }},
 	{"tracking_lost_total", "How often invalidation messages could have been missed. Values in memory from before are no longer fresh.", counter, "", nil,
 		func(r *reading, _ string) float64 { return float64(r.TrackingLost) }},
+	{"tracking_paused_total", "Of these, how often because the cache was not used for a minute. They are in tracking_lost_total too.", counter, "", nil,
+		func(r *reading, _ string) float64 { return float64(r.TrackingPaused) }},
+	{"swept_entries_total", "Values that the cleanup after an invalidation of tags, a category or everything has removed.", counter, "", nil,
+		func(r *reading, _ string) float64 { return float64(r.Swept) }},
 }
 
 func state(r *reading, state string) float64 {
@@ -172,12 +212,18 @@ var infoLabels = []string{"version", "mode", "tracking"}
 
 // ownLabels are the names that a constant label must not have.
 func ownLabels() []string {
-	own := append([]string{cacheLabel, labelLabel, "le"}, infoLabels...)
+	own := append([]string{cacheLabel, labelLabel, nodeLabel, "le"}, infoLabels...)
 	for _, m := range ofLabel {
 		own = append(own, m.by)
 	}
 	for _, m := range ofCache {
 		own = append(own, m.by)
+	}
+	for _, m := range ofNode {
+		own = append(own, m.by)
+	}
+	for _, d := range onRedis {
+		own = append(own, d.by)
 	}
 	return slices.DeleteFunc(own, func(name string) bool { return name == "" })
 }

@@ -18,23 +18,25 @@ import (
 	"github.com/gatewayz/aside/asideprom"
 )
 
-// promtool is the path of Prometheus' own checker: in PATH, or where scripts/install-test-tools.sh has put it.
-func promtool(t *testing.T) string {
+// installed is the path of a program of Prometheus: in PATH, or where scripts/install-test-tools.sh has put it.
+func installed(t *testing.T, program string) string {
 	t.Helper()
-	if path, err := exec.LookPath("promtool"); err == nil {
+	if path, err := exec.LookPath(program); err == nil {
 		return path
 	}
-	path, err := filepath.Abs("../.tools/promtool")
+	path, err := filepath.Abs("../.tools/" + program)
 	require.NoError(t, err)
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	if os.Getenv("ASIDE_REQUIRE_PROMTOOL") == "1" {
-		t.Fatal("promtool not found, and ASIDE_REQUIRE_PROMTOOL=1 asks for it: run scripts/install-test-tools.sh")
+	if required := "ASIDE_REQUIRE_" + strings.ToUpper(program); os.Getenv(required) == "1" {
+		t.Fatalf("%s not found, and %s=1 asks for it: run scripts/install-test-tools.sh", program, required)
 	}
-	t.Skip("promtool not found: skipping; `make tools` installs it")
+	t.Skipf("%s not found: skipping; `make tools` installs it", program)
 	return ""
 }
+
+func promtool(t *testing.T) string { t.Helper(); return installed(t, "promtool") }
 
 func run(t *testing.T, stdin []byte, tool string, args ...string) string {
 	t.Helper()
@@ -53,6 +55,7 @@ func TestPromtoolAcceptsTheMetrics(t *testing.T) {
 	require.NoError(t, err)
 	registry := registered(t, c, asideprom.Options{Labels: prometheus.Labels{"region": "eu"}})
 	require.Empty(t, run(t, text(t, registry), tool, "check", "metrics"), "it prints what it does not like")
+	require.Empty(t, run(t, text(t, registered(t, away(t), asideprom.Options{})), tool, "check", "metrics"))
 }
 
 func TestPromtoolAcceptsTheRules(t *testing.T) {
@@ -93,7 +96,7 @@ func TestEachAlertFiresWhenItShould(t *testing.T) {
 func TestTheRulesUseTheMetricsThatThereAre(t *testing.T) {
 	t.Parallel()
 	rules := string(asideprom.Rules())
-	all := scraped(t, registered(t, open(t, aside.Options{Policies: []aside.Policy{models}}), asideprom.Options{}))
+	all := scraped(t, registered(t, away(t), asideprom.Options{}))
 	used := regexp.MustCompile(`\baside_\w+`).FindAllString(rules, -1)
 	require.NotEmpty(t, used)
 	for _, name := range used {

@@ -1,16 +1,22 @@
 #!/bin/sh
 # Make sure that there is what the tests need beside Go: a redis-server for them to start (they bring up servers of their
-# own; nothing here needs to run as a service), on Linux a C compiler, without which Go has no race detector, and promtool,
-# which checks the metrics and rules of asideprom. Without promtool those tests are skipped, so that its lack is no failure here.
+# own; nothing here needs to run as a service), on Linux a C compiler, without which Go has no race detector, and promtool and
+# prometheus, which check the metrics, rules and dashboard of asideprom. Without them those tests are skipped, so that their lack
+# is no failure here.
 set -eu
 cd "$(dirname "$0")/.."
 
 have() { command -v "$1" >/dev/null 2>&1; }
 redis_missing() { ! have redis-server; }
 compiler_missing() { [ "$(uname -s)" = Linux ] && ! have "${CC:-gcc}"; }
-promtool_missing() { ! have promtool && [ ! -x .tools/promtool ]; }
+prometheus_missing() {
+	for tool in promtool prometheus; do
+		have $tool || [ -x .tools/$tool ] || return 0
+	done
+	return 1
+}
 
-if ! redis_missing && ! compiler_missing && ! promtool_missing; then
+if ! redis_missing && ! compiler_missing && ! prometheus_missing; then
 	exit 0
 fi
 
@@ -59,21 +65,24 @@ if compiler_missing; then
 	fi
 fi
 
-if promtool_missing; then
-	echo "promtool not found: installing it"
+if prometheus_missing; then
+	echo "promtool or prometheus not found: installing both"
 	if have apt-get; then
-		# The package would run a server as a service. Only the tool is taken out of it.
+		# The package would run a server as a service. Only the programs are taken out of it.
 		tmp=$(mktemp -d)
 		chmod 755 "$tmp" # apt downloads as a user of its own
 		if (cd "$tmp" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb x); then
 			mkdir -p .tools
-			cp "$tmp/x/usr/bin/promtool" .tools/promtool
+			for tool in promtool prometheus; do
+				rm -f .tools/$tool # one that runs cannot be written to
+				cp "$tmp/x/usr/bin/$tool" .tools/$tool
+			done
 		fi
 		rm -rf "$tmp"
 	elif have apk || have brew; then
 		install prometheus
 	fi
-	promtool_missing && echo "promtool could not be installed: the tests of asideprom that need it are skipped" >&2
+	prometheus_missing && echo "prometheus could not be installed: the tests of asideprom that need it are skipped" >&2
 fi
 
 if redis_missing; then

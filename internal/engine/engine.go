@@ -152,7 +152,7 @@ func (e *Engine) connect() {
 		Pushed:      e.Invalidator.Pushed,
 		Gap:         e.Invalidator.Gap,
 		OnWatermark: e.journal.Recover,
-		Idling:      redisstore.Idling{Calls: opts.Counters.Calls},
+		Idling:      redisstore.Idling{Calls: opts.Counters.Calls, Began: e.Invalidator.Idle},
 		Trips:       redisstore.Trips{Counts: &opts.Counters.RoundTrips, Observer: opts.Observer},
 	})
 	e.tags.Connect(e.Store, e.journal.Contains)

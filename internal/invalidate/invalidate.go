@@ -251,3 +251,6 @@ func (v *Invalidator) Gap() {
 	v.o.Tags.Gap()
 	v.o.Journal.ConnectionLost()
 }
+
+// Idle notes that the last Gap was because this process is idle.
+func (v *Invalidator) Idle() { v.o.Metrics.TrackingPaused.Add(1) }

@@ -158,6 +158,9 @@ func TestWhatIsInDoubtIsSentAgain(t *testing.T) {
 	require.Equal(t, Event{Keys: []string{"items:a"}}, next(t, events))
 	require.Equal(t, Event{Keys: []string{"items:a"}}, again(t, f, events))
 	require.EqualValues(t, 1, f.metrics.TrackingLost.Load())
+	require.Zero(t, f.metrics.TrackingPaused.Load())
+	f.Idle()
+	require.EqualValues(t, 1, f.metrics.TrackingPaused.Load())
 }
 
 // again has the journal recover from a server that knows of nothing.

@@ -88,5 +88,6 @@ func (l *link) trip(s *session, cause error) {
 		return
 	}
 	l.cause = cause
+	l.trips.count(l.addr(), cause)
 	signal(l.lost)
 }

@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -13,6 +14,15 @@ const idleAfter = time.Minute
 type Idling struct {
 	Calls func() uint64 // grows with each call of the users; nil: never idle
 	After time.Duration // without a call; a minute unless set
+	Began func()        // called when validities have ended because this process is idle, after Gap; may be nil
+}
+
+func (i Idling) withDefaults() Idling {
+	i.After = cmp.Or(i.After, idleAfter)
+	if i.Began == nil {
+		i.Began = func() {}
+	}
+	return i
 }
 
 // An activity measures how long there was no call, and no watermark was written.
@@ -44,12 +54,13 @@ func (s *session) inUse() bool {
 }
 
 // suspendProbes ends all validities of the session's connections, and waits until one is handed out again, or this process writes a
-// watermark at the server. Until then no value depends on an unnoticed change. It reports false when ctx ended first.
+// watermark at the server. Until then no value depends on an unnoticed change. It calls idle for each connection whose validities it
+// ends. It reports false when ctx ended first.
 //
 //  1. A call is counted after the last look at the counter, and its reply gets a validity.
 //  2. The validities end here. The value that the call has put into memory is read again by the next call.
 //  3. The reply of that call gets a new validity, which wakes this function.
-func (s *session) suspendProbes(ctx context.Context) bool {
+func (s *session) suspendProbes(ctx context.Context, idle func()) bool {
 	select {
 	case <-s.wake:
 	default:
@@ -60,6 +71,7 @@ func (s *session) suspendProbes(ctx context.Context) bool {
 	for _, w := range wires {
 		if w.inUse() {
 			w.lapse()
+			idle()
 		}
 	}
 	select {

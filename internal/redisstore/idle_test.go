@@ -17,9 +17,15 @@ import (
 
 // restless is a store whose connections rest soon, what counts the calls of its users, and a tracked read.
 func restless(t *testing.T, asked func() uint64) (s *Store, server *redistest.Server, read func() *near.Validity) {
-	server = redistest.Start(t)
+	return restlessOf(t, redistest.Start(t), Options{Idling: Idling{Calls: asked, After: 2 * time.Second}})
+}
+
+// restlessOf is restless with options.
+func restlessOf(t *testing.T, of *redistest.Server, o Options) (s *Store, server *redistest.Server, read func() *near.Validity) {
+	server = of
 	server.MustDo(t, "SET", key, "value")
-	s = up(t, Options{Client: clientOf(server.Addr()), Format: format, Idling: Idling{Calls: asked, After: 2 * time.Second}})
+	o.Client, o.Format = clientOf(server.Addr()), format
+	s = up(t, o)
 	clock := near.NewClock()
 	t.Cleanup(clock.Stop)
 	memory := near.New(near.Options{MaxEntries: 100, MaxBytes: 1 << 20}, clock)

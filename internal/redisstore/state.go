@@ -28,8 +28,9 @@ type status struct {
 	onState func(State)
 
 	mu    sync.Mutex
-	state State // guarded by mu
-	cause error // why lost was signalled; guarded by mu
+	state State      // guarded by mu
+	cause error      // why lost was signalled; guarded by mu
+	trips tripCounts // guarded by mu
 }
 
 // report sets the state, and notifies if it has changed.

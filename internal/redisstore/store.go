@@ -7,7 +7,6 @@
 package redisstore
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -68,7 +67,7 @@ type Store struct {
 func Open(o Options) *Store {
 	s := &Store{
 		limits:    limits{opTimeout: o.OpTimeout, grace: grace{limit: o.OpTimeout}},
-		idling:    Idling{o.Idling.Calls, cmp.Or(o.Idling.After, idleAfter)},
+		idling:    o.Idling.withDefaults(),
 		namespace: namespace(o.Namespace),
 		leaseLife: newLeaseLife(o.Lease),
 		format:    o.Format.forScripts(),

@@ -50,7 +50,7 @@ func (s *Store) watch(ctx context.Context, l *link, now *session) {
 		case <-tick.C:
 		}
 		if activity.idle(s.idling.After) {
-			if !now.suspendProbes(ctx) {
+			if !now.suspendProbes(ctx, s.idling.Began) {
 				return
 			}
 			if now.inUse() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"runtime"
+	"testing"
 	"time"
 )
 
@@ -33,6 +34,24 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	}
 	return p, nil
 }
+
+// A Program is a process that is neither a server nor a function of the test binary.
+type Program struct{ proc *process }
+
+// StartProgram starts a program, which is killed when the test ends or, on Linux, with
+// the test binary. Its standard streams must be files, or nil.
+func StartProgram(t testing.TB, cmd *exec.Cmd) *Program {
+	t.Helper()
+	p, err := startProcess(cmd)
+	if err != nil {
+		t.Fatalf("redistest: StartProgram: %v", err)
+	}
+	t.Cleanup(p.kill)
+	return &Program{p}
+}
+
+// Done is closed when the program has ended.
+func (p *Program) Done() <-chan struct{} { return p.proc.done }
 
 // run starts the child and waits for it on one locked thread. Linux sends the
 // parent-death signal when the *thread* that forked ends, not the process

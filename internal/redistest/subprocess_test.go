@@ -100,3 +100,34 @@ func TestSpawnOfAnUnknownFunction(t *testing.T) {
 		t.Errorf("Spawn ended with %q", tb.fatal)
 	}
 }
+
+func TestAProgramEndsWithItsTest(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p *Program
+	t.Run("a test", func(t *testing.T) {
+		in, out, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		t.Cleanup(func() { out.Close() })
+		cmd := exec.Command(self)
+		cmd.Env, cmd.Stdin = append(os.Environ(), subprocessEnv+"=echo"), in
+		p = StartProgram(t, cmd)
+		select {
+		case <-p.Done():
+			t.Fatal("it has ended before its test")
+		default:
+		}
+	})
+	<-p.Done()
+	r := &recorder{TB: t}
+	r.run(func() { StartProgram(r, exec.Command(self+" that is not there")) })
+	if !strings.Contains(r.fatal, "StartProgram") {
+		t.Errorf("a program that is not there: %q", r.fatal)
+	}
+}

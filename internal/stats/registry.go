@@ -11,6 +11,7 @@ import (
 type Registry struct {
 	InvalidationMessages atomic.Uint64 // from Redis, those about own changes included
 	TrackingLost         atomic.Uint64 // how often messages could have been missed
+	TrackingPaused       atomic.Uint64 // of these, how often because this process was idle
 	RedisErrors          atomic.Uint64 // invalidations without a label that Redis did not confirm
 
 	Invalidations [Invalidations]atomic.Uint64 // calls that this process has made, by what they invalidate
@@ -37,6 +38,13 @@ func (r *Registry) Label(name string, listed bool) *Counters {
 	}
 	c, _ := r.labels.LoadOrStore(name, new(Counters))
 	return c.(*Counters)
+}
+
+// Labels returns every label that has counters, in no order.
+func (r *Registry) Labels() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		r.labels.Range(func(name, _ any) bool { return yield(name.(string)) })
+	}
 }
 
 // All returns every label and its counters, in no order.

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -59,6 +60,7 @@ func TestLabelsMetInCallsAreBounded(t *testing.T) {
 	all := maps.Collect(r.All())
 	require.Len(t, all, MostLabels+3)
 	require.Same(t, others, all[OtherLabels])
+	require.ElementsMatch(t, slices.Collect(maps.Keys(all)), slices.Collect(r.Labels()))
 }
 
 func TestAStripedCounterLosesNothing(t *testing.T) {

@@ -167,14 +167,14 @@ func TestMetricsMarshalToTheDocumentedForm(t *testing.T) {
 		"refreshes":0,"refreshErrors":0,"refreshesSkipped":0,"unreturned":0,"staleOnError":0,"softTimeouts":0,"notModified":0,
 		"loadSeconds":0.06,"causes":{"absent":50},"outcomes":{"ok":40},
 		"loadTimes":{"count":3,"sum":7.5,"p50":1,"p99":4},"callTimes":{"count":0,"sum":0,"p50":0,"p99":0},"valueBytes":{"count":0,"sum":0,"p50":0,"p99":0}
-	}},"invalidationMessages":0,"trackingLost":0,"redisErrors":0,"at":"1970-01-01T00:00:00Z","process":"host/1/2",
+	}},"invalidationMessages":0,"trackingLost":0,"trackingPaused":0,"redisErrors":0,"at":"1970-01-01T00:00:00Z","process":"host/1/2",
 		"inMemory":{"entries":0,"bytes":0,"maxEntries":0,"maxBytes":0,"evictions":0,"evictedBytes":0},
 		"loading":{"running":0,"queued":0,"limit":0,"queueLimit":0,"leasesHeld":0,"leasesUnreturned":0},
 		"journal":{"unconfirmed":0,"patterns":0,"oldestSeconds":0},"invalidations":null,"redis":null,"swept":0}`, string(text))
 
 	for _, c := range []*aside.Cache{nil, asidetest.NewCache(t, aside.Options{})} {
 		m := c.Metrics()
-		m = aside.Metrics{Labels: m.Labels, InvalidationMessages: m.InvalidationMessages, TrackingLost: m.TrackingLost, RedisErrors: m.RedisErrors}
+		m = aside.Metrics{Labels: m.Labels, InvalidationMessages: m.InvalidationMessages, TrackingLost: m.TrackingLost, TrackingPaused: m.TrackingPaused, RedisErrors: m.RedisErrors}
 		require.Equal(t, aside.Metrics{Labels: map[string]aside.LabelMetrics{}}, m, "before the first call")
 	}
 }

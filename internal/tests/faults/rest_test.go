@@ -51,6 +51,9 @@ func TestAProcessThatAsksForNothingRestsAfterAMinute(t *testing.T) {
 		return server.Calls(t, "ping") >= pings+6 // two between two tries, while connections are tried
 	}, time.Minute+asidetest.Bound, 100*time.Millisecond)
 	require.Greater(t, time.Since(began), time.Minute)
+	m := c.Metrics()
+	require.EqualValues(t, 1, m.TrackingPaused)
+	require.EqualValues(t, 1, m.TrackingLost, "it is part of what was lost")
 	rate("at rest")
 	require.Equal(t, aside.TierRedis, get(), "what was in memory is read again")
 	asidetest.Eventually(t, "the connection is tried again", func() bool { return server.Calls(t, "evalsha") > tries })

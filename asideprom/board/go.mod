@@ -1,0 +1,5 @@
+module github.com/gatewayz/aside/asideprom/board
+
+go 1.25.0
+
+require github.com/grafana/grafana-foundation-sdk/go v0.0.22
