@@ -122,3 +122,17 @@ func TestAnOriginKeepsTheLastContext(t *testing.T) {
 	g.Return(taken)
 	require.Equal(t, "third", g.Take().Value(ownKey{}))
 }
+
+// A context of the program's may be of a type that cannot be compared.
+func TestAContextThatCannotBeCompared(t *testing.T) {
+	t.Parallel()
+	type uncomparable struct {
+		context.Context
+		_ []int
+	}
+	o := New(pass, nil, slog.New(slog.DiscardHandler))
+	given := uncomparable{Context: context.WithValue(t.Context(), ownKey{}, "own")}
+	ctx, _ := o.Begin(given, Op{})
+	require.Equal(t, "own", ctx.Value(ownKey{}))
+	require.Equal(t, given.Done(), ctx.Done())
+}

@@ -262,3 +262,36 @@ func TestACallThatComesDuringTheFillSharesTheLoad(t *testing.T) {
 	require.Equal(t, seen.One(t, aside.OpLoad).ID, calls[1].Shared, "a value that is being stored is the load's")
 	require.Equal(t, aside.StatusMiss, calls[1].End.Status)
 }
+
+// A call that has joined a read whose value is too old for it leads a load after that.
+func TestACallForWhichASharedReadIsTooOldLeadsItsLoad(t *testing.T) {
+	t.Parallel()
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
+	p := aside.Policy{Name: "past", Category: "items", TTL: 10 * time.Millisecond, Stale: time.Hour}
+	key := p.Key("a")
+	asidetest.Stored(t, asidetest.Connected(t, asidetest.At(proxy.Addr())), key, "old")
+	c, seen := observedAt(t, proxy.Addr())
+	stored := time.Now()
+	asidetest.Eventually(t, "its TTL is over", func() bool { return time.Since(stored) > 50*time.Millisecond })
+	held := proxy.HoldReplies(func(args []string) bool { return args[0] == "GETRANGE" && args[1] == key.String() })
+	first := make(chan aside.Result[string], 1)
+	go func() {
+		r, _ := aside.Lookup(context.Background(), c, key, func(context.Context) (string, error) { return "", errors.New("no refresh") })
+		first <- r
+	}()
+	held.Wait(t)
+	second := make(chan aside.Result[string], 1)
+	go func() {
+		r, _ := aside.Lookup(context.Background(), c, key, asidetest.Value("new"), aside.MaxStale(0))
+		second <- r
+	}()
+	asidetest.Eventually(t, "both wait", func() bool { return len(seen.All(aside.OpCall)) == 2 })
+	held.Release()
+	require.Equal(t, "old", (<-first).Value)
+	r := <-second
+	require.Equal(t, "new", r.Value)
+	require.Equal(t, aside.StatusMiss, r.Status)
+	require.False(t, r.Shared)
+	require.NotContains(t, r.Reason, aside.ReasonSharedLoad)
+	require.Zero(t, seen.Ended(aside.OpCall)[1].Shared)
+}
