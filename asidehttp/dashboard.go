@@ -81,6 +81,7 @@ func Dashboard(c *aside.Cache, o DashboardOptions) http.Handler {
 		"nodes.json":    d.get(mayRead, d.nodes, "within"),
 		"recent.json":   d.get(mayRead, d.recent),
 		"keys.json":     d.get(mayRead, d.keys, "pattern"),
+		"entry.json":    d.get(mayRead, d.entry, "key"),
 		"invalidate":    d.gate.guard(d.order),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
