@@ -97,7 +97,7 @@ func TestWrongRequestsForTheDataOfADashboard(t *testing.T) {
 		"keys.json":                           {422, "category"},
 		"keys.json?pattern=*":                 {422, "category"},
 		"keys.json?pattern=modles:*":          {422, "models"},
-		"keys.json?pattern=models:a*b*c*d*e*": {422, "asterisks"},
+		"keys.json?pattern=models:a*b*c*d*e*": {422, "wildcards"},
 		"entry.json":                          {422, "no category"},
 		"entry.json?key=models":               {422, ""},
 		"entry.json?key=modles:all":           {422, "models"},
