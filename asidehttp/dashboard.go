@@ -80,6 +80,7 @@ func Dashboard(c *aside.Cache, o DashboardOptions) http.Handler {
 		"overview.json": d.get(mayRead, d.overview, "within"),
 		"nodes.json":    d.get(mayRead, d.nodes, "within"),
 		"recent.json":   d.get(mayRead, d.recent),
+		"hot.json":      d.get(mayRead, d.hot),
 		"keys.json":     d.get(mayRead, d.keys, "pattern"),
 		"entry.json":    d.get(mayRead, d.entry, "key"),
 		"invalidate":    d.gate.guard(d.order),

@@ -36,7 +36,6 @@ type figures struct {
 	Loads     uint64                 `json:"loads"`
 	Errors    uint64                 `json:"errors"`
 	Overloads uint64                 `json:"overloads"`
-	LoadP50   float64                `json:"loadP50"`
 	LoadP99   float64                `json:"loadP99"`
 	CallP99   float64                `json:"callP99"`
 	Causes    map[aside.Cause]uint64 `json:"causes"` // without those that are 0
@@ -46,7 +45,7 @@ func figuresOf(f history.Figures) figures {
 	maps.DeleteFunc(f.Causes, func(_ aside.Cause, n uint64) bool { return n == 0 })
 	return figures{
 		f.Calls, f.Hits, f.Stale, f.Negative, f.Loads, f.Errors, f.Overloads,
-		millis(f.LoadTimes, 0.5), millis(f.LoadTimes, 0.99), millis(f.CallTimes, 0.99), f.Causes,
+		millis(f.LoadTimes, 0.99), millis(f.CallTimes, 0.99), f.Causes,
 	}
 }
 
@@ -85,12 +84,10 @@ func (d *dashboard) overview(_ *http.Request, _ visitor, query url.Values) (any,
 		InMemory    aside.MemoryMetrics  `json:"inMemory"`
 		Loading     aside.LoadingMetrics `json:"loading"`
 		Journal     aside.JournalMetrics `json:"journal"`
-		Lost        uint64               `json:"trackingLost"`
-		Swept       uint64               `json:"swept"`
 		StateEvents []aside.StateChange  `json:"states"`
 	}{
 		d.standing(m), period.Took.Seconds(), figuresOf(period.Total), rows, course.From.UnixMilli(), course.Step.Milliseconds(),
-		m.InMemory, m.Loading, m.Journal, m.TrackingLost, m.Swept, last(states, most),
+		m.InMemory, m.Loading, m.Journal, last(states, most),
 	}, nil
 }
 
@@ -143,4 +140,15 @@ func (d *dashboard) recent(_ *http.Request, who visitor, _ url.Values) (any, *pr
 		aside.Recent
 		Hidden bool `json:"errorsHidden"`
 	}{d.standing(d.cache.Metrics()), r, hidden}, nil
+}
+
+// hot answers with the keys that are asked for most.
+func (d *dashboard) hot(*http.Request, visitor, url.Values) (any, *problem) {
+	const most = 100
+	keys := d.cache.HotKeys()
+	return struct {
+		standing
+		On   bool           `json:"on"` // Options.HotKeys is set
+		Keys []aside.HotKey `json:"keys"`
+	}{d.standing(d.cache.Metrics()), keys != nil, append([]aside.HotKey{}, keys[:min(len(keys), most)]...)}, nil
 }

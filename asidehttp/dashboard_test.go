@@ -27,7 +27,7 @@ const keyValues = "canary-of-a-key-that-sees-values"
 // dashboardData are the paths of the data, and what they need.
 var dashboardData = map[string]asidehttp.Scope{
 	"session.json": "", "overview.json": asidehttp.ScopeRead, "overview.json?within=1m": asidehttp.ScopeRead, "nodes.json?within=start": asidehttp.ScopeRead,
-	"recent.json": asidehttp.ScopeRead, "keys.json?pattern=models:*": asidehttp.ScopeRead, "entry.json?key=models:all:all": asidehttp.ScopeRead,
+	"recent.json": asidehttp.ScopeRead, "hot.json": asidehttp.ScopeRead, "keys.json?pattern=models:*": asidehttp.ScopeRead, "entry.json?key=models:all:all": asidehttp.ScopeRead,
 }
 
 func dashboardOptions(log io.Writer) asidehttp.DashboardOptions {
@@ -99,7 +99,6 @@ func TestWrongRequestsForTheDataOfADashboard(t *testing.T) {
 		"keys.json?pattern=modles:*":          {422, "models"},
 		"keys.json?pattern=models:a*b*c*d*e*": {422, "wildcards"},
 		"entry.json":                          {422, "no category"},
-		"entry.json?key=models":               {422, ""},
 		"entry.json?key=modles:all":           {422, "models"},
 		"entry.json?key=models:%2A":           {422, "keys[0]"},
 	} {
@@ -116,7 +115,7 @@ func TestANilAndAClosedCacheHaveADashboard(t *testing.T) {
 	seed(t, closed)
 	closed.Close()
 	for name, h := range map[string]http.Handler{"nil": asidehttp.Dashboard(nil, dashboardOptions(io.Discard)), "zero": asidehttp.Dashboard(new(aside.Cache), dashboardOptions(io.Discard)), "closed": hClosed} {
-		for _, path := range []string{"session.json", "overview.json", "nodes.json", "recent.json"} {
+		for _, path := range []string{"session.json", "overview.json", "nodes.json", "recent.json", "hot.json"} {
 			answer := answerOf[struct {
 				Process string
 				Usable  bool
@@ -368,6 +367,30 @@ func TestErrorsOfLoadersNeedTheScopeValues(t *testing.T) {
 	}
 	require.Contains(t, ask(h, "GET", "/recent.json", "", "Bearer "+keyRead).Body.String(), `"errorsHidden":true`)
 	require.Equal(t, "canary in a DSN", c.Recent().FailedLoads[0].Error, "the cache keeps it")
+}
+
+func TestHotKeysOfADashboard(t *testing.T) {
+	t.Parallel()
+	type hot struct {
+		On   bool
+		Keys []aside.HotKey
+	}
+	show := func(c *aside.Cache) hot {
+		return answerOf[hot](t, ask(asidehttp.Dashboard(c, dashboardOptions(io.Discard)), "GET", "/hot.json", "", "Bearer "+keyRead))
+	}
+	require.False(t, show(newCache(t, aside.Options{})).On)
+	c := newCache(t, aside.Options{Policies: tables(), HotKeys: 20})
+	require.Equal(t, hot{true, []aside.HotKey{}}, show(c))
+	key := aside.TTL.ModelsAll.Key("all", "all")
+	eventually(t, "a call was drawn", func() bool {
+		for range 5000 {
+			_, err := aside.GetOrLoad(context.Background(), c, key, func(context.Context) (string, error) { return "v", nil })
+			require.NoError(t, err)
+		}
+		return len(show(c).Keys) > 0
+	})
+	require.Equal(t, "models:all:all", show(c).Keys[0].Key)
+	require.Equal(t, 1.0, show(c).Keys[0].Share)
 }
 
 func TestADashboardHidesItsOptions(t *testing.T) {

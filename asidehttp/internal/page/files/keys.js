@@ -1,23 +1,22 @@
 // The view of what is cached. It scans nothing before it is asked to.
-import { button, free, h, soft } from './dom.js';
-import { bytes, count, cut, millis, plain, span, written } from './format.js';
-import { asking, confirm, dialog, result } from './invalidate.js';
-import { ask, page, shortName, state } from './state.js';
-import { blank, col, num, pill, section, table, wide } from './table.js';
+import { button, free, h, soft } from './dom.js'
+import { bytes, count, cut, millis, plain, span, written } from './format.js'
+import { asking, confirm, dialog, result } from './invalidate.js'
+import { ask, page, shortName, state } from './state.js'
+import { blank, col, num, pill, section, table, wide } from './table.js'
 
-let listing = null; // the last answer
-let busy = false;
+let busy = false
 
 function list(pattern) {
-	busy = true;
-	listing = null;
+	busy = true
+	state.listing = null
 	return asking(async () => {
 		try {
-			listing = await ask(`keys.json?pattern=${encodeURIComponent(pattern)}`, null, 20);
+			state.listing = await ask(`keys.json?pattern=${encodeURIComponent(pattern)}`, null, 20)
 		} finally {
-			busy = false;
+			busy = false
 		}
-	});
+	})
 }
 
 const columns = [
@@ -27,18 +26,18 @@ const columns = [
 	num('Age', (row) => row.age, span),
 	num('Size', (row) => row.size, bytes),
 	wide('Tags', (row) => row.tags.join(', '), (row) => h('span.cut.mono', row.tags.map((tag, i) => [i > 0 ? ', ' : '', written(tag)]), row.allTags > row.tags.length ? ` and ${row.allTags - row.tags.length} more` : '')),
-];
+]
 
 export function keys() {
 	const submit = (event) => {
-		event.preventDefault();
-		if (!busy) list(event.target.elements.pattern.value.trim());
-	};
+		event.preventDefault()
+		if (!busy) list(event.target.elements.pattern.value.trim())
+	}
 	const choose = (event, name) => {
-		const { form } = event.target;
-		form.elements.pattern.value = `${name}:*`;
-		form.requestSubmit();
-	};
+		const { form } = event.target
+		form.elements.pattern.value = `${name}:*`
+		form.requestSubmit()
+	}
 	return [
 		section('Keys', 'what is cached, by a pattern', h('form.line', { onsubmit: submit },
 			h('label.field', h('span', 'Pattern'),
@@ -46,33 +45,33 @@ export function keys() {
 			h('button.primary', { type: 'submit', disabled: busy }, busy ? 'Listing…' : 'List'),
 			h('div.chips', state.session.categories.map((name) => button(`${name}:*`, (event) => choose(event, name), { key: name, class: 'chip mono' })))),
 		result()),
-		listing ? found() : busy ? null : blank('Nothing is scanned until you ask', 'A pattern begins with a category and a colon. ', h('code', '*'), ' stands for any text, also across colons.'),
-	];
+		state.listing ? found() : busy ? null : blank('Nothing is scanned until you ask', 'A pattern begins with a category and a colon. ', h('code', '*'), ' stands for any text, also across colons.'),
+	]
 }
 
 function found() {
-	const { rows, more, error, pattern, took_ms } = listing;
-	const what = `${more ? `the first ${count(rows.length)} that were found, and there are more` : `${count(rows.length)} found`} in ${millis(took_ms)}${state.processes.size > 1 ? ` by ${shortName(listing.process)}` : ''}`;
+	const { rows, more, error, pattern, took_ms, process } = state.listing
+	const what = `${more ? 'the first ' : ''}${count(rows.length)} found in ${millis(took_ms)}${more ? ', and there are more' : ''}${state.processes.size > 1 ? ` by ${shortName(process)}` : ''}`
 	return [
 		error ? h('p.alert', { role: 'alert', key: 'error' }, `The listing is not complete: ${error}.`) : null,
 		rows.length === 0 && !error ? blank('No cached key matches', h('code', plain(pattern)), ' has no values now. They may have expired, or have been invalidated.')
 			: section(plain(pattern), what, table('Keys', columns, rows, { keyOf: (row) => row.key, sorted: null, empty: 'None was found before that.' })),
-	];
+	]
 }
 
 // inspect shows one value beside the list.
 const inspect = (key) => asking(async () => {
-	const entry = await ask(`entry.json?key=${encodeURIComponent(key)}`, null, 20);
-	const order = () => { self.close(); asking(() => confirm({ keys: [entry.key] })); };
-	const self = dialog('A cached value', 'side', ({ close }) => panel(entry, close, order));
-});
+	const entry = await ask(`entry.json?key=${encodeURIComponent(key)}`, null, 20)
+	const order = () => { close(); asking(() => confirm({ keys: [entry.key] })); }
+	const close = dialog('A cached value', 'side', (end) => panel(entry, end, order))
+})
 
-const fact = (name, value) => [h('dt', name), h('dd', value)];
+const fact = (name, value) => [h('dt', name), h('dd', value)]
 
-const verdict = (text) => (text === 'served' ? pill('ok', text) : pill('warn', text));
+const verdict = (text) => (text === 'served' ? pill('ok', text) : pill('warn', text))
 
 function panel(entry, close, order) {
-	const { inMemory, generations, value } = entry;
+	const { inMemory, generations, value } = entry
 	return [
 		h('div.head', h('h2.mono', written(entry.key))),
 		h('div.stack',
@@ -99,8 +98,8 @@ function panel(entry, close, order) {
 				: state.session.values || !entry.tier ? null : h('p.soft', 'Values are not shown to this key.'),
 			h('div.actions', button('Close', close, { autofocus: true }),
 				state.session.invalidate ? button('Invalidate…', order) : null)),
-	];
+	]
 }
 
 // visible is a value as text: its lines and tabs are kept, and what else cannot be seen is written out.
-const visible = (text) => text.split('\n').map((line) => line.split('\t').map(plain).join('\t')).join('\n');
+const visible = (text) => text.split('\n').map((line) => line.split('\t').map(plain).join('\t')).join('\n')
