@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -34,6 +35,15 @@ var browser struct {
 }
 
 func TestMain(m *testing.M) {
+	if of := os.Getenv(alone); of != "" {
+		var calls, misses int
+		if _, err := fmt.Sscan(of, &calls, &misses); err != nil {
+			panic(err)
+		}
+		serveAlone(calls, misses)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
+	}
 	code := m.Run()
 	if browser.stop != nil {
 		browser.stop()

@@ -76,24 +76,28 @@ function set(node, name, value) {
 // watchCuts shows the whole text of an element of the class cut where the pointer or the focus is, if not all of it is visible.
 export function watchCuts() {
 	const tip = document.getElementById('tip')
-	const hide = () => { tip.hidden = true; }
+	let cell = null
 	const show = (event) => {
-		const cell = event.target.closest?.('.cut')
-		if (!cell || !isCut(cell)) return hide()
+		cell = event.target.closest?.('.cut')
+		place()
+	}
+	const place = () => {
+		tip.hidden = !(cell?.isConnected && isCut(cell))
+		if (tip.hidden) return
 		tip.textContent = cell.textContent
 		const above = document.querySelector('dialog[open]') ?? document.body // nothing but its own content is above a modal dialog
 		above.append(tip)
-		tip.hidden = false
 		const box = cell.getBoundingClientRect()
-		const below = box.bottom + 4 + tip.offsetHeight < innerHeight
+		const fits = box.bottom + 4 + tip.offsetHeight < innerHeight
 		tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`
-		tip.style.top = `${below ? box.bottom + 4 : Math.max(8, box.top - 4 - tip.offsetHeight)}px`
+		tip.style.top = `${fits ? box.bottom + 4 : Math.max(8, box.top - 4 - tip.offsetHeight)}px`
 	}
-	document.addEventListener('mouseover', (event) => { if (!tip.contains(event.target)) show(event); })
+	const hide = () => { cell = null; tip.hidden = true }
+	document.addEventListener('mouseover', (event) => { if (!tip.contains(event.target)) show(event) })
 	document.addEventListener('focusin', show)
 	document.addEventListener('focusout', hide)
-	document.addEventListener('scroll', hide, true)
-	document.addEventListener('keydown', (event) => { if (event.key === 'Escape') hide(); })
+	document.addEventListener('scroll', () => (cell === document.activeElement ? place() : hide()), true) // the focus scrolls to where it is
+	document.addEventListener('keydown', (event) => { if (event.key === 'Escape') hide() })
 }
 
 const isCut = (cell) => cell.scrollWidth > cell.clientWidth

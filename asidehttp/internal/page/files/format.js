@@ -9,6 +9,7 @@ export const count = (n) => (n >= 1e6 ? `${three(n / 1e6)} M` : whole.format(n))
 // three is a number with three significant digits.
 function three(n) {
 	const size = Math.abs(n)
+	if (size < 0.005) return '0'
 	return size >= 100 ? whole.format(Math.round(n)) : n.toFixed(size >= 10 ? 1 : 2)
 }
 
