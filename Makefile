@@ -31,7 +31,7 @@ test long: export GORACE = atexit_sleep_ms=100
 # The other libraries are many, and take long to compile with the race detector. The tests of their adapters are part of make compare.
 test long: export WITHOUT = bench/compare
 
-test: tools ## run the tests of every module but bench/compare with the race detector, without those of make long; installs redis-server, gcc and prometheus where they are missing
+test: tools ## run the tests of every module but bench/compare with the race detector, without those of make long; installs redis-server, gcc, prometheus and Chromium where they are missing
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -skip '$(LONG)' $(TESTFLAGS) ./...
 
 long: tools ## run those that make test leaves out, which keep the processors busy or wait for long: LONG in the Makefile

@@ -16,7 +16,7 @@ export function redis() {
 	const nodes = ofAll(all, (answer) => answer.nodes)
 	const trips = ofAll(all, (answer) => answer.trips)
 	return [
-		section('Servers', 'as this process sees them', table('Servers', [
+		section('Servers', null, table('Servers', [
 			col('Address', (n) => n.addr, (n) => (n.addr ? cut(n.addr) : soft('not known yet'))),
 			col('State', (n) => (n.up ? 1 : 0), (n) => (n.up ? pill('ok', 'up') : pill('bad', 'unavailable'))),
 			col('Since', (n) => n.since, (n) => clock(n.since)),
@@ -36,7 +36,7 @@ export function hot() {
 	const all = answers('hot')
 	if (all.length === 0) return []
 	if (!all.some(({ on }) => on)) return blank('Hot keys are not counted', 'Set ', h('code', 'Options.HotKeys'), ' to several times as many keys as you want to see. A hit in memory then takes a few percent longer.')
-	return section('Hot keys', 'by their share of the calls, of the last minutes more than of those before', table('Hot keys', [
+	return section('Hot keys', 'by their share of the calls of the last minutes', table('Hot keys', [
 		wide('Key', (k) => k.key), num('Share', (k) => k.share, share), num('Within', (k) => k.within, (n) => `± ${share(n)}`), ...processColumn(all),
 	], ofAll(all, (a) => a.keys), { keyOf: (k) => k.key + k.process, sorted: 'Share', down: true, empty: 'No call was counted yet: it is one in 1,024.' }))
 }
@@ -55,7 +55,7 @@ export function recent() {
 	const key = wide('Key', (e) => e.key)
 	const list = (title, side, columns, pick, empty) => section(title, side, table(title, [time, ...columns, ...processColumn(all)], ofAll(all, pick), { keyOf: JSON.stringify, sorted: 'Time', down: true, empty }))
 	return [
-		list('Invalidations', 'by this process', [
+		list('Invalidations', null, [
 			col('By', (e) => e.kind), wide('Names', (e) => e.names?.[0] ?? '', names),
 			col('Who', (e) => e.actor ?? '', (e) => (e.actor ? name(e.actor) : soft('the program'))),
 			num('Removed', (e) => e.removed), col('Confirmed', (e) => (e.confirmed ? 'yes' : 'not yet'), (e) => (e.confirmed ? 'yes' : pill('warn', 'not yet'))), took,

@@ -29,7 +29,7 @@ export function millis(ms) {
 // span is a time that is given in seconds.
 export function span(seconds) {
 	if (seconds < 0.9995) return seconds > 0 ? millis(seconds * 1000) : '0 s'
-	if (seconds < 59.95) return `${three(seconds)} s`
+	if (seconds < 59.95) return `${seconds % 1 ? three(seconds) : seconds} s`
 	const s = Math.round(seconds)
 	if (s < 3600) return `${Math.floor(s / 60)} m${s % 60 ? ` ${s % 60} s` : ''}`
 	if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} m`

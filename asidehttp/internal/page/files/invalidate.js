@@ -5,10 +5,10 @@ import { Refused, ask, page, state } from './state.js'
 import { section } from './table.js'
 
 const kinds = {
-	keys: { title: 'Keys', label: 'Keys, one a line', hint: 'as they stand in Redis, such as models:openrouter:all', lines: true },
+	keys: { title: 'Keys', label: 'Keys, one a line', hint: 'such as models:openrouter:all', lines: true },
 	pattern: { title: 'Pattern', label: 'Pattern', hint: 'a category, a colon, and what the keys have in common, such as sessions:ABC:*' },
 	tags: { title: 'Tags', label: 'Tags, one a line', hint: 'every value with one of them', lines: true },
-	category: { title: 'Category', label: 'Category', hint: 'every value of it' },
+	category: { title: 'Category', label: 'Category' },
 	all: { title: 'Everything', hint: 'every value of every category' },
 }
 

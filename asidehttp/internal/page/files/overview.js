@@ -109,7 +109,7 @@ function figures(all, total) {
 		figure('Loads', rate(total.loadsRate), `p99 ${millis(total.loadP99)}`),
 		figure('Errors', count(total.errors), `${count(total.overloads)} loads refused`, total.errors + total.overloads > 0 ? 'bad' : ''),
 		figure('Loads now', count(sum((a) => a.loading.running)), `${count(sum((a) => a.loading.queued))} wait, ${count(sum((a) => a.loading.limit))} may run`, sum((a) => a.loading.queued) > 0 ? 'warn' : ''),
-		figure('Memory', bytes(used), [meter(used, limit), `of ${bytes(limit)}, ${count(sum((a) => a.inMemory.entries))} values`]),
+		figure('Memory', bytes(used), [meter(used, limit), `of ${bytes(limit)}, ${count(sum((a) => a.inMemory.entries))} cached`]),
 		figure('Unconfirmed', count(waiting), waiting > 0 ? `invalidations, for ${span(oldest)}` : 'invalidations', waiting > 0 ? 'warn' : ''))
 }
 
@@ -145,9 +145,9 @@ export function overview() {
 		figures(all, total),
 		rows.length === 0
 			? blank('Nothing has been asked of this cache yet', 'A row appears with the first call of a policy. ',
-				known.length > 0 ? ['The categories of its policies are ', known.map((name, i) => [i > 0 ? ', ' : '', h('code', name)]), '.'] : 'It knows no policy yet: they can be listed in Options.Policies.')
+				known.length > 0 ? ['The categories of its policies are ', known.map((name, i) => [i > 0 ? ', ' : '', h('code', name)]), '.'] : 'It knows no policy yet.')
 			: [
-				section('Calls', 'the last hour', chart(whole)),
+				whole.calls.length > 0 ? section('Calls', 'the last hour', chart(whole)) : null,
 				section('Labels', period(all),
 					table('Labels', columns, rows, { keyOf: (row) => row.label, sorted: 'Calls', down: true })),
 			],

@@ -60,7 +60,7 @@ async function poll() {
 function leave(error) {
 	forget()
 	clearTimeout(timer)
-	state.refusal = error ? 'This key is no longer accepted. Enter one that is.' : ''
+	state.refusal = error ? 'This key is no longer accepted.' : ''
 	redraw()
 	document.querySelector('input[name=key]')?.focus()
 }

@@ -46,7 +46,7 @@ export const period = (all) => (state.within === 'start' ? 'since the start' : `
 
 export const blank = (title, ...text) => h('div.blank', { key: `blank ${title}` }, layers(), h('h2', title), h('p', text))
 
-// layers is the sign of the page: two levels, one on the other.
+// layers is the sign of the page.
 export const layers = () => h('svg.layers', { viewBox: '0 0 24 24', 'aria-hidden': 'true' },
 	h('rect', { x: '3', y: '4', width: '18', height: '7', rx: '1.5' }), h('rect', { x: '3', y: '13', width: '18', height: '7', rx: '1.5', class: 'lower' }))
 
