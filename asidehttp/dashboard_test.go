@@ -276,8 +276,12 @@ type shownEntry struct {
 		Text, Form string
 		Cut        bool
 	}
-	Generations []any
-	InMemory    *struct{ Verdict string }
+	Generations []struct {
+		Kind    string
+		Current bool
+	}
+	Error    string
+	InMemory *struct{ Verdict string }
 }
 
 func TestAValueIsShownToWhoMaySeeIt(t *testing.T) {

@@ -2,8 +2,8 @@ package history
 
 import "time"
 
-// A Course is how calls and hits went in the last hour, in at most MostBars parts of one length. The last part ends at the last snapshot, and may be
-// shorter.
+// A Course is how calls and hits went in the last hour, in at most MostBars parts of one length. A part that has not ended is left out: it would look
+// as if there were fewer calls.
 type Course struct {
 	From   time.Time
 	Step   time.Duration
@@ -34,8 +34,8 @@ func (h *History) Course() Course {
 	}
 	for i, label := range append(names, Others) {
 		var b Bars
-		for at := first; at < steps; at += each {
-			from, to := h.tally(at, i), h.tally(min(at+each, steps), i)
+		for at := first; at+each <= steps; at += each {
+			from, to := h.tally(at, i), h.tally(at+each, i)
 			b.Calls, b.Hits = append(b.Calls, to.calls-from.calls), append(b.Hits, to.hits-from.hits)
 		}
 		if label != Others || h.tally(steps, i).calls > 0 {

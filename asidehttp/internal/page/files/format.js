@@ -40,7 +40,7 @@ export function bytes(n) {
 	const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 	let unit = 0
 	for (; n >= 1024 && unit < units.length - 1; unit++) n /= 1024
-	return `${unit === 0 ? n : three(n)} ${units[unit]}`
+	return `${unit === 0 ? n : three(n)}\u00a0${units[unit]}`
 }
 
 // clock is the time of day, with the date if that is another day.
