@@ -20,7 +20,7 @@ LONG      = TestNamesAreBounded|TooMuchMemory|TestMethodByCredential|TestFault27
 # Of the suite on clusters of one node all but what is about time: a starting primary refuses to serve for two seconds.
 SLOW      = TestFault0[1-79]|TestFault[12]|TestEveryCall|TestRandom|TestNoStale|TestNoCaller|TestHowLong|ADictionary|AnySize
 
-.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency freshness mutants lint fuzz bench compare gateway report cover tools
+.PHONY: help test long acl cluster races faults cluster-faults soak flood consistency freshness picture mutants lint fuzz bench compare gateway report cover tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -31,7 +31,7 @@ test long: export GORACE = atexit_sleep_ms=100
 # The other libraries are many, and take long to compile with the race detector. The tests of their adapters are part of make compare.
 test long: export WITHOUT = bench/compare
 
-test: tools ## run the tests of every module but bench/compare with the race detector, without those of make long; installs redis-server, gcc and prometheus where they are missing
+test: tools ## run the tests of every module but bench/compare with the race detector, without those of make long; installs redis-server, gcc, prometheus and Chromium where they are missing
 	ASIDE_REQUIRE_REDIS=1 scripts/each-module.sh go test -race -parallel $(PARALLEL) -skip '$(LONG)' $(TESTFLAGS) ./...
 
 long: tools ## run those that make test leaves out, which keep the processors busy or wait for long: LONG in the Makefile
@@ -65,6 +65,9 @@ consistency: tools ## check histories of processes under SCHEDULES (100) schedul
 freshness: tools ## show what Stale and RefreshAhead do at each expiry: 8 processes for FRESHNESS (60s) a strategy, the same with processes killed, and a model
 	go run ./bench/freshness -for $(FRESHNESS)
 	go run ./bench/freshness -for $(FRESHNESS) -kill -model 0
+
+picture: tools ## make the picture of the dashboard in docs/images, which takes some minutes
+	ASIDE_PICTURE=$(CURDIR)/docs/images/dashboard.png ASIDE_REQUIRE_CHROMIUM=1 go test -count=1 -run '^TestThePictureOfTheReadme$$' ./internal/browser
 
 mutants: tools ## take each guard out of the code, one at a time, and show the test that then fails
 	go run ./internal/mutants -j 2

@@ -15,13 +15,15 @@ const (
 	mayInvalidate
 	mayEmpty // invalidate everything
 	mayWarm
+	maySeeValues
 )
 
 var scopeBits = map[Scope]scopes{
 	ScopeRead:       mayRead,
 	ScopeInvalidate: mayInvalidate,
 	ScopeWarm:       mayWarm,
-	ScopeAll:        mayRead | mayInvalidate | mayEmpty | mayWarm,
+	ScopeValues:     maySeeValues,
+	ScopeAll:        mayRead | mayInvalidate | mayEmpty | mayWarm | maySeeValues,
 }
 
 // wanted names the scope that a key lacks.
@@ -33,6 +35,8 @@ func (s scopes) wanted() Scope {
 		return ScopeInvalidate
 	case mayWarm:
 		return ScopeWarm
+	case maySeeValues:
+		return ScopeValues
 	}
 	return ScopeAll
 }

@@ -3,7 +3,7 @@
 //	mux.Handle("/api/cache/invalidate", asidehttp.AdminHandler(c, asidehttp.Options{APIKeys: []aside.Secret{aside.NewSecret(os.Getenv("CACHE_API_KEY"))}}))
 //
 // [AdminHandler], [Metrics] and [Health] return http.Handlers, for the standard library's mux and for other routers: chi takes them
-// directly, gin through gin.WrapH, echo through echo.WrapHandler. A [Revalidator] sends invalidations to a web front end.
+// directly, gin through gin.WrapH, echo through echo.WrapHandler. [Dashboard] returns a page for operators. A [Revalidator] sends invalidations to a web front end.
 // [Pack] encodes a body for the cache, once for each load, and [Serve] answers requests with it.
 //
 // These handlers have a package of their own, so that a backend without them does not import net/http.
@@ -24,6 +24,16 @@ package asidehttp
 //	answer, response     the body of a response; its headers
 //	problem              a response that refuses a request
 //	audit, noted, quoted the log lines
+//
+// The dashboard:
+//
+//	dashboard            Dashboard; its options; which data it has
+//	session              admits requests by the program's own session
+//	dashboard_figures    the counters of a period, nodes, events, hot keys
+//	dashboard_keys       a listing
+//	dashboard_entry      one value
+//	internal/page        the files of the page
+//	internal/history     the counters of the last hour
 //
 // Cached bodies:
 //

@@ -72,7 +72,7 @@ func ExampleOptions() {
 	}}
 	fmt.Println(o.Validate())
 	// Output:
-	// asidehttp: Options.Keys[2] has an unknown scope "everything": the scopes are "read", "invalidate", "warm" and "all"
+	// asidehttp: Options.Keys[2] has an unknown scope "everything": the scopes are "read", "invalidate", "warm", "values" and "all"
 }
 
 func ExampleMetrics() {

@@ -11,17 +11,18 @@ import (
 
 // A gate admits requests: it checks their keys, their rates and their scopes.
 type gate struct {
-	keys  *keyring
-	limit *limiter
-	log   *slog.Logger
+	keys     *keyring
+	sessions session // nil: nobody is admitted without a key
+	limit    *limiter
+	log      *slog.Logger
 
 	audits *audits
 
 	*noted // all handlers of a cache share it
 }
 
-func newGate(o Options) *gate {
-	g := &gate{log: o.logger(), noted: new(noted)}
+func newGate(o Options, s session) *gate {
+	g := &gate{sessions: s, log: o.logger(), noted: new(noted)}
 	g.audits = newAudits(g.log)
 	var errs [3]error
 	g.keys, errs[0] = o.keyring()
@@ -30,7 +31,7 @@ func newGate(o Options) *gate {
 	if err := errors.Join(errs[:]...); err != nil {
 		g.log.Error("asidehttp: invalid options ignored, they grant no access", "error", err)
 	}
-	if len(g.keys.list) == 0 {
+	if len(g.keys.list) == 0 && s == nil {
 		g.log.Warn("asidehttp: no key is configured: every request is denied")
 	}
 	return g
@@ -48,6 +49,9 @@ func (g *gate) guard(next func(http.ResponseWriter, *http.Request, visitor) *pro
 	serve := func(w http.ResponseWriter, r *http.Request) *problem {
 		addr := g.limit.client(r)
 		who, known := g.keys.find(r)
+		if !known && g.sessions != nil {
+			who, known = g.sessions.find(r)
+		}
 		var wait time.Duration
 		var ok bool
 		if known {

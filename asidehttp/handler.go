@@ -72,7 +72,7 @@ func AdminHandler(c *aside.Cache, o Options) http.Handler {
 	})
 }
 
-// A handler is what AdminHandler and Metrics have in common.
+// A handler is what AdminHandler, Metrics and Dashboard have in common.
 type handler struct {
 	cache *aside.Cache
 	gate  *gate
@@ -82,9 +82,12 @@ type handler struct {
 	warmings *warmings // all handlers of a cache share them
 }
 
-func newHandler(c *aside.Cache, o Options) *handler {
+func newHandler(c *aside.Cache, o Options) *handler { return newHandlerFor(c, o, nil) }
+
+// newHandlerFor returns a handler that admits the program's own sessions too, unless s is nil.
+func newHandlerFor(c *aside.Cache, o Options, s session) *handler {
 	with := sharedOf(c)
-	h := &handler{cache: c, gate: newGate(o), turns: with.turns, warmings: &with.warmings}
+	h := &handler{cache: c, gate: newGate(o, s), turns: with.turns, warmings: &with.warmings}
 	h.warmers, _ = o.warmers() // the gate logs the errors
 	h.gate.noted = with.noted
 	h.gate.limit.buckets = with.bucketsOf(allowance{h.gate.limit.rate, h.gate.limit.burst})

@@ -38,6 +38,16 @@ func (h *handler) list(ctx context.Context, who visitor, pattern aside.Pattern) 
 // count adds to n the cached entries of a pattern for which counts returns true, until ctx or its turn ends. It waits for its turn until waiting
 // ends.
 func (h *handler) count(ctx, waiting context.Context, who visitor, pattern aside.Pattern, counts func(aside.KeyInfo) bool, n *int64) error {
+	return h.scan(ctx, waiting, who, pattern, func(info aside.KeyInfo) bool {
+		if counts(info) {
+			*n++
+		}
+		return true
+	})
+}
+
+// scan calls each for the cached entries of a pattern, until it returns false, or ctx or the turn ends. It waits for its turn until waiting ends.
+func (h *handler) scan(ctx, waiting context.Context, who visitor, pattern aside.Pattern, each func(aside.KeyInfo) bool) error {
 	end, err := h.turns.take(waiting, who.sum)
 	if err != nil {
 		return errNoTurn
@@ -52,8 +62,8 @@ func (h *handler) count(ctx, waiting context.Context, who visitor, pattern aside
 		if err != nil {
 			return err
 		}
-		if counts(info) {
-			*n++
+		if !each(info) {
+			return nil
 		}
 	}
 	return nil

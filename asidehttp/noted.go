@@ -27,10 +27,11 @@ func (c *countersByKey) count(key [sha256.Size]byte) (n int, due bool) {
 	return own.Count()
 }
 
-// noted limits the log lines about refused requests, so that many requests do not fill the log. All handlers of a cache share one. The zero
+// noted limits the log lines about refused requests and shown values, so that many requests do not fill the log. All handlers of a cache share one. The zero
 // value is ready.
 type noted struct {
 	refused    loglimit.Counter // requests without a valid key
 	denied     countersByKey    // requests whose key lacks a scope
 	turnedAway countersByKey    // orders that were refused because too many invalidations are pending
+	seen       countersByKey    // values that were shown
 }

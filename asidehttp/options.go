@@ -17,7 +17,7 @@ import (
 	"github.com/gatewayz/aside/internal/logs"
 )
 
-// Options configures AdminHandler and Metrics.
+// Options configures AdminHandler, Metrics and Dashboard.
 type Options struct {
 	// APIKeys are bearer keys with all scopes. Set several during a rotation. White space around a key is ignored. Empty keys are
 	// skipped, so that a variable that is not set grants no access. Without any key, here or in Keys, every request is denied.
@@ -78,6 +78,7 @@ const (
 	ScopeRead       Scope = "read"       // read metrics and list keys
 	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags, but not everything. A dry run needs ScopeRead too
 	ScopeWarm       Scope = "warm"       // start the functions of Options.Warmers, and see how they went
+	ScopeValues     Scope = "values"     // see cached values and the errors of loaders on a Dashboard, beside ScopeRead
 	ScopeAll        Scope = "all"        // all of these, and invalidate everything
 )
 
@@ -167,12 +168,12 @@ func (r *keyring) add(key Key) error {
 	for _, s := range key.Scopes {
 		bits, ok := scopeBits[s]
 		if !ok {
-			return fmt.Errorf("has an unknown scope %q: the scopes are %q, %q, %q and %q", s, ScopeRead, ScopeInvalidate, ScopeWarm, ScopeAll)
+			return fmt.Errorf("has an unknown scope %q: the scopes are %q, %q, %q, %q and %q", s, ScopeRead, ScopeInvalidate, ScopeWarm, ScopeValues, ScopeAll)
 		}
 		may |= bits
 	}
 	if may == 0 {
-		return fmt.Errorf("has no scope: give it %q, %q, %q or %q", ScopeRead, ScopeInvalidate, ScopeWarm, ScopeAll)
+		return fmt.Errorf("has no scope: give it %q, %q, %q, %q or %q", ScopeRead, ScopeInvalidate, ScopeWarm, ScopeValues, ScopeAll)
 	}
 	name := key.Name
 	if name == "" {

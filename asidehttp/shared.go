@@ -1,11 +1,13 @@
 package asidehttp
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"weak"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidehttp/internal/history"
 )
 
 // shared is the state that all handlers of one cache share, so that a client gets no larger allowance by using two of them. Handlers share buckets
@@ -18,6 +20,7 @@ type shared struct {
 
 	mu      sync.Mutex
 	buckets map[allowance]*buckets // guarded by mu
+	history *history.History       // of the dashboards, nil without one; guarded by mu
 }
 
 // An allowance is the rate and the burst of a handler's options.
@@ -37,6 +40,23 @@ func (s *shared) bucketsOf(a allowance) *buckets {
 		s.buckets[a] = b
 	}
 	return b
+}
+
+// historyOf returns the history of a cache's counters, which begins with its first dashboard and ends with the cache. It keeps no cache alive.
+func (s *shared) historyOf(c *aside.Cache) *history.History {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.history == nil {
+		cache := weak.Make(c)
+		s.history = history.New(func() (m aside.Metrics, ok bool) {
+			c := cache.Value()
+			if _, err := c.Invalidate(context.Background()); err != nil { // without keys: reports only whether the cache is usable
+				return m, false
+			}
+			return c.Metrics(), true
+		})
+	}
+	return s.history
 }
 
 // sharedBy finds the shared state of a cache's handlers. It keeps no cache alive.

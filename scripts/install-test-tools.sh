@@ -1,8 +1,9 @@
 #!/bin/sh
 # Make sure that there is what the tests need beside Go: a redis-server for them to start (they bring up servers of their
-# own; nothing here needs to run as a service), on Linux a C compiler, without which Go has no race detector, and promtool and
-# prometheus, which check the metrics, rules and dashboard of asideprom. Without them those tests are skipped, so that their lack
-# is no failure here.
+# own; nothing here needs to run as a service), on Linux a C compiler, without which Go has no race detector, promtool and
+# prometheus, which check the metrics, rules and dashboard of asideprom, and for the page of asidehttp.Dashboard Chromium, and
+# axe-core, which looks for what keeps people out. Without these four the tests that need them are skipped, so that their lack is
+# no failure here.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,7 +17,11 @@ prometheus_missing() {
 	return 1
 }
 
-if ! redis_missing && ! compiler_missing && ! prometheus_missing; then
+chromium_missing() { ! have chromium && ! have chromium-browser && ! have google-chrome && ! have google-chrome-stable; }
+axe=4.14.1
+axe_missing() { have npm && [ ! -f ".tools/axe-$axe.min.js" ]; }
+
+if ! redis_missing && ! compiler_missing && ! prometheus_missing && ! chromium_missing && ! axe_missing; then
 	exit 0
 fi
 
@@ -84,6 +89,26 @@ if prometheus_missing; then
 	fi
 	prometheus_missing && echo "prometheus could not be installed: the tests of asideprom that need it are skipped" >&2
 fi
+
+if chromium_missing; then
+	echo "chromium not found: installing it"
+	if have brew; then
+		brew install --quiet --cask chromium || true
+	else
+		install chromium
+	fi
+	chromium_missing && echo "chromium could not be installed: the tests of the dashboard in a browser are skipped" >&2
+fi
+if axe_missing; then
+	echo "axe-core not found: fetching it"
+	tmp=$(mktemp -d)
+	if (cd "$tmp" && npm pack --silent "axe-core@$axe" >/dev/null && tar xzf axe-core-*.tgz package/axe.min.js); then
+		mkdir -p .tools
+		cp "$tmp/package/axe.min.js" ".tools/axe-$axe.min.js"
+	fi
+	rm -rf "$tmp"
+fi
+axe_missing && echo "axe-core could not be fetched: the test of the dashboard that needs it is skipped" >&2
 
 if redis_missing; then
 	cat >&2 <<'END'

@@ -141,7 +141,13 @@ func runServer(ctx context.Context, cfg config, opts aside.Options, stdout io.Wr
 	keys := newPolicies()
 	warmings := newWarmings(b, cache, keys)
 	admin := adminOf(cache, operators, warmings)
-	banner(stdout, "http://"+listener.Addr().String(), cfg, b, opts, len(admin) > 1)
+	page, pageKey := dashboardOf(cache, operators, listener.Addr())
+	if page != nil {
+		admin[dashboardPath] = page
+	}
+	base := "http://" + listener.Addr().String()
+	fmt.Fprint(stdout, pageLine(base, pageKey, page != nil))
+	banner(stdout, base, cfg, b, opts, operators != nil)
 	var warm sync.WaitGroup
 	warmCtx, stopWarming := context.WithCancel(ctx)
 	if cfg.warm {
