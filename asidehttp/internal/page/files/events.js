@@ -22,9 +22,9 @@ export function redis() {
 			col('Since', (n) => n.since, (n) => clock(n.since)),
 			col('Pushes', (n) => (n.tracking ? 'yes' : 'no')),
 			{ ...num('Clock', (n) => n.clockOffsetSeconds), cell: (n) => (n.clockWithinSeconds > 0 ? `${n.clockOffsetSeconds < 0 ? '−' : '+'}${millis(Math.abs(n.clockOffsetSeconds) * 1000)}` : '–') },
-			...processColumn(all),
+			num('Trips', (n) => Object.values(n.trips ?? {}).reduce((a, b) => a + b, 0)), ...processColumn(all),
 			wide('Reason', (n) => n.reason ?? '', (n) => name(n.reason ?? '')),
-		], nodes, { keyOf: (n) => n.addr + n.process, empty: 'No server is known yet. The state above says why.' })),
+		], nodes, { keyOf: (n) => n.addr + n.process, empty: 'No server is known yet.' })),
 		section('Round trips', period(all), table('Round trips', [
 			col('For', (t) => t.of), num('Count', (t) => t.count), num('p50', (t) => t.p50, millis), num('p99', (t) => t.p99, millis), ...processColumn(all), wide('', () => '', () => ''),
 		], trips, { keyOf: (t) => t.of + t.process })),
