@@ -46,6 +46,9 @@ func (of traceOf) operation(tb testing.TB) func() {
 }
 
 func TestTheCostOfASpan(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates too")
+	}
 	for _, of := range tracesOf {
 		n := testing.AllocsPerRun(100, of.operation(t))
 		t.Logf("%s: %.0f allocations, at most %.0f", of.name, n, of.most)

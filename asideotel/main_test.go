@@ -91,7 +91,7 @@ func attributes(span trace.ReadOnlySpan) map[string]string { return texts(span.A
 func texts(list []attribute.KeyValue) map[string]string {
 	all := make(map[string]string)
 	for _, a := range list {
-		all[string(a.Key)] = a.Value.Emit()
+		all[string(a.Key)] = a.Value.String()
 	}
 	return all
 }

@@ -29,7 +29,7 @@ func points(t testing.TB, c *traced) map[string]float64 {
 			var texts []string
 			for _, a := range set.ToSlice() {
 				if a.Key != "aside.cache" {
-					texts = append(texts, string(a.Key)+"="+a.Value.Emit())
+					texts = append(texts, string(a.Key)+"="+a.Value.String())
 				}
 			}
 			all[fmt.Sprintf("%s{%s}", name, strings.Join(texts, ","))] = v

@@ -32,8 +32,8 @@ func redisErrorType(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return "timeout"
 	}
-	code, _, _ := strings.Cut(err.Error(), " ")
-	if code == "" || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+	code, _, more := strings.Cut(err.Error(), " ")
+	if !more || code == "" || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		return "connection" // it has broken, or was closed
 	}
 	return code

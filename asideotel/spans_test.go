@@ -386,3 +386,22 @@ func pastTTL(t *testing.T) {
 	began := time.Now()
 	eventually(t, "the TTL is over", func() bool { return time.Since(began) > 5*time.Millisecond })
 }
+
+// The span that a context has where Begin has made none is the caller's.
+func TestACallersOwnSpanIsNotEnded(t *testing.T) {
+	t.Parallel()
+	c := open(t, aside.Options{}, asideotel.Options{})
+	caller := &callersSpan{Span: otrace.SpanFromContext(context.Background())}
+	_, err := aside.GetOrLoad(otrace.ContextWithSpan(context.Background(), caller), c.Cache, models.Key("a"), value("v"))
+	require.NoError(t, err)
+	require.Empty(t, c.spans.Started())
+	require.Zero(t, caller.ended)
+}
+
+// A callersSpan has no valid span context, as those of a provider that is off.
+type callersSpan struct {
+	otrace.Span
+	ended int
+}
+
+func (s *callersSpan) End(...otrace.SpanEndOption) { s.ended++ }

@@ -478,7 +478,8 @@ func TestAShareOfTheHitsInMemoryIsTold(t *testing.T) {
 			require.Len(t, seen.All(), 1)
 		}
 		seen.Reset(t)
-		_, err = aside.GetOrLoad(nil, c, p.Key("a"), load) //nolint:staticcheck // a hit in memory accepts that
+		//lint:ignore SA1012 a hit in memory accepts that
+		_, err = aside.GetOrLoad(nil, c, p.Key("a"), load)
 		require.NoError(t, err)
 		require.Equal(t, aside.TierMemory, seen.One(t, aside.OpCall).End.Tier)
 		seen.Reset(t)

@@ -1,0 +1,5 @@
+//go:build race
+
+package asideotel_test
+
+const raceDetector = true
