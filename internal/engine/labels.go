@@ -34,28 +34,31 @@ type loaderContext struct {
 }
 
 // begin gives the label of the policy to this goroutine, which is that of a loader, and returns the loader's context. The caller calls end when the loader
-// has returned: this goroutine may start others, which are of no policy. Both are called inside InLoader, as the context of the caller is the program's
-// code.
-//
-// A loader that calls the cache has a label already. It is that of the outer policy, and gives way to the inner one.
+// has returned: this goroutine may start others, which are of no policy.
 func (l *Load) begin(ctx context.Context) *loaderContext {
 	label := l.attempts[0].Policy.profileLabel()
 	c := &loaderContext{Context: ctx, load: l, labels: label.only, callers: context.Background()}
-	outer, others := "", false
-	pprof.ForLabels(ctx, func(key, value string) bool {
-		if others = key != policyLabel; !others {
-			outer = value
-		}
-		return !others
-	})
-	if others || outer != "" {
-		c.callers = pprof.WithLabels(ctx, pprof.Labels())
-	}
-	if others {
-		c.labels = pprof.WithLabels(ctx, label.set)
-	}
+	c.addCallers(label)
 	pprof.SetGoroutineLabels(c.labels)
 	return c
+}
+
+// addCallers adds the labels of the caller. The caller may have left, and its context may then panic: that is the context of others too.
+//
+// A loader that calls the cache has a label of ours already. It is that of the outer policy, and gives way to the inner one.
+func (c *loaderContext) addCallers(label *profileLabel) {
+	defer func() { _ = recover() }()
+	some, others := false, false
+	pprof.ForLabels(c.Context, func(key, _ string) bool {
+		some, others = true, key != policyLabel
+		return !others
+	})
+	if some {
+		c.callers = pprof.WithLabels(c.Context, pprof.Labels())
+	}
+	if others {
+		c.labels = pprof.WithLabels(c.Context, label.set)
+	}
 }
 
 // end gives this goroutine the labels of the caller.
