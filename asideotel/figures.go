@@ -1,6 +1,10 @@
 package asideotel
 
-import "github.com/gatewayz/aside"
+import (
+	"slices"
+
+	"github.com/gatewayz/aside"
+)
 
 // ofLabel are the counters of a policy's label.
 var ofLabel = []figure[aside.LabelMetrics]{
@@ -103,6 +107,27 @@ var ofCache = []figure[reading]{
 		func(r *reading, _ string) int64 { return count(r.InvalidationMessages) }},
 	{"aside.tracking.lost", "{loss}", "How often invalidation messages could have been missed. Values in memory from before are no longer fresh.", counter, "", nil,
 		func(r *reading, _ string) int64 { return count(r.TrackingLost) }},
+	{"aside.tracking.paused", "{loss}", "Of these, how often because the cache was not used for a minute. They are in aside.tracking.lost too.", counter, "", nil,
+		func(r *reading, _ string) int64 { return count(r.TrackingPaused) }},
+	{"aside.swept.entries", "{value}", "Values that the cleanup after an invalidation of tags, a category or everything has removed.", counter, "", nil,
+		func(r *reading, _ string) int64 { return count(r.Swept) }},
+}
+
+// ofNode are the figures of a Redis server: of one, or of those whose addresses look the same.
+var ofNode = []figure[[]aside.Node]{
+	{"aside.redis.up", "{process}", "1 while calls are sent to the server, 0 while they are not.", level, "", nil, func(nodes *[]aside.Node, _ string) int64 {
+		if slices.ContainsFunc(*nodes, func(n aside.Node) bool { return !n.Up }) {
+			return 0
+		}
+		return 1
+	}},
+	{"aside.redis.trips", "{trip}", "How often this process had to stop sending calls to the server, by the cause.", counter,
+		"aside.cause", []string{"broken", "timeout", "slow", "silent", "unready", "refused"}, func(nodes *[]aside.Node, cause string) (sum int64) {
+			for _, n := range *nodes {
+				sum += count(n.Trips[cause])
+			}
+			return sum
+		}},
 }
 
 func texts[T ~string](values ...T) []string {

@@ -18,27 +18,21 @@ import (
 const (
 	cacheAttribute = "aside.cache"
 	labelAttribute = "aside.label"
+	nodeAttribute  = "aside.node"
 )
 
 // Metrics registers observable instruments for the counters and the state of c, which are read at each collection, and returns the function that ends
 // that. A nil cache and a closed one are in the state "degraded", as Cache.Health says. It fails for a Name that is not UTF-8, with an *aside.Error, and
 // with the errors of a MeterProvider that refuses an instrument.
 //
-// The labels of policies that are known at this time, those in aside.Options.Policies above all, have all their series from the first collection, with
-// the value 0. Another label has them from its first call.
+// The labels of policies in aside.Options.Policies have all their series from the first collection, with the value 0. Another label has them from its
+// first call.
 func Metrics(c *aside.Cache, o Options) (stop func() error, err error) {
 	if !utf8.ValidString(o.Name) {
 		return nil, &aside.Error{Code: aside.CodeInvalidOption, Message: fmt.Sprintf("asideotel.Options.Name is %q, which is not UTF-8: set another name", o.Name)}
 	}
 	o = o.withDefaults()
 	r := &reader{cache: c, name: attribute.String(cacheAttribute, o.Name), sets: make(map[setOf]metric.ObserveOption)}
-	for _, p := range c.Policies() {
-		label := p.Label
-		if label == "" {
-			label = p.Category
-		}
-		r.known = append(r.known, label)
-	}
 	meter := o.meter()
 	var all []metric.Observable
 	var errs []error
@@ -53,6 +47,11 @@ func Metrics(c *aside.Cache, o Options) (stop func() error, err error) {
 	for _, f := range ofCache {
 		i, err := f.instrument(meter)
 		r.ofCache = append(r.ofCache, i)
+		made(i, err)
+	}
+	for _, f := range ofNode {
+		i, err := f.instrument(meter)
+		r.ofNode = append(r.ofNode, i)
 		made(i, err)
 	}
 	r.oldest, err = meter.Float64ObservableGauge("aside.invalidations.unconfirmed.oldest", metric.WithUnit("s"),
@@ -131,9 +130,9 @@ func count(n uint64) int64 { return int64(n) }
 type reader struct {
 	cache         *aside.Cache
 	name          attribute.KeyValue
-	known         []string // labels that have series before their first call
 	ofLabel       []metric.Int64Observable
 	ofCache       []metric.Int64Observable
+	ofNode        []metric.Int64Observable
 	oldest, since metric.Float64Observable
 
 	mu   sync.Mutex
@@ -170,8 +169,8 @@ func (r *reader) observe(_ context.Context, to metric.Observer) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	labels := make(map[string][]aside.LabelMetrics, len(now.Labels)+len(r.known))
-	for _, label := range r.known {
+	labels := make(map[string][]aside.LabelMetrics, len(now.Labels))
+	for _, label := range r.cache.Labels() { // those that have counted nothing yet, too
 		labels[shown(label)] = nil
 	}
 	for label, m := range now.Labels {
@@ -198,8 +197,27 @@ func (r *reader) observe(_ context.Context, to metric.Observer) error {
 	if !now.health.Since.IsZero() {
 		to.ObserveFloat64(r.since, float64(now.health.Since.UnixMilli())/1000, whole)
 	}
+	r.observeNodes(to)
 	return nil
 }
 
-// shown is a label as it is exported: as UTF-8. Two labels that look the same then are counted together.
+func (r *reader) observeNodes(to metric.Observer) {
+	nodes := make(map[string][]aside.Node)
+	for _, n := range r.cache.Nodes() {
+		nodes[shown(n.Addr)] = append(nodes[shown(n.Addr)], n)
+	}
+	for addr, all := range nodes {
+		for i, f := range ofNode {
+			f.each(func(value string) {
+				set := []attribute.KeyValue{r.name, attribute.String(nodeAttribute, addr)}
+				if f.by != "" {
+					set = append(set, attribute.String(f.by, value))
+				}
+				to.ObserveInt64(r.ofNode[i], f.read(&all, value), metric.WithAttributes(set...)) // not kept: servers come and go
+			})
+		}
+	}
+}
+
+// shown is a label, or an address, as it is exported: as UTF-8. Two that look the same then are counted together.
 func shown(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }

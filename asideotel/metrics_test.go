@@ -3,6 +3,7 @@ package asideotel_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asideotel"
+	"github.com/gatewayz/aside/internal/redistest"
 )
 
 // points are the values of a metric by their attributes but for the name of the cache, as aside.hits{aside.label=models-label,aside.tier=memory}.
@@ -135,6 +138,30 @@ func TestTwoCachesWithOneProvider(t *testing.T) {
 	readers.Wait()
 }
 
+func TestServersAreObserved(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	reader := metric.NewManualReader()
+	c, err := aside.New(aside.Options{Redis: rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true}, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer c.Close()
+	stop, err := asideotel.Metrics(c, asideotel.Options{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, stop()) }()
+	up := "aside.redis.up{aside.node=" + server.Addr() + "}"
+	trips := func(cause string) string {
+		return "aside.redis.trips{aside.cause=" + cause + ",aside.node=" + server.Addr() + "}"
+	}
+	require.Eventually(t, func() bool { return points(t, &traced{reader: reader})[up] == 1 }, time.Minute, 5*time.Millisecond)
+	all := points(t, &traced{reader: reader})
+	for cause := range c.Nodes()[0].Trips {
+		require.Contains(t, all, trips(cause))
+	}
+	server.Kill()
+	require.Eventually(t, func() bool { return points(t, &traced{reader: reader})[trips("broken")] == 1 }, time.Minute, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return points(t, &traced{reader: reader})[up] == 0 }, time.Minute, 5*time.Millisecond)
+}
+
 func TestANilCacheIsDegraded(t *testing.T) {
 	t.Parallel()
 	reader := metric.NewManualReader()
@@ -203,7 +230,10 @@ func TestThePageHasEachMetricAndAttribute(t *testing.T) {
 	}
 	reader := metric.NewManualReader()
 	provider := metric.NewMeterProvider(metric.WithReader(reader))
-	c, err := aside.New(aside.Options{Policies: []aside.Policy{models}, Observer: asideotel.Observer(asideotel.Options{MeterProvider: provider})})
+	c, err := aside.New(aside.Options{
+		Policies: []aside.Policy{models}, Observer: asideotel.Observer(asideotel.Options{MeterProvider: provider}), Logger: slog.New(slog.DiscardHandler),
+		Redis: rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}, ForceSingleClient: true}, // a server that is away has metrics
+	})
 	require.NoError(t, err)
 	defer c.Close()
 	_, err = aside.GetOrLoad(t.Context(), c, models.Key("a"), value("v"))
@@ -217,7 +247,7 @@ func TestThePageHasEachMetricAndAttribute(t *testing.T) {
 		exported = append(exported, inPrometheus(name, m))
 	}
 	require.ElementsMatch(t, described, firsts(page, "metric"))
-	own := []string{"aside_info", "aside_value_bytes", "aside_tracking"} // that one of them has alone
+	own := []string{"aside_info", "aside_value_bytes", "aside_redis_duration_seconds", "aside_tracking"} // that one of them has alone
 	of := func(all []string) []string {
 		return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(own, name) })
 	}
