@@ -58,6 +58,7 @@ func New(opts Options) (*Cache, error) {
 		return nil, errors.Join(errs...)
 	}
 	c.policies = policies
+	c.logStarted()
 	c.engine = engine.Open(c.engineOptions(opts.Redis))
 	c.near = c.engine.Near
 	if c.engine.Store != nil {
@@ -82,7 +83,8 @@ func (c *Cache) engineOptions(redis rueidis.ClientOption) engine.Options {
 		MaxEntries: c.opts.MaxEntries, MaxBytes: c.opts.MaxBytes, MaxValueBytes: c.opts.MaxValueBytes,
 		CompressFrom: c.opts.CompressFrom, ChunkFrom: c.opts.ChunkFrom,
 		MaxLoads: c.opts.MaxLoads, MaxQueuedLoads: c.opts.MaxQueuedLoads, Backoff: c.opts.Backoff, MaxBackoff: c.opts.MaxBackoff,
-		Logger: c.opts.Logger, Counters: &c.metrics, OnState: c.stateChanged, OnFailedLoad: c.recent.failedLoad,
+		Logger: c.opts.Logger, Counters: &c.metrics, OnState: c.stateChanged, OnNode: c.health.Node,
+		OnFailedLoad: c.recent.failedLoad, SlowLoad: c.opts.SlowLoad, OnSlowLoad: c.recent.slowLoad,
 		Categories: c.policies.categories, InUse: c.policies.inUse, NameOfOwner: c.policies.nameOfOwner,
 		ErrClosed: ErrClosed, ErrorOf: callError, Observer: c.opts.Observer.internal(c.opts.Logger),
 	}
@@ -104,9 +106,11 @@ func (c *Cache) Close() error {
 		return nil
 	}
 	c.closing.Do(func() {
+		began := time.Now()
 		c.closed.Store(true)
 		c.engine.Close()
 		c.health.Stop()
+		c.logClosed(began)
 	})
 	return nil
 }
@@ -252,7 +256,9 @@ func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(co
 
 // settle counts an answered call. It reports whether the call was a hit that was sampled for a check.
 func (c *Cache) settle(ctx context.Context, r engine.Request, out engine.Outcome, err error) (check bool) {
-	count(r.Policy.Counters, out, err, r.Cause(&out))
+	if why := r.Cause(&out); count(r.Policy.Counters, out, err, why) {
+		c.logMiss(ctx, &r, why)
+	}
 	return err == nil && out.Status == engine.StatusHit && c.sampler.Draws(sampler.Checking) && c.sampler.HasRoom(ctx, r.Policy.Counters)
 }
 
@@ -281,7 +287,9 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	if c.sampler.Draws(sampler.Counting) {
 		c.countKey(r.Key)
 	}
-	count(r.Policy.Counters, out, err, r.Cause(&out))
+	if why := r.Cause(&out); count(r.Policy.Counters, out, err, why) {
+		c.logMiss(ctx, &r, why)
+	}
 	return resultOf[T](c, &r, out, err)
 }
 

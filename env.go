@@ -9,13 +9,18 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unicode"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // OptionsFromEnv reads the address of Redis from the environment:
@@ -275,4 +280,97 @@ func hidden(r rueidis.ClientOption) rueidis.ClientOption {
 		r.Username, r.Password = "", ""
 	}
 	return r
+}
+
+// checkRedis refuses options that New cannot carry out, or that would break a guarantee.
+func checkRedis(r rueidis.ClientOption) (errs []error) {
+	refuse := func(set bool, field, why string) {
+		if set {
+			errs = append(errs, invalidOption("Options.Redis.%s: %s", field, why))
+		}
+	}
+	const (
+		replicas = "replicas lag behind, so an invalidated value could be read there: leave it unset"
+		tracking = "the cache does its own client-side caching: leave it unset"
+	)
+	refuse(r.ReplicaOnly, "ReplicaOnly", replicas)
+	refuse(r.SendToReplicas != nil, "SendToReplicas", replicas)
+	//lint:ignore SA1019 deprecated, and refused as long as it works
+	refuse(r.ReplicaSelector != nil, "ReplicaSelector", replicas)
+	refuse(r.ReadNodeSelector != nil, "ReadNodeSelector", replicas)
+	refuse(len(r.Standalone.ReplicaAddress) > 0, "Standalone.ReplicaAddress", replicas)
+	refuse(r.NewCacheStoreFn != nil, "NewCacheStoreFn", tracking)
+	refuse(r.ClientTrackingOptions != nil, "ClientTrackingOptions", tracking)
+	refuse(r.OnInvalidations != nil, "OnInvalidations", tracking)
+	refuse(r.DisableCache, "DisableCache", tracking+" (a server without tracking is noticed)")
+	refuse(r.ClientNoTouch, "ClientNoTouch", "a server that is full would evict first what is read most: leave it unset")
+	refuse(r.Standalone.EnableRedirect, "Standalone.EnableRedirect", "the cache would not know which server it reads: leave it unset, and name a Sentinel or a cluster")
+	refuse(r.PipelineMultiplex > rueidis.MaxPipelineMultiplex, "PipelineMultiplex", fmt.Sprintf("at most %d", rueidis.MaxPipelineMultiplex))
+	// With these, rueidis opens further connections when a command is sent, and the sender waits.
+	const dials = "a caller would wait for a connection to be made: leave it unset"
+	refuse(r.DisableAutoPipelining, "DisableAutoPipelining", dials)
+	refuse(r.BlockingPipeline != 0, "BlockingPipeline", dials)
+	refuse(r.SelectDB < 0, "SelectDB", "a database has a number from 0 up")
+	refuse(r.ConnWriteTimeout < 0, "ConnWriteTimeout", "set a positive duration, or 0 for the default")
+	silence := redisstore.Silence(r)
+	refuse(silence < 0 || silence > longestSilence, "Dialer.KeepAlive",
+		"a server that hangs must be noticed within 3s: let twice KeepAlive (default 500ms) and ConnWriteTimeout (default 500ms) not come to more")
+	refuse(r.Dialer.Timeout < 0, "Dialer.Timeout", "set a positive duration, or 0 for the default")
+	const forEver = "no connection would be made after that time: leave it unset"
+	refuse(!r.Dialer.Deadline.IsZero(), "Dialer.Deadline", forEver)
+	refuse(!r.Sentinel.Dialer.Deadline.IsZero(), "Sentinel.Dialer.Deadline", forEver)
+	refuse(r.ConnLifetime != 0 && r.ConnLifetime < time.Second, "ConnLifetime",
+		"set at least 1s, or 0 for no end")
+	refuse(r.MaxFlushDelay < 0 || r.MaxFlushDelay > mostFlushDelay, "MaxFlushDelay", "every command would wait for so long: set at most "+mostFlushDelay.String())
+	refuse(r.RingScaleEachConn > mostRingScale, "RingScaleEachConn", fmt.Sprintf("each connection takes memory for as many commands as 2 to the power of it: set at most %d", mostRingScale))
+	refuse(r.ReadBufferEachConn > mostBuffer, "ReadBufferEachConn", fmt.Sprintf("set at most %d bytes", mostBuffer))
+	refuse(r.WriteBufferEachConn > mostBuffer, "WriteBufferEachConn", fmt.Sprintf("set at most %d bytes", mostBuffer))
+	const names = "Redis takes names of printable ASCII characters without spaces"
+	refuse(!isClientName(r.ClientName), "ClientName", names)
+	refuse(!isClientName(r.Sentinel.ClientName), "Sentinel.ClientName", names)
+	refuse(r.ClusterOption.ShardsRefreshInterval < 0, "ClusterOption.ShardsRefreshInterval", "set a positive duration, or 0 for none")
+	refuse(r.Sentinel.TopologyRefreshInterval < 0, "Sentinel.TopologyRefreshInterval", "set a positive duration, or 0 for none")
+	// A dialer of the program's may give addresses another meaning. The address is not shown: it may be a whole URL with a password.
+	ownDialer := r.DialCtxFn != nil || r.DialFn != nil
+	refuse(slices.ContainsFunc(r.InitAddress, func(addr string) bool { return addr == "" || !ownDialer && !isHostPort(addr) }),
+		"InitAddress", "it holds an address that is not of the form host:port (OptionsFromEnv and rueidis.ParseURL take URLs)")
+	if len(r.InitAddress) == 0 {
+		// Options with a password or a database are meant for a server, and must not silently make a cache in memory.
+		set := r.Username != "" || r.Password != "" || r.SelectDB != 0 || r.TLSConfig != nil || r.Sentinel.MasterSet != "" ||
+			r.DialCtxFn != nil || r.AuthCredentialsFn != nil || r.ClientName != ""
+		refuse(set, "InitAddress", "it is empty although other fields of Redis are set: name the server as host:port, or leave all of Redis unset for memory alone")
+	}
+	return errs
+}
+
+const (
+	mostFlushDelay = 5 * time.Millisecond
+	mostRingScale  = 16
+	mostBuffer     = 64 << 20
+)
+
+func isClientName(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < '!' || r > '~' })
+}
+
+// isHostPort reports whether a server can be dialled under addr.
+func isHostPort(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	return err == nil && (host == "" || isHost(host)) && isPort(port)
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
+}
+
+// isHost reports whether text can be a host's name or its IP address, the latter without brackets.
+func isHost(text string) bool {
+	if strings.Contains(text, ":") {
+		_, err := netip.ParseAddr(text)
+		return err == nil
+	}
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		return strings.ContainsRune(`/\@?#[]%"<>`, r) || unicode.IsSpace(r) || unicode.IsControl(r)
+	})
 }

@@ -1,8 +1,10 @@
 package aside
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -126,8 +128,8 @@ func (c *Cache) Nodes() []Node {
 	return nodes
 }
 
-func (c *Cache) stateChanged(s redisstore.State) {
-	c.health.Changed(s)
+func (c *Cache) stateChanged(s redisstore.State, again int) {
+	c.health.Changed(s, again)
 	change := StateChange{At: time.Now(), State: StateConnected}
 	switch {
 	case !s.Up:
@@ -141,13 +143,14 @@ func (c *Cache) stateChanged(s redisstore.State) {
 // Recent has the last events of a cache, at most 128 of each kind, the oldest first. Hits are not among them. Keys are as in the log: Key.String. A
 // name or key longer than 512 bytes is shortened. Recent marshals to
 //
-//	{"states":[{"at":…,"state":"degraded","reason":…}],"invalidations":[…],"failedLoads":[…],"inconsistent":[…]}
+//	{"states":[{"at":…,"state":"degraded","reason":…}],"invalidations":[…],"failedLoads":[…],"slowLoads":[…],"inconsistent":[…]}
 //
 // It is for the operators of a program. Names of keys and tags, and the texts of loaders' errors, are not for everybody.
 type Recent struct {
 	States        []StateChange        `json:"states"`
 	Invalidations []RecentInvalidation `json:"invalidations"`
 	FailedLoads   []FailedLoad         `json:"failedLoads"`
+	SlowLoads     []SlowLoad           `json:"slowLoads"` // none without Options.SlowLoad
 	Inconsistent  []InconsistentValue  `json:"inconsistent"`
 }
 
@@ -199,6 +202,25 @@ func (f FailedLoad) MarshalJSON() ([]byte, error) {
 	}{event(f), f.Took.Seconds()})
 }
 
+// A SlowLoad is a loader call that has taken Options.SlowLoad or longer, whether or not it has failed. A batch is one loader call.
+type SlowLoad struct {
+	At      time.Time     `json:"at"` // when it ended, or its LoadTimeout was over
+	Policy  string        `json:"policy"`
+	Key     string        `json:"key"`     // of a batch the first id with this Outcome
+	Count   int           `json:"count"`   // how many ids of a batch have this Outcome; else 1
+	Outcome Outcome       `json:"outcome"` // any
+	Took    time.Duration `json:"-"`       // in the JSON tookSeconds
+}
+
+// MarshalJSON adds Took in seconds.
+func (s SlowLoad) MarshalJSON() ([]byte, error) {
+	type event SlowLoad
+	return json.Marshal(struct {
+		event
+		TookSeconds float64 `json:"tookSeconds"`
+	}{event(s), s.Took.Seconds()})
+}
+
 // An InconsistentValue is a value that a ConsistencyCheck has found to be wrong.
 type InconsistentValue struct {
 	At     time.Time     `json:"at"` // when it was found
@@ -221,7 +243,7 @@ func (c *Cache) Recent() Recent {
 	if c == nil {
 		c = new(Cache)
 	}
-	return Recent{c.recent.states.All(), c.recent.invalidations.All(), c.recent.failed.All(), c.recent.inconsistent.All()}
+	return Recent{c.recent.states.All(), c.recent.invalidations.All(), c.recent.failed.All(), c.recent.slow.All(), c.recent.inconsistent.All()}
 }
 
 // recentEvents are what Recent returns.
@@ -229,6 +251,7 @@ type recentEvents struct {
 	states        recent.Ring[StateChange]
 	invalidations recent.Ring[RecentInvalidation]
 	failed        recent.Ring[FailedLoad]
+	slow          recent.Ring[SlowLoad]
 	inconsistent  recent.Ring[InconsistentValue]
 }
 
@@ -243,6 +266,25 @@ func (r *recentEvents) failedLoad(f engine.FailedLoad) {
 		At: time.Now(), Policy: f.Policy, Key: recent.Text(f.Key, mostOfName), Count: f.Keys, Outcome: Outcome(f.How.String()), Took: f.Took,
 		Error: recent.Text(f.Error, len(f.Error)),
 	})
+}
+
+func (r *recentEvents) slowLoad(s engine.SlowLoad) {
+	r.slow.Add(SlowLoad{time.Now(), s.Policy, recent.Text(s.Key, mostOfName), s.Keys, Outcome(s.How.String()), s.Took})
+}
+
+// logStarted and logClosed log the life of a cache.
+func (c *Cache) logStarted() {
+	mode := "memory"
+	if len(c.opts.Redis.InitAddress) > 0 {
+		mode = "redis"
+	}
+	c.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "aside: started", slog.String("mode", mode), slog.Int("policies", len(c.opts.Policies)),
+		slog.Int("max_entries", c.opts.MaxEntries), slog.Int64("max_bytes", c.opts.MaxBytes), slog.Int("max_loads", c.opts.MaxLoads))
+}
+
+func (c *Cache) logClosed(began time.Time) {
+	c.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "aside: closed", slog.Duration("took", time.Since(began)),
+		slog.Int("unconfirmed", c.engine.Usage().Journal.Unconfirmed))
 }
 
 func (r *recentEvents) inconsistentValue(v sampler.Inconsistent) {

@@ -2,6 +2,7 @@ package aside
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strconv"
 	"time"
@@ -47,6 +48,7 @@ type invalidating struct {
 	names []string
 	actor string
 	began time.Time
+	ctx   context.Context // of the call, with what the Observer has added
 	op    observe.Operation
 	as    observe.End
 }
@@ -59,22 +61,33 @@ func (c *Cache) beginInvalidation(ctx context.Context, of stats.Invalidation, po
 		ctx, i.op = o.Begin(ctx, c.opOfInvalidation(of, policy, names))
 		i.as.Err = errUnended // until done
 	}
+	i.ctx = ctx
 	return ctx, i
 }
 
 // done notes an invalidation for Recent, and returns its receipt.
 func (i *invalidating) done(t *invalidate.Ticket) Receipt {
 	now := time.Now()
-	i.cache.recent.invalidations.Add(RecentInvalidation{
+	event := RecentInvalidation{
 		At: now, Kind: i.of.String(), Names: recent.Texts(i.names, mostNames, mostOfName), Count: len(i.names),
 		Removed: t.Removed, Confirmed: t.Confirmed, Took: now.Sub(i.began), Actor: i.actor,
-	})
+	}
+	i.cache.recent.invalidations.Add(event)
+	i.cache.logInvalidation(i.ctx, event)
 	i.as = endOfInvalidation(t)
 	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
 }
 
 // end tells the Observer that the invalidation has ended.
 func (i *invalidating) end() { i.op.End(i.as) }
+
+// logInvalidation logs an invalidation, if the program wants to see each of them.
+func (c *Cache) logInvalidation(ctx context.Context, e RecentInvalidation) {
+	if c.opts.Logger.Enabled(ctx, slog.LevelDebug) {
+		c.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "aside: invalidated", slog.String("by", e.Kind), slog.Any("names", e.Names), slog.Int("count", e.Count),
+			slog.Int64("removed", e.Removed), slog.Bool("confirmed", e.Confirmed), slog.Duration("took", e.Took), slog.String("actor", e.Actor))
+	}
+}
 
 type actorKey struct{}
 

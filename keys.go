@@ -1,10 +1,12 @@
 package aside
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strconv"
 	"strings"
@@ -174,7 +176,7 @@ func (c *Cache) HashID(id string) string {
 	if c == nil || c.opts.Secret.reveal == nil {
 		if c != nil && c.opts.Logger != nil {
 			c.warnSecret.Do(func() {
-				c.opts.Logger.Warn("aside: HashID used without Options.Secret: guessable ids can be recovered from keys")
+				c.opts.Logger.LogAttrs(context.Background(), slog.LevelWarn, "aside: HashID used without Options.Secret: guessable ids can be recovered from keys")
 			})
 		}
 		plain := sha256.Sum256([]byte(id))

@@ -283,7 +283,7 @@ func TestHashIDWithoutASecretWarnsOnce(t *testing.T) {
 	t.Parallel()
 	for _, secret := range []string{"", "0123456789abcdef"} {
 		var log bytes.Buffer
-		c := asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret(secret), Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+		c := asidetest.NewCache(t, aside.Options{Secret: aside.NewSecret(secret), Logger: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 		require.Empty(t, log.String(), "only its use is worth a warning")
 		var wg sync.WaitGroup
 		for i := range 50 {

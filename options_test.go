@@ -39,6 +39,7 @@ func badOptions() map[string][]struct {
 	}
 	const replica, tracking, positive = "leave it unset", "leave it unset", "set a positive duration"
 	all := map[string][]bad{
+		"Options.SlowLoad":   {{aside.Options{SlowLoad: -1}, "0 for off"}},
 		"Options.HotKeys":    {{aside.Options{HotKeys: -1}, "0 for none"}, {aside.Options{HotKeys: 10_001}, "at most 10000"}},
 		"Options.MaxEntries": {{aside.Options{MaxEntries: -1}, "set a positive number"}},
 		"Options.MaxBytes":   {{aside.Options{MaxBytes: -1}, "set a positive number of bytes"}},

@@ -1,6 +1,8 @@
 package aside
 
 import (
+	"context"
+	"log/slog"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
@@ -113,8 +115,8 @@ type Result[T any] struct {
 	Negative bool
 }
 
-// count counts a call by its outcome, or by err. why is the cause of a miss.
-func count(in *stats.Counters, out engine.Outcome, err error, why stats.Cause) {
+// count counts a call by its outcome, or by err, and reports whether it was a miss. why is the cause of a miss.
+func count(in *stats.Counters, out engine.Outcome, err error, why stats.Cause) (missed bool) {
 	switch {
 	case err != nil || out.Status == engine.StatusMiss:
 		in.CountMiss(why)
@@ -122,6 +124,15 @@ func count(in *stats.Counters, out engine.Outcome, err error, why stats.Cause) {
 		in.CountFallback(why)
 	default:
 		in.CountHit(stats.Hit{InMemory: out.Tier == engine.TierMemory, Stale: out.Status == engine.StatusStale, NotFound: out.Value == nil})
+		return false
+	}
+	return true
+}
+
+// logMiss logs a miss, if the program wants to see each of them.
+func (c *Cache) logMiss(ctx context.Context, r *engine.Request, why stats.Cause) {
+	if c.opts.Logger.Enabled(ctx, slog.LevelDebug) {
+		c.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "aside: miss", slog.String("policy", r.Policy.Name), slog.String("key", r.Key), slog.String("cause", why.String()))
 	}
 }
 

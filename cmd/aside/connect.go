@@ -119,7 +119,7 @@ func (c *connection) store(ctx context.Context) (*redisstore.Store, error) {
 		return nil, err
 	}
 	// A cache examines the options as a program's does.
-	probe, err := aside.New(aside.Options{Namespace: o.Namespace})
+	probe, err := aside.New(aside.Options{Namespace: o.Namespace, Logger: o.Logger})
 	if err != nil {
 		return nil, usage("%v", err)
 	}

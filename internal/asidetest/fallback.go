@@ -30,14 +30,17 @@ func (l *Logbook) String() string {
 	return l.buf.String()
 }
 
-type LogLine struct{ Level, Msg, Reason string }
+type LogLine struct{ Level, Msg, Cause string }
 
+// Lines are those about what has happened: from Info on, without the lines about the start and the end of a cache.
 func (l *Logbook) Lines(t *testing.T) (lines []LogLine) {
 	t.Helper()
 	for text := range strings.Lines(l.String()) {
 		var line LogLine
 		require.NoError(t, json.Unmarshal([]byte(text), &line), text)
-		lines = append(lines, line)
+		if line.Level != "DEBUG" && line.Msg != "aside: started" && line.Msg != "aside: closed" {
+			lines = append(lines, line)
+		}
 	}
 	return lines
 }

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -112,14 +114,15 @@ const (
 	longestStack = 8 << 10 // bytes of its stack: the frames of the cache's callers come last, and are cut off
 )
 
-// logPanics logs the first panic among the results of a loader, at most once in ten seconds. The error that callers get does not show the
+// logPanics logs the first panic among the results of a loader, at most once in ten seconds a policy. The error that callers get does not show the
 // stack.
 func (e *Engine) logPanics(ctx context.Context, attempts []*attempt) {
 	for _, a := range attempts {
 		if p, ok := a.Err.(*flight.PanicError); ok {
-			if e.panicLog.Allow(e.Clock.Now()) {
-				e.opts.Logger.ErrorContext(ctx, "aside: loader panicked, its callers get an error or an older value", "policy", a.Policy.Name, "key", a.Key,
-					"panic", cut(p.Error(), longestPanic), "stack", cut(string(p.Stack), longestStack))
+			if suppressed, ok := a.Policy.logs.panics.Allow(e.Clock.Now()); ok {
+				e.opts.Logger.LogAttrs(ctx, slog.LevelError, "aside: loader panicked, its callers get an error or an older value",
+					slog.String("policy", a.Policy.Name), slog.String("key", a.Key), slog.String("error", cut(p.Error(), longestPanic)),
+					slog.String("stack", cut(string(p.Stack), longestStack)), loglimit.Suppressed(suppressed))
 			}
 			return
 		}

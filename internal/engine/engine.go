@@ -23,7 +23,6 @@ import (
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/lease"
 	"github.com/gatewayz/aside/internal/lifetime"
-	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/redisstore"
@@ -54,8 +53,11 @@ type Options struct {
 	Counters       *stats.Registry
 	Observer       *observe.Observer // nil: none
 
-	OnState      func(redisstore.State)                     // is called with each change of the connection's state
+	OnState      func(s redisstore.State, again int)        // is called with each change of the connection's state, and how many invalidations are to be sent again
+	OnNode       func(string, redisstore.State, bool)       // is called with each change of a node of a cluster: its address, and whether it has left
 	OnFailedLoad func(FailedLoad)                           // is called with each call of a loader that fails; nil: none
+	SlowLoad     time.Duration                              // a load that takes so long is a slow one; 0: none is
+	OnSlowLoad   func(SlowLoad)                             // is called with each slow one; nil: none
 	Categories   func() []string                            // of the policies that are known
 	InUse        func() []string                            // the categories that were used since the last call
 	NameOfOwner  func(owner uint64, category string) string // the name of the policy that a stored value belongs to
@@ -109,8 +111,7 @@ type ending struct {
 
 // logging keeps log lines from being repeated.
 type logging struct {
-	panicLog     loglimit.Limiter // panics of loaders
-	checkedTypes sync.Map         // typeAndCodec -> *atomic.Int32, how many values were checked
+	checkedTypes sync.Map // typeAndCodec -> *atomic.Int32, how many values were checked
 }
 
 // Open makes an engine, which connects in the background.
@@ -148,7 +149,8 @@ func (e *Engine) connect() {
 			Nonce: wire.NonceOffset, Chunked: wire.ChunkedFlag, Extended: wire.ExtendedFlag, Longest: min(opts.MaxValueBytes, math.MaxInt-wire.MaxOverhead) + wire.MaxOverhead, TagsLen: wire.TagsLenOffset, Tags: wire.HeaderLen,
 		},
 		Clock:       e.Clock,
-		OnState:     opts.OnState,
+		OnState:     e.stateChanged,
+		OnNode:      opts.OnNode,
 		Pushed:      e.Invalidator.Pushed,
 		Gap:         e.Invalidator.Gap,
 		OnWatermark: e.journal.Recover,
@@ -169,6 +171,13 @@ func (e *Engine) connect() {
 	e.Calls.Go(func() { sweeper.Run(ctx) })
 	e.Calls.Go(func() { e.tags.Touch(ctx, opts.InUse) })
 	e.Calls.Go(func() { <-e.closes; stop() })
+}
+
+// stateChanged is called with each change of the connection's state.
+func (e *Engine) stateChanged(s redisstore.State) {
+	if e.opts.OnState != nil {
+		e.opts.OnState(s, e.journal.Usage().Unconfirmed)
+	}
 }
 
 // closeGrace is how long Close waits for functions of the program that do not return, such as loaders that ignore the end of their
@@ -192,9 +201,9 @@ func (e *Engine) Close() {
 	flying, others := e.flights.Close(ctx, e.opts.ErrClosed), e.Calls.Wait(ctx)
 	switch {
 	case flying != nil:
-		e.opts.Logger.Warn("aside: Close gave up waiting for loaders that ignore context cancellation")
+		e.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "aside: Close gave up waiting for loaders that ignore context cancellation")
 	case others != nil:
-		e.opts.Logger.Warn("aside: Close gave up waiting for calls or OnInvalidated: a codec, or OnInvalidated itself, does not return")
+		e.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "aside: Close gave up waiting for calls or OnInvalidated: a codec, or OnInvalidated itself, does not return")
 	}
 	if e.Store != nil {
 		e.Store.Close()

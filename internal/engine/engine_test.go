@@ -13,7 +13,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gatewayz/aside/internal/keyspace"
-	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -27,7 +26,7 @@ func open(t *testing.T, addr string, change ...func(*Options)) *Engine {
 	o := Options{
 		OpTimeout: inTime, LeaseTTL: 5 * time.Second, MaxEntries: 1000, MaxBytes: 1 << 20, MaxValueBytes: 1 << 20, CompressFrom: 1 << 10,
 		ChunkFrom: 256 << 10, MaxLoads: 10, MaxQueuedLoads: 10, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second,
-		Logger: slog.New(slog.DiscardHandler), Counters: new(stats.Registry), OnState: func(redisstore.State) {},
+		Logger: slog.New(slog.DiscardHandler), Counters: new(stats.Registry),
 		Categories: func() []string { return []string{"items"} }, InUse: func() []string { return nil },
 		NameOfOwner: func(uint64, string) string { return "another" }, ErrClosed: errClosed,
 		ErrorOf: func(err error, _ string) error { return err },

@@ -3,9 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
@@ -162,8 +164,9 @@ func (a *attempt) header() wire.Header {
 func (e *Engine) unstorable(a *attempt, err error) {
 	a.refused = err
 	a.Policy.Counters.EncodeErrors.Add(1)
-	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: value not cached", "policy", a.Policy.Name, "key", a.Key, "error", err)
+	if suppressed, ok := a.Policy.logs.unstorable.Allow(e.Clock.Now()); ok {
+		e.opts.Logger.LogAttrs(a.valuesOfCaller(), slog.LevelWarn, "aside: value not cached",
+			slog.String("policy", a.Policy.Name), slog.String("key", a.Key), slog.Any("error", err), loglimit.Suppressed(suppressed))
 	}
 }
 

@@ -55,7 +55,7 @@ func (e *Engine) loadAndShare(ctx context.Context, m *tags.Snapshot, attempts []
 		a := attempts[i]
 		to, ttl := e.decide(m, a, l.decision(i), start)
 		if to != nowhere {
-			e.logSlowLoad(ctx, a, ttl)
+			e.logLateLoad(ctx, a, ttl)
 		}
 		kept := e.share(ctx, m, a, to, ttl)
 		switch {
@@ -125,6 +125,7 @@ func leaveOnce(call *flight.Call[flightKey, Outcome], p *bulkhead.Place) func() 
 
 // overloaded refuses attempts: there are no places for them.
 func (e *Engine) overloaded(attempts []*attempt, why string) {
+	e.logOverload(attempts[0], why)
 	for _, a := range attempts {
 		a.Policy.Counters.Overloads.Add(1)
 		a.call.Resolve(a.missed(), &Error{Code: CodeOverloaded, Key: a.Key, Message: why})

@@ -146,10 +146,16 @@ func (e *Engine) endLoad(l *Load, as end) {
 	if as.how != stats.EndedNotModified && as.err != nil {
 		end.Err = e.opts.ErrorOf(as.err, as.of.Key)
 	}
-	for _, a := range l.attempts {
-		end.Waiters += a.call.Callers()
-	}
+	end.Waiters = l.waiters()
 	l.observed.End(end)
+}
+
+// waiters is how many calls wait for the load, or have got its result.
+func (l *Load) waiters() (n int) {
+	for _, a := range l.attempts {
+		n += a.call.Callers()
+	}
+	return n
 }
 
 // endOfSet is the end of a Set. It does not fail because Redis does, and then has stored nothing.

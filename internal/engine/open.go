@@ -3,9 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/tags"
@@ -257,8 +259,9 @@ func (e *Engine) onThisClock(a *attempt, h *wire.Header) (out Outcome, end, with
 func (e *Engine) undecodable(a *attempt, err error) {
 	a.Policy.Counters.DecodeErrors.Add(1)
 	a.reason = ReasonUnusable
-	if a.Policy.valueLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: unusable value in redis treated as a miss", "policy", a.Policy.Name, "key", a.Key, "error", err)
+	if suppressed, ok := a.Policy.logs.unusable.Allow(e.Clock.Now()); ok {
+		e.opts.Logger.LogAttrs(a.valuesOfCaller(), slog.LevelWarn, "aside: unusable value in redis treated as a miss",
+			slog.String("policy", a.Policy.Name), slog.String("key", a.Key), slog.Any("error", err), loglimit.Suppressed(suppressed))
 	}
 }
 

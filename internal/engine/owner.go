@@ -1,6 +1,11 @@
 package engine
 
-import "github.com/gatewayz/aside/internal/wire"
+import (
+	"log/slog"
+
+	"github.com/gatewayz/aside/internal/loglimit"
+	"github.com/gatewayz/aside/internal/wire"
+)
 
 // Policies of one category share the first part of their keys, so two of them can make the same key: TTL.UserProfile and TTL.UserCredits
 // do with the id of a user alone. People write keys, in an invalidation, in redis-cli and at the admin API, and name no policy there. So a key
@@ -34,8 +39,8 @@ func (a *attempt) otherOwner(owner uint64) error {
 // otherPolicy notes that another policy's value is under a's key.
 func (e *Engine) otherPolicy(a *attempt, owner uint64) {
 	a.reason = ReasonOtherPolicy
-	if a.Policy.sharedLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.WarnContext(a.valuesOfCaller(), "aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
-			"policy", a.Policy.Name, "other", e.opts.NameOfOwner(owner, a.Policy.Category), "key", a.Key)
+	if suppressed, ok := a.Policy.logs.shared.Allow(e.Clock.Now()); ok {
+		e.opts.Logger.LogAttrs(a.valuesOfCaller(), slog.LevelWarn, "aside: two policies of one category use the same key and replace each other's values: add a part to the keys of one policy, or give it its own Category",
+			slog.String("policy", a.Policy.Name), slog.String("other", e.opts.NameOfOwner(owner, a.Policy.Category)), slog.String("key", a.Key), loglimit.Suppressed(suppressed))
 	}
 }

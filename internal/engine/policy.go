@@ -36,16 +36,32 @@ type Policy struct {
 	Holder      Holder // holds the policy, and is the owner of its entries in memory
 
 	label       profileLabel
-	ownWindows  atomic.Bool                   // some values have windows of their own: see windows.go
-	largestSeen atomic.Int64                  // the size of the largest stored value so far, in bytes: see Engine.budget
-	loadTime    atomic.Int64                  // how long its loads take: see observeLoad
-	refreshLog  loglimit.Limiter              // about values that could not be loaded anew
-	slowLog     loglimit.Limiter              // about loads that are slow for their TTL
-	valueLog    loglimit.Limiter              // about values that cannot be used or stored
-	sharedLog   loglimit.Limiter              // about values of other policies under its keys
+	ownWindows  atomic.Bool  // some values have windows of their own: see windows.go
+	largestSeen atomic.Int64 // the size of the largest stored value so far, in bytes: see Engine.budget
+	loadTime    atomic.Int64 // how long its loads take: see observeLoad
+	logs        policyLogs
 	scopes      atomic.Pointer[[]*near.Scope] // the last ones used
 	checked     atomic.Pointer[typeAndCodec]  // the last type whose first values were all checked: see checkFirst
 	types       sync.Map                      // the types of values that were stored in Redis or read there: see narrower
+}
+
+// policyLogs keep the log lines about a policy from being repeated.
+type policyLogs struct {
+	panics       loglimit.Limiter // loaders that panicked
+	failures     loglimit.Limiter // other loads that failed
+	slow         loglimit.Limiter // loads that took longer than Options.SlowLoad
+	overloads    loglimit.Limiter // loads that were refused
+	refreshes    loglimit.Limiter // values that could not be loaded anew
+	late         loglimit.Limiter // loads that are slow for their TTL
+	unusable     loglimit.Limiter // values in Redis that cannot be used
+	unstorable   loglimit.Limiter // values that cannot be stored
+	shared       loglimit.Limiter // values of other policies under its keys
+	inconsistent loglimit.Limiter // values that a check has found to be wrong
+}
+
+// LogInconsistent reports whether a line about an inconsistent value may be logged, and how many were suppressed since the last one.
+func (pl *Policy) LogInconsistent(now int64) (suppressed int64, ok bool) {
+	return pl.logs.inconsistent.Allow(now)
 }
 
 // A Holder is a type of the package above that holds a policy.

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/gatewayz/aside/internal/bulkhead"
 	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/tags"
 	"github.com/gatewayz/aside/internal/wire"
@@ -141,9 +143,9 @@ func (e *Engine) refreshed(ctx context.Context, attempts []*attempt) {
 
 // refreshFailed logs a load in the background that failed: no caller sees its error.
 func (e *Engine) refreshFailed(ctx context.Context, a *attempt, err error) {
-	if a.Policy.refreshLog.Allow(e.Clock.Now()) {
-		e.opts.Logger.WarnContext(ctx, "aside: value could not be loaded anew, its callers get the older one", "policy", a.Policy.Name, "key", a.Key,
-			"error", cut(causes.Text(err), longestPanic))
+	if suppressed, ok := a.Policy.logs.refreshes.Allow(e.Clock.Now()); ok {
+		e.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "aside: value could not be loaded anew, its callers get the older one",
+			slog.String("policy", a.Policy.Name), slog.String("key", a.Key), slog.String("error", cut(causes.Text(err), longestPanic)), loglimit.Suppressed(suppressed))
 	}
 	if a.pause == 0 {
 		a.pause = e.pauseAfterFailure(a)
@@ -151,13 +153,15 @@ func (e *Engine) refreshFailed(ctx context.Context, a *attempt, err error) {
 	e.retryIn(a.Key, a.old, a.pause)
 }
 
-// logSlowLoad logs a load that takes so long for its TTL that the next load in the background is put off: see near.Plan.RetryAt.
-func (e *Engine) logSlowLoad(ctx context.Context, a *attempt, ttl time.Duration) {
-	if a.out.Value == nil || a.took <= ttl/2 || a.windows.Ahead == 0 && a.windows.Stale == 0 || !a.Policy.slowLog.Allow(e.Clock.Now()) {
+// logLateLoad logs a load that takes so long for its TTL that the next load in the background is put off: see near.Plan.RetryAt.
+func (e *Engine) logLateLoad(ctx context.Context, a *attempt, ttl time.Duration) {
+	if a.out.Value == nil || a.took <= ttl/2 || a.windows.Ahead == 0 && a.windows.Stale == 0 {
 		return
 	}
-	e.opts.Logger.WarnContext(ctx, "aside: loads of a policy take longer than half of their TTL, so their values are loaded anew later than the policy says: set a longer TTL",
-		"policy", a.Policy.Name, "key", a.Key, "took", a.took, "ttl", ttl)
+	if suppressed, ok := a.Policy.logs.late.Allow(e.Clock.Now()); ok {
+		e.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "aside: loads of a policy take longer than half of their TTL, so their values are loaded anew later than the policy says: set a longer TTL",
+			slog.String("policy", a.Policy.Name), slog.String("key", a.Key), slog.Duration("took", a.took), slog.Duration("ttl", ttl), loglimit.Suppressed(suppressed))
+	}
 }
 
 // A value whose load has failed is served, so there is time. The next load begins after ten times the backoff that callers would have, and so soon

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"log/slog"
 	"reflect"
 	"sync/atomic"
 
@@ -81,6 +82,6 @@ func (e *Engine) checkFirst(a *attempt, payload []byte, id uint32) {
 		return // another goroutine has just logged it
 	}
 	checked.Add(1)
-	e.opts.Logger.Warn("aside: codec does not keep a field: processes that read the value in Redis see a different one",
-		"policy", a.Policy.Name, "type", a.Type.String(), "field", field, "codec", codec.Name(), "what", what)
+	e.opts.Logger.LogAttrs(a.valuesOfCaller(), slog.LevelWarn, "aside: codec does not keep a field: processes that read the value in Redis see a different one",
+		slog.String("policy", a.Policy.Name), slog.String("type", a.Type.String()), slog.String("field", field), slog.String("codec", codec.Name()), slog.String("cause", what))
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/flight"
 	"github.com/gatewayz/aside/internal/stats"
 )
@@ -55,7 +54,7 @@ type end struct {
 	err  error    // its error
 }
 
-// countEnd counts how a call of the loader ended: when it returns, or at the end of its time, whichever comes first. A failure is reported.
+// countEnd counts how a call of the loader ended: when it returns, or at the end of its time, whichever comes first.
 func (e *Engine) countEnd(l *Load, start int64, as end) {
 	if !l.counted.CompareAndSwap(false, true) {
 		return
@@ -63,9 +62,7 @@ func (e *Engine) countEnd(l *Load, start int64, as end) {
 	policy, took := l.attempts[0].Policy, time.Duration(e.Clock.Now()-start)
 	policy.Counters.CountEnd(as.how, took)
 	e.endLoad(l, as)
-	if as.how.Failed() && e.opts.OnFailedLoad != nil {
-		e.opts.OnFailedLoad(FailedLoad{policy.Name, as.of.Key, as.keys, as.how, took, cut(causes.Text(as.err), longestPanic)})
-	}
+	e.reportEnd(l, as, took)
 }
 
 // endOf returns how the call of the loader ended whose results attempts have.

@@ -66,6 +66,7 @@ func (v *Invalidator) Connect(ctx context.Context, store *redisstore.Store, swee
 	v.o.Go(func() { store.Retry(ctx, v.o.Journal.Wake(), v.sendBatch) })
 	v.o.Go(func() { store.Retry(ctx, v.o.Journal.WakePatterns(), v.sendPatterns) })
 	v.o.Go(func() { v.keepWatermark(ctx) })
+	v.o.Go(func() { v.logWaiting(ctx) })
 }
 
 // Reserve reserves room for an invalidation of a caller outside of the program, until end is called. It reports false if there is no room,

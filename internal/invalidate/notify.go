@@ -1,6 +1,7 @@
 package invalidate
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -140,7 +141,7 @@ func (n *notifier) next() (e Event, ok bool) {
 func (n *notifier) call(e Event) {
 	defer func() {
 		if p := recover(); p != nil {
-			n.logger.Error("aside: Options.OnInvalidated panicked", "panic", flight.Text(p))
+			n.logger.LogAttrs(context.Background(), slog.LevelError, "aside: Options.OnInvalidated panicked", slog.String("error", flight.Text(p)))
 		}
 	}()
 	n.hook(e)

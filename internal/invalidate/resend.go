@@ -2,11 +2,13 @@ package invalidate
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/stats"
@@ -125,9 +127,12 @@ func independent(tags []string) (groups [][]string) {
 // refused logs an invalidation that Redis does not permit. It stays in the journal until it is permitted, and until then no other process is
 // notified.
 func (v *Invalidator) refused(err error) {
-	if redisstore.IsForbidden(err) && v.refusals.Allow(v.o.Clock.Now()) {
-		v.o.Logger.Warn("aside: redis refuses an invalidation: other processes are not notified; will retry until it is permitted",
-			"reason", redisstore.Describe(err))
+	if !redisstore.IsForbidden(err) {
+		return
+	}
+	if suppressed, ok := v.refusals.Allow(v.o.Clock.Now()); ok {
+		v.o.Logger.LogAttrs(context.Background(), slog.LevelWarn, "aside: redis refuses an invalidation: other processes are not notified; will retry until it is permitted",
+			slog.String("cause", redisstore.Describe(err)), loglimit.Suppressed(suppressed))
 	}
 }
 

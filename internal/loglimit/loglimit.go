@@ -2,6 +2,7 @@
 package loglimit
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,12 +12,28 @@ import (
 const Pause = 10 * time.Second
 
 // A Limiter lets the first line of one kind through, and then one in Pause. It takes no lock. The zero value is ready.
-type Limiter struct{ next atomic.Int64 }
+type Limiter struct {
+	next       atomic.Int64
+	suppressed atomic.Int64
+}
 
-// Allow reports whether the line may be logged now. The time is in nanoseconds, of a clock that never jumps.
-func (l *Limiter) Allow(now int64) bool {
+// Allow reports whether the line may be logged now, and how many lines were suppressed since the last one. The time is in nanoseconds, of a clock that
+// never jumps.
+func (l *Limiter) Allow(now int64) (suppressed int64, ok bool) {
 	next := l.next.Load()
-	return now >= next && l.next.CompareAndSwap(next, now+int64(Pause))
+	if now < next || !l.next.CompareAndSwap(next, now+int64(Pause)) {
+		l.suppressed.Add(1)
+		return 0, false
+	}
+	return l.suppressed.Swap(0), true
+}
+
+// Suppressed is the attribute of a line that stands for others too. For none it is an empty group, which a slog.Record leaves out.
+func Suppressed(lines int64) slog.Attr {
+	if lines == 0 {
+		return slog.Group("suppressed")
+	}
+	return slog.Int64("suppressed", lines)
 }
 
 // A Counter is a Limiter that also counts the events that had no line of their own. The zero value is ready.

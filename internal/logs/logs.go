@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,8 +29,18 @@ type guard struct {
 	with  []func(slog.Handler) slog.Handler // the WithAttrs and WithGroup calls to apply to the handler
 }
 
-// Enabled is always true. The goroutine asks the handler's own Enabled before it passes a line.
-func (g *guard) Enabled(context.Context, slog.Level) bool { return true }
+// Enabled is true from Info on: the goroutine asks the handler's own Enabled before it passes a line. Below, where there may be a line for each call, the
+// handler is asked here, so that lines that nobody wants cost no more than that. A handler that panics, or does not return from a line, wants none.
+func (g *guard) Enabled(ctx context.Context, level slog.Level) (yes bool) {
+	if level >= slog.LevelInfo {
+		return true
+	}
+	if g.queue.stuck.Load() {
+		return false
+	}
+	defer func() { _ = recover() }()
+	return g.queue.handler.Enabled(ctx, level)
+}
 
 // Handle keeps the values of ctx for the handler, such as the trace of a call. The line may be written after the call has ended.
 func (g *guard) Handle(ctx context.Context, r slog.Record) error {
@@ -61,10 +72,10 @@ type queue struct {
 	handler slog.Handler
 
 	mu      sync.Mutex
-	lines   []*line // guarded by mu
-	running bool    // there is a goroutine; guarded by mu
-	stuck   bool    // the handler has not returned from a line within patience; guarded by mu
-	lost    int     // lost lines that are not reported yet; guarded by mu
+	lines   []*line     // guarded by mu
+	running bool        // there is a goroutine; guarded by mu
+	stuck   atomic.Bool // the handler has not returned from a line within patience; written under mu
+	lost    int         // lost lines that are not reported yet; guarded by mu
 }
 
 func (q *queue) add(l *line) {
@@ -79,7 +90,7 @@ func (q *queue) add(l *line) {
 		q.running = true
 		go q.run()
 	}
-	stuck := q.stuck
+	stuck := q.stuck.Load()
 	q.mu.Unlock()
 	if stuck {
 		return
@@ -94,7 +105,7 @@ func (q *queue) add(l *line) {
 		select {
 		case <-l.done: // the handler returned at the same moment
 		default:
-			q.stuck = true
+			q.stuck.Store(true)
 		}
 	}
 }
@@ -132,7 +143,7 @@ func (q *queue) pass(l *line, lines int) {
 		if !passed {
 			q.lost += lines
 		}
-		q.stuck = false
+		q.stuck.Store(false)
 		q.mu.Unlock()
 		close(l.done)
 	}()
@@ -150,7 +161,7 @@ func (q *queue) pass(l *line, lines int) {
 	q.mu.Unlock()
 	if lost > 0 {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "aside: log lines lost: the Logger's handler panicked or was too slow", 0)
-		r.Add("lines", lost)
+		r.Add("count", lost)
 		q.pass(&line{ctx: context.Background(), record: r, done: make(chan struct{})}, lost)
 	}
 }

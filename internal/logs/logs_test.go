@@ -69,7 +69,7 @@ func TestAHandlerThatPanicsOrExitsCostsItsLinesOnly(t *testing.T) {
 			log.Info("bad")
 			log.Info("two")
 			require.Equal(t, 3, strings.Count(buf.String(), "\n"), buf)
-			require.Contains(t, buf.String(), "lines=2")
+			require.Contains(t, buf.String(), "count=2")
 			require.Contains(t, buf.String(), "msg=two\n")
 		})
 	}
@@ -88,8 +88,54 @@ func TestAHandlerThatBlocksHoldsUpNobodyForLong(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		require.Equal(t, 1+mostLines+1, strings.Count(buf.String(), "\n"))
-		require.Contains(t, buf.String(), "lines="+strconv.Itoa(1000-1-mostLines))
+		require.Contains(t, buf.String(), "count="+strconv.Itoa(1000-1-mostLines))
 		log.Info("last")
 		require.True(t, strings.HasSuffix(buf.String(), "msg=last\n"), buf)
+	})
+}
+
+// An asked is a handler that wants what its function says.
+type asked struct {
+	slog.Handler
+	enabled func(ctx context.Context, level slog.Level) bool
+}
+
+func (h asked) Enabled(ctx context.Context, level slog.Level) bool { return h.enabled(ctx, level) }
+
+type callKey struct{}
+
+// Debug lines may come with every call, so the handler is asked first, with the call's context. What an operator should see is never asked for on the
+// caller's goroutine.
+func TestTheHandlerIsAskedWhetherItWantsDebugLines(t *testing.T) {
+	t.Parallel()
+	var levels []slog.Level
+	log := Guard(slog.New(asked{slog.DiscardHandler, func(ctx context.Context, level slog.Level) bool {
+		levels = append(levels, level)
+		return ctx.Value(callKey{}) == "this one"
+	}}))
+	require.True(t, log.Enabled(t.Context(), slog.LevelInfo))
+	require.True(t, log.Enabled(t.Context(), slog.LevelWarn))
+	require.Empty(t, levels)
+	require.False(t, log.Enabled(t.Context(), slog.LevelDebug))
+	require.True(t, log.Enabled(context.WithValue(t.Context(), callKey{}, "this one"), slog.LevelDebug))
+	require.Equal(t, []slog.Level{slog.LevelDebug, slog.LevelDebug}, levels)
+
+	log = Guard(slog.New(asked{slog.DiscardHandler, func(context.Context, slog.Level) bool { panic("oops") }}))
+	require.False(t, log.Enabled(t.Context(), slog.LevelDebug))
+}
+
+// A handler that hangs may do so in Enabled too.
+func TestAHandlerThatHangsWantsNoDebugLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		hangs := handler{slog.NewTextHandler(new(bytes.Buffer), &slog.HandlerOptions{Level: slog.LevelDebug}), func(string) { <-release }}
+		log := Guard(slog.New(hangs))
+		require.True(t, log.Enabled(t.Context(), slog.LevelDebug))
+		log.Info("hangs")
+		require.False(t, log.Enabled(t.Context(), slog.LevelDebug))
+		close(release)
+		synctest.Wait()
+		require.True(t, log.Enabled(t.Context(), slog.LevelDebug))
 	})
 }

@@ -79,7 +79,10 @@ func (t *topology) apply(views []nodeView) {
 			l.handedOver.Store(len(gone) == 0 && handedOver(old, next, uint16(i)))
 			opt := t.options
 			opt.ForceSingleClient, opt.InitAddress = true, []string{addr}
-			l.open(opt, func(State) { t.notifyState() })
+			l.open(opt, func(s State) {
+				t.notifyNode(addr, s, false)
+				t.notifyState()
+			})
 		} else {
 			if before := l.owned.Swap(owned[i]); owned[i].less(before) {
 				doubtful = append(doubtful, l)
@@ -104,7 +107,10 @@ func (t *topology) apply(views []nodeView) {
 		}
 	}
 	for _, l := range gone {
-		t.closing.Go(l.Close)
+		t.closing.Go(func() {
+			l.Close()
+			t.notifyNode(l.addr(), State{}, true)
+		})
 	}
 	t.notifyState()
 }

@@ -95,9 +95,13 @@ func (s *Store) Tracks(key string) bool {
 	return l == nil || l.Tracked()
 }
 
+// An OnNode is called with the address of a node of a cluster and each change of its state. gone says that the node is not used any more.
+type OnNode func(addr string, s State, gone bool)
+
 // A clusterStatus is the state of all links together, and who is notified of its changes.
 type clusterStatus struct {
 	onState   func(State)
+	onNode    OnNode
 	notifying sync.Mutex // held while onState is called, so that it is called with states in their order
 
 	mu    sync.Mutex
@@ -128,6 +132,13 @@ func (t *topology) Tracked() bool {
 
 // errNoNode is the cause when some slots of a cluster have no node.
 var errNoNode = errors.New("some slots of the cluster have no node")
+
+// notifyNode notifies of the state of one node.
+func (t *topology) notifyNode(addr string, s State, gone bool) {
+	if t.onNode != nil {
+		t.onNode(addr, s, gone)
+	}
+}
 
 // notifyState determines the state of all nodes together, and notifies if it has changed.
 func (t *topology) notifyState() {

@@ -26,6 +26,7 @@ type Options struct {
 	Format      Format
 	Clock       *near.Clock      // dates lost validities; the store's own clock unless set
 	OnState     func(State)      // called with each change of state, one call at a time
+	OnNode      OnNode           // nil: none
 	Pushed      func(key string) // called with each key that was read with a Fence and then changed by another client
 	Gap         func()           // called when validities have ended
 	OnWatermark func(uint64)     // called with the watermark that a server has, 0 for none, before the server is used
@@ -92,6 +93,7 @@ func Open(o Options) *Store {
 	s.tracking.now, s.announcements.clock = o.now(), o.now()
 	s.newLink = s.linkTo
 	s.firsts.found = newFirst(o.OpTimeout)
+	s.topology.onNode = o.OnNode
 	s.topology.open(o.Client, o.OnState)
 	return s
 }

@@ -3,9 +3,11 @@ package sampler
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/observe"
 )
 
@@ -78,9 +80,9 @@ func (k *Sampler) recheck(s *Sample) (consistent bool, err error) {
 	now := k.engine.Clock.Now()
 	wrong := Inconsistent{s.Request.Policy.Name, s.Request.Key, time.Duration(now - out.LoadedAt).Round(time.Millisecond)}
 	k.found(wrong)
-	if k.mismatches.Allow(now) {
-		k.logger.WarnContext(s.Context, "aside: inconsistent cached value: its loader returns a different value, and no invalidation was received",
-			"policy", wrong.Policy, "key", wrong.Key, "age", wrong.Age)
+	if suppressed, ok := s.Request.Policy.LogInconsistent(now); ok {
+		k.logger.LogAttrs(s.Context, slog.LevelWarn, "aside: inconsistent cached value: its loader returns a different value, and no invalidation was received",
+			slog.String("policy", wrong.Policy), slog.String("key", wrong.Key), slog.Duration("age", wrong.Age), loglimit.Suppressed(suppressed))
 	}
 	return false, nil
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
-	"github.com/gatewayz/aside/internal/loglimit"
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -51,10 +50,9 @@ type Sampler struct {
 	checks chan struct{} // one for each check
 	loads  chan struct{} // one for each check that loads
 
-	engine     *engine.Engine
-	logger     *slog.Logger
-	mismatches loglimit.Limiter
-	found      func(Inconsistent)
+	engine *engine.Engine
+	logger *slog.Logger
+	found  func(Inconsistent)
 }
 
 // A Sample is a hit to check. It does not hold the value, which it would keep in memory: the check reads the cached value again.

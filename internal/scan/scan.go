@@ -34,8 +34,11 @@ func New(o Options) *Scanner { return &Scanner{o: o} }
 
 // Failed logs that a scan has failed and will be retried, at most once in ten seconds.
 func (s *Scanner) Failed(ctx context.Context, err error) {
-	if ctx.Err() == nil && s.o.Store.Up() && s.failed.Allow(s.o.Now()) {
-		s.o.Logger.Warn("aside: SCAN failed, will retry", "reason", redisstore.Describe(err))
+	if ctx.Err() != nil || !s.o.Store.Up() {
+		return
+	}
+	if suppressed, ok := s.failed.Allow(s.o.Now()); ok {
+		s.o.Logger.LogAttrs(ctx, slog.LevelWarn, "aside: SCAN failed, will retry", slog.String("cause", redisstore.Describe(err)), loglimit.Suppressed(suppressed))
 	}
 }
 

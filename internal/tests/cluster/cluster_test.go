@@ -471,3 +471,23 @@ func TestNodesHaveThePrimariesOfACluster(t *testing.T) {
 		return slices.ContainsFunc(c.Nodes(), func(n aside.Node) bool { return n.Addr == lost.Addr() && !n.Up && n.Reason != "" })
 	})
 }
+
+// Redis as a whole is unavailable with one of its nodes. The log says which one.
+func TestTheLogNamesTheNodeThatIsUnavailable(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	var log asidetest.Logbook
+	o := asidetest.InClusterOf(cluster)
+	o.Logger = log.Logger()
+	c := asidetest.Connected(t, o)
+	require.NotContains(t, log.String(), "a node of the cluster")
+	node := cluster.NodeOf(asidetest.Items.Key("a").String())
+	node.Kill()
+	line := func(text string) string { return fmt.Sprintf(`"msg":"aside: %s","node":%q`, text, node.Addr()) }
+	asidetest.Eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), line("a node of the cluster is unavailable")) })
+	node.Restart()
+	asidetest.Eventually(t, "it is back", func() bool { return c.Health().State == aside.StateConnected })
+	asidetest.Eventually(t, "it is logged", func() bool {
+		return strings.Contains(log.String(), line("connected to a node of the cluster")+`,"away":`)
+	})
+}

@@ -36,7 +36,8 @@ func TestCeilingsOfAllocations(t *testing.T) {
 	const ids, batch = 400, 100
 	server := redistest.Start(t)
 	options := asidetest.At(server.Addr())
-	options.OpTimeout = time.Minute // a call that falls back to its loader does other work
+	options.OpTimeout = time.Minute    // a call that falls back to its loader does other work
+	options.Logger = asidetest.Quiet() // which does not want to see each miss
 	policy := asidetest.Items
 	load := func(context.Context) (*ceilingItem, error) { return &ceilingItem{Name: "name"}, nil }
 	noLoad := func(context.Context) (*ceilingItem, error) { panic("a load of a value that is cached") }

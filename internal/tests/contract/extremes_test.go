@@ -40,7 +40,7 @@ func TestNumbersOfEverySizeAreHeededOrRefused(t *testing.T) {
 		"Options.MaxEntries = -1": true, "Options.MaxBytes = -1": true, "Options.MaxValueBytes = -1": true, "Options.MaxLoads = -1": true,
 		"Options.OpTimeout = -1": true, "Options.LoadTimeout = -1": true, "Options.LeaseTTL = -1": true, "Options.LeaseTTL = 1": true,
 		"Options.MaxBackoff = 1": true, "Options.MaxBackoff = -1": true,
-		"Options.HotKeys = -1": true, "Options.HotKeys = 9223372036854775807": true,
+		"Options.HotKeys = -1": true, "Options.HotKeys = 9223372036854775807": true, "Options.SlowLoad = -1": true,
 		"Options.MaxValueBytes = 9223372036854775807": true, "Options.OpTimeout = 9223372036854775807": true,
 		"Options.Stale = 1": true, "Options.StaleIfError = 1": true, "Options.SoftTimeout = 1": true, "Options.SoftTimeout = 9223372036854775807": true,
 		"Policy.Stale = 1": true, "Policy.StaleIfError = 1": true, "Policy.SoftTimeout = 1": true, "Policy.SoftTimeout = 9223372036854775807": true,

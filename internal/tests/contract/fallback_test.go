@@ -129,8 +129,8 @@ func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
 	})
 	o.Logger, o.OpTimeout = log.Logger(), 5*time.Second
 	c := asidetest.NewCache(t, o)
-	away := asidetest.LogLine{Level: "WARN", Msg: "aside: redis unavailable, serving from memory and loaders", Reason: "Options.Redis.DialCtxFn failed: the log has its error"}
-	back := asidetest.LogLine{Level: "INFO", Msg: "aside: connected to redis", Reason: ""}
+	away := asidetest.LogLine{Level: "WARN", Msg: "aside: redis unavailable, serving from memory and loaders", Cause: "Options.Redis.DialCtxFn failed: the log has its error"}
+	back := asidetest.LogLine{Level: "INFO", Msg: "aside: connected to redis", Cause: away.Cause}
 
 	asidetest.Eventually(t, "several attempts fail", func() bool { return dials.Load() >= 4 })
 	asidetest.Eventually(t, "it is logged", func() bool { return len(log.Lines(t)) == 1 })
@@ -160,14 +160,16 @@ func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
 	asidetest.Eventually(t, "it is logged", func() bool { return len(log.Lines(t)) == 3 })
 	lines := log.Lines(t)
 	require.Equal(t, away.Msg, lines[2].Msg)
-	require.NotEmpty(t, lines[2].Reason)
+	require.NotEmpty(t, lines[2].Cause)
 	require.NotContains(t, log.String(), address)
 
 	require.NoError(t, server.Restart())
 	up.Store(true)
 	asidetest.Eventually(t, "it connects again", func() bool { return c.Health().State == aside.StateConnected })
 	asidetest.Eventually(t, "it is logged", func() bool { return len(log.Lines(t)) == 4 })
-	require.Equal(t, back, log.Lines(t)[3])
+	lines = log.Lines(t)
+	require.Equal(t, back.Msg, lines[3].Msg)
+	require.NotEmpty(t, lines[3].Cause, "that of the last attempts, if it is known")
 }
 
 // No caller makes a connection, also where there are several and all of them have broken.

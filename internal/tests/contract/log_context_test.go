@@ -47,6 +47,25 @@ func TestALogLineHasTheContextOfItsCall(t *testing.T) {
 		{"aside: loader panicked, its callers get an error or an older value", aside.Options{}, func(ctx context.Context, c *aside.Cache) {
 			_, _ = aside.GetOrLoad(ctx, c, p.Key("a"), func(context.Context) (string, error) { panic("boom") })
 		}},
+		{"aside: a load failed", aside.Options{}, func(ctx context.Context, c *aside.Cache) {
+			_, _ = aside.GetOrLoad(ctx, c, p.Key("a"), func(context.Context) (string, error) { return "", asidetest.ErrLoader })
+		}},
+		{"aside: a load was slow", aside.Options{SlowLoad: 1}, func(ctx context.Context, c *aside.Cache) {
+			_, _ = aside.GetOrLoad(ctx, c, p.Key("a"), func(context.Context) (string, error) { time.Sleep(time.Millisecond); return "v", nil })
+		}},
+		{"aside: loads are refused", aside.Options{MaxLoads: 1, MaxQueuedLoads: -1}, func(ctx context.Context, c *aside.Cache) {
+			_, _ = aside.GetOrLoad(ctx, c, p.Key("a"), func(context.Context) (string, error) {
+				refused := make(chan struct{})
+				go func() { // neither on the goroutine nor with the context of the loader, so the load needs a place of its own
+					defer close(refused)
+					_, _ = aside.GetOrLoad(ctx, c, p.Key("b"), asidetest.Value("v"))
+				}()
+				<-refused
+				return "v", nil
+			})
+		}},
+		{"aside: miss", aside.Options{}, func(ctx context.Context, c *aside.Cache) { _, _ = aside.Get[string](ctx, c, p.Key("a")) }},
+		{"aside: invalidated", aside.Options{}, func(ctx context.Context, c *aside.Cache) { _, _ = c.Invalidate(ctx, p.Key("a")) }},
 		{"aside: value not cached", aside.Options{MaxValueBytes: 100}, func(ctx context.Context, c *aside.Cache) {
 			_, _ = aside.GetOrLoad(ctx, c, p.Key("a"), asidetest.Value(string(make([]byte, 1000))))
 		}},

@@ -233,7 +233,7 @@ func TestRecentIsBounded(t *testing.T) {
 
 func TestRecentInJSON(t *testing.T) {
 	t.Parallel()
-	const none = `{"states":[],"invalidations":[],"failedLoads":[],"inconsistent":[]}`
+	const none = `{"states":[],"invalidations":[],"failedLoads":[],"slowLoads":[],"inconsistent":[]}`
 	for _, c := range []*aside.Cache{nil, new(aside.Cache)} {
 		text, err := json.Marshal(c.Recent())
 		require.NoError(t, err)
@@ -245,6 +245,7 @@ func TestRecentInJSON(t *testing.T) {
 		States:        []aside.StateChange{{At: at, State: aside.StateConnected}, {At: at, State: aside.StateDegraded, Reason: "why"}},
 		Invalidations: []aside.RecentInvalidation{{At: at, Kind: "keys", Names: []string{"a:1"}, Count: 1, Removed: 2, Confirmed: true, Took: 1500 * time.Millisecond, Actor: "who"}},
 		FailedLoads:   []aside.FailedLoad{{At: at, Policy: "p", Key: "a:1", Count: 1, Outcome: aside.OutcomeError, Took: time.Second, Error: "text"}},
+		SlowLoads:     []aside.SlowLoad{{At: at, Policy: "p", Key: "a:1", Count: 2, Outcome: aside.OutcomeOK, Took: 2 * time.Second}},
 		Inconsistent:  []aside.InconsistentValue{{At: at, Policy: "p", Key: "a:1", Age: time.Minute}},
 	})
 	require.NoError(t, err)
@@ -252,6 +253,7 @@ func TestRecentInJSON(t *testing.T) {
 		"states":[{%[1]s,"state":"connected"},{%[1]s,"state":"degraded","reason":"why"}],
 		"invalidations":[{%[1]s,"kind":"keys","names":["a:1"],"count":1,"removed":2,"confirmed":true,"tookSeconds":1.5,"actor":"who"}],
 		"failedLoads":[{%[1]s,"policy":"p","key":"a:1","count":1,"outcome":"error","tookSeconds":1,"error":"text"}],
+		"slowLoads":[{%[1]s,"policy":"p","key":"a:1","count":2,"outcome":"ok","tookSeconds":2}],
 		"inconsistent":[{%[1]s,"policy":"p","key":"a:1","ageSeconds":60}]}`, when), string(text))
 }
 

@@ -298,12 +298,8 @@ func messages(t *testing.T) (logged []string, tests []string) {
 				if strings.HasSuffix(path, "_test.go") || !ok {
 					return true
 				}
-				level, withContext := strings.CutSuffix(method.Sel.Name, "Context")
-				at := 0
-				if withContext {
-					at = 1
-				}
-				if len(n.Args) <= at || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, level) {
+				at, ok := map[string]int{"Debug": 0, "Info": 0, "Warn": 0, "Error": 0, "DebugContext": 1, "InfoContext": 1, "WarnContext": 1, "ErrorContext": 1, "LogAttrs": 2}[method.Sel.Name]
+				if !ok || len(n.Args) <= at {
 					return true
 				}
 				if text := beginning(n.Args[at]); strings.HasPrefix(text, "aside") {
