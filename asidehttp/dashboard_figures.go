@@ -128,7 +128,8 @@ func (d *dashboard) nodes(_ *http.Request, _ visitor, query url.Values) (any, *p
 func (d *dashboard) recent(_ *http.Request, who visitor, _ url.Values) (any, *problem) {
 	const most = 50 // of each kind
 	r := d.cache.Recent()
-	r.States, r.Invalidations, r.FailedLoads, r.Inconsistent = last(r.States, most), last(r.Invalidations, most), last(r.FailedLoads, most), last(r.Inconsistent, most)
+	r.States, r.Invalidations, r.Inconsistent = last(r.States, most), last(r.Invalidations, most), last(r.Inconsistent, most)
+	r.FailedLoads, r.SlowLoads = last(r.FailedLoads, most), last(r.SlowLoads, most)
 	hidden := who.may&maySeeValues == 0
 	if hidden {
 		for i := range r.FailedLoads {
