@@ -2,6 +2,7 @@ package aside
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -31,7 +32,7 @@ func TestQuantilesAreWithin19PercentOfTheExactOnes(t *testing.T) {
 			exact[i] = d.Seconds()
 		}
 		slices.Sort(exact)
-		h := histogramOf(times.Read())
+		h := timesOf(&times)
 		require.EqualValues(t, len(exact), h.Count)
 		for _, q := range []float64{0, 0.01, 0.25, 0.5, 0.9, 0.99, 1} {
 			want := exact[max(0, int(math.Ceil(q*float64(len(exact))))-1)]
@@ -48,10 +49,10 @@ func TestMinusIsWhatCameSince(t *testing.T) {
 	var times histogram.Times
 	times.Observe(time.Second)
 	times.Observe(time.Minute)
-	before := histogramOf(times.Read())
+	before := timesOf(&times)
 	times.Observe(time.Second)
 	times.Observe(4 * time.Second)
-	after := histogramOf(times.Read())
+	after := timesOf(&times)
 	require.Equal(t, Histogram{Count: 2, Sum: 5, Buckets: []Bucket{{1, 1}, {4, 1}}}, after.Minus(before))
 	require.Equal(t, after, after.Minus(Histogram{}))
 	require.Equal(t, Histogram{Sum: 0}, after.Minus(after))
@@ -95,7 +96,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 
 // BenchmarkMetrics is a reading of 32 labels that have counted something of everything.
 func BenchmarkMetrics(b *testing.B) {
-	c, err := New(Options{})
+	c, err := New(Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(b, err)
 	defer c.Close()
 	for i := range 32 {

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"iter"
 	"reflect"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/histogram"
 	"github.com/gatewayz/aside/internal/sampler"
 	"github.com/gatewayz/aside/internal/stats"
 )
@@ -145,18 +145,34 @@ func (h Histogram) MarshalJSON() ([]byte, error) {
 	}{h.Count, h.Sum, h.Quantile(0.5), h.Quantile(0.99)})
 }
 
-// histogramOf makes a Histogram of what internal/histogram has counted.
-func histogramOf(sum float64, buckets iter.Seq2[float64, uint64]) Histogram {
-	filled := 0
-	for range buckets {
-		filled++
-	}
-	h := Histogram{Sum: sum, Buckets: make([]Bucket, 0, filled)}
-	for upper, n := range buckets {
-		h.Buckets = append(h.Buckets, Bucket{upper, n})
-		h.Count += n
-	}
+// A collection is the buckets of a histogram while it is read. It lies on the stack.
+type collection struct {
+	buckets [histogram.Most]Bucket
+	filled  int
+	count   uint64
+}
+
+func (c *collection) add(upper float64, n uint64) {
+	c.buckets[c.filled] = Bucket{upper, n}
+	c.filled++
+	c.count += n
+}
+
+// histogram makes a Histogram of the buckets.
+func (c *collection) histogram(sum float64) Histogram {
+	h := Histogram{Count: c.count, Sum: sum, Buckets: make([]Bucket, c.filled)}
+	copy(h.Buckets, c.buckets[:c.filled])
 	return h
+}
+
+func timesOf(t *histogram.Times) Histogram {
+	var c collection
+	return c.histogram(t.Read(c.add))
+}
+
+func sizesOf(s *histogram.Sizes) Histogram {
+	var c collection
+	return c.histogram(s.Read(c.add))
 }
 
 // Requests is the number of calls.
@@ -223,15 +239,21 @@ func (c *Cache) Metrics() Metrics {
 		m.Invalidations[of.String()] = c.metrics.Invalidations[of].Load()
 	}
 	for of := stats.Other + 1; of < stats.Trips; of++ {
-		m.Redis[of.String()] = histogramOf(c.metrics.RoundTrips[of].Read())
+		m.Redis[of.String()] = timesOf(&c.metrics.RoundTrips[of])
 	}
 	m.InMemory, m.Loading, m.Journal, m.Swept = c.usage()
 	m.TrackingPaused = c.metrics.TrackingPaused.Load() // before the whole, of which it must not be more
 	m.InvalidationMessages, m.TrackingLost, m.RedisErrors = c.metrics.InvalidationMessages.Load(), c.metrics.TrackingLost.Load(), c.metrics.RedisErrors.Load()
+	labels := 0
+	for range c.metrics.All() {
+		labels++
+	}
+	m.Labels = make(map[string]LabelMetrics, labels)
 	for label, counters := range c.metrics.All() {
 		s := snapshot(counters)
-		stored := histogramOf(counters.ValueBytes.Read()).Count > 0 // a Set counts nothing else
-		if stored || !reflect.ValueOf(s).IsZero() {
+		used := !reflect.ValueOf(s).IsZero()
+		s.ValueBytes = sizesOf(&counters.ValueBytes)
+		if used || s.ValueBytes.Count > 0 { // a Set counts nothing else
 			m.Labels[label] = s.inDetail(counters)
 		}
 	}
@@ -284,7 +306,7 @@ func (m LabelMetrics) inDetail(c *stats.Counters) LabelMetrics {
 	for how := range stats.Ending(stats.Endings) {
 		m.Outcomes[Outcome(how.String())] = c.Endings[how].Load()
 	}
-	m.LoadTimes, m.CallTimes, m.ValueBytes = histogramOf(c.LoadTimes.Read()), histogramOf(c.CallTimes.Read()), histogramOf(c.ValueBytes.Read())
+	m.LoadTimes, m.CallTimes = timesOf(&c.LoadTimes), timesOf(&c.CallTimes)
 	return m
 }
 

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ var (
 )
 
 func newCache(b *testing.B) *aside.Cache {
-	c, err := aside.New(aside.Options{Policies: []aside.Policy{products}})
+	c, err := aside.New(aside.Options{Policies: []aside.Policy{products}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"slices"
 	"sync"
@@ -25,7 +26,7 @@ func BenchmarkSampledHit(b *testing.B) {
 		loaders[i] = func(context.Context) (*product, error) { return values[i], nil }
 	}
 	open := func(o aside.Options) *aside.Cache {
-		o.Policies = []aside.Policy{products}
+		o.Policies, o.Logger = []aside.Policy{products}, slog.New(slog.DiscardHandler)
 		c, err := aside.New(o)
 		if err != nil {
 			b.Fatal(err)

@@ -3,11 +3,13 @@
 package histogram
 
 import (
-	"iter"
 	"math"
 	"sync/atomic"
 	"time"
 )
+
+// Most is how many buckets a histogram has.
+const Most = octaves*perOctave + 1
 
 const (
 	perOctave = 4
@@ -46,7 +48,7 @@ func bucketOf(v float64) int {
 // counts are the buckets from a lowest one.
 type counts struct {
 	sum     atomic.Int64
-	buckets [octaves*perOctave + 1]atomic.Uint64
+	buckets [Most]atomic.Uint64
 }
 
 func (c *counts) add(n int64, v float64, lowest int) {
@@ -58,13 +60,11 @@ func (c *counts) add(n int64, v float64, lowest int) {
 	c.sum.Add(max(n, 0))
 }
 
-// filled yields the upper bounds and the counts of the buckets that are not empty.
-func (c *counts) filled(lowest int) iter.Seq2[float64, uint64] {
-	return func(yield func(float64, uint64) bool) {
-		for i := range c.buckets {
-			if n := c.buckets[i].Load(); n > 0 && !yield(uppers[i+lowest-shortest], n) {
-				return
-			}
+// each calls bucket with the upper bound and the count of each bucket that is not empty, smaller ones first.
+func (c *counts) each(lowest int, bucket func(upper float64, n uint64)) {
+	for i := range c.buckets {
+		if n := c.buckets[i].Load(); n > 0 {
+			bucket(uppers[i+lowest-shortest], n)
 		}
 	}
 }
@@ -75,9 +75,12 @@ type Times struct{ counts }
 // Observe counts a duration.
 func (t *Times) Observe(d time.Duration) { t.add(int64(d), d.Seconds(), shortest) }
 
-// Read returns the sum of all durations, and the buckets that are not empty.
-func (t *Times) Read() (seconds float64, buckets iter.Seq2[float64, uint64]) {
-	return time.Duration(t.sum.Load()).Seconds(), t.filled(shortest)
+// Read returns the sum of all durations in seconds, and calls bucket with the upper bound and the count of each bucket that is not empty, smaller ones
+// first. It does not keep bucket, so what that refers to need not be allocated.
+func (t *Times) Read(bucket func(upper float64, n uint64)) (seconds float64) {
+	seconds = time.Duration(t.sum.Load()).Seconds()
+	t.each(shortest, bucket)
+	return seconds
 }
 
 // Sizes counts sizes in bytes. The zero value is ready.
@@ -86,7 +89,9 @@ type Sizes struct{ counts }
 // Observe counts a size.
 func (s *Sizes) Observe(bytes int64) { s.add(bytes, float64(bytes), smallest) }
 
-// Read returns the sum of all sizes, and the buckets that are not empty.
-func (s *Sizes) Read() (bytes float64, buckets iter.Seq2[float64, uint64]) {
-	return float64(s.sum.Load()), s.filled(smallest)
+// Read is Times.Read for sizes in bytes.
+func (s *Sizes) Read(bucket func(upper float64, n uint64)) (bytes float64) {
+	bytes = float64(s.sum.Load())
+	s.each(smallest, bucket)
+	return bytes
 }

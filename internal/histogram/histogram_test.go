@@ -34,24 +34,17 @@ func TestTimesAndSizesOutsideOfAllBoundsAreCountedToo(t *testing.T) {
 	for _, d := range []time.Duration{math.MinInt64, -1, 0, 1, time.Second, 1000 * 24 * time.Hour} {
 		times.Observe(d)
 	}
-	sum, buckets := times.Read()
-	require.InDelta(t, 1000*24*3600+1, sum, 1e-6)
 	counts := map[float64]uint64{}
-	for bound, n := range buckets {
-		counts[bound] = n
-	}
+	note := func(bound float64, n uint64) { counts[bound] = n }
+	require.InDelta(t, 1000*24*3600+1, times.Read(note), 1e-6)
 	require.Equal(t, map[float64]uint64{upper(shortest): 4, 1: 1, math.Exp2(20): 1}, counts)
 
 	var sizes Sizes
 	for _, n := range []int64{-1, 0, 1, 64, 1 << 50} {
 		sizes.Observe(n)
 	}
-	sum, buckets = sizes.Read()
-	require.EqualValues(t, 1<<50+65, sum)
 	clear(counts)
-	for bound, n := range buckets {
-		counts[bound] = n
-	}
+	require.EqualValues(t, 1<<50+65, sizes.Read(note))
 	require.Equal(t, map[float64]uint64{1: 3, 64: 1, math.Exp2(40): 1}, counts)
 }
 
@@ -67,12 +60,10 @@ func TestNothingIsLostBetweenGoroutines(t *testing.T) {
 		})
 	}
 	goroutines.Wait()
-	sum, buckets := times.Read()
-	require.EqualValues(t, 8000, sum)
-	for bound, n := range buckets {
+	require.EqualValues(t, 8000, times.Read(func(bound float64, n uint64) {
 		require.EqualValues(t, 1, bound)
 		require.EqualValues(t, 8000, n)
-	}
+	}))
 }
 
 func BenchmarkObserve(b *testing.B) {

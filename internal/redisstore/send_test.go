@@ -60,13 +60,13 @@ func TestWhichRoundTripsAreTimed(t *testing.T) {
 	} {
 		s := &Store{trips: Trips{Counts: new(stats.RoundTrips)}}
 		s.noteTrip(c.ctx, stats.Reading, time.Second, c.answers)
-		sum, _ := s.trips.Counts[stats.Reading].Read()
+		sum := s.trips.Counts[stats.Reading].Read(func(float64, uint64) {})
 		require.Equal(t, c.timed, sum == 1, name)
 	}
 	s := &Store{trips: Trips{Counts: new(stats.RoundTrips)}}
 	s.noteTrip(t.Context(), stats.Other, time.Second, []rueidis.RedisResult{{}})
 	for of := range s.trips.Counts {
-		sum, _ := s.trips.Counts[of].Read()
+		sum := s.trips.Counts[of].Read(func(float64, uint64) {})
 		require.Zero(t, sum)
 	}
 }
