@@ -53,16 +53,16 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 		}
 	}}
 	if passive(opts) {
-		b.inMemory = func(id K, key *Key) (limit time.Duration, ok bool) {
+		b.inMemory = func(id K, key Key) (limit time.Duration, ok bool) {
 			if _, twice := values[id]; twice {
 				return 0, true
 			}
-			v, owner := hit[T](c, key)
+			v, owner := hit[T](c, &key)
 			if v == nil {
 				return 0, false
 			}
 			if values[id] = *v; c.drawn(owner.Counters.MemoryHits.Add()) {
-				sampleHit(ctx, c, *key, owner.Counters, func(ctx context.Context) (T, error) { return loadAlone(ctx, id, load) })
+				sampleHit(ctx, c, key, owner.Counters, func(ctx context.Context) (T, error) { return loadAlone(ctx, id, load) })
 			}
 			return owner.LoadTimeout, true
 		}
@@ -141,8 +141,8 @@ type batch[K comparable, T any] struct {
 	ids      []K              // without duplicates
 	requests []engine.Request // for each of them
 	load     func(context.Context, []K) (map[K]T, error)
-	inMemory func(K, *Key) (limit time.Duration, ok bool) // answers an id from memory, with the LoadTimeout of its policy; nil: not before the engine does
-	answered func(K, Result[T])                           // takes the result of each other id that has not failed
+	inMemory func(K, Key) (limit time.Duration, ok bool) // answers an id from memory, with the LoadTimeout of its policy; nil: not before the engine does
+	answered func(K, Result[T])                          // takes the result of each other id that has not failed
 	failed   map[K]error
 	absent   map[K]struct{} // not found
 	began    int64          // on the cache's clock
@@ -162,7 +162,7 @@ func (b *batch[K, T]) get(ctx context.Context, c *Cache, ids []K, key func(K) Ke
 		}
 		k := key(id)
 		if b.inMemory != nil {
-			if of, ok := b.inMemory(id, &k); ok {
+			if of, ok := b.inMemory(id, k); ok {
 				limit = max(limit, of)
 				continue
 			}

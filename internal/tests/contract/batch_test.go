@@ -400,7 +400,7 @@ func TestABatchOfHitsAllocatesOnlyItsMap(t *testing.T) {
 		}
 	})
 	if !asidetest.RaceDetector { // it allocates too
-		require.LessOrEqual(t, allocated, theMap+2)
+		require.LessOrEqual(t, allocated, theMap+5, "the call itself takes a few")
 	}
 	after := c.Metrics().Labels["items"]
 	require.EqualValues(t, calls*len(ids), after.Hits-before.Hits)
