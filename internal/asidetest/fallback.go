@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,16 @@ func (l *Logbook) Lines(t *testing.T) (lines []LogLine) {
 		}
 	}
 	return lines
+}
+
+// With is how many lines have all of parts in them.
+func (l *Logbook) With(parts ...string) (n int) {
+	for line := range strings.Lines(l.String()) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			n++
+		}
+	}
+	return n
 }
 
 func (l *Logbook) Logger() *slog.Logger {
