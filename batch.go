@@ -204,7 +204,7 @@ func (b *batch[K, T]) run(ctx context.Context, indexes []int, found func(int, en
 		to := min(from+most, len(indexes))
 		if err := ctx.Err(); from > 0 && err != nil { // the first call is made in any case: a loader may ignore its context
 			for _, index := range indexes[from:to] {
-				found(index, failed(err))
+				found(index, failed(err, nil))
 			}
 			continue
 		}
@@ -221,9 +221,9 @@ func (b *batch[K, T]) runPortion(ctx context.Context, indexes []int, found func(
 	got := newAnswers(ids, values, err)
 	for i, index := range indexes {
 		if v, err := got.of(ids[i]); err != nil {
-			found(index, failed(err))
+			found(index, failed(err, b.requests[index].Policy.NotFound))
 		} else {
-			found(index, give(v, nil))
+			found(index, give(v, nil, nil))
 		}
 	}
 }

@@ -97,24 +97,6 @@ func (c *Cache) engineOptions(redis rueidis.ClientOption) engine.Options {
 	return o
 }
 
-// Close cancels the contexts of loaders, and waits up to 10 s for loaders, for calls under way and for background work, pending writes
-// included. Calls that wait for a load, and later calls, return ErrClosed. If a function of the program does not return within the 10 s, such
-// as a loader that ignores its context, Close logs that and returns. Invalidations that are not confirmed by then are lost. Close can be called
-// more than once and always returns nil, also on a nil cache.
-func (c *Cache) Close() error {
-	if c == nil || c.engine == nil {
-		return nil
-	}
-	c.closing.Do(func() {
-		began := time.Now()
-		c.closed.Store(true)
-		c.engine.Close()
-		c.health.Stop()
-		c.logClosed(began)
-	})
-	return nil
-}
-
 // String returns a summary of the options, without secrets.
 func (c *Cache) String() string {
 	if c == nil {
@@ -189,7 +171,7 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 	if o.refresh || o.strong || o.limits != nil {
 		return invalidArgument("Set takes none of Refresh, Strong and MaxStale: it always replaces what is cached")
 	}
-	return callError(c.engine.Set(ctx, r, give(value, nil)), r.Key)
+	return callError(c.engine.Set(ctx, r, give(value, nil, nil)), r.Key)
 }
 
 // found looks up the text of a key in memory, and does not keep it. owner is nil if there is no value. The caller checks that owner is the
@@ -234,7 +216,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		c.countKey(key.String())
 	}
 	if c.settle(ctx, r, out, err) {
-		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(load), equalByMethod[T]))
+		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(r.Policy, load), equalByMethod[T]))
 	}
 	return resultOf[T](c, &r, out, err)
 }
@@ -245,11 +227,11 @@ func answer[T any](ctx context.Context, c *Cache, r engine.Request, load func(co
 	switch {
 	case !here:
 		began := c.engine.Clock.Now()
-		out, err := c.engine.Answer(ctx, unanswered, loadsOne(load))
+		out, err := c.engine.Answer(ctx, unanswered, loadsOne(r.Policy, load))
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - began))
 		return out, false, callError(err, r.Key)
 	case unanswered.RefreshDue():
-		c.engine.Refresh(ctx, unanswered, loadsOne(load))
+		c.engine.Refresh(ctx, unanswered, loadsOne(r.Policy, load))
 	}
 	return out, true, nil
 }
@@ -263,9 +245,10 @@ func (c *Cache) settle(ctx context.Context, r engine.Request, out engine.Outcome
 }
 
 // loadsOne makes an engine.LoadFunc of a loader of one value.
-func loadsOne[T any](load func(context.Context) (T, error)) engine.LoadFunc {
+func loadsOne[T any](p *engine.Policy, load func(context.Context) (T, error)) engine.LoadFunc {
 	return func(ctx context.Context, indexes []int, found func(int, engine.Loaded)) {
-		found(indexes[0], give(load(ctx)))
+		value, err := load(ctx)
+		found(indexes[0], give(value, err, p.NotFound))
 	}
 }
 
@@ -293,21 +276,21 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	return resultOf[T](c, &r, out, err)
 }
 
-// give turns the result of a typed loader into one for the engine. The value and its entry for memory are one allocation, so that a hit
+// give turns the result of a typed loader into one for the engine. names are the policy's NotFound. The value and its entry for memory are one allocation, so that a hit
 // touches one cache line and not two.
-func give[T any](value T, err error) engine.Loaded {
+func give[T any](value T, err error, names []error) engine.Loaded {
 	both := &struct {
 		value T // first: a small one and what a hit reads of the entry lie in one line
 		entry near.Entry
 	}{value: value}
-	l := failed(err)
+	l := failed(err, names)
 	l.Value, l.Entry = &both.value, &both.entry
 	return l
 }
 
 // failed is give without a value.
-func failed(err error) engine.Loaded {
-	err = sound(err)
+func failed(err error, names []error) engine.Loaded {
+	err = named(soundFor(err, names), names)
 	l := engine.Loaded{Err: err, NotFound: isPlainly(err, ErrNotFound), NotModified: isPlainly(err, ErrNotModified)}
 	if err == ErrNotFound {
 		l.Err = nil // NotFound says it all

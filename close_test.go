@@ -51,7 +51,13 @@ func TestCloseWaitsForASetThatIsUnderWay(t *testing.T) {
 			"All":        func() error { _, err := c.InvalidateAll(t.Context()); return err },
 			"Category":   func() error { _, err := c.InvalidateCategory(t.Context(), "slow"); return err },
 			"Tags":       func() error { _, err := c.InvalidateTags(t.Context(), "x"); return err },
-			"Pattern":    func() error { _, err := c.InvalidatePattern(t.Context(), policy.Match("b")); return err },
+			"Changes": func() error {
+				_, err := c.InvalidateChanges(t.Context(), aside.Changes{Tags: []string{"x"}})
+				return err
+			},
+			"Policy":  func() error { _, err := c.InvalidatePolicy(t.Context(), policy); return err },
+			"Ready":   func() error { return c.Ready(t.Context()) },
+			"Pattern": func() error { _, err := c.InvalidatePattern(t.Context(), policy.Match("b")); return err },
 		} {
 			require.ErrorIs(t, call(), aside.ErrClosed, name)
 		}

@@ -20,7 +20,8 @@ var (
 	// else (fmt.Errorf with one %w). It is cached for the policy's NegativeTTL, and a hit returns the loader's error. Of a text longer than
 	// 64 KiB the beginning is kept. The text counts for MaxBytes, and nothing else that the error holds. In Redis the text is stored, up
 	// to 1 KiB: other processes return ErrNotFound with that text, and without other wrapped errors. An error that wraps several errors, by
-	// errors.Join, two %w or a BatchError, is a failure even if ErrNotFound is among them, and so is a panic with ErrNotFound.
+	// errors.Join, two %w or a BatchError, is a failure even if ErrNotFound is among them, and so is a panic with ErrNotFound. For errors of a
+	// library, such as sql.ErrNoRows, see Policy.NotFound.
 	ErrNotFound = errors.New("aside: not found")
 	// ErrNotModified is the error that a loader returns, plain or wrapped like ErrNotFound, if its source says that the cached value is still
 	// right: see Previous. The cached value counts as loaded anew. A batch loader returns it for an id in its BatchError. If there is no
@@ -28,13 +29,31 @@ var (
 	ErrNotModified = errors.New("aside: not modified")
 	// ErrClosed is the error of every call on a closed cache, and of calls that wait for a load while the cache is closed.
 	ErrClosed = errors.New("aside: cache is closed")
+
+	// ErrLoadTimeout, ErrBackoff, ErrOverloaded and ErrUnavailable match each *Error with CodeLoadTimeout, CodeBackoff, CodeOverloaded or
+	// CodeUnavailable. errors.As gets the *Error itself, with its RetryAfter.
+	ErrLoadTimeout error = codeError(CodeLoadTimeout)
+	ErrBackoff     error = codeError(CodeBackoff)
+	ErrOverloaded  error = codeError(CodeOverloaded)
+	ErrUnavailable error = codeError(CodeUnavailable)
 )
 
+// A codeError matches each *Error with its code.
+type codeError Code
+
+func (e codeError) Error() string { return "aside: " + string(e) }
+
 // sound returns err, or a replacement if methods of err panic or its causes do not end: see guard.Error.
-func sound(err error) error {
+func sound(err error) error { return soundFor(err, nil) }
+
+// soundFor is sound for an error that may be one of the names in Policy.NotFound.
+func soundFor(err error, names []error) error {
 	return guard.Error(err, func(err error) {
 		var own *Error
 		_, _, _ = errors.Is(err, ErrNotFound), errors.Is(err, ErrNotModified), errors.As(err, &own)
+		for _, name := range names {
+			_ = errors.Is(err, name)
+		}
 	})
 }
 
@@ -85,10 +104,16 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is matches another *Error by its code, so that errors.Is(err, &aside.Error{Code: aside.CodeLoadTimeout}) works.
+// Is matches another *Error by its code, so that errors.Is(err, &aside.Error{Code: aside.CodeLoaderPanic}) works. For the codes that callers decide
+// on there are errors to match: ErrLoadTimeout, ErrBackoff, ErrOverloaded and ErrUnavailable.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error)
-	return ok && t.Code == e.Code && t.Key == "" && t.Message == "" && t.Err == nil
+	switch t := target.(type) {
+	case codeError:
+		return Code(t) == e.Code
+	case *Error:
+		return t.Code == e.Code && t.Key == "" && t.Message == "" && t.Err == nil
+	}
+	return false
 }
 
 func invalidOption(format string, args ...any) error {
@@ -121,16 +146,21 @@ func callError(err error, key string) error {
 	return err
 }
 
-// isPlainly reports whether a loader's error is ErrNotFound or ErrNotModified, plain or wrapped by errors that each wrap one error. An error that
-// wraps several, as errors.Join makes, contains a failure too, and a failure must not be cached as "not found". A panic is a failure, whatever
-// its value is.
+// isPlainly reports whether a loader's error is ErrNotFound, ErrNotModified or one of Policy.NotFound, plain or wrapped by errors that each wrap one
+// error. An error that wraps several, as errors.Join makes, contains a failure too, and a failure must not be cached as "not found". A panic is a
+// failure, whatever its value is.
 func isPlainly(err, answer error) bool {
 	for err != nil {
 		if err == answer {
 			return true
 		}
-		if _, panicked := err.(*flight.PanicError); panicked {
+		switch e := err.(type) {
+		case *flight.PanicError:
 			return false
+		case interface{ Is(target error) bool }:
+			if e.Is(answer) {
+				return true
+			}
 		}
 		one, ok := err.(interface{ Unwrap() error })
 		if !ok {
@@ -141,6 +171,35 @@ func isPlainly(err, answer error) bool {
 	return false
 }
 
+// A namedAbsence is a loader's error that is one of Policy.NotFound. It matches ErrNotFound too.
+type namedAbsence struct {
+	err  error
+	name error // the one of Policy.NotFound
+}
+
+func (e *namedAbsence) Error() string { return e.err.Error() }
+
+func (e *namedAbsence) Unwrap() error { return e.err }
+
+func (e *namedAbsence) Is(target error) bool { return target == ErrNotFound }
+
+// Name returns the error of Policy.NotFound, for the engine.
+func (e *namedAbsence) Name() error { return e.name }
+
+// named returns a loader's error that is plainly one of names, so that it matches ErrNotFound too; any other error as it is.
+func named(err error, names []error) error {
+	for _, name := range names {
+		if !isPlainly(err, name) {
+			continue
+		}
+		if a, ok := err.(*namedAbsence); ok && a.name == name {
+			return err // of a load inside the loader
+		}
+		return &namedAbsence{err, name}
+	}
+	return err
+}
+
 // A textAbsence is ErrNotFound with the text of a loader's error. The loader may have run in another process. It is the engine's own value, so
 // that every hit on it returns the same error.
 type textAbsence engine.AbsenceText
@@ -148,6 +207,11 @@ type textAbsence engine.AbsenceText
 func (e *textAbsence) Error() string { return e.Text }
 
 func (e *textAbsence) Unwrap() error { return ErrNotFound }
+
+// Is and As match the error of Policy.NotFound that the loader has returned.
+func (e *textAbsence) Is(target error) bool { return e.Name != nil && errors.Is(e.Name, target) }
+
+func (e *textAbsence) As(target any) bool { return e.Name != nil && errors.As(e.Name, target) }
 
 // asFailure returns a panic that callers do not take for ErrNotFound or ErrMiss.
 func asFailure(p *flight.PanicError) *flight.PanicError {

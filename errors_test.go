@@ -376,3 +376,16 @@ func TestABatchErrorLooksLikeEachOfItsErrors(t *testing.T) {
 	require.ErrorContains(t, err, "2 ids of a batch failed")
 	require.NotContains(t, err.Error(), "goroutine")
 }
+
+func TestErrorsToMatchForCodes(t *testing.T) {
+	t.Parallel()
+	for code, sentinel := range map[aside.Code]error{
+		aside.CodeLoadTimeout: aside.ErrLoadTimeout, aside.CodeBackoff: aside.ErrBackoff, aside.CodeOverloaded: aside.ErrOverloaded, aside.CodeUnavailable: aside.ErrUnavailable,
+	} {
+		err := fmt.Errorf("profile: %w", &aside.Error{Code: code, Key: "k", Message: "m", Err: io.EOF})
+		for _, other := range []error{aside.ErrLoadTimeout, aside.ErrBackoff, aside.ErrOverloaded, aside.ErrUnavailable, aside.ErrMiss} {
+			require.Equal(t, other == sentinel, errors.Is(err, other), "%v is %v", err, other)
+		}
+		require.EqualError(t, sentinel, "aside: "+string(code))
+	}
+}

@@ -1,10 +1,8 @@
 package aside
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -272,21 +270,6 @@ func (r *recentEvents) slowLoad(s engine.SlowLoad) {
 	r.slow.Add(SlowLoad{time.Now(), s.Policy, recent.Text(s.Key, mostOfName), s.Keys, Outcome(s.How.String()), s.Took})
 }
 
-// logStarted and logClosed log the life of a cache.
-func (c *Cache) logStarted() {
-	mode := "memory"
-	if len(c.opts.Redis.InitAddress) > 0 {
-		mode = "redis"
-	}
-	c.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "aside: started", slog.String("mode", mode), slog.Int("policies", len(c.opts.Policies)),
-		slog.Int("max_entries", c.opts.MaxEntries), slog.Int64("max_bytes", c.opts.MaxBytes), slog.Int("max_loads", c.opts.MaxLoads))
-}
-
-func (c *Cache) logClosed(began time.Time) {
-	c.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "aside: closed", slog.Duration("took", time.Since(began)),
-		slog.Int("unconfirmed", c.engine.Usage().Journal.Unconfirmed))
-}
-
 func (r *recentEvents) inconsistentValue(v sampler.Inconsistent) {
 	r.inconsistent.Add(InconsistentValue{time.Now(), v.Policy, recent.Text(v.Key, mostOfName), v.Age})
 }
@@ -331,7 +314,7 @@ func (c *Cache) usage() (memory MemoryMetrics, loading LoadingMetrics, journal J
 	u := c.engine.Usage()
 	return MemoryMetrics{u.Memory.Entries, u.Memory.Bytes, u.Memory.MaxEntries, u.Memory.MaxBytes, u.Memory.Evictions, u.Memory.EvictedBytes},
 		LoadingMetrics{u.Running, u.Queued, c.opts.MaxLoads, max(0, c.opts.MaxQueuedLoads), u.Held, u.Unreturned},
-		JournalMetrics(u.Journal), u.Memory.Swept + c.metrics.Swept.Load()
+		JournalMetrics{u.Journal.Unconfirmed, u.Journal.Patterns, u.Journal.Oldest}, u.Memory.Swept + c.metrics.Swept.Load()
 }
 
 // process names this process for as long as it runs, and no other one.

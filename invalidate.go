@@ -2,44 +2,21 @@ package aside
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
-	"github.com/gatewayz/aside/internal/guard"
 	"github.com/gatewayz/aside/internal/invalidate"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/nearby"
 	"github.com/gatewayz/aside/internal/observe"
 	"github.com/gatewayz/aside/internal/outside"
 	"github.com/gatewayz/aside/internal/recent"
-	"github.com/gatewayz/aside/internal/redisstore"
 	"github.com/gatewayz/aside/internal/stats"
 )
-
-// An Invalidation describes a confirmed invalidation, for Options.OnInvalidated. One of Keys, Category, Pattern, Tags and All is set.
-type Invalidation struct {
-	Keys     []string  // as in Key.String
-	Category string    // a whole category
-	Pattern  string    // as in Pattern.String
-	Tags     []string  // as given to InvalidateTags
-	All      bool      // everything
-	At       time.Time // when it was confirmed
-}
-
-// A Receipt is the result of an invalidation at its return, with methods that wait for the rest.
-type Receipt struct {
-	// Removed is how many values were removed before the call returned: from Redis, or in memory mode from memory. The values that
-	// InvalidateCategory, InvalidateTags and InvalidateAll invalidate are removed later: see WaitCleanup.
-	Removed int64
-	// Confirmed says whether Redis has acknowledged the invalidation for all keys. In memory mode it is always true. If it is false, the
-	// invalidation holds in this process, and is retried until Redis confirms it: see Wait.
-	Confirmed bool
-
-	ticket *invalidate.Ticket // nil if there was nothing to invalidate
-}
 
 // An invalidating is an invalidation under way.
 type invalidating struct {
@@ -67,15 +44,19 @@ func (c *Cache) beginInvalidation(ctx context.Context, of stats.Invalidation, po
 
 // done notes an invalidation for Recent, and returns its receipt.
 func (i *invalidating) done(t *invalidate.Ticket) Receipt {
+	i.note(t, t.Removed)
+	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
+}
+
+func (i *invalidating) note(t *invalidate.Ticket, removed int64) {
 	now := time.Now()
 	event := RecentInvalidation{
 		At: now, Kind: i.of.String(), Names: recent.Texts(i.names, mostNames, mostOfName), Count: len(i.names),
-		Removed: t.Removed, Confirmed: t.Confirmed, Took: now.Sub(i.began), Actor: i.actor,
+		Removed: removed, Confirmed: t.Confirmed, Took: now.Sub(i.began), Actor: i.actor,
 	}
 	i.cache.recent.invalidations.Add(event)
 	i.cache.logInvalidation(i.ctx, event)
 	i.as = endOfInvalidation(t)
-	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}
 }
 
 // end tells the Observer that the invalidation has ended.
@@ -103,55 +84,6 @@ func actorOf(ctx context.Context) (name string) {
 	defer func() { _ = recover() }()
 	name, _ = ctx.Value(actorKey{}).(string)
 	return name
-}
-
-// Wait waits until Redis has confirmed the invalidation. It returns nil then, ctx's error if ctx ends first, and ErrClosed if
-// the cache is closed first: an invalidation that is not confirmed by then is lost.
-func (r Receipt) Wait(ctx context.Context) error {
-	if r.ticket == nil {
-		return nil
-	}
-	return r.ticket.Wait(ctx)
-}
-
-// Replicated waits until Redis has confirmed the invalidation, and then until the given number of replicas of each primary have it. A failover
-// to such a replica does not bring back the old value. Without Replicated a failover can bring it back for a moment, until the process that has
-// invalidated it finds the new primary and sends the invalidation again.
-//
-// Redis replicates asynchronously. Replicated protects against one failover, and is no proof of durability: see the documentation of WAIT. It
-// makes a connection of its own to each primary, so it takes some milliseconds more than a round trip.
-//
-// It returns nil in memory mode, ctx's error if ctx ends first (as it does if a primary has fewer replicas), and ErrClosed if the cache is
-// closed first. It returns an *Error with CodeUnavailable if a connection to Redis was lost, or slots of a cluster have moved, since the
-// invalidation was confirmed: it is not known then whether the replicas have it. Invalidate again in that case.
-func (r Receipt) Replicated(ctx context.Context, replicas int) error {
-	if replicas < 0 {
-		return invalidArgument("Replicated: " + strconv.Itoa(replicas) + " replicas: give 0 or more")
-	}
-	if err := r.Wait(ctx); err != nil || r.ticket == nil {
-		return err
-	}
-	err := r.ticket.Replicated(guard.Context(ctx), replicas)
-	if unknown, ok := err.(*invalidate.UnknownError); ok {
-		return &Error{Code: CodeUnavailable, Message: "it is not known whether replicas have the invalidation: " + redisstore.Describe(unknown.Err), Err: unknown.Err}
-	}
-	return err
-}
-
-// WaitCleanup waits until the memory of the invalidated values is freed, and returns how many values were removed. Invalidate and InvalidatePattern
-// remove values themselves, so after them WaitCleanup waits no longer than Wait. InvalidateCategory, InvalidateTags and InvalidateAll invalidate
-// values at once, and a background cleanup removes them. Values that have expired or were replaced before are not counted, nor are values that
-// Invalidate could remove only after an outage. Concurrent invalidations of one tag, or of one pattern, can share one count; in memory
-// mode a value counts for the first of them.
-//
-// While 65,536 tags wait for the cleanup, the values of further tags are left to expire, and are not counted.
-//
-// If ctx ends first, WaitCleanup returns the number so far and ctx's error; if the cache is closed first, ErrClosed.
-func (r Receipt) WaitCleanup(ctx context.Context) (removed int64, err error) {
-	if r.ticket == nil {
-		return r.Removed, nil
-	}
-	return r.ticket.WaitCleanup(ctx)
 }
 
 // Invalidate removes keys from the cache. When it returns, this process no longer serves older values. When the receipt is confirmed, no load
@@ -194,6 +126,112 @@ func (c *Cache) Invalidate(ctx context.Context, keys ...Key) (Receipt, error) {
 	return i.done(t), nil
 }
 
+// Changes are what one write to the source has changed: see InvalidateChanges.
+type Changes struct {
+	Keys       []Key    // as for Invalidate
+	Tags       []string // as for InvalidateTags
+	Categories []string // as for InvalidateCategory: give the Category of a Policy
+}
+
+// InvalidateChanges invalidates keys, tags and categories together: with one Receipt, in one round trip to a single Redis server, and in two to a
+// cluster. Guarantees, errors and context are as for Invalidate, InvalidateTags and InvalidateCategory. For an invalid key or tag, nothing is
+// invalidated; for an unknown category, everything is, and the error names the category. The Removed of the Receipt counts the values of the
+// keys, and WaitCleanup all. OnInvalidated is called for the keys, for the tags, and for each category.
+func (c *Cache) InvalidateChanges(ctx context.Context, ch Changes) (Receipt, error) {
+	if err := c.arrive(ctx); err != nil {
+		return Receipt{}, err
+	}
+	defer c.engine.Calls.Leave()
+	change := invalidate.Change{}
+	var policies []*engine.Policy
+	for _, key := range ch.Keys {
+		r, _, err := newRequest[any](ctx, c, key, nil)
+		if err != nil {
+			return Receipt{}, err
+		}
+		policies = append(policies, r.Policy)
+		change.Keys, change.KeyTags = append(change.Keys, r.Key), append(change.KeyTags, r.Tags...)
+	}
+	tags, err := tagNames(ch.Tags)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if len(tags) > 0 {
+		slices.Sort(tags)
+		change.Tags = append([]string{keyspace.Sequence}, slices.Compact(tags)...) // as in InvalidateTags
+		change.OfTags = append(change.OfTags, invalidate.Event{Tags: slices.Clone(ch.Tags)})
+	}
+	var unknown error
+	for _, category := range ch.Categories {
+		if err := checkCategory(category); err != nil {
+			return Receipt{}, err
+		}
+		if tag := keyspace.CategoryTag(category); !slices.Contains(change.Tags, tag) {
+			change.Tags = append(change.Tags, tag)
+			change.OfTags = append(change.OfTags, invalidate.Event{Category: category})
+		}
+	}
+	names := slices.Concat(change.Keys, change.Tags)
+	if len(names) == 0 {
+		return Receipt{Confirmed: true}, nil
+	}
+	caller, end, err := c.admit(ctx, names...)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer end()
+	for _, e := range change.OfTags { // checked before Change makes their first generations
+		if e.Category != "" && !c.knowsCategory(ctx, e.Category) {
+			unknown = errors.Join(unknown, c.unknownCategory(e.Category))
+		}
+	}
+	var under []*invalidating
+	begin := func(of stats.Invalidation, p *engine.Policy, names ...string) {
+		var i *invalidating
+		ctx, i = c.beginInvalidation(ctx, of, p, names...)
+		under = append(under, i)
+	}
+	if len(change.Keys) > 0 {
+		begin(stats.OfKeys, policies[0], change.Keys...)
+	}
+	for _, e := range change.OfTags {
+		if e.Category != "" {
+			begin(stats.OfCategory, nil, e.Category)
+		} else {
+			begin(stats.OfTags, nil, e.Tags...)
+		}
+	}
+	defer func() {
+		for _, i := range slices.Backward(under) {
+			i.end()
+		}
+	}()
+	t, errs := c.engine.Invalidator.Change(ctx, caller, change)
+	for i, err := range errs {
+		if err != nil {
+			policies[i].Counters.RedisErrors.Add(1)
+		}
+	}
+	removed := t.Removed // the values of the keys, which are the first
+	for _, i := range under {
+		i.note(t, removed)
+		removed = 0
+	}
+	return Receipt{Removed: t.Removed, Confirmed: t.Confirmed, ticket: t}, unknown
+}
+
+// InvalidatePolicy invalidates all entries of a policy's category, other policies' entries in it included. Other than with the category's name, a typing
+// error does not compile. Cost, guarantees, errors and context are as for InvalidateCategory.
+func (c *Cache) InvalidatePolicy(ctx context.Context, p Policy) (Receipt, error) {
+	if err := c.usable(); err != nil {
+		return Receipt{}, err
+	}
+	if _, err := c.policies.resolve(&p); err != nil {
+		return Receipt{}, err
+	}
+	return c.InvalidateCategory(ctx, p.Category)
+}
+
 // InvalidateCategory invalidates all entries of a category, at the same cost for any number of entries. Guarantees, errors and context are as
 // for Invalidate. An unknown category is an error too, since it may be misspelt; the error names the known ones. A category is known if this
 // process has a policy for it, in Options.Policies or since its first use, if Redis has had a value of it, or if Redis does not answer. An
@@ -203,8 +241,8 @@ func (c *Cache) InvalidateCategory(ctx context.Context, category string) (Receip
 		return Receipt{}, err
 	}
 	defer c.engine.Calls.Leave()
-	if category == "" || !keyspace.Plain(category) || category == reservedCategory {
-		return Receipt{}, invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
+	if err := checkCategory(category); err != nil {
+		return Receipt{}, err
 	}
 	tag := keyspace.CategoryTag(category)
 	caller, end, err := c.admit(ctx, tag)
@@ -315,6 +353,14 @@ func (c *Cache) knowsCategory(ctx context.Context, category string) bool {
 		return true
 	}
 	return c.engine.MayHave(ctx, keyspace.CategoryTag(category))
+}
+
+// checkCategory returns an error for what cannot be a category.
+func checkCategory(category string) error {
+	if category == "" || !keyspace.Plain(category) || category == reservedCategory {
+		return invalidArgument("there is no category " + strconv.Quote(category) + ": give the Category of a Policy, or use InvalidateAll")
+	}
+	return nil
 }
 
 // unknownCategory is the error for a category that is not known.

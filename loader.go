@@ -184,6 +184,14 @@ func (l *Loader[K, T]) Invalidate(ctx context.Context, ids ...K) (Receipt, error
 	return l.cache.Invalidate(ctx, keys...)
 }
 
+// InvalidateAll invalidates all entries of the category of the Loader's policy: see Cache.InvalidatePolicy.
+func (l *Loader[K, T]) InvalidateAll(ctx context.Context) (Receipt, error) {
+	if err := l.usable(); err != nil {
+		return Receipt{}, err
+	}
+	return l.cache.InvalidatePolicy(ctx, *l.policy)
+}
+
 // Key returns the key of an id. For a nil Loader it is an invalid Key.
 func (l *Loader[K, T]) Key(id K) Key {
 	switch {

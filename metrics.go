@@ -374,7 +374,7 @@ func sampleHit[T any](ctx context.Context, c *Cache, key Key, counts *stats.Coun
 		return
 	}
 	if p, err := c.policies.resolve(key.policy); err == nil {
-		c.sampler.Offer(newSample(ctx, key.String(), &p.Policy, reflect.TypeFor[T](), loadsOne(load), equalByMethod[T]))
+		c.sampler.Offer(newSample(ctx, key.String(), &p.Policy, reflect.TypeFor[T](), loadsOne(&p.Policy, load), equalByMethod[T]))
 	}
 }
 

@@ -117,6 +117,10 @@ type Options struct {
 	// Negative: it is not cached.
 	NegativeTTL time.Duration
 
+	// NotFound are errors by which loaders of all policies say that something does not exist, such as sql.ErrNoRows: see Policy.NotFound. Default:
+	// none but ErrNotFound.
+	NotFound []error
+
 	// DegradedTTL is how long stale values are served while Redis is unavailable, for policies that set none: see
 	// Policy.DegradedTTL. Default: 30 s. Negative: they are not served.
 	DegradedTTL time.Duration
@@ -219,7 +223,7 @@ func (o Options) withDefaults() (Options, []error) {
 	bad := func(format string, args ...any) { errs = append(errs, invalidOption("Options."+format, args...)) }
 
 	// Copies, so that a caller that changes its slices and maps does not change a running cache.
-	o.Policies, o.TTLs = slices.Clone(o.Policies), maps.Clone(o.TTLs)
+	o.Policies, o.TTLs, o.NotFound = slices.Clone(o.Policies), maps.Clone(o.TTLs), slices.Clone(o.NotFound)
 	o.Redis = cloneRedis(o.Redis)
 	o.MaxEntries = cmp.Or(o.MaxEntries, 100_000)
 	o.MaxBytes = cmp.Or(o.MaxBytes, 128<<20)
@@ -293,6 +297,9 @@ func (o Options) withDefaults() (Options, []error) {
 	}
 	if n := len(o.Secret.Reveal()); n > 0 && n < 16 {
 		bad("Secret has %d bytes: use at least 16 random ones, or none", n)
+	}
+	if wrong := validateNotFound(o.NotFound); wrong != "" {
+		bad("%s", wrong)
 	}
 	if o.SlowLoad < 0 {
 		bad("SlowLoad is %v: set a positive duration, or 0 for off", o.SlowLoad)

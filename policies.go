@@ -68,12 +68,11 @@ func newPolicyTable(opts *Options, metrics *stats.Registry) (*policyTable, []err
 		}
 		isRows := slices.ContainsFunc(predeclared(), func(row *Policy) bool { return row.Name == name })
 		if _, ok := known[name]; !ok && !isRows {
-			names := slices.Collect(maps.Keys(known))
-			for _, row := range predeclared() {
-				names = append(names, row.Name)
+			listed := "Options.Policies lists none"
+			if len(known) > 0 {
+				listed = "those in Options.Policies are " + nearby.Names(name, slices.Collect(maps.Keys(known)))
 			}
-			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: the names are %s; list others in Options.Policies",
-				name, nearby.Names(name, names)))
+			errs = append(errs, invalidOption("Options.TTLs: no policy is named %q: %s; list it there", name, listed))
 		}
 	}
 	return t, errs
@@ -119,6 +118,7 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	q.Tags = []string{keyspace.All, keyspace.CategoryTag(p.Category)}
 	q.TTL = ttl
 	q.NegativeTTL = engine.Bounded(cmp.Or(p.NegativeTTL, min(t.opts.NegativeTTL, ttl)))
+	q.NotFound = slices.Concat(t.opts.NotFound, p.NotFound)
 	q.DegradedTTL = engine.Bounded(cmp.Or(p.DegradedTTL, t.opts.DegradedTTL))
 	q.LoadTimeout = engine.Bounded(cmp.Or(p.LoadTimeout, t.opts.LoadTimeout))
 	q.LoadGrace = engine.Bounded(cmp.Or(p.LoadGrace, t.opts.LoadGrace))

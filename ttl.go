@@ -1,14 +1,16 @@
 package aside
 
 import (
+	"context"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/gatewayz/aside/internal/causes"
 	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/keyspace"
-
 	"github.com/gatewayz/aside/internal/wire"
 )
 
@@ -42,6 +44,12 @@ type Policy struct {
 	// NegativeTTL is how long ErrNotFound is cached. Default: Options.NegativeTTL, or the TTL where that is shorter. Negative: it is not
 	// cached.
 	NegativeTTL time.Duration
+
+	// NotFound are errors of the program, or of a library, by which the loader says that something does not exist, such as sql.ErrNoRows. A loader's
+	// error that is plainly one of them, by errors.Is, is cached like ErrNotFound, and callers get an error that matches both, in all processes.
+	// An error that wraps several is a failure. The errors must be comparable. They are known by their texts in Redis: do not list two with the same
+	// text. Default: none but those of Options.NotFound, which count for all policies.
+	NotFound []error
 
 	// DegradedTTL is how long a stale value is served while Redis cannot confirm that it is current: from the loss of the connection on, or
 	// from the start of a load without Redis. A value is never served past its TTL and Stale. Default: Options.DegradedTTL. Negative: stale values are
@@ -166,7 +174,7 @@ func (p *Policy) codecName() (name string) {
 
 // equal compares fields, so that a policy that is built anew for each call equals the first one.
 func (p *Policy) equal(q *Policy) bool {
-	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && p.DegradedTTL == q.DegradedTTL &&
+	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && sameErrors(p.NotFound, q.NotFound) && p.DegradedTTL == q.DegradedTTL &&
 		p.Stale == q.Stale && p.StaleIfError == q.StaleIfError && p.SoftTimeout == q.SoftTimeout && p.RefreshAhead == q.RefreshAhead &&
 		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.MaxBatch == q.MaxBatch && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.CloneOnRead == q.CloneOnRead
 }
@@ -191,6 +199,35 @@ func sameCodec(a, b Codec) (same bool) {
 	return a == b
 }
 
+// sameErrors compares the errors of Policy.NotFound.
+func sameErrors(a, b []error) bool {
+	return slices.EqualFunc(a, b, func(x, y error) bool {
+		return comparableError(x) == comparableError(y) && (!comparableError(x) || x == y)
+	})
+}
+
+// comparableError reports whether == can compare an error with any other.
+func comparableError(err error) bool { return err != nil && reflect.ValueOf(err).Comparable() }
+
+// validateNotFound returns what is wrong with one of the errors of Policy.NotFound or Options.NotFound, empty if they are right.
+func validateNotFound(errs []error) string {
+	for i, err := range errs {
+		at := "NotFound[" + strconv.Itoa(i) + "] "
+		switch {
+		case err == nil:
+			return at + "is nil: leave it out"
+		case !comparableError(err):
+			return at + "is of type " + typeName(err) + ", which == cannot compare: give a variable that errors.New has made"
+		case err == ErrNotModified || err == context.Canceled || err == context.DeadlineExceeded:
+			return at + "is " + causes.Text(err) + ", which does not say that something does not exist: leave it out"
+		}
+		if same := slices.IndexFunc(errs[:i], func(e error) bool { return causes.Text(e) == causes.Text(err) }); same >= 0 {
+			return at + "has the text of NotFound[" + strconv.Itoa(same) + "], by which processes tell them apart: give one of them"
+		}
+	}
+	return ""
+}
+
 // mostAhead bounds RefreshAhead: with more, values would be loaded anew most of the time.
 const mostAhead = 0.5
 
@@ -201,6 +238,7 @@ func tooShort(d time.Duration) bool { return d > 0 && d < time.Millisecond }
 const reservedCategory = "all"
 
 func (p *Policy) validate() error {
+	wrong := validateNotFound(p.NotFound)
 	switch {
 	case p.Category == "":
 		return invalidOption("policy %q has no Category: set the first part of its keys", p.Name)
@@ -224,6 +262,8 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: SoftTimeout is %v: set at least 1ms, 0 for the cache's default, or a negative duration for none", p.name(), p.SoftTimeout)
 	case !(p.RefreshAhead <= mostAhead): // NaN too
 		return invalidOption("policy %q: RefreshAhead is %v: set a fraction of at most %v, 0 for the cache's default, or a negative number for off", p.name(), p.RefreshAhead, mostAhead)
+	case wrong != "":
+		return invalidOption("policy %q: %s", p.name(), wrong)
 	case p.MaxBatch < 0:
 		return invalidOption("policy %q: MaxBatch is %d: set a positive number of ids, or 0 for any number", p.name(), p.MaxBatch)
 	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too

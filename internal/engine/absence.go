@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/gatewayz/aside/internal/causes"
+import (
+	"strings"
+
+	"github.com/gatewayz/aside/internal/causes"
+)
 
 // An absence is a "not found" in memory whose loader has returned an error of its own. The size of its text counts like that of a value.
 // Nothing else that the error holds is measured: it may be a map that the program still writes to.
@@ -32,38 +36,87 @@ func (o *Outcome) inMemory() any {
 		text := causes.Text(o.Absent)
 		if len(text) > largestAbsence {
 			text = cut(text, longestAbsence)
-			return &absence{&AbsenceText{text}, text}
+			return &absence{&AbsenceText{Text: text, Name: nameOf(o.Absent)}, text}
 		}
 		return &absence{o.Absent, text}
 	}
 	return o.Value
 }
 
+// nameOf returns the error of Policy.NotFound that a "not found" is, nil if it is none.
+func nameOf(absent error) error {
+	switch a := absent.(type) {
+	case *AbsenceText:
+		return a.Name
+	case interface{ Name() error }:
+		return a.Name()
+	}
+	return nil
+}
+
 // longestAbsence bounds the text of a "not found" in Redis. A longer text is not stored, and the "not found" is.
 const longestAbsence = 1 << 10
+
+// beforeName stands between the text of a "not found" in Redis and the text of the error of Policy.NotFound that it is. If a text has such a byte
+// itself, it ends with another one: the last one counts.
+const beforeName = 0
 
 // absenceText returns the text of a "not found" for Redis, empty if it says no more than "not found".
 func (o *Outcome) absenceText() []byte {
 	if o.Absent == nil {
 		return nil
 	}
-	text := causes.Text(o.Absent)
-	if len(text) > longestAbsence || text == plainAbsence {
-		return nil
+	text, name := causes.Text(o.Absent), ""
+	if n := nameOf(o.Absent); n != nil {
+		name = storedName(n)
 	}
-	return []byte(text)
+	if len(text) > longestAbsence || text == plainAbsence {
+		text = ""
+	}
+	if len(name) > longestAbsence {
+		name = ""
+	}
+	stored := []byte(text)
+	if name != "" || strings.IndexByte(text, beforeName) >= 0 {
+		stored = append(append(stored, beforeName), name...)
+	}
+	return stored
 }
 
-// absentElsewhere returns the error of a "not found" in Redis: its text alone, since the error's type may belong to another process.
-func absentElsewhere(text []byte) error {
-	if len(text) == 0 || len(text) > longestAbsence {
+// storedName is the text of an error of Policy.NotFound in Redis.
+func storedName(name error) string {
+	return strings.ReplaceAll(causes.Text(name), string(rune(beforeName)), " ")
+}
+
+// absentElsewhere returns the error of a "not found" in Redis: its text alone, since the error's type may belong to another process. An error of
+// Policy.NotFound is known by its text.
+func absentElsewhere(stored []byte, p *Policy) error {
+	text, name := string(stored), ""
+	if at := strings.LastIndexByte(text, beforeName); at >= 0 {
+		text, name = text[:at], text[at+1:]
+	}
+	a := &AbsenceText{Text: text}
+	if name != "" {
+		for _, n := range p.NotFound {
+			if storedName(n) == name {
+				a.Name = n
+			}
+		}
+		if text == "" {
+			a.Text = name
+		}
+	}
+	if a.Text == "" || len(text) > longestAbsence || len(name) > longestAbsence {
 		return nil
 	}
-	return &AbsenceText{string(text)}
+	return a
 }
 
 // An AbsenceText is the text of a loader's "not found" error, which may have been loaded by another process.
-type AbsenceText struct{ Text string }
+type AbsenceText struct {
+	Text string
+	Name error // the one of Policy.NotFound; nil if it is none
+}
 
 func (e *AbsenceText) Error() string { return e.Text }
 

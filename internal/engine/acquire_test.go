@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,7 +14,7 @@ func TestSetsWhileRedisIsAwayLeaveNoLeasesToGiveBack(t *testing.T) {
 	for range 100 {
 		require.NoError(t, e.Set(t.Context(), r, given("v")))
 	}
-	e.Close() // it waits for what they have begun
+	e.Close(context.Background()) // it waits for what they have begun
 	some, _ := e.leases.ReleaseAgain(t.Context())
 	require.False(t, some)
 }

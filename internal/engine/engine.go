@@ -180,24 +180,33 @@ func (e *Engine) stateChanged(s redisstore.State) {
 	}
 }
 
-// closeGrace is how long Close waits for functions of the program that do not return, such as loaders that ignore the end of their
-// context.
-const closeGrace = 10 * time.Second
-
 // Closed reports whether the engine is closed.
 func (e *Engine) Closed() bool { return e.closed.Load() }
 
 // Closing returns a channel that is closed when the engine is.
 func (e *Engine) Closing() <-chan struct{} { return e.closes }
 
+// Drain waits until Redis has confirmed all invalidations, or until ctx ends.
+func (e *Engine) Drain(ctx context.Context) {
+	for waiting := e.journal.Waiting(); len(waiting) > 0; waiting = e.journal.Waiting() {
+		for _, w := range waiting {
+			select {
+			case <-w.Confirmed():
+			case <-ctx.Done():
+				return
+			case <-e.closes:
+				return
+			}
+		}
+	}
+}
+
 // Close ends the engine: calls that wait for a load get Options.ErrClosed, and the contexts of loaders end. It waits for background work and
-// for calls under way, for closeGrace at most. It is called once.
-func (e *Engine) Close() {
+// for calls under way until ctx ends, and reports whether loaders, or calls, have not returned by then. It is called once.
+func (e *Engine) Close(ctx context.Context) (loaders, calls bool) {
 	e.closed.Store(true)
 	e.Calls.Close()
 	close(e.closes)
-	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-	defer cancel()
 	flying, others := e.flights.Close(ctx, e.opts.ErrClosed), e.Calls.Wait(ctx)
 	switch {
 	case flying != nil:
@@ -211,4 +220,5 @@ func (e *Engine) Close() {
 	e.failures.Close()
 	e.Near.Close()
 	e.Clock.Stop()
+	return flying != nil, others != nil
 }

@@ -40,7 +40,7 @@ func open(t *testing.T, addr string, change ...func(*Options)) *Engine {
 	e := Open(o)
 	t.Cleanup(func() {
 		if !e.Closed() {
-			e.Close()
+			e.Close(context.Background())
 		}
 	})
 	return e
@@ -151,7 +151,7 @@ func TestAnEngineThatIsClosedEndsItsCalls(t *testing.T) {
 		failed <- err
 	}()
 	<-begun
-	e.Close()
+	e.Close(context.Background())
 	require.Equal(t, errClosed, <-failed)
 	require.Equal(t, errClosed, e.Set(t.Context(), requestOf(p, "a"), given("v")))
 }

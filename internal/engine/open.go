@@ -212,7 +212,7 @@ func (e *Engine) outcomeOf(v *storedValue, value any, carried tags.Capture, is t
 		}
 	}
 	if out.Value = value; v.header.Negative {
-		out.Absent = absentElsewhere(v.payload)
+		out.Absent = absentElsewhere(v.payload, a.Policy)
 	}
 	entry := &near.Entry{Value: out.inMemory(), LoadedAt: out.LoadedAt, Until: out.FreshUntil, LoadTime: out.LoadTime}
 	if plan := a.planOf(&out, a.Policy.windowsOf(&v.header), v.header.LoadDuration, v.header.Nonce); plan != nil {

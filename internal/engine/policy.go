@@ -23,6 +23,7 @@ type Policy struct {
 	Tags        []string // of all its values
 	TTL         time.Duration
 	NegativeTTL time.Duration // 0: not cached
+	NotFound    []error       // a loader's error that is plainly one of these means "not found"
 	DegradedTTL time.Duration // 0: stale values are not served
 	LoadTimeout time.Duration
 	LoadGrace   time.Duration // 0: none

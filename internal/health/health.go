@@ -29,6 +29,7 @@ type Log struct {
 	ended   bool             // guarded by mu
 	reason  string           // the reason in the last line, and its details; empty while Redis is in use; guarded by mu
 	lookout                  // guarded by mu
+	change  chan struct{}    // closed at the next change; nil while nobody waits for it; guarded by mu
 	nodes   map[string]*Log  // by their addresses; guarded by mu
 }
 
@@ -72,6 +73,16 @@ func (l *Log) Ask(now func() redisstore.State) {
 	l.now = now
 }
 
+// Change returns a channel that is closed when the state changes next.
+func (l *Log) Change() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.change == nil {
+		l.change = make(chan struct{})
+	}
+	return l.change
+}
+
 // Changed logs a state that is another one than before, now or later. again is how many invalidations this process has to send again: those that Redis
 // has not confirmed, or may have lost.
 func (l *Log) Changed(s redisstore.State, again int) {
@@ -108,6 +119,10 @@ func (l *Log) Node(addr string, s redisstore.State, gone bool) {
 // changed is Changed with the lock held.
 func (l *Log) changed(s redisstore.State, again int) {
 	l.last = s
+	if l.change != nil {
+		close(l.change)
+		l.change = nil
+	}
 	l.unlogged++
 	switch {
 	case !s.Up:

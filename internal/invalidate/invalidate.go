@@ -115,12 +115,7 @@ func (v *Invalidator) Discard(ctx context.Context, key string, tags []string) er
 }
 
 func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []string) (removed int64, pending []*journal.Pending, errs []error) {
-	for _, key := range keys {
-		v.o.Backoff.Forget(key)
-		if v.o.Near.Delete(key) {
-			removed++
-		}
-	}
+	removed = v.deleteHere(keys)
 	if v.store == nil {
 		return removed, nil, nil
 	}
@@ -131,6 +126,22 @@ func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []st
 	budget, cancel := v.store.Budget(context.WithoutCancel(ctx), 0, len(keys))
 	defer cancel()
 	removed, errs = v.store.Remove(budget, keys...)
+	return removed, v.settleKeys(ctx, caller, before, keys, errs), errs
+}
+
+// deleteHere removes keys from memory, and returns how many were there.
+func (v *Invalidator) deleteHere(keys []string) (removed int64) {
+	for _, key := range keys {
+		v.o.Backoff.Forget(key)
+		if v.o.Near.Delete(key) {
+			removed++
+		}
+	}
+	return removed
+}
+
+// settleKeys notes whether Redis has removed keys, and removes them from memory once more. It returns what is to be confirmed yet.
+func (v *Invalidator) settleKeys(ctx context.Context, caller string, before journal.Position, keys []string, errs []error) (pending []*journal.Pending) {
 	if errs == nil {
 		_, pending = v.o.Journal.Confirm(before, keys...)
 	} else {
@@ -147,7 +158,7 @@ func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []st
 		//  5. This call returns. Until the push arrives, callers would get the old value.
 		v.o.Near.Delete(key)
 	}
-	return removed, pending, errs
+	return pending
 }
 
 // Retire invalidates tags: it gives them their next generations. If tags that the program has named are among them, the sequence is the first
@@ -156,10 +167,7 @@ func (v *Invalidator) remove(ctx context.Context, caller string, keys, tags []st
 // Tags are retired in this process before the change in Redis and after it: a read in between may still find the old generations.
 func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, tags ...string) *Ticket {
 	if v.store == nil {
-		count := journal.NewCount()
-		v.o.Tags.RetireAll(tags, &count.Removed, count.Done)
-		v.notify(caller, event)
-		return v.ticket(0, nil, count)
+		return v.retireHere(caller, tags, event)
 	}
 	v.o.Tags.Retire(tags)
 	defer v.o.Tags.Retire(tags)
@@ -167,8 +175,20 @@ func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, ta
 	before := v.o.Journal.Now(caller)
 	budget, cancel := v.store.Budget(context.WithoutCancel(ctx), 0, len(tags))
 	defer cancel()
+	return v.settleTags(ctx, caller, before, tags, v.o.Tags.Bump(budget, tags...), event)
+}
+
+// retireHere is Retire in memory mode.
+func (v *Invalidator) retireHere(caller string, tags []string, events ...Event) *Ticket {
+	count := journal.NewCount()
+	v.o.Tags.RetireAll(tags, &count.Removed, count.Done)
+	v.notify(caller, events...)
+	return v.ticket(0, nil, count)
+}
+
+// settleTags notes whether Redis has given tags their next generations. Where it has, what carries the old ones is swept.
+func (v *Invalidator) settleTags(ctx context.Context, caller string, before journal.Position, tags []string, generations []redisstore.Generation, events ...Event) *Ticket {
 	confirmed := true
-	generations := v.o.Tags.Bump(budget, tags...)
 	for _, g := range generations {
 		if g.Err != nil {
 			confirmed = false
@@ -189,7 +209,7 @@ func (v *Invalidator) Retire(ctx context.Context, caller string, event Event, ta
 		}
 	}
 	t := v.ticket(0, again, own...)
-	v.notify(caller, event)
+	v.notify(caller, events...)
 	return t
 }
 

@@ -69,9 +69,12 @@ func (n *notifier) reserve(caller string, names []string) (end func(), ok bool) 
 	return n.outside.Reserve(mostOutside, caller, notification{Event{Keys: names}, caller}.use())
 }
 
-// notify queues the event of a confirmed invalidation.
-func (v *Invalidator) notify(caller string, e Event) {
-	if v.notifier != nil {
+// notify queues the events of confirmed invalidations.
+func (v *Invalidator) notify(caller string, events ...Event) {
+	if v.notifier == nil {
+		return
+	}
+	for _, e := range events {
 		v.notifier.add(caller, e)
 	}
 }

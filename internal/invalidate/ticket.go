@@ -14,6 +14,7 @@ type Ticket struct {
 	Removed   int64 // values that were removed before the call returned
 	Confirmed bool  // whether Redis had carried the invalidation out by then; always true in memory mode
 
+	atOnce    int64 // of Removed, what counts do not count
 	pending   []*journal.Pending
 	counts    []*journal.Count // of the values that are removed in the background; nil where there are none
 	closed    <-chan struct{}
@@ -28,17 +29,24 @@ func (e *UnknownError) Error() string { return e.Err.Error() }
 
 // ticket makes the ticket of an invalidation that waits for pending, and whose values are counted by those counts and by own.
 func (v *Invalidator) ticket(removed int64, pending []*journal.Pending, own ...*journal.Count) *Ticket {
-	t := &Ticket{Removed: removed, Confirmed: pending == nil, pending: pending, closed: v.o.Closed, errClosed: v.o.ErrClosed}
+	t := &Ticket{Removed: removed, Confirmed: pending == nil, closed: v.o.Closed, errClosed: v.o.ErrClosed}
 	if v.store != nil {
 		t.copied = v.copiedSince(t.Confirmed)
 	}
+	t.wait(pending)
+	t.counts = append(t.counts, own...)
+	return t
+}
+
+// wait makes a ticket wait for more.
+func (t *Ticket) wait(pending []*journal.Pending) {
+	t.Confirmed = t.Confirmed && pending == nil
+	t.pending = append(t.pending, pending...)
 	for _, w := range pending {
 		if c := w.Count(); c != nil {
 			t.counts = append(t.counts, c)
 		}
 	}
-	t.counts = append(t.counts, own...)
-	return t
 }
 
 // copiedSince returns the function that waits for replicas. If a connection was lost since the confirmation, another server may have taken the
@@ -121,6 +129,7 @@ func (t *Ticket) Replicated(ctx context.Context, replicas int) error {
 // the cache is closed, it returns how many there were so far, and the error.
 func (t *Ticket) WaitCleanup(ctx context.Context) (removed int64, err error) {
 	err = t.Wait(ctx)
+	removed = t.atOnce
 	for _, c := range t.counts {
 		if err == nil {
 			err = t.await(ctx, c.Done)

@@ -22,6 +22,7 @@ type unconfirmed struct {
 type Usage struct {
 	Unconfirmed int           // entries
 	Patterns    int           // of them
+	Tags        int           // of them, categories included
 	Oldest      time.Duration // how long the oldest entry has waited; 0 without entries
 }
 
@@ -33,10 +34,26 @@ func (j *Journal) Usage() (u Usage) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	u.Unconfirmed, u.Patterns = len(j.entries), len(j.patterns)
-	for _, e := range j.entries {
+	for name, e := range j.entries {
 		u.Oldest = max(u.Oldest, time.Since(e.since))
+		if keyspace.IsTag(name) {
+			u.Tags++
+		}
 	}
 	return u
+}
+
+// Waiting returns a Pending for each entry.
+func (j *Journal) Waiting() (all []*Pending) {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for name, e := range j.entries {
+		all = append(all, e.wait(name, j.sent))
+	}
+	return all
 }
 
 // A Pending is shared by the invalidations of one name between two tries to send it. Their callers wait with it.

@@ -174,24 +174,30 @@ func (s *Store) Ensure(ctx context.Context, tags ...Tag) []Generation {
 // Bump gives tags their next generations, the first one before all others, wherever they are: in one round trip of a single
 // server, or in two. Where the first fails in a cluster, the others are left unchanged, and have its error.
 func (s *Store) Bump(ctx context.Context, tags ...Tag) []Generation {
+	generations, _ := s.bumpBeside(ctx, tags, nil)
+	return generations
+}
+
+// bumpBeside is Bump with other calls in the same round trip, or in the last one. These are made whatever becomes of the tags.
+func (s *Store) bumpBeside(ctx context.Context, tags []Tag, others []call) ([]Generation, []rueidis.RedisResult) {
 	calls := s.ofTags(bump, tags)
 	var results []rueidis.RedisResult
 	if len(calls) > 1 && s.table.Load().only() == nil {
 		results = s.run(ctx, calls[:1])
 		if err := results[0].Error(); err != nil {
-			results = unsent(results, len(calls), err)
+			results = append(unsent(results, len(calls), err), s.run(ctx, others)...)
 		} else {
-			results = append(results, s.run(ctx, calls[1:])...)
+			results = append(results, s.run(ctx, append(calls[1:], others...))...)
 		}
 	} else {
-		results = s.run(ctx, calls)
+		results = s.run(ctx, append(calls, others...))
 	}
 	keys := make([]string, len(tags))
 	for i, t := range tags {
 		keys[i] = t.Key
 	}
 	s.announce(ctx, keys)
-	return generations(results)
+	return generations(results[:len(tags)]), results[len(tags):]
 }
 
 func (s *Store) ofTags(script *script, tags []Tag) []call {

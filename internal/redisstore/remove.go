@@ -4,6 +4,8 @@ import (
 	"context"
 	"strconv"
 
+	"github.com/redis/rueidis"
+
 	"github.com/gatewayz/aside/internal/stats"
 )
 
@@ -48,11 +50,26 @@ return removed
 // Remove invalidates keys in one round trip: their values and their leases. It returns how many keys had a value, and the error of
 // each key, or nil if none failed.
 func (s *Store) Remove(ctx context.Context, keys ...string) (removed int64, errs []error) {
+	return s.removed(ctx, keys, s.run(ctx, s.removals(keys)))
+}
+
+// Change is Remove and Bump at once, in one round trip of a single server.
+func (s *Store) Change(ctx context.Context, keys []string, tags []Tag) (removed int64, errs []error, generations []Generation) {
+	generations, results := s.bumpBeside(ctx, tags, s.removals(keys))
+	removed, errs = s.removed(ctx, keys, results)
+	return removed, errs, generations
+}
+
+func (s *Store) removals(keys []string) []call {
 	calls := make([]call, len(keys))
 	for i, key := range keys {
 		calls[i] = call{remove, s.pair(key), s.format.args}
 	}
-	results := s.run(ctx, calls)
+	return calls
+}
+
+// removed takes the results of removals.
+func (s *Store) removed(ctx context.Context, keys []string, results []rueidis.RedisResult) (removed int64, errs []error) {
 	s.removeSplit(ctx, keys, results)
 	s.announce(ctx, keys)
 	for _, r := range results {

@@ -36,6 +36,7 @@ type redis struct {
 	look    func(ctx context.Context, looks ...redisstore.Get) []redisstore.Read
 	ensure  func(ctx context.Context, tags ...redisstore.Tag) []redisstore.Generation
 	bump    func(ctx context.Context, tags ...redisstore.Tag) []redisstore.Generation
+	change  func(ctx context.Context, keys []string, tags []redisstore.Tag) (removed int64, errs []error, generations []redisstore.Generation)
 	budget  func(ctx context.Context, size int64, keys int) (context.Context, context.CancelFunc)
 	up      func() bool
 	touch   func(ctx context.Context, names ...string)
@@ -51,7 +52,7 @@ func New(memory *near.Cache, clock *near.Clock) *Registry {
 func (r *Registry) Connect(store *redisstore.Store, quarantined func(name string) bool) {
 	r.quarantined = quarantined
 	r.redis = &redis{
-		contact: store.Contact, look: store.Get, ensure: store.Ensure, bump: store.Bump, budget: store.Budget, up: store.Up, touch: store.Touch,
+		contact: store.Contact, look: store.Get, ensure: store.Ensure, bump: store.Bump, change: store.Change, budget: store.Budget, up: store.Up, touch: store.Touch,
 	}
 }
 
@@ -104,11 +105,20 @@ func (r *Registry) countOwn(names []string) {
 
 // Bump gives tags their next generations in Redis, the first of them before all others.
 func (r *Registry) Bump(ctx context.Context, names ...string) []redisstore.Generation {
+	return r.redis.bump(ctx, bumped(names)...)
+}
+
+// Change is Bump, and removes the values of keys at the same time.
+func (r *Registry) Change(ctx context.Context, keys []string, names ...string) (removed int64, errs []error, generations []redisstore.Generation) {
+	return r.redis.change(ctx, keys, bumped(names))
+}
+
+func bumped(names []string) []redisstore.Tag {
 	next := make([]redisstore.Tag, len(names))
 	for i, name := range names {
 		next[i] = withLife(name, margin)
 	}
-	return r.redis.bump(ctx, next...)
+	return next
 }
 
 // margin is how much longer than what carries it the generation of a named tag lives at least. A lost one costs misses, never

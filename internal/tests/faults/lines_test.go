@@ -72,7 +72,7 @@ func (h *recorder) of(message string) (lines []written) {
 
 // fixed are the names that attributes have.
 var fixed = strings.Fields("policy key node cause error outcome took count suppressed away replayed oldest ttl age max_age unconfirmed" +
-	" waiters mode policies max_entries max_bytes max_loads by names removed confirmed actor other type field codec stack")
+	" waiters mode policies max_entries max_bytes max_loads by names keys tags patterns removed confirmed actor other type field codec stack")
 
 // any stands for the value of an attribute that the test does not know.
 const anything = "*"
@@ -102,7 +102,7 @@ func TestLinesOfTheLogHaveTheirLevelsAndAttributes(t *testing.T) {
 			attrs: attrs{"mode": "memory", "policies": "1", "max_entries": "7", "max_bytes": "8", "max_loads": "9"},
 		},
 		"aside: closed": {
-			level: slog.LevelInfo, attrs: attrs{"took": "0s", "unconfirmed": "0"},
+			level: slog.LevelInfo, attrs: attrs{"took": "0s", "unconfirmed": "0", "keys": "0", "tags": "0", "patterns": "0"},
 			cause: func(_ *testing.T, c *aside.Cache) { c.Close(); c.Close() },
 		},
 		"aside: redis unavailable, serving from memory and loaders": {
@@ -300,6 +300,8 @@ func TestInvalidationsThatWaitAreLoggedEachMinute(t *testing.T) {
 	closed := log.of("aside: closed")
 	require.Len(t, closed, 1)
 	require.Equal(t, "2", closed[0].attrs["unconfirmed"], "the tag, and the sequence of tags")
+	require.Equal(t, "2", closed[0].attrs["tags"])
+	require.Equal(t, slog.LevelWarn, closed[0].level)
 }
 
 // Whatever goes wrong at once, an operator can still read the log.
