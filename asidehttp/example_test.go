@@ -139,3 +139,26 @@ func ExampleRevalidator() {
 	// revalidate category:models true
 	// <nil>
 }
+
+// A handler that leaves the answer to an error of the cache to the package.
+func ExampleError() {
+	c, err := aside.New(aside.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	users := aside.NewLoader(c, aside.Policy{Category: "users", TTL: time.Minute}, func(context.Context, int) (string, error) { return "", aside.ErrNotFound })
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		name, err := users.Get(r.Context(), 7)
+		if err != nil {
+			asidehttp.Error(w, err)
+			return
+		}
+		fmt.Fprintln(w, name)
+	}
+
+	w := httptest.NewRecorder()
+	handler(w, httptest.NewRequest(http.MethodGet, "/users/7", nil))
+	fmt.Println(w.Code, w.Body)
+	// Output: 404 {"type":"about:blank","title":"Not Found","status":404,"detail":"Not Found"}
+}
