@@ -17,7 +17,7 @@ import (
 var (
 	lists     = aside.Policy{Name: "lists", Category: "lists", TTL: time.Minute}
 	rankings  = aside.Policy{Name: "rankings", Category: "rankings", TTL: time.Minute}
-	unrelated = aside.Policy{Name: "unrelated", Category: "unrelated", TTL: time.Minute}
+	unrelated = aside.Policy{Name: "others", Category: "others", TTL: time.Minute}
 )
 
 // fillForChanges caches two values a key: here, and where else c2 is not c.
