@@ -68,8 +68,8 @@
 // # Freshness
 //
 // A TTL runs from the start of the load, not from its end: a served value is never older than its TTL, however long it
-// took to load. By default the next caller after the TTL waits for a load. If a loader returns [ErrNotFound], plain or wrapped, this answer is cached for
-// the policy's NegativeTTL (30 s by default). Policy.Jitter spreads the expiry of values that were stored together. [TTL] is a table of ready policies
+// took to load. By default the next caller after the TTL waits for a load. If a loader returns [ErrNotFound], plain or wrapped, or an error that
+// Options.NotFound names, such as sql.ErrNoRows, this answer is cached for the policy's NegativeTTL (30 s by default). Policy.Jitter spreads the expiry of values that were stored together. [TTL] is a table of ready policies
 // for an AI gateway.
 //
 // A policy can serve old values for a bounded time. With Stale, calls get the old value for a while after its TTL, and one call starts a load in the
@@ -86,7 +86,8 @@
 // Cache.Invalidate removes keys. Cache.InvalidateTags, InvalidateCategory and InvalidateAll invalidate every entry with a tag
 // ([WithTags], Load.Tag), every entry of a category, or everything, at the same cost for any number of entries: each tag, each category and the
 // whole cache has a version counter, and an entry with an older version is a miss. Cache.InvalidatePattern removes the keys that match a
-// [Pattern], made by Policy.Match or [ParsePattern]. Cache.Keys lists these keys. Invalidate after the source has changed: after the commit.
+// [Pattern], made by Policy.Match or [ParsePattern]. Cache.InvalidateChanges takes keys, tags and categories at once. Cache.Keys lists keys. Invalidate
+// after the source has changed: after the commit. Cache.Shutdown waits for the invalidations that Redis has not confirmed.
 //
 // Each invalidation returns a [Receipt]. Receipt.Confirmed reports whether Redis has acknowledged the invalidation, and Receipt.Wait waits for that.
 // In memory mode it is always true. Until the confirmation, the invalidation is retried, and this process does not read the invalidated keys in
@@ -100,7 +101,8 @@
 // The error of a loader is returned unchanged to all callers that wait for the load. The next caller loads again. From the second consecutive
 // failure on, the key is in backoff for Options.Backoff (100 ms), doubling with each failure up to MaxBackoff (5 s): calls do not load, and return an
 // [Error] with [CodeBackoff] that wraps the last error. A caller whose own context ends gets that context's error. Every other error is an [Error]
-// with a [Code], or one of [ErrMiss], [ErrNotFound] and [ErrClosed]. A batch reports its failures as one [BatchError]. errors.Is and errors.As work
+// with a [Code], or one of [ErrMiss], [ErrNotFound] and [ErrClosed]. [ErrLoadTimeout], [ErrBackoff], [ErrOverloaded] and [ErrUnavailable] match the Errors that
+// callers decide on, and asidehttp.Status has the HTTP status of each. A batch reports its failures as one [BatchError]. errors.Is and errors.As work
 // on all of them. Calls on a nil cache return an Error and never panic.
 //
 // Calls do not fail because Redis does. While Redis is unavailable or returns errors, L1 entries are served for Options.DegradedTTL (30 s), and
