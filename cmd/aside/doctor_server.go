@@ -53,7 +53,7 @@ func (x *examination) version(ctx context.Context, node rueidis.Client, info map
 		x.add(check, levelFail, "use Redis 6 or later, or Valkey", "%s, which has neither RESP3 nor client tracking", info["redis_version"])
 		return
 	}
-	text := info["redis_version"] + ", " + info["redis_mode"]
+	text := versionOf(info)
 	if info["cluster_enabled"] != "1" {
 		x.add(check, levelOK, "", "%s", text)
 		return
@@ -67,6 +67,14 @@ func (x *examination) version(ctx context.Context, node rueidis.Client, info map
 	default:
 		x.add(check, levelOK, "", "%s, cluster_state is ok", text)
 	}
+}
+
+// versionOf is the version of a server and its mode. Valkey calls itself the Redis that it is compatible with, and has fields of its own for what it is.
+func versionOf(info map[string]string) string {
+	if version := info["valkey_version"]; version != "" {
+		return "Valkey " + version + ", " + info["server_mode"]
+	}
+	return info["redis_version"] + ", " + info["redis_mode"]
 }
 
 func (x *examination) eviction(info map[string]string) {

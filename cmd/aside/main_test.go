@@ -160,6 +160,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|µs|ms|s|m|h))+\b`), "<duration>"},
 	{regexp.MustCompile(`\b\d{16}\b`), "<generation>"},
 	{regexp.MustCompile(`\b\d+\.\d MiB`), "<bytes>"},
+	{regexp.MustCompile(`(Valkey )?\b\d+\.\d+\.\d+, (standalone|cluster)\b`), "<version>, $2"},
 	{regexp.MustCompile(`\b\d+ (keys of|looked at)`), "<some> $1"},
 	{regexp.MustCompile(`\b\d\d:\d\d:\d\d(\.\d{3})?\b`), "<clock>"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "<address>"},
