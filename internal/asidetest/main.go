@@ -118,7 +118,8 @@ func Repeatedly(t testing.TB, what string, try func() bool) {
 	}
 }
 
-// EveryMode runs a test in memory, on miniredis and on a real server: what it states holds wherever values are kept.
+// EveryMode runs a test in memory, on miniredis and on a real server: what it states holds wherever values are kept. The suites that are about the servers, as
+// the documented user and on clusters, run it on these alone.
 func EveryMode(t *testing.T, test func(t *testing.T, newCache func(aside.Options) *aside.Cache)) {
 	on := func(addr func(t *testing.T) string) func(t *testing.T) {
 		return func(t *testing.T) {
@@ -133,8 +134,10 @@ func EveryMode(t *testing.T, test func(t *testing.T, newCache func(aside.Options
 			})
 		}
 	}
-	t.Run("memory", on(func(*testing.T) string { return "" }))
-	t.Run("miniredis", on(Mini))
+	if !AsUser && !InCluster {
+		t.Run("memory", on(func(*testing.T) string { return "" }))
+		t.Run("miniredis", on(Mini))
+	}
 	t.Run("redis", on(func(t *testing.T) string { return redistest.Start(t).Addr() }))
 }
 
