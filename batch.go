@@ -28,6 +28,9 @@ type BatchError[K comparable] struct {
 // Error returns the number of failed ids, and the error of one of them.
 func (e *BatchError[K]) Error() string {
 	for _, err := range e.Errors {
+		if len(e.Errors) == 1 {
+			return fmt.Sprintf("aside: an id of a batch failed: %v", err)
+		}
 		return fmt.Sprintf("aside: %d ids of a batch failed, one of them with: %v", len(e.Errors), err)
 	}
 	return "aside: no id of a batch failed"
@@ -46,8 +49,13 @@ func (e *BatchError[K]) Unwrap() []error { return slices.Collect(maps.Values(e.E
 // and an error, the error is for the ids without a value; to fail ids with different errors, return a BatchError. The time limit is the longest
 // LoadTimeout of the keys' policies. load may change the slice that it gets.
 func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]T, error) {
+	return getMany(ctx, c, ids, key, load, nil, opts)
+}
+
+// getMany is GetOrLoadMany. also returns a further option for each id; nil: none.
+func getMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), also func(K) CallOption, opts []CallOption) (map[K]T, error) {
 	values := make(map[K]T, len(ids))
-	b := batch[K, T]{load: load, answered: func(id K, r Result[T]) {
+	b := batch[K, T]{load: load, also: also, answered: func(id K, r Result[T]) {
 		if !r.Negative {
 			values[id] = r.Value
 		}
@@ -78,8 +86,12 @@ func GetOrLoadMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, 
 
 // LookupMany is GetOrLoadMany with a Result for each id. An id that is not found is in the map, with Result.Negative.
 func LookupMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), opts ...CallOption) (map[K]Result[T], error) {
+	return lookupMany(ctx, c, ids, key, load, nil, opts)
+}
+
+func lookupMany[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), also func(K) CallOption, opts []CallOption) (map[K]Result[T], error) {
 	results := make(map[K]Result[T], len(ids))
-	b := batch[K, T]{load: load, answered: func(id K, r Result[T]) { results[id] = r }}
+	b := batch[K, T]{load: load, also: also, answered: func(id K, r Result[T]) { results[id] = r }}
 	if err := b.get(ctx, c, ids, key, opts); err != nil {
 		if _, failed := err.(*BatchError[K]); !failed {
 			return nil, err
@@ -95,14 +107,22 @@ const parallelSets = 64
 // SetMany is Set for many values at once: key makes the key of each id. Up to 64 values are stored at the same time. Ids that fail are in one
 // *BatchError[K]; the others are stored. With an invalid key or option, nothing is stored.
 func SetMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T, key func(K) Key, opts ...CallOption) error {
+	return setMany(ctx, c, values, key, nil, opts)
+}
+
+func setMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T, key func(K) Key, also func(K) CallOption, opts []CallOption) error {
 	if key == nil {
 		return invalidArgument("the key function is nil: give the function that makes the key of an id")
 	}
-	keys := make(map[K]Key, len(values))
+	keys, options := make(map[K]Key, len(values)), make(map[K][]CallOption)
 	for id := range values {
 		keys[id] = key(id)
-		if _, _, err := newRequest[T](ctx, c, keys[id], opts); err != nil {
+		own := with(opts, also, id)
+		if _, _, err := newRequest[T](ctx, c, keys[id], own); err != nil {
 			return fmt.Errorf("an id of the batch: %w", err)
+		}
+		if also != nil {
+			options[id] = own
 		}
 	}
 	var (
@@ -126,6 +146,10 @@ func SetMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T,
 				}
 				<-places
 			}()
+			if own, ok := options[id]; ok {
+				err = Set(ctx, c, keys[id], value, own...)
+				return
+			}
 			err = Set(ctx, c, keys[id], value, opts...)
 		})
 	}
@@ -136,11 +160,20 @@ func SetMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T,
 	return c.usable()
 }
 
+// with returns the options of one id.
+func with[K comparable](opts []CallOption, also func(K) CallOption, id K) []CallOption {
+	if also == nil {
+		return opts
+	}
+	return append(slices.Clip(opts), also(id))
+}
+
 // A batch is one call for many ids.
 type batch[K comparable, T any] struct {
 	ids      []K              // without duplicates
 	requests []engine.Request // for each of them
 	load     func(context.Context, []K) (map[K]T, error)
+	also     func(K) CallOption                          // a further option of each id; nil: none
 	inMemory func(K, Key) (limit time.Duration, ok bool) // answers an id from memory, with the LoadTimeout of its policy; nil: not before the engine does
 	answered func(K, Result[T])                          // takes the result of each other id that has not failed
 	failed   map[K]error
@@ -167,7 +200,7 @@ func (b *batch[K, T]) get(ctx context.Context, c *Cache, ids []K, key func(K) Ke
 				continue
 			}
 		}
-		r, _, err := newRequest[T](ctx, c, k, opts)
+		r, _, err := newRequest[T](ctx, c, k, with(opts, b.also, id))
 		if err == nil {
 			err = callError(c.engine.Check(ctx, r.Key), r.Key)
 		}

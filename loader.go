@@ -28,6 +28,7 @@ type Loader[K comparable, T any] struct {
 	owner  atomic.Pointer[resolved] // what policy was last found to be in the cache
 	key    func(*Policy, K) Key     // nil: the id is the only part
 	wrong  string                   // why no call can succeed
+	tags   func(K) []string         // the tags of an id's value; nil: none
 	one    func(context.Context, K) (T, error)
 	many   func(context.Context, []K) (map[K]T, error)
 }
@@ -68,6 +69,34 @@ func NewBatchLoaderBy[K comparable, T any](c *Cache, p Policy, key func(p *Polic
 		l.wrong = noKeyFunction
 	}
 	return l
+}
+
+// Tagged returns a Loader like l whose values have the tags that the function returns for their id, as by WithTags, in all calls that store: loads, Set and
+// Warm. It is for tags that the id tells, such as that of its tenant; for others see Load.Tag. A hit does not call the function. A call fails if the
+// function panics, or returns a tag that WithTags refuses. The function is called by many goroutines at once.
+func (l *Loader[K, T]) Tagged(tags func(id K) []string) *Loader[K, T] {
+	if l == nil {
+		return nil
+	}
+	return &Loader[K, T]{cache: l.cache, policy: l.policy, key: l.key, wrong: l.wrong, tags: tags, one: l.one, many: l.many}
+}
+
+// also returns the further option of each id's calls, nil if there is none.
+func (l *Loader[K, T]) also() func(K) CallOption {
+	if l.tags == nil {
+		return nil
+	}
+	return l.tagged
+}
+
+// tagged returns the option with the tags of an id.
+func (l *Loader[K, T]) tagged(id K) (o CallOption) {
+	defer func() {
+		if p := recover(); p != nil {
+			o = CallOption{&callOptions{err: invalidArgument("the Loader of policy " + l.policy.name() + ": the function of Tagged panicked: " + panicText(p))}}
+		}
+	}()
+	return WithTags(l.tags(id)...)
 }
 
 // Get returns the cached value of an id, or loads it: see GetOrLoad. A hit in memory allocates nothing.
@@ -114,7 +143,7 @@ func (l *Loader[K, T]) lookup(ctx context.Context, key Key, id K, opts []CallOpt
 	if err := l.usable(); err != nil {
 		return Result[T]{}, err
 	}
-	return lookup(ctx, l.cache, key, l.loads(id), opts)
+	return lookup(ctx, l.cache, key, l.loads(id), with(opts, l.also(), id))
 }
 
 // loads returns the loader of an id, nil if l has no loader.
@@ -132,7 +161,10 @@ func (l *Loader[K, T]) Cached(ctx context.Context, id K) (T, error) {
 
 // Set stores the value of an id: see the function Set.
 func (l *Loader[K, T]) Set(ctx context.Context, id K, value T, opts ...CallOption) error {
-	return Set(ctx, l.from(), l.Key(id), value, opts...)
+	if err := l.usable(); err != nil {
+		return err
+	}
+	return Set(ctx, l.cache, l.Key(id), value, with(opts, l.also(), id)...)
 }
 
 // Refresh loads the value of an id and replaces the cached one: see the option Refresh.
@@ -145,7 +177,7 @@ func (l *Loader[K, T]) GetMany(ctx context.Context, ids []K, opts ...CallOption)
 	if err := l.usable(); err != nil {
 		return nil, err
 	}
-	return GetOrLoadMany(ctx, l.cache, ids, l.Key, l.many, opts...)
+	return getMany(ctx, l.cache, ids, l.Key, l.many, l.also(), opts)
 }
 
 // LookupMany is GetMany with a Result for each id: see the function LookupMany.
@@ -153,7 +185,7 @@ func (l *Loader[K, T]) LookupMany(ctx context.Context, ids []K, opts ...CallOpti
 	if err := l.usable(); err != nil {
 		return nil, err
 	}
-	return LookupMany(ctx, l.cache, ids, l.Key, l.many, opts...)
+	return lookupMany(ctx, l.cache, ids, l.Key, l.many, l.also(), opts)
 }
 
 // SetMany stores the values of many ids: see the function SetMany.
@@ -161,7 +193,7 @@ func (l *Loader[K, T]) SetMany(ctx context.Context, values map[K]T, opts ...Call
 	if err := l.usable(); err != nil {
 		return err
 	}
-	return SetMany(ctx, l.cache, values, l.Key, opts...)
+	return setMany(ctx, l.cache, values, l.Key, l.also(), opts)
 }
 
 // Warm is Warm for ids, with the Loader's keys and load function.
@@ -169,7 +201,7 @@ func (l *Loader[K, T]) Warm(ctx context.Context, ids iter.Seq[K], w Warming) (Wa
 	if err := l.usable(); err != nil {
 		return Warmed{}, err
 	}
-	return Warm(ctx, l.cache, ids, l.Key, l.many, w)
+	return warmUp(ctx, l.cache, ids, l.Key, l.many, l.also(), w)
 }
 
 // Invalidate removes the values of ids from the cache: see Cache.Invalidate.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
@@ -27,6 +28,9 @@ type Warming struct {
 
 	// AtOnce is how many batches run at the same time. Each takes a place of Options.MaxLoads. Default: 4.
 	AtOnce int
+
+	// Options are options of the values that Warm stores: WithTags, WithTTL and WithStale. For tags that the id tells, see Loader.Tagged. Default: none.
+	Options []CallOption
 
 	// Progress is called after each batch, in the order of the batches, one call at a time. It must return soon, and not panic. Default: none.
 	Progress func(Warmed)
@@ -54,6 +58,11 @@ type Warmed struct {
 // arguments, for an id whose key is invalid, and, with CodeUnavailable, if another process may have begun the warming of this Name. A panic of ids,
 // key or Progress ends it too, in the caller's goroutine.
 func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], key func(K) Key, load func(context.Context, []K) (map[K]T, error), w Warming) (Warmed, error) {
+	return warmUp(ctx, c, ids, key, load, nil, w)
+}
+
+// warmUp is Warm. also returns a further option for each id; nil: none.
+func warmUp[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], key func(K) Key, load func(context.Context, []K) (map[K]T, error), also func(K) CallOption, w Warming) (Warmed, error) {
 	if err := c.usableWith(ctx); err != nil {
 		return Warmed{}, err
 	}
@@ -76,7 +85,7 @@ func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], k
 	var counts warm.Counts
 	run := func(ctx context.Context) (complete bool, err error) {
 		counts, err = warm.Run(ctx, ids, cmp.Or(w.Batch, 100), cmp.Or(w.AtOnce, 4), func(ctx context.Context, ids []K) warm.Counts {
-			n, err := warmBatch(ctx, c, ids, key, load)
+			n, err := warmBatch(ctx, c, ids, key, load, also, w.Options)
 			if err != nil {
 				end(err)
 			}
@@ -103,7 +112,12 @@ func Warm[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K], k
 const longestWarmingName = 200
 
 func (w Warming) validate() error {
+	o, err := gather(w.Options)
 	switch {
+	case err != nil:
+		return err
+	case o.refresh || o.strong || o.limits != nil:
+		return invalidArgument("Warming.Options takes none of Refresh, Strong and MaxStale: it is about what Warm stores")
 	case len(w.Name) > longestWarmingName || !keyspace.Plain(w.Name):
 		return invalidArgument(fmt.Sprintf("Warming.Name is %q: use at most %d bytes, and none of : * ? [ ] \\ { } %% or a control character", w.Name[:min(len(w.Name), longestWarmingName)], longestWarmingName))
 	case w.Every < 0 || w.Every > 0 && w.Every < time.Millisecond:
@@ -117,11 +131,11 @@ func (w Warming) validate() error {
 }
 
 // warmBatch is Warm for one batch. Its error ends the warming.
-func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error)) (n warm.Counts, err error) {
+func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key func(K) Key, load func(context.Context, []K) (map[K]T, error), also func(K) CallOption, opts []CallOption) (n warm.Counts, err error) {
 	n.Seen = len(ids)
 	left := batch[K, T]{load: load}
 	for _, id := range ids {
-		r, _, err := newRequest[T](ctx, c, key(id), []CallOption{Strong()})
+		r, _, err := newRequest[T](ctx, c, key(id), with(append(slices.Clip(opts), Strong()), also, id))
 		if err == nil {
 			err = c.engine.Check(ctx, r.Key)
 		}

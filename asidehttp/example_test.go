@@ -160,5 +160,5 @@ func ExampleError() {
 	w := httptest.NewRecorder()
 	handler(w, httptest.NewRequest(http.MethodGet, "/users/7", nil))
 	fmt.Println(w.Code, w.Body)
-	// Output: 404 {"type":"about:blank","title":"Not Found","status":404,"detail":"Not Found"}
+	// Output: 404 {"type":"about:blank","title":"Not Found","status":404}
 }

@@ -31,7 +31,7 @@ import (
 //	{"success":true,"invalidated":{"redis_entries":12,"complete":true,"confirmed":true,"took_ms":1.9},"timestamp":1763700000000}
 //
 // When the response arrives, this process no longer serves older values of the selected entries. redis_entries is the number of removed
-// entries; in memory mode it is memory_entries. complete says whether the removal was finished within wait; otherwise it goes on in the
+// entries; in memory mode the count is in memory_entries, and redis_entries is 0. complete says whether the removal was finished within wait; otherwise it goes on in the
 // background. confirmed says whether Redis has acknowledged the invalidation; otherwise it is retried until it has.
 //
 // A dry run has "dry_run":true and "matched" instead of "invalidated", and needs ScopeRead too, since it shows what a listing shows. Two

@@ -44,8 +44,15 @@ func (p *problem) write(w http.ResponseWriter) {
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{"about:blank", http.StatusText(p.status), p.status, p.detail})
+		Detail string `json:"detail,omitempty"`
+	}{"about:blank", titleOf(p.status), p.status, p.detail})
+}
+
+func titleOf(status int) string {
+	if status == StatusClientClosedRequest {
+		return "Client Closed Request"
+	}
+	return http.StatusText(status)
 }
 
 // problemOf turns an error of the cache into a problem for the client.

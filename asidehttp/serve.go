@@ -12,9 +12,10 @@ import (
 
 // ServeOptions configures [Serve]. The zero value is right for most responses: clients keep the body, and ask each time whether it is still right.
 type ServeOptions struct {
-	// MaxAge is until what age of the value clients and proxies use their copy without asking. The age counts from the start of the load. If a
-	// value has been in the cache for longer than MaxAge, they ask each time. An invalidation does not reach their copies. Default: they ask each
-	// time (no-cache), which costs a request and a 304. Fractions of a second are cut off.
+	// MaxAge is until what age of the value clients and proxies use their copy without asking. The age counts from the start of the load, and not from
+	// the response. If a value has been in the cache for longer than MaxAge, they ask each time: so set about the policy's TTL. An invalidation does
+	// not reach their copies. For a value that the cache does not hold, or that Redis does not confirm (Result.TTL is 0), they ask each time. Default:
+	// they ask each time (no-cache), which costs a request and a 304. Fractions of a second are cut off.
 	MaxAge time.Duration
 
 	// StaleWhileRevalidate is how long after MaxAge a client may use its copy while it asks for a newer one, and StaleIfError how long if it gets
@@ -72,6 +73,10 @@ func Serve(w http.ResponseWriter, r *http.Request, res aside.Result[Body], o Ser
 		return
 	}
 	tag := p.tag(coding)
+	if res.Status != "" && res.TTL <= 0 && res.Stale == 0 {
+		// The value is not stored, was invalidated during its load, or Redis does not confirm it. A Result without a Status is not of a cache.
+		o.MaxAge, o.StaleWhileRevalidate, o.StaleIfError = 0, 0, 0
+	}
 	h["Cache-Control"] = []string{o.cacheControl()}
 	h["Age"] = []string{strconv.FormatInt(int64(max(0, res.Age)/time.Second), 10)}
 	if reads(r) {

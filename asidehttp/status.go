@@ -26,7 +26,8 @@ const shortRetry = time.Second
 //	context.Canceled                                   499, the client has left
 //	a panic, a wrong argument, a loader's own error    500
 //
-// An error that wraps several, such as a BatchError, has the status of the failure among them that stands highest in this table, but not 404: a
+// A loader's own error is 500, also if the loader has called Load.RetryAfter: the calls after it fail with ErrBackoff. So is an error that a call of the
+// database outside of a loader returns, such as the sql.ErrNoRows of a write. An error that wraps several, such as a BatchError, has the status of the failure among them that stands highest in this table, but not 404: a
 // batch of which an id has failed is no "not found". Errors of your loaders that mean something else to your clients come before Status.
 func Status(err error) (status int, retryAfter time.Duration) {
 	var own *aside.Error
@@ -67,14 +68,5 @@ func isPlainly(err, target error) bool {
 // alone: the text of the error may name keys, servers or what the loader knows. Log the error.
 func Error(w http.ResponseWriter, err error) {
 	status, after := Status(err)
-	p := &problem{status: status, detail: statusText(status)}
-	p.after = after
-	p.write(w)
-}
-
-func statusText(status int) string {
-	if status == StatusClientClosedRequest {
-		return "Client Closed Request"
-	}
-	return http.StatusText(status)
+	(&problem{status: status, after: after}).write(w)
 }

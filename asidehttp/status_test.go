@@ -80,7 +80,7 @@ func TestErrorAnswersWithTheStatusAlone(t *testing.T) {
 			var body map[string]any
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
 			require.EqualValues(t, c.status, body["status"])
-			require.NotEmpty(t, body["detail"])
+			require.NotEmpty(t, body["title"])
 			require.NotContains(t, w.Body.String(), "secret")
 			require.NotContains(t, w.Body.String(), "EOF")
 		})

@@ -234,6 +234,20 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 	if !a.leased() || !kept {
 		a.call.Forget() // callers that come later do not share it
 	}
-	a.call.Resolve(a.out, nil)
+	out := a.out
+	if to == underLease && a.overtaken(m) {
+		out.FreshUntil = out.LoadedAt // it was invalidated during its load: the fill will be refused
+	}
+	a.call.Resolve(out, nil)
 	return kept
+}
+
+// overtaken reports whether this process has changed the key or a tag of a leased load since the load began, or has heard that its lease is lost.
+func (a *attempt) overtaken(m *tags.Snapshot) bool {
+	for _, tag := range a.Tags {
+		if m.State(tag).InvalidatedHere() {
+			return true
+		}
+	}
+	return a.fence.BrokenHere() || a.lost.Load()
 }

@@ -105,7 +105,7 @@ func TestABatchLoaderKeepsWhatItWasGivenAndWhatItHasReturned(t *testing.T) {
 		require.ErrorAs(t, err, &batch)
 		require.Len(t, batch.Errors, 2)
 		for _, e := range batch.Errors {
-			require.ErrorContains(t, e, "1 ids of a batch failed")
+			require.ErrorContains(t, e, "an id of a batch failed")
 		}
 		late.Wait()
 		v, err := aside.GetOrLoad(ctx, c, asidetest.ItemKey(1), func(context.Context) (string, error) { return "user 1", nil })

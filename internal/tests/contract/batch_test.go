@@ -365,7 +365,7 @@ func TestABatchLoaderServesSingleCallersToo(t *testing.T) {
 		got, err := loader.GetMany(ctx, []int{1, 2, 404, 500})
 		require.Equal(t, map[int]string{1: "1", 2: "2"}, got)
 		require.ErrorIs(t, err, own)
-		require.ErrorContains(t, err, "1 ids of a batch failed")
+		require.ErrorContains(t, err, "an id of a batch failed")
 	})
 }
 
