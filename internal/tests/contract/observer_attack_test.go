@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,7 +14,53 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/internal/asidetest"
+	"github.com/gatewayz/aside/internal/redistest"
 )
+
+// An Observer must not end its goroutine. If it does so in the background, what was to be done there is tried again.
+func TestAnObserverThatEndsTheGoroutineEndsNoBackgroundWork(t *testing.T) {
+	t.Parallel()
+	for _, at := range []struct {
+		name  string
+		kind  aside.OpKind
+		begin bool
+	}{{"Begin of a replay", aside.OpReplay, true}, {"End of a replay", aside.OpReplay, false}, {"Begin of a sweep", aside.OpSweep, true}, {"End of a sweep", aside.OpSweep, false}} {
+		t.Run(at.name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			var mu sync.Mutex
+			left := 3
+			end := func(op aside.Op, begin bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				if op.Kind == at.kind && begin == at.begin && left > 0 {
+					left--
+					runtime.Goexit()
+				}
+			}
+			o := asidetest.At(server.Addr())
+			o.Observer = aside.Observer{
+				Begin: func(ctx context.Context, op aside.Op) context.Context { end(op, true); return ctx },
+				End:   func(_ context.Context, op aside.Op, _ aside.End) { end(op, false) },
+			}
+			c := asidetest.Connected(t, o)
+			asidetest.Eventually(t, "everything is done, in spite of three attempts", func() bool {
+				asidetest.Stored(t, c, watched.Key("a"), "v", aside.WithTags("x"))
+				receipt, err := c.InvalidateTags(t.Context(), "x")
+				require.NoError(t, err)
+				_, err = receipt.WaitCleanup(t.Context())
+				require.NoError(t, err)
+				receipt, err = c.InvalidatePattern(t.Context(), watched.Match(aside.Wildcard))
+				require.NoError(t, err)
+				require.NoError(t, receipt.Wait(t.Context()))
+				mu.Lock()
+				defer mu.Unlock()
+				return left == 0
+			})
+			require.NoError(t, c.Close())
+		})
+	}
+}
 
 // A key of a batch that waits, and gets an old value of memory in the end, is part of the batch: it is no hit in memory beside it.
 func TestAKeyOfABatchThatWaitsIsToldOnce(t *testing.T) {
