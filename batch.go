@@ -218,7 +218,7 @@ func (b *batch[K, T]) get(ctx context.Context, c *Cache, ids []K, key func(K) Ke
 		return c.usable()
 	}
 	b.began = c.engine.Clock.Now()
-	c.engine.AnswerMany(ctx, b.requests, limit, b.run, func(index int, out engine.Outcome, err error) { b.settle(ctx, c, index, out, err) })
+	c.engine.AnswerMany(ctx, b.requests, limit, b.run, func(index int, out engine.Outcome, here bool, err error) { b.settle(ctx, c, index, out, here, err) })
 	if len(b.failed) > 0 {
 		return &BatchError[K]{Errors: b.failed, absent: b.absent}
 	}
@@ -261,14 +261,14 @@ func (b *batch[K, T]) runPortion(ctx context.Context, indexes []int, found func(
 	}
 }
 
-// settle notes the answer for one id.
-func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engine.Outcome, err error) {
+// settle notes the answer for one id. here reports whether memory had it at once.
+func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engine.Outcome, here bool, err error) {
 	r := b.requests[index]
 	err = callError(err, r.Key)
-	if err != nil || out.Tier != engine.TierMemory {
+	if !here {
 		r.Policy.Counters.CallTimes.Observe(time.Duration(c.engine.Clock.Now() - b.began))
 	}
-	if err == nil && out.Tier == engine.TierMemory && c.sampler.Draws(sampler.Telling) {
+	if here && c.sampler.Draws(sampler.Telling) {
 		c.engine.ObserveHit(ctx, r.Key, r.Policy, out)
 	}
 	if c.sampler.Draws(sampler.Counting) {

@@ -257,7 +257,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 	if err != nil {
 		return Result[T]{}, err
 	}
-	out, ok := c.engine.Peek(ctx, r)
+	out, here, ok := c.engine.Peek(ctx, r)
 	if !ok {
 		err = ErrMiss
 		switch {
@@ -266,6 +266,9 @@ func get[T any](ctx context.Context, c *Cache, key Key) (Result[T], error) {
 		case c.closed.Load():
 			err = ErrClosed
 		}
+	}
+	if here && ok && c.sampler.Draws(sampler.Telling) {
+		c.engine.ObserveHit(ctx, r.Key, r.Policy, out)
 	}
 	if c.sampler.Draws(sampler.Counting) {
 		c.countKey(r.Key)

@@ -161,7 +161,7 @@ func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key 
 		var absent []bool // of loaded
 		var closed error
 		cold.load = load
-		c.engine.AnswerMany(ctx, cold.requests, 0, cold.run, func(i int, out engine.Outcome, err error) {
+		c.engine.AnswerMany(ctx, cold.requests, 0, cold.run, func(i int, out engine.Outcome, _ bool, err error) {
 			switch {
 			case err != nil:
 				n.Failed++

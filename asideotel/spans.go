@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -62,10 +63,16 @@ func inBackground(kind aside.OpKind) bool {
 	return false
 }
 
-func (t *tracer) begin(ctx context.Context, op aside.Op) context.Context {
+func (t *tracer) begin(ctx context.Context, op aside.Op) (begun context.Context) {
 	if !t.spanned(op.Kind) {
 		return ctx
 	}
+	defer func() {
+		if p := recover(); p != nil {
+			begun = &own{Context: ctx} // without this, End would end the span of the operation around this one
+			otel.Handle(fmt.Errorf("asideotel: an operation has no span, as Options.Keys or the TracerProvider has panicked: %v", p))
+		}
+	}()
 	// A valid parent is asked for, not one that is recorded: what is recorded is for the sampler to say.
 	parent, behind := trace.SpanContextFromContext(ctx), inBackground(op.Kind)
 	if !parent.IsValid() && !behind && !(t.roots && isCall(op.Kind)) {

@@ -110,6 +110,7 @@ func runPrometheus(ctx context.Context, cfg config, dir string, stdout io.Writer
 		return cmd.Process.Kill()
 	}
 	cmd.WaitDelay = 10 * time.Second // and then it is killed
+	defer endsWithUs(cmd)()
 	if err := cmd.Start(); err != nil {
 		return err
 	}

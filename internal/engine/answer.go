@@ -61,9 +61,9 @@ type answered struct {
 }
 
 // AnswerMany answers many requests, which share round trips and one call of the loader. It calls done for each request as soon as that is
-// answered, with the request's index, one call at a time. The time limit of the load is the longest of limit and the policies' own.
-func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.Duration, load LoadFunc, done func(index int, out Outcome, err error)) {
-	each := func(a *attempt, out Outcome, err error) { done(a.index, out, err) }
+// answered, with the request's index, one call at a time. here reports whether memory had the answer at once. The time limit of the load is the longest of limit and the policies' own.
+func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.Duration, load LoadFunc, done func(index int, out Outcome, here bool, err error)) {
+	each := func(a *attempt, out Outcome, err error) { done(a.index, out, a.here(err), err) }
 	var here []answered
 	var left, due []*attempt
 	for i, r := range requests {
@@ -85,7 +85,7 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.
 		each = func(a *attempt, out Outcome, err error) {
 			err = e.opts.ErrorOf(err, a.Key)
 			b.note(a, out, err)
-			done(a.index, out, err)
+			done(a.index, out, a.here(err), err)
 		}
 	}
 	if len(due) > 0 {
@@ -95,6 +95,9 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.
 		left, here = e.round(ctx, left, limit, load, here, each), nil
 	}
 }
+
+// here reports whether memory had the answer at once: the attempt has joined no flight.
+func (a *attempt) here(err error) bool { return err == nil && a.call == nil }
 
 // lookHere looks into memory, while Redis is unavailable also for a stale value.
 func (e *Engine) lookHere(a *attempt) (Outcome, bool) {

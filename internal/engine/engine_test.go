@@ -88,7 +88,7 @@ func TestACallIsAnsweredByALoadAndThenFromMemory(t *testing.T) {
 	t.Parallel()
 	e, p := open(t, ""), items()
 	r := requestOf(p, "a")
-	_, ok := e.Peek(t.Context(), r)
+	_, _, ok := e.Peek(t.Context(), r)
 	require.False(t, ok)
 	out, err := answer(t, e, r, loads("v"))
 	require.Equal(t, "v", valueOf(t, out, err))
@@ -97,8 +97,9 @@ func TestACallIsAnsweredByALoadAndThenFromMemory(t *testing.T) {
 	require.Equal(t, "v", valueOf(t, out, err))
 	require.Equal(t, StatusHit, out.Status)
 	require.NoError(t, e.Set(t.Context(), r, given("set")))
-	out, ok = e.Peek(t.Context(), r)
+	out, here, ok := e.Peek(t.Context(), r)
 	require.True(t, ok)
+	require.True(t, here)
 	require.Equal(t, "set", valueOf(t, out, nil))
 }
 
@@ -117,7 +118,7 @@ func TestManyRequestsAreAnsweredByOneCallOfTheLoader(t *testing.T) {
 		for _, i := range indexes {
 			found(i, given(requests[i].Key))
 		}
-	}, func(index int, out Outcome, err error) { answers[index] = valueOf(t, out, err) })
+	}, func(index int, out Outcome, _ bool, err error) { answers[index] = valueOf(t, out, err) })
 	require.Equal(t, 1, calls)
 	require.Equal(t, map[int]string{0: "items:a", 1: "items:b", 2: "items:a", 3: "items:c"}, answers)
 }
@@ -168,7 +169,7 @@ func TestALoadThatNobodyJoinsIsStoredNowhere(t *testing.T) {
 	}, func(value any) error { got = value; return nil }, func() { close(over) }))
 	<-over
 	require.Equal(t, "alone", *got.(*string))
-	_, ok := e.Peek(t.Context(), r)
+	_, _, ok := e.Peek(t.Context(), r)
 	require.False(t, ok)
 
 	same, err := e.Same(r, got, given("alone").Value, nil)

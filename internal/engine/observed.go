@@ -103,7 +103,7 @@ func badness(out Outcome, err error) int {
 
 // note notes the answer to one key. Those of memory are no part of the operation.
 func (b *observedBatch) note(a *attempt, out Outcome, err error) {
-	if err == nil && a.call == nil {
+	if a.here(err) {
 		return
 	}
 	b.left--

@@ -8,13 +8,14 @@ import (
 	"github.com/gatewayz/aside/internal/observe"
 )
 
-// Peek returns the cached value, without a load. If there is none, the outcome's status says whether Redis could be read.
-func (e *Engine) Peek(ctx context.Context, r Request) (Outcome, bool) {
+// Peek returns the cached value, without a load. If there is none, the outcome's status says whether Redis could be read. here reports whether Redis was not asked:
+// then the Observer has not been told of the call.
+func (e *Engine) Peek(ctx context.Context, r Request) (out Outcome, here, ok bool) {
 	out, took, ok := e.peek(ctx, newAttempt(r), e.opts.Observer)
-	if took > 0 {
+	if took >= 0 {
 		r.Policy.Counters.CallTimes.Observe(took)
 	}
-	return out, ok
+	return out, took < 0, ok
 }
 
 // PeekAlone is Peek for no caller, and for no load that would store anything. So it does not matter to it, and is no failure, that Redis does
@@ -26,8 +27,9 @@ func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 	return out, ok
 }
 
-// peek also returns how long Redis took, 0 if it was not asked.
+// peek also returns how long Redis took, -1 if it was not asked.
 func (e *Engine) peek(ctx context.Context, a *attempt, observer *observe.Observer) (out Outcome, took time.Duration, ok bool) {
+	took = -1
 	if out, ok = e.readNear(a); !ok {
 		out, ok = e.readAgeing(a, false)
 	}

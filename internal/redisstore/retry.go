@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (s *Store) Retry(ctx context.Context, wake <-chan struct{}, once func(conte
 		}
 		for ctx.Err() == nil {
 			began := time.Now()
-			some, all := once(ctx)
+			some, all := apart(ctx, once)
 			if !some {
 				break
 			}
@@ -41,6 +42,15 @@ func (s *Store) Retry(ctx context.Context, wake <-chan struct{}, once func(conte
 			t.Stop()
 		}
 	}
+}
+
+// apart calls once on a goroutine of its own. The program's Observer may end it: then there was something to send, and Redis has not confirmed it.
+func apart(ctx context.Context, once func(context.Context) (some, all bool)) (some, all bool) {
+	some = true
+	var one sync.WaitGroup
+	one.Go(func() { some, all = once(ctx) })
+	one.Wait()
+	return some, all
 }
 
 // jittered spreads a pause over half to one and a half of itself.

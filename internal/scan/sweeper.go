@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -208,7 +209,7 @@ func (s *Sweeper) Run(ctx context.Context) {
 		}
 		began := time.Now()
 		var wait time.Duration
-		if err := s.sweep(ctx, r); err != nil {
+		if err := s.sweepApart(ctx, r); err != nil {
 			wake(s.wake)
 			wait, pause = pause/2+rand.N(pause), min(2*pause, latest)
 			s.scanner.Failed(ctx, err)
@@ -225,6 +226,17 @@ func (s *Sweeper) Run(ctx context.Context) {
 		}
 		t.Stop()
 	}
+}
+
+var errUnended = errors.New("the program's Observer has ended the goroutine")
+
+// sweepApart is sweep on a goroutine of its own, which the program's Observer may end.
+func (s *Sweeper) sweepApart(ctx context.Context, r round) (err error) {
+	err = errUnended
+	var one sync.WaitGroup
+	one.Go(func() { err = s.sweep(ctx, r) })
+	one.Wait()
+	return err
 }
 
 // sweep removes and counts what a round is about.

@@ -13,7 +13,7 @@ const kinds = {
 }
 
 let kind = 'keys'
-let busy = false
+export let busy = false
 
 // orderOf is what is sent for a kind, or a text that says what is missing.
 function orderOf(form) {
@@ -61,7 +61,7 @@ export async function confirm(order) {
 		if (held()) return
 		sending = true
 		redraw()
-		send(order).then(close, (error) => { sending = false; failed = error.message; redraw(); })
+		send(order).then(close, (error) => { sending = false; failed = error?.message; redraw(); })
 	} },
 	h('h2', `Invalidate ${everything ? `everything${found === null ? '' : `: ${amount}`}` : amount}?`),
 	h('p', everything ? 'Everything in this cache, of every category. Each call then loads until the cache is filled again.'
@@ -89,8 +89,9 @@ async function send(order) {
 // result is what became of the last order.
 export const result = () => h('p', { class: `result ${state.outcome?.kind ?? ''}`, role: 'status', key: 'result' }, state.outcome?.text ?? '')
 
-// asking runs an action of a form, and shows why it fails.
+// asking runs an action, one at a time, and shows why it fails.
 export async function asking(action) {
+	if (busy) return
 	busy = true
 	state.outcome = null
 	page.redraw()
@@ -98,7 +99,7 @@ export async function asking(action) {
 		await action()
 	} catch (error) {
 		if (error instanceof Refused && error.status === 401) page.leave(error)
-		else state.outcome = { kind: 'bad', text: error.message }
+		else if (error) state.outcome = { kind: 'bad', text: error.message }
 	}
 	busy = false
 	page.redraw()
@@ -113,7 +114,7 @@ export function invalidate() {
 		if (typeof order === 'string') {
 			state.outcome = { kind: 'bad', text: order }
 			page.redraw()
-		} else if (!busy) asking(() => confirm(order))
+		} else asking(() => confirm(order))
 	}
 	const names = kind === 'category'
 		? h('select', { name: 'names', key: 'category' }, state.session.categories.map((name) => h('option', { value: name }, name)))

@@ -1,23 +1,15 @@
-// The view of what is cached. It scans nothing before it is asked to.
+// The view of what is cached. It scans nothing before it is asked.
 import { button, free, h, soft } from './dom.js'
 import { bytes, count, cut, millis, plain, span, written } from './format.js'
-import { asking, confirm, dialog, result } from './invalidate.js'
+import { asking, busy, confirm, dialog, result } from './invalidate.js'
 import { ask, page, shortName, state } from './state.js'
 import { blank, col, num, pill, section, table, wide } from './table.js'
 
-let busy = false
-
-function list(pattern) {
-	busy = true
+const list = (pattern) => asking(async () => {
 	state.listing = null
-	return asking(async () => {
-		try {
-			state.listing = await ask(`keys.json?pattern=${encodeURIComponent(pattern)}`, null, 20)
-		} finally {
-			busy = false
-		}
-	})
-}
+	page.redraw()
+	state.listing = await ask(`keys.json?pattern=${encodeURIComponent(pattern)}`, null, 20)
+})
 
 const columns = [
 	wide('Key', (row) => row.key, (row) => button(written(row.key), () => inspect(row.key), { class: 'link cut mono' })),
@@ -31,7 +23,7 @@ const columns = [
 export function keys() {
 	const submit = (event) => {
 		event.preventDefault()
-		if (!busy) list(event.target.elements.pattern.value.trim())
+		list(event.target.elements.pattern.value.trim())
 	}
 	const choose = (event, name) => {
 		const { form } = event.target
@@ -42,7 +34,7 @@ export function keys() {
 		section('Keys', 'what is cached, by a pattern', h('form.line', { onsubmit: submit },
 			h('label.field', h('span', 'Pattern'),
 				h('input', { name: 'pattern', required: true, placeholder: 'sessions:ABC:*', ...free })),
-			h('button.primary', { type: 'submit', disabled: busy }, busy ? 'Listing…' : 'List'),
+			h('button.primary', { type: 'submit', disabled: busy }, busy && !state.listing ? 'Listing…' : 'List'),
 			h('div.chips', state.session.categories.map((name) => button(`${name}:*`, (event) => choose(event, name), { key: name, class: 'chip mono' })))),
 		result()),
 		state.listing ? found() : busy ? null : blank('Nothing is scanned until you ask', 'A pattern begins with a category and a colon. ', h('code', '*'), ' stands for any text, also across colons.'),

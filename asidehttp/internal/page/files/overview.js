@@ -43,7 +43,7 @@ function course(all, rowsOf) {
 	return sums
 }
 
-// A course has up to 60 parts. It begins at the right side, and while it is short it is drawn larger.
+// A course has up to 60 parts, begins at the right side, and is drawn larger while it is short.
 const width = ({ calls }) => Math.max(18, calls.length)
 
 // spark draws the hit rate from 0 to 100%. It has gaps where there were no calls.

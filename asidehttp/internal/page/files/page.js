@@ -29,7 +29,7 @@ function open() {
 }
 
 let timer = 0
-let polls = 0; // so that an answer that was overtaken by a newer poll is not drawn
+let polls = 0; // an answer that a newer poll has overtaken is not drawn
 
 async function poll() {
 	clearTimeout(timer)
@@ -59,7 +59,7 @@ async function poll() {
 // leave goes back to the login: the key is not known any more, or the operator is done.
 function leave(error) {
 	forget()
-	clearTimeout(timer)
+	poll()
 	state.refusal = error ? 'This key is no longer accepted.' : ''
 	redraw()
 	document.querySelector('input[name=key]')?.focus()

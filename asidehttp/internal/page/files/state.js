@@ -32,6 +32,8 @@ export class Lost extends Error {}
 
 // ask sends a request to a URL beside the page, and returns its answer. With a body it is a POST.
 export async function ask(path, body, patience = 10) {
+	const { processes } = state
+	const out = () => processes !== state.processes; // the operator has signed out
 	const headers = {}
 	if (key) headers.Authorization = `Bearer ${key}`
 	if (body) headers['Content-Type'] = 'application/json'
@@ -42,10 +44,11 @@ export async function ask(path, body, patience = 10) {
 			credentials: withSession ? 'same-origin' : 'omit', signal: AbortSignal.timeout(patience * 1000),
 		})
 	} catch (error) {
-		throw new Lost(error.name === 'TimeoutError' ? `no answer within ${patience} s` : 'the connection failed')
+		throw out() ? null : new Lost(error.name === 'TimeoutError' ? `no answer within ${patience} s` : 'the connection failed')
 	}
 	const own = (answer.headers.get('Content-Type') ?? '').startsWith('application/')
 	const json = own ? await answer.json().catch(() => null) : null
+	if (out()) throw null
 	if (answer.ok && json) return json
 	if (answer.ok || !json) throw new Lost(`something else answered: ${answer.status} ${answer.statusText}`)
 	throw new Refused(answer.status, json.detail ?? answer.statusText, Number(answer.headers.get('Retry-After')) || 0)

@@ -3,7 +3,7 @@ import { button, h } from './dom.js'
 import { count, cut, span } from './format.js'
 import { page, state } from './state.js'
 
-// Columns of a table: of any content, of names that are cut and take what room there is, of numbers.
+// Columns of any content, of names that are cut and take what room there is, of numbers.
 export const col = (title, value, cell = value) => ({ title, value, cell })
 export const wide = (title, value, cell = (row) => cut(value(row))) => ({ title, value, cell, wide: true })
 export const num = (title, value, form = count) => ({ title, value, cell: (row) => form(value(row)), number: true })
