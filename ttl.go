@@ -313,6 +313,10 @@ func (c *Cache) Labels() []string {
 // Memory keeps Go values, so in memory mode codecs run only for Policy.CloneOnRead and Options.ConsistencyCheck. A codec is used by many goroutines at once. A
 // panic counts as a failure. Its Name is stored with every value: change it when the format changes, so that values in the old format
 // become misses. "json", "cbor" and "raw" are taken.
+//
+// Two more methods are optional. If an error of the codec has the method NoValue(), the cache logs its text; of other errors it logs the type, since the
+// text may quote the value. If the codec has the method Exclusive() bool and that returns true, the cache does not decode values that were stored by
+// "json", "cbor" or "raw": a codec that encrypts needs this, since anyone who can write to Redis could store a value in clear text.
 type Codec = wire.Codec
 
 // JSONFunctions are an implementation of JSON, such as sonic's. Set as Options.JSON, they replace encoding/json, and must follow its rules. They are

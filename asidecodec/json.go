@@ -1,4 +1,5 @@
-// Package asidecodec has implementations of the formats of package aside, by libraries that aside itself does not depend on.
+// Package asidecodec has codecs for package aside, and implementations of its formats, by libraries that aside itself does not depend on: protobuf, encryption
+// by AES-GCM, and JSON by sonic.
 package asidecodec
 
 import (

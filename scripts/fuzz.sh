@@ -1,5 +1,5 @@
 #!/bin/sh
-# fuzz.sh TIME: run each fuzz target of the root module for TIME, one after the other.
+# fuzz.sh TIME: run each fuzz target of the root module and of asidecodec for TIME, one after the other.
 set -eu
 cd "$(dirname "$0")/.."
 time=${1:-5s}
@@ -9,7 +9,7 @@ trap 'rm -f "$out"' EXIT
 # shellcheck disable=SC2016 # $dir is the template's
 files=$(go list -f '{{$dir := .Dir}}{{range .TestGoFiles}}{{$dir}}/{{.}}
 {{end}}{{range .XTestGoFiles}}{{$dir}}/{{.}}
-{{end}}' ./...)
+{{end}}' ./... ./asidecodec/...)
 # "DIRECTORY TARGET", a pair a line
 targets=$(echo "$files" | while IFS= read -r file; do
 	[ -z "$file" ] || sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|${file%/*} \1|p" "$file"

@@ -86,12 +86,35 @@ func jsonBySonic() codec {
 	return own("JSON by sonic", wire.Limits{MaxValue: math.MaxInt32, JSON: &by}.Own(wire.JSON), true)
 }
 
+var protobuf = own("protobuf", asidecodec.Protobuf(), false)
+
+// encrypted is a codec of aside or asidecodec in one that encrypts.
+func encrypted(name string, inner aside.Codec, loose bool) codec {
+	// The secret is no secret here: the other process needs it too.
+	c, err := asidecodec.Encryption{Keys: []asidecodec.Key{asidecodec.NewKey("a", []byte("a secret for the tables, 32 long"))}, Compress: true}.Codec(inner)
+	if err != nil {
+		panic(err)
+	}
+	return own("encrypted "+name, c, loose)
+}
+
+// sealed has each codec that can be in an encrypted one, and the two together.
+var sealed = [][2]codec{
+	{asideRaw, encrypted("Raw", aside.Raw, false)},
+	{asideJSON, encrypted("JSON", aside.JSON, true)},
+	{asideCBOR, encrypted("CBOR", aside.CBOR, false)},
+	{protobuf, encrypted("protobuf", asidecodec.Protobuf(), false)},
+}
+
 func codecs() map[string]codec {
-	all := map[string]codec{asideRaw.name: asideRaw}
+	all := map[string]codec{}
 	bySonic := jsonBySonic()
 	all[bySonic.name] = bySonic
 	for _, c := range candidates {
 		all[c.name] = c
+	}
+	for _, pair := range sealed {
+		all[pair[0].name], all[pair[1].name] = pair[0], pair[1]
 	}
 	return all
 }

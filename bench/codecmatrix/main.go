@@ -76,25 +76,7 @@ func tables(c *child) (page string, bad int) {
 		}
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "### Values that are no field\n\nStrings, byte slices and types defined as one of them are stored by Raw, where the policy names no codec.\n\n| type | Raw: same process | Raw: another process | JSON: same process | CBOR: same process |\n|---|---|---|---|---|\n")
-	for i, l := range alone {
-		fmt.Fprintf(&b, "| %s", l.name)
-		for _, codec := range []codec{asideRaw, asideJSON, asideCBOR} {
-			cells, _ := l.outcomes(codec, c, "alone", i)
-			if codec.name == asideRaw.name {
-				cells = cells[:2]
-			} else {
-				cells = cells[:1]
-			}
-			for _, cell := range cells {
-				fmt.Fprintf(&b, " | %s", cell)
-				if cell == changed {
-					bad++
-				}
-			}
-		}
-		b.WriteString(" |\n")
-	}
+	bad += singles(&b, c)
 	b.WriteString("\n### A field that another build gave another type\n\n| from | to | JSON | CBOR |\n|---|---|---|---|\n")
 	for _, r := range retypings {
 		fmt.Fprintf(&b, "| %s | %s", r.from, r.to)
@@ -108,6 +90,35 @@ func tables(c *child) (page string, bad int) {
 		b.WriteString(" |\n")
 	}
 	return b.String(), bad
+}
+
+// singles writes the table of values that are no field: a codec's cell says kept if this process and another one keep the value.
+func singles(b *strings.Builder, c *child) (bad int) {
+	all := []codec{asideRaw, asideJSON, jsonBySonic(), asideCBOR, protobuf}
+	for _, pair := range sealed {
+		all = append(all, pair[1])
+	}
+	b.WriteString("### Values that are no field\n\nStrings, byte slices and types defined as one of them are stored by Raw, where the policy names no codec. A value is kept if this process and another one keep it.\n\n| type |")
+	for _, codec := range all {
+		fmt.Fprintf(b, " %s |", codec.name)
+	}
+	fmt.Fprintf(b, "\n|---|%s\n", strings.Repeat("---|", len(all)))
+	for i, l := range alone {
+		fmt.Fprintf(b, "| %s |", l.name)
+		for _, codec := range all {
+			cells, _ := l.outcomes(codec, c, "alone", i)
+			cell := cells[0]
+			if cells[1] != cell {
+				cell = changed // each process keeps or refuses the same
+			}
+			if cell == changed {
+				bad++
+			}
+			fmt.Fprintf(b, " %s |", cell)
+		}
+		b.WriteByte('\n')
+	}
+	return bad
 }
 
 func candidateTable(c *child) string {

@@ -82,3 +82,31 @@ func TestJSONBySonicIsJSON(t *testing.T) {
 		t.Fatal("only", same, "rows were compared")
 	}
 }
+
+// An encrypted codec keeps and refuses what its inner codec does, with the same errors.
+func TestEncryptedIsItsInnerCodec(t *testing.T) {
+	t.Parallel()
+	c, err := startChild()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	same, keeps := 0, 0
+	for _, pair := range sealed {
+		for table, lines := range map[string][]line{"rows": rows, "alone": alone} {
+			for i, l := range lines {
+				want, whyNot := l.outcomes(pair[0], c, table, i)
+				got, why := l.outcomes(pair[1], c, table, i)
+				if !slices.Equal(got, want) || why != whyNot {
+					t.Errorf("%s, %s: %v %s, without encryption %v %s", pair[1].name, l.name, got, why, want, whyNot)
+				}
+				if same++; got[0] == kept {
+					keeps++
+				}
+			}
+		}
+	}
+	if same < 400 || keeps < 100 {
+		t.Fatal("only", same, "rows were compared, of which", keeps, "were kept")
+	}
+}

@@ -17,6 +17,7 @@ require (
 	github.com/redis/rueidis/rueidisaside v1.0.78
 	github.com/samber/hot v0.11.0
 	github.com/viccon/sturdyc v1.1.5
+	golang.org/x/sync v0.22.0
 )
 
 require (
@@ -48,9 +49,8 @@ require (
 	go.uber.org/mock v0.4.0 // indirect
 	golang.org/x/arch v0.0.0-20210923205945-b76863e36670 // indirect
 	golang.org/x/exp v0.0.0-20240416160154-fe59bbe5cc7f // indirect
-	golang.org/x/sync v0.8.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
-	google.golang.org/protobuf v1.36.5 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 replace (

@@ -58,8 +58,11 @@ func (a *attempt) encode(lim wire.Limits) (payload []byte, codec uint32, err err
 // decode decodes a value that Redis holds, or notes why that fails.
 func (e *Engine) decode(a *attempt, v *storedValue) (any, bool) {
 	codec, ok := wire.Builtin(v.header.Codec)
-	if own := a.codec(); !ok && wire.ID(own) == v.header.Codec {
+	switch own := a.codec(); {
+	case !ok && wire.ID(own) == v.header.Codec:
 		codec, ok = own, true
+	case wire.IsExclusive(own): // such as one that encrypts: who can write to Redis must not replace a value by one in clear text
+		ok = false
 	}
 	if !ok {
 		e.otherBuild(a, errors.New("stored with a codec that the policy does not use"))

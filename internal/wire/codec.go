@@ -60,8 +60,15 @@ func Builtin(id uint32) (Codec, bool) {
 	return c, ok
 }
 
+// IsExclusive reports whether a codec of a policy does not accept values of other codecs: it has the method Exclusive, and that returns true.
+func IsExclusive(c Codec) bool {
+	e, ok := c.(interface{ Exclusive() bool })
+	return ok && e.Exclusive()
+}
+
 // CodecError is a failure of Marshal or Unmarshal. Its text names the codec, the Go type and the fault that a codec of this package
-// found. It names any other cause by its type only: the text of such a cause may quote the cached value, and the value may be a secret.
+// found, or that a cause with the method NoValue describes. It names any other cause by its type only: the text of such a cause may quote the
+// cached value, and the value may be a secret.
 // Unwrap returns the cause.
 type CodecError struct {
 	Codec string // name of the codec
@@ -170,6 +177,10 @@ func reason(err error) string {
 		mismatch    *json.UnmarshalTypeError
 		unsupported *json.UnsupportedTypeError
 		loss        *LossError
+		harmless    interface {
+			error
+			NoValue()
+		}
 	)
 	if text, ok := cborReason(err); ok {
 		return text
@@ -189,6 +200,8 @@ func reason(err error) string {
 		return err.Error()
 	case errors.Is(err, errOtherFields):
 		return errOtherFields.Error()
+	case errors.As(err, &harmless):
+		return harmless.Error()
 	}
 	return fmt.Sprintf("error of type %T", err)
 }

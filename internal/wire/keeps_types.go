@@ -112,7 +112,7 @@ func (b *builder) part(t reflect.Type, addressable bool) (*part, *loss) {
 func (b *builder) fill(p *part, addressable bool) (l *loss) {
 	t := p.typ
 	if t.Kind() != reflect.Interface && (t.Implements(protoMessage) || reflect.PointerTo(t).Implements(protoMessage)) {
-		return lose("is a protobuf message: a Codec of your own that calls proto.Marshal keeps it")
+		return lose("is a protobuf message: asidecodec.Protobuf keeps one that is the whole value")
 	}
 	switch t {
 	case timeType:
