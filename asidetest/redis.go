@@ -1,10 +1,12 @@
 package asidetest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/rueidis"
 
 	"github.com/gatewayz/aside"
@@ -18,8 +20,7 @@ import (
 // does on Redis, during an outage and after it, and that its values survive their codecs. It does not show times, memory, clusters, TLS, nor the
 // rights of a Redis user. Test these on the Redis that you use.
 type Redis struct {
-	server *miniredis.Miniredis
-	proxy  *proxy
+	proxy *proxy
 }
 
 // ageEvery is how often the server's TTLs are made shorter: miniredis does not do so by itself.
@@ -28,33 +29,44 @@ const ageEvery = 20 * time.Millisecond
 // NewRedis starts a Redis. It ends with the test.
 func NewRedis(t testing.TB) *Redis {
 	t.Helper()
-	server := miniredis.NewMiniRedis()
-	if err := server.Start(); err != nil {
+	mini := miniredis.NewMiniRedis()
+	if err := mini.Start(); err != nil {
 		t.Fatalf("asidetest: NewRedis: %v", err)
 		return nil
 	}
-	p, err := startProxy(server.Addr())
+	mini.Server().SetPreHook(noCluster)
+	p, err := startProxy(mini.Addr())
 	if err != nil {
-		server.Close()
+		mini.Close()
 		t.Fatalf("asidetest: NewRedis: %v", err)
 		return nil
 	}
 	over, aged := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(aged)
-		age(server, over)
+		age(mini, over)
 	}()
 	t.Cleanup(func() {
 		close(over)
 		<-aged
 		p.close()
-		server.Close()
+		mini.Close()
 	})
-	return &Redis{server, p}
+	return &Redis{p}
+}
+
+// noCluster answers as a server does that is not part of a cluster. miniredis would say that it is one, and name its own address: clients would go there,
+// past the proxy.
+func noCluster(to *server.Peer, command string, _ ...string) (answered bool) {
+	if !strings.EqualFold(command, "CLUSTER") {
+		return false
+	}
+	to.WriteError("ERR This instance has cluster support disabled")
+	return true
 }
 
 // age makes the TTLs of the server's keys shorter as time passes, until over is closed.
-func age(server *miniredis.Miniredis, over <-chan struct{}) {
+func age(mini *miniredis.Miniredis, over <-chan struct{}) {
 	tick := time.NewTicker(ageEvery)
 	defer tick.Stop()
 	last := time.Now()
@@ -64,7 +76,7 @@ func age(server *miniredis.Miniredis, over <-chan struct{}) {
 			return
 		case <-tick.C:
 			now := time.Now()
-			server.FastForward(now.Sub(last))
+			mini.FastForward(now.Sub(last))
 			last = now
 		}
 	}

@@ -114,6 +114,20 @@ func TestARedisThatIsSlow(t *testing.T) {
 	})
 }
 
+// Clients that ask whether the server is part of a cluster do not get past what fails on request.
+func TestARedisForATestIsNoCluster(t *testing.T) {
+	t.Parallel()
+	r := asidetest.NewRedis(t)
+	o := r.Options()
+	o.Redis.ForceSingleClient = false
+	c := ready(t, asidetest.New(t, o))
+	require.Equal(t, aside.TierOrigin, lookup(t, c, 7).Tier)
+	r.Down()
+	suite.Eventually(t, "the outage is noticed", func() bool { return c.Health().State == aside.StateDegraded })
+	r.Up()
+	ready(t, c)
+}
+
 // What was kept back by Slow or Hang is passed on when these end.
 func TestWhatARedisHasKeptBackArrivesWhenItIsUp(t *testing.T) {
 	t.Parallel()
@@ -134,7 +148,7 @@ func TestWhatARedisHasKeptBackArrivesWhenItIsUp(t *testing.T) {
 			}()
 			select {
 			case err := <-answered:
-				t.Error("there was an answer: ", err)
+				t.Fatal("there was an answer: ", err)
 			case <-time.After(100 * time.Millisecond): // an answer in this time would be one too early
 			}
 			r.Up()
