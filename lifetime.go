@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/gatewayz/aside/internal/engine"
+	"github.com/gatewayz/aside/internal/settling"
 )
 
 // Ready waits until the cache can use Redis. Calls need no Ready: until the first connection is made, they wait for it, and then do without Redis. Use
@@ -31,6 +34,30 @@ func (c *Cache) Ready(ctx context.Context) error {
 			return &Error{Code: CodeUnavailable, Message: "redis is not in use: " + h.Reason, Err: ctx.Err()}
 		}
 	}
+}
+
+func init() {
+	settling.Work = func(ctx context.Context, c any) error { return c.(*Cache).settled(ctx, (*engine.Engine).Settle) }
+	settling.Pushes = func(ctx context.Context, c any) error { return c.(*Cache).settled(ctx, (*engine.Engine).Hear) }
+	settling.Forget = func(c any) { c.(*Cache).engine.Forget() }
+	settling.Close = func(ctx context.Context, c any) (loaders, calls bool) {
+		left := c.(*Cache).close(ctx)
+		return left != nil && left.Loaders, left != nil && left.Calls
+	}
+}
+
+// settled waits for something of the cache. A closed cache has nothing to wait for: Close has waited.
+func (c *Cache) settled(ctx context.Context, wait func(*engine.Engine, context.Context) error) error {
+	switch err := c.usable(); {
+	case err == ErrClosed:
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := wait(c.engine, ctx); err != nil && !c.closed.Load() {
+		return err
+	}
+	return nil
 }
 
 // closeGrace is for how long Close waits for functions of the program.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidetest"
 )
 
 // The first line that the command prints leads to a page that shows the cache.
@@ -55,10 +56,7 @@ func TestTheDashboardIsTheFirstThingToLookAt(t *testing.T) {
 
 // A server that others can reach makes no key, and has no page without one of the operators.
 func TestAServerForOthersMakesNoKey(t *testing.T) {
-	c, err := aside.New(aside.Options{})
-	require.NoError(t, err)
-	defer c.Close()
-	h, key := dashboardOf(c, nil, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)})
+	h, key := dashboardOf(asidetest.New(t, aside.Options{}), nil, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)})
 	require.Nil(t, h)
 	require.Empty(t, key)
 	require.Empty(t, pageLine("http://x", "", false))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gatewayz/aside"
 	"github.com/gatewayz/aside/asidehttp"
+	"github.com/gatewayz/aside/asidetest"
 )
 
 // An asked is a request that an upstream has got, and its answer.
@@ -65,10 +66,7 @@ func withETags(t *testing.T, test func(t *testing.T, b *backend, c *aside.Cache,
 		b.models = newModelSource(b.upstreams, cat, &b.calls, slog.New(slog.DiscardHandler))
 		b.models.client = &http.Client{Transport: d}
 		keys := newPolicies().compressed(3600)
-		c, err := aside.New(aside.Options{Policies: keys.list()})
-		require.NoError(t, err)
-		defer func() { require.NoError(t, c.Close()) }()
-		test(t, b, c, keys, d)
+		test(t, b, asidetest.New(t, aside.Options{Policies: keys.list()}), keys, d)
 	})
 }
 
@@ -82,7 +80,7 @@ func TestACatalogueThatIsNotModifiedIsNotTransferred(t *testing.T) {
 				return loadVersion(ctx, catalogueOf(b.models, "maple"))
 			})
 			require.NoError(t, err)
-			synctest.Wait() // for the refresh
+			asidetest.Settled(t, c) // the refresh has ended
 			return r
 		}
 		first := look()

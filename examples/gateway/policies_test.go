@@ -11,14 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidetest"
 )
 
 // Each policy is valid, and those of one set have names of their own.
 func TestThePoliciesAreThoseThatACacheTakes(t *testing.T) {
 	for _, keys := range []*policySet{newPolicies(), newPolicies().compressed(3600), newPolicies().compressed(100_000).ttlAlone()} {
-		c, err := aside.New(aside.Options{Policies: keys.list()})
-		require.NoError(t, err)
-		require.NoError(t, c.Close())
+		asidetest.New(t, aside.Options{Policies: keys.list()})
 	}
 	keys, plain := newPolicies().compressed(3600), newPolicies().compressed(3600).ttlAlone()
 	require.Equal(t, time.Second, keys.modelsAll.TTL)
@@ -36,9 +35,7 @@ func TestWhatIsServedPastItsTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hour = time.Minute
 		keys := newPolicies().compressed(float64(time.Hour / hour))
-		c, err := aside.New(aside.Options{Policies: keys.list(), Stale: hour}) // a default that credits do not take
-		require.NoError(t, err)
-		defer func() { require.NoError(t, c.Close()) }()
+		c := asidetest.New(t, aside.Options{Policies: keys.list(), Stale: hour}) // a default that credits do not take
 		down := errors.New("the source is down")
 		ask := func(key aside.Key, err error) (string, error) {
 			return aside.GetOrLoad(t.Context(), c, key, func(context.Context) (string, error) { return "a value", err })
@@ -63,7 +60,7 @@ func TestWhatIsServedPastItsTTL(t *testing.T) {
 			} else {
 				require.ErrorIs(t, err, down, test.key.String())
 			}
-			synctest.Wait()
+			asidetest.Settled(t, c)
 			_, err = c.Invalidate(t.Context(), test.key)
 			require.NoError(t, err)
 		}

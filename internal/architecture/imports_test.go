@@ -91,7 +91,7 @@ func misplaced(rows []layer, paths map[string]string, all map[string]uses) (wron
 			}
 		}
 		for _, pkg := range sorted(is.tests) {
-			if pkg != row.pkg && pkg != "asidetest" && !below(row.pkg, pkg) {
+			if pkg != row.pkg && pkg != suites && !below(row.pkg, pkg) {
 				complain("the tests of %s must not import %s, which stands above it", row.pkg, pkg)
 			}
 		}
@@ -154,7 +154,7 @@ func TestMisplacedImportsAreFound(t *testing.T) {
 	}, misplaced(rows, paths, map[string]uses{
 		"top":    {ours: set("low")},
 		"middle": {ours: set("low")},
-		"low":    {ours: set("middle"), others: set("github.com/fxamacker/cbor/v2", "example.com/x"), tests: set("low", "top", "asidetest")},
+		"low":    {ours: set("middle"), others: set("github.com/fxamacker/cbor/v2", "example.com/x"), tests: set("low", "top", suites)},
 		"new":    {ours: set("low"), others: set("github.com/fxamacker/cbor/v2/sub", "example.com/x")},
 		"free":   {others: set("example.com/x")},
 	}))

@@ -69,11 +69,17 @@ var sources = sync.OnceValues(func() (all []source, err error) {
 	return all, err
 })
 
+// suites is what the suites of tests share. It keeps its path: there is an asidetest for programs too.
+const suites = "internal/asidetest"
+
 // nameOf is what the tables call a package of this module: its path without internal/, and aside for the root.
 func nameOf(importPath string) string {
 	dir := strings.TrimPrefix(strings.TrimPrefix(importPath, module), "/")
-	if dir == "" {
+	switch dir {
+	case "":
 		return "aside"
+	case suites:
+		return suites
 	}
 	return strings.TrimPrefix(dir, "internal/")
 }
@@ -115,7 +121,7 @@ func packages(t *testing.T) map[string]uses {
 	return found
 }
 
-// library are the packages that a program gets which imports the root or asidehttp.
+// library are the packages that a program, or its tests, get which import the root, asidehttp or asidetest.
 func library(all map[string]uses) map[string]bool {
 	reached := map[string]bool{}
 	var reach func(pkg string)
@@ -129,6 +135,7 @@ func library(all map[string]uses) map[string]bool {
 	}
 	reach("aside")
 	reach("asidehttp")
+	reach("asidetest")
 	return reached
 }
 

@@ -92,6 +92,8 @@ type underWay struct {
 
 	warming sync.Mutex
 	warmed  warmings // guarded by warming
+
+	forgetful bool // see Forget
 }
 
 // redis holds what an Engine needs for Redis. In memory mode all of it is nil.

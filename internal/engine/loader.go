@@ -187,7 +187,7 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 		a.setJoinable(e, m)
 	}
 	switch {
-	case d.noStore || ttl <= 0:
+	case d.noStore || ttl <= 0 || e.forgetful:
 		return nowhere, 0
 	case e.Store == nil:
 		return inMemory, ttl

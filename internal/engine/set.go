@@ -76,6 +76,10 @@ func (e *Engine) set(ctx context.Context, a *attempt) error {
 
 // put is Set in memory mode.
 func (e *Engine) put(m *tags.Snapshot, a *attempt) error {
+	if e.forgetful {
+		e.Near.Break(a.Key) // as a Set does, without a value
+		return nil
+	}
 	for ok := false; !ok; {
 		m.Renew(true)
 		m.Local()

@@ -22,6 +22,7 @@ type Group[K comparable, V any] struct {
 	flights map[*run[K, V]]struct{} // the runs that have not ended, for Close; guarded by mu
 	closed  error                   // set by Close; guarded by mu
 	begun   Ticket                  // how many calls have begun; guarded by mu
+	idle    chan struct{}           // see Idle; nil while nobody waits for it; guarded by mu
 	running sync.WaitGroup          // goroutines of Run
 }
 
@@ -84,6 +85,7 @@ func (g *Group[K, V]) forget(c *Call[K, V]) {
 	}
 	c.notifyEnded()
 	c.notifyLeft()
+	g.notifyIdle()
 }
 
 // Close resolves every call with err, cancels every load, and makes later calls fail with err. It waits until all loads have
@@ -102,6 +104,7 @@ func (g *Group[K, V]) Close(ctx context.Context, err error) error {
 			}
 		}
 		clear(g.calls)
+		g.notifyIdle()
 	}
 	g.mu.Unlock()
 

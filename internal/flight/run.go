@@ -129,6 +129,7 @@ func (g *Group[K, V]) endLocked(r *run[K, V], err error) {
 	r.waiting = 0
 	r.rejoined() // the end of the linger time has nothing to cancel any more
 	delete(g.flights, r)
+	g.notifyIdle()
 }
 
 // callLeft counts a call of r that was resolved, or whose last caller has left. It requires mu.

@@ -43,6 +43,8 @@ type notifier struct {
 	mu      sync.Mutex
 	waiting []notification // guarded by mu
 	size    int            // of the texts in it; guarded by mu
+	calling bool           // the hook runs; guarded by mu
+	told    chan struct{}  // see Notified; nil while nobody waits for it; guarded by mu
 
 	outside quota.Shares // of callers outside of the program
 }
@@ -130,8 +132,13 @@ func (n *notifier) run(closed <-chan struct{}) {
 func (n *notifier) next() (e Event, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.waiting) == 0 {
+	n.calling = len(n.waiting) > 0
+	if !n.calling {
 		n.waiting, n.size = nil, 0
+		if n.told != nil {
+			close(n.told)
+			n.told = nil
+		}
 		return e, false
 	}
 	first := n.waiting[0]
@@ -139,6 +146,30 @@ func (n *notifier) next() (e Event, ok bool) {
 	n.size -= first.Event.size()
 	n.outside.Release(first.caller, first.use())
 	return first.Event, true
+}
+
+// Notified waits until the hook has returned from each event so far, or until ctx ends: it returns ctx's error then.
+func (v *Invalidator) Notified(ctx context.Context) error {
+	n := v.notifier
+	if n == nil {
+		return nil
+	}
+	n.mu.Lock()
+	if len(n.waiting) == 0 && !n.calling {
+		n.mu.Unlock()
+		return nil
+	}
+	if n.told == nil {
+		n.told = make(chan struct{})
+	}
+	told := n.told
+	n.mu.Unlock()
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (n *notifier) call(e Event) {

@@ -25,6 +25,7 @@ type announcements struct {
 
 	mu        sync.Mutex
 	now, last *near.Validity // the validity handed out now, and the one before; nil while not subscribed; guarded by mu
+	marks     marks
 }
 
 // UntrackedLife is how long a validity from a server without tracking lasts, at most. It lasts at least half as long.
@@ -94,7 +95,9 @@ func (s *Store) subscribe(ctx context.Context, client rueidis.Client) {
 		go func() {
 			defer close(over)
 			_ = client.Receive(withHook, client.B().Subscribe().Channel(s.channel()).Build(), func(m rueidis.PubSubMessage) {
-				if key, own := strings.CutPrefix(m.Message, a.self); !own && len(key) > len(a.self) {
+				if key, own := strings.CutPrefix(m.Message, a.self); own {
+					a.marks.arrived(key)
+				} else if len(key) > len(a.self) && !isMark(key[len(a.self):]) {
 					s.changed(key[len(a.self):])
 				}
 			})
