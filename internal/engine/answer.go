@@ -98,6 +98,9 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.
 
 // lookHere looks into memory, while Redis is unavailable also for a stale value.
 func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
+	if a.Bypass {
+		return Outcome{}, false
+	}
 	out, ok := e.readNear(a)
 	if !ok {
 		out, ok = e.readAgeing(a, true)

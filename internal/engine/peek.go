@@ -28,6 +28,10 @@ func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 
 // peek also returns how long Redis took, 0 if it was not asked.
 func (e *Engine) peek(ctx context.Context, a *attempt, observer *observe.Observer) (out Outcome, took time.Duration, ok bool) {
+	if a.Bypass {
+		a.reason = ReasonBypassed
+		return a.missed(), 0, false
+	}
 	if out, ok = e.readNear(a); !ok {
 		out, ok = e.readAgeing(a, false)
 	}
