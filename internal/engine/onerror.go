@@ -39,7 +39,7 @@ func (e *Engine) insteadOf(ctx context.Context, a *attempt, err error) (Outcome,
 // waitSoftly waits for a's flight until the load has taken the policy's SoftTimeout, and then looks for an older value. It reports whether there
 // is one; the load goes on.
 func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
-	if a.Strong || a.Replace || a.Bypass || a.Policy.SoftTimeout <= 0 {
+	if a.Strong || a.Replace || a.Policy.SoftTimeout <= 0 {
 		return Outcome{}, false
 	}
 	if e.Store == nil && !a.mayBeOld() { // otherwise it is not known before Redis was read
