@@ -357,10 +357,13 @@ func withoutKey[T any](ctx context.Context, c *Cache, key Key, opts []CallOption
 	}
 	r := engine.Request{
 		Policy: &p.Policy, Type: reflect.TypeFor[T](), TTL: cmp.Or(o.ttl, p.TTL), Tags: p.Tags,
-		Strong: o.strong, Replace: o.refresh, Limits: o.limits, Windows: o.windows, Bypass: c.bypasses(p.Category),
+		Strong: o.strong, Replace: o.refresh, Limits: o.limits, Windows: o.windows, Bypass: c.bypasses(p.Category), Place: p.Place,
 	}
 	if err := o.windowsFit(r.TTL); err != nil {
 		return engine.Request{}, callOptions{}, err
+	}
+	if o.place != nil {
+		r.Place = *o.place
 	}
 	if len(o.tags) > 0 {
 		r.Tags = slices.Concat(p.Tags, o.tags)

@@ -136,7 +136,7 @@ func (e *Engine) overloaded(attempts []*attempt, why string) {
 // push a change while the load runs.
 func awaitPushes(m *tags.Snapshot, attempts []*attempt) {
 	for _, a := range attempts {
-		if a.status == StatusFallback && !a.leased() {
+		if (a.status == StatusFallback || a.Place == PlaceMemory) && !a.leased() {
 			a.fence.Await()
 			m.Await(a.Tags)
 		}
@@ -187,7 +187,7 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 		a.setJoinable(e, m)
 	}
 	switch {
-	case a.Bypass || d.noStore || ttl <= 0:
+	case a.Bypass || d.noStore || ttl <= 0, e.Store == nil && a.Place == PlaceRedis:
 		return nowhere, 0
 	case e.Store == nil:
 		return inMemory, ttl

@@ -41,7 +41,7 @@ func (e *Engine) peek(ctx context.Context, a *attempt, observer *observe.Observe
 		ok = ok && e.Clock.Before(out.FreshUntil) // the load may have taken longer than its TTL
 		out.Status, out.Tier = StatusHit, TierMemory
 	}
-	if !ok && e.Store != nil && e.Calls.Enter() {
+	if !ok && e.Store != nil && a.Place != PlaceMemory && e.Calls.Enter() {
 		defer e.Calls.Leave()
 		began := e.Clock.Now()
 		if observer != nil {

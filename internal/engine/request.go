@@ -49,6 +49,7 @@ type Request struct {
 	Replace bool     // a Set or a Refresh: no load in flight may be stored over it
 	Limits  *Limits  // nil: none
 	Windows *Windows // of the value that this request stores; nil: its policy's
+	Place   Place    // where the value may be kept
 	Bypass  bool     // the loader alone answers it: see bypass.go
 }
 
@@ -89,7 +90,7 @@ func newAttempt(r Request) *attempt {
 // again returns an attempt with the same request. The flight that a leads may still run, and add tags to a.
 func (a *attempt) again() *attempt {
 	next := newAttempt(Request{
-		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits, Windows: a.Request.Windows, Bypass: a.Bypass,
+		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits, Windows: a.Request.Windows, Bypass: a.Bypass, Place: a.Place,
 	})
 	next.index = a.index
 	return next

@@ -53,6 +53,8 @@ func (e *Engine) set(ctx context.Context, a *attempt) error {
 	m.Add(a.Tags...)
 	switch {
 	case err != nil:
+	case e.elsewhere(a), e.Store == nil && a.Place == PlaceRedis:
+		e.removeOld(ctx, a) // see Place
 	case e.Store == nil:
 		err = e.put(m, a)
 	default:
