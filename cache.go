@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -33,7 +32,7 @@ import (
 // maps, and the cache may still be encoding them. Do not change a value that you got from a cache or gave to it.
 type Cache struct {
 	near     *near.Cache     // what a hit needs stands first
-	closed   atomic.Bool     //
+	switches                 //
 	sampler  sampler.Sampler //
 	policies *policyTable
 	engine   *engine.Engine
@@ -177,8 +176,11 @@ func Set[T any](ctx context.Context, c *Cache, key Key, value T, opts ...CallOpt
 // found looks up the text of a key in memory, and does not keep it. owner is nil if there is no value. The caller checks that owner is the
 // policy of the key, and the type of the value.
 func (c *Cache) found(text string) (value any, owner *resolved) {
-	if c == nil || c.near == nil || c.closed.Load() { // a closed cache cannot be invalidated, so it serves nothing
+	if c == nil || c.near == nil {
 		return nil, nil
+	}
+	if c.switched.Load() {
+		return c.foundUnlessOff(text)
 	}
 	if e := c.near.Get(text); e != nil {
 		return e.Value, e.Scope.Owner.(*resolved)
@@ -358,10 +360,13 @@ func withoutKey[T any](ctx context.Context, c *Cache, key Key, opts []CallOption
 	}
 	r := engine.Request{
 		Policy: &p.Policy, Type: reflect.TypeFor[T](), TTL: cmp.Or(o.ttl, p.TTL), Tags: p.Tags,
-		Strong: o.strong, Replace: o.refresh, Limits: o.limits, Windows: o.windows,
+		Strong: o.strong, Replace: o.refresh, Limits: o.limits, Windows: o.windows, Bypass: c.bypasses(p.Category), Place: p.Place,
 	}
 	if err := o.windowsFit(r.TTL); err != nil {
 		return engine.Request{}, callOptions{}, err
+	}
+	if o.place != nil {
+		r.Place = *o.place
 	}
 	if len(o.tags) > 0 {
 		r.Tags = slices.Concat(p.Tags, o.tags)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"expvar"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -132,4 +133,41 @@ func ExampleCache_Inspect() {
 	// Output:
 	// products:7 served [supplier 3] {"price":5}
 	// products:8 not cached []
+}
+
+// A kill switch: the loaders alone answer, until the cache is switched on again.
+func ExampleCache_Bypass() {
+	products := aside.Policy{Category: "products", TTL: time.Hour}
+	c, err := aside.New(aside.Options{Policies: []aside.Policy{products}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	source := "old"
+	load := func(context.Context) (string, error) { return source, nil }
+	show := func() {
+		r, err := aside.Lookup(context.Background(), c, products.Key(7), load)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(r.Value, "-", r.Reason)
+	}
+	show()
+	source = "new"
+	show()
+	if err := c.Bypass(true, "products"); err != nil {
+		panic(err)
+	}
+	show()
+	fmt.Println(c.Health().Bypassed)
+	if err := c.Bypass(false, "products"); err != nil {
+		panic(err)
+	}
+	show() // nobody has invalidated it
+	// Output:
+	// old - not cached
+	// old - fresh
+	// new - the cache is bypassed
+	// [products]
+	// old - fresh
 }

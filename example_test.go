@@ -1005,3 +1005,24 @@ func ExampleParsePattern() {
 	// sessions:ABC:* <nil>
 	//  aside: the pattern does not begin with a category: write the category, a colon, and what its keys have in common, as in sessions:ABC:*
 }
+
+// Values that are never in Redis: they are cheap to load, and large.
+func ExamplePlace() {
+	compiled := aside.Policy{Category: "templates", TTL: time.Hour, Place: aside.PlaceMemory}
+	c, err := aside.New(aside.Options{Policies: []aside.Policy{compiled}})
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	templates := aside.NewLoader(c, compiled, func(_ context.Context, name string) (string, error) { return "compiled " + name, nil })
+	for range 2 {
+		r, err := templates.Lookup(context.Background(), "invoice")
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(r.Value, "-", r.Tier)
+	}
+	// Output:
+	// compiled invoice - origin
+	// compiled invoice - memory
+}

@@ -47,6 +47,8 @@ type Health struct {
 	// Tracking says whether Redis pushes changes to this process. Without tracking, L1 keeps an entry for a second at most, or until the
 	// process that changes it announces the change, and a process that waits for another one's load polls Redis.
 	Tracking bool `json:"tracking"`
+	// Bypassed are the categories whose calls bypass the cache, sorted; "all" stands for every call: see Cache.Bypass. The state is that of Redis all the same.
+	Bypassed []string `json:"bypassed,omitempty"`
 }
 
 // Health returns the current state. A nil or closed cache is in StateDegraded, and Reason says so.
@@ -57,13 +59,13 @@ func (c *Cache) Health() Health {
 	case c.closed.Load():
 		return Health{State: StateDegraded, Reason: ErrClosed.Error()}
 	case c.engine.Store == nil:
-		return Health{State: StateMemory, Since: c.health.Began()}
+		return Health{State: StateMemory, Since: c.health.Began(), Bypassed: c.bypassed()}
 	}
 	s := c.engine.Store.State()
 	if !s.Up {
-		return Health{State: StateDegraded, Since: s.Since, Reason: health.Reason(s)}
+		return Health{State: StateDegraded, Since: s.Since, Reason: health.Reason(s), Bypassed: c.bypassed()}
 	}
-	h := Health{State: StateConnected, Since: s.Since, Tracking: c.engine.Store.Tracked()}
+	h := Health{State: StateConnected, Since: s.Since, Tracking: c.engine.Store.Tracked(), Bypassed: c.bypassed()}
 	if !h.Tracking {
 		h.Reason = health.Untracked(s)
 	}
@@ -128,7 +130,7 @@ func (c *Cache) Nodes() []Node {
 
 func (c *Cache) stateChanged(s redisstore.State, again int) {
 	c.health.Changed(s, again)
-	change := StateChange{At: time.Now(), State: StateConnected}
+	change := StateChange{At: time.Now(), State: StateConnected, Bypassed: c.bypassed()}
 	switch {
 	case !s.Up:
 		change.State, change.Reason = StateDegraded, health.Reason(s)
@@ -152,11 +154,13 @@ type Recent struct {
 	Inconsistent  []InconsistentValue  `json:"inconsistent"`
 }
 
-// A StateChange is a change of Health. A reason of another kind, such as a wrong password after a broken connection, is a change too.
+// A StateChange is a change of Health. A switch by Cache.Bypass is one. A reason of another kind, such as a wrong password after a broken connection, is a change too.
 type StateChange struct {
 	At     time.Time `json:"at"`
 	State  State     `json:"state"`            // from then on
 	Reason string    `json:"reason,omitempty"` // as in Health
+	// Bypassed is as in Health, from then on.
+	Bypassed []string `json:"bypassed,omitempty"`
 }
 
 // A RecentInvalidation is an invalidation by this process, as its call returned.

@@ -4,12 +4,135 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatewayz/aside/internal/engine"
 	"github.com/gatewayz/aside/internal/settling"
 )
+
+// switches are what changes how a cache answers while it runs.
+type switches struct {
+	switched atomic.Bool // the cache is closed, or some calls bypass it: a hit in memory reads nothing else
+	closed   atomic.Bool
+	past     atomic.Pointer[map[string]bool] // the categories that are bypassed, reservedCategory for all; nil: none. The map does not change
+
+	switching sync.Mutex // for those that write
+}
+
+func (s *switches) close() {
+	s.switching.Lock()
+	defer s.switching.Unlock()
+	s.closed.Store(true)
+	s.switched.Store(true)
+}
+
+// bypasses reports whether calls for a category bypass the cache.
+func (s *switches) bypasses(category string) bool {
+	past := s.past.Load()
+	return past != nil && ((*past)[reservedCategory] || (*past)[category])
+}
+
+// bypassed returns the categories that are bypassed, sorted.
+func (s *switches) bypassed() []string {
+	past := s.past.Load()
+	if past == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(*past))
+}
+
+// foundUnlessOff is found for a cache that is closed, or that some calls bypass.
+func (c *Cache) foundUnlessOff(text string) (value any, owner *resolved) {
+	if c.closed.Load() { // a closed cache cannot be invalidated, so it serves nothing
+		return nil, nil
+	}
+	if e := c.near.Get(text); e != nil {
+		if owner = e.Scope.Owner.(*resolved); !c.bypasses(owner.Category) {
+			return e.Value, owner
+		}
+	}
+	return nil, nil
+}
+
+// Bypass switches the cache off for categories, without categories for all calls; or, with on false, on again. It is for incidents: when what is cached is in
+// doubt, or to see whether the cache is the cause of a fault. It holds for this process alone: send the order to every instance.
+//
+// The loaders alone answer calls that bypass the cache: such calls read nothing in memory and in Redis, and store nothing. Concurrent calls for a key
+// still share a load with each other. MaxLoads, LoadTimeout and Backoff hold, so make sure that the source bears the load. A Result has ReasonBypassed,
+// and CauseAsked. Get returns ErrMiss. Set removes the cached value, and stores nothing; so does Refresh. Warm fails. Load.Previous returns nothing.
+// Older values are not served, whatever the policy says. Invalidations work as ever, also for what is cached. So once the cache is switched on
+// again, it serves what it still holds, unless that has expired or was invalidated.
+//
+// Bypass is about calls that begin once it has returned. A load that runs already, RefreshAhead included, ends as it would have, and may store its value.
+//
+// Health.Bypassed has the categories, each change is logged, and is in Recent.States. An unknown category is an error, and changes nothing: list its policy in
+// Options.Policies. So is a category to switch on again while all calls bypass the cache: switch all on first. Bypass(false) ends Bypass(true, …) too.
+func (c *Cache) Bypass(on bool, categories ...string) error {
+	if err := c.usable(); err != nil {
+		return err
+	}
+	known := c.policies.categories()
+	for _, category := range categories {
+		if !slices.Contains(known, category) {
+			return c.unknownCategory(category)
+		}
+	}
+	c.switching.Lock()
+	defer c.switching.Unlock()
+	past := make(map[string]bool)
+	if old := c.past.Load(); old != nil {
+		maps.Copy(past, *old)
+	}
+	before := len(past)
+	switch {
+	case len(categories) == 0 && on:
+		past[reservedCategory] = true
+	case len(categories) == 0:
+		clear(past)
+	case !on && past[reservedCategory]:
+		return invalidArgument("Bypass: all calls bypass the cache, so no category can be switched on again alone: call Bypass(false) first")
+	}
+	for _, category := range categories {
+		if on {
+			past[category] = true
+		} else {
+			delete(past, category)
+		}
+	}
+	if len(past) == before { // one call only adds, or only removes
+		return nil
+	}
+	if len(past) > 0 {
+		c.past.Store(&past)
+	} else {
+		c.past.Store(nil)
+	}
+	c.switched.Store(c.closed.Load() || len(past) > 0)
+	c.bypassChanged()
+	return nil
+}
+
+// bypassChanged makes a change of what is bypassed known.
+func (c *Cache) bypassChanged() {
+	list := c.bypassed()
+	if len(list) > 0 {
+		c.opts.Logger.LogAttrs(context.Background(), slog.LevelWarn, "aside: calls bypass the cache, loaders alone answer them", slog.Any("categories", list))
+	} else {
+		c.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "aside: calls no longer bypass the cache")
+	}
+	h := c.Health()
+	c.recent.states.Add(StateChange{At: time.Now(), State: h.State, Reason: h.Reason, Bypassed: list})
+}
+
+// bypassError is the error of a call that has no purpose while the cache is bypassed.
+func bypassError(what, category string) error {
+	return &Error{Code: CodeUnavailable, Message: fmt.Sprintf("%s: calls of category %q bypass the cache, which stores nothing: switch it on again with Bypass(false)", what, category)}
+}
 
 // Ready waits until the cache can use Redis. Calls need no Ready: until the first connection is made, they wait for it, and then do without Redis. Use
 // Ready where a process should take no requests before, or where a test wants Redis. In memory mode Ready returns nil at once. If ctx ends first, Ready
@@ -105,7 +228,7 @@ func (c *Cache) close(ctx context.Context) (left *ShutdownError) {
 	}
 	c.closing.Do(func() {
 		began := time.Now()
-		c.closed.Store(true)
+		c.switches.close()
 		loaders, calls := c.engine.Close(ctx)
 		c.health.Stop()
 		u := c.engine.Usage().Journal

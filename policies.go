@@ -125,6 +125,7 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	if err := r.setWindows(p, t.opts); err != nil {
 		return nil, err
 	}
+	q.Place, q.MemoryTTL = engine.Place(p.Place), engine.Bounded(p.MemoryTTL)
 	q.MaxBatch, q.Jitter, q.Codec, q.CloneOnRead = p.MaxBatch, p.Jitter, p.Codec, p.CloneOnRead
 	q.Counters, q.Holder = t.metrics.Label(p.label(), listed), r
 	t.add(r, listed)

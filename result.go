@@ -43,7 +43,7 @@ const (
 	CauseInvalidated Cause = "invalidated" // Redis still holds the value, and a tag or the category of the value was invalidated
 	CauseUnusable    Cause = "unusable"    // the cached value cannot be decoded, a part of it is gone, or another build, version or policy has stored it
 	CauseUnavailable Cause = "unavailable" // Redis was unavailable or slow, or has not confirmed an invalidation yet: the call is a fallback
-	CauseAsked       Cause = "asked"       // the call has the option Refresh
+	CauseAsked       Cause = "asked"       // the call has the option Refresh, or bypasses the cache (Cache.Bypass)
 )
 
 // An Outcome is how a loader call ended. LabelMetrics counts the calls of each.
@@ -85,6 +85,7 @@ const (
 	ReasonOtherPolicy  = "another policy's value is under this key"           // the log names it
 	ReasonLeaseHeld    = "another process has held the lease for too long"    // for half of LoadTimeout
 	ReasonUnconfirmed  = "redis has not confirmed an invalidation yet"        // of this process
+	ReasonBypassed     = "the cache is bypassed"                              // Cache.Bypass
 	ReasonSharedLoad   = "shared a load in flight"                            // followed by a colon, a space, and the reason of that load
 )
 

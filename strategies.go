@@ -12,7 +12,7 @@ import (
 	"github.com/gatewayz/aside/internal/keyspace"
 )
 
-// A CallOption changes one call: WithTTL, WithStale, WithTags, Refresh, Strong and MaxStale return one. Make an option that is used often once: a hit then
+// A CallOption changes one call: WithTTL, WithStale, WithTags, KeepIn, Refresh, Strong and MaxStale return one. Make an option that is used often once: a hit then
 // allocates nothing for it. The zero CallOption changes nothing.
 type CallOption struct {
 	set *callOptions // a pointer, because hits copy it
@@ -27,6 +27,7 @@ type callOptions struct {
 	strong  bool
 	limits  *engine.Limits
 	windows *engine.Windows
+	place   *engine.Place
 }
 
 // WithTTL sets the TTL of the value that this call stores, instead of the policy's. It must be at least 1 ms. A load that is
@@ -79,6 +80,16 @@ func WithStale(stale, ifError time.Duration) CallOption {
 	return CallOption{&callOptions{windows: &engine.Windows{Stale: stale, OnError: ifError}}}
 }
 
+// KeepIn sets where the value that this call stores is kept, in place of Policy.Place. A value that is cached already answers the call, wherever it is, but for one in
+// Redis with PlaceMemory. A load that is in flight already keeps the place that it began with. Use the same place in every call for a key.
+func KeepIn(place Place) CallOption {
+	if !place.valid() {
+		return CallOption{&callOptions{err: invalidArgument("KeepIn(" + strconv.Itoa(int(place)) + "): give PlaceBoth, PlaceMemory or PlaceRedis")}}
+	}
+	in := engine.Place(place)
+	return CallOption{&callOptions{place: &in}}
+}
+
 // withStale are the names of WithStale's arguments in errors.
 var withStale = [2]string{"WithStale: stale", "WithStale: ifError"}
 
@@ -115,6 +126,9 @@ func gather(opts []CallOption) (callOptions, error) {
 		o.strong = o.strong || opt.set.strong
 		if opt.set.limits != nil {
 			o.limits = opt.set.limits
+		}
+		if opt.set.place != nil {
+			o.place = opt.set.place
 		}
 		if opt.set.windows != nil {
 			o.windows = opt.set.windows

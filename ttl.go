@@ -103,9 +103,35 @@ type Policy struct {
 	// is replaced. A build with a lower version does not replace values of a higher one: it keeps its own values in its memory.
 	Version int
 
+	// Place is where values of the policy are kept: PlaceBoth, PlaceMemory or PlaceRedis. Default: PlaceBoth.
+	Place Place
+
+	// MemoryTTL bounds how long memory serves a value without asking Redis again, also while Redis is unavailable. Redis keeps the value for its TTL. It
+	// needs a Place of PlaceBoth. Without Redis, and for values that Redis does not hold, it means nothing. Default: 0, as long as the value is fresh.
+	MemoryTTL time.Duration
+
 	// CloneOnRead gives each caller a copy of the value, which it may change. Every hit then decodes the value, in memory mode too.
 	CloneOnRead bool
 }
+
+// A Place is where a value may be kept.
+type Place int
+
+// The places of values.
+const (
+	// PlaceBoth: Redis, and the memory of the processes that read the value.
+	PlaceBoth Place = iota
+
+	// PlaceMemory: memory alone, for values that are cheap to load, too large for Redis, or not to leave the process. Each process loads the value for itself.
+	// Invalidations by other processes reach it, by key, tag, category, pattern and everything, for which Redis has to push changes to this process:
+	// where it does not (Health.Tracking), the value is not kept while Redis is in use. Set and Refresh remove the value from all processes, and the next call in
+	// each of them loads: processes have no common order of what they keep. A call with Strong loads. Load.Previous returns nothing. In memory mode it is PlaceBoth.
+	PlaceMemory
+
+	// PlaceRedis: Redis alone, for values that are large and seldom read, or that are not to stay in memory. Each call reads Redis. In memory mode, and while Redis
+	// is unavailable, nothing is kept, and concurrent calls still share a load.
+	PlaceRedis
+)
 
 // TTL is a table of ready policies for an AI gateway:
 //
@@ -176,7 +202,8 @@ func (p *Policy) codecName() (name string) {
 func (p *Policy) equal(q *Policy) bool {
 	return p.Name == q.Name && p.Category == q.Category && p.Label == q.Label && p.TTL == q.TTL && p.NegativeTTL == q.NegativeTTL && sameErrors(p.NotFound, q.NotFound) && p.DegradedTTL == q.DegradedTTL &&
 		p.Stale == q.Stale && p.StaleIfError == q.StaleIfError && p.SoftTimeout == q.SoftTimeout && p.RefreshAhead == q.RefreshAhead &&
-		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.MaxBatch == q.MaxBatch && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.CloneOnRead == q.CloneOnRead
+		p.LoadTimeout == q.LoadTimeout && p.LoadGrace == q.LoadGrace && p.MaxBatch == q.MaxBatch && p.Jitter == q.Jitter && p.codecName() == q.codecName() && sameCodec(p.Codec, q.Codec) && p.Version == q.Version && p.CloneOnRead == q.CloneOnRead &&
+		p.Place == q.Place && p.MemoryTTL == q.MemoryTTL
 }
 
 // sameCodec compares codecs, which may have the same name and different keys, for example: by == where Go can compare them, otherwise by their
@@ -234,6 +261,8 @@ const mostAhead = 0.5
 // tooShort reports whether a duration that may be zero or negative is positive and less than the unit of Redis.
 func tooShort(d time.Duration) bool { return d > 0 && d < time.Millisecond }
 
+func (p Place) valid() bool { return p >= PlaceBoth && p <= PlaceRedis }
+
 // reservedCategory stands for everything, in the admin API and for front ends.
 const reservedCategory = "all"
 
@@ -270,6 +299,14 @@ func (p *Policy) validate() error {
 		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
 	case p.Version < 0 || p.Version >= 1<<engine.VersionBits:
 		return invalidOption("policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<engine.VersionBits-1)
+	case !p.Place.valid():
+		return invalidOption("policy %q: Place is %d: set PlaceBoth, PlaceMemory or PlaceRedis", p.name(), p.Place)
+	case p.MemoryTTL < 0 || tooShort(p.MemoryTTL):
+		return invalidOption("policy %q: MemoryTTL is %v: set at least 1ms, or 0 for as long as the value is fresh", p.name(), p.MemoryTTL)
+	case p.MemoryTTL > 0 && p.Place == PlaceMemory:
+		return invalidOption("policy %q: MemoryTTL is set, and Place is PlaceMemory, so that there is no Redis to ask: set the TTL alone", p.name())
+	case p.MemoryTTL > 0 && p.Place == PlaceRedis:
+		return invalidOption("policy %q: MemoryTTL is set, and Place is PlaceRedis, which keeps nothing in memory: leave one of them unset", p.name())
 	case p.Codec != nil && p.codecName() == "":
 		return invalidOption("policy %q: its Codec's Name is empty or panics: stored values need it", p.name())
 	}

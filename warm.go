@@ -139,6 +139,9 @@ func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key 
 		if err == nil {
 			err = c.engine.Check(ctx, r.Key)
 		}
+		if err == nil && r.Bypass {
+			err = bypassError("Warm", r.Policy.Category)
+		}
 		if err != nil {
 			n.Failed = n.Seen
 			return n, err

@@ -13,7 +13,8 @@ type answer struct {
 	Invalidated *count     `json:"invalidated,omitempty"`
 	Matched     *count     `json:"matched,omitempty"`
 	Warm        *warmOrder `json:"warm,omitempty"`
-	Timestamp   int64      `json:"timestamp"` // milliseconds
+	Bypassed    *[]string  `json:"bypassed,omitempty"` // after an order to bypass the cache: what is bypassed now
+	Timestamp   int64      `json:"timestamp"`          // milliseconds
 }
 
 // A count is how many entries were removed, or would be.

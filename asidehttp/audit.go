@@ -51,6 +51,19 @@ func (h *handler) auditWarm(ctx context.Context, who visitor, o order, running b
 		slog.Bool("already_running", running))
 }
 
+// auditBypass logs who has had calls bypass the cache, or has ended that. Each order has a line of its own.
+func (h *handler) auditBypass(ctx context.Context, who visitor, o order, p *problem) {
+	attrs := []slog.Attr{
+		slog.String("key", who.name), slog.String("client", who.addr.String()), slog.String("category", shortened(o.names[0])), slog.Bool("on", o.on),
+	}
+	text := "asidehttp: bypass ordered"
+	if p != nil {
+		text = "asidehttp: bypass not ordered"
+		attrs = append(attrs, slog.Int("status", p.status), slog.String("error", p.detail))
+	}
+	h.gate.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, text, attrs...)
+}
+
 // An order has a log line of its own while its key sends no more than auditRate orders a second on average, and auditBurst at once. Further orders
 // are summed up in one line a second, so that many orders do not fill the log.
 const (

@@ -14,6 +14,7 @@ import (
 //	GET  ?metrics=true&pattern=models:*
 //	POST                       {"warm":"models"}
 //	GET  ?warm=models
+//	POST                       {"bypass":"models","on":true}
 //
 // A request needs Authorization: Bearer with one of the keys of o.
 //
@@ -47,6 +48,11 @@ import (
 //
 //	{"warm":{"name":"models","running":false,"runs":1,"errors":0,"last":{"started":"…","ended":"…","seen":500,"fresh":12,"loaded":480,
 //	 "not_found":8,"failed":0,"elsewhere":false,"took_ms":1520.3}}}
+//
+// "bypass" has the calls of a category, or of "all", bypass the cache in this process, and with "on":false ends that: see Cache.Bypass. It needs
+// ScopeAll, goes with "on" alone, and is an invalid request with "dry_run". The response has what is bypassed now:
+//
+//	{"success":true,"bypassed":["models"],"timestamp":1763700000000}
 //
 // The server's WriteTimeout must be longer than wait. Its ReadTimeout bounds the time to read the body of a request with a valid key. A request
 // that is refused before its body is read is answered at once, and its connection is closed.

@@ -25,8 +25,11 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 			return p
 		}
 		carryOut := h.carryOut
-		if o.selector == byWarm {
+		switch o.selector {
+		case byWarm:
 			carryOut = h.warm
+		case byBypass:
+			carryOut = h.bypass
 		}
 		if p = carryOut(w, r, who, o); p != nil {
 			p.bodyRead = true
@@ -37,8 +40,11 @@ func (h *handler) post(w http.ResponseWriter, r *http.Request, who visitor) *pro
 
 // needs is the first scope that an order needs.
 func (o order) needs() scopes {
-	if o.selector == byWarm {
+	switch o.selector {
+	case byWarm:
 		return mayWarm
+	case byBypass:
+		return mayEmpty // of one category too: the sources get all of its calls
 	}
 	return mayInvalidate
 }

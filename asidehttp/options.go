@@ -48,7 +48,7 @@ type Options struct {
 	// that sends more than one a second, and more than ten at once, the others are summed up in one line a second. It gets lines at
 	// level Warn about requests without a valid key, about requests whose key lacks a scope, and about invalidations that are refused because
 	// too many are pending: each at most every ten seconds, the last two for each key, and with the number of requests. It gets a line for each
-	// order to warm, and one about the end of a warmer's run, at most every ten seconds for each warmer. It gets the errors of Validate.
+	// order to warm or to bypass the cache, and one about the end of a warmer's run, at most every ten seconds for each warmer. It gets the errors of Validate.
 	// Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -79,7 +79,7 @@ const (
 	ScopeInvalidate Scope = "invalidate" // invalidate by category, pattern, keys and tags, but not everything. A dry run needs ScopeRead too
 	ScopeWarm       Scope = "warm"       // start the functions of Options.Warmers, and see how they went
 	ScopeValues     Scope = "values"     // see cached values and the errors of loaders on a Dashboard, beside ScopeRead
-	ScopeAll        Scope = "all"        // all of these, and invalidate everything
+	ScopeAll        Scope = "all"        // all of these, invalidate everything, and have calls bypass the cache
 )
 
 // Validate returns an error for each invalid option. The error shows no secret. AdminHandler and Metrics return no error: they log it, and ignore

@@ -22,7 +22,7 @@ const (
 	maxWait     = 30 * time.Second
 )
 
-const example = `send a JSON object with one of {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} and {"tags":["supplier 3"]}; "wait" (seconds) and "dry_run" may go with it; or {"warm":"models"} alone`
+const example = `send a JSON object with one of {"category":"models"}, {"pattern":"sessions:ABC:*"}, {"keys":["models:all:all"]} and {"tags":["supplier 3"]}; "wait" (seconds) and "dry_run" may go with it; or {"warm":"models"} alone, or {"bypass":"models","on":true}`
 
 // An order is the request in the body of a POST.
 type order struct {
@@ -30,6 +30,7 @@ type order struct {
 	names    []string // the keys or tags, or the one category, pattern or warmer
 	wait     time.Duration
 	dryRun   bool
+	on       bool // of byBypass
 }
 
 // The selectors, as the fields are named in the body.
@@ -38,7 +39,8 @@ const (
 	byPattern  = "pattern"
 	byKeys     = "keys"
 	byTags     = "tags"
-	byWarm     = "warm" // selects nothing: it starts a warmer
+	byWarm     = "warm"   // selects nothing: it starts a warmer
+	byBypass   = "bypass" // selects nothing: it has calls bypass the cache, or ends that
 )
 
 // readOrder reads and parses the body of a POST.
@@ -110,20 +112,23 @@ func parseOrder(body []byte) (order, *problem) {
 	if o.selector == byWarm && len(seen) > 1 {
 		return order{}, badRequest("warm takes no other field: send it alone, and see how it went with GET ?warm=")
 	}
+	if given := seen["on"]; given != (o.selector == byBypass) || given && len(seen) > 2 {
+		return order{}, badRequest(`bypass goes with "on", true or false, and with no other field: send {"bypass":"models","on":true}`)
+	}
 	return o, nil
 }
 
 // set sets one field of an order.
 func (o *order) set(name string, value json.RawMessage) *problem {
 	switch name {
-	case byCategory, byPattern, byKeys, byTags, byWarm:
+	case byCategory, byPattern, byKeys, byTags, byWarm, byBypass:
 		if o.selector != "" {
 			return badRequest("the body has both %s and %s: send one of them, and a second request for the other", o.selector, name)
 		}
 		o.selector = name
 	}
 	switch name {
-	case byCategory, byPattern, byWarm:
+	case byCategory, byPattern, byWarm, byBypass:
 		var text string
 		if !decode(value, &text) || text == "" {
 			return badRequest("%s is not a text: %s", name, example)
@@ -155,6 +160,10 @@ func (o *order) set(name string, value json.RawMessage) *problem {
 			return badRequest("wait is not a number of seconds from 0 to %v: send %v, or leave it out for as much", maxWait.Seconds(), defaultWait.Seconds())
 		}
 		o.wait = time.Duration(math.Round(seconds * float64(time.Second)))
+	case "on":
+		if !decode(value, &o.on) {
+			return badRequest("on is neither true nor false")
+		}
 	case "dry_run":
 		if !decode(value, &o.dryRun) {
 			return badRequest("dry_run is neither true nor false")

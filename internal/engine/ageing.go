@@ -48,7 +48,7 @@ func (e *Engine) LookAgeing(key string, r *Request) (Outcome, bool) {
 
 // ageing returns the entry that a request may have at once, or nil: see near.Cache.Ageing.
 func (e *Engine) ageing(key string, r *Request) (entry *near.Entry, phase freshness.Phase, due bool) {
-	if !r.Policy.strategic() || r.Replace || r.Strong && e.Store != nil {
+	if !r.Policy.strategic() || r.Bypass || r.Replace || r.Strong && e.Store != nil {
 		return nil, freshness.Dead, false
 	}
 	entry, phase, due = e.Near.Ageing(key)

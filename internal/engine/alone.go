@@ -20,7 +20,7 @@ var (
 // needs that place. The result is passed to use, nil for "not found", and is not cached. over is called when the loader has returned, which
 // may be long after LoadAlone has: LoadAlone returns when the time of the load is up.
 func (e *Engine) LoadAlone(ctx context.Context, r Request, load LoadFunc, use func(value any) error, over func()) error {
-	call, leader := e.flights.JoinNew(flightKey{aloneKey(r.Key), r.Type, r.Policy})
+	call, leader := e.flights.JoinNew(flightKey{key: aloneKey(r.Key), typ: r.Type, policy: r.Policy})
 	if !leader {
 		over()
 		return e.opts.ErrClosed

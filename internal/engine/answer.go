@@ -101,6 +101,9 @@ func (a *attempt) here(err error) bool { return err == nil && a.call == nil }
 
 // lookHere looks into memory, while Redis is unavailable also for a stale value.
 func (e *Engine) lookHere(a *attempt) (Outcome, bool) {
+	if a.Bypass {
+		return Outcome{}, false
+	}
 	out, ok := e.readNear(a)
 	if !ok {
 		out, ok = e.readAgeing(a, true)

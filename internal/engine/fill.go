@@ -105,7 +105,7 @@ func (e *Engine) fill(ctx context.Context, m *tags.Snapshot, attempts []*attempt
 //  3. The loaded value itself is kept in memory. Nothing is decoded.
 func (e *Engine) keepStored(a *attempt, head redisstore.Read, f *near.Fence) {
 	nonce, ok := wire.HeadNonce(head.Value)
-	if head.Err != nil || head.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
+	if a.Place == PlaceRedis || head.Err != nil || head.Validity == nil || !ok || nonce != a.nonce || a.fence.BrokenHere() {
 		return
 	}
 	var room [fewValidities]*near.Validity
@@ -115,7 +115,7 @@ func (e *Engine) keepStored(a *attempt, head redisstore.Read, f *near.Fence) {
 		entry.Plan.Payload = a.payload
 	}
 	if ok && e.Near.Fits(a.Key, entry.Size) {
-		e.Near.Insert(a.Key, entry, f)
+		e.Near.Insert(a.Key, a.bound(entry, e.Clock.Now()), f)
 	}
 }
 

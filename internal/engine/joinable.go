@@ -26,7 +26,7 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	}
 	g := &a.joinables.turns[a.joined%2] // no caller looks at that any more: it looks at the other one
 	a.joined++
-	*g = joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, read: a.read && e.Store != nil, until: a.untrackedUntil()}
+	*g = joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, bypass: a.Bypass, read: a.read && e.Store != nil, until: a.untrackedUntil()}
 	g.freshUntil = &a.joinables.freshUntil
 	g.late, g.tagEvents = a.out.late, a.tagEvents.All
 	g.tags = g.few[:0]
@@ -36,7 +36,7 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if a.out.late || a.read && !a.storable { // the load of a value that is not stored: see unstoredTags
 		g.tags = append(g.tags, *m.State(keyspace.Sequence))
 	}
-	if e.Store != nil && (g.notice.Untrackable || !e.Store.Tracks(g.key)) {
+	if e.Store != nil && (a.Bypass || g.notice.Untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
 	}
 	a.call.JoinWhile(g)
@@ -66,6 +66,7 @@ type joinable struct {
 	key       string
 	fence     *near.Fence
 	notice    tags.Notice
+	bypass    bool   // Redis is not read, and does not notify of changes
 	read      bool   // Redis was read; before that, what the flight is going to read is new enough for any caller
 	until     int64  // until when the load is joinable if Redis does not notify of a change
 	late      bool   // its loader names tags
@@ -81,7 +82,7 @@ func (g *joinable) untracked(name string, n *tags.Notice) bool {
 	if !g.cache.Clock.Before(g.until) {
 		return true
 	}
-	return !n.Untrackable && g.cache.Store.Tracks(name) && !g.cache.tags.CutOff(name, n)
+	return !g.bypass && !n.Untrackable && g.cache.Store.Tracks(name) && !g.cache.tags.CutOff(name, n)
 }
 
 // Joinable reports whether the load may be joined.

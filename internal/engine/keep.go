@@ -18,6 +18,9 @@ import (
 //   - Where Redis is unavailable for each name that it does not notify of, the value is kept for DegradedTTL.
 //   - Otherwise it is not kept: another process could invalidate it, and this process would not be notified.
 func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
+	if a.Place == PlaceRedis {
+		return
+	}
 	switch all, unavailable := e.tracked(m, a); {
 	case all && len(a.lateNames) == 0:
 		e.keepTracked(m, a, start, ttl)
@@ -108,7 +111,7 @@ const fewValidities = 8
 // keepRead keeps in memory a value that was read from Redis, if Redis notifies this process of its changes.
 func (e *Engine) keepRead(a *attempt, entry *near.Entry, carried tags.Capture) {
 	own := a.notice.Validity
-	if own == nil {
+	if own == nil || a.Place == PlaceRedis {
 		return
 	}
 	var room [fewValidities]*near.Validity
@@ -118,6 +121,7 @@ func (e *Engine) keepRead(a *attempt, entry *near.Entry, carried tags.Capture) {
 		return
 	}
 	entry.Scope = a.Policy.scope(list, a.Tags)
+	a.bound(entry, e.Clock.Now())
 	if !e.Near.Insert(a.Key, entry, a.fence) {
 		e.Near.KeepUntracked(a.Key, entry, a.fence) // as a stale value, where the server of a tag is unavailable
 	}

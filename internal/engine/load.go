@@ -20,19 +20,27 @@ func (e *Engine) lead(ctx context.Context, attempts []*attempt, load LoadFunc) {
 	changed := make(chan struct{}, 1) // gets a message when one of the keys changes
 	defer endFences(m, attempts)
 
-	e.awaitFirst(ctx, attempts...)
+	attempts, bypassing := e.splitBypassing(attempts, m)
+	if len(attempts) > 0 {
+		e.awaitFirst(ctx, attempts...)
+	}
 	pending := e.recheckNear(ctx, attempts, m, changed)
 	if e.Store == nil {
 		e.captureLocal(m, pending)
-		e.loadAndShare(ctx, m, e.refuseBackedOff(pending), load, e.admit)
+		e.loadAndShare(ctx, m, e.refuseBackedOff(append(pending, bypassing...)), load, e.admit)
 		return
 	}
 
 	w := leaseWait{began: e.Clock.Now(), pause: firstPoll}
 	for {
-		mine, held, present := e.readAndLease(ctx, m, pending)
+		var mine, held []*attempt
+		var present bool
+		if len(pending) > 0 {
+			mine, held, present = e.readAndLease(ctx, m, pending)
+		}
 		held, late := e.giveUpWaiting(m, held, w.began)
-		mine = append(mine, late...)
+		mine = append(append(mine, late...), e.refuseBackedOff(bypassing)...)
+		bypassing = nil
 		// This flight loads and shares its own keys before it waits for keys that another process loads. Otherwise two
 		// batches that each hold a key of the other's would wait for each other.
 		e.loadAndShare(ctx, m, e.shareStale(mine), load, e.admit)

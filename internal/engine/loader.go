@@ -136,7 +136,7 @@ func (e *Engine) overloaded(attempts []*attempt, why string) {
 // push a change while the load runs.
 func awaitPushes(m *tags.Snapshot, attempts []*attempt) {
 	for _, a := range attempts {
-		if a.status == StatusFallback && !a.leased() {
+		if (a.status == StatusFallback || a.Place == PlaceMemory) && !a.leased() {
 			a.fence.Await()
 			m.Await(a.Tags)
 		}
@@ -183,11 +183,11 @@ func (e *Engine) decide(m *tags.Snapshot, a *attempt, d decision, start int64) (
 	}
 	a.lateNames = d.tags
 	if a.out.late {
-		a.out.untracked = e.lateTagsUntracked(m, a)
+		a.out.untracked = !a.Bypass && e.lateTagsUntracked(m, a)
 		a.setJoinable(e, m)
 	}
 	switch {
-	case d.noStore || ttl <= 0 || e.forgetful:
+	case a.Bypass || d.noStore || ttl <= 0 || e.forgetful, e.Store == nil && a.Place == PlaceRedis:
 		return nowhere, 0
 	case e.Store == nil:
 		return inMemory, ttl
@@ -205,7 +205,7 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 		return false
 	}
 	start := a.out.LoadedAt
-	if !a.leased() {
+	if !a.leased() && !a.Bypass {
 		a.fence.Overtake() // loads that have outlived their time; where there is a lease, they have lost theirs
 	}
 	switch to {

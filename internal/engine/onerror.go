@@ -70,7 +70,7 @@ func (e *Engine) waitSoftly(ctx context.Context, a *attempt) (Outcome, bool) {
 }
 
 // mayBeOld reports whether a may be answered by a value past its TTL that cannot be loaded anew.
-func (a *attempt) mayBeOld() bool { return a.Policy.outlives() && !a.Strong && !a.Replace }
+func (a *attempt) mayBeOld() bool { return a.Policy.outlives() && !a.Strong && !a.Replace && !a.Bypass }
 
 // readOld looks for a value that is not dead yet: in memory, then in Redis.
 func (e *Engine) readOld(ctx context.Context, a *attempt, reason string) (Outcome, bool) {
@@ -123,7 +123,7 @@ func (e *Engine) oldInMemory(a *attempt, reason string, unvouched bool) (Outcome
 // endOld ends the older value of a key whose loader has succeeded, and lets nothing be stored. Otherwise it would come back: at once in its phase
 // Stale, or in place of the next error. What is newer than the load stays.
 func (e *Engine) endOld(ctx context.Context, a *attempt) {
-	if !a.Policy.outlives() && a.old == nil {
+	if a.Bypass || !a.Policy.outlives() && a.old == nil {
 		return
 	}
 	if a.old == nil && a.rejected == (redisstore.Rejected{}) {
@@ -152,7 +152,7 @@ var (
 // fetchOld reads a value in Redis that is not dead yet. All callers of the key share the read, as they have shared the load. One that has joined a
 // read whose value may have been invalidated before reads once more: see joinedOutdated.
 func (e *Engine) fetchOld(ctx context.Context, a *attempt, reason string) (Outcome, error) {
-	key, began := flightKey{oldKey(a.Key), a.Type, a.Policy}, e.tags.Events().All
+	key, began := flightKey{key: oldKey(a.Key), typ: a.Type, policy: a.Policy}, e.tags.Events().All
 	call, leads := e.flights.Join(key)
 	out, err := e.waitForOld(ctx, a, call, leads)
 	if err == nil && !leads && out.late && out.tagEvents != began {

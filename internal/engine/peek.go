@@ -30,6 +30,10 @@ func (e *Engine) PeekAlone(ctx context.Context, r Request) (Outcome, bool) {
 // peek also returns how long Redis took, -1 if it was not asked.
 func (e *Engine) peek(ctx context.Context, a *attempt, observer *observe.Observer) (out Outcome, took time.Duration, ok bool) {
 	took = -1
+	if a.Bypass {
+		a.reason = ReasonBypassed
+		return a.missed(), took, false
+	}
 	if out, ok = e.readNear(a); !ok {
 		out, ok = e.readAgeing(a, false)
 	}
@@ -39,7 +43,7 @@ func (e *Engine) peek(ctx context.Context, a *attempt, observer *observe.Observe
 		ok = ok && e.Clock.Before(out.FreshUntil) // the load may have taken longer than its TTL
 		out.Status, out.Tier = StatusHit, TierMemory
 	}
-	if !ok && e.Store != nil && e.Calls.Enter() {
+	if !ok && e.Store != nil && a.Place != PlaceMemory && e.Calls.Enter() {
 		defer e.Calls.Leave()
 		began := e.Clock.Now()
 		if observer != nil {

@@ -33,6 +33,8 @@ type Policy struct {
 	CloneOnRead bool
 	Windows     freshness.Windows
 	SoftTimeout time.Duration // 0: none
+	Place       Place
+	MemoryTTL   time.Duration // 0: as long as a value is fresh
 	Counters    *stats.Counters
 	Holder      Holder // holds the policy, and is the owner of its entries in memory
 

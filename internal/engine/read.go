@@ -109,6 +109,8 @@ func (e *Engine) readable(m *tags.Snapshot, attempts []*attempt) (readable, othe
 			a.quarantine()
 		case a.skip != nil:
 			a.status, a.storable, a.reason = StatusFallback, false, redisstore.Describe(a.skip)
+		case a.Place == PlaceMemory:
+			a.storable = false // see Place
 		default:
 			readable = append(readable, a)
 			continue

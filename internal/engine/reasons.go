@@ -27,6 +27,7 @@ const (
 	ReasonOtherPolicy  = "another policy's value is under this key"
 	ReasonLeaseHeld    = "another process has held the lease for too long"
 	ReasonUnconfirmed  = "redis has not confirmed an invalidation yet"
+	ReasonBypassed     = "the cache is bypassed"
 	ReasonSharedLoad   = "shared a load in flight" // followed by a colon, a space, and the reason of the load
 )
 

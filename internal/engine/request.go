@@ -49,6 +49,8 @@ type Request struct {
 	Replace bool     // a Set or a Refresh: no load in flight may be stored over it
 	Limits  *Limits  // nil: none
 	Windows *Windows // of the value that this request stores; nil: its policy's
+	Place   Place    // where the value may be kept
+	Bypass  bool     // the loader alone answers it: see bypass.go
 }
 
 // Limits are those of one caller. Callers with different limits share loads.
@@ -88,7 +90,7 @@ func newAttempt(r Request) *attempt {
 // again returns an attempt with the same request. The flight that a leads may still run, and add tags to a.
 func (a *attempt) again() *attempt {
 	next := newAttempt(Request{
-		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits, Windows: a.Request.Windows,
+		Key: a.Key, Policy: a.Policy, Type: a.Type, TTL: a.TTL, Tags: a.ownTags, Strong: a.Strong, Replace: a.Replace, Limits: a.Limits, Windows: a.Request.Windows, Bypass: a.Bypass, Place: a.Place,
 	})
 	next.index = a.index
 	return next
@@ -195,14 +197,16 @@ func (a *attempt) newNonce() {
 // asked reports whether a lease may have been granted, even if the reply was lost.
 func (a *attempt) asked() bool { return a.nonce != wire.Nonce{} }
 
-// A flightKey has policy and type too: two callers that ask one key for different types, or by different policies, do not share a load.
+// A flightKey has policy and type too: two callers that ask one key for different types, or by different policies, do not share a load. Nor do a
+// caller that may be answered from the cache, and one that must not be.
 type flightKey struct {
 	key    string
 	typ    reflect.Type
 	policy *Policy
+	bypass bool
 }
 
-func (a *attempt) flightKey() flightKey { return flightKey{a.Key, a.Type, a.Policy} }
+func (a *attempt) flightKey() flightKey { return flightKey{a.Key, a.Type, a.Policy, a.Bypass} }
 
 // An Outcome is the result of a request without an error.
 type Outcome struct {

@@ -33,6 +33,11 @@ func (e *Engine) Set(ctx context.Context, r Request, l Loaded) error {
 
 // set is Set that nobody is told of. It fails with errNotWritten because of Redis.
 func (e *Engine) set(ctx context.Context, a *attempt) error {
+	if a.Bypass {
+		e.failures.Forget(a.Key)
+		e.removeOld(ctx, a)
+		return nil
+	}
 	e.awaitFirst(ctx, a)
 	start := e.Clock.Now()
 	a.ownTTL = a.TTL != a.Policy.TTL
@@ -48,6 +53,8 @@ func (e *Engine) set(ctx context.Context, a *attempt) error {
 	m.Add(a.Tags...)
 	switch {
 	case err != nil:
+	case e.elsewhere(a), e.Store == nil && a.Place == PlaceRedis:
+		e.removeOld(ctx, a) // see Place
 	case e.Store == nil:
 		err = e.put(m, a)
 	default:

@@ -217,22 +217,26 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 // Fresh reports which requests have a value within its TTL: in Redis, or in memory in memory mode. If Redis does not answer, none has.
 func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
 	fresh := make([]bool, len(requests))
-	if e.Store == nil {
-		for i, r := range requests {
-			entry := e.Near.Get(r.Key)
-			fresh[i] = entry != nil && newAttempt(r).sameOwner(entry)
-		}
-		return fresh
-	}
-	keys := make([]string, len(requests))
+	var keys []string
 	for i, r := range requests {
-		keys[i] = r.Key
+		if e.Store != nil && r.Place != PlaceMemory {
+			keys = append(keys, r.Key)
+			continue
+		}
+		entry := e.Near.Get(r.Key)
+		fresh[i] = entry != nil && newAttempt(r).sameOwner(entry)
+	}
+	if len(keys) == 0 {
+		return fresh
 	}
 	infos, err := e.Scanner.Infos(ctx, keys)
 	if err != nil {
 		return fresh
 	}
 	for i, r := range requests {
+		if r.Place == PlaceMemory {
+			continue
+		}
 		info, there := infos[r.Key]
 		fresh[i] = there && info.TTL > 0 && info.Owner == r.Policy.Owner
 	}

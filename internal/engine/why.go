@@ -17,7 +17,7 @@ import (
 // is to be stored under it is not there.
 func (r *Request) Cause(out *Outcome) stats.Cause {
 	switch {
-	case r.Replace:
+	case r.Replace || r.Bypass:
 		return stats.Asked
 	case out.Status == StatusFallback:
 		return stats.Unavailable
