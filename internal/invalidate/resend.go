@@ -21,7 +21,7 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 		return some, false
 	}
 	tags, keys, upTo := v.o.Journal.Batch()
-	all = true
+	ok := true // all is false until this returns: the Observer may end the goroutine
 	if v.o.Observer != nil {
 		var end func(all bool)
 		ctx, end = v.beginReplay(ctx, &v.origin, len(tags)+len(keys))
@@ -34,7 +34,7 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 		for _, group := range independent(tags) {
 			for i, g := range v.o.Tags.Bump(ctx, group...) {
 				v.refused(g.Err)
-				all = g.Err == nil && v.confirmed(upTo, group[i], g) && all
+				ok = g.Err == nil && v.confirmed(upTo, group[i], g) && ok
 			}
 		}
 	}
@@ -45,14 +45,13 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 		}
 		done := succeeded(keys, errs)
 		if len(done) == 0 {
-			all = false
-			return some, all
+			return some, false
 		}
 		_, again := v.o.Journal.Confirm(upTo, done...)
-		all = again == nil && len(done) == len(keys) && all
+		ok = again == nil && len(done) == len(keys) && ok
 		v.notify(journal.Resent, Event{Keys: done})
 	}
-	return some, all
+	return some, ok
 }
 
 // sendPatterns carries out the patterns that are in the journal.
@@ -62,7 +61,7 @@ func (v *Invalidator) sendPatterns(ctx context.Context) (some, all bool) {
 	for _, p := range patterns {
 		byCategory[p.Category()] = append(byCategory[p.Category()], p)
 	}
-	all = true
+	ok := true // as in sendBatch
 	if v.o.Observer != nil && len(patterns) > 0 {
 		var end func(all bool)
 		ctx, end = v.beginReplay(ctx, &v.patternsOrigin, len(patterns))
@@ -77,7 +76,7 @@ func (v *Invalidator) sendPatterns(ctx context.Context) (some, all bool) {
 			}
 			counts, again := v.o.Journal.Confirm(upTo, p.Name)
 			if again != nil {
-				all = false
+				ok = false
 				continue
 			}
 			for _, c := range counts {
@@ -86,11 +85,11 @@ func (v *Invalidator) sendPatterns(ctx context.Context) (some, all bool) {
 			v.notify(journal.Resent, Event{Pattern: p.Text})
 		}
 		if err != nil {
-			all = false
+			ok = false
 			v.scanner.Failed(ctx, err)
 		}
 	}
-	return len(patterns) > 0, all
+	return len(patterns) > 0, ok
 }
 
 // beginReplay tells the Observer that so many invalidations are sent which Redis has not confirmed. end tells whether Redis has confirmed all of them.

@@ -53,9 +53,8 @@ func (s *Store) eachNode(ctx context.Context, t *table, b batch) []rueidis.Redis
 	for i := range results {
 		if l := t.of(b.name(i)); l != nil {
 			groups[destination{link: l}] = append(groups[destination{link: l}], i)
-		} else {
-			results[i] = rueidis.NewErrorResult(ErrUnavailable)
 		}
+		results[i] = rueidis.NewErrorResult(ErrUnavailable) // until there is an answer: the program's Observer may end the goroutine that waits for it
 	}
 	for redirects := 0; ; redirects++ {
 		s.sendAll(ctx, groups, &b, results)
@@ -261,6 +260,7 @@ func (s *Store) onEach(ctx context.Context, slow bool, build func(c rueidis.Clie
 		if l.hasNoSlots() {
 			continue
 		}
+		errs[i] = ErrUnavailable // as above
 		all.Go(func() {
 			errs[i] = firstError(s.send(ctx, l, &batch{
 				content: content{names: make([]string, 1), plain: func(c rueidis.Client, _ int) rueidis.Completed { return build(c, l) }},

@@ -127,3 +127,52 @@ func TestAsManyCallsAreToldAsAreCounted(t *testing.T) {
 		})
 	}
 }
+
+type replayKey struct{}
+
+// A round trip that an Observer has ended is no success: the replay ends as not confirmed, and is made again.
+func TestARoundTripThatAnObserverHasEndedIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var mu sync.Mutex
+	left := 2
+	var causes []aside.Cause
+	o := asidetest.At(server.Addr())
+	o.Observer = aside.Observer{
+		Begin: func(ctx context.Context, op aside.Op) context.Context {
+			mu.Lock()
+			defer mu.Unlock()
+			if ended, ok := ctx.Value(replayKey{}).(*bool); ok && op.Kind == aside.OpRedis && left > 0 {
+				left--
+				*ended = true
+				runtime.Goexit()
+			}
+			if op.Kind == aside.OpReplay {
+				return context.WithValue(ctx, replayKey{}, new(bool))
+			}
+			return ctx
+		},
+		End: func(ctx context.Context, op aside.Op, end aside.End) {
+			mu.Lock()
+			defer mu.Unlock()
+			if op.Kind == aside.OpReplay && *ctx.Value(replayKey{}).(*bool) {
+				causes = append(causes, end.Cause)
+			}
+		},
+	}
+	c := asidetest.Connected(t, o)
+	asidetest.Stored(t, c, watched.Key("a"), "v")
+	server.Kill()
+	asidetest.Eventually(t, "the cache notices", func() bool { return c.Health().State == aside.StateDegraded })
+	keys, err := c.Invalidate(t.Context(), watched.Key("a"))
+	require.NoError(t, err)
+	pattern, err := c.InvalidatePattern(t.Context(), watched.Match(aside.Wildcard))
+	require.NoError(t, err)
+	server.Restart()
+	require.NoError(t, keys.Wait(t.Context()))
+	require.NoError(t, pattern.Wait(t.Context()))
+	require.NoError(t, c.Close())
+	require.Zero(t, left)
+	require.NotEmpty(t, causes)
+	require.Subset(t, []aside.Cause{aside.CauseUnavailable}, causes, "of the replays in which it has ended a round trip")
+}
