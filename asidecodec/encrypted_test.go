@@ -304,7 +304,7 @@ func FuzzEncryptedUnmarshal(f *testing.F) {
 		for _, text := range []string{"", "text", strings.Repeat("a", 100)} {
 			data, err := by.Marshal(&text)
 			require.NoError(f, err)
-			genuine[string(data)] = true
+			genuine[text] = true // the data of another fuzzing process has other nonces
 			f.Add(data)
 		}
 	}
@@ -313,9 +313,10 @@ func FuzzEncryptedUnmarshal(f *testing.F) {
 		before := string(data)
 		err := c.Unmarshal(data, &got)
 		require.Equal(t, before, string(data), "the data is not changed")
-		require.Equal(t, genuine[before], err == nil)
 		if err != nil {
 			require.Empty(t, got)
+			return
 		}
+		require.True(t, genuine[got], "a value that was never encrypted: %q", got)
 	})
 }
