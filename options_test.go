@@ -489,3 +489,17 @@ func TestAMalformedVariableIsNamedAndNotShown(t *testing.T) {
 		})
 	}
 }
+
+// A new program finds all its mistakes at its first start.
+func TestAllMistakesOfAPolicyAreNamedAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := aside.New(aside.Options{Policies: []aside.Policy{{Category: "ok", TTL: time.Hour}, {Category: "a", TTL: 1, MaxBatch: -1, Jitter: 2}}})
+	require.EqualError(t, err, `Options.Policies[1]: aside: policy "a": TTL is 1ns: set at least 1ms, the unit of Redis
+Options.Policies[1]: aside: policy "a": MaxBatch is -1: set a positive number of ids, or 0 for any number
+Options.Policies[1]: aside: policy "a": Jitter is 2: set a fraction from 0 to less than 1`)
+	require.ErrorIs(t, err, &aside.Error{Code: aside.CodeInvalidOption})
+	c := asidetest.NewCache(t, aside.Options{})
+	_, err = aside.Get[string](t.Context(), c, (&aside.Policy{Category: "a", TTL: -1, Version: -1}).Key(1))
+	require.ErrorContains(t, err, "TTL is -1ns")
+	require.ErrorContains(t, err, "Version is -1")
+}

@@ -57,8 +57,15 @@ func newPolicyTable(opts *Options, metrics *stats.Registry) (*policyTable, []err
 	t.byName.Store(&map[string]*resolved{})
 	var errs []error
 	for i := range opts.Policies {
-		if _, err := t.register(&opts.Policies[i], true); err != nil {
-			errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
+		_, err := t.register(&opts.Policies[i], true)
+		all := []error{err}
+		if several, ok := err.(interface{ Unwrap() []error }); ok {
+			all = several.Unwrap()
+		}
+		for _, err := range all {
+			if err != nil {
+				errs = append(errs, fmt.Errorf("Options.Policies[%d]: %w", i, err))
+			}
 		}
 	}
 	known := *t.byName.Load()

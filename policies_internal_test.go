@@ -50,7 +50,7 @@ func TestEqualKnowsEveryFieldOfAPolicy(t *testing.T) {
 	other := map[string]any{
 		"Name": "q", "Category": "d", "Label": "l", "TTL": time.Minute, "NegativeTTL": time.Minute, "DegradedTTL": time.Minute,
 		"Stale": time.Minute, "StaleIfError": time.Minute, "SoftTimeout": time.Minute, "RefreshAhead": 0.2,
-		"LoadTimeout": time.Minute, "LoadGrace": time.Minute, "Version": 2, "MaxBatch": 5, "NotFound": []error{io.EOF}, "Jitter": 0.5, "Codec": CBOR, "CloneOnRead": true,
+		"LoadTimeout": time.Minute, "LoadGrace": time.Minute, "Version": 2, "MaxBatch": 5, "NotFound": []error{io.EOF}, "Place": PlaceRedis, "MemoryTTL": time.Minute, "Jitter": 0.5, "Codec": CBOR, "CloneOnRead": true,
 	}
 	fields := reflect.TypeFor[Policy]()
 	for i := range fields.NumField() {

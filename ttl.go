@@ -2,6 +2,7 @@ package aside
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"reflect"
 	"slices"
@@ -266,56 +267,49 @@ func (p Place) valid() bool { return p >= PlaceBoth && p <= PlaceRedis }
 // reservedCategory stands for everything, in the admin API and for front ends.
 const reservedCategory = "all"
 
+// validate returns an error that names each invalid field.
 func (p *Policy) validate() error {
-	wrong := validateNotFound(p.NotFound)
-	switch {
-	case p.Category == "":
-		return invalidOption("policy %q has no Category: set the first part of its keys", p.Name)
-	case p.Category == reservedCategory:
-		return invalidOption("policy %q: the Category %q is reserved for everything: use another one", p.name(), p.Category)
-	case !keyspace.Plain(p.Category):
-		return invalidOption("policy %q: Category %q has a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
-	case len(keyspace.CategoryPrefix)+len(p.Category) > wire.MaxTagName:
-		return invalidOption("policy %.40q: its Category has %d bytes: use at most %d", p.name(), len(p.Category), wire.MaxTagName-len(keyspace.CategoryPrefix))
-	case p.TTL <= 0:
-		return invalidOption("policy %q: TTL is %v: set a positive duration", p.name(), p.TTL)
-	case p.TTL < time.Millisecond:
-		return invalidOption("policy %q: TTL is %v: set at least 1ms, the unit of Redis", p.name(), p.TTL)
-	case p.LoadTimeout < 0:
-		return invalidOption("policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
-	case tooShort(p.Stale):
-		return invalidOption("policy %q: Stale is %v: set at least 1ms, 0 for the cache's default, or a negative duration for off", p.name(), p.Stale)
-	case tooShort(p.StaleIfError):
-		return invalidOption("policy %q: StaleIfError is %v: set at least 1ms, 0 for the cache's default, or a negative duration for off", p.name(), p.StaleIfError)
-	case tooShort(p.SoftTimeout):
-		return invalidOption("policy %q: SoftTimeout is %v: set at least 1ms, 0 for the cache's default, or a negative duration for none", p.name(), p.SoftTimeout)
-	case !(p.RefreshAhead <= mostAhead): // NaN too
-		return invalidOption("policy %q: RefreshAhead is %v: set a fraction of at most %v, 0 for the cache's default, or a negative number for off", p.name(), p.RefreshAhead, mostAhead)
-	case wrong != "":
-		return invalidOption("policy %q: %s", p.name(), wrong)
-	case p.MaxBatch < 0:
-		return invalidOption("policy %q: MaxBatch is %d: set a positive number of ids, or 0 for any number", p.name(), p.MaxBatch)
-	case !(p.Jitter >= 0 && p.Jitter < 1): // NaN too
-		return invalidOption("policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter)
-	case p.Version < 0 || p.Version >= 1<<engine.VersionBits:
-		return invalidOption("policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<engine.VersionBits-1)
-	case !p.Place.valid():
-		return invalidOption("policy %q: Place is %d: set PlaceBoth, PlaceMemory or PlaceRedis", p.name(), p.Place)
-	case p.MemoryTTL < 0 || tooShort(p.MemoryTTL):
-		return invalidOption("policy %q: MemoryTTL is %v: set at least 1ms, or 0 for as long as the value is fresh", p.name(), p.MemoryTTL)
-	case p.MemoryTTL > 0 && p.Place == PlaceMemory:
-		return invalidOption("policy %q: MemoryTTL is set, and Place is PlaceMemory, so that there is no Redis to ask: set the TTL alone", p.name())
-	case p.MemoryTTL > 0 && p.Place == PlaceRedis:
-		return invalidOption("policy %q: MemoryTTL is set, and Place is PlaceRedis, which keeps nothing in memory: leave one of them unset", p.name())
-	case p.Codec != nil && p.codecName() == "":
-		return invalidOption("policy %q: its Codec's Name is empty or panics: stored values need it", p.name())
-	}
-	if p.Codec != nil {
-		if own, taken := wire.Builtin(wire.ID(p.Codec)); taken && own != p.Codec {
-			return invalidOption("policy %q: its Codec has the Name of a codec of this package, %q, which would decode its values: give it another Name", p.name(), own.Name())
+	var errs []error
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, invalidOption(format, args...))
 		}
 	}
-	return nil
+	switch {
+	case p.Category == "":
+		bad(true, "policy %q has no Category: set the first part of its keys", p.Name)
+	case p.Category == reservedCategory:
+		bad(true, "policy %q: the Category %q is reserved for everything: use another one", p.name(), p.Category)
+	case !keyspace.Plain(p.Category):
+		bad(true, "policy %q: Category %q has a character that keys escape (one of : * ? [ ] \\ { } %% or a control character): leave it out", p.name(), p.Category)
+	case len(keyspace.CategoryPrefix)+len(p.Category) > wire.MaxTagName:
+		bad(true, "policy %.40q: its Category has %d bytes: use at most %d", p.name(), len(p.Category), wire.MaxTagName-len(keyspace.CategoryPrefix))
+	}
+	bad(p.TTL <= 0, "policy %q: TTL is %v: set a positive duration", p.name(), p.TTL)
+	bad(p.TTL > 0 && p.TTL < time.Millisecond, "policy %q: TTL is %v: set at least 1ms, the unit of Redis", p.name(), p.TTL)
+	bad(p.LoadTimeout < 0, "policy %q: LoadTimeout is %v: set a positive duration, or 0 for the cache's default", p.name(), p.LoadTimeout)
+	bad(tooShort(p.Stale), "policy %q: Stale is %v: set at least 1ms, 0 for the cache's default, or a negative duration for off", p.name(), p.Stale)
+	bad(tooShort(p.StaleIfError), "policy %q: StaleIfError is %v: set at least 1ms, 0 for the cache's default, or a negative duration for off", p.name(), p.StaleIfError)
+	bad(tooShort(p.SoftTimeout), "policy %q: SoftTimeout is %v: set at least 1ms, 0 for the cache's default, or a negative duration for none", p.name(), p.SoftTimeout)
+	bad(!(p.RefreshAhead <= mostAhead), "policy %q: RefreshAhead is %v: set a fraction of at most %v, 0 for the cache's default, or a negative number for off", p.name(), p.RefreshAhead, mostAhead) // NaN too
+	wrong := validateNotFound(p.NotFound)
+	bad(wrong != "", "policy %q: %s", p.name(), wrong)
+	bad(p.MaxBatch < 0, "policy %q: MaxBatch is %d: set a positive number of ids, or 0 for any number", p.name(), p.MaxBatch)
+	bad(!(p.Jitter >= 0 && p.Jitter < 1), "policy %q: Jitter is %v: set a fraction from 0 to less than 1", p.name(), p.Jitter) // NaN too
+	bad(p.Version < 0 || p.Version >= 1<<engine.VersionBits, "policy %q: Version is %d: set a number from 0 to %d", p.name(), p.Version, 1<<engine.VersionBits-1)
+	bad(!p.Place.valid(), "policy %q: Place is %d: set PlaceBoth, PlaceMemory or PlaceRedis", p.name(), p.Place)
+	bad(p.MemoryTTL < 0 || tooShort(p.MemoryTTL), "policy %q: MemoryTTL is %v: set at least 1ms, or 0 for as long as the value is fresh", p.name(), p.MemoryTTL)
+	bad(p.MemoryTTL > 0 && p.Place == PlaceMemory, "policy %q: MemoryTTL is set, and Place is PlaceMemory, so that there is no Redis to ask: set the TTL alone", p.name())
+	bad(p.MemoryTTL > 0 && p.Place == PlaceRedis, "policy %q: MemoryTTL is set, and Place is PlaceRedis, which keeps nothing in memory: leave one of them unset", p.name())
+	bad(p.Codec != nil && p.codecName() == "", "policy %q: its Codec's Name is empty or panics: stored values need it", p.name())
+	if p.Codec != nil {
+		own, taken := wire.Builtin(wire.ID(p.Codec))
+		bad(taken && own != p.Codec, "policy %q: its Codec has the Name of a codec of this package, %q, which would decode its values: give it another Name", p.name(), p.codecName())
+	}
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
 }
 
 // Policies returns copies of the policies that the cache knows, sorted by name: those in Options.Policies, and those used so far that it

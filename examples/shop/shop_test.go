@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gatewayz/aside"
+	"github.com/gatewayz/aside/asidetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,11 +20,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const operatorKey = "an operator's key of the test"
 
 // open starts a shop in memory.
-func open(t *testing.T) (*shop, http.Handler) {
+func open(t *testing.T) (*shop, http.Handler) { return openWith(t, aside.Options{}) }
+
+func openWith(t *testing.T, opts aside.Options) (*shop, http.Handler) {
 	s, err := openStore(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.db.Close()) })
-	shop, err := newShop(s, aside.Options{Secret: aside.NewSecret("a secret of the shop's test")})
+	opts.Secret = aside.NewSecret("a secret of the shop's test")
+	shop, err := newShop(s, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, shop.cache.Close()) })
 	return shop, shop.handler(aside.NewSecret(operatorKey))
@@ -86,6 +90,26 @@ func TestOrdersChangeStockAndProfile(t *testing.T) {
 	require.Equal(t, http.StatusConflict, status, "sold out")
 	require.Zero(t, get[Product](t, h, "/products/7").Stock)
 	require.Equal(t, Profile{Name: "Ada", Orders: 3, Cents: 2100}, get[Profile](t, h, ada))
+}
+
+// Two processes share a Redis. It goes away, and comes back: customers see no error and, in the end, no old price.
+func TestAnOutageOfRedis(t *testing.T) {
+	t.Parallel()
+	redis := asidetest.NewRedis(t)
+	here, h := openWith(t, redis.Options())
+	require.NoError(t, here.cache.Ready(t.Context()))
+	require.EqualValues(t, 300, get[Product](t, h, "/products/3").Cents)
+	asidetest.Settled(t, here.cache)
+
+	redis.Down()
+	status, _ := ask(t, h, "PUT", "/products/3/price", url.Values{"cents": {"5"}})
+	require.Equal(t, http.StatusOK, status)
+	require.EqualValues(t, 5, get[Product](t, h, "/products/3").Cents)
+	require.EqualValues(t, 4, get[Product](t, h, "/products/4").ID)
+
+	redis.Up()
+	asidetest.Settled(t, here.cache) // the invalidation is confirmed
+	require.EqualValues(t, 5, get[Product](t, h, "/products/3").Cents)
 }
 
 func TestWhatClientsMayAskFor(t *testing.T) {
