@@ -62,7 +62,7 @@ func badOptions() map[string][]struct {
 			{aside.Options{Secret: aside.NewSecret("x")}, "at least 16"},
 			{aside.Options{Secret: aside.NewSecret("fifteen bytes!!")}, "at least 16"},
 		},
-		"Options.Policies[0]":         {{aside.Options{Policies: []aside.Policy{{}}}, "set the first part"}},
+		"Options.Policies[0]":         {{aside.Options{Policies: []aside.Policy{{TTL: time.Hour}}}, "set the first part"}},
 		`Options.TTLs["UserProfile"]`: {{aside.Options{TTLs: map[string]time.Duration{"UserProfile": 0}}, "at least 1ms"}},
 
 		"Options.Redis.ReplicaOnly":    {redis(replica, func(r *rueidis.ClientOption) { r.ReplicaOnly = true })},
@@ -200,7 +200,7 @@ func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	o := asidetest.RedisAt(func(r *rueidis.ClientOption) { r.ReplicaOnly, r.SelectDB = true, -1 })
 	o.MaxEntries, o.MaxBytes, o.OpTimeout = -1, -1, -1
-	o.Policies = []aside.Policy{{}, {Category: "a:b", TTL: time.Hour}}
+	o.Policies = []aside.Policy{{TTL: time.Hour}, {Category: "a:b", TTL: time.Hour}}
 	o.TTLs = map[string]time.Duration{"nobody": time.Hour, "UserProfile": -1}
 	_, err := aside.New(o)
 	require.Error(t, err)
