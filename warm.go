@@ -175,7 +175,7 @@ func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key 
 				again.add(cold, i)
 			case out.Status != engine.StatusMiss:
 				n.Fresh++
-			case out.FreshUntil > out.LoadedAt:
+			case out.FreshUntil > out.LoadedAt || out.Overtaken:
 				loaded.add(cold, i)
 				absent = append(absent, out.Value == nil)
 			default: // not to be stored, by its loader or its policy

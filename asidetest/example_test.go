@@ -154,5 +154,7 @@ func runTest(test func(t *testing.T)) {
 	verbose := flag.Lookup("test.v").Value
 	defer func(was string) { _ = verbose.Set(was) }(verbose.String())
 	_ = verbose.Set("false")
-	testing.RunTests(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Test", F: test}})
+	testing.RunTests(func(pattern, _ string) (bool, error) {
+		return pattern != flag.Lookup("test.skip").Value.String() || pattern == "", nil
+	}, []testing.InternalTest{{Name: "Test", F: test}})
 }

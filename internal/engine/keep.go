@@ -94,7 +94,7 @@ func (e *Engine) insertLoaded(ctx context.Context, m *tags.Snapshot, a *attempt)
 	}
 	if refused || !ok || !e.Near.Insert(a.Key, entry, a.fence) {
 		a.Policy.Counters.FillsRejected.Add(1)
-		a.out.FreshUntil = a.out.LoadedAt // the callers' value is not cached, and may be out of date
+		a.out.FreshUntil, a.out.Overtaken = a.out.LoadedAt, true // the callers' value is not cached, and may be out of date
 	} else {
 		a.Policy.Counters.ValueBytes.Observe(entry.Size)
 	}

@@ -236,7 +236,7 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 	}
 	out := a.out
 	if to == underLease && a.overtaken(m) {
-		out.FreshUntil = out.LoadedAt // it was invalidated during its load: the fill will be refused
+		out.FreshUntil, out.Overtaken = out.LoadedAt, true // the fill will be refused
 	}
 	a.call.Resolve(out, nil)
 	return kept

@@ -219,6 +219,7 @@ type Outcome struct {
 	LoadedAt   int64  // when the load began, on the cache's clock
 	FreshUntil int64
 	LoadTime   time.Duration // how long the load took; 0 if that is not known
+	Overtaken  bool          // the value was invalidated during its load, and is not cached
 	pastFresh
 	lateTags
 	old *near.Entry // the value is to be loaded anew behind its callers' back: what it is now; nil if it is not

@@ -45,7 +45,8 @@ func TestNumbersOfEverySizeAreHeededOrRefused(t *testing.T) {
 		"Options.Stale = 1": true, "Options.StaleIfError = 1": true, "Options.SoftTimeout = 1": true, "Options.SoftTimeout = 9223372036854775807": true,
 		"Policy.Stale = 1": true, "Policy.StaleIfError = 1": true, "Policy.SoftTimeout = 1": true, "Policy.SoftTimeout = 9223372036854775807": true,
 		"Policy.TTL = -1": true, "Policy.TTL = 1": true, "Policy.LoadTimeout = -1": true, "Policy.Version = -1": true, "Policy.Version = 9223372036854775807": true,
-		"Policy.MaxBatch = -1": true,
+		"Policy.MaxBatch = -1": true, "Policy.MemoryTTL = -1": true, "Policy.MemoryTTL = 1": true,
+		"Policy.Place = -1": true, "Policy.Place = 9223372036854775807": true,
 	}
 	// With so little time Redis is not in use; whatever is answered comes from the loader.
 	away := map[string]bool{"Options.OpTimeout = 1": true}
