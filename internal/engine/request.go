@@ -219,7 +219,6 @@ type Outcome struct {
 	LoadedAt   int64  // when the load began, on the cache's clock
 	FreshUntil int64
 	LoadTime   time.Duration // how long the load took; 0 if that is not known
-	Overtaken  bool          // the value was invalidated during its load, and is not cached
 	pastFresh
 	lateTags
 	old *near.Entry // the value is to be loaded anew behind its callers' back: what it is now; nil if it is not
@@ -230,6 +229,8 @@ type pastFresh struct {
 	ttlUntil   int64 // the end of its TTL, where FreshUntil is earlier
 	staleUntil int64 // of a value in Redis: until when it may be served at once
 	deadUntil  int64 // until when it may be served
+
+	Overtaken bool // it was invalidated during its load, and is not cached
 }
 
 // lateTags are what is known of the tags of a value that its request does not name.
