@@ -91,6 +91,9 @@ func warmUp[K comparable, T any](ctx context.Context, c *Cache, ids iter.Seq[K],
 			}
 			return n
 		}, progress)
+		if err == nil && c.closed.Load() {
+			err = ErrClosed // the context may end a moment later
+		}
 		return counts.Failed == 0, err
 	}
 	var elsewhere bool

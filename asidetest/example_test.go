@@ -151,10 +151,10 @@ func run(test func(t testing.TB)) {
 
 // runTest stands for a test that needs a *testing.T. It prints what the test prints, and no line of its own.
 func runTest(test func(t *testing.T)) {
-	verbose := flag.Lookup("test.v").Value
-	defer func(was string) { _ = verbose.Set(was) }(verbose.String())
-	_ = verbose.Set("false")
-	testing.RunTests(func(pattern, _ string) (bool, error) {
-		return pattern != flag.Lookup("test.skip").Value.String() || pattern == "", nil
-	}, []testing.InternalTest{{Name: "Test", F: test}})
+	for name, value := range map[string]string{"test.v": "false", "test.skip": "", "test.run": ""} {
+		f := flag.Lookup(name).Value
+		defer func(was string) { _ = f.Set(was) }(f.String())
+		_ = f.Set(value)
+	}
+	testing.RunTests(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Test", F: test}})
 }
