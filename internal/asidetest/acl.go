@@ -28,8 +28,9 @@ func ACLRules(password string, categories ...string) (rules []string) {
 // allCategories are those that the tests use where there is a server.
 func allCategories() []string {
 	all := []string{
-		"a", "activity", "brief", "c", "caused", "codecs", "compared", "credits", "ended", "endless", "extreme", "f", "failing", "hanging", "items", "j", "json", "k", "late", "limits", "lists", "m", "mixed", "models", "cbor", "never",
-		"others", "packed", "private", "quick", "rankings", "sessions", "shoppers", "short", "shortened", "slow", "stale", "stats", "tenants", "things", "traced", "unused", "user", "users", "versions", "widths",
+		"a", "activity", "brief", "briefly", "brieflystale", "c", "caused", "cbor", "changed", "codecs", "compared", "credits", "ended", "endless", "extreme", "f", "failing", "hanging", "items",
+		"j", "json", "k", "kept", "late", "limits", "lists", "m", "memoryalone", "memoryerror", "memorystale", "mixed", "models", "never", "others", "packed", "past", "percall", "private",
+		"quick", "rankings", "redisalone", "sessions", "shoppers", "short", "shortened", "slow", "stale", "stats", "tenants", "things", "traced", "unused", "user", "users", "versions", "widths",
 	}
 	for lane := range 64 {
 		all = append(all, LanePolicy(lane).Category)
