@@ -111,7 +111,7 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 		if r.policy.equal(p) {
 			return r, nil
 		}
-		return nil, invalidOption("two different policies are named %q, one of category %q and one of category %q, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs",
+		return nil, invalidOption("two different policies are named %q, one of category %q and one of category %q, or they differ in another field, such as their Codec, or one was changed after its first use: give each its own Name, or override a duration with Options.TTLs",
 			p.name(), r.policy.Category, p.Category)
 	}
 	ttl := p.TTL

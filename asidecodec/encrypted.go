@@ -92,7 +92,7 @@ func (e Encryption) Codec(inner aside.Codec) (aside.Codec, error) {
 	case e.MaxBytes < 0 || e.MaxBytes > mostMaxBytes:
 		return nil, invalid("MaxBytes is %d: set 1 to %d bytes, or 0 for %d", e.MaxBytes, mostMaxBytes, mostByItself)
 	}
-	c := &encrypted{name: "encrypted:" + name, inner: inner, compress: e.Compress, most: e.MaxBytes, current: e.Keys[0].id, opens: map[string]cipher.AEAD{}}
+	c := &encrypted{name: "encrypted:" + name, inner: inner, compress: e.Compress, most: e.MaxBytes, current: e.Keys[0].id, opens: map[string]func() cipher.AEAD{}}
 	if c.most == 0 {
 		c.most = mostByItself
 	}
@@ -106,9 +106,11 @@ func (e Encryption) Codec(inner aside.Codec) (aside.Codec, error) {
 		if err != nil {
 			return nil, invalid("%v: AES: %w", k, err)
 		}
-		if c.opens[k.id], err = cipher.NewGCMWithRandomNonce(block); err != nil {
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
 			return nil, invalid("%v: GCM: %w", k, err)
 		}
+		c.opens[k.id] = func() cipher.AEAD { return aead }
 	}
 	return c, nil
 }
@@ -174,7 +176,7 @@ type encrypted struct {
 	compress bool
 	most     int
 	current  string
-	opens    map[string]cipher.AEAD
+	opens    map[string]func() cipher.AEAD // by functions, since printers that follow pointers, as those of tests do, would print the keys
 }
 
 func (c *encrypted) Name() string { return c.name }
@@ -210,7 +212,7 @@ func (c *encrypted) Marshal(v any) ([]byte, error) {
 			plain, flags = small, compressed
 		}
 	}
-	aead := c.opens[c.current]
+	aead := c.opens[c.current]()
 	head := make([]byte, 0, 3+len(c.current)+aead.Overhead()+len(plain))
 	head = append(head, layout, flags, byte(len(c.current)))
 	head = append(head, c.current...)
@@ -223,13 +225,16 @@ func (c *encrypted) Unmarshal(data []byte, v any) error {
 	}
 	head := data[:3+int(data[2])]
 	id := string(head[3:])
-	aead, ok := c.opens[id]
+	opens, ok := c.opens[id]
 	if !ok {
 		return refusal(fmt.Sprintf("encrypted with the key %q, which Encryption.Keys does not have", id))
 	}
-	plain, err := aead.Open(nil, nil, data[len(head):], c.authenticated(head))
+	plain, err := opens().Open(nil, nil, data[len(head):], c.authenticated(head))
 	if err != nil {
 		return refusal(fmt.Sprintf("not authentic: the value was changed, or encrypted with another secret of the id %q or another Context", id))
+	}
+	if head[1]&^compressed != 0 {
+		return refusal("written by a later build")
 	}
 	if head[1]&compressed != 0 {
 		if n, err := s2.DecodedLen(plain); err != nil || n > c.most {

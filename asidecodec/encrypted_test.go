@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -320,3 +321,21 @@ func FuzzEncryptedUnmarshal(f *testing.F) {
 		require.True(t, genuine[got], "a value that was never encrypted: %q", got)
 	})
 }
+
+// A failed comparison of testify prints what it compares, through pointers. It prints no key.
+func TestAFailedComparisonShowsNoKey(t *testing.T) {
+	t.Parallel()
+	one, err := asidecodec.Encrypted(aside.JSON, asidecodec.NewKey("k", []byte("0123456789abcdef0123456789abcdef")))
+	require.NoError(t, err)
+	other, err := asidecodec.Encrypted(aside.CBOR, asidecodec.NewKey("k", []byte("fedcba9876543210fedcba9876543210")))
+	require.NoError(t, err)
+	var failure printed
+	require.False(t, assert.Equal(&failure, one, other))
+	require.Contains(t, string(failure), "encrypted:json")
+	require.NotContains(t, string(failure), "uint32", "the words of a key")
+}
+
+// printed is what a test prints.
+type printed string
+
+func (p *printed) Errorf(format string, args ...any) { *p += printed(fmt.Sprintf(format, args...)) }

@@ -92,7 +92,7 @@ func TestOrdersChangeStockAndProfile(t *testing.T) {
 	require.Equal(t, Profile{Name: "Ada", Orders: 3, Cents: 2100}, get[Profile](t, h, ada))
 }
 
-// Two processes share a Redis. It goes away, and comes back: customers see no error and, in the end, no old price.
+// Redis goes away, and comes back: customers see no error, and no old price.
 func TestAnOutageOfRedis(t *testing.T) {
 	t.Parallel()
 	redis := asidetest.NewRedis(t)

@@ -258,7 +258,7 @@ func locks(t reflect.Type) bool {
 	}
 	switch t.Kind() {
 	case reflect.Array:
-		return locks(t.Elem())
+		return t.Len() > 0 && locks(t.Elem()) // an empty one marks a struct that must not be copied, as that of a protobuf message
 	case reflect.Struct:
 		for i := range t.NumField() {
 			if locks(t.Field(i).Type) {

@@ -55,7 +55,7 @@ func (s *Sessions) Find(ctx context.Context, token string) (Session, error) {
 		if ctx.Err() != nil {
 			return Session{}, ctx.Err()
 		}
-		slog.Warn("sessions: the cache failed", "error", err) // Redis, or the database
+		slog.Warn("sessions: the cache failed", "error", err) // the database, or the caller whose call was shared has left
 		return s.find(ctx, token)
 	}
 	if v.None {
@@ -72,7 +72,7 @@ func (s *Sessions) Save(ctx context.Context, token string, session Session) erro
 	return s.cached.Set(&cache.Item{Ctx: ctx, Key: sessionKey(token), Value: stored{Session: session}, TTL: 5 * time.Minute})
 }
 
-// End removes a session. Other processes serve it from their memory for up to 10 s.
+// End removes a session. Other processes serve it from their memory for up to 11 s.
 func (s *Sessions) End(ctx context.Context, token string) error {
 	if err := s.remove(ctx, token); err != nil {
 		return err
