@@ -276,7 +276,7 @@ func (b *batch[K, T]) settle(ctx context.Context, c *Cache, index int, out engin
 	}
 	if c.settle(ctx, r, out, err) {
 		alone := &batch[K, T]{ids: b.ids[index : index+1], requests: b.requests[index : index+1], load: b.load}
-		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Type, alone.run, equalByMethod[T]))
+		c.sampler.Offer(newSample(ctx, r.Key, r.Policy, r.Place, r.Type, alone.run, equalByMethod[T]))
 	}
 	absent := err == nil && out.Value == nil
 	if absent {

@@ -42,7 +42,6 @@ type Cache struct {
 	health     *health.Log
 	recent     recentEvents
 	hot        *hotkeys.Counter // nil without Options.HotKeys
-	closing    sync.Once
 	warnSecret sync.Once
 }
 
@@ -51,7 +50,7 @@ type Cache struct {
 func New(opts Options) (*Cache, error) {
 	opts, errs := opts.withDefaults()
 	opts.Logger, opts.Redis = logs.Guard(opts.Logger), guard.Hooks(opts.Redis, sound)
-	c := &Cache{opts: withoutCredentials(opts), health: health.NewLog(opts.Logger)}
+	c := &Cache{opts: withoutCredentials(opts), health: health.NewLog(opts.Logger), switches: switches{ended: make(chan struct{})}}
 	policies, wrong := newPolicyTable(&c.opts, &c.metrics)
 	if errs = append(errs, wrong...); len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -218,7 +217,7 @@ func lookup[T any](ctx context.Context, c *Cache, key Key, load func(context.Con
 		c.countKey(key.String())
 	}
 	if c.settle(ctx, r, out, err) {
-		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Type, loadsOne(r.Policy, load), equalByMethod[T]))
+		c.sampler.Offer(newSample(ctx, key.String(), r.Policy, r.Place, r.Type, loadsOne(r.Policy, load), equalByMethod[T]))
 	}
 	return resultOf[T](c, &r, out, err)
 }

@@ -2,6 +2,7 @@ package aside
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,6 +23,10 @@ type switches struct {
 	past     atomic.Pointer[map[string]bool] // the categories that are bypassed, reservedCategory for all; nil: none. The map does not change
 
 	switching sync.Mutex // for those that write
+
+	closing atomic.Bool    // a call of Close or Shutdown has begun to close the cache
+	ended   chan struct{}  // closed when it has
+	left    *ShutdownError // what it has left; nil if that is nothing; written before ended is closed
 }
 
 func (s *switches) close() {
@@ -164,7 +169,10 @@ func init() {
 	settling.Pushes = func(ctx context.Context, c any) error { return c.(*Cache).settled(ctx, (*engine.Engine).Hear) }
 	settling.Forget = func(c any) { c.(*Cache).engine.Forget() }
 	settling.Close = func(ctx context.Context, c any) (loaders, calls bool) {
-		left := c.(*Cache).close(ctx)
+		var left *ShutdownError
+		if err := c.(*Cache).close(ctx); err != nil && !errors.As(err, &left) {
+			return true, true // another call of Close has not ended
+		}
 		return left != nil && left.Loaders, left != nil && left.Calls
 	}
 }
@@ -210,43 +218,57 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 	if c == nil || c.engine == nil {
 		return nil
 	}
-	c.engine.Drain(ctx)
-	closing, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(shutdownGrace, cancel) })()
-	if left := c.close(closing); left != nil {
-		left.Err = ctx.Err()
-		return left
+	select {
+	case <-c.ended:
+		return nil
+	default:
 	}
-	return nil
+	c.engine.Drain(ctx)
+	closing, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(shutdownGrace, func() { cancel(ctx.Err()) }) })()
+	return c.close(closing)
 }
 
-// close closes the cache, and returns what it has left, nil if that is nothing or if the cache was closed before.
-func (c *Cache) close(ctx context.Context) (left *ShutdownError) {
+// close closes the cache, and returns what it has left, nil if that is nothing. One of several calls closes it. The others wait for that, each until its own
+// ctx ends.
+func (c *Cache) close(ctx context.Context) error {
 	if c == nil || c.engine == nil {
 		return nil
 	}
-	c.closing.Do(func() {
-		began := time.Now()
-		c.switches.close()
-		loaders, calls := c.engine.Close(ctx)
-		c.health.Stop()
-		u := c.engine.Usage().Journal
-		e := &ShutdownError{
-			Keys: u.Unconfirmed - u.Patterns - u.Tags, Tags: u.Tags, Patterns: u.Patterns,
-			Loaders: loaders, Calls: calls, Err: ctx.Err(),
-		}
-		level := slog.LevelInfo
-		if u.Unconfirmed > 0 {
-			level = slog.LevelWarn
-		}
-		c.opts.Logger.LogAttrs(context.Background(), level, "aside: closed", slog.Duration("took", time.Since(began)), slog.Int("unconfirmed", u.Unconfirmed),
-			slog.Int("keys", e.Keys), slog.Int("tags", e.Tags), slog.Int("patterns", e.Patterns))
-		if u.Unconfirmed > 0 || loaders || calls {
-			left = e
-		}
-	})
-	return left
+	if c.closing.CompareAndSwap(false, true) {
+		c.end(ctx)
+		ctx = context.Background() // which may have ended meanwhile
+	}
+	select {
+	case <-c.ended:
+	case <-ctx.Done():
+		return fmt.Errorf("aside: another call of Close or Shutdown is still under way: %w", context.Cause(ctx))
+	}
+	if c.left == nil {
+		return nil
+	}
+	return c.left
+}
+
+// end closes the cache. It is called once.
+func (c *Cache) end(ctx context.Context) {
+	defer close(c.ended)
+	began := time.Now()
+	c.switches.close()
+	loaders, calls := c.engine.Close(ctx)
+	c.health.Stop()
+	u := c.engine.Usage().Journal
+	left := &ShutdownError{Keys: u.Keys, Tags: u.Tags, Patterns: u.Patterns, Loaders: loaders, Calls: calls, Err: context.Cause(ctx)}
+	level := slog.LevelInfo
+	if u.Unconfirmed > 0 {
+		level = slog.LevelWarn
+	}
+	c.opts.Logger.LogAttrs(context.Background(), level, "aside: closed", slog.Duration("took", time.Since(began)), slog.Int("unconfirmed", u.Unconfirmed),
+		slog.Int("keys", left.Keys), slog.Int("tags", left.Tags), slog.Int("patterns", left.Patterns))
+	if u.Unconfirmed > 0 || loaders || calls {
+		c.left = left
+	}
 }
 
 // A ShutdownError is what Shutdown has left because its context has ended. The invalidations of keys, tags and patterns hold in no other process, unless

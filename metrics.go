@@ -374,13 +374,13 @@ func sampleHit[T any](ctx context.Context, c *Cache, key Key, counts *stats.Coun
 		return
 	}
 	if p, err := c.policies.resolve(key.policy); err == nil {
-		c.sampler.Offer(newSample(ctx, key.String(), &p.Policy, reflect.TypeFor[T](), loadsOne(&p.Policy, load), equalByMethod[T]))
+		c.sampler.Offer(newSample(ctx, key.String(), &p.Policy, p.Place, reflect.TypeFor[T](), loadsOne(&p.Policy, load), equalByMethod[T]))
 	}
 }
 
-func newSample(ctx context.Context, key string, p *engine.Policy, typ reflect.Type, load engine.LoadFunc, equal func(a, b any) bool) *sampler.Sample {
+func newSample(ctx context.Context, key string, p *engine.Policy, place engine.Place, typ reflect.Type, load engine.LoadFunc, equal func(a, b any) bool) *sampler.Sample {
 	return &sampler.Sample{
-		Context: ctx, Request: engine.Request{Key: key, Policy: p, Type: typ, TTL: p.TTL, Tags: p.Tags}, Load: load, Equal: equal,
+		Context: ctx, Request: engine.Request{Key: key, Policy: p, Type: typ, TTL: p.TTL, Tags: p.Tags, Place: place}, Load: load, Equal: equal,
 	}
 }
 

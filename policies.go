@@ -125,7 +125,7 @@ func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
 	q.Tags = []string{keyspace.All, keyspace.CategoryTag(p.Category)}
 	q.TTL = ttl
 	q.NegativeTTL = engine.Bounded(cmp.Or(p.NegativeTTL, min(t.opts.NegativeTTL, ttl)))
-	q.NotFound = slices.Concat(t.opts.NotFound, p.NotFound)
+	q.NotFound = slices.Concat(p.NotFound, t.opts.NotFound) // a policy's own are more special
 	q.DegradedTTL = engine.Bounded(cmp.Or(p.DegradedTTL, t.opts.DegradedTTL))
 	q.LoadTimeout = engine.Bounded(cmp.Or(p.LoadTimeout, t.opts.LoadTimeout))
 	q.LoadGrace = engine.Bounded(cmp.Or(p.LoadGrace, t.opts.LoadGrace))

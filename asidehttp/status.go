@@ -68,5 +68,9 @@ func isPlainly(err, target error) bool {
 // alone: the text of the error may name keys, servers or what the loader knows. Log the error.
 func Error(w http.ResponseWriter, err error) {
 	status, after := Status(err)
+	harden(w.Header())
+	for _, of := range []string{"Content-Encoding", "Content-Length", "Etag"} { // of the body that the handler had in mind
+		w.Header().Del(of)
+	}
 	(&problem{status: status, after: after}).write(w)
 }

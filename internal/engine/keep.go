@@ -40,8 +40,13 @@ func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time
 	a.out.FreshUntil = start + int64(ttl)
 	entry := a.asEntry(list, wire.Nonce{})
 	a.out.FreshUntil = fresh
-	if e.roomFor(a, entry) && !e.Near.Insert(a.Key, entry, a.fence) {
-		a.Policy.Counters.FillsRejected.Add(1)
+	switch {
+	case e.roomFor(a, entry):
+		if !e.Near.Insert(a.Key, entry, a.fence) {
+			a.Policy.Counters.FillsRejected.Add(1)
+		}
+	case e.elsewhere(a):
+		e.unstorable(a, e.noRoom(entry)) // it is kept nowhere
 	}
 	e.deleteIfClosed(a)
 }

@@ -235,19 +235,20 @@ func (e *Engine) share(ctx context.Context, m *tags.Snapshot, a *attempt, to des
 		a.call.Forget() // callers that come later do not share it
 	}
 	out := a.out
-	if to == underLease && a.overtaken(m) {
+	if to == underLease && e.overtaken(m, a) {
 		out.FreshUntil, out.Overtaken = out.LoadedAt, true // the fill will be refused
 	}
 	a.call.Resolve(out, nil)
 	return kept
 }
 
-// overtaken reports whether this process has changed the key or a tag of a leased load since the load began, or has heard that its lease is lost.
-func (a *attempt) overtaken(m *tags.Snapshot) bool {
+// overtaken reports whether the key, or a tag, of a leased load has changed since the load began, as far as this process has heard. Of changes of tags it
+// has heard if it has made them, and if the loader has named tags, of any.
+func (e *Engine) overtaken(m *tags.Snapshot, a *attempt) bool {
 	for _, tag := range a.Tags {
 		if m.State(tag).InvalidatedHere() {
 			return true
 		}
 	}
-	return a.fence.BrokenHere() || a.lost.Load()
+	return a.fence.Broken() || a.lost.Load() || len(a.lateNames) > 0 && e.tags.Events().All != a.tagEvents.All
 }

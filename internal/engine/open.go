@@ -267,8 +267,8 @@ func (e *Engine) undecodable(a *attempt, err error) {
 
 // otherBuild notes a value that is intact and cannot be decoded here: a process with another type or codec has stored it. Two builds side by
 // side must not replace each other's values at each call. So this process keeps what it loads in its own memory. Where Redis does not notify
-// it of changes it keeps nothing in memory, and has to store what it loads.
+// it of changes it keeps nothing in memory, or where the policy does not, it has to store what it loads.
 func (e *Engine) otherBuild(a *attempt, err error) {
 	e.undecodable(a, err)
-	a.storable, a.reason = !a.notice.Tracked(), ReasonOtherBuild
+	a.storable, a.reason = !a.notice.Tracked() || a.Place == PlaceRedis, ReasonOtherBuild
 }

@@ -36,6 +36,9 @@ func (v *Invalidator) Change(ctx context.Context, caller string, c Change) (*Tic
 		v.notify(caller, c.ofKeys()...)
 	}
 	t := v.settleTags(ctx, caller, before, c.Tags, generations, c.OfTags...)
+	if pending == nil && !t.Confirmed {
+		t.copied = v.copiedSince(true) // the keys are confirmed, and are not sent again before the tags are
+	}
 	t.wait(pending)
 	t.Removed, t.atOnce = removed, removed
 	return t, errs

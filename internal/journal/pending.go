@@ -22,7 +22,8 @@ type unconfirmed struct {
 type Usage struct {
 	Unconfirmed int           // entries
 	Patterns    int           // of them
-	Tags        int           // of them, categories included
+	Keys        int           // of them
+	Tags        int           // of them, categories included, without the sequence
 	Oldest      time.Duration // how long the oldest entry has waited; 0 without entries
 }
 
@@ -36,8 +37,12 @@ func (j *Journal) Usage() (u Usage) {
 	u.Unconfirmed, u.Patterns = len(j.entries), len(j.patterns)
 	for name, e := range j.entries {
 		u.Oldest = max(u.Oldest, time.Since(e.since))
-		if keyspace.IsTag(name) {
+		switch {
+		case name == keyspace.Sequence:
+		case keyspace.IsTag(name):
 			u.Tags++
+		case !strings.HasPrefix(name, keyspace.PatternPrefix):
+			u.Keys++
 		}
 	}
 	return u

@@ -204,3 +204,26 @@ func TestPoliciesWithOtherNamesForNotFoundDiffer(t *testing.T) {
 	_, err = aside.Get[string](t.Context(), c, same.Key(1))
 	require.ErrorIs(t, err, aside.ErrMiss)
 }
+
+// Of two names that an error is, the policy's own is the one that other processes know it by.
+func TestThePolicysOwnNameComesFirst(t *testing.T) {
+	t.Parallel()
+	special := fmt.Errorf("no order: %w", sql.ErrNoRows)
+	p := aside.Policy{Name: "rows", Category: "items", TTL: time.Minute, NotFound: []error{special}}
+	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		o := aside.Options{NotFound: []error{sql.ErrNoRows}}
+		here, elsewhere := newCache(o), newCache(o)
+		if here.Health().State == aside.StateMemory {
+			elsewhere = here
+		}
+		_, err := aside.GetOrLoad(t.Context(), here, p.Key(1), func(context.Context) (string, error) { return "", special })
+		require.ErrorIs(t, err, special)
+		asidetest.Eventually(t, "it is cached", func() bool {
+			_, err = aside.Get[string](t.Context(), elsewhere, p.Key(1))
+			return err != aside.ErrMiss
+		})
+		for _, name := range []error{special, sql.ErrNoRows, aside.ErrNotFound} {
+			require.ErrorIs(t, err, name)
+		}
+	})
+}

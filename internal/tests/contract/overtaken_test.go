@@ -26,9 +26,13 @@ func TestWhatIsInvalidatedDuringItsLoadIsNotFresh(t *testing.T) {
 				return err
 			},
 			func(ctx context.Context, key aside.Key) error { return aside.Set(ctx, c, key, "set") },
+			func(ctx context.Context, _ aside.Key) error { _, err := c.InvalidateTags(ctx, "late"); return err },
 		} {
 			key := asidetest.ItemKey(i)
-			r, err := aside.Lookup(t.Context(), c, key, func(context.Context) (string, error) {
+			r, err := aside.Lookup(t.Context(), c, key, func(ctx context.Context) (string, error) {
+				if i == 7 {
+					aside.CurrentLoad(ctx).Tag("late")
+				}
 				return "loaded", change(context.Background(), key) // outside of the load: as another request of the process would
 			}, aside.WithTags("t"))
 			require.NoError(t, err)

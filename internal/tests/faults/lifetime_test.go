@@ -159,3 +159,43 @@ func TestShutdownOfWhatIsNoCache(t *testing.T) {
 	_, err = aside.Get[string](t.Context(), c, asidetest.Items.Key("a"))
 	require.True(t, errors.Is(err, aside.ErrClosed))
 }
+
+// Close does not wait longer than it says because a Shutdown waits for a loader that ignores its context.
+func TestCloseBesideAShutdownThatWaits(t *testing.T) {
+	t.Parallel()
+	asidetest.InBubble(t, aside.Options{Logger: asidetest.Quiet()}, func(t *testing.T, c *aside.Cache) {
+		release := make(chan struct{})
+		go func() {
+			_, _ = aside.GetOrLoad(context.Background(), c, asidetest.Items.Key("a"), func(context.Context) (string, error) { <-release; return "", nil })
+		}()
+		synctest.Wait()
+		shut := make(chan error, 1)
+		go func() { shut <- c.Shutdown(context.Background()) }()
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, c.Close())
+		require.Equal(t, 10*time.Second, time.Since(began))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorContains(t, c.Shutdown(ctx), "another call of Close or Shutdown is still under way")
+		close(release)
+		require.NoError(t, <-shut)
+		require.NoError(t, c.Shutdown(context.Background()))
+	})
+}
+
+// A Shutdown that waits for a confirmation says that it is lost, although another call has closed the cache.
+func TestShutdownBesideAClose(t *testing.T) {
+	t.Parallel()
+	asidetest.InBubble(t, nobody(slog.DiscardHandler), func(t *testing.T, c *aside.Cache) {
+		_, err := c.InvalidateTags(t.Context(), "x")
+		require.NoError(t, err)
+		shut := make(chan error, 1)
+		go func() { shut <- c.Shutdown(t.Context()) }()
+		synctest.Wait()
+		require.NoError(t, c.Close())
+		var left *aside.ShutdownError
+		require.ErrorAs(t, <-shut, &left)
+		require.Equal(t, 1, left.Tags)
+	})
+}

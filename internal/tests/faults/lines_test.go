@@ -300,7 +300,7 @@ func TestInvalidationsThatWaitAreLoggedEachMinute(t *testing.T) {
 	closed := log.of("aside: closed")
 	require.Len(t, closed, 1)
 	require.Equal(t, "2", closed[0].attrs["unconfirmed"], "the tag, and the sequence of tags")
-	require.Equal(t, "2", closed[0].attrs["tags"])
+	require.Equal(t, "1", closed[0].attrs["tags"])
 	require.Equal(t, slog.LevelWarn, closed[0].level)
 }
 
