@@ -114,15 +114,12 @@ func setMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T,
 	if key == nil {
 		return invalidArgument("the key function is nil: give the function that makes the key of an id")
 	}
-	keys, options := make(map[K]Key, len(values)), make(map[K][]CallOption)
+	keys, options := make(map[K]Key, len(values)), make(map[K][]CallOption, len(values))
 	for id := range values {
 		keys[id] = key(id)
-		own := with(opts, also, id)
-		if _, _, err := newRequest[T](ctx, c, keys[id], own); err != nil {
+		options[id] = with(opts, also, id)
+		if _, _, err := newRequest[T](ctx, c, keys[id], options[id]); err != nil {
 			return fmt.Errorf("an id of the batch: %w", err)
-		}
-		if also != nil {
-			options[id] = own
 		}
 	}
 	var (
@@ -146,11 +143,7 @@ func setMany[K comparable, T any](ctx context.Context, c *Cache, values map[K]T,
 				}
 				<-places
 			}()
-			if own, ok := options[id]; ok {
-				err = Set(ctx, c, keys[id], value, own...)
-				return
-			}
-			err = Set(ctx, c, keys[id], value, opts...)
+			err = Set(ctx, c, keys[id], value, options[id]...)
 		})
 	}
 	wg.Wait()

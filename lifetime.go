@@ -69,7 +69,7 @@ func (c *Cache) foundUnlessOff(text string) (value any, owner *resolved) {
 //
 // The loaders alone answer calls that bypass the cache: such calls read nothing in memory and in Redis, and store nothing. Concurrent calls for a key
 // still share a load with each other. MaxLoads, LoadTimeout and Backoff hold, so make sure that the source bears the load. A Result has ReasonBypassed,
-// and CauseAsked. Get returns ErrMiss. Set removes the cached value, and stores nothing; so does Refresh. Warm fails. Load.Previous returns nothing.
+// and CauseAsked. Get returns ErrMiss. Set removes the cached value, and stores nothing; so does Refresh. Warm fails. Previous returns nothing.
 // Older values are not served, whatever the policy says. Invalidations work as ever, also for what is cached. So once the cache is switched on
 // again, it serves what it still holds, unless that has expired or was invalidated.
 //
@@ -209,8 +209,8 @@ func (c *Cache) Close() error {
 }
 
 // Shutdown waits until Redis has confirmed all invalidations, and then does what Close does. Until then the cache answers calls. When ctx ends, background
-// work has a tenth of a second to end. What is left then is given up, and a *ShutdownError says what that was. Shutdown of a nil or closed cache returns
-// nil.
+// work has a tenth of a second to end. What is left then is given up, and a *ShutdownError says what that was. If another call of Close or Shutdown has not
+// ended by then, the error wraps that of ctx. Shutdown of a nil or closed cache returns nil.
 func (c *Cache) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return invalidArgument("Shutdown: the context is nil: use context.Background() to wait for as long as it takes")

@@ -239,3 +239,14 @@ func FuzzProtobufUnmarshal(f *testing.F) {
 		require.True(t, proto.Equal(v, reread(t, c, v)))
 	})
 }
+
+// MaxBytes bounds messages in memory too.
+func TestTheSizeOfAMessageInMemoryIsCounted(t *testing.T) {
+	t.Parallel()
+	c, err := aside.New(aside.Options{MaxBytes: 64 << 20})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	p := aside.Policy{Category: "messages", TTL: time.Hour, Codec: asidecodec.Protobuf()}
+	require.NoError(t, aside.Set(t.Context(), c, p.Key(1), wrapperspb.Bytes(make([]byte, 1<<20))))
+	require.GreaterOrEqual(t, c.Metrics().InMemory.Bytes, int64(1<<20))
+}

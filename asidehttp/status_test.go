@@ -69,7 +69,14 @@ func TestErrorAnswersWithTheStatusAlone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := httptest.NewRecorder()
+			for _, name := range []string{"Cache-Control", "ETag", "Content-Encoding", "Content-Length"} {
+				w.Header().Set(name, "of the body that the handler had in mind")
+			}
 			asidehttp.Error(w, c.err)
+			require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+			for _, name := range []string{"ETag", "Content-Encoding", "Content-Length"} {
+				require.Empty(t, w.Header().Get(name), name)
+			}
 			require.Equal(t, c.status, w.Code)
 			require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
 			wait := ""

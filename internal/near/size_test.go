@@ -491,3 +491,17 @@ func TestALargeValueDoesNotSlowTheSizeOfTheNext(t *testing.T) {
 	}
 	require.Positive(t, cap(w.level), "a usual value needs no room again")
 }
+
+// A message of protobuf has an empty array of a lock, so that vet finds copies of it. Nobody locks that.
+func TestSizeCountsAStructThatMustNotBeCopied(t *testing.T) {
+	t.Parallel()
+	type message struct {
+		state struct{ _ [0]sync.Mutex }
+		Text  []byte
+	}
+	require.GreaterOrEqual(t, Size(&message{Text: make([]byte, 1<<20)}), int64(1<<20))
+	require.Less(t, Size(&struct {
+		locks [1]sync.Mutex
+		Text  []byte
+	}{Text: make([]byte, 1<<20)}), int64(1<<20), "another goroutine may write to it")
+}
