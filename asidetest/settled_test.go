@@ -226,3 +226,23 @@ func TestSettledWaitsForRedisToConfirm(t *testing.T) {
 	<-over
 	require.EqualValues(t, 1, told.Load())
 }
+
+// The hook of one cache begins something in another one, which was asked before.
+func TestSettledWaitsForWhatAHookBeginsInAnotherCache(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var done atomic.Bool
+		b := asidetest.New(t, aside.Options{OnInvalidated: func(aside.Invalidation) {
+			time.Sleep(time.Second)
+			done.Store(true)
+		}})
+		a := asidetest.New(t, aside.Options{OnInvalidated: func(aside.Invalidation) {
+			time.Sleep(time.Second)
+			_, _ = b.Invalidate(context.Background(), products.Key(8))
+		}})
+		_, err := a.Invalidate(t.Context(), products.Key(7))
+		require.NoError(t, err)
+		asidetest.Settled(t, b, a)
+		require.True(t, done.Load())
+	})
+}

@@ -44,6 +44,7 @@ type notifier struct {
 	waiting []notification // guarded by mu
 	size    int            // of the texts in it; guarded by mu
 	calling bool           // the hook runs; guarded by mu
+	sending int            // how many replays run, which may have confirmed events that they have yet to queue; guarded by mu
 	told    chan struct{}  // see Notified; nil while nobody waits for it; guarded by mu
 
 	outside quota.Shares // of callers outside of the program
@@ -135,10 +136,7 @@ func (n *notifier) next() (e Event, ok bool) {
 	n.calling = len(n.waiting) > 0
 	if !n.calling {
 		n.waiting, n.size = nil, 0
-		if n.told != nil {
-			close(n.told)
-			n.told = nil
-		}
+		n.tell()
 		return e, false
 	}
 	first := n.waiting[0]
@@ -148,6 +146,33 @@ func (n *notifier) next() (e Event, ok bool) {
 	return first.Event, true
 }
 
+// quiet reports whether the hook was called for each event so far. The lock is held.
+func (n *notifier) quiet() bool { return len(n.waiting) == 0 && !n.calling && n.sending == 0 }
+
+// tell wakes those that wait until it is quiet. The lock is held.
+func (n *notifier) tell() {
+	if n.told != nil && n.quiet() {
+		close(n.told)
+		n.told = nil
+	}
+}
+
+// replay notes that a replay runs, until end is called. In between, it confirms invalidations before it queues their events.
+func (v *Invalidator) replay() (end func()) {
+	n := v.notifier
+	if n == nil {
+		return func() {}
+	}
+	add := func(by int) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.sending += by
+		n.tell()
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
 // Notified waits until the hook has returned from each event so far, or until ctx ends: it returns ctx's error then.
 func (v *Invalidator) Notified(ctx context.Context) error {
 	n := v.notifier
@@ -155,7 +180,7 @@ func (v *Invalidator) Notified(ctx context.Context) error {
 		return nil
 	}
 	n.mu.Lock()
-	if len(n.waiting) == 0 && !n.calling {
+	if n.quiet() {
 		n.mu.Unlock()
 		return nil
 	}

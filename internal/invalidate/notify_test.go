@@ -1,6 +1,7 @@
 package invalidate
 
 import (
+	"context"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -112,4 +113,23 @@ func TestAHookThatPanicsIsCalledWithTheNextEvent(t *testing.T) {
 	close(closed)
 	n.run(closed)
 	require.Equal(t, []string{"first", "second"}, got)
+}
+
+// A replay confirms an invalidation before it queues the event. In between, the hook was not called for each event.
+func TestNotifiedWaitsForTheEventsOfAReplay(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	f := inMemory(t, func(Event) { calls.Add(1) })
+	defer f.close()
+	require.NoError(t, f.Notified(t.Context()))
+	end := f.replay()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, f.Notified(ended), context.Canceled)
+	notified := make(chan error, 1)
+	go func() { notified <- f.Notified(t.Context()) }()
+	f.notify("", Event{Keys: []string{"a"}})
+	end()
+	require.NoError(t, <-notified)
+	require.EqualValues(t, 1, calls.Load())
 }

@@ -20,6 +20,7 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 	if some = v.o.Journal.HasBatch(); !some || !v.store.Up() {
 		return some, false
 	}
+	defer v.replay()()
 	tags, keys, upTo := v.o.Journal.Batch()
 	ok := true // all is false until this returns: the Observer may end the goroutine
 	if v.o.Observer != nil {
@@ -56,6 +57,7 @@ func (v *Invalidator) sendBatch(ctx context.Context) (some, all bool) {
 
 // sendPatterns carries out the patterns that are in the journal.
 func (v *Invalidator) sendPatterns(ctx context.Context) (some, all bool) {
+	defer v.replay()()
 	patterns, upTo := v.o.Journal.Patterns()
 	byCategory := make(map[string][]journal.Pattern)
 	for _, p := range patterns {
