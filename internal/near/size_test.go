@@ -496,12 +496,12 @@ func TestALargeValueDoesNotSlowTheSizeOfTheNext(t *testing.T) {
 func TestSizeCountsAStructThatMustNotBeCopied(t *testing.T) {
 	t.Parallel()
 	type message struct {
-		state struct{ _ [0]sync.Mutex }
-		Text  []byte
+		_    struct{ _ [0]sync.Mutex }
+		Text []byte
 	}
 	require.GreaterOrEqual(t, Size(&message{Text: make([]byte, 1<<20)}), int64(1<<20))
 	require.Less(t, Size(&struct {
-		locks [1]sync.Mutex
-		Text  []byte
+		_    [1]sync.Mutex
+		Text []byte
 	}{Text: make([]byte, 1<<20)}), int64(1<<20), "another goroutine may write to it")
 }
