@@ -42,6 +42,7 @@ func TestAValueOfPlaceRedisIsNeverInMemory(t *testing.T) {
 				v, err := aside.GetOrLoad(t.Context(), c, of.key, source.Load("loaded"), of.opts...)
 				require.NoError(t, err)
 				require.Equal(t, "loaded", v)
+				require.Zero(t, c.Metrics().InMemory.Entries)
 			}
 			if there {
 				asidetest.Eventually(t, "redis answers", func() bool {
@@ -49,6 +50,7 @@ func TestAValueOfPlaceRedisIsNeverInMemory(t *testing.T) {
 					require.NoError(t, err)
 					return r.Tier == aside.TierRedis
 				})
+				require.Zero(t, c.Metrics().InMemory.Entries, "a value that was read is not kept")
 			} else {
 				require.EqualValues(t, 5, source.Loads.Load()-before, "nothing is kept")
 			}
