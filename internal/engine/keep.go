@@ -42,8 +42,14 @@ func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time
 	a.out.FreshUntil = fresh
 	switch {
 	case e.roomFor(a, entry):
-		if !e.Near.Insert(a.Key, entry, a.fence) {
+		kept := e.Near.Insert(a.Key, entry, a.fence)
+		if !kept {
 			a.Policy.Counters.FillsRejected.Add(1)
+		}
+		if e.elsewhere(a) {
+			if a.out.Overtaken = !kept; kept {
+				a.out.FreshUntil = start + int64(ttl)
+			}
 		}
 	case e.elsewhere(a):
 		e.unstorable(a, e.noRoom(entry)) // it is kept nowhere

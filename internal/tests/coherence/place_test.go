@@ -117,6 +117,33 @@ func TestAValueOfPlaceMemoryIsNotWhatRedisHolds(t *testing.T) {
 	require.Equal(t, "in redis", v)
 }
 
+func TestTheLoadOfAValueOfPlaceMemoryTellsItsTTL(t *testing.T) {
+	t.Parallel()
+	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
+		c := newCache(aside.Options{})
+		if s := c.Health(); s.State == aside.StateConnected && !s.Tracking {
+			t.Skip("the server does not push changes")
+		}
+		n := 0
+		asidetest.Repeatedly(t, "a value is kept by the load that returns it", func() bool {
+			n++
+			loaded, err := aside.Lookup(t.Context(), c, inMemoryAlone.Key(n), asidetest.Value("v"))
+			require.NoError(t, err)
+			kept, err := aside.Lookup(t.Context(), c, inMemoryAlone.Key(n), asidetest.Value("v"))
+			require.NoError(t, err)
+			require.Equal(t, kept.Tier == aside.TierMemory && kept.TTL > 0, loaded.TTL > 0, "%v, then %v", loaded, kept)
+			return loaded.TTL > 0 && loaded.TTL >= kept.TTL
+		})
+		const key = "overtaken"
+		r, err := aside.Lookup(t.Context(), c, inMemoryAlone.Key(key), func(ctx context.Context) (string, error) {
+			_, err := c.Invalidate(ctx, inMemoryAlone.Key(key))
+			return "older", err
+		})
+		require.NoError(t, err)
+		require.Zero(t, r.TTL, "it was invalidated during its load")
+	})
+}
+
 func TestStrategiesHoldForValuesOfPlaceMemory(t *testing.T) {
 	t.Parallel()
 	asidetest.EveryMode(t, func(t *testing.T, newCache func(aside.Options) *aside.Cache) {
