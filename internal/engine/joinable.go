@@ -33,8 +33,12 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	for _, tag := range a.Tags {
 		g.tags = append(g.tags, *m.State(tag))
 	}
-	if a.out.late || a.read && !a.storable { // the load of a value that is not stored: see unstoredTags
+	unstored, elsewhere := a.read && !a.storable, e.elsewhere(a)
+	if a.out.late || unstored && !elsewhere {
 		g.tags = append(g.tags, *m.State(keyspace.Sequence))
+	}
+	if unstored && elsewhere {
+		g.tags = append(g.tags, *m.State(a.erasure()))
 	}
 	if e.Store != nil && (a.Bypass || g.notice.Untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
@@ -131,11 +135,18 @@ func (e *Engine) tracked(m *tags.Snapshot, a *attempt) (all, unavailable bool) {
 	return all && tracked, unavailable && (tracked || e.tags.CutOff(a.Key, &a.notice))
 }
 
-// unstoredTags are the tags of a value that is not stored in Redis. The sequence is one of them: an invalidation by pattern changes only
-// values that Redis holds, and the sequence.
+// unstoredTags are the tags of a value that is not stored in Redis, and a name that an invalidation by pattern changes. Beside that name, such an
+// invalidation changes only values that Redis holds. It is the sequence, which the flight needs anyway. Each invalidation of any tag changes that too,
+// so a value that is always for memory alone has the erasure tag of its category.
 func (a *attempt) unstoredTags() []string {
-	return append(a.Tags[:len(a.Tags):len(a.Tags)], keyspace.Sequence)
+	by := keyspace.Sequence
+	if a.Place == PlaceMemory {
+		by = a.erasure()
+	}
+	return append(a.Tags[:len(a.Tags):len(a.Tags)], by)
 }
+
+func (a *attempt) erasure() string { return keyspace.ErasureTag(keyspace.CategoryOf(a.Key)) }
 
 // lateTagsUntracked reports whether Redis has not notified this process of changes of tags that a loader has named, for too long to share
 // the value with callers that came in the meantime.

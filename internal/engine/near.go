@@ -28,6 +28,9 @@ func (e *Engine) takeFences(a *attempt, m *tags.Snapshot, wake chan<- struct{}) 
 	a.fence, a.notice, a.captured.Tags = e.Near.Fence(a.Key, wake), e.tags.Notice(a.Key), nil
 	m.Add(a.Tags...)
 	m.Add(keyspace.Sequence)
+	if e.elsewhere(a) {
+		m.Add(a.erasure())
+	}
 	a.setJoinable(e, m)
 	e.checkQuarantine(a, m)
 }

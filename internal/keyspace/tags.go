@@ -18,6 +18,7 @@ const (
 	CategoryPrefix = "%c:"   // and a category: the tag of each of its entries
 	NamedPrefix    = "%t:"   // and an escaped name that the program has given: see NamedTags
 	Sequence       = "%tags" // is on no entry: it changes before any named tag does
+	ErasurePrefix  = "%e:"   // and a category: is on no entry; each invalidation of the category by pattern changes it
 	PatternPrefix  = "%p:"   // and a pattern: how the invalidation of that is called; it is no tag
 )
 
@@ -27,10 +28,13 @@ const MaxTags = wire.MaxTags - 2
 // CategoryTag is the tag of a category's entries.
 func CategoryTag(category string) string { return CategoryPrefix + category }
 
+// ErasureTag is what an invalidation of a category by pattern changes.
+func ErasureTag(category string) string { return ErasurePrefix + category }
+
 // IsTag reports whether a name is one that an entry can carry, or that changes with those. Only such a name is ever read as a tag: an
 // entry may be forged, and name any key of the server.
 func IsTag(name string) bool {
-	return name == All || name == Sequence || strings.HasPrefix(name, CategoryPrefix) || IsNamed(name)
+	return name == All || name == Sequence || strings.HasPrefix(name, CategoryPrefix) || strings.HasPrefix(name, ErasurePrefix) || IsNamed(name)
 }
 
 // OnlyTags reports whether all names that an entry carries as tags are names of tags. A forged entry may name any key of the server.

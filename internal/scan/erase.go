@@ -19,14 +19,17 @@ import (
 // With two passes, a lease that exists at the beginning is either removed by the first pass, or it is released by a fill before that pass
 // ends. Then the second pass finds the value.
 //
-// Erase raises the sequence before both. Where Redis holds neither a value nor a lease, the scan finds nothing and no process is
-// notified; what a process has loaded and could not store depends on the sequence instead.
+// Before both, Erase raises the erasure tag of the category, and the sequence. Where Redis holds neither a value nor a lease, the scan finds nothing
+// and no process is notified. What a process has loaded and could not store depends on the sequence instead, and what is for memory alone on the
+// erasure tag.
 func (s *Scanner) Erase(ctx context.Context, patterns []journal.Pattern) error {
 	budget, cancel := s.o.Store.Budget(ctx, 0, 1)
-	raised := s.o.Store.Bump(budget, redisstore.Tag{Key: keyspace.Sequence})
+	raised := s.o.Store.Bump(budget, redisstore.Tag{Key: keyspace.Sequence}, redisstore.Tag{Key: keyspace.ErasureTag(patterns[0].Category())})
 	cancel()
-	if err := raised[0].Err; err != nil {
-		return err
+	for _, g := range raised {
+		if g.Err != nil {
+			return g.Err
+		}
 	}
 	var passes []string
 	if match, one := together(patterns); one {

@@ -63,6 +63,7 @@ func TestEraseRemovesValuesAndLeasesThatMatch(t *testing.T) {
 	require.Equal(t, all[1:], f.left(t, all...))
 	require.EqualValues(t, 1, counts[0].Removed.Load())
 	require.NotEqual(t, "1763950000000000", f.server.MustDo(t, "GET", keyspace.Sequence), "the sequence is raised")
+	require.NotNil(t, f.server.MustDo(t, "GET", keyspace.ErasureTag("items")), "and the erasure tag")
 
 	f.put(t, "items:a:1", nil)
 	patterns, counts = entered(t, "items:a:*", "items:*:1")
