@@ -40,6 +40,7 @@ type scheduleInfo struct {
 	Persistent  bool          `json:"persistent"` // whether a restarted server had what it was told before
 	Apart       bool          `json:"apart"`      // see workerConfig
 	Windows     *windows      `json:"windows,omitempty"`
+	Placed      bool          `json:"placed,omitempty"` // see movePlaces
 }
 
 // A fault is something that was done to servers, to the way there, or to a process.

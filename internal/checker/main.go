@@ -142,6 +142,9 @@ func summaryOf(h *history, counted tally, v *verdict) string {
 		text += fmt.Sprintf(", TTL %v, Stale %v, StaleIfError %v, %d refreshes, %d of them overtaken, %d values not modified", w.TTL.Round(time.Millisecond), w.Stale.Round(time.Millisecond),
 			w.StaleIfError.Round(time.Millisecond), counted.Refreshes, counted.overtaken[beforeSource]+counted.overtaken[afterSource], counted.NotModified)
 	}
+	if h.Placed {
+		text += fmt.Sprintf(", places of values, %d hits on those of memory alone", counted.memoryAlone)
+	}
 	if h.Apart {
 		text += ", keys changed by one process each"
 	}

@@ -21,6 +21,8 @@ type tally struct {
 	Sets                                                                                uint64
 
 	windowed                      uint64 // schedules with windows
+	placed                        uint64 // schedules with places
+	memoryAlone                   uint64 // hits on values that are in memory alone
 	behind                        uint64 // loads in the background, as loaders see them
 	overtaken                     [places]uint64
 	overtakenSame                 [places]uint64 // of those, whose value was not modified
@@ -78,6 +80,8 @@ func (a *tally) add(b tally) {
 	a.Failed += b.Failed
 	a.Sets += b.Sets
 	a.windowed += b.windowed
+	a.placed += b.placed
+	a.memoryAlone += b.memoryAlone
 	a.behind += b.behind
 	for i := range a.overtaken {
 		a.overtaken[i] += b.overtaken[i]
@@ -102,6 +106,14 @@ func countHistory(h *history) tally {
 	sum.overtaken, sum.overtakenSame = h.overtaken()
 	if h.Windows != nil {
 		sum.windowed = 1
+	}
+	if h.Placed {
+		sum.placed = 1
+		for _, r := range h.reads {
+			if int(r.key)/groupSize == inMemoryAlone && tierNames[r.tier] == "memory" {
+				sum.memoryAlone++
+			}
+		}
 	}
 	for _, u := range h.updates {
 		sum.updates += uint64(len(u))
@@ -144,6 +156,9 @@ func (a *tally) missing() (list []string) {
 		if n == 0 && a.windowed >= fewSchedules {
 			list = append(list, name)
 		}
+	}
+	if a.memoryAlone == 0 && a.placed >= fewSchedules {
+		list = append(list, "hits on values of memory alone")
 	}
 	for d, n := range a.doors {
 		if n == 0 {

@@ -56,12 +56,12 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 		info.DegradedTTL = 5*time.Second + time.Duration(random.Int64N(int64(2*time.Second)))
 	}
 	info.Apart = random.IntN(2) == 0
-	info.Windows = windowsOf(p.seed)
+	info.Windows, info.Placed = windowsOf(p.seed), p.seed%4 >= 2
 	connections := 1 << (2 * random.IntN(2))
 	r := &run{plan: p, t: t, judge: newJudge(t, info), topology: make(t, info.Persistent)}
 	r.config = workerConfig{
 		Seed: p.seed, Single: r.topology.single(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
-		Apart: info.Apart, Windows: info.Windows, User: r.topology.login(), Connections: connections,
+		Apart: info.Apart, Windows: info.Windows, Placed: info.Placed, User: r.topology.login(), Connections: connections,
 	}
 	r.config.Connected = true
 	for role := range roles {

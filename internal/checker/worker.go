@@ -38,6 +38,7 @@ type workerConfig struct {
 	Apart       bool              // each key is changed by one process only, by itself and seldom; and half of them are read only through doors that join loads
 	DegradedTTL time.Duration     //
 	Windows     *windows          // of all policies; nil for none
+	Placed      bool              // see movePlaces
 	Readers     int               // goroutines
 	Writers     int               //
 	Connected   bool              // whether it begins when Redis is in use, and not before
@@ -99,6 +100,9 @@ func workerProcess() {
 		redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			return d.DialContext(ctx, "tcp", cmp.Or(w.Detours[addr], addr))
 		}
+	}
+	if w.Placed {
+		movePlaces()
 	}
 	if w.Windows != nil {
 		for i := range groups {
