@@ -77,6 +77,21 @@ func TestARunWithoutOvertakenRefreshesFails(t *testing.T) {
 	require.NotContains(t, sum.missing(), placeNames[afterSource])
 }
 
+func TestARunWithoutHitsOnValuesOfMemoryAloneFails(t *testing.T) {
+	t.Parallel()
+	const missed = "hits on values of memory alone"
+	h := newHistory(scheduleInfo{Placed: true})
+	h.reads = []read{{key: groupSize * inMemoryAlone, tier: indexOf(tierNames, "redis")}, {key: 0, tier: indexOf(tierNames, "memory")}}
+	sum := countHistory(h)
+	require.NotContains(t, sum.missing(), missed, "one schedule may go without")
+	sum.placed = fewSchedules
+	require.Contains(t, sum.missing(), missed)
+	h.reads[0].tier = indexOf(tierNames, "memory")
+	require.NotZero(t, countHistory(h).memoryAlone)
+	sum.add(countHistory(h))
+	require.NotContains(t, sum.missing(), missed)
+}
+
 func TestASavedHistoryKeepsItsWindows(t *testing.T) {
 	t.Parallel()
 	h := newHistory(scheduleInfo{Topology: "by hand", Windows: windowsOf(1)})
