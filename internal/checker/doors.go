@@ -314,6 +314,16 @@ func (t *tape) write() {
 			n = t.random.IntN(500)
 		}
 	}
+	byPattern := func(text string) {
+		i.door = doorPattern
+		invalidate = func() (aside.Receipt, error) {
+			pattern, err := aside.ParsePattern(text)
+			if err != nil {
+				return aside.Receipt{}, err
+			}
+			return w.cache.InvalidatePattern(ctx, pattern)
+		}
+	}
 	switch {
 	case n < 500:
 		key := t.one(from)
@@ -326,10 +336,13 @@ func (t *tape) write() {
 			}
 		}
 		i.keys = one(key)
-		if i.door = doorKey; n < 200 {
+		switch i.door = doorKey; {
+		case w.Placed && key/groupSize == inMemoryAlone && n%2 == 0: // such values hear of patterns in a way of their own
+			byPattern(keyName(key) + "*")
+		case n < 200:
 			i.door = doorLoaderInval
 			invalidate = func() (aside.Receipt, error) { return w.loaders[key/groupSize].Invalidate(ctx, idOf(key)) }
-		} else {
+		default:
 			invalidate = func() (aside.Receipt, error) { return w.cache.Invalidate(ctx, t.keys[key]) }
 		}
 	case n < 600:
@@ -349,14 +362,8 @@ func (t *tape) write() {
 		invalidate = func() (aside.Receipt, error) { return w.cache.InvalidateCategory(ctx, category) }
 	case n < 980:
 		text := patterns[t.random.IntN(len(patterns))]
-		i.door, i.keys = doorPattern, matching(text)
-		invalidate = func() (aside.Receipt, error) {
-			pattern, err := aside.ParsePattern(text)
-			if err != nil {
-				return aside.Receipt{}, err
-			}
-			return w.cache.InvalidatePattern(ctx, pattern)
-		}
+		i.keys = matching(text)
+		byPattern(text)
 	}
 	changed := i.keys
 	if i.door != doorKey && i.door != doorLoaderInval && i.door != doorKeys {

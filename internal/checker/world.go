@@ -29,7 +29,7 @@ const (
 	// chunkFrom has the values of the last group stored in chunks, as large ones are.
 	chunkFrom = 1024
 
-	inMemoryAlone = 1 // the group whose values a schedule with places keeps in memory alone
+	inMemoryAlone = 2 // the group whose values a schedule with places keeps in memory alone: half of its keys are shunned
 )
 
 var (
