@@ -301,7 +301,7 @@ func TestEndToEnd(t *testing.T) {
 		`\n22-timeout: go test \. -run TestWait\$ -timeout 1s runs into the timeout in TestWait; .* hangs: yes\n`,
 		`\n23-fails: go test \. -run TestFails\$ does not pass on the code as it is \(exit status 1\):\n(.*\n)*.*always`,
 		`\n24-skips: .* skips TestSkips: `,
-		`\n25-renamed: .* runs no test of example.com/tiny: has it another name now\?\n`,
+		`\n25-renamed: .* runs no test of \.: has it another name now\?\n`,
 		`\n26-moved-on: internal/mutants/list/26-moved-on.mutant:5: tiny.go does not contain this text: `,
 		`\n27-no-tests: go test ./nowhere -run TestHalf\$ does not pass on the code as it is `,
 		`\n28-bad-file: internal/mutants/list/28-bad-file.mutant:2: unknown header "why"`,

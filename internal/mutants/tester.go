@@ -34,13 +34,67 @@ func (c command) String() string {
 	return "go test " + c.args
 }
 
-// run runs the command. What it logs has the output only of commands that fail.
+// timeout is that of a command whose header has none.
+const timeout = "-timeout=120s"
+
+// run runs the command on a mutant. What it logs has the output only of commands that fail.
 func (t *tester) run(ctx context.Context, what string, c command, overlay string) *outcome {
 	// The arguments of the header come last, so that its -timeout wins. Vet is off: what it has to say about a mutant is
 	// neither a failed test nor a failed build.
-	args := []string{"test", "-json", "-vet=off", "-count=1", "-timeout=120s", "-race=" + strconv.FormatBool(c.race), "-overlay=" + overlay}
-	cmd := exec.CommandContext(ctx, "go", append(args, strings.Fields(c.args)...)...)
+	args := []string{"test", "-json", "-vet=off", "-count=1", timeout, "-race=" + strconv.FormatBool(c.race), "-overlay=" + overlay}
+	return t.judged(exec.CommandContext(ctx, "go", append(args, strings.Fields(c.args)...)...), t.root, what, c)
+}
+
+// A binary has the tests of a package, on the code as it is.
+type binary struct {
+	pkg  string
+	race bool
+}
+
+// of is the binary that a command needs, and the flags for it. A command of several packages has none.
+func (c command) of() (b binary, flags []string, ok bool) {
+	words := strings.Fields(c.args)
+	if len(words) < 2 || !strings.HasPrefix(words[0], ".") || !strings.HasPrefix(words[1], "-") {
+		return binary{}, nil, false
+	}
+	for _, flag := range words[1:] {
+		if name, ok := strings.CutPrefix(flag, "-"); ok {
+			flag = "-test." + name
+		}
+		flags = append(flags, flag)
+	}
+	return binary{words[0], c.race}, flags, true
+}
+
+// build builds a binary, and returns its path, "" if that fails: go test says why then.
+func (t *tester) build(ctx context.Context, b binary, name string) string {
+	file := filepath.Join(t.tmp, name+".test")
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-race="+strconv.FormatBool(b.race), "-o", file, b.pkg)
 	cmd.Dir = t.root
+	if cmd.Run() != nil {
+		return ""
+	}
+	if _, err := os.Stat(file); err != nil { // a package without tests
+		return ""
+	}
+	return file
+}
+
+// asItIs runs the command on the code as it is, by a binary where there is one.
+func (t *tester) asItIs(ctx context.Context, c command, binaries map[binary]string) *outcome {
+	const what = "as it is"
+	b, flags, _ := c.of()
+	file := binaries[b]
+	if file == "" {
+		return t.run(ctx, what, c, "")
+	}
+	args := append([]string{"tool", "test2json", "-p", b.pkg, file, "-test.v=test2json", "-test.count=1", "-test." + timeout[1:]}, flags...)
+	return t.judged(exec.CommandContext(ctx, "go", args...), filepath.Join(t.root, b.pkg), what, c)
+}
+
+// judged runs cmd, which is how a command is carried out, in a folder.
+func (t *tester) judged(cmd *exec.Cmd, dir, what string, c command) *outcome {
+	cmd.Dir = dir
 	cmd.Env = append(cmd.Environ(), "ASIDE_REQUIRE_REDIS=1", "ASIDE_TEST_BOUND=6s")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
@@ -133,7 +187,7 @@ func (o *outcome) unfit() string {
 	return ""
 }
 
-// baseline runs every distinct command on the code as it is. Mutants with one that is of no use are broken. It returns the
+// baseline runs every distinct command on the code as it is, for which the tests of each package are built once. Mutants with one that is of no use are broken. It returns the
 // number of commands.
 func (t *tester) baseline(ctx context.Context, rows []*row, jobs int) int {
 	var commands []command
@@ -149,8 +203,19 @@ func (t *tester) baseline(ctx context.Context, rows []*row, jobs int) int {
 			}
 		}
 	}
+	var needed []binary
+	for _, c := range commands {
+		if b, _, ok := c.of(); ok && !slices.Contains(needed, b) {
+			needed = append(needed, b)
+		}
+	}
+	files, binaries := make([]string, len(needed)), map[binary]string{}
+	parallel(jobs, len(needed), func(i int) { files[i] = t.build(ctx, needed[i], strconv.Itoa(i)) })
+	for i, b := range needed {
+		binaries[b] = files[i]
+	}
 	why := make([]string, len(commands))
-	parallel(jobs, len(commands), func(i int) { why[i] = t.run(ctx, "as it is", commands[i], "").unfit() })
+	parallel(jobs, len(commands), func(i int) { why[i] = t.asItIs(ctx, commands[i], binaries).unfit() })
 	for i, c := range commands {
 		for _, r := range users[c] {
 			if why[i] != "" {
