@@ -199,6 +199,16 @@ func Sometimes() bool {
 	return os.WriteFile(os.Getenv("TINY_STATE"), nil, 0o600) == nil
 }
 
+// Third has a body that no importer has a copy of.
+//
+//go:noinline
+func Third(n int) int {
+	if n < 0 {
+		return 0
+	}
+	return n / 3
+}
+
 func Wait(c chan int) {
 	if c == nil {
 		return
@@ -243,10 +253,33 @@ func TestWait(t *testing.T)  { go time.Sleep(time.Hour); Wait(nil) }
 func TestFails(t *testing.T) { t.Error("always") }
 func TestSkips(t *testing.T) { t.Skip("always") }
 `,
+	"outer/outer_test.go": `package outer
+
+import (
+	"testing"
+
+	"example.com/tiny"
+)
+
+func TestThird(t *testing.T) {
+	if tiny.Third(-3) != 0 || tiny.Third(3) != 1 {
+		t.Error("not a third")
+	}
+}
+
+func TestHalf(t *testing.T) {
+	if tiny.Half(-4) != 0 {
+		t.Error("not 0")
+	}
+}
+`,
 }
 
 // negative takes the first guard out of Half.
-const negative = "file: tiny.go\n<<<<\n\tif n < 0 {\n\t\treturn 0\n\t}\n====\n>>>>\n"
+const negative = "file: tiny.go\n<<<<\n\tif n < 0 {\n\t\treturn 0\n\t}\n\tif n == 1000 {\n====\n\tif n == 1000 {\n>>>>\n"
+
+// third takes the guard out of Third.
+const third = "file: tiny.go\n<<<<\n\tif n < 0 {\n\t\treturn 0\n\t}\n\treturn n / 3\n====\n\treturn n / 3\n>>>>\n"
 
 // waits makes Wait hang.
 const waits = "file: tiny.go\n<<<<\n\tif c == nil {\n\t\treturn\n\t}\n====\n>>>>\n"
@@ -258,8 +291,10 @@ var mutants = map[string]string{
 	"01-caught":   "hazard: 1\nrule: r1\ntest: . -run TestHalf|TestRequired\n" + negative,
 	"03-tries":    "hazard: 3\nrule: r3\ntest: . -run TestSometimes$\ntries: 3\n" + guarded,
 	"04-hangs":    "hazard: 4\nrule: r4\ntest: . -run TestWait$ -timeout 1s\nhangs: yes\n" + waits,
+	"05-linked":   "hazard: 5\nrule: r5\ntest: ./outer -run TestThird$\n" + third,
+	"06-inlined":  "hazard: 6\nrule: r6\ntest: ./outer -run TestHalf$\n" + negative,
 	"20-survives": "hazard: 20\nrule: r20\ntest: . -run TestHalf$\nfile: tiny.go\n<<<<\n\tif n == 1000 {\n====\n\tif false {\n>>>>\n",
-	"21-no-build": "hazard: 21\nrule: r21\ntest: . -run TestHalf$\nfile: tiny.go\n<<<<\nreturn 0\n====\nreturn \"\"\n>>>>\n",
+	"21-no-build": "hazard: 21\nrule: r21\ntest: . -run TestHalf$\nfile: tiny.go\n<<<<\n\treturn n / 2\n====\n\treturn \"\"\n>>>>\n",
 	"22-timeout":  "hazard: 22\nrule: r22\ntest: . -run TestWait$ -timeout 1s\n" + waits,
 	"23-fails":    "hazard: 23\nrule: r23\ntest: . -run TestFails$\n" + negative,
 	"24-skips":    "hazard: 24\nrule: r24\ntest: . -run TestSkips$|TestHalf$\n" + negative,
@@ -267,6 +302,18 @@ var mutants = map[string]string{
 	"26-moved-on": "hazard: 26\nrule: r26\ntest: . -run TestHalf$\nfile: tiny.go\n<<<<\nif n > 0 {\n====\n>>>>\n",
 	"27-no-tests": "hazard: 27\nrule: r27\ntest: ./nowhere -run TestHalf$\n" + negative,
 	"28-bad-file": "hazard: 28\nwhy: r28\n",
+}
+
+func TestAMutantHasAsManyLinesAsBefore(t *testing.T) {
+	for _, c := range []struct{ before, after, want string }{
+		{"a\nb\nc\nd\n", "a\nd\n", "a\n\n\nd\n"},
+		{"a\nb\nc\n", "a\nx\nc\n", "a\nx\nc\n"},
+		{"a\nb\n", "a\nx\ny\nb\n", "a\nx\ny\nb\n"},
+		{"a\nb(c,\n\td)\ne\n", "a\nb(c)\ne\n", "a\nb(c)\n\ne\n"},
+		{"a\nb", "b", "\nb"},
+	} {
+		equal(t, c.want, aligned(c.before, c.after))
+	}
 }
 
 func TestEndToEnd(t *testing.T) {
@@ -292,6 +339,8 @@ func TestEndToEnd(t *testing.T) {
 	for _, want := range []string{
 		`1 +01-caught +r1 +TestHalf/negative +\d+\.\ds\n`,
 		`3 +03-tries +r3 +TestSometimes +\d+\.\ds\n`,
+		`5 +05-linked +r5 +TestThird +\d+\.\ds\n`,
+		`6 +06-inlined +r6 +TestHalf +\d+\.\ds\n`,
 		`4 +04-hangs +r4 +TestWait +\d+\.\ds\n`,
 		`20 +20-survives +r20 +SURVIVED +\d+\.\ds\n`,
 		`21 +21-no-build +r21 +BROKEN, see below +\d+\.\ds\n`,
@@ -305,14 +354,19 @@ func TestEndToEnd(t *testing.T) {
 		`\n26-moved-on: internal/mutants/list/26-moved-on.mutant:5: tiny.go does not contain this text: `,
 		`\n27-no-tests: go test ./nowhere -run TestHalf\$ does not pass on the code as it is `,
 		`\n28-bad-file: internal/mutants/list/28-bad-file.mutant:2: unknown header "why"`,
-		`\nmutants: 3 of 12 caught, hazards 1 3 4\n$`,
+		`\nmutants: 5 of 14 caught, hazards 1 3 4 5 6\n$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("no %s in the report", want)
 		}
 	}
 	contains(t, stderr.String(), "26-moved-on.mutant:5: ")
-	contains(t, stderr.String(), "test commands on the code as it is: 8 ")
+	contains(t, stderr.String(), "test commands on the code as it is: 10 ")
+	contains(t, stderr.String(), "05-linked, linked again: go test ./outer -run TestThird$: exit status 1")
+	contains(t, stderr.String(), "06-inlined: go test ./outer -run TestHalf$: exit status 1") // its importers have a copy: all of them are compiled again
+	if strings.Contains(stderr.String(), "06-inlined, linked again") {
+		t.Error("the linker takes an archive with other export data")
+	}
 
 	stdout.Reset()
 	equal(t, 0, run(context.Background(), root, []string{"-run", "^01-"}, &stdout, &stderr))

@@ -19,6 +19,7 @@ import (
 type tester struct {
 	root, tmp string
 	log       *log.Logger
+	builds    map[binary]*build // of the code as it is; nil where there is none
 }
 
 // A command is a go test that mutants ask for.
@@ -45,12 +46,6 @@ func (t *tester) run(ctx context.Context, what string, c command, overlay string
 	return t.judged(exec.CommandContext(ctx, "go", append(args, strings.Fields(c.args)...)...), t.root, what, c)
 }
 
-// A binary has the tests of a package, on the code as it is.
-type binary struct {
-	pkg  string
-	race bool
-}
-
 // of is the binary that a command needs, and the flags for it. A command of several packages has none.
 func (c command) of() (b binary, flags []string, ok bool) {
 	words := strings.Fields(c.args)
@@ -66,30 +61,14 @@ func (c command) of() (b binary, flags []string, ok bool) {
 	return binary{words[0], c.race}, flags, true
 }
 
-// build builds a binary, and returns its path, "" if that fails: go test says why then.
-func (t *tester) build(ctx context.Context, b binary, name string) string {
-	file := filepath.Join(t.tmp, name+".test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-race="+strconv.FormatBool(b.race), "-o", file, b.pkg)
-	cmd.Dir = t.root
-	if cmd.Run() != nil {
-		return ""
-	}
-	if _, err := os.Stat(file); err != nil { // a package without tests
-		return ""
-	}
-	return file
-}
-
 // asItIs runs the command on the code as it is, by a binary where there is one.
-func (t *tester) asItIs(ctx context.Context, c command, binaries map[binary]string) *outcome {
+func (t *tester) asItIs(ctx context.Context, c command) *outcome {
 	const what = "as it is"
 	b, flags, _ := c.of()
-	file := binaries[b]
-	if file == "" {
-		return t.run(ctx, what, c, "")
+	if built := t.builds[b]; built != nil {
+		return t.runBinary(ctx, what, c, built.file, flags)
 	}
-	args := append([]string{"tool", "test2json", "-p", b.pkg, file, "-test.v=test2json", "-test.count=1", "-test." + timeout[1:]}, flags...)
-	return t.judged(exec.CommandContext(ctx, "go", args...), filepath.Join(t.root, b.pkg), what, c)
+	return t.run(ctx, what, c, "")
 }
 
 // judged runs cmd, which is how a command is carried out, in a folder.
@@ -209,13 +188,14 @@ func (t *tester) baseline(ctx context.Context, rows []*row, jobs int) int {
 			needed = append(needed, b)
 		}
 	}
-	files, binaries := make([]string, len(needed)), map[binary]string{}
-	parallel(jobs, len(needed), func(i int) { files[i] = t.build(ctx, needed[i], strconv.Itoa(i)) })
+	built := make([]*build, len(needed))
+	parallel(jobs, len(needed), func(i int) { built[i] = t.prepare(ctx, needed[i], strconv.Itoa(i)) })
+	t.builds = map[binary]*build{}
 	for i, b := range needed {
-		binaries[b] = files[i]
+		t.builds[b] = built[i]
 	}
 	why := make([]string, len(commands))
-	parallel(jobs, len(commands), func(i int) { why[i] = t.asItIs(ctx, commands[i], binaries).unfit() })
+	parallel(jobs, len(commands), func(i int) { why[i] = t.asItIs(ctx, commands[i]).unfit() })
 	for i, c := range commands {
 		for _, r := range users[c] {
 			if why[i] != "" {
@@ -238,7 +218,10 @@ func (t *tester) try(ctx context.Context, r *row) {
 	for n := 0; n < r.mutant.tries && len(r.caught) == 0; n++ {
 		for _, args := range r.mutant.tests {
 			c := command{args, r.mutant.race}
-			o := t.run(ctx, r.name, c, overlay)
+			o := t.relinked(ctx, r, c, overlay)
+			if o == nil || len(o.failed) == 0 { // it may have survived because its importers have a copy of the guard
+				o = t.run(ctx, r.name, c, overlay)
+			}
 			switch {
 			case o.noBuild:
 				r.broken = "the mutant does not compile:\n" + tail(o.output)
@@ -267,8 +250,12 @@ func (t *tester) overlay(r *row) (string, error) {
 	}
 	replace := map[string]string{}
 	for file, text := range texts {
+		before, err := os.ReadFile(filepath.Join(t.root, filepath.FromSlash(file)))
+		if err != nil {
+			return "", err
+		}
 		mutated := filepath.Join(dir, strconv.Itoa(len(replace))+"-"+path.Base(file))
-		if err := os.WriteFile(mutated, []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(mutated, []byte(aligned(string(before), text)), 0o644); err != nil {
 			return "", err
 		}
 		replace[filepath.Join(t.root, filepath.FromSlash(file))] = mutated
