@@ -70,7 +70,11 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 		}
 		a.Tags = slices.Concat(a.Tags, tags)
 	}
-	list, ok := m.Hold([]*near.Validity{near.Untracked}, a.Tags)
+	names := a.Tags
+	if e.elsewhere(a) {
+		names = a.unstoredTags() // once Redis is back, this process hears of patterns
+	}
+	list, ok := m.Hold([]*near.Validity{near.Untracked}, names)
 	if !ok {
 		a.Policy.Counters.FillsRejected.Add(1)
 		return
