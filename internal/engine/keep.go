@@ -32,7 +32,8 @@ func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl
 // keepTracked keeps in memory a value whose changes Redis pushes to this process.
 func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
 	list, ok := m.Validities([]*near.Validity{a.notice.Validity}, a.unstoredTags())
-	if !ok {
+	if !ok { // one of the tags was invalidated
+		a.out.Overtaken = e.elsewhere(a)
 		a.Policy.Counters.FillsRejected.Add(1)
 		return
 	}

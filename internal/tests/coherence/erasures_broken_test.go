@@ -345,3 +345,43 @@ func TestAPatternEndsWhatWasKeptWhileRedisWasAway(t *testing.T) {
 	away(true)
 	require.Equal(t, "new", <-asidetest.Background(t, a, key, asidetest.Value("new")))
 }
+
+// A warming loads again what an invalidation has overtaken, by whichever name.
+func TestAWarmingLoadsAgainWhatWasOvertakenInMemoryAlone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	a, b := asidetest.Connected(t, placed(server)), asidetest.Connected(t, placed(server))
+	for name, invalidate := range map[string]func() error{
+		"pattern":  func() error { erased(t, b, "memoryalone:*"); return nil },
+		"category": func() error { _, err := b.InvalidateCategory(t.Context(), inMemoryAlone.Category); return err },
+		"key":      func() error { _, err := b.Invalidate(t.Context(), inMemoryAlone.Key("warm")); return err },
+	} {
+		for _, there := range []bool{false, true} {
+			server.MustDo(t, "DEL", "%e:memoryalone", "%c:memoryalone")
+			if there {
+				require.NoError(t, invalidate())
+			}
+			_, err := a.Invalidate(t.Context(), inMemoryAlone.Key("warm"))
+			require.NoError(t, err)
+			loads := 0
+			loader := aside.NewLoader(a, inMemoryAlone, func(context.Context, string) (string, error) {
+				if loads++; loads > 1 {
+					return "new", nil
+				}
+				before := a.Metrics().InvalidationMessages
+				if err := invalidate(); err != nil {
+					return "", err
+				}
+				asidetest.Eventually(t, "the push has come", func() bool { return a.Metrics().InvalidationMessages > before })
+				asidetest.AllTold(t, a)
+				return "old", nil
+			})
+			w, err := loader.Warm(t.Context(), func(yield func(string) bool) { yield("warm") }, aside.Warming{})
+			require.NoError(t, err)
+			require.Equal(t, 2, loads, "%s %v %+v", name, there, w)
+			v, err := aside.Get[string](t.Context(), a, inMemoryAlone.Key("warm"))
+			require.NoError(t, err)
+			require.Equal(t, "new", v)
+		}
+	}
+}
