@@ -385,3 +385,45 @@ func TestAWarmingLoadsAgainWhatWasOvertakenInMemoryAlone(t *testing.T) {
 		}
 	}
 }
+
+// A pattern that is made while Redis is away for its process is sent again, and then ends the values of other processes, and what its own process has
+// loaded by the place of a call and kept meanwhile.
+func TestAPatternThatIsSentAgainEndsValuesOfPlaceMemory(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	var cut atomic.Bool
+	o := placed(server)
+	o.Redis.InitAddress = []string{proxy.Addr()}
+	o.Redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		if cut.Load() {
+			return nil, errors.New("no route to host")
+		}
+		return d.DialContext(ctx, "tcp", addr)
+	}
+	a, b := asidetest.Connected(t, placed(server)), asidetest.Connected(t, o)
+	both := aside.Policy{Name: "both", Category: "memoryalone", TTL: time.Hour}
+	keep := aside.KeepIn(aside.PlaceMemory)
+	for round := range 3 {
+		key := both.Key("resent", round)
+		require.Equal(t, "old", asidetest.InMemory(t, a, key, asidetest.Value("old"), keep))
+		require.Equal(t, "old", asidetest.InMemory(t, b, key, asidetest.Value("old"), keep))
+		cut.Store(true)
+		proxy.CloseConnections()
+		asidetest.Eventually(t, "redis is away", func() bool { return b.Health().State == aside.StateDegraded })
+		r := erased(t, b, "memoryalone:resent:*")
+		require.False(t, r.Confirmed)
+		require.Equal(t, "new", <-asidetest.Background(t, b, key, asidetest.Value("new"), keep))
+		cut.Store(false)
+		ctx, cancel := context.WithTimeout(t.Context(), asidetest.Bound)
+		require.NoError(t, r.Wait(ctx))
+		cancel()
+		require.NoError(t, a.Ready(t.Context()))
+		asidetest.Eventually(t, "the other process follows", func() bool {
+			v, err := aside.GetOrLoad(t.Context(), a, key, asidetest.Value("new"), keep)
+			require.NoError(t, err)
+			return v == "new"
+		})
+		require.Equal(t, "new", <-asidetest.Background(t, b, key, asidetest.Value("new"), keep))
+	}
+}
