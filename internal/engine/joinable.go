@@ -14,7 +14,8 @@ import (
 //
 //   - A load that began without reading Redis is joinable while Redis has been unavailable all the time, and for no longer than a stale entry
 //     is served. Once Redis is back, other processes may have invalidated what it loads.
-//   - Where a server does not notify of changes at all, or not of changes of a key, a load is joinable for redisstore.UntrackedLife.
+//   - Where a server does not notify of changes at all, or not of changes of a key or a tag, a load is joinable for redisstore.UntrackedLife. The
+//     load of a value for memory alone has no lease. If nobody joined it, all callers would load while a slot of a cluster changes hands.
 //
 // A load whose value is being stored is joinable while that value is fresh.
 func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
@@ -40,7 +41,13 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if unstored && elsewhere {
 		g.tags = append(g.tags, *m.State(a.erasure()))
 	}
-	if e.Store != nil && (a.Bypass || g.notice.Untrackable || !e.Store.Tracks(g.key)) {
+	untrackable := g.notice.Untrackable
+	for i := range g.tags {
+		n := &g.tags[i].Notice
+		n.Untrackable = n.Untrackable || a.read && elsewhere && n.Unnotified()
+		untrackable = untrackable || n.Untrackable
+	}
+	if e.Store != nil && (a.Bypass || untrackable || !e.Store.Tracks(g.key)) {
 		g.until = a.began + int64(redisstore.UntrackedLife)
 	}
 	a.call.JoinWhile(g)

@@ -32,7 +32,8 @@ func (e *Engine) keepWithoutLease(m *tags.Snapshot, a *attempt, start int64, ttl
 // keepTracked keeps in memory a value whose changes Redis pushes to this process.
 func (e *Engine) keepTracked(m *tags.Snapshot, a *attempt, start int64, ttl time.Duration) {
 	list, ok := m.Validities([]*near.Validity{a.notice.Validity}, a.unstoredTags())
-	if !ok {
+	if !ok { // one of the tags was invalidated
+		a.out.Overtaken = e.elsewhere(a)
 		a.Policy.Counters.FillsRejected.Add(1)
 		return
 	}
@@ -70,7 +71,11 @@ func (e *Engine) keepUntracked(m *tags.Snapshot, a *attempt, start int64, ttl ti
 		}
 		a.Tags = slices.Concat(a.Tags, tags)
 	}
-	list, ok := m.Hold([]*near.Validity{near.Untracked}, a.Tags)
+	names := a.Tags
+	if e.elsewhere(a) {
+		names = a.unstoredTags() // once Redis is back, this process hears of patterns
+	}
+	list, ok := m.Hold([]*near.Validity{near.Untracked}, names)
 	if !ok {
 		a.Policy.Counters.FillsRejected.Add(1)
 		return

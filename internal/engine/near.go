@@ -156,12 +156,13 @@ func (e *Engine) readDegraded(a *attempt) (Outcome, bool) {
 	return out, true
 }
 
-// unavailable reports whether the server of a's key, or of one of its tags, is unavailable.
+// unavailable reports whether the server of a name that a's value rests on is unavailable: of its key, of one of its tags, or of the erasure tag.
 func (e *Engine) unavailable(a *attempt) bool {
 	if e.Store.AllUp() {
 		return false
 	}
-	return !e.Store.UpFor(a.Key) || slices.ContainsFunc(a.Tags, func(tag string) bool { return !e.Store.UpFor(tag) })
+	return !e.Store.UpFor(a.Key) || slices.ContainsFunc(a.Tags, func(tag string) bool { return !e.Store.UpFor(tag) }) ||
+		e.elsewhere(a) && !e.Store.UpFor(a.erasure())
 }
 
 // readStale looks into memory for a stale value: one that is in its TTL, and whose validity Redis no longer confirms.

@@ -153,7 +153,10 @@ func (e *Engine) readKeys(ctx context.Context, m *tags.Snapshot, attempts, quara
 	reads := e.Store.Get(ctx, looks...)
 	m.Learn(reads[len(attempts) : len(attempts)+unread])
 	for i, a := range others {
-		a.notice.Validity = reads[len(attempts)+unread+i].Validity
+		a.notice.Answer(reads[len(attempts)+unread+i])
+		if e.elsewhere(a) {
+			a.notice.Untrackable = a.notice.Untrackable || a.notice.Unnotified()
+		}
 	}
 	return reads[:len(attempts)]
 }

@@ -44,7 +44,8 @@ func (s *Snapshot) Learn(reads []redisstore.Read) {
 // learn notes a reply about a tag's generation. A tag that has none stays unknown, and so does one that was in quarantine when Redis
 // was asked: the invalidation may have been confirmed between that and the reply.
 func (r *Registry) learn(t *State, read redisstore.Read) {
-	t.unanswered, t.Notice.Validity, t.Notice.Untrackable = read.Err, read.Validity, read.Err != nil && redisstore.IsForbidden(read.Err)
+	t.unanswered = read.Err
+	t.Notice.Answer(read)
 	value, err := redisstore.ParseGeneration(read.Value)
 	if read.Err != nil || read.Value == nil || err != nil || t.quarantined || r.inQuarantine(t.Tag) {
 		return
