@@ -94,9 +94,6 @@ func (e *Engine) awaitFirst(ctx context.Context, attempts ...*attempt) {
 	var names []string
 	for _, a := range attempts {
 		names = append(append(names, a.Key), a.Tags...)
-		if e.elsewhere(a) {
-			names = append(names, a.erasure())
-		}
 	}
 	e.Store.AwaitFirst(ctx, e.closes, names...)
 }
