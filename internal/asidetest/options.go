@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
 	"os"
 	"testing"
 
@@ -23,6 +24,16 @@ func RedisAt(change func(*rueidis.ClientOption)) aside.Options {
 
 func Nowhere(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
 	return nil, errors.New("nobody is there")
+}
+
+// WhileUncut is a dialer that reaches nobody while cut is set.
+func WhileUncut(cut *atomic.Bool) func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+	return func(ctx context.Context, addr string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
+		if cut.Load() {
+			return Nowhere(ctx, addr, d, c)
+		}
+		return d.DialContext(ctx, "tcp", addr)
+	}
 }
 
 var RedisVariables = []string{"REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_TLS"}

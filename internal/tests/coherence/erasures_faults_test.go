@@ -2,10 +2,7 @@ package coherence_test
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -318,12 +315,7 @@ func TestAPatternEndsWhatWasKeptWhileRedisWasAway(t *testing.T) {
 	var cut atomic.Bool
 	o := placed(server)
 	o.Redis.InitAddress = []string{proxy.Addr()}
-	o.Redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
-		if cut.Load() {
-			return nil, errors.New("no route to host")
-		}
-		return d.DialContext(ctx, "tcp", addr)
-	}
+	o.Redis.DialCtxFn = asidetest.WhileUncut(&cut)
 	o.DegradedTTL = time.Hour
 	a, b := asidetest.Connected(t, o), asidetest.Connected(t, placed(server))
 	away := func(is bool) {
@@ -402,12 +394,7 @@ func TestAPatternThatIsSentAgainEndsValuesOfPlaceMemory(t *testing.T) {
 	var cut atomic.Bool
 	o := placed(server)
 	o.Redis.InitAddress = []string{proxy.Addr()}
-	o.Redis.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
-		if cut.Load() {
-			return nil, errors.New("no route to host")
-		}
-		return d.DialContext(ctx, "tcp", addr)
-	}
+	o.Redis.DialCtxFn = asidetest.WhileUncut(&cut)
 	a, b := asidetest.Connected(t, placed(server)), asidetest.Connected(t, o)
 	both := aside.Policy{Name: "both", Category: "memoryalone", TTL: time.Hour}
 	keep := aside.KeepIn(aside.PlaceMemory)
