@@ -5,8 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"sync/atomic"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/redis/rueidis"
