@@ -28,7 +28,8 @@
 // large batches: what goes wrong once is not mended by the next write or read.
 //
 // In half of the schedules, those of which the seed leaves 2 or 3 when it is divided by 4, the values of one group are kept in memory alone, those of another
-// one in Redis alone, and those of a third policy are in memory for 200 ms at most before Redis is asked again.
+// one in Redis alone, and those of a third policy are in memory for 200 ms at most before Redis is asked again. Half of the invalidations of one key of
+// the first group are by a pattern that matches this key alone.
 //
 // Every now and then the source stands still, until every process was seen to read the last version of every key whose
 // invalidation is confirmed, through a door that memory may answer; or else for longer than a version may stay.
