@@ -66,8 +66,9 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.
 	each := func(a *attempt, out Outcome, err error) { done(a.index, out, a.here(err), err) }
 	var here []answered
 	var left, due []*attempt
+	room := attempts{left: len(requests)}
 	for i, r := range requests {
-		a := newAttempt(r)
+		a := room.next(r)
 		a.index = i
 		if out, ok := e.lookHere(a); ok {
 			here = append(here, answered{a, out, nil})

@@ -46,19 +46,19 @@ func TestCeilingsOfAllocations(t *testing.T) {
 		asidetest.Stored(t, filler, policy.Key(id), &ceilingItem{ID: id, Name: "name"})
 	}
 	for _, of := range []ceiling{
-		{"first read from Redis", 39, 1, func(ctx context.Context, c *aside.Cache, id int) error {
+		{"first read from Redis", 38, 1, func(ctx context.Context, c *aside.Cache, id int) error {
 			_, err := aside.GetOrLoad(ctx, c, policy.Key(id), noLoad)
 			return err
 		}},
-		{"Strong", 57, 1, func(ctx context.Context, c *aside.Cache, id int) error {
+		{"Strong", 56, 1, func(ctx context.Context, c *aside.Cache, id int) error {
 			_, err := aside.GetOrLoad(ctx, c, policy.Key(id), noLoad, aside.Strong())
 			return err
 		}},
-		{"miss", 85, 1, func(ctx context.Context, c *aside.Cache, id int) error {
+		{"miss", 84, 1, func(ctx context.Context, c *aside.Cache, id int) error {
 			_, err := aside.GetOrLoad(ctx, c, policy.Key("new", id), load)
 			return err
 		}},
-		{"batch of 100 first reads, per id", 25, batch, func(ctx context.Context, c *aside.Cache, id int) error {
+		{"batch of 100 first reads, per id", 23, batch, func(ctx context.Context, c *aside.Cache, id int) error {
 			many := make([]int, batch)
 			for i := range many {
 				many[i] = id + i
