@@ -15,6 +15,7 @@ import (
 	"github.com/gatewayz/aside/internal/journal"
 	"github.com/gatewayz/aside/internal/keyspace"
 	"github.com/gatewayz/aside/internal/near"
+	"github.com/gatewayz/aside/internal/redisstore"
 )
 
 // put keeps a value in memory that rests on the generation of a tag.
@@ -236,4 +237,33 @@ func TestTheEndOfAWaitIsTheContextsAlsoWhereTheConnectionNoticesItFirst(t *testi
 	require.Equal(t, context.DeadlineExceeded, ticket.Replicated(lateContext{t.Context()}, 1))
 	var unknown *UnknownError
 	require.ErrorAs(t, ticket.Replicated(t.Context(), 1), &unknown, "its deadline is not over: it has none")
+}
+
+// One write changes a key and a tag. Redis confirms the key, and then is lost; the tag is confirmed by who has taken its place, which may lack
+// what was confirmed of the key.
+func TestAKeyThatWasConfirmedBeforeALossIsNotKnownToBeReplicated(t *testing.T) {
+	t.Parallel()
+	f, server, _ := onRedis(t, nil)
+	changed := Change{Keys: []string{"items:a"}, Tags: []string{keyspace.Sequence, keyspace.CategoryTag("items")}, OfTags: []Event{{Category: "items"}}}
+	confirmed, errs := f.Change(t.Context(), "", changed)
+	require.Nil(t, errs)
+	require.True(t, confirmed.Confirmed)
+	require.NoError(t, confirmed.copied(t.Context(), 0))
+
+	server.MustDo(t, "ACL", "SETUSER", "default", "resetkeys", "%R~*", "~{*", "~items:*", "~%mark*", "~%probe*", "~%watch*")
+	late, errs := f.Change(t.Context(), "", changed)
+	require.Nil(t, errs, "the key is confirmed")
+	require.False(t, late.Confirmed, "the tags are not")
+	f.Gap()
+	server.MustDo(t, "ACL", "SETUSER", "default", "~*")
+	require.NoError(t, late.Wait(t.Context()))
+	require.ErrorIs(t, late.copied(t.Context(), 0), redisstore.ErrLost)
+
+	server.MustDo(t, "ACL", "SETUSER", "default", "resetkeys", "%R~*", "~{*", "~%mark*", "~%probe*", "~%watch*")
+	resent, errs := f.Change(t.Context(), "", changed)
+	require.Error(t, errs[0])
+	f.Gap()
+	server.MustDo(t, "ACL", "SETUSER", "default", "~*")
+	require.NoError(t, resent.Wait(t.Context()))
+	require.NoError(t, resent.copied(t.Context(), 0), "all of it was confirmed after the loss")
 }
