@@ -102,7 +102,7 @@ func isRow(p *Policy) bool {
 
 // register adds a policy to the table: listed in Options, or first used in a call.
 func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
-	if err := p.validate(); err != nil {
+	if err := cmp.Or(p.validate(), p.validateBeside(t.opts.NotFound)); err != nil {
 		return nil, err
 	}
 	t.mu.Lock()

@@ -256,6 +256,18 @@ func validateNotFound(errs []error) string {
 	return ""
 }
 
+// validateBeside refuses an error of Policy.NotFound that has the text of another one of Options.NotFound.
+func (p *Policy) validateBeside(ofAll []error) error {
+	for i, err := range p.NotFound {
+		for j, other := range ofAll {
+			if comparableError(other) && err != other && causes.Text(err) == causes.Text(other) {
+				return invalidOption("policy %q: NotFound[%d] has the text of Options.NotFound[%d], and is another error: processes tell them apart by their texts, so give one of them", p.name(), i, j)
+			}
+		}
+	}
+	return nil
+}
+
 // mostAhead bounds RefreshAhead: with more, values would be loaded anew most of the time.
 const mostAhead = 0.5
 

@@ -191,6 +191,24 @@ func TestWrongNamesForNotFoundAreRefused(t *testing.T) {
 	}
 }
 
+// A process tells the errors of its policies and those of Options.NotFound apart by their texts too.
+func TestTwoNamesForNotFoundOfOneTextAreRefused(t *testing.T) {
+	t.Parallel()
+	const want = `policy "rows": NotFound[1] has the text of Options.NotFound[1], and is another error: processes tell them apart by their texts, so give one of them`
+	p := rows
+	p.NotFound = []error{fs.ErrNotExist, errors.New("EOF")}
+	o := aside.Options{NotFound: []error{fs.ErrNotExist, io.EOF}, Policies: []aside.Policy{p}}
+	_, err := aside.New(o)
+	require.ErrorContains(t, err, "Options.Policies[0]: aside: "+want)
+	o.Policies = nil
+	_, err = aside.Get[string](t.Context(), asidetest.NewCache(t, o), p.Key(1))
+	require.ErrorContains(t, err, want)
+
+	p.NotFound = o.NotFound
+	_, err = aside.Get[string](t.Context(), asidetest.NewCache(t, o), p.Key(1))
+	require.ErrorIs(t, err, aside.ErrMiss, "the same error may be in both")
+}
+
 // Two policies that differ in their names alone are two policies.
 func TestPoliciesWithOtherNamesForNotFoundDiffer(t *testing.T) {
 	t.Parallel()
