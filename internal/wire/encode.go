@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -22,22 +23,18 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 		return nil, err
 	}
 	head := HeaderLen + section
-	compress := lim.CompressFrom >= 0 && len(payload) >= lim.CompressFrom
-	room := len(payload)
-	if compress {
-		// s2 writes in place only if its worst case fits. The surplus lives as long as the write to Redis.
-		room = s2.MaxEncodedLen(len(payload))
-	}
-	value := make([]byte, head+room)
-
 	b := body{codec: h.Codec, raw: uint32(len(payload))}
+	var value []byte
 	stored := 0
-	if compress {
-		stored = len(s2.Encode(value[head:], payload))
+	if lim.CompressFrom >= 0 && len(payload) >= lim.CompressFrom {
+		if value, stored = compressed(head, payload); stored > 0 {
+			b.flags |= flagCompressed
+		}
 	}
-	if compress && stored < len(payload) && plausible(uint64(len(payload)), uint64(stored)) {
-		b.flags |= flagCompressed
-	} else {
+	if stored == 0 {
+		if value == nil {
+			value = make([]byte, head+len(payload))
+		}
 		stored = copy(value[head:], payload)
 	}
 	if h.Negative {
@@ -55,6 +52,36 @@ func Encode(key string, h Header, payload []byte, lim Limits) ([]byte, error) {
 	putHead(key, value[:head], &h, b)
 	binary.LittleEndian.PutUint32(value[crcOffset:], checksum(value))
 	return value, nil
+}
+
+// A block is room for a small payload while it is compressed. s2 writes only where its worst case fits, which is longer than the payload.
+type block [16 << 10]byte
+
+var blocks = sync.Pool{New: func() any { return new(block) }}
+
+// compressed compresses a payload into a new value, behind its head, and returns the payload's new length. It returns 0 if that is no gain; the value is
+// then nil or has room for the payload. A payload that is too large for a block is compressed in place. The surplus room then lives as long as the write
+// to Redis.
+func compressed(head int, payload []byte) (value []byte, stored int) {
+	gain := func(stored int) bool {
+		return stored < len(payload) && plausible(uint64(len(payload)), uint64(stored))
+	}
+	most := s2.MaxEncodedLen(len(payload))
+	if most > len(block{}) {
+		value = make([]byte, head+most)
+		if stored = len(s2.Encode(value[head:], payload)); !gain(stored) {
+			stored = 0
+		}
+		return value, stored
+	}
+	room := blocks.Get().(*block)
+	defer blocks.Put(room)
+	packed := s2.Encode(room[:], payload)
+	if !gain(len(packed)) {
+		return nil, 0
+	}
+	value = make([]byte, head+len(packed))
+	return value, copy(value[head:], packed)
 }
 
 // A body is what a header says of the payload. Restamp keeps it.

@@ -10,7 +10,8 @@ import (
 func TestPeekReadsTheHeaderFromTheFirstBytes(t *testing.T) {
 	t.Parallel()
 	h := fixedHeader()
-	value := encode(t, "k", h, []byte(strings.Repeat("payload ", 1000)), roomy)
+	value := encode(t, "k", h, []byte(strings.Repeat("payload ", 1000)), Limits{MaxValue: roomy.MaxValue, CompressFrom: -1})
+	require.Greater(t, len(value), PeekLen)
 	got, size, need, err := Peek("k", value[:PeekLen])
 	require.NoError(t, err)
 	require.Equal(t, h, got)
