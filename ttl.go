@@ -249,7 +249,7 @@ func validateNotFound(errs []error) string {
 		case err == ErrNotModified || err == context.Canceled || err == context.DeadlineExceeded:
 			return at + "is " + causes.Text(err) + ", which does not say that something does not exist: leave it out"
 		}
-		if same := slices.IndexFunc(errs[:i], func(e error) bool { return causes.Text(e) == causes.Text(err) }); same >= 0 {
+		if same := slices.IndexFunc(errs[:i], func(e error) bool { return engine.StoredName(e) == engine.StoredName(err) }); same >= 0 {
 			return at + "has the text of NotFound[" + strconv.Itoa(same) + "], by which processes tell them apart: give one of them"
 		}
 	}
@@ -260,7 +260,7 @@ func validateNotFound(errs []error) string {
 func (p *Policy) validateBeside(ofAll []error) error {
 	for i, err := range p.NotFound {
 		for j, other := range ofAll {
-			if comparableError(other) && err != other && causes.Text(err) == causes.Text(other) {
+			if comparableError(other) && err != other && engine.StoredName(err) == engine.StoredName(other) {
 				return invalidOption("policy %q: NotFound[%d] has the text of Options.NotFound[%d], and is another error: processes tell them apart by their texts, so give one of them", p.name(), i, j)
 			}
 		}

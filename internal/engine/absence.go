@@ -68,7 +68,7 @@ func (o *Outcome) absenceText() []byte {
 	}
 	text, name := causes.Text(o.Absent), ""
 	if n := nameOf(o.Absent); n != nil {
-		name = storedName(n)
+		name = StoredName(n)
 	}
 	if len(text) > longestAbsence || text == plainAbsence {
 		text = ""
@@ -83,8 +83,8 @@ func (o *Outcome) absenceText() []byte {
 	return stored
 }
 
-// storedName is the text of an error of Policy.NotFound in Redis.
-func storedName(name error) string {
+// StoredName is the text of an error of Policy.NotFound in Redis.
+func StoredName(name error) string {
 	return strings.ReplaceAll(causes.Text(name), string(rune(beforeName)), " ")
 }
 
@@ -98,7 +98,7 @@ func absentElsewhere(stored []byte, p *Policy) error {
 	a := &AbsenceText{Text: text}
 	if name != "" {
 		for _, n := range p.NotFound {
-			if storedName(n) == name {
+			if StoredName(n) == name {
 				a.Name = n
 			}
 		}

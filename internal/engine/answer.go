@@ -66,9 +66,10 @@ func (e *Engine) AnswerMany(ctx context.Context, requests []Request, limit time.
 	each := func(a *attempt, out Outcome, err error) { done(a.index, out, a.here(err), err) }
 	var here []answered
 	var left, due []*attempt
-	room := attempts{left: len(requests)}
+	room := some[attempt]{left: len(requests)}
 	for i, r := range requests {
-		a := room.next(r)
+		a := room.next()
+		a.begin(r)
 		a.index = i
 		if out, ok := e.lookHere(a); ok {
 			here = append(here, answered{a, out, nil})

@@ -22,10 +22,10 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if a.call == nil { // a Peek or a Set: there is no flight
 		return
 	}
-	g := &a.turns[a.joined%2] // no caller looks at that any more: it looks at the other one
-	a.joined++
+	g := &a.joinables.turns[a.joinables.made%2] // no caller looks at that any more: it looks at the other one
+	a.joinables.made++
 	*g = joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, bypass: a.Bypass, read: a.read && e.Store != nil, until: a.untrackedUntil()}
-	g.freshUntil = &a.loadedFreshUntil
+	g.freshUntil = &a.joinables.freshUntil
 	g.late, g.tagEvents = a.out.late, a.tagEvents.All
 	g.tags = g.few[:0]
 	for _, tag := range a.Tags {
@@ -50,11 +50,11 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	a.call.JoinWhile(g)
 }
 
-// joinables are those of one attempt, used by turns: see setJoinable.
+// joinables are those of one attempt.
 type joinables struct {
-	turns            [2]joinable
-	joined           int          // how often one was made
-	loadedFreshUntil atomic.Int64 // of the value that was loaded, on the cache's clock; 0 while there is none
+	turns      [2]joinable
+	made       int          // how often one was made
+	freshUntil atomic.Int64 // of the value that was loaded, on the cache's clock; 0 while there is none
 }
 
 // loadedUntil stops callers from joining a's load once its value is not fresh any more:
@@ -62,7 +62,11 @@ type joinables struct {
 //  1. A load ends. Its callers get its value, and Redis is slow to store it.
 //  2. The TTL of the value ends.
 //  3. A caller comes. It must not get that value from the flight.
-func (a *attempt) loadedUntil(freshUntil int64) { a.loadedFreshUntil.Store(freshUntil) }
+func (a *attempt) loadedUntil(freshUntil int64) {
+	if a.joinables != nil {
+		a.joinables.freshUntil.Store(freshUntil)
+	}
+}
 
 // A joinable holds what must stay unchanged for callers to join a load. It does not change from JoinWhile until the next JoinWhile has returned:
 // callers look at it in between, at any time.

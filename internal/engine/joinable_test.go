@@ -77,7 +77,7 @@ func TestNobodyJoinsAReadAfterThePushOfAGenerationThatMemoryHasLearnedMeanwhile(
 			a := newAttempt(requestOf(p, "a"))
 			a.call, a.leader = e.flights.Join(a.flightKey())
 			defer a.call.Forsake(errClosed)
-			m := e.tags.Snapshot()
+			m := e.prepare([]*attempt{a})
 			defer endFences(m, []*attempt{a})
 			require.Nil(t, e.Near.Generation(tag))
 			e.takeFences(a, m, nil)

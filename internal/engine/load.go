@@ -16,7 +16,7 @@ import (
 //  6. fill (fill.go): store the values under their leases.
 //  7. wait (wait.go): for keys whose lease another process holds, wait for a change, and go back to step 2.
 func (e *Engine) lead(ctx context.Context, attempts []*attempt, load LoadFunc) {
-	m := e.tags.Snapshot()
+	m := e.prepare(attempts)
 	changed := make(chan struct{}, 1) // gets a message when one of the keys changes
 	defer endFences(m, attempts)
 

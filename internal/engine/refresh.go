@@ -105,7 +105,7 @@ func (e *Engine) refresh(ctx context.Context, attempts []*attempt, load LoadFunc
 	leave := leaveOnce(call, place)
 	defer leave()
 
-	m := e.tags.Snapshot()
+	m := e.prepare(pending)
 	defer endFences(m, pending)
 	changed := make(chan struct{}, 1)
 	for _, a := range pending {

@@ -91,24 +91,6 @@ func newAttempt(r Request) *attempt {
 
 func (a *attempt) begin(r Request) { a.Request, a.ownTags, a.miss = r, r.Tags, notCached }
 
-// attempts makes the attempts of a batch, some in one allocation: one that is still in use keeps those beside it in memory.
-type attempts struct {
-	left int // how many are still to be made
-	room []attempt
-}
-
-const attemptsAtOnce = 16
-
-func (m *attempts) next(r Request) *attempt {
-	if len(m.room) == 0 {
-		m.room = make([]attempt, min(m.left, attemptsAtOnce))
-	}
-	a := &m.room[0]
-	m.left, m.room = m.left-1, m.room[1:]
-	a.begin(r)
-	return a
-}
-
 // again returns an attempt with the same request. The flight that a leads may still run, and add tags to a.
 func (a *attempt) again() *attempt {
 	next := newAttempt(Request{
@@ -130,7 +112,7 @@ type flying struct {
 	waitingSince   time.Time                        // when it began to wait for the end of another load; zero if it has not
 	tagEvents      tags.Events                      // when the attempt joined its flight, or began it
 	leadSeparately func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of a batch
-	joinables
+	joinables      *joinables                       // used by turns: see setJoinable; nil outside of a flight
 }
 
 // seen is what an attempt has read.

@@ -37,3 +37,38 @@ func listOf(attempts []*attempt) []*attempt {
 	}
 	return make([]*attempt, 0, len(attempts))
 }
+
+// A flightRoom has room for what each flight needs, in one allocation.
+type flightRoom struct {
+	states    tags.Snapshot
+	joinables joinables // of the first attempt
+}
+
+// prepare gives attempts what their flight needs, and returns the states of its tags.
+func (e *Engine) prepare(attempts []*attempt) *tags.Snapshot {
+	room := new(flightRoom)
+	others := some[joinables]{left: len(attempts) - 1}
+	for i, a := range attempts {
+		if a.joinables = &room.joinables; i > 0 {
+			a.joinables = others.next()
+		}
+	}
+	return e.tags.SnapshotIn(&room.states)
+}
+
+// some makes what the attempts of a batch need, for some of them in one allocation. One that is still in use keeps those beside it in memory.
+type some[T any] struct {
+	left int // how many are still to be made
+	room []T
+}
+
+const atOnce = 15 // attempts take no more than half of what the allocator takes for large
+
+func (m *some[T]) next() *T {
+	if len(m.room) == 0 {
+		m.room = make([]T, min(m.left, atOnce))
+	}
+	one := &m.room[0]
+	m.left, m.room = m.left-1, m.room[1:]
+	return one
+}

@@ -88,7 +88,13 @@ func (t *State) Changed() bool {
 }
 
 // Snapshot makes an empty one. Give it up with End.
-func (r *Registry) Snapshot() *Snapshot { return &Snapshot{registry: r} }
+func (r *Registry) Snapshot() *Snapshot { return r.SnapshotIn(new(Snapshot)) }
+
+// SnapshotIn is Snapshot in memory of the caller's, which is zero.
+func (r *Registry) SnapshotIn(s *Snapshot) *Snapshot {
+	s.registry = r
+	return s
+}
 
 // End ends the fences.
 func (s *Snapshot) End() {

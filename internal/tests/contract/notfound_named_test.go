@@ -176,6 +176,7 @@ func TestWrongNamesForNotFoundAreRefused(t *testing.T) {
 		"NotFound[0] is context deadline exceeded, which does not say that something does not exist: leave it out":             {context.DeadlineExceeded},
 		"NotFound[0] is aside: not modified, which does not say that something does not exist: leave it out":                   {aside.ErrNotModified},
 		"NotFound[2] has the text of NotFound[0], by which processes tell them apart: give one of them":                        {io.EOF, sql.ErrNoRows, errors.New("EOF")},
+		"NotFound[1] has the text of NotFound[0], by which processes tell them apart: give one of them":                        {errors.New("gone x"), errors.New("gone\x00x")},
 	} {
 		_, err := aside.New(aside.Options{NotFound: names})
 		require.EqualError(t, err, "aside: Options."+want)
@@ -201,6 +202,10 @@ func TestTwoNamesForNotFoundOfOneTextAreRefused(t *testing.T) {
 	_, err := aside.New(o)
 	require.ErrorContains(t, err, "Options.Policies[0]: aside: "+want)
 	o.Policies = nil
+	_, err = aside.Get[string](t.Context(), asidetest.NewCache(t, o), p.Key(1))
+	require.ErrorContains(t, err, want)
+
+	p.NotFound[1], o.NotFound[1] = errors.New("gone x"), errors.New("gone\x00x") // Redis holds one text for both
 	_, err = aside.Get[string](t.Context(), asidetest.NewCache(t, o), p.Key(1))
 	require.ErrorContains(t, err, want)
 
