@@ -51,8 +51,11 @@ func sizeOf(cmd rueidis.Completed) (size int64) {
 	return size
 }
 
-// sendTracked sends those reads of g whose indices are at(from) to at(to-1).
-func sendTracked(ctx context.Context, s *session, g *reads, from, to int, at func(int) int) []rueidis.RedisResult {
+// sendTracked sends those reads of g whose indices are at(from) to at(to-1). rueidis sends an ECHO before each tracked read. It passes tracked reads to
+// the CacheStore in a pipeline of plain commands too, but for the first command: so one ECHO does for all of them. ToPipe keeps a long pipeline on the
+// connection that carries the pushes. Of several connections rueidis chooses that of each key only where it sends the ECHOs itself; where nothing is
+// tracked, it must not pass the reads on.
+func sendTracked(ctx context.Context, s *session, several bool, g *reads, from, to int, at func(int) int) []rueidis.RedisResult {
 	if to-from == 1 {
 		answer := s.client.DoCache(ctx, g.build(s, at(from)), time.Hour)
 		if len(g.names) > 1 {
@@ -61,11 +64,19 @@ func sendTracked(ctx context.Context, s *session, g *reads, from, to int, at fun
 		g.alone.reply[0] = answer
 		return g.alone.reply[:]
 	}
-	cmds := make([]rueidis.CacheableTTL, to-from)
-	for i := range cmds {
-		cmds[i] = rueidis.CT(g.build(s, at(from+i)), time.Hour)
+	if several {
+		cmds := make([]rueidis.CacheableTTL, to-from)
+		for i := range cmds {
+			cmds[i] = rueidis.CT(g.build(s, at(from+i)), time.Hour)
+		}
+		return s.client.DoMultiCache(ctx, cmds...)
 	}
-	return s.client.DoMultiCache(ctx, cmds...)
+	cmds := make(rueidis.Commands, to-from+1)
+	cmds[0] = s.client.B().Echo().Message("").Build().ToPipe()
+	for i := range cmds[1:] {
+		cmds[i+1] = rueidis.Completed(g.build(s, at(from+i)))
+	}
+	return s.client.DoMulti(ctx, cmds...)[1:]
 }
 
 // sendAsking is sendPlain to a node that does not have the slot yet. Each ASKING is for the one command behind it.

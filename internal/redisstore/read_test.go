@@ -2,9 +2,11 @@ package redisstore
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gatewayz/aside/internal/near"
@@ -56,4 +58,65 @@ func TestAReadUnderWayWhenTrackingIsFoundMissingLeavesNothingBehind(t *testing.T
 	require.NoError(t, r.Err)
 	require.Empty(t, s.pending)
 	require.NotSame(t, s.announcements.validity(), r.Validity, "whose fence was never armed for it")
+}
+
+// rueidis sends an ECHO before a tracked read. Several reads on one connection have one ECHO, and each read is tracked as it would be alone.
+func TestReadsOnOneConnectionShareAnEcho(t *testing.T) {
+	t.Parallel()
+	const values = 20
+	for name, of := range map[string]struct {
+		change func(*rueidis.ClientOption)
+		echoes int
+	}{
+		"one connection":                      {func(*rueidis.ClientOption) {}, 1},
+		"and one of its own for long batches": {func(o *rueidis.ClientOption) { o.BlockingPipeline = 2 }, 1},
+		"commands are not gathered":           {func(o *rueidis.ClientOption) { o.DisableAutoPipelining = true }, 1},
+		"several connections":                 {func(o *rueidis.ClientOption) { o.PipelineMultiplex = 2 }, values + 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			memory := newMemory(t)
+			client := clientOf(proxy.Addr())
+			of.change(&client)
+			s := up(t, Options{Client: client, Format: format, Pushed: memory.Push})
+			server.MustDo(t, "RPUSH", "cat:list", "of another type")
+			gets := []Get{{Key: "cat:missing"}, {Key: "cat:list"}}
+			for i := range values {
+				gets = append(gets, Get{Key: "cat:" + strconv.Itoa(i)})
+				server.MustDo(t, "SET", gets[i+2].Key, strconv.Itoa(i))
+			}
+			for i := range gets {
+				gets[i].Fence = memory.Fence(gets[i].Key, nil)
+				defer gets[i].Fence.End()
+			}
+			proxy.ResetCounts()
+			reads := s.Get(t.Context(), gets...)
+			echoes := 0
+			for _, command := range proxy.Commands() {
+				if command == "ECHO" {
+					echoes++
+				}
+			}
+			require.Equal(t, of.echoes, echoes)
+			require.NoError(t, reads[0].Err)
+			require.Nil(t, reads[0].Value)
+			require.True(t, reads[0].Validity.Valid())
+			require.True(t, IsWrongType(reads[1].Err))
+			require.Nil(t, reads[1].Validity)
+			for i, r := range reads[2:] {
+				require.NoError(t, r.Err)
+				require.Equal(t, strconv.Itoa(i), string(r.Value))
+				require.True(t, r.Validity.Valid())
+			}
+			for i := range gets {
+				if i != 1 {
+					require.False(t, gets[i].Fence.Broken())
+					server.MustDo(t, "SET", gets[i].Key, "changed")
+					require.Eventually(t, gets[i].Fence.Broken, bound, time.Millisecond, gets[i].Key)
+				}
+			}
+		})
+	}
 }

@@ -148,3 +148,25 @@ func TestRueidisTellsOfATrackedReadBehindAPlainCommand(t *testing.T) {
 	server.MustDo(t, "SET", "a", "changed")
 	require.Eventually(t, func() bool { events := r.all(); return events[len(events)-1] == "delete a" }, bound, time.Millisecond)
 }
+
+// Several values are read behind one ECHO: see sendTracked.
+func TestRueidisTellsOfTrackedReadsBehindOnePlainCommand(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c, r := recorded(t, server.Addr())
+	require.NoError(t, c.DoCache(t.Context(), tracked(c, "a", 1).Cmd, time.Hour).Error())
+	server.MustDo(t, "SET", "b", "value")
+	server.MustDo(t, "RPUSH", "list", "x")
+	reads := rueidis.Commands{c.B().Echo().Message("").Build().ToPipe()}
+	for i, key := range []string{"a", "b", "list", "a"} {
+		reads = append(reads, rueidis.Completed(tracked(c, key, uint64(i+2)).Cmd))
+	}
+	replies := c.DoMulti(t.Context(), reads...)
+	require.True(t, IsWrongType(replies[3].Error()))
+	value, err := replies[2].ToString()
+	require.NoError(t, err)
+	require.Equal(t, "value", value)
+	require.Equal(t, []string{"update a " + command99(1), "update a " + command99(2), "update b " + command99(3), "cancel list", "update a " + command99(5)}, r.all())
+	server.MustDo(t, "SET", "b", "changed")
+	require.Eventually(t, func() bool { events := r.all(); return events[len(events)-1] == "delete b" }, bound, time.Millisecond)
+}

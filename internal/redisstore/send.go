@@ -170,7 +170,7 @@ func (s *Store) send(ctx context.Context, l *link, b *batch, of []int, asking bo
 			case asking:
 				answers, size = sendAsking(limited, by.client, from, to, build)
 			case b.onlyReads():
-				answers = sendTracked(limited, now, b.reads, from, to, at)
+				answers = sendTracked(limited, now, !now.tracked || l.options.PipelineMultiplex > 0, b.reads, from, to, at)
 			case b.reads != nil && now.tracked:
 				answers, size = sendPlain(limited, by.client, from, to, func(c rueidis.Client, j int) rueidis.Completed {
 					if read, ok := b.read(at(j)); ok && j > from {

@@ -50,7 +50,7 @@ func TestCeilingsOfAllocations(t *testing.T) {
 			_, err := aside.GetOrLoad(ctx, c, policy.Key(id), noLoad)
 			return err
 		}},
-		{"Strong", 56, 1, func(ctx context.Context, c *aside.Cache, id int) error {
+		{"Strong", 49, 1, func(ctx context.Context, c *aside.Cache, id int) error {
 			_, err := aside.GetOrLoad(ctx, c, policy.Key(id), noLoad, aside.Strong())
 			return err
 		}},
@@ -58,7 +58,7 @@ func TestCeilingsOfAllocations(t *testing.T) {
 			_, err := aside.GetOrLoad(ctx, c, policy.Key("new", id), load)
 			return err
 		}},
-		{"batch of 100 first reads, per id", 23, batch, func(ctx context.Context, c *aside.Cache, id int) error {
+		{"batch of 100 first reads, per id", 22, batch, func(ctx context.Context, c *aside.Cache, id int) error {
 			many := make([]int, batch)
 			for i := range many {
 				many[i] = id + i
