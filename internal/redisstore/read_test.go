@@ -120,3 +120,23 @@ func TestReadsOnOneConnectionShareAnEcho(t *testing.T) {
 		})
 	}
 }
+
+// The nodes of a cluster need not track. Their client has nowhere to pass tracked reads to.
+func TestReadsOfAClusterThatDoesNotTrack(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	o := inCluster(cluster.Addrs()...)
+	o.Client.AlwaysRESP2 = true
+	s, memory := up(t, o), newMemory(t)
+	var gets []Get
+	for i := range 3 {
+		key := nameAt(s, 0, "cat:"+strconv.Itoa(i)+":")
+		at(t, cluster, s, 0).MustDo(t, "SET", key, strconv.Itoa(i))
+		gets = append(gets, Get{Key: key, Fence: memory.Fence(key, nil)})
+		defer gets[i].Fence.End()
+	}
+	for i, r := range s.Get(t.Context(), gets...) {
+		require.NoError(t, r.Err)
+		require.Equal(t, strconv.Itoa(i), string(r.Value))
+	}
+}
