@@ -22,6 +22,9 @@ func (a *attempt) setJoinable(e *Engine, m *tags.Snapshot) {
 	if a.call == nil { // a Peek or a Set: there is no flight
 		return
 	}
+	if a.joinables == nil { // the read of an older value, which callers join like a load
+		a.joinables = new(joinables)
+	}
 	g := &a.joinables.turns[a.joinables.made%2] // no caller looks at that any more: it looks at the other one
 	a.joinables.made++
 	*g = joinable{cache: e, key: a.Key, fence: a.fence, notice: a.notice, bypass: a.Bypass, read: a.read && e.Store != nil, until: a.untrackedUntil()}

@@ -112,7 +112,7 @@ type flying struct {
 	waitingSince   time.Time                        // when it began to wait for the end of another load; zero if it has not
 	tagEvents      tags.Events                      // when the attempt joined its flight, or began it
 	leadSeparately func([]*attempt)                 // leads other attempts of the batch on a goroutine of their own; nil outside of a batch
-	joinables      *joinables                       // used by turns: see setJoinable; nil outside of a flight
+	joinables      *joinables                       // used by turns: see setJoinable; nil until they are needed, where there is no load
 }
 
 // seen is what an attempt has read.
