@@ -102,7 +102,10 @@ func isRow(p *Policy) bool {
 
 // register adds a policy to the table: listed in Options, or first used in a call.
 func (t *policyTable) register(p *Policy, listed bool) (*resolved, error) {
-	if err := cmp.Or(p.validate(), p.validateBeside(t.opts.NotFound)); err != nil {
+	if err := p.validate(); err != nil {
+		return nil, err
+	}
+	if err := p.validateBeside(t.opts.NotFound); err != nil {
 		return nil, err
 	}
 	t.mu.Lock()

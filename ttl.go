@@ -256,7 +256,7 @@ func validateNotFound(errs []error) string {
 	return ""
 }
 
-// validateBeside refuses an error of Policy.NotFound that has the text of another one of Options.NotFound.
+// validateBeside refuses a valid policy with an error for "not found" that has the text of another one in Options.NotFound.
 func (p *Policy) validateBeside(ofAll []error) error {
 	for i, err := range p.NotFound {
 		for j, other := range ofAll {

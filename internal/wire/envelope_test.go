@@ -509,3 +509,30 @@ func TestEntryWithoutTagsCostsOneAllocationToEncodeAndNoneToDecode(t *testing.T)
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = Encode("models:all:all", h, payload, roomy) }), 1.0)
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _, _ = Decode("models:all:all", value, roomy) }))
 }
+
+// Small payloads are compressed in room that is used again, larger ones in place: both are right at the limit, share nothing, and hold on to little.
+func TestCompressedValuesShareNothingAndHoldOnToLittle(t *testing.T) {
+	t.Parallel()
+	limit := 0
+	for s2.MaxEncodedLen(limit+1) <= len(block{}) {
+		limit++
+	}
+	random := make([]byte, 3*limit)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
+	var values, payloads [][]byte
+	for _, n := range []int{0, 1, 100, 1600, limit - 1, limit, limit + 1, 2 * limit} {
+		for _, payload := range [][]byte{bytes.Repeat([]byte("payload "), n/8), random[:n], append(bytes.Repeat([]byte("half "), n/10), random[n:n+n/2]...)} {
+			value := encode(t, "k", fixedHeader(), payload, Limits{MaxValue: roomy.MaxValue})
+			require.LessOrEqual(t, len(value), len(payload)+300, "never longer than as it is")
+			if len(payload) <= limit {
+				require.LessOrEqual(t, cap(value), len(value)+len(value)/4+32, "no more than the allocator's own rounding")
+			}
+			values, payloads = append(values, value), append(payloads, payload)
+		}
+	}
+	for i, value := range values { // all are still what they were
+		_, got, err := Decode("k", value, roomy)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(payloads[i], got), len(payloads[i]))
+	}
+}
