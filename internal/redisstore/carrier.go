@@ -7,19 +7,25 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A carrier is a trackedConn that knows whether tracked reads were sent on it. rueidis gives each connection of a client a
+// A carrier is a trackedConn that knows whether tracked reads were made on it. rueidis gives each connection of a client a
 // CacheStore, those to Sentinels included, and makes several while it connects, of which it closes those that do not serve. The
-// end of a connection that has never carried a tracked read does not matter to the session: no read has a validity of it. Every
-// connection carries a tracked read before callers use it: see readTracked.
+// end of a connection that has never carried a tracked read does not matter to the session: no read has a validity of it.
 type carrier struct {
 	*trackedConn
 	carries atomic.Bool
 }
 
-// Flight is called before a tracked read is sent.
+// Flight is called before a tracked read is sent by itself.
 func (c *carrier) Flight(key, cmd string, ttl time.Duration, now time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	c.carries.Store(true)
 	return c.trackedConn.Flight(key, cmd, ttl, now)
+}
+
+// Update is called with the reply to any tracked read, also to one in a pipeline of plain commands, of which Flight is not told. Such a read may be
+// the first one of its connection: where Sentinels name another primary, rueidis connects to it, and callers use that connection at once.
+func (c *carrier) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
+	c.carries.Store(true)
+	return c.trackedConn.Update(key, cmd, reply)
 }
 
 // Close is called when the connection has broken.

@@ -3,9 +3,11 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gatewayz/aside/internal/near"
 	"github.com/gatewayz/aside/internal/redistest"
 )
 
@@ -109,6 +112,95 @@ func TestThePrimaryThatSentinelsHaveChosenIsFound(t *testing.T) {
 	require.Eventually(t, func() bool { return s.State().Up }, 2*bound, time.Millisecond)
 	acquireOne(t, s, "n1", Rejected{})
 	require.EqualValues(t, 1, replica.MustDo(t, "EXISTS", lease))
+}
+
+// Sentinels name another primary, and the old one is still there:
+//
+//  1. rueidis connects to the new primary, and then ends its connection to the old one, which takes as long as the old one takes for its last reply.
+//  2. Callers read on the new connection.
+//  3. The old connection ends, and so its client does, and the new connection too.
+//  4. What was read on the new connection changes. Nobody pushes that.
+func TestWhatIsReadWhileSentinelsNameAnotherPrimaryLapsesWithItsConnection(t *testing.T) {
+	t.Parallel()
+	for way, read := range map[string]func(s *Store, gets []Get) []Read{
+		"batches": func(s *Store, gets []Get) []Read { return s.Get(context.Background(), gets...) },
+		"fills": func(s *Store, gets []Get) []Read {
+			fill := Filling{Key: gets[0].Key, Nonce: "n", Value: []byte(entry(1, 0, 0, "v")), Until: time.Now().Add(time.Hour).UnixMicro()}
+			_, reads, _ := s.FillAndRead(context.Background(), []Filling{fill}, gets[:1])
+			return reads
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			primary := redistest.Start(t)
+			redistest.Start(t, "--replicaof", "127.0.0.1 "+strings.TrimPrefix(primary.Addr(), "127.0.0.1:"))
+			sentinel := redistest.StartSentinel(t, watched, primary, 1)
+			redistest.AwaitSentinels(t, watched, 1, sentinel)
+			old := redistest.StartProxy(t, primary.Addr())
+			o, memory := bySentinels(sentinel.Addr()), newMemory(t)
+			o.Pushed = memory.Push
+			o.Client.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				if addr == primary.Addr() {
+					addr = old.Addr()
+				}
+				return d.DialContext(ctx, "tcp", addr)
+			}
+			s := up(t, o)
+			session := only(s).session.Load()
+			session.mu.Lock()
+			before := len(session.conns) // it has made several, while it connected
+			session.mu.Unlock()
+			isNew := func(v *near.Validity) bool {
+				session.mu.Lock()
+				defer session.mu.Unlock()
+				return slices.ContainsFunc(session.conns[before:], func(w *trackedConn) bool {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					return v == w.validity || v == w.missing
+				})
+			}
+			last := old.HoldReplies(func(args []string) bool { return args[0] == "PING" })
+
+			var mu sync.Mutex
+			elsewhere := make(map[*near.Validity]bool) // of what was read on the new connection
+			var readers sync.WaitGroup
+			for g := range 4 { // rueidis gathers the commands of several callers: it reads pushes from then on
+				readers.Go(func() {
+					for i := 0; only(s).session.Load() == session; i++ {
+						gets := make([]Get, 3)
+						for j := range gets {
+							gets[j].Key = fmt.Sprintf("cat:%d:%d:%d", g, i%5, j)
+							gets[j].Fence = memory.Fence(gets[j].Key, nil)
+						}
+						reads := read(s, gets)
+						mu.Lock()
+						for _, r := range reads {
+							if v := r.Validity; v != nil && isNew(v) {
+								elsewhere[v] = true
+							}
+						}
+						mu.Unlock()
+						for j := range gets {
+							gets[j].Fence.End()
+						}
+					}
+				})
+			}
+			require.Eventually(t, func() bool { _, err := sentinel.Do("SENTINEL", "FAILOVER", watched); return err == nil }, 2*bound, 100*time.Millisecond)
+			require.Eventually(t, func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(elsewhere) > 0 || only(s).session.Load() != session
+			}, 2*bound, time.Millisecond)
+			last.Release()
+			require.Eventually(t, func() bool { return only(s).session.Load() != session }, 2*bound, time.Millisecond)
+			readers.Wait()
+			require.NotEmpty(t, elsewhere, "something was read on the new connection")
+			for v := range elsewhere {
+				require.Eventually(t, func() bool { return !v.Valid() }, bound, time.Millisecond)
+			}
+		})
+	}
 }
 
 // A host that is gone swallows what is sent to it. It is waited for as long as a dial may take, and tried last the next time.
