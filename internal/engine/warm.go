@@ -214,7 +214,11 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Fresh reports which requests have a value within its TTL: in Redis, or in memory in memory mode. If Redis does not answer, none has.
+// mostAsked bounds how often Fresh asks a server again that counts as available and does not answer, such as one that takes longer than OpTimeout for a batch.
+const mostAsked = 20
+
+// Fresh reports which requests have a value within its TTL: in Redis, or in memory in memory mode. It asks Redis until Redis answers: connections
+// break before the cache sees that Redis is unavailable, and what is loaded then is not stored. If Redis answers with an error, none has.
 func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
 	fresh := make([]bool, len(requests))
 	var keys []string
@@ -230,6 +234,12 @@ func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
 		return fresh
 	}
 	infos, err := e.Scanner.Infos(ctx, keys)
+	for range mostAsked {
+		if err == nil || !redisstore.IsUnanswered(err) || pauseFor(ctx, slowestPoll) != nil || e.AwaitUp(ctx) != nil {
+			break
+		}
+		infos, err = e.Scanner.Infos(ctx, keys)
+	}
 	if err != nil {
 		return fresh
 	}

@@ -57,6 +57,12 @@ func isTLS(err error) bool {
 	return errors.As(err, &cert) || errors.As(err, &record) || isAlert(err) || errors.As(err, &handshake) && !IsTimeout(err) && !isClosed(err)
 }
 
+// IsUnanswered reports whether err means that a server has not answered, or has said that it cannot serve now.
+func IsUnanswered(err error) bool {
+	c := classOf(err)
+	return c == failure || c == down
+}
+
 // IsWrongType reports whether err means that the key holds no string.
 func IsWrongType(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)

@@ -198,6 +198,34 @@ func TestAWarmDuringWhichRedisGoesAwayIsComplete(t *testing.T) {
 	require.Equal(t, 195, again.Fresh, "what counts as loaded is in Redis")
 }
 
+// What Redis has is asked until Redis answers: connections break faster than a cache sees that Redis is unavailable.
+func TestAWarmLoadsNothingBeforeRedisAnswers(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
+	src := new(table)
+	reads := proxy.HoldRequests(func(args []string) bool { return args[0] == "GETRANGE" })
+	done := make(chan aside.Warmed, 1)
+	go func() {
+		warmed, err := aside.Warm(t.Context(), c, upTo(10), itemKey, src.load, aside.Warming{})
+		if err == nil {
+			done <- warmed
+		}
+		close(done)
+	}()
+	for range 5 {
+		reads.Wait(t)
+		require.Zero(t, src.loads.Load())
+		proxy.CloseConnections()
+		proxy.Await(t, "nothing is held", func() bool { return reads.Held() == 0 })
+	}
+	reads.Release()
+	got := <-done
+	require.Equal(t, 10, got.Loaded+got.NotFound)
+	require.EqualValues(t, 10, src.loads.Load())
+}
+
 func TestAWarmingThatLosesItsNameEnds(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
