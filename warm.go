@@ -157,12 +157,17 @@ func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key 
 			return n, err
 		}
 		var cold, loaded, again batch[K, T]
-		for i, fresh := range c.engine.Fresh(ctx, left.requests) {
+		fresh, err := c.engine.Fresh(ctx, left.requests)
+		for i, fresh := range fresh {
 			if fresh {
 				n.Fresh++
 			} else {
 				cold.add(left, i)
 			}
+		}
+		if err != nil {
+			n.Failed += len(cold.ids)
+			return n, err
 		}
 		var absent []bool // of loaded
 		var closed error
@@ -189,7 +194,8 @@ func warmBatch[K comparable, T any](ctx context.Context, c *Cache, ids []K, key 
 			return n, closed
 		}
 		c.engine.AwaitStored(ctx, loaded.requests)
-		for i, stored := range c.engine.Fresh(ctx, loaded.requests) {
+		stored, _ := c.engine.Fresh(ctx, loaded.requests) // AwaitUp has the error too
+		for i, stored := range stored {
 			if stored {
 				n.Count(absent[i])
 			} else if tries < warmTries { // invalidated during the load, or Redis has not taken it

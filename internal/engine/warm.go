@@ -214,12 +214,13 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// mostAsked bounds how often Fresh asks a server again that counts as available and does not answer, such as one that takes longer than OpTimeout for a batch.
-const mostAsked = 20
+// mostLate bounds how often Fresh asks a server that does not answer such a question in time, and counts as available.
+const mostLate = 2
 
 // Fresh reports which requests have a value within its TTL: in Redis, or in memory in memory mode. It asks Redis until Redis answers: connections
-// break before the cache sees that Redis is unavailable, and what is loaded then is not stored. If Redis answers with an error, none has.
-func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
+// break before the cache sees that Redis is unavailable, and what is loaded then is not stored. If Redis answers with an error, or never in time, none
+// has. Fresh fails if ctx or the cache has ended.
+func (e *Engine) Fresh(ctx context.Context, requests []Request) ([]bool, error) {
 	fresh := make([]bool, len(requests))
 	var keys []string
 	for i, r := range requests {
@@ -231,17 +232,25 @@ func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
 		fresh[i] = entry != nil && newAttempt(r).sameOwner(entry)
 	}
 	if len(keys) == 0 {
-		return fresh
+		return fresh, ctx.Err()
 	}
 	infos, err := e.Scanner.Infos(ctx, keys)
-	for range mostAsked {
-		if err == nil || !redisstore.IsUnanswered(err) || pauseFor(ctx, slowestPoll) != nil || e.AwaitUp(ctx) != nil {
+	for late := 0; redisstore.IsUnanswered(err); infos, err = e.Scanner.Infos(ctx, keys) {
+		if redisstore.IsTimeout(err) {
+			late++
+		}
+		if late == mostLate {
 			break
 		}
-		infos, err = e.Scanner.Infos(ctx, keys)
+		if err := pauseFor(ctx, slowestPoll); err != nil {
+			return fresh, err
+		}
+		if err := e.AwaitUp(ctx); err != nil {
+			return fresh, err
+		}
 	}
 	if err != nil {
-		return fresh
+		return fresh, ctx.Err()
 	}
 	for i, r := range requests {
 		if r.Place == PlaceMemory {
@@ -250,5 +259,5 @@ func (e *Engine) Fresh(ctx context.Context, requests []Request) []bool {
 		info, there := infos[r.Key]
 		fresh[i] = there && info.TTL > 0 && info.Owner == r.Policy.Owner
 	}
-	return fresh
+	return fresh, ctx.Err()
 }

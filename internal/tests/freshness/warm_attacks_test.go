@@ -122,15 +122,7 @@ func TestNothingFromBeforeAnInvalidationIsWarmed(t *testing.T) {
 					<-release
 					return values, nil
 				}
-				type result struct {
-					aside.Warmed
-					err error
-				}
-				done := make(chan result, 1)
-				go func() {
-					warmed, err := aside.Warm(t.Context(), c, upTo(20), itemKey, load, aside.Warming{Batch: 10})
-					done <- result{warmed, err}
-				}()
+				done := warm(t.Context(), c, 20, load, aside.Warming{Batch: 10})
 				<-reading
 				<-reading
 				version.Store(1)
@@ -176,15 +168,7 @@ func TestAWarmDuringWhichRedisGoesAwayIsComplete(t *testing.T) {
 		}
 		return src.load(ctx, ids)
 	}
-	type result struct {
-		aside.Warmed
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		warmed, err := aside.Warm(t.Context(), c, upTo(195), itemKey, load, aside.Warming{Batch: 10, AtOnce: 3})
-		done <- result{warmed, err}
-	}()
+	done := warm(t.Context(), c, 195, load, aside.Warming{Batch: 10, AtOnce: 3})
 	asidetest.Eventually(t, "degraded", func() bool { return c.Health().State == aside.StateDegraded })
 	proxy.Refuse(false)
 	got := <-done
@@ -198,32 +182,110 @@ func TestAWarmDuringWhichRedisGoesAwayIsComplete(t *testing.T) {
 	require.Equal(t, 195, again.Fresh, "what counts as loaded is in Redis")
 }
 
-// What Redis has is asked until Redis answers: connections break faster than a cache sees that Redis is unavailable.
+// isQuestion reports whether a command reads what Redis has of an id, and is no trial of a new connection.
+func isQuestion(args []string) bool {
+	return args[0] == "GETRANGE" && strings.HasPrefix(args[1], "items:") && args[2] == "0"
+}
+
+// What Redis has is asked until Redis answers: connections break before a cache sees that Redis is unavailable, and again and again.
 func TestAWarmLoadsNothingBeforeRedisAnswers(t *testing.T) {
+	t.Parallel()
+	for _, loaded := range []bool{false, true} { // whether it asks before the loads, or behind them, what is stored
+		t.Run(fmt.Sprint("loaded ", loaded), func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
+			src, began := new(table), make(chan *redistest.Gate, 1)
+			load := func(ctx context.Context, ids []int) (map[int]string, error) {
+				if loaded && src.loads.Load() == 0 {
+					began <- proxy.HoldRequests(isQuestion)
+				}
+				return src.load(ctx, ids)
+			}
+			if !loaded {
+				began <- proxy.HoldRequests(isQuestion)
+			}
+			done := warm(t.Context(), c, 10, load, aside.Warming{})
+			questions := <-began
+			for range 10 { // more than it asks a server that does not answer in time
+				questions.Wait(t)
+				proxy.CloseConnections()
+				proxy.Await(t, "nothing is held", func() bool { return questions.Held() == 0 })
+			}
+			if !loaded {
+				require.Zero(t, src.loads.Load())
+			}
+			questions.Release()
+			got := <-done
+			require.NoError(t, got.err)
+			require.Equal(t, 10, got.Loaded+got.NotFound)
+			require.EqualValues(t, 10, src.loads.Load())
+		})
+	}
+}
+
+// A server that counts as available, and answers no such question in time, may still take values.
+func TestAWarmLoadsWhatRedisDoesNotReadInTime(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr())
-	c := asidetest.Connected(t, asidetest.At(proxy.Addr()))
-	src := new(table)
-	reads := proxy.HoldRequests(func(args []string) bool { return args[0] == "GETRANGE" })
-	done := make(chan aside.Warmed, 1)
-	go func() {
-		warmed, err := aside.Warm(t.Context(), c, upTo(10), itemKey, src.load, aside.Warming{})
-		if err == nil {
-			done <- warmed
+	o := asidetest.At(proxy.Addr())
+	o.OpTimeout = 50 * time.Millisecond
+	c := asidetest.Connected(t, o)
+	var asked atomic.Int64
+	questions := proxy.HoldRequests(func(args []string) bool {
+		if isQuestion(args) {
+			asked.Add(1)
 		}
-		close(done)
-	}()
-	for range 5 {
-		reads.Wait(t)
-		require.Zero(t, src.loads.Load())
-		proxy.CloseConnections()
-		proxy.Await(t, "nothing is held", func() bool { return reads.Held() == 0 })
+		return isQuestion(args)
+	})
+	src := new(table)
+	load := func(ctx context.Context, ids []int) (map[int]string, error) {
+		questions.Release()
+		return src.load(ctx, ids)
 	}
-	reads.Release()
-	got := <-done
-	require.Equal(t, 10, got.Loaded+got.NotFound)
-	require.EqualValues(t, 10, src.loads.Load())
+	got := <-warm(t.Context(), c, 1, load, aside.Warming{})
+	require.NoError(t, got.err)
+	require.Equal(t, 1, got.Loaded+got.NotFound)
+	require.GreaterOrEqual(t, asked.Load(), int64(2))
+}
+
+// Whose context ends, or whose cache is closed, while Redis does not answer wants no loads any more.
+func TestAWarmThatEndsWhileItAsksLoadsNothing(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(t *testing.T, server *redistest.Server, c *aside.Cache, cancel context.CancelFunc){
+		"context": func(_ *testing.T, _ *redistest.Server, _ *aside.Cache, cancel context.CancelFunc) { cancel() },
+		"closed":  func(_ *testing.T, _ *redistest.Server, c *aside.Cache, _ context.CancelFunc) { c.Close() },
+		"lease": func(t *testing.T, server *redistest.Server, _ *aside.Cache, _ context.CancelFunc) {
+			leases, _ := server.MustDo(t, "KEYS", "*%w:name*").([]any)
+			require.Len(t, leases, 1)
+			server.MustDo(t, "DEL", leases[0].(string))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr())
+			o := asidetest.At(proxy.Addr())
+			o.LeaseTTL = 2 * time.Second
+			c := asidetest.Connected(t, o)
+			src := new(table)
+			_, err := aside.Warm(t.Context(), c, upTo(1), itemKey, src.load, aside.Warming{}) // connects to where large replies come from
+			require.NoError(t, err)
+			before := src.loads.Load()
+			questions := proxy.HoldRequests(isQuestion)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := warm(ctx, c, 1000, src.load, aside.Warming{Name: "name"})
+			questions.Wait(t)
+			end(t, server, c, cancel)
+			require.Error(t, (<-done).err)
+			questions.Release()
+			c.Close() // waits for loads
+			require.Equal(t, before, src.loads.Load())
+		})
+	}
 }
 
 func TestAWarmingThatLosesItsNameEnds(t *testing.T) {

@@ -54,6 +54,21 @@ func (s *table) load(_ context.Context, ids []int) (map[int]string, error) {
 	return values, nil
 }
 
+// warm warms items in the background.
+func warm[T any](ctx context.Context, c *aside.Cache, ids int, load func(context.Context, []int) (map[int]T, error), w aside.Warming) <-chan warmResult {
+	done := make(chan warmResult, 1)
+	go func() {
+		warmed, err := aside.Warm(ctx, c, upTo(ids), itemKey, load, w)
+		done <- warmResult{warmed, err}
+	}()
+	return done
+}
+
+type warmResult struct {
+	aside.Warmed
+	err error
+}
+
 func itemKey(id int) aside.Key { return asidetest.Items.Key(id) }
 
 func TestWarmLoadsWhatIsNotCached(t *testing.T) {
@@ -193,11 +208,6 @@ func TestWarmGoesOnAfterFailuresAndWaitsForRedis(t *testing.T) {
 	proxy.CloseConnections()
 	asidetest.Eventually(t, "degraded", func() bool { return c.Health().State == aside.StateDegraded })
 	src := new(table)
-	type result struct {
-		aside.Warmed
-		err error
-	}
-	done := make(chan result, 1)
 	failing := func(ctx context.Context, ids []int) (map[int]string, error) {
 		values, _ := src.load(ctx, ids)
 		if !slices.Contains(ids, 3) {
@@ -206,10 +216,7 @@ func TestWarmGoesOnAfterFailuresAndWaitsForRedis(t *testing.T) {
 		delete(values, 3)
 		return values, &aside.BatchError[int]{Errors: map[int]error{3: errors.New("this one is broken")}}
 	}
-	go func() {
-		warmed, err := aside.Warm(t.Context(), c, upTo(20), itemKey, failing, aside.Warming{Name: "items", Batch: 10})
-		done <- result{warmed, err}
-	}()
+	done := warm(t.Context(), c, 20, failing, aside.Warming{Name: "items", Batch: 10})
 	select {
 	case <-done:
 		t.Fatal("it does not wait for Redis")
