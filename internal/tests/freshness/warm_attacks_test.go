@@ -245,7 +245,9 @@ func TestAWarmLoadsWhatRedisDoesNotReadInTime(t *testing.T) {
 		questions.Release()
 		return src.load(ctx, ids)
 	}
-	got := <-warm(t.Context(), c, 1, load, aside.Warming{})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second) // it waits twice for some seconds
+	defer cancel()
+	got := <-warm(ctx, c, 1, load, aside.Warming{})
 	require.NoError(t, got.err)
 	require.Equal(t, 1, got.Loaded+got.NotFound)
 	require.GreaterOrEqual(t, asked.Load(), int64(2))
