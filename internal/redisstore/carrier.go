@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +29,14 @@ func (c *carrier) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	return c.trackedConn.Update(key, cmd, reply)
 }
 
-// Close is called when the connection has broken.
+// Close is called when the connection has broken. A session lasts as long as its server: Sentinels may end their connections any number of times.
 func (c *carrier) Close(cause error) {
 	if c.carries.Load() {
 		c.trackedConn.Close(cause)
+		return
 	}
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = slices.DeleteFunc(slices.Clone(s.conns), func(w *trackedConn) bool { return w == c.trackedConn })
 }

@@ -148,15 +148,15 @@ func TestWhatIsReadWhileSentinelsNameAnotherPrimaryLapsesWithItsConnection(t *te
 			s := up(t, o)
 			session := only(s).session.Load()
 			session.mu.Lock()
-			before := len(session.conns) // it has made several, while it connected
+			known := slices.Clone(session.conns) // it has made several, while it connected
 			session.mu.Unlock()
 			isNew := func(v *near.Validity) bool {
 				session.mu.Lock()
 				defer session.mu.Unlock()
-				return slices.ContainsFunc(session.conns[before:], func(w *trackedConn) bool {
+				return slices.ContainsFunc(session.conns, func(w *trackedConn) bool {
 					w.mu.Lock()
 					defer w.mu.Unlock()
-					return v == w.validity || v == w.missing
+					return !slices.Contains(known, w) && (v == w.validity || v == w.missing)
 				})
 			}
 			last := old.HoldReplies(func(args []string) bool { return args[0] == "PING" })
@@ -201,6 +201,38 @@ func TestWhatIsReadWhileSentinelsNameAnotherPrimaryLapsesWithItsConnection(t *te
 			}
 		})
 	}
+}
+
+// A Sentinel that ends its connections is no reason to keep them.
+func TestConnectionsToSentinelsThatHaveEndedAreForgotten(t *testing.T) {
+	t.Parallel()
+	primary := redistest.Start(t)
+	sentinel := redistest.StartSentinel(t, watched, primary, 1)
+	redistest.AwaitSentinels(t, watched, 0, sentinel)
+	proxy := redistest.StartProxy(t, sentinel.Addr())
+	o := bySentinels(sentinel.Addr())
+	o.Client.Sentinel.TopologyRefreshInterval = 50 * time.Millisecond
+	o.Client.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		if addr == sentinel.Addr() {
+			addr = proxy.Addr()
+		}
+		return d.DialContext(ctx, "tcp", addr)
+	}
+	s := up(t, o)
+	session := only(s).session.Load()
+	conns := func() int {
+		session.mu.Lock()
+		defer session.mu.Unlock()
+		return len(session.conns)
+	}
+	for range 5 {
+		before := conns()
+		proxy.ResetCounts()
+		proxy.CloseConnections()
+		proxy.Await(t, "another connection is in use", func() bool { return slices.Contains(proxy.Commands(), "SUBSCRIBE") })
+		require.Eventually(t, func() bool { return conns() <= before }, bound, time.Millisecond)
+	}
+	require.Same(t, session, only(s).session.Load())
 }
 
 // A host that is gone swallows what is sent to it. It is waited for as long as a dial may take, and tried last the next time.
