@@ -58,9 +58,10 @@ soak: tools ## random faults under load for SOAK (10m), from a seed that is prin
 flood: tools ## one admin key sends orders at the rate limit for FLOOD (10m), with Redis healthy, hung and gone, and in memory mode
 	scripts/flood.sh $(FLOOD)
 
-consistency: tools ## check histories of processes under SCHEDULES (100) schedules of faults, on one Redis and on a cluster
+consistency: tools ## check histories of processes under SCHEDULES (100) schedules of faults, on one Redis, on a cluster and with Sentinel
 	go run ./internal/checker -topology single -schedules $(SCHEDULES) -out histories
 	go run ./internal/checker -topology cluster -schedules $(SCHEDULES) -out histories
+	go run ./internal/checker -topology sentinel -schedules $(SCHEDULES) -out histories
 
 freshness: tools ## show what Stale and RefreshAhead do at each expiry: 8 processes for FRESHNESS (60s) a strategy, the same with processes killed, and a model
 	go run ./bench/freshness -for $(FRESHNESS)

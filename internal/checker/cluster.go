@@ -90,13 +90,9 @@ func (c *cluster) keysAt(some ...*redistest.Server) (keys keySet) {
 
 func (c *cluster) hit() keySet { return c.struck }
 
-func (c *cluster) single() bool { return false }
+func (c *cluster) mode() mode { return inCluster }
 
-func (c *cluster) tidy() {
-	for _, p := range c.proxies {
-		p.ResetCounts()
-	}
-}
+func (c *cluster) tidy() { forgetAll(c.proxies) }
 
 // Faults with which a cluster may lose what it has confirmed: another node takes over that was not told of it yet. Replication
 // is asynchronous.
@@ -106,7 +102,7 @@ const (
 	faultHung     = "primary hung"
 )
 
-var failovers = []string{faultTakeover, faultDead, faultHung}
+var failovers = []string{faultTakeover, faultDead, faultHung, faultReplaced, faultReplacedAgain, faultReplacedDead, faultReplacedHung}
 
 func (c *cluster) faults() []nemesis {
 	at := func(do func(random *rand.Rand)) func(random *rand.Rand) func() {
@@ -177,53 +173,7 @@ func (c *cluster) moveSlowly(random *rand.Rand) func() {
 	return m.Finish
 }
 
-func (c *cluster) ways() []nemesis {
-	each := func(do func(p *redistest.Proxy)) {
-		for _, p := range c.proxies {
-			do(p)
-		}
-	}
-	sum := func(count func(p *redistest.Proxy) int) func() int {
-		return func() (n int) {
-			each(func(p *redistest.Proxy) { n += count(p) })
-			return n
-		}
-	}
-	return []nemesis{
-		{name: "partition", most: 4 * time.Second, begin: func(*rand.Rand) func() {
-			each(func(p *redistest.Proxy) { p.Blackhole(true) })
-			return func() { each(func(p *redistest.Proxy) { p.Blackhole(false) }) }
-		}},
-		{name: "partition from one node", most: 4 * time.Second, begin: func(random *rand.Rand) func() {
-			p := c.proxies[random.IntN(len(c.proxies))]
-			p.Blackhole(true)
-			return func() { p.Blackhole(false) }
-		}},
-		{name: "replies lost", most: 4 * time.Second, begin: func(*rand.Rand) func() {
-			each(func(p *redistest.Proxy) { p.BlackholeReplies(true) })
-			return func() { each(func(p *redistest.Proxy) { p.BlackholeReplies(false) }) }
-		}},
-		{name: "slow", most: 2 * time.Second, begin: func(random *rand.Rand) func() {
-			delay := time.Duration(1+random.Int64N(300)) * time.Millisecond
-			each(func(p *redistest.Proxy) { p.SetDelay(delay) })
-			return func() { each(func(p *redistest.Proxy) { p.SetDelay(distance) }) }
-		}},
-		{name: "cut", begin: func(*rand.Rand) func() { each((*redistest.Proxy).CloseConnections); return nil }},
-		{name: faultHeldBack, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
-			by := time.Duration(5+random.IntN(45)) * time.Millisecond
-			each(func(p *redistest.Proxy) { p.SetJitter(0, by) })
-			return func() { each(func(p *redistest.Proxy) { p.SetJitter(0, 0) }) }
-		}, effects: sum((*redistest.Proxy).Jittered)},
-		{name: faultReordered, most: 3 * time.Second, begin: func(*rand.Rand) func() {
-			each(func(p *redistest.Proxy) { p.SetJitter(20*time.Millisecond, 20*time.Millisecond) })
-			return func() { each(func(p *redistest.Proxy) { p.SetJitter(0, 0) }) }
-		}, effects: sum((*redistest.Proxy).Jittered)},
-		{name: faultSplit, most: 3 * time.Second, begin: func(*rand.Rand) func() {
-			each(func(p *redistest.Proxy) { p.SendApart(apart) })
-			return func() { each(func(p *redistest.Proxy) { p.SendApart(nil) }) }
-		}, effects: sum((*redistest.Proxy).Cuts)},
-	}
-}
+func (c *cluster) ways() []nemesis { return waysThrough(c.proxies) }
 
 // lagging is for how long before a failover a replica may not have been told of what its primary has confirmed, on a machine on
 // which it has to wait for its turn.

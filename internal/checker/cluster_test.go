@@ -20,6 +20,16 @@ func TestProcessesOnAClusterReadWhatTheyMay(t *testing.T) {
 	require.True(t, ok)
 }
 
+// Likewise, with Sentinel.
+func TestProcessesWithSentinelReadWhatTheyMay(t *testing.T) {
+	var out bytes.Buffer
+	o := short(options{schedules: 1, seed: 304, out: t.TempDir()})
+	o.topology, o.forced, o.only = "sentinel", []string{faultReplaced}, []string{faultReplacedDead, faultReplacedHung, "cut", "replies lost", faultValues}
+	ok := repeat(&out, o)
+	t.Log(out.String())
+	require.True(t, ok)
+}
+
 func TestOnlyWhatAFailoverCanHaveLostIsExcused(t *testing.T) {
 	t.Parallel()
 	const at, other = 0, 1 // keys: one at the node that is replaced, one elsewhere

@@ -1,7 +1,7 @@
 // Checker shows whether the cache keeps its promises where they are hardest to keep: in several operating-system processes on
 // one Redis, while something is always going wrong. Nothing in it knows how the cache works. From the root of the repository:
 //
-//	go run ./internal/checker [-topology single|cluster] [-schedules n] [-ops n] [-seed s] [-out dir] [-faults names] [-nemesis names]
+//	go run ./internal/checker [-topology single|cluster|sentinel] [-schedules n] [-ops n] [-seed s] [-out dir] [-faults names] [-nemesis names]
 //	go run ./internal/checker -check dir/history-single-7.jsonl
 //
 // It prints a line for each schedule and then a summary, and it ends with status 1 when a promise was broken: it explains the
@@ -46,7 +46,9 @@
 // keep nothing on disk. Its primaries are also promoted, taken over by force and relieved of slots; one of them is killed or stopped, for less or
 // more than what a failover takes, or all of them are, while loads go on; one of them or all are full or evict; one at a time is busy; permissions are
 // taken away at all nodes. Whatever is about a key is done at the node that has it then: a redirection is followed, and what no node takes counts
-// for nothing. Only one thing at a time stops nodes or changes who has which slot. In a quarter
+// for nothing. Only one thing at a time stops nodes or changes who has which slot.
+// Of two servers a Sentinel names one as the primary, and the other one again and again: while the first one serves, hangs or is dead. It
+// goes on serving for half a second at most, and is made a replica then. The Sentinel is stopped and killed too. In a quarter
 // of the schedules values are served for a short DegradedTTL without Redis' word, in an eighth for one of 5 to 7 s, in the others never. In the end everything is
 // healed, and each worker reads each key through each door until it has the last version: where that is too late, the rule below
 // says so.
@@ -101,7 +103,8 @@
 //   - Replication is asynchronous: a node that takes over may not have been told of what the other one has confirmed just before.
 //     What that had confirmed, from a second before a failover on, is complete for others three seconds after it, when the process
 //     that has called it has found the other node and sent it again; and never if the process was killed before. Only
-//     invalidations that may have been confirmed by that node are left out so ("near a failover").
+//     invalidations that may have been confirmed by that node are left out so ("near a failover"). Where a Sentinel names another primary, it lasts
+//     until the old one is a replica.
 //   - What is confirmed while the databases are swapped is undone when they are swapped back, as by a backup that is restored. It is
 //     complete, for its own process and Strong too, three seconds after that, when the process that has called it has noticed and
 //     sent it again; and never if the process was killed before ("undone with their server"). They are swapped back no sooner than the

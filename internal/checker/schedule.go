@@ -60,7 +60,7 @@ func perform(t testing.TB, p plan) (*history, tally, error) {
 	connections := 1 << (2 * random.IntN(2))
 	r := &run{plan: p, t: t, judge: newJudge(t, info), topology: make(t, info.Persistent)}
 	r.config = workerConfig{
-		Seed: p.seed, Single: r.topology.single(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
+		Seed: p.seed, Mode: r.topology.mode(), DegradedTTL: info.DegradedTTL, Readers: p.readers, Writers: p.writers, Broken: p.broken,
 		Apart: info.Apart, Windows: info.Windows, Placed: info.Placed, User: r.topology.login(), Connections: connections,
 	}
 	r.config.Connected = true

@@ -287,6 +287,8 @@ func (f *foreigner) do(name string, args ...string) (v any, err error) {
 			f.owners[slot] = addr
 		case len(words) == 3 && words[0] == "ASK":
 			addr, asking = words[2], true
+		case words[0] == "READONLY" && len(f.servers.primaries()) == 1:
+			addr = f.servers.primaries()[0].Addr() // another one than it was
 		default:
 			return nil, err
 		}

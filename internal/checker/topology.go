@@ -15,7 +15,7 @@ import (
 type topology interface {
 	addresses(role int) []string        // for the worker in a role
 	detours(role int) map[string]string // likewise: what it dials in place of an address
-	single() bool                       // whether that is one server, not a cluster
+	mode() mode                         // what that is
 	login() string                      // as whom workers log in, with that for a password; "" for nobody
 	faults() []nemesis                  // what can be done to Redis: one at a time
 	// foreign is what others who use the same Redis can do: likewise, beside the others. It notes faults that are parts of one.
@@ -24,6 +24,15 @@ type topology interface {
 	hit() keySet     // the keys at the node that the last fault was about
 	tidy()           // is called every now and then
 }
+
+// A mode is what workers take their Redis for.
+type mode int
+
+const (
+	oneServer mode = iota
+	inCluster
+	bySentinels // which name it
+)
 
 // A nemesis is something that can be done, for some time.
 type nemesis struct {
@@ -40,8 +49,9 @@ type nemesis struct {
 
 // topologies make one each.
 var topologies = map[string]func(t testing.TB, persistent bool) topology{
-	"single":  newSingle,
-	"cluster": newCluster,
+	"single":   newSingle,
+	"cluster":  newCluster,
+	"sentinel": newSentinels,
 }
 
 // single is one server.
@@ -92,7 +102,7 @@ func (s *single) detours(int) map[string]string { return nil }
 
 func (s *single) hit() keySet { return 0 } // there is nobody who could take over
 
-func (s *single) single() bool { return true }
+func (s *single) mode() mode { return oneServer }
 
 func (s *single) tidy() { s.proxy.ResetCounts() } // it remembers every command
 
@@ -175,4 +185,60 @@ func (s *single) restart() {
 		}
 	}
 	s.server.Restart()
+}
+
+// waysThrough are what can be done to the way of the first worker to several servers.
+func waysThrough(proxies []*redistest.Proxy) []nemesis {
+	each := func(do func(p *redistest.Proxy)) {
+		for _, p := range proxies {
+			do(p)
+		}
+	}
+	sum := func(count func(p *redistest.Proxy) int) func() int {
+		return func() (n int) {
+			each(func(p *redistest.Proxy) { n += count(p) })
+			return n
+		}
+	}
+	return []nemesis{
+		{name: "partition", most: 4 * time.Second, begin: func(*rand.Rand) func() {
+			each(func(p *redistest.Proxy) { p.Blackhole(true) })
+			return func() { each(func(p *redistest.Proxy) { p.Blackhole(false) }) }
+		}},
+		{name: "partition from one node", most: 4 * time.Second, begin: func(random *rand.Rand) func() {
+			p := proxies[random.IntN(len(proxies))]
+			p.Blackhole(true)
+			return func() { p.Blackhole(false) }
+		}},
+		{name: "replies lost", most: 4 * time.Second, begin: func(*rand.Rand) func() {
+			each(func(p *redistest.Proxy) { p.BlackholeReplies(true) })
+			return func() { each(func(p *redistest.Proxy) { p.BlackholeReplies(false) }) }
+		}},
+		{name: "slow", most: 2 * time.Second, begin: func(random *rand.Rand) func() {
+			delay := time.Duration(1+random.Int64N(300)) * time.Millisecond
+			each(func(p *redistest.Proxy) { p.SetDelay(delay) })
+			return func() { each(func(p *redistest.Proxy) { p.SetDelay(distance) }) }
+		}},
+		{name: "cut", begin: func(*rand.Rand) func() { each((*redistest.Proxy).CloseConnections); return nil }},
+		{name: faultHeldBack, most: 3 * time.Second, begin: func(random *rand.Rand) func() {
+			by := time.Duration(5+random.IntN(45)) * time.Millisecond
+			each(func(p *redistest.Proxy) { p.SetJitter(0, by) })
+			return func() { each(func(p *redistest.Proxy) { p.SetJitter(0, 0) }) }
+		}, effects: sum((*redistest.Proxy).Jittered)},
+		{name: faultReordered, most: 3 * time.Second, begin: func(*rand.Rand) func() {
+			each(func(p *redistest.Proxy) { p.SetJitter(20*time.Millisecond, 20*time.Millisecond) })
+			return func() { each(func(p *redistest.Proxy) { p.SetJitter(0, 0) }) }
+		}, effects: sum((*redistest.Proxy).Jittered)},
+		{name: faultSplit, most: 3 * time.Second, begin: func(*rand.Rand) func() {
+			each(func(p *redistest.Proxy) { p.SendApart(apart) })
+			return func() { each(func(p *redistest.Proxy) { p.SendApart(nil) }) }
+		}, effects: sum((*redistest.Proxy).Cuts)},
+	}
+}
+
+// forgetAll has proxies forget the commands that they remember.
+func forgetAll(proxies []*redistest.Proxy) {
+	for _, p := range proxies {
+		p.ResetCounts()
+	}
 }

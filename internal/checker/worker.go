@@ -26,12 +26,12 @@ import (
 const workerEnv = "ASIDE_CHECKER_WORKER"
 
 type workerConfig struct {
-	Socket      string            // where the source and the judge are
-	Proc        uint16            // the number of this process
-	Role        int               // of its kind there is one at a time
-	Seed        uint64            //
-	Redis       []string          // addresses
-	Single      bool              // one server, not a cluster
+	Socket      string   // where the source and the judge are
+	Proc        uint16   // the number of this process
+	Role        int      // of its kind there is one at a time
+	Seed        uint64   //
+	Redis       []string // addresses
+	Mode        mode
 	Detours     map[string]string // what is dialed in place of an address
 	User        string            // and its password; none where it is ""
 	Connections int               // to each server
@@ -92,7 +92,10 @@ func workerProcess() {
 	}
 	w.session = &session{conn: conn}
 	w.source = newRemote(w.Socket, w.Proc)
-	redis := rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Single, Username: w.User, Password: w.User}
+	redis := rueidis.ClientOption{InitAddress: w.Redis, ForceSingleClient: w.Mode == oneServer, Username: w.User, Password: w.User}
+	if w.Mode == bySentinels {
+		redis.Sentinel.MasterSet = watched
+	}
 	for n := w.Connections; n > 1; n /= 2 {
 		redis.PipelineMultiplex++
 	}

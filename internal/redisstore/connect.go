@@ -102,6 +102,10 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		sentinel := opt.Sentinel.MasterSet != "" && isSentinel(opt, d)
+		if first && opt.Sentinel.MasterSet != "" && !sentinel && !own.mayDial(dst) {
+			own.leave(l)
+			return nil, errReplaced
+		}
 		conn, err := dial(dialing, dst, d, config)
 		if c, ok := conn.(*guarded); ok && !made.Load() {
 			c.replies, c.sentinel = &acc.replies, sentinel
@@ -146,8 +150,8 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	}
 	s.client, err = rueidis.NewClient(opt)
 	if err == nil && s.client.Mode() == rueidis.ClientModeSentinel {
-		for s.primary = range s.client.Nodes() { // the server that the Sentinels have named
-			break
+		if err = own.settle(first); err != nil {
+			s.client.Close()
 		}
 	}
 	if err == nil {

@@ -227,6 +227,8 @@ func describeFailure(err error) string {
 		return "what answers at the address does not speak the protocol of redis: check host and port, and whether it wants TLS"
 	case IsTimeout(err):
 		return "redis did not answer in time"
+	case errors.Is(err, errReplaced):
+		return "the Sentinels have named another primary"
 	case errors.Is(err, errBroken):
 		return "the connection to redis has broken"
 	case isClosed(err):

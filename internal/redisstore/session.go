@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -11,7 +12,6 @@ import (
 // A session is one client, and what is known about it.
 type session struct {
 	client  rueidis.Client
-	primary string      // the server's address where Sentinels have named it; empty: all connections go to the server
 	broken  atomic.Bool // a connection to the server has broken
 	tracked bool        // the server pushes changes to it
 	places  places
@@ -23,12 +23,70 @@ type session struct {
 
 	mu    sync.Mutex
 	conns []*trackedConn // guarded by mu
+	named                // guarded by mu
+}
+
+// named is which server Sentinels have named.
+type named struct {
+	primary string // empty without Sentinels: all connections go to the server
+	dialed  string // last
+	stays   bool   // the session ends when another one is named
+	left    bool   // another one is
 }
 
 // probing is what the rounds of watch have found. The goroutine that makes the session uses it, then watch.
 type probing struct {
 	probedPairs map[[2]string]*probedPair
 	sure        uint64 // the watermark before the last round that has found the data the same
+}
+
+// errReplaced means that Sentinels name another primary than that of the session.
+var errReplaced = errors.New("the Sentinels name another primary")
+
+// mayDial reports whether the session may use a primary. rueidis dials the one that Sentinels have named since, and sends all calls there at once:
+//
+//  1. The old primary confirms an invalidation that the other one does not know of.
+//  2. The other one is named.
+//  3. The same process reads there what it has invalidated.
+//
+// So a session has one primary, and ends with it. The next session sends the other one what it lacks before it reads there.
+func (s *session) mayDial(addr string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stays && addr != s.primary {
+		return false
+	}
+	s.dialed = addr
+	return true
+}
+
+// settle is called when the client of Sentinels has been made. A session that stays with its primary fails where another one was named meanwhile: calls
+// may go there from now on.
+func (s *session) settle(stays bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.primary = range s.client.Nodes() { // the server that the Sentinels have named
+		break
+	}
+	if s.stays = stays; stays && s.dialed != s.primary {
+		return errReplaced
+	}
+	return nil
+}
+
+// leave ends the session because another primary is named. The connections to the old one may take long to end.
+func (s *session) leave(l *link) {
+	s.mu.Lock()
+	conns, left := slices.Clone(s.conns), s.left
+	s.left = true
+	s.mu.Unlock()
+	if left {
+		return // rueidis tries until it is closed
+	}
+	for _, w := range conns {
+		w.endAll(w.lapseValidity, true)
+	}
+	s.lost(l, errReplaced)
 }
 
 // lost is called when a connection has broken.
