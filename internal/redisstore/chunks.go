@@ -145,9 +145,9 @@ func (s *session) inBulk() *session {
 	return s
 }
 
-// keepBulk makes the second client when it is needed, and another one when its connection has broken.
-func (l *link) keepBulk(ctx context.Context, b *bulk) {
-	opt := l.options
+// keepBulk makes the second client of a session when it is needed, and another one when its connection has broken.
+func (l *link) keepBulk(ctx context.Context, s *session) {
+	b, opt := &s.bulk, l.options
 	opt.DisableCache = true
 	for {
 		select {
@@ -155,7 +155,7 @@ func (l *link) keepBulk(ctx context.Context, b *bulk) {
 			return
 		case <-b.wanted:
 		}
-		second, ok := l.connect(ctx, opt, false)
+		second, ok := l.connect(ctx, opt, purpose{beside: s})
 		if !ok {
 			return
 		}

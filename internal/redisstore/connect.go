@@ -23,30 +23,30 @@ type connector struct {
 
 // connect makes a client, retrying until ctx ends; then it reports false. first is false for a further client with another
 // purpose.
-func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, first bool) (s *session, ok bool) {
+func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, of purpose) (s *session, ok bool) {
 	failed := func(error) {}
-	if first {
+	if of.first {
 		failed = func(cause error) {
 			l.at.Add(1)
 			l.down(cause)
 		}
 	}
 	ok = retry(ctx, failed, func() (err error) {
-		s, err = l.try(ctx, opt, first)
+		s, err = l.try(ctx, opt, of)
 		return err
 	})
 	return s, ok
 }
 
 // try makes a client, or fails, or is cut off when ctx ends.
-func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*session, error) {
+func (l *link) try(ctx context.Context, opt rueidis.ClientOption, of purpose) (*session, error) {
 	type made struct {
 		session *session
 		err     error
 	}
 	result := make(chan made, 1)
 	go func() {
-		s, err := l.attempt(ctx, opt, first)
+		s, err := l.attempt(ctx, opt, of)
 		result <- made{s, err}
 	}()
 	select {
@@ -73,7 +73,7 @@ func (l *link) try(ctx context.Context, opt rueidis.ClientOption, first bool) (*
 
 // attempt makes a client, or fails. NewClient takes no context, and would wait long for a server that accepts and does not answer.
 // So its connections are closed when ctx ends before the client is made.
-func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bool) (s *session, err error) {
+func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, of purpose) (s *session, err error) {
 	opt := given
 	trying, over := context.WithCancel(ctx)
 	acc := newAccount(given)
@@ -95,18 +95,17 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	opt.DialCtxFn = func(dialing context.Context, dst string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
 		// Dials of a client of Sentinels to Sentinels, and to the server that they name next, have no deadline. Nor has the dial
 		// of the subscribing connection, where the protocol needs a separate one.
-		if _, inACall := dialing.Deadline(); made.Load() && (inACall || first && own.client.Mode() == rueidis.ClientModeStandalone) {
+		if _, inACall := dialing.Deadline(); made.Load() && (inACall || of.first && own.client.Mode() == rueidis.ClientModeStandalone) {
 			return nil, errBroken // a caller has met a broken connection, and would wait for a new one
 		}
 		dialing, cancel := context.WithTimeout(dialing, atLeast(d.Timeout))
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		sentinel := opt.Sentinel.MasterSet != "" && isSentinel(opt, d)
-		if first && opt.Sentinel.MasterSet != "" && !sentinel && !own.mayDial(dst) {
-			own.leave(l)
-			return nil, errReplaced
-		}
 		conn, err := dial(dialing, dst, d, config)
+		if err == nil && opt.Sentinel.MasterSet != "" && !sentinel && !own.mayUse(dst) {
+			return &successor{Conn: conn, found: func() { own.leave(l) }}, nil
+		}
 		if c, ok := conn.(*guarded); ok && !made.Load() {
 			c.replies, c.sentinel = &acc.replies, sentinel
 		}
@@ -150,7 +149,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	}
 	s.client, err = rueidis.NewClient(opt)
 	if err == nil && s.client.Mode() == rueidis.ClientModeSentinel {
-		if err = own.settle(first); err != nil {
+		if err = own.settle(of); err != nil {
 			s.client.Close()
 		}
 	}
@@ -161,7 +160,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 			l.first.step()
 			err = l.probeTracking(ctx, own)
 		}
-		if err == nil && first {
+		if err == nil && of.first {
 			l.first.step()
 			err = l.readWatermark(ctx, s.client)
 			own.sure = l.watermark.last.Load()
@@ -174,7 +173,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, first bo
 	if errors.Is(err, rueidis.ErrNoCache) && !opt.DisableCache {
 		l.untracked.Store(true)
 		given.DisableCache = true
-		return l.attempt(ctx, given, first)
+		return l.attempt(ctx, given, of)
 	}
 	if err == nil && !opt.DisableCache {
 		l.untracked.Store(false)

@@ -22,7 +22,7 @@ func TestAClientWhoseConnectionHasBrokenMakesNoOtherOne(t *testing.T) {
 	t.Parallel()
 	proxy := redistest.StartProxy(t, redistest.Start(t).Addr())
 	s := connected(t, proxy.Addr())
-	own, err := only(s).attempt(t.Context(), only(s).options, false) // which nobody closes when it breaks
+	own, err := only(s).attempt(t.Context(), only(s).options, purpose{}) // which nobody closes when it breaks
 	require.NoError(t, err)
 	defer own.client.Close()
 	proxy.CloseConnections()

@@ -94,7 +94,7 @@ func (t *topology) discoverAt(ctx context.Context, at string) ([]nodeView, error
 		return err
 	}
 	l.untracked.Store(true)
-	s, err := l.try(ctx, opt, false)
+	s, err := l.try(ctx, opt, purpose{})
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ func (l *link) keep(ctx context.Context) {
 	listening := false
 	pause := firstRetry
 	for {
-		s, ok := l.connect(ctx, l.options, true)
+		s, ok := l.connect(ctx, l.options, purpose{first: true})
 		if !ok {
 			return
 		}
@@ -23,7 +23,7 @@ func (l *link) keep(ctx context.Context) {
 				// Not every server accepts commands on a connection with a subscription.
 				opt := l.options
 				opt.DisableCache = true
-				if own, ok := l.connect(ctx, opt, false); ok {
+				if own, ok := l.connect(ctx, opt, purpose{}); ok {
 					defer own.client.Close()
 					l.subscribe(ctx, own.client)
 				}
@@ -49,7 +49,7 @@ func (l *link) keep(ctx context.Context) {
 // can help. It returns the session that replaces this one as planned, nil where it was lost.
 func (l *link) use(ctx context.Context, s *session) (next *session) {
 	inUse, over := context.WithCancel(ctx)
-	l.background.Go(func() { l.keepBulk(inUse, &s.bulk) })
+	l.background.Go(func() { l.keepBulk(inUse, s) })
 	if s.tracked && l.watch != nil {
 		l.background.Go(func() { l.watch(inUse, s) })
 	}

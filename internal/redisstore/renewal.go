@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -35,8 +36,12 @@ func (l *link) lostOrRenewed(ctx context.Context, s *session, renewal *time.Time
 			continue
 		case <-renewal.C:
 		}
-		if next, err := l.try(ctx, l.options, true); err == nil {
+		next, err := l.try(ctx, l.options, purpose{first: true, beside: s})
+		switch {
+		case err == nil:
 			return next
+		case errors.Is(err, errReplaced): // calls in progress would go to the one primary, and those that follow to the other
+			s.leave(l)
 		}
 		renewal.Reset(slowRefused) // the session in use is still sound
 	}

@@ -47,7 +47,7 @@ func (l *link) replicated(ctx context.Context, n int) error {
 	}
 	opt := l.options
 	opt.DisableCache = true
-	own, err := l.try(ctx, opt, false)
+	own, err := l.try(ctx, opt, purpose{beside: before})
 	if err != nil {
 		return err
 	}

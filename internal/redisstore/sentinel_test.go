@@ -123,12 +123,11 @@ func TestASessionEndsWhenSentinelsNameAnotherPrimary(t *testing.T) {
 	for way, alwaysRESP2 := range map[string]bool{"tracked": false, "untracked": true} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			primary := redistest.Start(t)
-			replica := redistest.Start(t, "--replicaof", "127.0.0.1 "+strings.TrimPrefix(primary.Addr(), "127.0.0.1:"))
+			primary, next := redistest.Start(t), redistest.Start(t) // nobody makes the first one a replica
 			sentinel := redistest.StartSentinel(t, watched, primary, 1)
-			redistest.AwaitSentinels(t, watched, 1, sentinel)
-			via := map[string]*redistest.Proxy{primary.Addr(): redistest.StartProxy(t, primary.Addr()), replica.Addr(): redistest.StartProxy(t, replica.Addr())}
+			via := map[string]*redistest.Proxy{primary.Addr(): redistest.StartProxy(t, primary.Addr()), next.Addr(): redistest.StartProxy(t, next.Addr())}
 			o, memory := bySentinels(sentinel.Addr()), newMemory(t)
+			o.Client.Sentinel.TopologyRefreshInterval = 20 * time.Millisecond
 			o.Pushed = memory.Push
 			o.Client.AlwaysRESP2 = alwaysRESP2
 			o.Client.DisableCache = alwaysRESP2
@@ -148,7 +147,7 @@ func TestASessionEndsWhenSentinelsNameAnotherPrimary(t *testing.T) {
 			before := get("cat:before")
 			require.NoError(t, before.Err)
 			require.Equal(t, !alwaysRESP2, before.Validity != nil && before.Validity.Valid())
-			last := via[primary.Addr()].HoldReplies(func(args []string) bool { return args[0] == "PING" })
+			last := via[primary.Addr()].HoldReplies(func(args []string) bool { return args[0] == "PING" }) // rueidis waits for it before it closes a connection
 			defer last.Release()
 
 			stop := make(chan struct{})
@@ -165,7 +164,8 @@ func TestASessionEndsWhenSentinelsNameAnotherPrimary(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { _, err := sentinel.Do("SENTINEL", "FAILOVER", watched); return err == nil }, 2*bound, 100*time.Millisecond)
+			sentinel.MustDo(t, "SENTINEL", "REMOVE", watched)
+			sentinel.MustDo(t, "SENTINEL", "MONITOR", watched, "127.0.0.1", strings.TrimPrefix(next.Addr(), "127.0.0.1:"), "1")
 			require.Eventually(t, func() bool {
 				now := only(s).session.Load()
 				return now != nil && now != session
@@ -174,7 +174,7 @@ func TestASessionEndsWhenSentinelsNameAnotherPrimary(t *testing.T) {
 			close(stop)
 			readers.Wait()
 			require.NoError(t, get("cat:after").Err)
-			log := via[replica.Addr()].Log()
+			log := via[next.Addr()].Log()
 			index := func(matches func(args []string) bool) int { return slices.IndexFunc(log, matches) }
 			mark := index(func(args []string) bool { return args[0] == "GET" && strings.Contains(args[1], watermarkName) })
 			read := index(func(args []string) bool {
@@ -184,6 +184,104 @@ func TestASessionEndsWhenSentinelsNameAnotherPrimary(t *testing.T) {
 			require.Greater(t, read, mark, "what the new primary knows of is read first")
 		})
 	}
+}
+
+// disagreeing starts two Sentinels that name different primaries. The options name the first one, and after other has been called the second one.
+func disagreeing(t *testing.T) (o Options, primaries [2]string, other func(on bool)) {
+	t.Helper()
+	var sentinels [2]*redistest.Server
+	for i := range sentinels {
+		primary := redistest.Start(t)
+		primaries[i] = primary.Addr()
+		sentinels[i] = redistest.StartSentinel(t, watched, primary, 1)
+	}
+	var second atomic.Bool
+	o = bySentinels("sentinels:26379")
+	o.Client.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		switch {
+		case addr == "sentinels:26379" && second.Load():
+			addr = sentinels[1].Addr()
+		case addr == "sentinels:26379":
+			addr = sentinels[0].Addr()
+		}
+		return d.DialContext(ctx, "tcp", addr)
+	}
+	return o, primaries, second.Store
+}
+
+// A Sentinel that is behind the others names a server that is a replica now.
+func TestASessionDoesNotEndForASentinelThatIsBehind(t *testing.T) {
+	t.Parallel()
+	primary := redistest.Start(t)
+	replica := redistest.Start(t, "--replicaof", "127.0.0.1 "+strings.TrimPrefix(primary.Addr(), "127.0.0.1:"))
+	knows := redistest.StartProxy(t, redistest.StartSentinel(t, watched, primary, 1).Addr())
+	behind := redistest.StartSentinel(t, watched, replica, 1)
+	o := bySentinels("sentinels:26379")
+	o.Client.Sentinel.TopologyRefreshInterval = 20 * time.Millisecond
+	var second atomic.Bool
+	var dials atomic.Int64 // to the replica
+	o.Client.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		switch {
+		case addr == "sentinels:26379" && second.Load():
+			addr = behind.Addr()
+		case addr == "sentinels:26379":
+			addr = knows.Addr()
+		case addr == replica.Addr():
+			dials.Add(1)
+		}
+		return d.DialContext(ctx, "tcp", addr)
+	}
+	s := up(t, o)
+	session := only(s).session.Load()
+	second.Store(true)
+	knows.CloseConnections()
+	require.Eventually(t, func() bool { return dials.Load() >= 3 }, bound, time.Millisecond)
+	require.Same(t, session, only(s).session.Load())
+	require.False(t, session.broken.Load())
+}
+
+// What one of two clients of a session confirms, and the other one does not know of, would be read again.
+func TestTheSecondClientOfASessionHasItsPrimary(t *testing.T) {
+	t.Parallel()
+	o, primaries, other := disagreeing(t)
+	var dials atomic.Int64 // to the other primary
+	dial := o.Client.DialCtxFn
+	o.Client.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
+		if addr == primaries[1] {
+			dials.Add(1)
+		}
+		return dial(ctx, addr, d, c)
+	}
+	s := up(t, o)
+	session := only(s).session.Load()
+	require.Equal(t, primaries[0], session.primary)
+	other(true)
+	require.Eventually(t, func() bool {
+		require.Same(t, session, session.inBulk())
+		return dials.Load() > 1
+	}, bound, time.Millisecond)
+	other(false)
+	require.Eventually(t, func() bool { return session.inBulk() != session }, bound, time.Millisecond)
+	require.Equal(t, primaries[0], session.inBulk().primary)
+	require.Same(t, session, only(s).session.Load())
+}
+
+// Calls in progress would be confirmed by the one primary, and those that follow would read from the other.
+func TestAPlannedReconnectDoesNotGoToAnotherPrimary(t *testing.T) {
+	t.Parallel()
+	o, primaries, other := disagreeing(t)
+	o.Client.ConnLifetime = time.Second
+	s := up(t, o)
+	l := only(s)
+	require.Equal(t, primaries[0], l.session.Load().primary)
+	other(true)
+	require.Eventually(t, func() bool {
+		now := l.session.Load()
+		return now != nil && now.primary == primaries[1]
+	}, bound, time.Millisecond)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	require.EqualValues(t, 1, l.trips.of(primaries[0])[TripBroken], "it was lost")
 }
 
 // What was read on a connection lapses when it ends, however the read was sent: rueidis does not tell Flight of reads in a pipeline.

@@ -1,7 +1,9 @@
 package redisstore
 
 import (
+	"bytes"
 	"errors"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,14 +45,14 @@ type probing struct {
 // errReplaced means that Sentinels name another primary than that of the session.
 var errReplaced = errors.New("the Sentinels name another primary")
 
-// mayDial reports whether the session may use a primary. rueidis dials the one that Sentinels have named since, and sends all calls there at once:
+// mayUse reports whether the session may use a primary. rueidis dials the one that Sentinels have named since, and sends all calls there at once:
 //
 //  1. The old primary confirms an invalidation that the other one does not know of.
 //  2. The other one is named.
 //  3. The same process reads there what it has invalidated.
 //
 // So a session has one primary, and ends with it. The next session sends the other one what it lacks before it reads there.
-func (s *session) mayDial(addr string) bool {
+func (s *session) mayUse(addr string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stays && addr != s.primary {
@@ -60,18 +62,57 @@ func (s *session) mayDial(addr string) bool {
 	return true
 }
 
+// A purpose is what a client is for.
+type purpose struct {
+	first  bool     // calls go to it
+	beside *session // which it must have the primary of; nil where that does not matter
+}
+
 // settle is called when the client of Sentinels has been made. A session that stays with its primary fails where another one was named meanwhile: calls
-// may go there from now on.
-func (s *session) settle(stays bool) error {
+// may go there from now on. So does one beside a session that has another primary: what one confirms, the other does not know of.
+func (s *session) settle(of purpose) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.primary = range s.client.Nodes() { // the server that the Sentinels have named
 		break
 	}
-	if s.stays = stays; stays && s.dialed != s.primary {
+	s.stays = of.first || of.beside != nil
+	if s.stays && s.dialed != s.primary || of.beside != nil && s.primary != of.beside.primary {
 		return errReplaced
 	}
 	return nil
+}
+
+// A successor is a connection to another server than the primary of the session, which a Sentinel has named. rueidis asks its role and goes there if it is
+// a primary. Then it fails. Else the Sentinel is behind the others, and rueidis asks another one.
+type successor struct {
+	net.Conn
+	found func() // is called where it is a primary
+	asked atomic.Bool
+	said  []byte // the end of what it has answered since; one goroutine reads
+}
+
+func (c *successor) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("ROLE\r\n")) {
+		c.asked.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *successor) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if !c.asked.Load() {
+		return n, err
+	}
+	const primary = "\r\nmaster\r\n"
+	c.said = append(c.said, b[:n]...)
+	if bytes.Contains(c.said, []byte(primary)) {
+		c.found()
+		_ = c.Conn.Close()
+		return 0, errReplaced
+	}
+	c.said = c.said[max(0, len(c.said)-len(primary)):]
+	return n, err
 }
 
 // leave ends the session because another primary is named. The connections to the old one may take long to end.
