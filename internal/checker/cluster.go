@@ -13,36 +13,25 @@ import (
 // cluster is a Redis Cluster of three primaries and their replicas. None of them keeps anything on disk.
 type cluster struct {
 	servers
-	nodes   *redistest.Cluster
-	proxies []*redistest.Proxy // of all nodes, only before the first worker
-	via     map[string]string  // by the address of the node
-	target  *redistest.Server  // the primary that the last fault was about
-	struck  keySet             // see hit
+	proxied
+	nodes  *redistest.Cluster
+	target *redistest.Server // the primary that the last fault was about
+	struck keySet            // see hit
 }
 
 func newCluster(t testing.TB, _ bool) topology {
-	c := &cluster{nodes: redistest.StartCluster(t, asWorker...), via: map[string]string{}}
+	c := &cluster{nodes: redistest.StartCluster(t, asWorker...)}
 	c.servers = servers{
 		t: t, all: c.nodes.Nodes(), takeable: append(slices.Clone(takeable), takeableInCluster),
 		primaries: c.nodes.Primaries, replicated: c.nodes.WaitReplicated, outage: c.fail,
 	}
 	for _, s := range c.nodes.Nodes() {
-		p := c.nodes.Proxy(s)
-		p.SetDelay(distance)
-		c.proxies = append(c.proxies, p)
-		c.via[s.Addr()] = p.Addr()
+		c.add(s.Addr(), c.nodes.Proxy(s))
 	}
 	return c
 }
 
 func (c *cluster) addresses(int) []string { return c.nodes.Addrs() }
-
-func (c *cluster) detours(role int) map[string]string {
-	if role == 0 {
-		return c.via
-	}
-	return nil
-}
 
 func (c *cluster) login() string { return workerUser }
 
@@ -91,8 +80,6 @@ func (c *cluster) keysAt(some ...*redistest.Server) (keys keySet) {
 func (c *cluster) hit() keySet { return c.struck }
 
 func (c *cluster) mode() mode { return inCluster }
-
-func (c *cluster) tidy() { forgetAll(c.proxies) }
 
 // Faults with which a cluster may lose what it has confirmed: another node takes over that was not told of it yet. Replication
 // is asynchronous.
@@ -172,8 +159,6 @@ func (c *cluster) moveSlowly(random *rand.Rand) func() {
 	m := c.nodes.BeginMigration(slot, to)
 	return m.Finish
 }
-
-func (c *cluster) ways() []nemesis { return waysThrough(c.proxies) }
 
 // lagging is for how long before a failover a replica may not have been told of what its primary has confirmed, on a machine on
 // which it has to wait for its turn.

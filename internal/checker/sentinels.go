@@ -17,16 +17,15 @@ const watched = "caches"
 // sentinels are two servers, of which a Sentinel names one as the primary. The other one is its replica.
 type sentinels struct {
 	servers
+	proxied  // the Sentinel too
 	sentinel *redistest.Server
 	primary  atomic.Pointer[redistest.Server]
-	proxies  []*redistest.Proxy // of the servers and the Sentinel, only before the first worker
-	via      map[string]string  // by the address of the server or the Sentinel
 }
 
 func newSentinels(t testing.TB, _ bool) topology {
 	first := redistest.Start(t, asWorker...)
 	second := redistest.Start(t, append([]string{"--replicaof", "127.0.0.1 " + strconv.Itoa(first.Port())}, asWorker...)...)
-	s := &sentinels{sentinel: redistest.StartSentinel(t, watched, first, 1), via: map[string]string{}}
+	s := &sentinels{sentinel: redistest.StartSentinel(t, watched, first, 1)}
 	s.primary.Store(first)
 	s.servers = servers{
 		t: t, all: []*redistest.Server{first, second}, takeable: takeable,
@@ -53,30 +52,18 @@ func newSentinels(t testing.TB, _ bool) topology {
 	// Only the checker has it name another primary: a busy machine is no reason.
 	s.ask(s.sentinel, "SENTINEL", "SET", watched, "down-after-milliseconds", "600000")
 	for _, at := range append([]*redistest.Server{s.sentinel}, s.all...) {
-		p := redistest.StartProxy(t, at.Addr())
-		p.SetDelay(distance)
-		s.proxies = append(s.proxies, p)
-		s.via[at.Addr()] = p.Addr()
+		s.add(at.Addr(), redistest.StartProxy(t, at.Addr()))
 	}
 	return s
 }
 
 func (s *sentinels) addresses(int) []string { return []string{s.sentinel.Addr()} }
 
-func (s *sentinels) detours(role int) map[string]string {
-	if role == 0 {
-		return s.via
-	}
-	return nil
-}
-
 func (s *sentinels) login() string { return workerUser }
 
 func (s *sentinels) hit() keySet { return everyKey }
 
 func (s *sentinels) mode() mode { return bySentinels }
-
-func (s *sentinels) tidy() { forgetAll(s.proxies) }
 
 // Faults in which the Sentinel names another primary. The old one goes on serving those who have not heard of that, until it is made a replica, and what
 // it confirms in that time is lost.
@@ -176,5 +163,3 @@ func (s *sentinels) faults() []nemesis {
 	}
 	return append(append(list, nemesis{name: "evicting", most: time.Second, begin: s.evict}), s.shared()...)
 }
-
-func (s *sentinels) ways() []nemesis { return waysThrough(s.proxies) }

@@ -187,8 +187,36 @@ func (s *single) restart() {
 	s.server.Restart()
 }
 
-// waysThrough are what can be done to the way of the first worker to several servers.
-func waysThrough(proxies []*redistest.Proxy) []nemesis {
+// proxied are servers before which the first worker, and no other one, has a proxy each.
+type proxied struct {
+	proxies []*redistest.Proxy
+	via     map[string]string // by the address of the server
+}
+
+func (w *proxied) add(addr string, p *redistest.Proxy) {
+	p.SetDelay(distance)
+	w.proxies = append(w.proxies, p)
+	if w.via == nil {
+		w.via = map[string]string{}
+	}
+	w.via[addr] = p.Addr()
+}
+
+func (w *proxied) detours(role int) map[string]string {
+	if role == 0 {
+		return w.via
+	}
+	return nil
+}
+
+func (w *proxied) tidy() {
+	for _, p := range w.proxies {
+		p.ResetCounts() // it remembers every command
+	}
+}
+
+func (w *proxied) ways() []nemesis {
+	proxies := w.proxies
 	each := func(do func(p *redistest.Proxy)) {
 		for _, p := range proxies {
 			do(p)
@@ -233,12 +261,5 @@ func waysThrough(proxies []*redistest.Proxy) []nemesis {
 			each(func(p *redistest.Proxy) { p.SendApart(apart) })
 			return func() { each(func(p *redistest.Proxy) { p.SendApart(nil) }) }
 		}, effects: sum((*redistest.Proxy).Cuts)},
-	}
-}
-
-// forgetAll has proxies forget the commands that they remember.
-func forgetAll(proxies []*redistest.Proxy) {
-	for _, p := range proxies {
-		p.ResetCounts()
 	}
 }

@@ -23,7 +23,7 @@ func (c *carrier) Flight(key, cmd string, ttl time.Duration, now time.Time) (rue
 }
 
 // Update is called with the reply to any tracked read, also to one in a pipeline of plain commands, of which Flight is not told. Such a read may be
-// the first one of its connection: where Sentinels name another primary, rueidis connects to it, and callers use that connection at once.
+// the first one of its connection: where a session is about to end, rueidis may have connected again.
 func (c *carrier) Update(key, cmd string, reply rueidis.RedisMessage) int64 {
 	c.carries.Store(true)
 	return c.trackedConn.Update(key, cmd, reply)

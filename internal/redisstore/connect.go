@@ -21,8 +21,7 @@ type connector struct {
 	hanging   *guard.Hanging // dials, of all links
 }
 
-// connect makes a client, retrying until ctx ends; then it reports false. first is false for a further client with another
-// purpose.
+// connect makes a client, retrying until ctx ends; then it reports false.
 func (l *link) connect(ctx context.Context, opt rueidis.ClientOption, of purpose) (s *session, ok bool) {
 	failed := func(error) {}
 	if of.first {
@@ -104,7 +103,7 @@ func (l *link) attempt(ctx context.Context, given rueidis.ClientOption, of purpo
 		sentinel := opt.Sentinel.MasterSet != "" && isSentinel(opt, d)
 		conn, err := dial(dialing, dst, d, config)
 		if err == nil && opt.Sentinel.MasterSet != "" && !sentinel && !own.mayUse(dst) {
-			return &successor{Conn: conn, found: func() { own.leave(l) }}, nil
+			conn = &successor{Conn: conn, found: func() { own.leave(l) }}
 		}
 		if c, ok := conn.(*guarded); ok && !made.Load() {
 			c.replies, c.sentinel = &acc.replies, sentinel

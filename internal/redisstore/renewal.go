@@ -43,6 +43,6 @@ func (l *link) lostOrRenewed(ctx context.Context, s *session, renewal *time.Time
 		case errors.Is(err, errReplaced): // calls in progress would go to the one primary, and those that follow to the other
 			s.leave(l)
 		}
-		renewal.Reset(slowRefused) // the session in use is still sound
+		renewal.Reset(slowRefused) // after another failure the session in use is still sound
 	}
 }

@@ -209,6 +209,16 @@ func disagreeing(t *testing.T) (o Options, primaries [2]string, other func(on bo
 	return o, primaries, second.Store
 }
 
+// A server that starts again may lack its last writes. The next session finds that out.
+func TestASessionThatHasLostItsPrimaryDoesNotGoThereAgain(t *testing.T) {
+	t.Parallel()
+	s := &session{named: named{primary: "a", stays: true}}
+	require.True(t, s.mayUse("a"))
+	require.False(t, s.mayUse("b"))
+	s.broken.Store(true)
+	require.False(t, s.mayUse("a"))
+}
+
 // A Sentinel that is behind the others names a server that is a replica now.
 func TestASessionDoesNotEndForASentinelThatIsBehind(t *testing.T) {
 	t.Parallel()
@@ -260,6 +270,7 @@ func TestTheSecondClientOfASessionHasItsPrimary(t *testing.T) {
 		require.Same(t, session, session.inBulk())
 		return dials.Load() > 1
 	}, bound, time.Millisecond)
+	require.ErrorIs(t, only(s).replicated(t.Context(), 0), errReplaced, "the replicas of the other one do not count")
 	other(false)
 	require.Eventually(t, func() bool { return session.inBulk() != session }, bound, time.Millisecond)
 	require.Equal(t, primaries[0], session.inBulk().primary)

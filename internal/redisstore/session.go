@@ -51,11 +51,12 @@ var errReplaced = errors.New("the Sentinels name another primary")
 //  2. The other one is named.
 //  3. The same process reads there what it has invalidated.
 //
-// So a session has one primary, and ends with it. The next session sends the other one what it lacks before it reads there.
+// So a session has one primary, and ends with it. The next session sends the other one what it lacks before it reads there. Nor does a session go on with
+// a primary whose connection has broken: it may have started again, without its last writes.
 func (s *session) mayUse(addr string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stays && addr != s.primary {
+	if s.stays && (addr != s.primary || s.broken.Load()) {
 		return false
 	}
 	s.dialed = addr
@@ -83,11 +84,12 @@ func (s *session) settle(of purpose) error {
 	return nil
 }
 
-// A successor is a connection to another server than the primary of the session, which a Sentinel has named. rueidis asks its role and goes there if it is
-// a primary. Then it fails. Else the Sentinel is behind the others, and rueidis asks another one.
+// A successor is a connection to a server that a Sentinel has named and that the session may not use. rueidis asks the server for its role (ROLE). If the
+// server is a primary, found is called and the connection fails: rueidis would use it. If it is a replica, the Sentinel is behind the others, and rueidis
+// asks another one.
 type successor struct {
 	net.Conn
-	found func() // is called where it is a primary
+	found func()
 	asked atomic.Bool
 	said  []byte // the end of what it has answered since; one goroutine reads
 }
